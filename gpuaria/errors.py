@@ -1,0 +1,158 @@
+"""Every error that gpuaria raises on purpose.
+
+    GpuariaError (1, a bug)
+    +- UsageError (2)
+    +- SomeFilesFailed (3)
+    +- WrongBytes (4)
+    +- NotFound (5)
+    |  +- RepoNotFound   +- RevisionNotFound   +- FileNotInRepo   +- NothingMatched
+    +- AccessDenied (6)
+    |  +- Gated          +- BadToken
+    +- NetworkError (7)
+    |  +- NotAHub        +- RateLimited        +- NoUsableMirror  +- BadListing
+    +- DiskError (8)
+    |  +- NoSpace        +- UnsafePath         +- Locked
+    +- Aria2Error (9)
+    +- ConfigError (10)
+    +- Interrupted (130)
+
+A message says what happened and to which thing; `hint` says what to do about it. Neither ever holds a credential.
+"""
+
+from typing import ClassVar, Literal
+
+Retry = Literal["never", "elsewhere", "later"]
+
+
+class GpuariaError(Exception):
+    """The root: `exit_code` for the shell, `hint` for the reader, `retry` for the caller that may try again."""
+
+    exit_code: ClassVar[int] = 1
+    retry: Retry = "never"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(GpuariaError):
+    """The command line asks for something that has no meaning."""
+
+    exit_code = 2
+
+
+class SomeFilesFailed(GpuariaError):
+    """Some files could not be had; the others are in place and verified."""
+
+    exit_code = 3
+    retry: Retry = "later"
+
+
+class WrongBytes(GpuariaError):
+    """Bytes do not match the digest that the manifest declares."""
+
+    exit_code = 4
+    retry: Retry = "elsewhere"
+
+
+class NotFound(GpuariaError):
+    """A repo, revision or file does not exist, or nothing matched."""
+
+    exit_code = 5
+
+
+class RepoNotFound(NotFound):
+    """No such repo, or it is private and no token was sent."""
+
+
+class RevisionNotFound(NotFound):
+    """The repo has no such branch, tag or commit."""
+
+
+class FileNotInRepo(NotFound):
+    """The repo has no such file at this commit."""
+
+
+class NothingMatched(NotFound):
+    """The patterns select no file."""
+
+
+class AccessDenied(GpuariaError):
+    """The hub knows the thing and refuses it to us."""
+
+    exit_code = 6
+
+
+class Gated(AccessDenied):
+    """The repo wants its terms accepted before it gives out files."""
+
+
+class BadToken(AccessDenied):
+    """The hub does not know the token that was sent."""
+
+
+class NetworkError(GpuariaError):
+    """A host could not be reached, or answered in a way that cannot be used."""
+
+    exit_code = 7
+    retry: Retry = "elsewhere"
+
+
+class NotAHub(NetworkError):
+    """Something answered that does not speak the hub's protocol: a captive portal, a broken mirror."""
+
+
+class RateLimited(NetworkError):
+    """The hub's quota is used up for longer than we may wait."""
+
+    retry: Retry = "later"
+
+
+class NoUsableMirror(NetworkError):
+    """Every address of a file has failed."""
+
+    retry: Retry = "later"
+
+
+class BadListing(NetworkError):
+    """A listing contradicts itself or cannot be read."""
+
+
+class DiskError(GpuariaError):
+    """The target cannot be read or written."""
+
+    exit_code = 8
+
+
+class NoSpace(DiskError):
+    """The file system has less room than the plan needs."""
+
+
+class UnsafePath(DiskError):
+    """A name from outside would leave the target folder or cannot exist there."""
+
+
+class Locked(DiskError):
+    """Another process works on the same target."""
+
+    retry: Retry = "later"
+
+
+class Aria2Error(GpuariaError):
+    """aria2c is missing, too old, died, or refuses our secret."""
+
+    exit_code = 9
+
+
+class ConfigError(GpuariaError):
+    """A settings file or variable cannot be understood."""
+
+    exit_code = 10
+
+
+class Interrupted(GpuariaError):
+    """The user pressed Ctrl-C, or the process was asked to stop."""
+
+    exit_code = 130
+    retry: Retry = "later"

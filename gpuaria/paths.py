@@ -1,0 +1,115 @@
+"""Names that come from outside, and the only place that joins one to a folder.
+
+A repo path is refused, not repaired: a file under another name than the manifest's would be missing to its reader.
+Drives, UNC paths and device names are refused on Linux too, so that a folder made here can be copied to Windows.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from gpuaria.errors import UnsafePath
+
+MAX_NAME_BYTES = 255  # NAME_MAX of ext4, xfs, btrfs, APFS
+MAX_PATH_BYTES = 1024
+_RESERVED = frozenset(
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [f"{device}{digit}" for device in ("com", "lpt") for digit in "123456789¹²³"]
+)
+_OURS = ((".cache", "huggingface"), (".git",))  # what the layouts keep for themselves below a target folder
+
+
+class SafePath(str):
+    """A relative path with `/` between its parts that stays inside the folder it is joined to; made by `parse`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "SafePath":
+        """Check a path as a hub's listing gives it. Raises UnsafePath with the reason."""
+        reason = _why_unsafe(text)
+        if reason:
+            raise UnsafePath(
+                f"unsafe file name {printable(text)}: {reason}",
+                "Leave the file out with --exclude, and tell the owner of the repo.",
+            )
+        return cls(text)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The path's parts, first folder first."""
+        return tuple(self.split("/"))
+
+    def under(self, folder: Path) -> Path:
+        """The path below `folder`; does not look at the disk."""
+        return folder.joinpath(*self.parts)
+
+
+def printable(text: str) -> str:
+    """`text` quoted so that control and direction marks cannot disturb a terminal, cut at 120 characters."""
+    short = text if len(text) <= 120 else text[:117] + "..."
+    return ascii(short) if any(_is_hostile(c) for c in short) else repr(short)
+
+
+def _is_hostile(char: str) -> bool:
+    """Control, direction, surrogate and line marks; the two joiners that Persian and Indic names need are not."""
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in "\u200c\u200d"
+
+
+def _why_unsafe(text: str) -> str:
+    if not text:
+        return "it is empty"
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
+        return f"it is longer than {MAX_PATH_BYTES} bytes"
+    if text.startswith("/"):
+        return "it is absolute"
+    if "\\" in text:
+        return "it has a backslash"
+    parts = text.split("/")
+    for folder in _OURS:
+        if tuple(part.casefold() for part in parts[: len(folder)]) == folder:
+            return f"{'/'.join(folder)} is kept for the layout's own files"
+    return next((why for part in parts if (why := _why_unsafe_part(part))), "")
+
+
+def _why_unsafe_part(part: str) -> str:
+    if part == "":
+        return "it has an empty part"
+    if part in (".", ".."):
+        return f"it has a '{part}' part"
+    if any(_is_hostile(c) for c in part):
+        return "it has a control or invisible character"
+    if part[1:2] == ":":
+        return "it names a drive"
+    if part.split(".")[0].rstrip().casefold() in _RESERVED:
+        return f"'{part}' is a device name on Windows"
+    if len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        return f"a part is longer than {MAX_NAME_BYTES} bytes"
+    return ""
+
+
+def check_together(paths: Iterable[SafePath], *, case_sensitive: bool) -> None:
+    """Raise UnsafePath where two paths cannot stand in one folder: equal names for the file system, a file as a folder.
+
+    `case_sensitive`: whether the target's file system tells `A` from `a` and composed from decomposed letters.
+    """
+
+    def seen_as(text: str) -> str:
+        return text if case_sensitive else unicodedata.normalize("NFC", text).casefold()
+
+    files: dict[str, SafePath] = {}
+    for path in paths:
+        other = files.setdefault(seen_as(path), path)
+        if other is not path and other != path:
+            raise UnsafePath(
+                f"{printable(other)} and {printable(path)} are one name on this file system",
+                "Choose one of them with --exclude, or a target that tells upper from lower case.",
+            )
+    for path in files.values():
+        parts = path.parts
+        for depth in range(1, len(parts)):
+            folder = "/".join(parts[:depth])
+            if seen_as(folder) in files:
+                raise UnsafePath(
+                    f"{printable(folder)} is a file and a folder in one listing", "The listing cannot be right."
+                )

@@ -1,0 +1,202 @@
+"""The nouns: frozen, comparable, and turned into JSON by one function. Sizes are bytes, times are seconds."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gpuaria.paths import SafePath
+
+Kind = Literal["model", "dataset", "space"]
+Trust = Literal["pinned", "origin", "quorum", "mirror only", "first seen", "none"]
+Action = Literal["skip", "verify", "download", "replace"]
+Carrier = Literal["aria2", "http", "local"]
+Outcome = Literal["ok", "missing", "wrong size", "wrong digest", "unverifiable", "extra", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class RepoRef:
+    """A repo as the user asked for it; `path` is the folder or file that a pasted address named, or empty."""
+
+    source: str
+    kind: Kind
+    name: str
+    revision: str = "main"
+    path: str = ""
+
+    def __str__(self) -> str:
+        prefix = "" if self.kind == "model" else f"{self.kind}s/"
+        return f"{prefix}{self.name}@{self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What the bytes must hash to; algorithms as hashing.py names them ("sha256", "git-sha1"), hex in lower case."""
+
+    algorithm: str
+    hex: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file of a manifest. `oid` is the git blob id (of the pointer, for an LFS file), empty where unknown."""
+
+    path: SafePath
+    size: int
+    digest: Digest | None
+    oid: str = ""
+
+    @property
+    def lfs(self) -> bool:
+        """Whether the hub keeps the bytes outside git (digest is then the content's sha256)."""
+        return self.digest is not None and self.digest.algorithm == "sha256" and self.oid != ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a repo holds at one immutable commit, and who said so.
+
+    `name` is the hub's own id of the repo (`ref.name` may be an old one), `vouched_by` the endpoint whose listing
+    this is, `trust` how far that goes. `restricted`: the bytes need a credential.
+    """
+
+    ref: RepoRef
+    name: str
+    commit: str
+    vouched_by: str
+    trust: Trust
+    files: tuple[RemoteFile, ...]
+    restricted: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A server of the source's protocol. `origin`: the one that vouches, and the only one that sees a credential."""
+
+    name: str
+    base: str
+    origin: bool = False
+    location: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one file's bytes can be read without a credential; `expires` in Unix seconds, None if it never does."""
+
+    mirror: str
+    url: str
+    expires: float | None = None
+
+    def __repr__(self) -> str:  # a signed query opens the file to whoever reads it
+        return f"Address(mirror={self.mirror!r}, url={self.url.partition('?')[0]!r}, expires={self.expires!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalState:
+    """What the disk has of one file: bytes under its final identity (`size`, None if absent), whether they were
+    proven before and are unchanged since, whether its name is in place, and bytes of an unfinished download."""
+
+    size: int | None = None
+    proven: bool = False
+    named: bool = False
+    partial: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is to be done for one file, and why. `gid` is the aria2 download's id, empty unless aria2 carries it."""
+
+    file: RemoteFile
+    action: Action
+    reason: str
+    carrier: Carrier
+    gid: str = ""
+    mirrors: tuple[str, ...] = ()
+    connections: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadPlan:
+    """All steps in the order in which they start. `space` is what the disk must still hold."""
+
+    steps: tuple[Step, ...]
+    fetch_bytes: int
+    reuse_bytes: int
+    space: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One reading of aria2.tellStatus: status as aria2 names it, lengths in bytes, speed in bytes per second."""
+
+    gid: str
+    status: str
+    total: int
+    completed: int
+    speed: int
+    connections: int
+    error_code: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one file. `path` is text since an extra file's name may be anything."""
+
+    path: str
+    outcome: Outcome
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorUse:
+    """What one mirror gave in one run. `bytes` of large files are shared out by the speeds measured while they ran."""
+
+    name: str
+    bytes: int = 0
+    files: int = 0
+    requests: int = 0
+    rejected: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened, for `--json` and for the last lines on the terminal."""
+
+    ref: str
+    commit: str
+    path: str
+    files: int
+    bytes_fetched: int
+    bytes_reused: int
+    seconds: float
+    hub_requests: int
+    vouched_by: str
+    trust: Trust
+    verdicts: dict[str, int] = field(default_factory=dict)
+    mirrors: tuple[MirrorUse, ...] = ()
+    problems: tuple[Verdict, ...] = ()
+    exit_code: int = 0
+
+    @property
+    def speed(self) -> float:
+        """Average bytes per second over the whole run."""
+        return self.bytes_fetched / self.seconds if self.seconds > 0 else 0.0
+
+
+def to_json(record: Any) -> Any:
+    """A record (or a list, tuple or dict of records) as plain JSON values, fields in their order, empty ones kept."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, dict):
+        return {str(key): to_json(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [to_json(value) for value in record]
+    return record
