@@ -8,8 +8,8 @@ from gpuaria.paths import SafePath
 
 Kind = Literal["model", "dataset", "space"]
 Trust = Literal["pinned", "origin", "quorum", "mirror only", "first seen", "none"]
-Action = Literal["skip", "verify", "download", "replace"]
-Carrier = Literal["aria2", "http", "local"]
+Action = Literal["skip", "name", "verify", "copy", "create", "download", "replace"]
+Carrier = Literal["aria2", "http", ""]
 Outcome = Literal["ok", "missing", "wrong size", "wrong digest", "unverifiable", "extra", "failed"]
 
 
@@ -111,15 +111,24 @@ class LocalState:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done for one file, and why. `gid` is the aria2 download's id, empty unless aria2 carries it."""
+    """What is to be done for one file, and why.
+
+    `skip`: proven and in place. `name`: proven, its name is missing. `verify`: bytes are here that nobody has proven.
+    `copy`: another file of the plan has the same bytes. `create`: it is empty. `download`; `replace`: download over
+    what is here. `carrier`, `mirrors` (names, best first) and `connections` (in all) are for the last two.
+    """
 
     file: RemoteFile
     action: Action
     reason: str
-    carrier: Carrier
-    gid: str = ""
+    carrier: Carrier = ""
     mirrors: tuple[str, ...] = ()
     connections: int = 1
+
+    @property
+    def fetches(self) -> bool:
+        """Whether bytes come over the network."""
+        return self.carrier != ""
 
 
 @dataclass(frozen=True, slots=True)

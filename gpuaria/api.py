@@ -1,0 +1,224 @@
+"""The Python API, and where settings become the objects that touch the world."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from gpuaria import fetching
+from gpuaria._version import __version__
+from gpuaria.aria2.options import Shape
+from gpuaria.disk.extra import others
+from gpuaria.disk.find import find_layout, read_manifest
+from gpuaria.disk.folder import Folder
+from gpuaria.disk.hf_cache import HfCache, repo_folder
+from gpuaria.disk.layout import Layout
+from gpuaria.disk.receipts import Receipts
+from gpuaria.errors import NotFound, SomeFilesFailed, UsageError
+from gpuaria.events import Emit, Waiting, Warned
+from gpuaria.net import Http, ca_file, encrypted_or_local, origin
+from gpuaria.plan import Rules
+from gpuaria.records import Kind, Manifest, Mirror, RepoRef, Report, Verdict
+from gpuaria.settings import Settings, load
+from gpuaria.sources import SOURCES
+from gpuaria.verifying import Checked, verify_all
+
+if TYPE_CHECKING:
+    from gpuaria.aria2.daemon import Daemon
+
+USER_AGENT = f"gpuaria/{__version__}"
+
+
+class Session:
+    """The world as the settings describe it, for one run. Close it, or use it in a `with`."""
+
+    def __init__(
+        self, settings: Settings, *, to: Path | None = None, emit: Emit = lambda event: None, stop: threading.Event
+    ) -> None:
+        self.settings, self._to, self._emit = settings, to, emit
+        self.receipts = Receipts(settings.state_dir / "receipts.sqlite")
+        self.http = self._client(stop)
+        self.world = fetching.World(
+            http=self.http,
+            source=SOURCES["hf"],
+            mirrors=mirrors_of(settings),
+            layout=self.layout,
+            local_commit=self._local_commit,
+            daemon=self._daemon,
+            emit=emit,
+            stop=stop,
+        )
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.receipts.close()
+        self.http.close()
+
+    def ref(self, text: str, kind: Kind | None = None, revision: str = "") -> RepoRef:
+        """Read a reference; pasted addresses may be of the endpoint or of any mirror. Raises UsageError."""
+        return self.world.source.parse(text, kind, revision, [mirror.base for mirror in self.world.mirrors])
+
+    def layout(self, ref: RepoRef, commit: str) -> Layout:
+        """The target: the folder of --to, else the Hugging Face cache."""
+        if self._to is not None:
+            return Folder(self._to, ref, commit, self.receipts)
+        return HfCache(self.settings.cache_dir, ref, commit, self.receipts, symlinks=self.settings.symlinks)
+
+    def limits(self, *, force: bool = False) -> fetching.Limits:
+        """The numbers of the settings."""
+        s = self.settings
+        rules = Rules(s.small_file, s.connections, s.min_split, force, copies=self._to is not None)
+        shape = Shape(
+            per_server=s.connections,
+            min_split=s.min_split,
+            connect_timeout=s.connect_timeout,
+            timeout=s.timeout,
+            max_speed=s.max_speed,
+        )
+        return fetching.Limits(rules, shape, s.jobs, s.small_jobs, s.verify_jobs, s.patience, USER_AGENT)
+
+    def _client(self, stop: threading.Event) -> Http:
+        s, token = self.settings, self.settings.find_token()
+        if token and not encrypted_or_local(s.endpoint):
+            self._emit(Warned(f"the token is not sent: {s.endpoint} is not encrypted"))
+        return Http(
+            credentials={origin(s.endpoint): token} if token else {},
+            user_agent=USER_AGENT,
+            connect_timeout=s.connect_timeout,
+            timeout=s.timeout,
+            patience=s.patience,
+            connections=s.small_jobs + 8,
+            ca_bundle=str(s.ca_bundle or ""),
+            on_wait=lambda text, seconds: self._emit(Waiting(text, seconds)),
+            stop=stop,
+        )
+
+    def _daemon(self) -> "Daemon":
+        from gpuaria.aria2 import binary, daemon
+
+        if self.settings.rpc:
+            return daemon.attach(self.settings.rpc, self.settings.rpc_secret.reveal())
+        return daemon.start(binary.find(self.settings.aria2c), ca_file(str(self.settings.ca_bundle or "")))
+
+    def _local_commit(self, ref: RepoRef) -> str:
+        """The commit that a revision stood for when the cache last heard of it."""
+        if len(ref.revision) == 40 and all(c in "0123456789abcdef" for c in ref.revision):
+            return ref.revision
+        if self._to is not None:
+            return find_layout(self._to, self.receipts).commit_id
+        note = self.settings.cache_dir / repo_folder(ref) / "refs" / ref.revision
+        try:
+            return note.read_text(encoding="utf-8").strip()
+        except OSError:
+            raise NotFound(
+                f"{ref} is not in {self.settings.cache_dir}", "Leave --offline and HF_HUB_OFFLINE out to fetch it."
+            ) from None
+
+
+def mirrors_of(settings: Settings) -> tuple[Mirror, ...]:
+    """The endpoint first, which vouches, then the mirrors of the settings; an address counts once."""
+    first = Mirror(urlsplit(settings.endpoint).netloc, settings.endpoint, origin=True)
+    named = {first.name}
+    rows = [first]
+    for mirror in settings.mirrors:
+        if origin(mirror.base) == origin(first.base) and mirror.base == first.base:
+            continue
+        name = mirror.name if mirror.name not in named else mirror.base
+        named.add(name)
+        rows.append(replace(mirror, name=name))
+    return tuple(rows)
+
+
+def fetch(
+    repo: str,
+    *,
+    files: Sequence[str] = (),
+    kind: Kind | None = None,
+    revision: str = "",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    to: str | Path | None = None,
+    force: bool = False,
+    emit: Emit = lambda event: None,
+    environ: Mapping[str, str] | None = None,
+    **settings: object,
+) -> Report:
+    """Fetch a repo and give the report; `settings` are those of `gpuaria config` by name (`connections=8`).
+
+    Raises GpuariaError's children; FetchFailed, which has the report, when some files failed.
+    """
+    with session(settings, to, emit, environ) as it:
+        ref = it.ref(repo, kind, revision)
+        request = request_for(ref, files, include, exclude, force=force, offline=it.settings.offline)
+        report, _ = fetching.fetch(request, it.world, it.limits(force=force))
+    if report.exit_code:
+        raise FetchFailed(report)
+    return report
+
+
+def resolve(
+    repo: str,
+    *,
+    kind: Kind | None = None,
+    revision: str = "",
+    environ: Mapping[str, str] | None = None,
+    **settings: object,
+) -> Manifest:
+    """The files of a repo at one commit, with sizes and digests. Raises GpuariaError's children."""
+    with session(settings, None, lambda event: None, environ) as it:
+        request = request_for(it.ref(repo, kind, revision), offline=it.settings.offline)
+        return fetching.resolve(request, it.world)[0]
+
+
+def session(
+    flags: Mapping[str, object], to: str | Path | None, emit: Emit, environ: Mapping[str, str] | None
+) -> Session:
+    """A session from settings by name over the environment and the files."""
+    settings = load(flags, os.environ if environ is None else environ, Path.cwd())
+    return Session(settings, to=Path(to).expanduser() if to else None, emit=emit, stop=threading.Event())
+
+
+def request_for(
+    ref: RepoRef,
+    names: Sequence[str] = (),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    offline: bool = False,
+) -> fetching.Request:
+    """A request; the folder or file that a pasted address named limits it like a name given beside it."""
+    if any(not text for text in (*names, *include, *exclude)):
+        raise UsageError("an empty file name or pattern selects nothing", "Leave it out.")
+    return fetching.Request(ref, tuple(names), tuple(include), tuple(exclude), force, dry_run, offline)
+
+
+class FetchFailed(SomeFilesFailed):
+    """Some files could not be had, or had wrong bytes; `report` says which, the others are in place."""
+
+    def __init__(self, report: Report) -> None:
+        first = report.problems[0]
+        super().__init__(f"{len(report.problems)} of {report.files} files failed; {first.path}: {first.detail}")
+        self.report = report
+
+
+def verify(path: str | Path, *, each: Callable[[Verdict], None] = lambda verdict: None) -> Checked:
+    """Check a folder, a snapshot or a cached repo against its saved manifest, without any network.
+
+    Raises DiskError where there is nothing to compare with.
+    """
+    receipts = Receipts(None)
+    layout = find_layout(Path(path).expanduser(), receipts)
+    return check(layout, read_manifest(layout), each)
+
+
+def check(layout: Layout, manifest: Manifest, each: Callable[[Verdict], None] = lambda verdict: None) -> Checked:
+    """Check what is in place for every file of `manifest`, and name files that it does not know."""
+    known = {str(file.path) for file in manifest.files}
+    return verify_all(manifest.files, lambda f: f.path.under(layout.root), others(layout.root, known), each)

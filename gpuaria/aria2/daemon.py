@@ -1,0 +1,136 @@
+"""A private aria2c for one run, or a running one that is only visited."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from gpuaria.aria2.binary import Binary
+from gpuaria.aria2.options import DAEMON
+from gpuaria.aria2.wire import Rpc
+from gpuaria.errors import Aria2Error
+
+START_TRIES = 5
+START_SECONDS = 15.0
+
+
+class Daemon:
+    """An aria2c and its RPC. `own` tells whether we started it and so may stop it."""
+
+    def __init__(self, rpc: Rpc, process: subprocess.Popen[bytes] | None, folder: Path | None) -> None:
+        self.rpc = rpc
+        self._process = process
+        self._folder = folder
+
+    @property
+    def own(self) -> bool:
+        """Whether it is ours to stop."""
+        return self._process is not None
+
+    def alive(self) -> bool:
+        """Whether the process that we started still runs; an attached one is judged by its answers only."""
+        return self._process is None or self._process.poll() is None
+
+    def kill(self) -> None:
+        """End our own daemon at once: for when it has nothing to save (1.36 takes a second to end in order)."""
+        if self._process is not None:
+            self._process.kill()
+
+    def stop(self, patience: float = 1.5) -> None:
+        """End our own daemon: TERM, which saves control files, then KILL after `patience` seconds."""
+        self.rpc.close()
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(patience)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def start(binary: Binary, ca_certificate: str) -> Daemon:
+    """Start an aria2c that ends when this process does; another one may take the port first, so try a few."""
+    said = ""
+    for _ in range(START_TRIES):
+        folder = Path(tempfile.mkdtemp(prefix="gpuaria-"))  # mode 0700
+        port, secret = _free_port(), secrets.token_urlsafe(24)
+        conf = folder / "aria2.conf"
+        _write_conf(conf, port, secret, ca_certificate)
+        with (folder / "output").open("wb") as output:
+            process = subprocess.Popen(
+                [binary.path, f"--conf-path={conf}"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=folder,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C on the terminal reaches us, and we end it in order
+            )
+        rpc = Rpc(f"http://127.0.0.1:{port}/jsonrpc", secret, timeout=10.0)
+        daemon = Daemon(rpc, process, folder)
+        try:
+            _wait_until_up(daemon)
+        except Aria2Error:
+            said = (folder / "output").read_text(errors="replace").strip()
+            daemon.stop()
+            continue
+        except BaseException:
+            daemon.stop()
+            raise
+        conf.unlink()  # it was read; the secret need not lie there any longer
+        return daemon
+    line = said.splitlines()[-1] if said else "it says nothing"
+    raise Aria2Error(f"{binary.path} does not start: {line}", "Run it by hand with --enable-rpc to see why.")
+
+
+def attach(url: str, secret: str) -> Daemon:
+    """Use an aria2c that already runs. Raises Aria2Error if it does not answer or refuses the secret."""
+    rpc = Rpc(url, secret)
+    rpc.version()
+    return Daemon(rpc, None, None)
+
+
+def _wait_until_up(daemon: Daemon) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        if not daemon.alive():
+            raise Aria2Error("aria2c ended")
+        try:
+            daemon.rpc.version()
+        except Aria2Error:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _write_conf(conf: Path, port: int, secret: str, ca_certificate: str) -> None:
+    settings = {name: value for name, (value, _) in DAEMON.items()} | {
+        "rpc-listen-port": str(port),
+        "rpc-secret": secret,
+        "stop-with-process": str(os.getpid()),
+        "ca-certificate": ca_certificate,
+    }
+    descriptor = os.open(conf, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _environment() -> dict[str, str]:
+    """Our environment without what aria2c has no use for: no token may be read from its /proc/PID/environ."""
+    return {name: value for name, value in os.environ.items() if not any(word in name for word in ("TOKEN", "SECRET"))}

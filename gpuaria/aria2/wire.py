@@ -1,0 +1,144 @@
+"""aria2's JSON-RPC through aria2p: one multicall per tick, and only our own downloads are ever named."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import aria2p
+import requests
+
+from gpuaria.errors import Aria2Error
+from gpuaria.records import Transfer
+
+_KEYS = ["gid", "status", "totalLength", "completedLength", "downloadSpeed", "connections", "errorCode", "errorMessage"]
+_GONE = {"removed", "complete", "error"}
+
+
+class _Client(aria2p.Client):  # type: ignore[misc]
+    """aria2p's client on one kept-alive connection that no proxy from the environment gets to see."""
+
+    session: requests.Session
+
+    def post(self, payload: str) -> Any:
+        answer = self.session.post(self.server, data=payload, timeout=self.timeout)
+        return answer.json()
+
+
+class Rpc:
+    """One daemon. Raises Aria2Error when it does not answer or refuses."""
+
+    def __init__(self, url: str, secret: str, *, timeout: float = 10.0) -> None:
+        parts = urlsplit(url)
+        self._shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 6800}"
+        self._client = _Client(
+            host=f"{parts.scheme}://{_bracketed(parts.hostname)}", port=parts.port or 6800, secret=secret
+        )
+        self._client.timeout = timeout
+        self._client.session = requests.Session()
+        self._client.session.trust_env = False
+
+    def close(self) -> None:
+        """Close the connection; the daemon goes on."""
+        self._client.session.close()
+
+    def _call(self, method: str, *params: Any) -> Any:
+        try:
+            return self._client.call(method, list(params))
+        except aria2p.ClientException as error:
+            if "unauthorized" in str(error).lower():
+                raise Aria2Error(
+                    f"aria2c at {self._shown} refuses our secret", "Pass its rpc-secret with GPUARIA_RPC_SECRET."
+                ) from None
+            raise Aria2Error(f"aria2c at {self._shown} refuses {method}: {error}") from None
+        except (requests.RequestException, ValueError) as error:
+            raise Aria2Error(
+                f"aria2c at {self._shown} does not answer ({type(error).__name__})",
+                "Is it running, with --enable-rpc, on that port?",
+            ) from None
+
+    def version(self) -> str:
+        """The daemon's own version, which also proves the secret."""
+        return str(self._call("aria2.getVersion")["version"])
+
+    def add(self, metalink: str, options: Mapping[str, str]) -> str:
+        """Start one download described by a Metalink of one file; returns the gid that aria2 gave it.
+
+        aria2 ignores a chosen gid for a Metalink, and only a Metalink can declare the size.
+        """
+        gids = self._call("aria2.addMetalink", base64.b64encode(metalink.encode()).decode(), dict(options))
+        if not isinstance(gids, list) or len(gids) != 1:
+            raise Aria2Error(f"aria2c at {self._shown} made {gids!r:.80} of one file")
+        return str(gids[0])
+
+    def poll(self, gids: Sequence[str]) -> tuple[dict[str, Transfer], dict[str, dict[str, list[int]]]]:
+        """One reading of all `gids`: their transfers, and for the active ones the speed of each connection by host."""
+        calls = [("aria2.tellStatus", [gid, _KEYS]) for gid in gids] + [("aria2.getServers", [gid]) for gid in gids]
+        answers = self._multicall(calls)
+        transfers, servers = {}, {}
+        for gid, status, busy in zip(gids, answers, answers[len(gids) :], strict=False):
+            transfers[gid] = _transfer(gid, status)
+            servers[gid] = _speeds(busy)
+        return transfers, servers
+
+    def remove(self, gid: str) -> None:
+        """Stop one of our downloads, if it runs, and forget it; its bytes and control file stay on disk."""
+        self._multicall([("aria2.forceRemove", [gid])])
+        self._multicall([("aria2.removeDownloadResult", [gid])])
+
+    def forget(self, gids: Sequence[str]) -> None:
+        """Drop the results of finished downloads of ours."""
+        self._multicall([("aria2.removeDownloadResult", [gid]) for gid in gids])
+
+    def change_uris(self, gid: str, drop: Sequence[str], add: Sequence[str]) -> None:
+        """Exchange addresses of an active download. Never call it on a paused one: that aborts aria2c (Piece.cc)."""
+        self._multicall([("aria2.changeUri", [gid, 1, list(drop), list(add)])])
+
+    def change_options(self, gid: str, options: Mapping[str, str]) -> None:
+        """Change options of one of our downloads."""
+        self._multicall([("aria2.changeOption", [gid, dict(options)])])
+
+    def shutdown(self) -> None:
+        """Ask the daemon to end; control files are saved. Only for a daemon that we started."""
+        self._call("aria2.shutdown")
+
+    def _multicall(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
+        """Results in order; a call that aria2 refuses gives its fault (a dict) in that place."""
+        if not calls:
+            return []
+        token = [f"token:{self._client.secret}"] if self._client.secret else []
+        packed = [{"methodName": method, "params": token + params} for method, params in calls]
+        try:
+            answers = self._client.call("system.multicall", [packed], insert_secret=False)
+        except (requests.RequestException, ValueError, aria2p.ClientException) as error:
+            raise Aria2Error(f"aria2c at {self._shown} does not answer ({type(error).__name__})") from None
+        return [answer[0] if isinstance(answer, list) else answer for answer in answers]
+
+
+def _bracketed(host: str | None) -> str:
+    return f"[{host}]" if host and ":" in host else str(host)
+
+
+def _transfer(gid: str, status: Mapping[str, Any]) -> Transfer:
+    if "status" not in status:  # a fault: the daemon does not know this gid (any more)
+        return Transfer(gid, "gone", 0, 0, 0, 0, "", str(status.get("message", "")))
+    state = str(status["status"])
+    return Transfer(
+        gid,
+        state,
+        int(status.get("totalLength", 0)),
+        int(status.get("completedLength", 0)),
+        0 if state in _GONE else int(status.get("downloadSpeed", 0)),
+        0 if state in _GONE else int(status.get("connections", 0)),
+        str(status.get("errorCode", "")) if state == "error" else "",
+        str(status.get("errorMessage", "")) if state == "error" else "",
+    )
+
+
+def _speeds(servers: Any) -> dict[str, list[int]]:
+    """aria2.getServers -> bytes per second of each connection, by the address that it was given."""
+    speeds: dict[str, list[int]] = {}
+    for entry in servers if isinstance(servers, list) else []:
+        for server in entry.get("servers", ()):
+            speeds.setdefault(str(server.get("uri", "")), []).append(int(server.get("downloadSpeed", 0)))
+    return speeds

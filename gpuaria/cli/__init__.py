@@ -1,0 +1,1 @@
+"""The commands: a few lines each, and the only place that prints."""

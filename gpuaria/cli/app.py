@@ -1,0 +1,263 @@
+"""What Typer sees: each command hands its words to a function of its own module."""
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from gpuaria._version import __version__
+from gpuaria.cli.main import bug, complain
+from gpuaria.errors import GpuariaError
+
+app = typer.Typer(
+    name="gpuaria",
+    help="Models from any mirror to your disk: aria2's segmented downloads, every byte verified.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="[REF] [FILES]...", help="The repo, then files of it.")]
+Repo = Annotated[str, typer.Option("--repo", help="The repo, instead of REF.", metavar="NAME")]
+Kind = Annotated[str, typer.Option("--type", "--repo-type", help="model, dataset or space.", metavar="KIND")]
+Revision = Annotated[str, typer.Option("--revision", help="Branch, tag or commit.")]
+Include = Annotated[
+    list[str] | None, typer.Option("--include", help="Only these: a pattern, or folder/ for all below.")
+]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Not these.")]
+CacheDir = Annotated[str | None, typer.Option("--cache-dir", help="The Hugging Face cache to use.", metavar="DIR")]
+Token = Annotated[str | None, typer.Option("--token", help="Access token; better in HF_TOKEN, where ps cannot see it.")]
+MirrorUrl = Annotated[
+    list[str] | None, typer.Option("--mirror", help="A mirror's base address; repeat it.", metavar="URL")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Use what is on this disk, no network.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Warnings and errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say what is sent where.")]
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False
+) -> None:
+    """Set nothing up; commands do."""
+    if version:
+        print(f"gpuaria {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def fetch(
+    context: typer.Context,
+    words: Words = None,
+    repo: Repo = "",
+    kind: Kind = "",
+    revision: Revision = "",
+    include: Include = None,
+    exclude: Exclude = None,
+    to: Annotated[str | None, typer.Option("--to", "--local-dir", help="A plain folder.", metavar="DIR")] = None,
+    cache_dir: CacheDir = None,
+    token: Token = None,
+    mirror: MirrorUrl = None,
+    connections: Annotated[int | None, typer.Option("-x", "--connections", help="Per server, 1 to 16.")] = None,
+    jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Large files at once.")] = None,
+    patience: Annotated[str | None, typer.Option("--patience", help="How long to wait for a network.")] = None,
+    rpc: Annotated[str | None, typer.Option("--rpc", help="Attach to a running aria2c.", metavar="URL")] = None,
+    rpc_secret: Annotated[str | None, typer.Option("--rpc-secret", help="Better: GPUARIA_RPC_SECRET.")] = None,
+    force: Annotated[bool, typer.Option("--force", "--force-download", help="Fetch again what is here.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a repo, verify every byte, print the resulting path.
+
+    Without --to, it goes into the Hugging Face cache, where from_pretrained finds it.
+    """
+    from gpuaria.cli.fetch import command
+
+    flags = {
+        "cache_dir": cache_dir,
+        "token": token,
+        "mirrors": mirror or None,
+        "connections": connections,
+        "jobs": jobs,
+        "patience": patience,
+        "rpc": rpc,
+        "rpc_secret": rpc_secret,
+        "offline": offline or None,
+    }
+    context.exit(
+        command(
+            words or [],
+            repo,
+            kind,
+            revision,
+            include or [],
+            exclude or [],
+            flags,
+            to=to,
+            force=force,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=as_json,
+            stop=context.obj,
+        )
+    )
+
+
+@app.command()
+def resolve(
+    context: typer.Context,
+    words: Words = None,
+    repo: Repo = "",
+    kind: Kind = "",
+    revision: Revision = "",
+    include: Include = None,
+    exclude: Exclude = None,
+    form: Annotated[
+        str, typer.Option("--format", help="table, json, metalink, aria2, sha256sums or manifest.", metavar="FORM")
+    ] = "table",
+    cache_dir: CacheDir = None,
+    token: Token = None,
+    mirror: MirrorUrl = None,
+    offline: Offline = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a repo's manifest, or what aria2c -M, aria2c -i or sha256sum -c read."""
+    from gpuaria.cli.resolve import command
+
+    flags = {"cache_dir": cache_dir, "token": token, "mirrors": mirror or None, "offline": offline or None}
+    context.exit(
+        command(
+            words or [],
+            repo,
+            kind,
+            revision,
+            include or [],
+            exclude or [],
+            flags,
+            form="json" if as_json else form,
+            stop=context.obj,
+        )
+    )
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="PATH|REPO", help="A folder, or a repo in the cache.")],
+    kind: Kind = "",
+    revision: Revision = "",
+    lock: Annotated[str | None, typer.Option("--lock", help="Compare with this manifest file.", metavar="FILE")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Unverifiable files fail too.")] = False,
+    cache_dir: CacheDir = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a folder or a cached repo against its manifest, without any network."""
+    from gpuaria.cli.verify import command
+
+    context.exit(
+        command(target, kind, revision, lock, {"cache_dir": cache_dir}, strict=strict, quiet=quiet, as_json=as_json)
+    )
+
+
+@app.command()
+def config(context: typer.Context, as_json: AsJson = False) -> None:
+    """Print every effective setting, and where it comes from."""
+    from gpuaria.cli.config import command
+
+    context.exit(command(as_json=as_json))
+
+
+def main(words: Sequence[str], stop: threading.Event) -> int:
+    """Run one command and give its exit status; every error becomes a sentence."""
+    if {"-v", "--verbose"} & set(words):
+        _log_to_stderr()
+    try:
+        status: Any = typer.main.get_command(app).main(
+            args=spread(words), prog_name="gpuaria", standalone_mode=False, obj=stop
+        )
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except GpuariaError as error:
+        if "--json" not in words:
+            complain(error)
+        else:
+            from gpuaria.cli.render import Json, error_fields
+
+            Json(sys.stdout).write("report", error_fields(error))
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 the last line of defence
+        return bug(error)
+    return status if isinstance(status, int) else 0
+
+
+def spread(words: Sequence[str]) -> list[str]:
+    """`--include a b c` as `--include a --include b --include c`, once the repo is known from the words before.
+
+    hfd.sh takes patterns with spaces between them, `hf` repeats the option.
+    """
+    out: list[str] = []
+    known, option, first = "--repo" in words or any(word.startswith("--repo=") for word in words), "", False
+    skip = True  # the command's own name
+    for word in words:
+        if word.startswith("-") and len(word) > 1:
+            option, first = (word, True) if word in ("--include", "--exclude") else ("", False)
+            skip = word not in _SWITCHES and "=" not in word and not option
+            out.append(word)
+        elif option:
+            if first:
+                out.append(word)
+                first = False
+            elif known:
+                out += [option, word]
+            else:
+                out.append(word)
+                known, option = True, ""
+        else:
+            out.append(word)
+            known = known or not skip
+            skip = False
+    return out
+
+
+_SWITCHES = {
+    *("--force", "--force-download", "--dry-run", "--offline", "-q", "--quiet", "-v", "--verbose", "--json"),
+    *("--strict", "-h", "--help", "--version", "-V"),
+}
+
+
+def _log_to_stderr() -> None:
+    """-v: requests without their queries, since a query may be a signature."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("gpuaria")
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+
+
+def settings_from(flags: dict[str, Any]) -> Any:
+    """The settings for these flags, this environment and this folder."""
+    from gpuaria.settings import load
+
+    return load(flags, os.environ, Path.cwd())

@@ -1,0 +1,88 @@
+"""Live bars on a terminal, by rich."""
+
+import time
+from typing import TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gpuaria.cli import words
+from gpuaria.cli.eta import Eta
+from gpuaria.cli.render import failed, opening, summary
+from gpuaria.events import Event, FileDone, Finished, Planned, Progress, Waiting, Warned
+
+SHOWN = 6  # files in flight that get a bar of their own
+
+
+class Bars:
+    """A bar for the whole, one for each large file in flight, and a line of figures below them."""
+
+    def __init__(self, err: TextIO) -> None:
+        self._console = Console(file=err, highlight=False, soft_wrap=False)
+        self._live: Live | None = None
+        self._eta = Eta()
+        self._most = 0
+        self._note = ""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Planned):
+            self._print(opening(event))
+        elif isinstance(event, Warned):
+            self._print(f"warning: {event.text}", "yellow")
+        elif isinstance(event, FileDone) and event.outcome not in ("ok", "unverifiable"):
+            self._print(failed(event), "red")
+        elif isinstance(event, Waiting):
+            self._note = f"{event.text}; waiting up to {words.duration(event.seconds)}"
+            if self._live is None:
+                self._print(self._note)
+        elif isinstance(event, Progress) and event.total:
+            self._draw(event)
+            self._note = ""
+        elif isinstance(event, Finished):
+            self.close()
+            for line in summary(event.report):
+                self._print(line)
+
+    def close(self) -> None:
+        """Take the bars off the screen."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _print(self, text: str, style: str = "") -> None:
+        self._console.print(Text(text, style=style))
+
+    def _draw(self, now: Progress) -> None:
+        self._most = max(self._most, now.done)  # a file that is fetched afresh must not move the bar back
+        self._eta.read(time.monotonic(), self._most, now.total)
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(self._picture(now), refresh=True)
+
+    def _picture(self, now: Progress) -> Group:
+        grid = Table.grid(padding=(0, 1), expand=False)
+        width = max(10, min(40, self._console.width - 64))
+        left = words.duration(self._eta.left) if self._eta.left is not None else ""
+        grid.add_row(*self._row("total", self._most, now.total, self._eta.speed, width), f"{left} left" if left else "")
+        for file in now.active[:SHOWN]:
+            name = file.path if len(file.path) <= 28 else "..." + file.path[-25:]
+            grid.add_row(*self._row(name, file.done, file.size, file.speed, width), f"{file.connections} connections")
+        hidden = f", {len(now.active) - SHOWN} more in flight" if len(now.active) > SHOWN else ""
+        checking = f", {now.verifying} being hashed" if now.verifying else ""
+        note = f"\n{self._note}" if self._note else ""
+        return Group(
+            grid,
+            Text(
+                f"{now.connections} connections to {now.mirrors} mirrors, {now.verified} of {words.files(now.files)} "
+                f"verified{checking}{hidden}{note}",
+                style="dim",
+            ),
+        )
+
+    def _row(self, name: str, done: int, total: int, speed: float, width: int) -> tuple[Text, ProgressBar, str, str]:
+        bar = ProgressBar(total=max(1, total), completed=done, width=width)
+        return Text(name), bar, f"{words.size(done)} of {words.size(total)}", words.speed(speed)

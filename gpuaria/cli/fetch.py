@@ -1,0 +1,85 @@
+"""`gpuaria fetch`."""
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from gpuaria.api import Session, request_for
+from gpuaria.cli import words as text
+from gpuaria.cli.app import settings_from
+from gpuaria.cli.render import choose
+from gpuaria.errors import UsageError
+from gpuaria.fetching import fetch
+from gpuaria.records import DownloadPlan, Kind, to_json
+
+
+def command(
+    words: Sequence[str],
+    repo: str,
+    kind: str,
+    revision: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    flags: dict[str, Any],
+    *,
+    to: str | None,
+    force: bool,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+    stop: threading.Event,
+) -> int:
+    """Fetch and print the path; the exit status is the report's."""
+    name, files = split(words, repo)
+    if to is not None and flags["cache_dir"] is not None:
+        raise UsageError("--to and --cache-dir are two different places", "Leave one of them out.")
+    settings = settings_from(flags)
+    sink = choose(quiet=quiet or dry_run, as_json=as_json and not dry_run)
+    try:
+        with Session(settings, to=Path(to).expanduser() if to else None, emit=sink, stop=stop) as session:
+            ref = session.ref(name, known_kind(kind), revision)
+            names = [*files, *_below(ref.path)]
+            request = request_for(ref, names, include, exclude, force=force, dry_run=dry_run, offline=settings.offline)
+            report, plan = fetch(request, session.world, session.limits(force=force))
+    finally:
+        sink.close()
+    if dry_run:
+        print(json.dumps(to_json(plan), indent=1) if as_json else show(plan))
+    elif not as_json and report.exit_code == 0:
+        print(report.path)
+    return report.exit_code
+
+
+def split(words: Sequence[str], repo: str) -> tuple[str, list[str]]:
+    """The repo and the files: with --repo every word is a file, otherwise the first one is the repo."""
+    if repo:
+        return repo, list(words)
+    if not words:
+        raise UsageError("no repo is named", "gpuaria fetch gpt2-medium, or --repo gpt2-medium.")
+    return words[0], list(words[1:])
+
+
+def known_kind(kind: str) -> Kind | None:
+    """--type's value, also in the plural. Raises UsageError."""
+    singular = kind.removesuffix("s")
+    if not kind:
+        return None
+    if singular not in ("model", "dataset", "space"):
+        raise UsageError(f"--type {kind} is unknown", "It is model, dataset or space.")
+    return cast(Kind, singular)
+
+
+def _below(path: str) -> list[str]:
+    """The part of a repo that a pasted tree or blob address means; which of both, the name does not tell."""
+    return [path] if "." in path.rsplit("/", 1)[-1] else [f"{path}/"] if path else []
+
+
+def show(plan: DownloadPlan) -> str:
+    """The plan for people: no times, no random names, the same for the same state."""
+    rows = [("action", "size", "file", "by", "from", "reason")]
+    for step in plan.steps:
+        by = f"{step.carrier} x{step.connections}" if step.fetches else ""
+        rows.append((step.action, text.size(step.file.size), step.file.path, by, ", ".join(step.mirrors), step.reason))
+    return f"{text.table(rows)}\nto fetch {text.size(plan.fetch_bytes)}, already here {text.size(plan.reuse_bytes)}"

@@ -1,0 +1,147 @@
+"""One sink for a run's events: live bars on a terminal, lines elsewhere, JSON objects, or nothing."""
+
+import json
+import sys
+import time
+from typing import Any, Protocol, TextIO
+
+from gpuaria.cli import words
+from gpuaria.cli.eta import Eta
+from gpuaria.errors import GpuariaError
+from gpuaria.events import Event, FileDone, Finished, Planned, Progress, Waiting, Warned
+from gpuaria.paths import printable
+from gpuaria.records import Report, to_json
+
+LINE_EVERY = 10.0  # seconds
+LARGE = 8_000_000  # bytes from which a finished file is worth a line
+
+
+class Sink(Protocol):
+    """Takes every event of a run; `close` gives the terminal back."""
+
+    def __call__(self, event: Event) -> None: ...
+    def close(self) -> None: ...
+
+
+def choose(*, quiet: bool, as_json: bool, err: TextIO = sys.stderr) -> Sink:
+    """The sink for the flags and for where stderr goes."""
+    if as_json:
+        return Json(sys.stdout)
+    if quiet:
+        return Quiet(err)
+    if err.isatty():
+        from gpuaria.cli.bars import Bars
+
+        return Bars(err)
+    return Lines(err)
+
+
+class Quiet:
+    """Warnings and failed files only."""
+
+    def __init__(self, err: TextIO) -> None:
+        self._err = err
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            self._say(f"warning: {event.text}")
+        elif isinstance(event, FileDone) and event.outcome not in ("ok", "unverifiable"):
+            self._say(failed(event))
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._err, flush=True)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class Lines(Quiet):
+    """For logs: a line at the start, one every ten seconds, one per finished large file, a summary."""
+
+    def __init__(self, err: TextIO) -> None:
+        super().__init__(err)
+        self._eta = Eta()
+        self._told = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        now = time.monotonic()
+        if isinstance(event, Planned):
+            self._say(opening(event))
+        elif isinstance(event, Waiting):
+            self._say(f"{event.text}; waiting up to {words.duration(event.seconds)}")
+        elif isinstance(event, FileDone) and event.outcome == "ok" and event.fetched and event.size >= LARGE:
+            self._say(f"verified {event.path} ({words.size(event.size)})")
+        elif isinstance(event, Progress):
+            self._eta.read(now, event.done, event.total)
+            if now - self._told >= LINE_EVERY:
+                self._told = now
+                self._say(state(event, self._eta))
+        elif isinstance(event, Finished):
+            for line in summary(event.report):
+                self._say(line)
+
+
+class Json:
+    """One object per line on stdout; the last one is the report, with the exit status."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Finished):
+            self.write("report", {**to_json(event.report), "speed": round(event.report.speed)})
+        else:
+            self.write(type(event).__name__.lower(), to_json(event))
+
+    def write(self, name: str, fields: dict[str, Any]) -> None:
+        """Print one object."""
+        print(json.dumps({"event": name, **fields}, ensure_ascii=False), file=self._out, flush=True)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def failed(event: FileDone) -> str:
+    """A file that did not make it."""
+    return f"{event.outcome}: {printable(event.path)}{f': {event.detail}' if event.detail else ''}"
+
+
+def opening(plan: Planned) -> str:
+    """What is about to happen."""
+    reuse = f", {words.size(plan.reuse_bytes)} already here" if plan.reuse_bytes else ""
+    if not plan.fetch_files:
+        return f"{plan.ref} ({plan.commit[:12]}): {words.files(plan.files)}, nothing to fetch{reuse}"
+    return (
+        f"{plan.ref} ({plan.commit[:12]}): fetching {plan.fetch_files} of {words.files(plan.files)}, "
+        f"{words.size(plan.fetch_bytes)}{reuse}, from {', '.join(plan.mirrors)}"
+    )
+
+
+def state(now: Progress, eta: Eta) -> str:
+    """The line every ten seconds."""
+    percent = 100 * now.done / now.total if now.total else 100
+    left = f", {words.duration(eta.left)} left" if eta.left is not None else ""
+    return (
+        f"{words.size(now.done)} of {words.size(now.total)} ({percent:.0f} %), {words.speed(eta.speed)}{left}, "
+        f"{now.connections} connections to {now.mirrors} mirrors, {now.verified} of {words.files(now.files)} verified"
+    )
+
+
+def summary(report: Report) -> list[str]:
+    """The last lines: what, how fast, from where, who vouched, and what went wrong."""
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.verdicts.items()))
+    lines = [
+        f"{report.ref}: {counts}; fetched {words.size(report.bytes_fetched)}, reused {words.size(report.bytes_reused)} "
+        f"in {words.duration(report.seconds)} ({words.speed(report.speed)})",
+        f"vouched for by {report.vouched_by} ({report.trust}), {report.hub_requests} requests to the hub",
+    ]
+    for use in report.mirrors:
+        fate = f", not used: {use.rejected}" if use.rejected else ""
+        lines.append(f"  {use.name}: {words.size(use.bytes)}, {words.files(use.files)}{fate}")
+    return lines
+
+
+def error_fields(error: GpuariaError) -> dict[str, Any]:
+    """The last JSON object of a run that ended without a report."""
+    return {"exit_code": error.exit_code, "error": error.message, "hint": error.hint}

@@ -1,0 +1,75 @@
+"""`gpuaria resolve`."""
+
+import json
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from gpuaria.api import Session, request_for
+from gpuaria.cli import words as text
+from gpuaria.cli.app import settings_from
+from gpuaria.cli.fetch import _below, known_kind, split
+from gpuaria.errors import UsageError
+from gpuaria.fetching import World, resolve
+from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
+from gpuaria.records import Manifest, to_json
+from gpuaria.selection import select
+
+FORMS = ("table", "json", "metalink", "aria2", "sha256sums", "manifest")
+
+
+def command(
+    words: Sequence[str],
+    repo: str,
+    kind: str,
+    revision: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    flags: dict[str, Any],
+    *,
+    form: str,
+    stop: threading.Event,
+) -> int:
+    """Print the manifest of what is chosen."""
+    if form not in FORMS:
+        raise UsageError(f"--format {form} is unknown", f"It is one of {', '.join(FORMS)}.")
+    name, files = split(words, repo)
+    settings = settings_from(flags)
+    with Session(settings, stop=stop) as session:
+        ref = session.ref(name, known_kind(kind), revision)
+        request = request_for(ref, [*files, *_below(ref.path)], include, exclude, offline=settings.offline)
+        whole, _ = resolve(request, session.world)
+        chosen = select(whole, request.chosen(), request.names, (*request.include, *request.exclude))
+        if chosen.restricted and form in ("metalink", "aria2"):
+            print("warning: these files need a token, which is not written into the output", file=sys.stderr)
+        sys.stdout.write(_written(form, chosen, session.world))
+    return 0
+
+
+def _written(form: str, chosen: Manifest, world: World) -> str:
+    if form == "table":
+        return _table(chosen) + "\n"
+    if form == "json":
+        return json.dumps(to_json(chosen), indent=1, ensure_ascii=False) + "\n"
+    if form == "sha256sums":
+        return sha256sums.dump(chosen)
+    if form == "manifest":
+        return manifest.dump(chosen)
+    urls = {
+        file.path: [(world.source.file_url(mirror, chosen, file), mirror.location) for mirror in world.mirrors]
+        for file in chosen.files
+    }
+    if form == "metalink":
+        return metalink.dump(chosen, urls)
+    return aria2_input.dump(chosen, urls)
+
+
+def _table(chosen: Manifest) -> str:
+    rows: list[Sequence[str]] = [
+        (text.size(file.size), str(file.digest or "no digest"), file.path) for file in chosen.files
+    ]
+    head = f"{chosen.ref} is {chosen.name} at {chosen.commit}, vouched for by {chosen.vouched_by}"
+    return (
+        f"{head}\n{text.table([('size', 'digest', 'file'), *rows])}\n{text.files(len(rows))}, {text.size(chosen.size)}"
+    )

@@ -1,0 +1,82 @@
+"""`gpuaria verify`."""
+
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from gpuaria.api import Session, check
+from gpuaria.cli.app import settings_from
+from gpuaria.cli.fetch import known_kind
+from gpuaria.disk.find import find_layout, read_manifest
+from gpuaria.disk.layout import Layout
+from gpuaria.errors import ConfigError, SomeFilesFailed, WrongBytes
+from gpuaria.formats import manifest as manifests
+from gpuaria.paths import printable
+from gpuaria.records import Manifest, Verdict, to_json
+from gpuaria.verifying import Checked
+
+
+def command(
+    target: str,
+    kind: str,
+    revision: str,
+    lock: str | None,
+    flags: dict[str, Any],
+    *,
+    strict: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """List what is not as the manifest says; status 4 for wrong bytes, 3 for missing files."""
+    with Session(settings_from({**flags, "offline": True}), stop=threading.Event()) as session:
+        layout = _layout(target, kind, revision, session)
+        expected = _read_lock(Path(lock)) if lock else read_manifest(layout)
+        found = check(layout, expected, _ignore if quiet or as_json else _told)
+    counts = found.count()
+    if as_json:
+        print(json.dumps({"path": str(layout.root), "verdicts": counts, "problems": _problems(found)}))
+    else:
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        print(f"{layout.root}: {told or 'no files'} (against {expected.vouched_by}, {expected.trust})")
+    return _status(counts, strict)
+
+
+def _layout(target: str, kind: str, revision: str, session: Session) -> Layout:
+    """A folder that is there, or else a repo in the cache."""
+    if Path(target).expanduser().is_dir():
+        return find_layout(Path(target).expanduser(), session.receipts)
+    ref = session.ref(target, known_kind(kind), revision)
+    return session.layout(ref, session.world.local_commit(ref))
+
+
+def _read_lock(path: Path) -> Manifest:
+    try:
+        return manifests.load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the manifest {path} cannot be read: {error}", "Name one that gpuaria resolve wrote."
+        ) from None
+
+
+def _told(verdict: Verdict) -> None:
+    if verdict.outcome != "ok":
+        print(f"{verdict.outcome}: {printable(verdict.path)}{f': {verdict.detail}' if verdict.detail else ''}")
+    elif sys.stderr.isatty():
+        print(f"ok: {verdict.path}", file=sys.stderr)
+
+
+def _ignore(verdict: Verdict) -> None:
+    """Say nothing."""
+
+
+def _problems(found: Checked) -> Any:
+    return to_json([verdict for verdict in found.verdicts if verdict.outcome != "ok"])
+
+
+def _status(counts: dict[str, int], strict: bool) -> int:
+    if counts.get("wrong size") or counts.get("wrong digest"):
+        return WrongBytes.exit_code
+    bad = ("missing", "failed", "unverifiable") if strict else ("missing", "failed")
+    return SomeFilesFailed.exit_code if any(counts.get(outcome) for outcome in bad) else 0

@@ -1,0 +1,40 @@
+"""Sizes, times and tables for people."""
+
+from collections.abc import Iterable, Sequence
+
+from gpuaria.disk.space import decimal
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, as the hub shows them."""
+    return decimal(round(count))
+
+
+def speed(rate: float) -> str:
+    """Bytes per second."""
+    return f"{size(rate)}/s"
+
+
+def duration(seconds: float) -> str:
+    """`7.3 s`, `2 min 05 s`, `3 h 12 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def files(count: int) -> str:
+    """`1 file`, `12 files`."""
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Left-justified columns, two spaces apart."""
+    kept = [list(row) for row in rows]
+    widths = [max(len(row[i]) for row in kept) for i in range(len(kept[0]))] if kept else []
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in kept)
+    return "\n".join(lines)

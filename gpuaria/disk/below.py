@@ -1,0 +1,191 @@
+"""Names below one folder, reached without following a link.
+
+Every folder between the root and a name is opened by its own descriptor with O_NOFOLLOW, and the work is done relative
+to that descriptor: a folder that was swapped for a symlink, before or meanwhile, cannot lead a write out of the root.
+The root itself is the user's choice and may be a link. Needs the *at() calls of POSIX.
+"""
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpuaria.disk.oserrors import explain, explained
+from gpuaria.errors import UnsafePath
+from gpuaria.paths import printable
+
+Parts = tuple[str, ...]
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Below:
+    """The folder `root` and what is below it. A name is given as its parts, first folder first."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))
+        self._touched: set[Parts] = set()
+        self._guard = threading.Lock()
+
+    def path(self, parts: Sequence[str]) -> Path:
+        """`parts` below the root; does not look at the disk."""
+        return self.root.joinpath(*parts)
+
+    def parts(self, path: Path) -> Parts:
+        """The parts of an absolute `path`. Raises UnsafePath when it is not below the root."""
+        if not path.is_relative_to(self.root):
+            raise UnsafePath(f"{path} is not inside {self.root}")
+        return path.relative_to(self.root).parts
+
+    @contextmanager
+    def folder(self, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
+        """A descriptor of the folder, made with its parents if `create`.
+
+        Raises UnsafePath naming a component that is a symlink, FileNotFoundError for one that is not there.
+        """
+        if create:
+            with explained(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+        with explained_except_missing(self.root):
+            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for depth, part in enumerate(parts):
+                inner = self._step(fd, parts[: depth + 1], part, create)
+                os.close(fd)
+                fd = inner
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _step(self, fd: int, so_far: Sequence[str], part: str, create: bool) -> int:
+        if part in ("", ".", "..") or "/" in part or "\0" in part:
+            raise UnsafePath(f"unsafe part {printable(part)} of a name below {self.root}")
+        try:
+            return os.open(part, _FOLDER, dir_fd=fd)
+        except OSError as error:
+            if error.errno == errno.ENOENT and create:
+                return self._make(fd, so_far, part)
+            if error.errno == errno.ENOENT:
+                raise
+            raise self._refusal(fd, so_far, part, error) from error
+
+    def _make(self, fd: int, so_far: Sequence[str], part: str) -> int:
+        try:
+            try:
+                os.mkdir(part, dir_fd=fd)
+            except FileExistsError:  # another thread or process was faster
+                pass
+            self.touched(so_far[:-1])
+            return os.open(part, _FOLDER, dir_fd=fd)
+        except OSError as error:
+            raise self._refusal(fd, so_far, part, error) from error
+
+    def _refusal(self, fd: int, so_far: Sequence[str], part: str, error: OSError) -> Exception:
+        """Linux answers ENOTDIR for a symlink as for a file: look which it is."""
+        path = self.path(so_far)
+        if error.errno in (errno.ENOTDIR, errno.ELOOP) and is_link(fd, part):
+            return UnsafePath(
+                f"{path} is a symbolic link, and nothing is written through it",
+                f"Remove the link, or give the folder it points to as the target: {_target(fd, part)}",
+            )
+        return explain(error, path)
+
+    def check(self, folders: Iterable[Parts]) -> None:
+        """Raise UnsafePath if one of `folders`, as far as they exist, goes through a symlink."""
+        known: set[Parts] = set()
+        for folder in folders:
+            if folder in known:
+                continue
+            known.update(folder[: depth + 1] for depth in range(len(folder)))
+            try:
+                with self.folder(folder):
+                    pass
+            except FileNotFoundError:
+                continue
+
+    def rename(self, old: Parts, new: Parts) -> None:
+        """Give the bytes at `old` the name `new`, replacing what has it; makes the folders of `new`."""
+        with (
+            explained(self.path(new)),
+            self.folder(old[:-1]) as source,
+            self.folder(new[:-1], create=True) as target,
+        ):
+            os.rename(old[-1], new[-1], src_dir_fd=source, dst_dir_fd=target)
+        self.touched(new[:-1])
+
+    def unlink(self, parts: Parts) -> bool:
+        """Remove a file or link by its name. Returns whether it was there."""
+        try:
+            with explained_except_missing(self.path(parts)), self.folder(parts[:-1]) as fd:
+                os.unlink(parts[-1], dir_fd=fd)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def read_text(self, parts: Parts) -> str | None:
+        """The text of a small file of ours or the client's, or None if it is not there or is not text."""
+
+        def opener(name: str, flags: int) -> int:
+            return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)  # a planted pipe would block
+
+        try:
+            with (
+                explained_except_missing(self.path(parts)),
+                self.folder(parts[:-1]) as fd,
+                open(parts[-1], encoding="utf-8", opener=opener) as stream,
+            ):
+                return stream.read()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
+
+    def touched(self, folder: Sequence[str]) -> None:
+        """Remember that an entry of `folder` changed, for the next `sync`."""
+        with self._guard:
+            self._touched.add(tuple(folder))
+
+    def sync(self) -> None:
+        """Make the names given so far survive a power cut: one fsync for each folder that changed."""
+        with self._guard:
+            folders, self._touched = self._touched, set()
+        for parts in sorted(folders):
+            try:
+                with explained_except_missing(self.path(parts)), self.folder(parts) as fd:
+                    _fsync_folder(fd)
+            except FileNotFoundError:
+                continue
+
+
+@contextmanager
+def explained_except_missing(path: Path) -> Iterator[None]:
+    """`explained`, but a missing file stays a FileNotFoundError for a caller to whom that is an answer."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise explain(error, path) from error
+
+
+def is_link(fd: int, name: str) -> bool:
+    """Whether `name` in the folder `fd` is a symlink."""
+    try:
+        return stat.S_ISLNK(os.lstat(name, dir_fd=fd).st_mode)
+    except OSError:
+        return False
+
+
+def _target(fd: int, name: str) -> str:
+    try:
+        return printable(os.readlink(name, dir_fd=fd))
+    except OSError:
+        return "(unknown)"
+
+
+def _fsync_folder(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems: their names are synchronous
+            raise

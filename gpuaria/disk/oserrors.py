@@ -1,0 +1,41 @@
+"""What the operating system says, as one sentence that names the path."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpuaria.errors import DiskError, NoSpace, UnsafePath
+
+_SENTENCES: dict[int, tuple[type[DiskError], str, str]] = {
+    errno.ENOSPC: (NoSpace, "no space left on the disk of {path}", "Make room and run the same command again."),
+    errno.EDQUOT: (NoSpace, "your disk quota is used up at {path}", "Make room and run the same command again."),
+    errno.EROFS: (DiskError, "{path} is on a read-only file system", "Choose another target folder."),
+    errno.EACCES: (DiskError, "no permission for {path}", "Choose a folder that you may write to."),
+    errno.EPERM: (DiskError, "the system does not allow a change of {path}", "Choose another target folder."),
+    errno.ENAMETOOLONG: (DiskError, "the name is too long for this file system: {path}", "Choose a shorter target."),
+    errno.ENOTDIR: (DiskError, "a part of {path} is a file where a folder is needed", "Move that file away."),
+    errno.EISDIR: (DiskError, "{path} is a folder where a file is needed", "Move that folder away."),
+    errno.ENOTEMPTY: (DiskError, "{path} is a folder where a file is needed", "Move that folder away."),
+    errno.ENOENT: (DiskError, "{path} is not there (any more)", ""),
+    errno.EXDEV: (DiskError, "{path} is on another file system than its target folder", "Choose the inner folder."),
+    errno.ELOOP: (UnsafePath, "{path} is a symbolic link, and gpuaria does not write through it", "Remove the link."),
+}
+
+
+@contextmanager
+def explained(path: Path | str) -> Iterator[None]:
+    """Turn an OSError about `path` into DiskError, NoSpace or UnsafePath; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error, path) from error
+
+
+def explain(error: OSError, path: Path | str) -> DiskError:
+    """The DiskError for `error`, with `path` as the thing that it is about."""
+    known = _SENTENCES.get(error.errno or 0)
+    if known is None:
+        return DiskError(f"{path}: {error.strerror or type(error).__name__}")
+    kind, sentence, hint = known
+    return kind(sentence.format(path=path), hint)

@@ -1,0 +1,160 @@
+"""Proofs that need not be made twice: which file had which digest, and how it looked at that moment.
+
+A receipt holds as long as size, mtime, inode and device are the same. It is a memory, never a condition: without a
+usable database everything works and is hashed again.
+"""
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from gpuaria.records import Digest
+
+_SCHEMA = 1
+_BATCH = 512  # receipts per transaction, and names per query (SQLite's oldest limit of variables is 999)
+_BUSY_SECONDS = 5.0
+_TABLE = """
+create table if not exists receipts (
+    folder blob not null, name blob not null, digest text not null,
+    size integer not null, mtime_ns integer not null, inode integer not null, device integer not null,
+    proved_at real not null,
+    primary key (folder, name)
+) without rowid
+"""
+Place = TypeVar("Place", str, Path)
+_Row = tuple[bytes, bytes, str, int, int, int, int, float]
+
+
+class Receipts:
+    """The memory of proofs in the SQLite file `path`, or for this process only if None.
+
+    `problem` says why the file cannot be used, empty while it can; no method raises. Safe for several threads and
+    processes.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.problem = ""
+        self._path = path
+        self._guard = threading.Lock()
+        self._pending: list[_Row] = []
+        self._folders: dict[str, str] = {}
+        self._database: sqlite3.Connection | None = None
+        with self._noting_trouble():
+            self._database = _open(path)
+
+    def proven(self, wanted: Mapping[Place, Digest]) -> set[Place]:
+        """Those of `wanted` (absolute paths) that had that digest when they were proven and are unchanged since."""
+        asked: dict[str, dict[bytes, Place]] = defaultdict(dict)
+        for place in wanted:
+            folder, name = self._identity(place)
+            asked[folder][os.fsencode(name)] = place
+        found: set[Place] = set()
+        self.flush()
+        with self._noting_trouble():
+            for real, names in asked.items():
+                for key, digest, seen in self._rows(os.fsencode(real), list(names)):
+                    place = names[key]
+                    if digest == str(wanted[place]) and seen == _stamp(place):
+                        found.add(place)
+        return found
+
+    def record(self, path: Path | str, digest: Digest) -> None:
+        """Remember that the bytes at `path` have just been proven. Written in batches: see `flush`."""
+        stamp = _stamp(path)
+        if stamp is None:
+            return
+        folder, name = self._identity(path)
+        row = (os.fsencode(folder), os.fsencode(name), str(digest), *stamp, time.time())
+        with self._guard:
+            self._pending.append(row)
+            full = len(self._pending) >= _BATCH
+        if full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        with self._noting_trouble(), self._guard:
+            rows, self._pending = self._pending, []
+            if rows and self._database is not None:
+                with self._database:
+                    self._database.executemany("insert or replace into receipts values (?,?,?,?,?,?,?,?)", rows)
+
+    def close(self) -> None:
+        """Write what is pending and give up the file."""
+        self.flush()
+        with self._noting_trouble(), self._guard:
+            database, self._database = self._database, None
+            if database is not None:
+                database.close()
+
+    def _rows(self, folder: bytes, names: Sequence[bytes]) -> Iterator[tuple[bytes, str, tuple[int, int, int, int]]]:
+        for start in range(0, len(names), _BATCH):
+            chunk = names[start : start + _BATCH]
+            query = (
+                "select name, digest, size, mtime_ns, inode, device from receipts"
+                f" where folder = ? and name in ({','.join('?' * len(chunk))})"
+            )
+            with self._guard:
+                rows = self._database.execute(query, (folder, *chunk)).fetchall() if self._database else []
+            for name, digest, *seen in rows:
+                yield name, digest, (seen[0], seen[1], seen[2], seen[3])
+
+    def _identity(self, path: Path | str) -> tuple[str, str]:
+        """The real folder and the name. The name itself may be a link: the stamp is the one of what it points to."""
+        folder, name = os.path.split(os.fspath(path))
+        real = self._folders.get(folder)
+        if real is None:
+            real = self._folders[folder] = os.path.realpath(folder)
+        return real, name
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self.problem = f"verified files cannot be remembered, so they are hashed again: {self._path}: {error}"
+            with self._guard:  # no second try: a database that is locked would cost its seconds each time
+                database, self._database = self._database, None
+            if database is not None:
+                database.close()
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, check_same_thread=False)
+    try:
+        database.execute("pragma journal_mode = wal")
+        database.execute("pragma synchronous = normal")  # a power cut may cost the last receipts, not the file
+        version = database.execute("pragma user_version").fetchone()[0]
+        if version not in (0, _SCHEMA):
+            raise sqlite3.DatabaseError(f"it has format {version}, this gpuaria knows {_SCHEMA}")
+        database.execute(_TABLE)
+        database.execute(f"pragma user_version = {_SCHEMA}")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _stamp(path: Path | str) -> tuple[int, int, int, int] | None:
+    """size, mtime in ns, inode, device of the file that `path` leads to; None if there is none."""
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(seen.st_mode):
+        return None
+    return seen.st_size, seen.st_mtime_ns, _signed(seen.st_ino), _signed(seen.st_dev)
+
+
+def _signed(number: int) -> int:
+    """An unsigned 64-bit number as SQLite can keep it."""
+    return number - (1 << 64) if number >= 1 << 63 else number

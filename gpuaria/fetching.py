@@ -1,0 +1,327 @@
+"""The use case: reference -> manifest -> plan -> verified files -> report. Effects come in as objects."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gpuaria import plan as planning
+from gpuaria.aria2.options import Shape
+from gpuaria.disk import space
+from gpuaria.disk.layout import Layout
+from gpuaria.errors import GpuariaError, Interrupted, NetworkError, NotFound, SomeFilesFailed, WrongBytes
+from gpuaria.events import Emit, Finished, Planned, Progress, Waiting
+from gpuaria.net import Http
+from gpuaria.paths import SafePath, check_together
+from gpuaria.records import (
+    Address,
+    DownloadPlan,
+    Manifest,
+    Mirror,
+    RemoteFile,
+    RepoRef,
+    Report,
+    Step,
+    Verdict,
+)
+from gpuaria.selection import select, selector
+from gpuaria.sources import Source
+from gpuaria.transfer.board import Board
+from gpuaria.transfer.landing import Landing
+from gpuaria.transfer.large import LargeFiles
+from gpuaria.transfer.small import SmallFiles
+from gpuaria.transfer.workers import Workers
+
+if TYPE_CHECKING:
+    from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import, and often there is nothing to download
+
+_GOOD = ("ok", "unverifiable")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asks for. Empty names and patterns mean the whole repo."""
+
+    ref: RepoRef
+    names: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    force: bool = False
+    dry_run: bool = False
+    offline: bool = False
+
+    def chosen(self) -> Callable[[str], bool]:
+        """Whether a path of the repo is asked for."""
+        return selector(self.names, self.include, self.exclude)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings that a run needs as numbers: files at once, threads that hash, patience in seconds."""
+
+    rules: planning.Rules
+    shape: Shape
+    jobs: int = 4
+    small_jobs: int = 16
+    verify_jobs: int = 2
+    patience: float = 600.0
+    user_agent: str = "gpuaria"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that touches the outside, built by cli/ for real. `mirrors[0]` is the origin, which vouches."""
+
+    http: Http
+    source: Source
+    mirrors: tuple[Mirror, ...]
+    layout: Callable[[RepoRef, str], Layout]
+    local_commit: Callable[[RepoRef], str]
+    daemon: Callable[[], "Daemon"]
+    emit: Emit
+    stop: threading.Event
+
+    @property
+    def origin(self) -> Mirror:
+        """The endpoint whose listing decides."""
+        return self.mirrors[0]
+
+
+def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, DownloadPlan]:
+    """Bring every chosen file to its place, verified. Files that failed are in the report, with its exit code.
+
+    Raises NotFound, AccessDenied, NetworkError, DiskError, Aria2Error, Interrupted where the run as a whole ends.
+    """
+    began = time.monotonic()
+    whole, layout = resolve(request, world)
+    chosen = select(whole, request.chosen(), request.names, (*request.include, *request.exclude))
+    with ExitStack() as held:
+        if not request.dry_run:
+            held.enter_context(layout.lock(limits.patience, lambda who: world.emit(Waiting(who, limits.patience))))
+        plan = planning.make(chosen, layout.look(chosen.files), _carriers(chosen, world), limits.rules)
+        world.emit(_planned(chosen, layout, plan, world))
+        if request.offline:
+            _need_nothing(plan, chosen)
+        if request.dry_run:
+            return _report(request, world, chosen, layout, None, began), plan
+        space.check(layout.staging, plan.space)
+        layout.begin(whole)
+        check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
+        board = Board(world.emit, world.stop, {step.file.path for step in plan.steps if step.fetches})
+        try:
+            carry_out(plan, chosen, layout, board, world, limits)
+        finally:
+            good = sum(verdict.outcome in _GOOD for verdict in board.verdicts.values())
+            layout.finish(whole, complete=good == len(plan.steps))
+    if board.fatal is not None:
+        raise board.fatal
+    report = _report(request, world, chosen, layout, board, began)
+    world.emit(Finished(report))
+    return report, plan
+
+
+def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
+    """The whole repo at the asked revision. A commit whose listing was kept is not listed again: it cannot change.
+
+    Only a listing from the same endpoint counts: another one's may have been kept on lesser grounds.
+    """
+    ref = request.ref
+    if request.offline:
+        layout = world.layout(ref, world.local_commit(ref))
+        kept = layout.saved()
+        if kept is None:
+            raise NotFound(
+                f"{ref} is not here, and we are offline", "Leave --offline and HF_HUB_OFFLINE out to fetch it."
+            )
+        return replace(kept, ref=ref), layout
+    info = world.source.commit(ref, world.origin.base, world.http)
+    layout = world.layout(ref, info.commit)
+    kept = layout.saved()
+    if kept is not None and kept.vouched_by == world.origin.base and kept.commit == info.commit:
+        return replace(kept, ref=ref, name=info.name, restricted=info.restricted), layout
+    return world.source.listing(ref, info, world.origin.base, world.http, request.chosen()), layout
+
+
+def carry_out(
+    plan: DownloadPlan, manifest: Manifest, layout: Layout, board: Board, world: World, limits: Limits
+) -> None:
+    """Run every step until all have a verdict, or until the run is stopped. Raises Interrupted on the user's wish."""
+    twins = _twins(plan)
+    landing = Landing(layout, board, twins)
+    mirrors = {mirror.name: mirror for mirror in world.mirrors}
+    small_pool, hashers = Workers("small", limits.small_jobs), Workers("hash", limits.verify_jobs)
+    small = SmallFiles(world.source, manifest, mirrors, world.http, layout, landing, board, limits.patience)
+
+    def lookup(mirror: str, file: RemoteFile) -> Address | None:
+        return world.source.address(mirrors[mirror], manifest, file, world.http)
+
+    large = LargeFiles(
+        steps=[step for step in plan.steps if step.carrier == "aria2"],
+        daemon=world.daemon,
+        lookup=lookup,
+        by_http=lambda step: small_pool.submit(partial(small.fetch, step)),
+        layout=layout,
+        landing=landing,
+        board=board,
+        lookups=Workers("look-up", 8),
+        hashers=hashers,
+        shape=limits.shape,
+        user_agent=limits.user_agent,
+        jobs=limits.jobs,
+        patience=limits.patience,
+        origin=world.origin.name,
+    )
+
+    def anew(step: Step) -> None:
+        """Bytes that were here turned out wrong: fetch the file after all."""
+        board.wanted.add(step.file.path)
+        fresh = planning.instead(step, _carriers(manifest, world), limits.rules)
+        if fresh.carrier == "aria2":
+            large.add(fresh)
+        else:
+            small_pool.submit(partial(small.fetch, fresh))
+
+    for step in plan.steps:
+        if step.action == "skip":
+            landing.settled(step.file, Verdict(step.file.path, "ok", step.reason))
+        elif step.action == "name":
+            landing.proven(step.file)
+        elif step.action == "verify":
+            hashers.submit(partial(_recheck, step, landing, board, anew))
+        elif step.carrier == "http":
+            small_pool.submit(partial(small.fetch, step))
+        elif step.action == "create":
+            layout.staged(step.file).touch()
+            landing.staged(step.file, layout.staged(step.file))
+    try:
+        _turn(large, (small_pool, hashers), plan, board, world)
+    finally:
+        large.close()
+
+
+def _turn(large: LargeFiles, pools: Sequence[Workers], plan: DownloadPlan, board: Board, world: World) -> None:
+    """The loop: a tick whenever something happened, and a few times a second."""
+    told = 0.0
+    while not world.stop.is_set():
+        board.wake.clear()
+        large.tick()
+        if not large.busy and not any(pool.pending for pool in pools):
+            break
+        if time.monotonic() - told >= 0.45:
+            told = time.monotonic()
+            world.emit(_progress(large, plan, board))
+        board.wake.wait(large.pause())
+    if world.stop.is_set() and board.fatal is None:
+        raise Interrupted(
+            f"interrupted; {sum(v.outcome in _GOOD for v in board.verdicts.values())} of {len(plan.steps)} files are "
+            "in place",
+            "Run the same command again to continue.",
+        )
+    world.emit(_progress(large, plan, board))
+
+
+def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], None]) -> None:
+    """On a hashing thread: prove bytes that were here before us."""
+    try:
+        if landing.present(step.file).outcome != "ok":
+            anew(step)
+    except GpuariaError as error:
+        board.fail(error)
+    except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
+        board.fail(GpuariaError(f"{type(error).__name__} on {step.file.path}: {error}", "Please report this."))
+
+
+def _carriers(manifest: Manifest, world: World) -> list[str]:
+    """Who may serve the bytes: only the origin sees a credential, so only it has those that need one."""
+    return [mirror.name for mirror in world.mirrors if mirror.origin or not manifest.restricted]
+
+
+def _twins(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
+    """Files that get their bytes from another one of the plan, by that one's path."""
+    owners = {step.file.digest: step.file.path for step in reversed(plan.steps) if step.action != "copy"}
+    twins: dict[SafePath, list[RemoteFile]] = {}
+    for step in plan.steps:
+        if step.action == "copy":
+            twins.setdefault(owners[step.file.digest], []).append(step.file)
+    return twins
+
+
+def _need_nothing(plan: DownloadPlan, manifest: Manifest) -> None:
+    missing = [step.file.path for step in plan.steps if step.fetches]
+    if missing:
+        raise NotFound(
+            f"{len(missing)} of {len(plan.steps)} files of {manifest.ref} are not here, and we are offline: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}",
+            "Leave --offline and HF_HUB_OFFLINE out to fetch them.",
+        )
+
+
+def _planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, world: World) -> Planned:
+    fetched = [step for step in plan.steps if step.fetches]
+    return Planned(
+        ref=str(manifest.ref),
+        commit=manifest.commit,
+        path=str(layout.root),
+        files=len(plan.steps),
+        fetch_files=len(fetched),
+        fetch_bytes=plan.fetch_bytes,
+        reuse_bytes=plan.reuse_bytes,
+        mirrors=tuple(_carriers(manifest, world)),
+    )
+
+
+def _progress(large: LargeFiles, plan: DownloadPlan, board: Board) -> Progress:
+    active = large.active()
+    return Progress(
+        done=board.done_bytes + sum(file.done for file in active) + large.checking_bytes,
+        total=sum(step.file.size for step in plan.steps if step.file.path in board.wanted),
+        speed=sum(file.speed for file in active),
+        connections=sum(file.connections for file in active),
+        mirrors=len(large.hosts),
+        verified=len(board.verdicts),
+        files=len(plan.steps),
+        active=active,
+        verifying=large.checking,
+    )
+
+
+def _report(
+    request: Request, world: World, manifest: Manifest, layout: Layout, board: Board | None, began: float
+) -> Report:
+    verdicts = dict(board.verdicts) if board else {}
+    good = sum(file.size for file in manifest.files if file.path in verdicts and verdicts[file.path].outcome in _GOOD)
+    counts: dict[str, int] = {}
+    for verdict in verdicts.values():
+        counts[verdict.outcome] = counts.get(verdict.outcome, 0) + 1
+    bases = {mirror.name: mirror.base for mirror in world.mirrors}
+    return Report(
+        ref=str(manifest.ref),
+        commit=manifest.commit,
+        path=str(layout.root),
+        files=len(manifest.files),
+        bytes_fetched=board.fetched if board else 0,
+        bytes_reused=max(0, good - board.fetched) if board else 0,
+        seconds=round(time.monotonic() - began, 3),
+        hub_requests=world.http.count(world.origin.base),
+        vouched_by=manifest.vouched_by,
+        trust=manifest.trust,
+        verdicts=counts,
+        mirrors=tuple(replace(use, requests=world.http.count(bases[use.name])) for use in board.uses())
+        if board
+        else (),
+        problems=tuple(verdict for verdict in verdicts.values() if verdict.outcome not in _GOOD),
+        exit_code=_exit_code(list(verdicts.values()), board.causes if board else {}),
+    )
+
+
+def _exit_code(verdicts: Sequence[Verdict], causes: Mapping[str, GpuariaError]) -> int:
+    """Wrong bytes come before failed files; files that failed for want of a network alone say so."""
+    if any(verdict.outcome in ("wrong size", "wrong digest") for verdict in verdicts):
+        return WrongBytes.exit_code
+    failed = [causes.get(verdict.path) for verdict in verdicts if verdict.outcome not in _GOOD]
+    if failed and all(isinstance(cause, NetworkError) for cause in failed):
+        return NetworkError.exit_code
+    return SomeFilesFailed.exit_code if failed else 0

@@ -1,0 +1,113 @@
+"""aria2's input file (`aria2c -i`): an address line per file, then its options, indented.
+
+There is no quoting. What aria2c 1.36 and 1.37 do was measured: spaces around a value are dropped, `${HOME}` anywhere
+in `out` or `dir` becomes the home folder, and an unknown option or a line without `=` is passed over in silence.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gpuaria.errors import BadListing, UnsafePath, UsageError
+from gpuaria.formats.fields import check_digest, check_url, one_line, refuse_credential
+from gpuaria.paths import SafePath, printable
+from gpuaria.records import Manifest, RemoteFile
+
+MAX_CONNECTIONS = 16  # per server; aria2c 1.36 refuses more
+_OPTION = re.compile(r"[a-z][a-z0-9-]*")
+_BLANK = " \t\r"
+_ALWAYS = {
+    "min-split-size": "1M",  # the default of 20M would leave most connections unused
+    "continue": "true",
+    "auto-file-renaming": "false",  # a second run continues `x`, and does not make `x.1`
+    "follow-torrent": "false",  # a repo's .torrent or .meta4 file is a file, not an order
+    "follow-metalink": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InputEntry:
+    """One file of an input file: where it can be had, and its options without dashes."""
+
+    uris: tuple[str, ...]
+    options: dict[str, str]
+
+    def __repr__(self) -> str:  # somebody's file may hold `header=` or a signed address
+        return f"InputEntry({len(self.uris)} uris, options {sorted(self.options)})"
+
+
+def dump(
+    manifest: Manifest,
+    urls: Mapping[SafePath, Sequence[tuple[str, str]]],
+    *,
+    directory: str | None = None,
+    connections: int = MAX_CONNECTIONS,
+) -> str:
+    """The manifest's files with their addresses, (url, location) best first, for a stock aria2c of 1.36 or later.
+
+    `connections` counts per server. aria2 cannot be told a size here, nor check a digest other than sha256: prefer a
+    Metalink, and verify afterwards. Raises UnsafePath for a name or folder that aria2 would misread, UsageError for a
+    file without a usable address or a wrong `connections`.
+    """
+    if not 1 <= connections <= MAX_CONNECTIONS:
+        raise UsageError(f"{connections} connections per server; aria2c takes 1 to {MAX_CONNECTIONS}")
+    refuse_credential(manifest.name, "the repo's name")
+    lines = [f"# {one_line(manifest.name)}", f"# commit {one_line(manifest.commit)}", "# for: aria2c -i <this file>"]
+    for file in sorted(manifest.files, key=lambda file: file.path):
+        addresses = [check_url(url, file.path) for url, _ in urls.get(file.path, ())]
+        if not addresses:
+            raise UsageError(f"{printable(file.path)} has no address", "An input file needs one for every file.")
+        lines.append("\t".join(addresses))
+        lines += [f"  {name}={value}" for name, value in _options(file, addresses, directory, connections).items()]
+    return "\n".join(lines) + "\n"
+
+
+def _options(file: RemoteFile, addresses: list[str], directory: str | None, connections: int) -> dict[str, str]:
+    options = {"out": _value(SafePath.parse(file.path))}
+    if directory is not None:
+        options["dir"] = _value(directory)
+    if file.digest is not None and file.digest.algorithm == "sha256":
+        options["checksum"] = f"sha-256={check_digest(file.digest, file.path).hex}"
+    servers = {urlsplit(url).netloc for url in addresses}
+    options["split"] = str(connections * len(servers))
+    options["max-connection-per-server"] = str(connections)
+    return options | _ALWAYS
+
+
+def _value(text: str) -> str:
+    if not text or text != text.strip(" ") or "${HOME}" in text or any(c < " " or c == "\x7f" for c in text):
+        raise UnsafePath(
+            f"aria2 would misread {printable(text)} in an input file",
+            "It drops spaces at both ends and replaces ${HOME}; export a Metalink, or let gpuaria download.",
+        )
+    return text
+
+
+def load(text: str) -> list[InputEntry]:
+    """Read an input file as aria2 does, but raise BadListing where aria2 would pass over a line in silence.
+
+    The last of a repeated option counts; `header` and `index-out` add up, joined by newlines.
+    """
+    entries: list[InputEntry] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.startswith("#") or not line.strip(_BLANK):
+            continue
+        if line[0] in " \t":
+            _read_option(entries, line, number)
+        else:
+            uris = tuple(uri for part in line.split("\t") if (uri := part.strip(_BLANK)))
+            entries.append(InputEntry(uris, {}))
+    return entries
+
+
+def _read_option(entries: list[InputEntry], line: str, number: int) -> None:
+    name, equals, value = (part.strip(_BLANK) for part in line.partition("="))
+    if not equals or not _OPTION.fullmatch(name):
+        raise BadListing(f"line {number} of the input file is no option=value")
+    if not entries:
+        raise BadListing(f"line {number} of the input file has an option before the first address")
+    options = entries[-1].options
+    if name in ("header", "index-out") and name in options:
+        value = f"{options[name]}\n{value}"
+    options[name] = value

@@ -1,0 +1,184 @@
+"""The manifest as JSON, which is the lock file: commit it to git, and those bytes can be had from anywhere.
+
+One file per line, files sorted by path, keys in the records' order, ASCII: the same manifest gives the same bytes, and
+a diff shows the files that changed.
+"""
+
+import json
+import re
+from itertools import pairwise
+from typing import Any, TypeGuard, TypeVar, get_args
+
+from gpuaria.errors import BadListing
+from gpuaria.formats.fields import check_digest, refuse_credential
+from gpuaria.paths import SafePath, check_together, printable
+from gpuaria.records import Digest, Kind, Manifest, RemoteFile, RepoRef, Trust, to_json
+
+_T = TypeVar("_T", bound=str)
+
+FORMAT = "gpuaria-manifest/1"
+MAX_CHARS = 64 << 20
+MAX_SIZE = 2**53  # bytes; what every JSON reader holds exactly (RFC 8259 section 6)
+_GIT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+_TRUSTS: tuple[Trust, ...] = get_args(Trust)
+_HEAD_KEYS = ("format", "ref", "name", "commit", "vouched_by", "trust", "restricted", "files")
+_REF_KEYS = ("source", "kind", "name", "revision", "path")
+_FILE_KEYS = ("path", "size", "digest", "oid")
+
+
+def dump(manifest: Manifest) -> str:
+    """The manifest as text that `load` takes back; raises what `load` raises if it would not.
+
+    The files of what comes back are sorted by path.
+    """
+    head = {"format": FORMAT, **to_json(manifest)}
+    del head["files"]
+    files = sorted(manifest.files, key=lambda file: file.path)
+    rows = ",".join(f"\n  {json.dumps(to_json(file))}" for file in files)
+    text = f'{json.dumps(head, indent=1)[:-2]},\n "files": [{rows}\n ]\n}}\n'
+    load(text, limit=len(text))
+    return text
+
+
+def load(text: str, *, limit: int = MAX_CHARS) -> Manifest:
+    """Read a manifest of at most `limit` characters, trusting nothing in it; files come sorted by path.
+
+    Raises BadListing that names the wrong field, UnsafePath for a file's name or for two names that exclude each
+    other, UsageError for an address with a credential.
+    """
+    row = _object(_parse(text, limit), "the manifest", None)
+    if row.get("format") != FORMAT:
+        found = row.get("format")
+        said = printable(found) if isinstance(found, str) else "not named"
+        raise BadListing(f"the manifest's format is {said}; this gpuaria reads {FORMAT}")
+    row = _object(row, "the manifest", _HEAD_KEYS)
+    ref = _ref(row["ref"])
+    restricted = row["restricted"]
+    if not isinstance(restricted, bool):
+        raise _wrong("restricted", restricted, "true or false")
+    return Manifest(
+        ref=ref,
+        name=_filled(row, "name"),
+        commit=_commit(row, ref.source),
+        vouched_by=_text(row, "vouched_by"),
+        trust=_choice(row, "trust", _TRUSTS),
+        files=_files(row["files"]),
+        restricted=restricted,
+    )
+
+
+def _parse(text: str, limit: int) -> Any:
+    if len(text) > limit:
+        raise BadListing(f"the manifest is longer than {limit} characters")
+    try:
+        return json.loads(text, object_pairs_hook=_no_twins)
+    except RecursionError:
+        raise BadListing("the manifest is nested too deeply") from None
+    except ValueError as error:
+        raise BadListing(f"the manifest is not JSON: {error}") from None
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        raise BadListing("the manifest has an object with one key twice")
+    return row
+
+
+def _wrong(where: str, value: object, wanted: str) -> BadListing:
+    found = printable(value) if isinstance(value, str) else f"of type {type(value).__name__}"
+    return BadListing(f"the manifest's {where} is {found}, not {wanted}")
+
+
+def _object(value: Any, where: str, keys: tuple[str, ...] | None) -> dict[str, Any]:
+    """`value` if it is an object with exactly `keys` (any, if None): an unknown key may mean what we do not heed."""
+    if not isinstance(value, dict):
+        raise BadListing(f"{where} is not a JSON object")
+    for key in keys or ():
+        if key not in value:
+            raise BadListing(f"{where} has no '{key}'")
+    for key in value:
+        if keys is not None and key not in keys:
+            raise BadListing(f"{where} has the unknown key {printable(key)}")
+    return value
+
+
+def _text(row: dict[str, Any], key: str, prefix: str = "") -> str:
+    value = row[key]
+    if not isinstance(value, str) or not value.isprintable():
+        raise _wrong(prefix + key, value, "printable text")
+    refuse_credential(value, f"the manifest's {prefix}{key}")
+    return value
+
+
+def _filled(row: dict[str, Any], key: str, prefix: str = "") -> str:
+    value = _text(row, key, prefix)
+    if not value:
+        raise BadListing(f"the manifest's {prefix}{key} is empty")
+    return value
+
+
+def _choice(row: dict[str, Any], key: str, choices: tuple[_T, ...], prefix: str = "") -> _T:
+    value = row[key]
+    found = next((choice for choice in choices if choice == value), None)
+    if found is None:
+        raise _wrong(prefix + key, value, f"one of {', '.join(choices)}")
+    return found
+
+
+def _ref(value: Any) -> RepoRef:
+    row = _object(value, "the manifest's ref", _REF_KEYS)
+    return RepoRef(
+        source=_filled(row, "source", "ref."),
+        kind=_choice(row, "kind", _KINDS, "ref."),
+        name=_filled(row, "name", "ref."),
+        revision=_text(row, "revision", "ref."),
+        path=_text(row, "path", "ref."),
+    )
+
+
+def _commit(row: dict[str, Any], source: str) -> str:
+    commit = _filled(row, "commit")
+    if source == "hf" and not _GIT_ID.fullmatch(commit):
+        raise _wrong("commit", commit, "40 or 64 hex digits")
+    return commit
+
+
+def _files(value: Any) -> tuple[RemoteFile, ...]:
+    if not isinstance(value, list):
+        raise _wrong("files", value, "a list")
+    files = sorted((_file(item, f"files[{index}]") for index, item in enumerate(value)), key=lambda file: file.path)
+    for one, other in pairwise(files):
+        if one.path == other.path:
+            raise BadListing(f"the manifest has {printable(one.path)} twice")
+    check_together((file.path for file in files), case_sensitive=True)
+    return tuple(files)
+
+
+def _file(value: Any, where: str) -> RemoteFile:
+    row = _object(value, f"the manifest's {where}", _FILE_KEYS)
+    if not isinstance(row["path"], str):
+        raise _wrong(f"{where}.path", row["path"], "text")
+    path = SafePath.parse(row["path"])
+    size = row["size"]
+    if not _is_size(size):
+        raise _wrong(f"{where}.size", size, f"a whole number from 0 to {MAX_SIZE}")
+    oid = row["oid"]
+    if not isinstance(oid, str) or (oid and not _GIT_ID.fullmatch(oid)):
+        raise _wrong(f"{where}.oid", oid, "empty, or 40 or 64 hex digits")
+    return RemoteFile(path, size, _digest(row["digest"], path, f"{where}.digest"), oid)
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SIZE
+
+
+def _digest(value: Any, path: SafePath, where: str) -> Digest | None:
+    if value is None:
+        return None
+    row = _object(value, f"the manifest's {where}", ("algorithm", "hex"))
+    for key in ("algorithm", "hex"):
+        if not isinstance(row[key], str):
+            raise _wrong(f"{where}.{key}", row[key], "text")
+    return check_digest(Digest(row["algorithm"], row["hex"]), path)

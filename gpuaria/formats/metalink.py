@@ -1,0 +1,234 @@
+"""Metalink 4 (RFC 5854): for any download tool, and the one way to tell aria2 a file's size and piece hashes.
+
+aria2 1.36 and 1.37 keep every `&` of a file's name as the five letters `&#38;`, however XML writes it (libxml2's SAX
+gives attributes so). The document is right; `misread_by_aria2` says which names to fetch another way.
+"""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import defusedxml  # type: ignore[import-untyped, unused-ignore]
+import defusedxml.ElementTree  # type: ignore[import-untyped, unused-ignore]
+
+from gpuaria._version import __version__
+from gpuaria.errors import BadListing, UnsafePath, UsageError
+from gpuaria.formats.fields import check_digest, check_url
+from gpuaria.paths import SafePath, printable
+from gpuaria.records import Digest, Manifest
+
+NAMESPACE = "urn:ietf:params:xml:ns:metalink"
+MAX_CHARS = 64 << 20
+_MAX_MARKUP = 2_000_000  # of `<` and quotes: an empty element is 4 characters of text and some 250 bytes of memory
+_LAST = 999_999  # the priority of a url without one
+_HASH_TYPES = {"sha512": "sha-512", "sha256": "sha-256", "sha1": "sha-1", "md5": "md5"}  # IANA's textual names
+_ALGORITHMS = {hash_type: algorithm for algorithm, hash_type in _HASH_TYPES.items()}
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production Char
+_COUNTRY = re.compile(r"[A-Za-z]{2}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_STAGING_NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Digests of consecutive pieces, each `length` bytes but the last; algorithm as hashing.py names it."""
+
+    algorithm: str
+    length: int
+    hashes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MetalinkFile:
+    """One file of a Metalink: size in bytes if given, (url, country or "") best first."""
+
+    name: SafePath
+    size: int | None
+    digests: tuple[Digest, ...] = ()
+    pieces: Pieces | None = None
+    urls: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:  # a signed query opens the file to whoever reads it
+        return f"MetalinkFile(name={self.name!r}, size={self.size}, {len(self.urls)} urls)"
+
+
+def dump(
+    manifest: Manifest,
+    urls: Mapping[SafePath, Sequence[tuple[str, str]]],
+    *,
+    pieces: Mapping[SafePath, Pieces] | None = None,
+) -> str:
+    """The manifest's files with their addresses, (url, location) best first, as a Metalink.
+
+    A location that is no two-letter country code (ISO 3166-1) and a digest that is no plain hash are left out.
+    Raises UnsafePath for a name that XML cannot carry, UsageError for a file without a usable address, BadListing for
+    a malformed digest or pieces that do not make up the file.
+    """
+    root = _root()
+    for file in sorted(manifest.files, key=lambda file: file.path):
+        name = _xml_name(file.path)
+        _add_file(root, name, file.size, file.digest, urls.get(name, ()), (pieces or {}).get(name))
+    return _text_of(root)
+
+
+def for_download(name: str, size: int, urls: Sequence[str], pieces: Pieces | None = None) -> str:
+    """The Metalink of one file for aria2.addMetalink, `urls` best first; has no digest, which gpuaria checks itself.
+
+    Raises UnsafePath unless `name` is a plain name of our own (letters, digits, `.`, `_`, `-`); otherwise as `dump`.
+    """
+    if not _STAGING_NAME.fullmatch(name):
+        raise UnsafePath(f"{printable(name)} is not a staging name")
+    root = _root()
+    _add_file(root, name, size, None, [(url, "") for url in urls], pieces)
+    return _text_of(root)
+
+
+def misread_by_aria2(name: str) -> bool:
+    """Whether `aria2c -M` gives the file another name than the Metalink does (measured on 1.36 and 1.37)."""
+    return "&" in name
+
+
+def load(text: str, *, limit: int = MAX_CHARS) -> list[MetalinkFile]:
+    """Read a Metalink 4 of at most `limit` characters, files in its order.
+
+    Addresses of other schemes than http and https, unknown hash types and foreign elements are passed over, as RFC
+    5854 has it. Raises BadListing, UnsafePath for a file's name, UsageError for an address that cannot be used.
+    """
+    root = _parse(text, limit)
+    if root.tag != _tag("metalink"):
+        raise BadListing(f"this is not Metalink 4 (RFC 5854): its outermost element is {printable(root.tag)}")
+    files = [_read_file(element) for element in root.iterfind(_tag("file"))]
+    seen: set[SafePath] = set()
+    for file in files:
+        if file.name in seen:
+            raise BadListing(f"the Metalink has {printable(file.name)} twice")
+        seen.add(file.name)
+    return files
+
+
+def _root() -> ET.Element:
+    root = ET.Element("metalink", {"xmlns": NAMESPACE})
+    ET.SubElement(root, "generator").text = f"gpuaria/{__version__}"
+    return root
+
+
+def _text_of(root: ET.Element) -> str:
+    ET.indent(root, " ")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+
+
+def _xml_name(path: SafePath) -> SafePath:
+    if _NOT_XML.search(path):
+        raise UnsafePath(f"XML cannot carry the file name {printable(path)}")
+    return SafePath.parse(path)
+
+
+def _add_file(
+    root: ET.Element,
+    name: str,
+    size: int,
+    digest: Digest | None,
+    urls: Sequence[tuple[str, str]],
+    pieces: Pieces | None,
+) -> None:
+    if not urls:
+        raise UsageError(f"{printable(name)} has no address", "A Metalink needs one for every file.")
+    element = ET.SubElement(root, "file", {"name": name})
+    ET.SubElement(element, "size").text = str(size)
+    if digest is not None and digest.algorithm in _HASH_TYPES:
+        ET.SubElement(element, "hash", {"type": _HASH_TYPES[digest.algorithm]}).text = check_digest(digest, name).hex
+    if pieces is not None and pieces.hashes:
+        _add_pieces(element, _check_pieces(pieces, size, name))
+    for priority, (url, location) in enumerate(urls, 1):
+        country = {"location": location.lower()} if _COUNTRY.fullmatch(location) else {}
+        ET.SubElement(element, "url", {"priority": str(min(priority, _LAST)), **country}).text = check_url(url, name)
+
+
+def _add_pieces(element: ET.Element, pieces: Pieces) -> None:
+    attributes = {"length": str(pieces.length), "type": _HASH_TYPES[pieces.algorithm]}
+    parent = ET.SubElement(element, "pieces", attributes)
+    for piece_hash in pieces.hashes:
+        ET.SubElement(parent, "hash").text = piece_hash
+
+
+def _check_pieces(pieces: Pieces, size: int | None, name: str) -> Pieces:
+    if pieces.algorithm not in _HASH_TYPES or pieces.length < 1:
+        raise BadListing(f"{printable(name)} has pieces of {pieces.length} bytes by {printable(pieces.algorithm)}")
+    for piece_hash in pieces.hashes:
+        check_digest(Digest(pieces.algorithm, piece_hash), name)
+    if size is not None and len(pieces.hashes) != -(-size // pieces.length):
+        raise BadListing(
+            f"{printable(name)} has {len(pieces.hashes)} pieces of {pieces.length} bytes, but is {size} bytes long"
+        )
+    return pieces
+
+
+def _tag(name: str) -> str:
+    return f"{{{NAMESPACE}}}{name}"
+
+
+def _parse(text: str, limit: int) -> ET.Element:
+    if len(text) > limit or sum(map(text.count, "<\"'")) > _MAX_MARKUP:
+        raise BadListing(f"the Metalink is too large: more than {limit} characters or {_MAX_MARKUP} tags and quotes")
+    try:
+        root: ET.Element = defusedxml.ElementTree.fromstring(text, forbid_dtd=True)
+    except defusedxml.DefusedXmlException:
+        raise BadListing("the Metalink has a document type declaration, which gpuaria does not read") from None
+    except (ET.ParseError, UnicodeError) as error:
+        raise BadListing(f"the Metalink is not well-formed XML: {error}") from None
+    return root
+
+
+def _read_file(element: ET.Element) -> MetalinkFile:
+    name = SafePath.parse(element.get("name", ""))
+    size = _read_size(element, name)
+    return MetalinkFile(
+        name, size, _read_digests(element, name), _read_pieces(element, size, name), _urls(element, name)
+    )
+
+
+def _content(element: ET.Element) -> str:
+    return (element.text or "").strip(" \t\r\n")
+
+
+def _read_number(text: str, what: str, name: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise BadListing(f"the {what} of {printable(name)} is {printable(text)}, not a number")
+    return int(text)
+
+
+def _read_size(element: ET.Element, name: str) -> int | None:
+    sizes = {_read_number(_content(child), "size", name) for child in element.iterfind(_tag("size"))}
+    if len(sizes) > 1:
+        raise BadListing(f"the Metalink has several sizes for {printable(name)}")
+    return sizes.pop() if sizes else None
+
+
+def _read_digests(element: ET.Element, name: str) -> tuple[Digest, ...]:
+    return tuple(
+        check_digest(Digest(_ALGORITHMS[child.get("type", "")], _content(child).lower()), name)
+        for child in element.iterfind(_tag("hash"))
+        if child.get("type") in _ALGORITHMS
+    )
+
+
+def _read_pieces(element: ET.Element, size: int | None, name: str) -> Pieces | None:
+    """The pieces of the strongest known type; none where the element is empty."""
+    found = {child.get("type"): child for child in element.iterfind(_tag("pieces"))}
+    best = next((found[hash_type] for hash_type in _ALGORITHMS if hash_type in found), None)
+    if best is None or not len(best):
+        return None
+    hashes = tuple(_content(child).lower() for child in best.iterfind(_tag("hash")))
+    length = _read_number(best.get("length", ""), "piece length", name)
+    return _check_pieces(Pieces(_ALGORITHMS[best.get("type", "")], length, hashes), size, name)
+
+
+def _urls(element: ET.Element, name: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for child in element.iterfind(_tag("url")):
+        url, location = _content(child), child.get("location", "")
+        if url.partition(":")[0] in ("http", "https"):
+            priority = _read_number(child.get("priority", str(_LAST)), "priority", name)
+            found.append((priority, check_url(url, name), location.lower() if _COUNTRY.fullmatch(location) else ""))
+    return tuple((url, country) for _, url, country in sorted(found, key=lambda row: row[0]))

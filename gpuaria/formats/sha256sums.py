@@ -1,0 +1,63 @@
+"""SHA256SUMS as GNU coreutils writes and checks it (`sha256sum -c`)."""
+
+import re
+
+from gpuaria.errors import BadListing
+from gpuaria.formats.fields import check_digest, one_line
+from gpuaria.paths import SafePath, printable
+from gpuaria.records import Digest, Manifest, RemoteFile
+
+_GNU = re.compile(r"(?P<escaped>\\?)(?P<hex>[0-9A-Fa-f]{64}) [ *](?P<name>.+)", re.DOTALL)
+_BSD = re.compile(r"(?P<escaped>\\?)SHA256 \((?P<name>.+)\) = (?P<hex>[0-9A-Fa-f]{64})", re.DOTALL)
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # coreutils 9: a line with one of these starts with a backslash
+_UNESCAPES = {escaped: char for char, escaped in _ESCAPES.items()}
+
+
+def dump(manifest: Manifest) -> str:
+    """One line per file, sorted by path; a comment for each file that has no sha256 (small files of a git repo).
+
+    Raises BadListing for a malformed digest.
+    """
+    return "".join(_line(file) for file in sorted(manifest.files, key=lambda file: file.path))
+
+
+def _line(file: RemoteFile) -> str:
+    if file.digest is None:
+        return f"# no sha256: {one_line(file.path)}\n"
+    digest = check_digest(file.digest, file.path)
+    if digest.algorithm != "sha256":
+        return f"# no sha256: {one_line(file.path)} ({digest.algorithm} {digest.hex})\n"
+    name = re.sub(r"[\\\n\r]", lambda match: _ESCAPES[match[0]], file.path)
+    return f"{'' if name == file.path else chr(92)}{digest.hex}  {name}\n"
+
+
+def load(text: str) -> dict[SafePath, Digest]:
+    """Read the GNU form (text or binary, escaped or not) and the BSD form (`--tag`), in the file's order.
+
+    A leading `./` is dropped. Raises BadListing for another line or for one name with two sums, UnsafePath for a name.
+    """
+    sums: dict[SafePath, Digest] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.removesuffix("\r")
+        if not line or line.startswith("#"):
+            continue
+        match = _GNU.fullmatch(line) or _BSD.fullmatch(line)
+        if match is None:
+            raise BadListing(f"line {number} of the checksum file is no sha256 sum")
+        path, digest = _name(match, number), Digest("sha256", match["hex"].lower())
+        if sums.setdefault(path, digest) != digest:
+            raise BadListing(f"line {number} of the checksum file contradicts an earlier sum of {printable(path)}")
+    return sums
+
+
+def _name(match: re.Match[str], number: int) -> SafePath:
+    name = match["name"]
+    if match["escaped"]:
+        name = re.sub(r"\\.?", lambda pair: _unescape(pair[0], number), name)
+    return SafePath.parse(name.removeprefix("./"))
+
+
+def _unescape(pair: str, number: int) -> str:
+    if pair not in _UNESCAPES:
+        raise BadListing(f"line {number} of the checksum file has the unknown escape {printable(pair)}")
+    return _UNESCAPES[pair]

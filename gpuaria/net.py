@@ -1,0 +1,369 @@
+"""The HTTP client for metadata and small files: ceilings, credentials that stay at home, retries, the rate budget.
+
+Rate headers and error shapes are the Hub's (`RateLimit`, `RateLimit-Policy`: draft-ietf-httpapi-ratelimit-headers).
+"""
+
+import contextlib
+import email.utils
+import logging
+import random
+import re
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urljoin, urlsplit
+
+from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited
+
+LOG = logging.getLogger("gpuaria.net")
+RETRY_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])
+ATTEMPTS = 5
+MAX_REDIRECTS = 8
+REDIRECTS = frozenset([301, 302, 303, 307, 308])
+METADATA_CEILING = 64 << 20  # bytes of one decoded metadata answer; a page of 1,000 entries has 0.4 MB
+
+
+class Hidden(Protocol):
+    """A credential whose text comes out on demand only."""
+
+    def reveal(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished response; header names in lower case."""
+
+    status: int
+    url: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+def origin(url: str) -> str:
+    """`scheme://host:port` of an address, the unit to which a credential belongs (RFC 6454)."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
+
+
+def bare(url: str) -> str:
+    """An address without its query, which may be a signature: what logs and messages may show."""
+    return url.partition("?")[0]
+
+
+def encrypted_or_local(url: str) -> bool:
+    """Whether a credential may travel to `url`: TLS, or this very machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme == "https" or host in ("localhost", "::1") or host.startswith("127.")
+
+
+def ca_file(bundle: str = "") -> str:
+    """The certificate bundle that Python and aria2c both use: the setting, the system's, or certifi's."""
+    system = ssl.get_default_verify_paths().cafile
+    candidates = [bundle, system or "", "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
+    found = next((c for c in candidates if c and Path(c).is_file()), "")
+    if found:
+        return found
+    import certifi
+
+    return certifi.where()
+
+
+@dataclass
+class _Bucket:
+    remaining: int
+    reset: float  # monotonic seconds
+
+
+@dataclass
+class RateBudget:
+    """What each quota of each hub has left, as its last answer said, less what is under way since."""
+
+    clock: Callable[[], float] = time.monotonic
+    _buckets: dict[tuple[str, str], _Bucket] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def wait(self, url: str) -> float:
+        """Seconds to hold a request back (0 if none), having counted it against its quota."""
+        with self._lock:
+            bucket = self._buckets.get((origin(url), _bucket_name(url)))
+            if bucket is None or self.clock() >= bucket.reset:
+                return 0.0
+            bucket.remaining -= 1
+            return 0.0 if bucket.remaining >= 0 else bucket.reset - self.clock()
+
+    def learn(self, url: str, headers: Mapping[str, str]) -> None:
+        """Take over what an answer says of its quota: `"api";r=12;t=55`."""
+        match = re.search(r'"([\w-]+)"\s*;\s*r=(\d+)\s*;\s*t=(\d+)', headers.get("ratelimit", ""))
+        if match:
+            name, remaining, seconds = match[1], int(match[2]), int(match[3])
+            with self._lock:
+                self._buckets[origin(url), name] = _Bucket(remaining, self.clock() + seconds + 1)
+
+    def left(self, url: str) -> dict[str, int]:
+        """Requests left by quota name at the hub of `url`, as far as it said so."""
+        with self._lock:
+            return {name: b.remaining for (where, name), b in self._buckets.items() if where == origin(url)}
+
+
+def _bucket_name(url: str) -> str:
+    path = urlsplit(url).path
+    if "/resolve/" in path or path.startswith("/api/resolve-cache/"):
+        return "resolvers"
+    return "api" if path.startswith("/api/") else "pages"
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds that an answer asks us to wait (RFC 9110 10.2.3: seconds or a date), None if it does not."""
+    limit = re.search(r";\s*r=0\s*;\s*t=(\d{1,9})", headers.get("ratelimit", ""))
+    if limit:
+        return float(limit[1]) + 1
+    text = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now) if text else None
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+class Http:
+    """A thread-safe client. `credentials` maps an origin to the token that belongs to it and to no other origin.
+
+    Raises NetworkError when a host cannot be reached after a few tries, RateLimited when it asks for more patience
+    than `patience` seconds, Interrupted once `stop` is set. Answers with an error status are returned, not raised.
+    """
+
+    def __init__(
+        self,
+        *,
+        credentials: Mapping[str, Hidden] | None = None,
+        user_agent: str = "gpuaria",
+        connect_timeout: float = 10.0,
+        timeout: float = 30.0,
+        patience: float = 600.0,
+        connections: int = 32,
+        ca_bundle: str = "",
+        on_wait: Callable[[str, float], None] = lambda text, seconds: None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._credentials = dict(credentials or {})
+        self._user_agent = user_agent
+        self._timeouts = (connect_timeout, timeout)
+        self._patience = patience
+        self._connections = connections
+        self._ca_bundle = ca_bundle
+        self._on_wait = on_wait
+        self._stop = stop or threading.Event()
+        self._client: Any = None
+        self._opening = threading.Lock()
+        self._counting = threading.Lock()
+        self.budget = RateBudget()
+        self.requests: Counter[str] = Counter()
+
+    def close(self) -> None:
+        """Close every connection."""
+        if self._client is not None:
+            self._client.close()
+
+    def has_credential(self, url: str) -> bool:
+        """Whether a token would be sent to `url`."""
+        return origin(url) in self._credentials and encrypted_or_local(url)
+
+    def count(self, url: str) -> int:
+        """Requests sent so far to the host of `url`."""
+        return self.requests[origin(url)]
+
+    def get(self, url: str, *, ceiling: int = METADATA_CEILING, anonymous: bool = False) -> Answer:
+        """GET a metadata document of at most `ceiling` bytes, following redirects within its origin only."""
+        return self._walk("GET", url, anonymous=anonymous, ceiling=ceiling)
+
+    def head(self, url: str, *, anonymous: bool = False) -> Answer:
+        """HEAD with identity coding; redirects are followed within the origin, a foreign one is returned as it is."""
+        return self._walk("HEAD", url, anonymous=anonymous, ceiling=0, headers={"accept-encoding": "identity"})
+
+    def _walk(
+        self, method: str, url: str, *, anonymous: bool, ceiling: int, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        hops: dict[str, str] = {}
+        for _ in range(MAX_REDIRECTS):
+            answer = self._tried(method, url, anonymous, ceiling, headers or {})
+            hops |= {name: value for name, value in answer.headers.items() if name.startswith("x-")}
+            target = urljoin(url, answer.headers.get("location", ""))
+            if answer.status not in REDIRECTS or "location" not in answer.headers or origin(target) != origin(url):
+                return Answer(answer.status, url, {**hops, **answer.headers}, answer.body)
+            url = target
+        raise _circle(url)
+
+    def _tried(self, method: str, url: str, anonymous: bool, ceiling: int, headers: Mapping[str, str]) -> Answer:
+        """One request, repeated while its failure is of a kind that passes."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self.open(method, url, anonymous=anonymous, headers=headers) as (answer, chunks):
+                    body = _read(chunks, ceiling, url) if answer.status not in REDIRECTS else b""
+                    answer = Answer(answer.status, answer.url, answer.headers, body)
+            except NetworkError as error:
+                if attempt == 3 or error.retry != "later":
+                    raise
+                self.pause(0.3 * attempt)
+                continue
+            if answer.status not in RETRY_STATUS or attempt == ATTEMPTS:
+                return answer
+            self.back_off(answer, attempt)
+        raise AssertionError("unreachable")
+
+    def back_off(self, answer: Answer, attempt: int) -> None:
+        """Wait as long as an answer asks for, or 1, 2, 4, 8 s. Raises RateLimited beyond the patience."""
+        asked = retry_after(answer.headers, time.time())
+        seconds = asked if asked is not None else min(8.0, 2.0 ** (attempt - 1)) * random.uniform(0.7, 1.0)
+        host = urlsplit(answer.url).hostname
+        if seconds > self._patience:
+            raise RateLimited(
+                f"{host} answers {answer.status} and asks to wait {seconds:.0f} s, longer than the patience of "
+                f"{self._patience:.0f} s",
+                "Try again later, raise --patience, or log in: a token raises the hub's quota.",
+            )
+        self.pause(seconds, f"{host} answers {answer.status}")
+
+    def pause(self, seconds: float, why: str = "") -> None:
+        """Sleep, told to the listener when it is long enough to notice. Raises Interrupted when asked to stop."""
+        if why and seconds >= 1:
+            self._on_wait(why, seconds)
+        if self._stop.wait(seconds):
+            raise Interrupted("interrupted")
+
+    @contextlib.contextmanager
+    def download(
+        self, url: str, start: int = 0, *, anonymous: bool = False
+    ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """GET a file's bytes from offset `start`, following redirects to any host; the credential stays at its own.
+
+        Never from https down to http. An answer with an error status is given as it is, with its body unread.
+        """
+        headers = {"accept-encoding": "identity"} | ({"range": f"bytes={start}-"} if start else {})
+        for _ in range(MAX_REDIRECTS):
+            with self.open("GET", url, anonymous=anonymous, headers=headers) as (answer, chunks):
+                if answer.status not in REDIRECTS or "location" not in answer.headers:
+                    yield answer, chunks
+                    return
+                target = urljoin(url, answer.headers["location"])
+            check_redirect(url, target)
+            url = target
+        raise _circle(url)
+
+    @contextlib.contextmanager
+    def open(
+        self, method: str, url: str, *, anonymous: bool = False, headers: Mapping[str, str] | None = None
+    ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """Send one request, no redirect followed, and give its head and its decoded body in chunks."""
+        import httpx2
+
+        held = self.budget.wait(url)
+        if held > self._patience:
+            raise RateLimited(
+                f"the quota of {urlsplit(url).hostname} is used up for {held:.0f} s more",
+                "Try again later, raise --patience, or log in: a token raises the hub's quota.",
+            )
+        if held > 0:
+            self.pause(held, f"the quota of {urlsplit(url).hostname} is used up")
+        if self._stop.is_set():
+            raise Interrupted("interrupted")
+        sent = dict(headers or {})
+        if not anonymous and self.has_credential(url):
+            sent["authorization"] = f"Bearer {self._credentials[origin(url)].reveal()}"
+        with self._counting:
+            self.requests[origin(url)] += 1
+        started = time.monotonic()
+        try:
+            with self._http().stream(method, url, headers=sent) as response:
+                LOG.debug("%s %s -> %d in %.3f s", method, bare(url), response.status_code, time.monotonic() - started)
+                got = {name.lower(): value for name, value in response.headers.items()}
+                self.budget.learn(url, got)
+                answer = Answer(response.status_code, url, got)
+                yield answer, response.iter_bytes(1 << 18)
+        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
+            LOG.debug("%s %s failed: %s", method, bare(url), type(error).__name__)
+            raise _as_ours(error, url) from None
+
+    def _http(self) -> Any:
+        with self._opening:
+            if self._client is None:
+                import httpx2
+
+                connect, read = self._timeouts
+                self._client = httpx2.Client(
+                    verify=tls_context(self._ca_bundle),
+                    timeout=httpx2.Timeout(read, connect=connect, pool=None),
+                    limits=httpx2.Limits(
+                        max_connections=self._connections, max_keepalive_connections=self._connections
+                    ),
+                    headers={"user-agent": self._user_agent},
+                    follow_redirects=False,
+                )
+            return self._client
+
+
+def check_redirect(url: str, target: str) -> None:
+    """Raise NetworkError for a redirect that nobody should follow: to another scheme than http(s), or out of TLS."""
+    scheme = urlsplit(target).scheme
+    if scheme not in ("http", "https") or (scheme == "http" and url.startswith("https:")):
+        raise NetworkError(
+            f"{bare(url)} redirects to {scheme}://{urlsplit(target).hostname}, out of the encrypted connection",
+            "The endpoint or mirror is broken; try another.",
+        )
+
+
+def _circle(url: str) -> NetworkError:
+    return NetworkError(f"{bare(url)} redirects in a circle", "The endpoint or mirror is broken; try another.")
+
+
+def tls_context(bundle: str = "") -> ssl.SSLContext:
+    """Certificates verified against one bundle, TLS 1.2 or newer."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file(bundle))
+    except (OSError, ssl.SSLError) as error:
+        raise NetworkError(
+            f"the certificate bundle {ca_file(bundle)} cannot be read: {error}", "Correct SSL_CERT_FILE or ca_bundle."
+        ) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _read(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > ceiling > 0:
+            raise BadListing(f"{bare(url)} answers with more than {ceiling:,} bytes", "The endpoint is broken.")
+    return bytes(body)
+
+
+def _as_ours(error: Exception, url: str) -> NetworkError:
+    """A transport error as one sentence; `retry` says "later" where the same request may pass a second time."""
+    import httpx2
+
+    host = urlsplit(url).netloc.rpartition("@")[2] or bare(url)
+    text = str(error).strip() or type(error).__name__
+    hint = "Check the network, or name a mirror with --mirror."
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = text.partition("CERTIFICATE_VERIFY_FAILED] ")[2].partition(" (_ssl")[0] or text
+        hint = "Behind an inspecting proxy, set SSL_CERT_FILE to its certificate bundle."
+        return NetworkError(f"the certificate of {host} cannot be trusted: {reason}", hint)
+    if isinstance(error, httpx2.ConnectError) and ("Name or service" in text or "name resolution" in text):
+        return NetworkError(f"no address is known for {host}", hint)
+    if isinstance(error, httpx2.ConnectTimeout):
+        ours = NetworkError(f"{host} does not answer", hint)
+    elif isinstance(error, httpx2.TimeoutException):
+        ours = NetworkError(f"{host} stopped answering", hint)
+    elif isinstance(error, httpx2.ConnectError):
+        ours = NetworkError(f"cannot connect to {host}: {text}", hint)
+    else:
+        ours = NetworkError(f"{host} broke the connection off: {text}", hint)
+    ours.retry = "later"
+    return ours

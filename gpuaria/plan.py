@@ -1,0 +1,94 @@
+"""Manifest + what is on disk + mirrors -> the plan. Pure: the same input gives the same plan, byte for byte."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gpuaria.paths import SafePath
+from gpuaria.records import Action, DownloadPlan, LocalState, Manifest, RemoteFile, Step
+
+EMPTY = frozenset(
+    [
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",  # sha256 of nothing
+        "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",  # git's id of the empty blob
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the settings say about planning. Sizes in bytes; `copies`: a second name costs its bytes a second time."""
+
+    small_file: int = 8_000_000
+    connections: int = 16
+    min_split: int = 4 << 20
+    force: bool = False
+    copies: bool = False
+    seed: str = ""
+
+
+def make(
+    manifest: Manifest, states: Mapping[SafePath, LocalState], mirrors: Sequence[str], rules: Rules
+) -> DownloadPlan:
+    """Decide the action for each file; `mirrors` are names, best first. Large files come first, the largest ahead."""
+    owners: dict[tuple[str, int], Step] = {}
+    steps = []
+    for file in sorted(manifest.files, key=lambda f: (-f.size, f.path)):
+        step = _step(file, states.get(file.path, LocalState()), mirrors, rules)
+        owner = owners.get((file.digest.hex, file.size)) if file.digest else None
+        if owner is not None and step.fetches:
+            step = Step(file, "copy", f"the same bytes as {owner.file.path}")
+        elif file.digest:
+            owners.setdefault((file.digest.hex, file.size), step)
+        steps.append(step)
+    wanted = [step for step in steps if step.fetches]
+    copied = [step for step in steps if step.action == "copy"] if rules.copies else []
+    return DownloadPlan(
+        tuple(steps),
+        fetch_bytes=sum(s.file.size for s in wanted),
+        reuse_bytes=sum(s.file.size for s in steps if s.action in ("skip", "name", "verify")),
+        space=sum(s.file.size for s in wanted + copied)
+        - sum(min(s.file.size, states.get(s.file.path, LocalState()).partial) for s in wanted),
+    )
+
+
+def _step(file: RemoteFile, state: LocalState, mirrors: Sequence[str], rules: Rules) -> Step:
+    if state.size is None:
+        reason = "not here yet" if not state.partial else f"{state.partial} bytes of it are here"
+        return _download(file, "download", reason, mirrors, rules)
+    if rules.force:
+        return _download(file, "replace", "asked for with --force", mirrors, rules)
+    if state.size != file.size:
+        return _download(file, "replace", f"it has {state.size} bytes, not {file.size}", mirrors, rules)
+    if not state.proven:
+        return Step(file, "verify", "here, not yet verified by gpuaria")
+    if not state.named:
+        return Step(file, "name", "its bytes are here, verified before")
+    return Step(file, "skip", "verified before, unchanged since")
+
+
+def _download(file: RemoteFile, kind: Action, reason: str, mirrors: Sequence[str], rules: Rules) -> Step:
+    if file.size == 0 and file.digest and file.digest.hex in EMPTY:
+        return Step(file, "create", "it is empty")
+    if file.size < rules.small_file:
+        return Step(file, kind, reason, "http", mirrors=_turned(file, mirrors, rules.seed))
+    connections = connections_for(file.size, len(mirrors), rules)
+    return Step(file, kind, reason, "aria2", mirrors=tuple(mirrors), connections=connections)
+
+
+def instead(step: Step, mirrors: Sequence[str], rules: Rules) -> Step:
+    """The step for a file whose bytes on disk turned out wrong."""
+    return _download(step.file, "replace", "the bytes that were here do not match", mirrors, rules)
+
+
+def connections_for(size: int, servers: int, rules: Rules) -> int:
+    """Connections in all: no more than pieces of the smallest cut, `rules.connections` per server."""
+    return max(1, min(rules.connections * max(1, servers), -(-size // rules.min_split)))
+
+
+def _turned(file: RemoteFile, mirrors: Sequence[str], seed: str) -> tuple[str, ...]:
+    """The mirrors in an order of this file's own, so that small files spread over all of them."""
+    if len(mirrors) < 2:
+        return tuple(mirrors)
+    start = int.from_bytes(hashlib.sha256(f"{seed}\0{file.path}".encode()).digest()[:4]) % len(mirrors)
+    return (*mirrors[start:], *mirrors[:start])

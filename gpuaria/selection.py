@@ -1,0 +1,52 @@
+"""Which files of a repo are meant: names, --include and --exclude, as `hf download` reads them."""
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from gpuaria.errors import FileNotInRepo, NothingMatched
+from gpuaria.paths import printable
+from gpuaria.records import Manifest
+
+
+def pattern(text: str) -> str:
+    """`folder/` stands for all below it."""
+    return f"{text}*" if text.endswith("/") else text
+
+
+def selector(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
+    """A test for a path: among the names (a file, `folder/`, or a pattern) or `include`, and not in `exclude`.
+
+    Patterns are fnmatch's, where `*` crosses folders, as the Hub's own client has it.
+    """
+    wanted = [pattern(text) for text in (*names, *include)]
+    unwanted = [pattern(text) for text in exclude]
+
+    def chosen(path: str) -> bool:
+        if any(fnmatch.fnmatchcase(path, text) for text in unwanted):
+            return False
+        return not wanted or path in names or any(fnmatch.fnmatchcase(path, text) for text in wanted)
+
+    return chosen
+
+
+def select(
+    manifest: Manifest, chosen: Callable[[str], bool], names: Sequence[str], patterns: Sequence[str]
+) -> Manifest:
+    """The manifest of the chosen files only. Raises FileNotInRepo for a plain name that is not in the repo and
+    NothingMatched when nothing is left; an empty repo is no error where nothing was asked of it."""
+    known = {str(file.path) for file in manifest.files}
+    for name in names:
+        plain = not any(c in name for c in "*?[") and not name.endswith("/")
+        if plain and name not in known:
+            near = [path for path in known if path.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1]]
+            hint = f"Did you mean {near[0]}?" if near else f"See what there is: gpuaria resolve {manifest.ref}"
+            raise FileNotInRepo(f"{manifest.name} has no file {printable(name)} at {manifest.commit[:12]}", hint)
+    files = tuple(file for file in manifest.files if chosen(file.path))
+    if not files and (names or patterns):
+        asked = ", ".join(printable(text) for text in (*names, *patterns))
+        raise NothingMatched(
+            f"none of the {len(known)} files of {manifest.name} matches {asked}",
+            f"See what there is: gpuaria resolve {manifest.ref}",
+        )
+    return replace(manifest, files=files)

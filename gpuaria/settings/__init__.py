@@ -1,0 +1,18 @@
+"""Settings: built-in < site < user < project YAML < environment < flags.
+
+`load` gives one frozen record that knows each value's layer.
+
+secret.py   a credential that does not print
+values.py   text -> one checked value, and back
+folders.py  home, XDG and Hugging Face folders from the environment that was handed in
+kinds.py    what a key accepts, in words and as a parser
+table.py    every key, declared once; Settings
+files.py    one YAML file -> entries with their lines
+loading.py  the layers, laid over each other
+"""
+
+from gpuaria.settings.loading import load
+from gpuaria.settings.secret import Secret
+from gpuaria.settings.table import Key, Layer, Origin, Settings, describe
+
+__all__ = ["Key", "Layer", "Origin", "Secret", "Settings", "describe", "load"]

@@ -1,0 +1,136 @@
+"""One YAML settings file: text to entries that know their lines.
+
+Scalars stay text here, so that `timeout: 30`, `timeout: "30"` and GPUARIA_TIMEOUT=30 go through the same reader.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpuaria.errors import ConfigError
+from gpuaria.settings.kinds import Raw
+from gpuaria.settings.values import shown
+
+if TYPE_CHECKING:
+    import yaml  # not at run time: most runs have no settings file, and yaml takes longer to import than the rest
+
+MAX_BYTES = 2**20
+_MAX_DEPTH = 8  # the table needs three; yaml.compose recurses
+_NULL = "tag:yaml.org,2002:null"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """A file's entries by key; one without a value is left out. `private`: only its owner can read it."""
+
+    path: Path
+    entries: dict[str, Raw]
+    private: bool
+
+
+def read(path: Path) -> SettingsFile | None:
+    """The file at `path`, or None if there is none. Raises ConfigError that names the file and the line."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+            mode = os.fstat(file.fileno()).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not a path"
+        raise ConfigError(f"{path}: the settings file cannot be read: {why}", "Correct its mode or move it.") from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path}: larger than 1 MiB", "A settings file is small: check that it is one.")
+    return SettingsFile(path, parse(content, path), mode & 0o077 == 0)
+
+
+def parse(content: bytes, path: Path) -> dict[str, Raw]:
+    """Entries by key, in the file's order. Raises ConfigError that names `path` and the line."""
+    import yaml
+
+    node = _compose(_decode(content, path), path)
+    if node is None:
+        return {}
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{_at(path, node)}: not a mapping of keys to values", "Write one `key: value` per line.")
+    return _entries(node, path)
+
+
+def _decode(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text", "Save the file as UTF-8.") from None
+
+
+def _compose(text: str, path: Path) -> "yaml.Node | None":
+    import yaml
+
+    try:
+        _refuse_extras(yaml.parse(text, Loader=yaml.SafeLoader), path)
+        node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise _not_yaml(error, text, path) from None
+    except (ValueError, OverflowError):  # an escape beyond Unicode, which PyYAML hands to chr()
+        raise ConfigError(f"{path}: not valid YAML: an escape names no character", "Write the character.") from None
+    return node
+
+
+def _refuse_extras(events: Iterable[Any], path: Path) -> None:
+    """Refuse what settings do not need and what makes YAML dangerous, before anything is built from it."""
+    depth = 0
+    for event in events:
+        kind = type(event).__name__
+        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        where = f"{path}:{event.start_mark.line + 1}"
+        if depth > _MAX_DEPTH:
+            raise ConfigError(f"{where}: nested too deeply", "Settings are keys, lists and mirrors; nothing is deeper.")
+        if getattr(event, "anchor", None) is not None:  # an alias has one too
+            raise ConfigError(f"{where}: anchors and aliases are not understood", "Write the value out.")
+        if getattr(event, "tag", None) is not None:
+            raise ConfigError(f"{where}: tags are not understood", "Write the value without its tag.")
+
+
+def _not_yaml(error: "yaml.YAMLError", text: str, path: Path) -> ConfigError:
+    mark = getattr(error, "problem_mark", None)
+    line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
+    problem = getattr(error, "problem", None) or "a character that YAML does not allow"
+    hint = "Indent with spaces: YAML does not allow tabs there." if r"'\t'" in problem else "Correct this line."
+    return ConfigError(f"{path}:{line}: not valid YAML: {problem}", hint)
+
+
+def _entries(node: "yaml.MappingNode", path: Path) -> dict[str, Raw]:
+    import yaml
+
+    entries: dict[str, Raw] = {}
+    seen: dict[str, str] = {}
+    for key, value in node.value:
+        where = _at(path, key)
+        if not isinstance(key, yaml.ScalarNode):
+            raise ConfigError(f"{where}: a key must be a word", "Write one `key: value` per line.")
+        if key.value in seen:
+            first = seen[key.value].rpartition(":")[2]
+            raise ConfigError(
+                f"{where}: {shown(key.value) or 'a key'} stands here and in line {first}", "Remove one of them."
+            )
+        seen[key.value] = where
+        if value.tag != _NULL:
+            entries[key.value] = Raw(_content(value, path), where)
+    return entries
+
+
+def _content(node: "yaml.Node", path: Path) -> str | tuple[Raw, ...] | dict[str, Raw]:
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        return _entries(node, path)
+    if isinstance(node, yaml.SequenceNode):
+        return tuple(Raw(_content(row, path), _at(path, row)) for row in node.value)
+    return str(node.value)
+
+
+def _at(path: Path, node: "yaml.Node") -> str:
+    return f"{path}:{node.start_mark.line + 1}"

@@ -1,0 +1,215 @@
+"""What a key accepts: in words for a message and the reference, and as a parser."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from gpuaria.records import Mirror
+from gpuaria.settings import values
+from gpuaria.settings.folders import Folders, NoHome
+from gpuaria.settings.secret import Secret
+
+_ROW_KEYS = ("name", "base", "location", "notes")
+_AN_ADDRESS = "an http or https address with a host and without user, query or fragment"
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A value as a layer gives it, and where: "HF_ENDPOINT", "--jobs", "/etc/gpuaria/config.yaml:3"."""
+
+    content: "str | tuple[Raw, ...] | dict[str, Raw]" = field(repr=False)
+    where: str
+
+
+class Misfit(ValueError):
+    """A value that its key does not accept: `problem` continues a sentence that begins with the key's name."""
+
+    def __init__(self, problem: str, where: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem, self.where, self.hint = problem, where, hint
+
+
+def show(value: Any) -> str:
+    """A value for people, as a settings file would have it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(show, value)) or "(none)"
+    if isinstance(value, Mirror):
+        return value.base
+    return "(not set)" if value is None or value == "" else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`expects` completes "must be ..."; `parse` raises Misfit; `empty` is the value where there is no default."""
+
+    expects: str
+    parse: Callable[[Raw, Folders], Any]
+    show: Callable[[Any], str] = show
+    empty: Any = ""
+    many: bool = False
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The known word most like `word`, or nothing."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word[:80], known, n=1)), "")
+
+
+def switch(auto: bool = False) -> Kind:
+    """Yes or no; with `auto` also "auto", which is None."""
+
+    def read(text: str) -> bool | None:
+        return None if auto and text.strip().lower() == "auto" else values.boolean(text)
+
+    return plain("yes, no or auto" if auto else "yes or no", read, lambda v: "auto" if v is None else show(v))
+
+
+def whole(low: int, high: int) -> Kind:
+    """A whole number from `low` to `high`."""
+    return plain(f"a whole number from {low} to {high}", partial(values.whole, low=low, high=high))
+
+
+def size(low: int = 0, high: int = 0) -> Kind:
+    """Bytes, from `low` to `high` where they are given."""
+    limits = f" from {values.show_size(low)} to {values.show_size(high)}" if high else ""
+    read = partial(values.size, low=low, high=high) if high else values.size
+    return plain(f"a size{limits} such as 20M or 4 MiB", read, values.show_size)
+
+
+def choice(*words: str) -> Kind:
+    """One of a few words."""
+
+    def read(text: str) -> str:
+        word = text.strip().lower()
+        if word not in words:
+            raise ValueError
+        return word
+
+    return plain(f"{', '.join(words[:-1])} or {words[-1]}", read)
+
+
+def path() -> Kind:
+    """A path, absolute after `~` and the layer's folder were put before it."""
+    expects = "a path"
+
+    def parse(raw: Raw, folders: Folders) -> Any:
+        try:
+            return _read(raw, expects, folders.path)
+        except NoHome:
+            raise Misfit("begins with ~, and no home folder is known", raw.where, "Set HOME.") from None
+
+    return Kind(expects, parse, empty=None)
+
+
+def secret() -> Kind:
+    """A credential; no message shows it."""
+    expects = "one line of printable ASCII without spaces"
+
+    def parse(raw: Raw, folders: Folders) -> Any:
+        return Secret(_read(raw, expects, values.credential, hidden=True))
+
+    return Kind(expects, parse, show=str, empty=Secret())
+
+
+def resolvers() -> Kind:
+    """DNS servers; the system's own is always the first."""
+    expects = "an IP address, tls://IP, https://host/dns-query or system"
+
+    def parse(raw: Raw, folders: Folders) -> Any:
+        rows = [_read(row, f"a list of DNS servers, each {expects}", values.resolver) for row in _rows(raw)]
+        return tuple(dict.fromkeys(["system", *rows]))
+
+    return Kind(f"a list of DNS servers, each {expects}", parse, empty=("system",), many=True)
+
+
+def mirrors() -> Kind:
+    """Mirrors, each an address or a mapping; no name and no address stands for two."""
+
+    def parse(raw: Raw, folders: Folders) -> Any:
+        named: dict[str, Mirror] = {}
+        for row in _rows(raw):
+            mirror = _mirror(row)
+            if named.setdefault(mirror.name, mirror).base != mirror.base:
+                raise Misfit(f"has two rows named {mirror.name!r}", row.where, "Give one of them another name.")
+        if len({mirror.base for mirror in named.values()}) < len(named):  # one server is not two witnesses
+            raise Misfit("has one address under two names", raw.where, "Remove one of the two rows.")
+        return tuple(named.values())
+
+    return Kind(f"a list of addresses, or of mappings with {', '.join(_ROW_KEYS)}", parse, empty=(), many=True)
+
+
+def plain(expects: str, read: Callable[[str], Any], show: Callable[[Any], str] = show) -> Kind:
+    """A single value that `read` turns from text, or refuses with ValueError."""
+    return Kind(expects, lambda raw, folders: _read(raw, expects, read), show)
+
+
+def address() -> Kind:
+    """A server of the hub's protocol."""
+    return plain(_AN_ADDRESS, values.address)
+
+
+def rpc_address() -> Kind:
+    """A running aria2c."""
+    return plain("an address like http://127.0.0.1:6800/jsonrpc", values.rpc_address)
+
+
+def program() -> Kind:
+    """A program's name or path."""
+    return plain("the name or the path of a program", values.program)
+
+
+def duration() -> Kind:
+    """Seconds from 0 to a year."""
+    return plain('a time such as 90, "10 min" or 1h30m', values.seconds, values.show_seconds)
+
+
+def timeout() -> Kind:
+    """Seconds above 0, at most 600."""
+    return plain("a time above 0 and at most 10 min", values.timeout, values.show_seconds)
+
+
+def _read(raw: Raw, expects: str, read: Callable[[str], Any], hidden: bool = False) -> Any:
+    content = raw.content
+    if not isinstance(content, str):
+        raise Misfit(f"must be {expects}, not a {'list' if isinstance(content, tuple) else 'mapping'}", raw.where)
+    try:
+        return read(content)
+    except ValueError:
+        not_this = "" if hidden else values.shown(content)
+        raise Misfit(f"must be {expects}" + (f", not {not_this}" if not_this else ""), raw.where) from None
+
+
+def _rows(raw: Raw) -> tuple[Raw, ...]:
+    if not isinstance(raw.content, tuple):
+        raise Misfit(
+            f"must be a list, not a {'mapping' if isinstance(raw.content, dict) else 'single value'}", raw.where
+        )
+    return raw.content
+
+
+def _mirror(row: Raw) -> Mirror:
+    if not isinstance(row.content, dict):
+        base = _read(row, f"a list, each row {_AN_ADDRESS}", values.address)
+        return Mirror(name=_host_and_path(base), base=base)
+    for word, entry in row.content.items():
+        if word not in _ROW_KEYS:
+            close = nearest(word, list(_ROW_KEYS))
+            hint = f"Did you mean {close}?" if close else f"A row has {', '.join(_ROW_KEYS)}."
+            raise Misfit(f"has a row with the unknown key {values.shown(word)}", entry.where, hint)
+    texts = {word: _label(word, entry) for word, entry in row.content.items() if word in ("name", "location")}
+    if "base" not in row.content:
+        raise Misfit("has a row without a base", row.where, "Add the mirror's address as base.")
+    base = _read(row.content["base"], f"rows whose base is {_AN_ADDRESS}", values.address)
+    return Mirror(texts.get("name", _host_and_path(base)), base, location=texts.get("location", ""))
+
+
+def _label(word: str, entry: Raw) -> str:
+    return str(_read(entry, f"rows whose {word} is one short line", values.label))
+
+
+def _host_and_path(base: str) -> str:
+    return base.partition("://")[2]

@@ -1,0 +1,211 @@
+"""The layers of settings, laid over each other."""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpuaria.errors import ConfigError, GpuariaError, UsageError
+from gpuaria.settings import files, values
+from gpuaria.settings.folders import Folders, NoHome
+from gpuaria.settings.kinds import Misfit, Raw, nearest
+from gpuaria.settings.secret import Secret
+from gpuaria.settings.table import FIELDS, Key, Layer, Origin, Settings, describe
+
+SITE = Path("/etc/gpuaria/config.yaml")
+CONFIG_VARIABLE = "GPUARIA_CONFIG"  # as --config
+_KEYS = {key.name: key for key in describe()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What one layer sets. `file` is None for the environment and for flags."""
+
+    layer: Layer
+    entries: dict[str, Raw]
+    folders: Folders
+    file: files.SettingsFile | None = None
+
+
+def load(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    cwd: Path,
+    *,
+    config_file: Path | None = None,
+    site: Path = SITE,
+) -> Settings:
+    """Lay the layers over each other: built-in < site < user < project < environment < flags.
+
+    A flag of None is unset. `config_file` (or GPUARIA_CONFIG) stands in the place of the user's and the project's
+    file. Raises ConfigError for a file or a variable, UsageError for a flag.
+    """
+    folders = Folders(environ, cwd, expand_variables=True)
+    _check_variables(environ)
+    found, origins = _built_in(folders)
+    for given in _layers(flags, folders, config_file, site):
+        for name, raw in given.entries.items():
+            found[name] = _value(name, raw, given)
+            origins[name] = Origin(given.layer, raw.where)
+    return Settings(**{FIELDS[name]: value for name, value in found.items()}, _origins=origins)
+
+
+def _layers(flags: Mapping[str, object], folders: Folders, config_file: Path | None, site: Path) -> Iterator[_Given]:
+    for layer, path in _files(folders, config_file, site):
+        file = files.read(path)
+        if file:
+            yield _Given(layer, file.entries, Folders(folders.environ, path.parent), file)
+        elif layer == "file":
+            raise ConfigError(f"{path}: there is no such settings file", "Correct --config or GPUARIA_CONFIG.")
+    yield _Given("environment", _from_environment(folders), folders)
+    yield _Given("flag", _from_flags(flags), Folders(folders.environ, folders.base))
+
+
+def _files(folders: Folders, config_file: Path | None, site: Path) -> Iterator[tuple[Layer, Path]]:
+    yield "site", site
+    for folder in folders.config_dirs():
+        yield "site", folder / "gpuaria" / "config.yaml"
+    named = str(config_file or folders.variable(CONFIG_VARIABLE))
+    if named:
+        yield "file", _named_file(named, folders)
+        return
+    user = _user_file(folders)
+    if user:
+        yield "user", user
+    yield "project", folders.base / "gpuaria.yaml"
+
+
+def _named_file(text: str, folders: Folders) -> Path:
+    try:
+        return folders.path(text)
+    except (ValueError, NoHome):
+        raise ConfigError(f"{text!r} is no path to a settings file", "Write the path in full.") from None
+
+
+def _user_file(folders: Folders) -> Path | None:
+    try:
+        return folders.config_home() / "gpuaria" / "config.yaml"
+    except NoHome:
+        return None
+
+
+def _built_in(folders: Folders) -> tuple[dict[str, Any], dict[str, Origin]]:
+    found: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for key in describe():
+        value, where = key.kind.empty, ""
+        if key.default.startswith("$"):
+            value, where = _derived(key, folders)
+        elif key.default:
+            value = key.kind.parse(_raw(key, key.default, "built-in"), folders)
+        found[key.name], origins[key.name] = value, Origin("built-in", where)
+    return found, origins
+
+
+def _derived(key: Key, folders: Folders) -> tuple[Path | None, str]:
+    try:
+        return folders.derived(key.default)
+    except NoHome:
+        return None, ""
+    except ValueError:
+        raise ConfigError("HF_HOME: must be a path", "Correct or unset it.") from None
+
+
+def _value(name: str, raw: Raw, given: _Given) -> Any:
+    key = _KEYS.get(name)
+    if key is None:
+        close = nearest(name, list(_KEYS))
+        hint = f"Did you mean {close}?" if close else "`gpuaria config` lists every key."
+        raise ConfigError(f"{raw.where}: unknown key {values.shown(name) or '(not shown)'}", hint)
+    if given.file:
+        _check_place(key, raw, given, given.file)
+    try:
+        return key.kind.parse(raw, given.folders)
+    except Misfit as misfit:
+        raise _error(given.layer, key, misfit) from None
+
+
+def _error(layer: Layer, key: Key, misfit: Misfit) -> GpuariaError:
+    default = f": the default is {key.default}" if key.default else ""
+    hint = misfit.hint or f"Correct it, or leave it out{default}."
+    kind = UsageError if layer == "flag" else ConfigError
+    subject = "" if misfit.where == key.flag else f"{key.name} "
+    return kind(f"{misfit.where}{': ' if subject else ' '}{subject}{misfit.problem}", hint)
+
+
+def _check_place(key: Key, raw: Raw, given: _Given, file: files.SettingsFile) -> None:
+    """A file in a folder that was checked out must not redirect a token or run a program; others must not read one."""
+    if key.files == "none":
+        hint = f"Put it into a file of its own and name that in {key.name}_file, or set {key.variables[0]}."
+        raise ConfigError(f"{raw.where}: {key.name} may not stand in a settings file", hint)
+    if key.files == "not project" and given.layer == "project":
+        hint = f"Put it in the user file, {_user_file(given.folders) or '~/.config/gpuaria/config.yaml'}."
+        raise ConfigError(f"{raw.where}: {key.name} may not stand in a project's file", hint)
+    if key.secret and not file.private:
+        hint = f"Run: chmod 600 {shlex.quote(str(file.path))}"
+        raise ConfigError(f"{raw.where}: {key.name} stands in a file that others can read", hint)
+
+
+def _check_variables(environ: Mapping[str, str]) -> None:
+    known = {name for key in describe() for name in key.variables} | {CONFIG_VARIABLE}
+    for name in sorted(environ):
+        if not name.startswith("GPUARIA_") or name.startswith("GPUARIA_TEST_"):
+            continue
+        if name not in known and environ[name].strip():
+            raise ConfigError(f"unknown environment variable {name[:60]!r}", _instead(name))
+
+
+def _instead(name: str) -> str:
+    word = name.removeprefix("GPUARIA_").lower()
+    if word in _KEYS:
+        return f"Set {_KEYS[word].variables[0]} instead."
+    close = nearest(word, [*_KEYS, "config"])
+    own = "HF_TOKEN" if close == "token" else f"GPUARIA_{close.upper()}"
+    return f"Did you mean {own}?" if close else "Unset it; `gpuaria config` lists what there is."
+
+
+def _from_environment(folders: Folders) -> dict[str, Raw]:
+    entries: dict[str, Raw] = {}
+    for key in describe():
+        name = next(filter(folders.variable, key.variables + key.disabling), "")
+        if name:
+            text = folders.variable(name)
+            entries[key.name] = _raw(key, _turned(key, name, text) if name in key.disabling else text, name)
+    return entries
+
+
+def _turned(key: Key, name: str, text: str) -> str:
+    """A disabling variable's text as the key's; one that disables nothing leaves the default, which may be auto."""
+    try:
+        return "no" if values.boolean(text) else key.default
+    except ValueError:
+        raise ConfigError(f"{name}: must be yes or no", "Correct or unset it.") from None
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, Raw]:
+    unknown = flags.keys() - _KEYS.keys()
+    if unknown:
+        raise KeyError(f"flags without a key: {', '.join(sorted(unknown))}")  # a bug of the caller
+    return {
+        key.name: _raw(key, flags[key.name], key.flag)
+        for key in describe()
+        if flags.get(key.name) not in (None, [], ())
+    }
+
+
+def _raw(key: Key, value: object, where: str) -> Raw:
+    """A value that is not from a file; a list in one text is split at commas and spaces."""
+    if isinstance(value, list | tuple):
+        return Raw(tuple(Raw(_text(row), where) for row in value), where)
+    text = _text(value)
+    if key.kind.many:
+        return Raw(tuple(Raw(part, where) for part in re.split(r"[,\s]+", text) if part), where)
+    return Raw(text, where)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value.reveal() if isinstance(value, Secret) else str(value)

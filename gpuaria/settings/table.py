@@ -1,0 +1,297 @@
+"""Every key, declared once, as the fields of Settings."""
+# ruff: noqa: RUF009 - `_key` is dataclasses.field with a row of the table in it
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from gpuaria.errors import ConfigError
+from gpuaria.records import Mirror
+from gpuaria.settings import kinds
+from gpuaria.settings.kinds import Kind
+from gpuaria.settings.secret import Secret
+from gpuaria.settings.values import credential
+
+Layer = Literal["built-in", "site", "user", "project", "file", "environment", "flag"]
+Files = Literal["any", "not project", "none"]
+_TOKEN_FILE_LIMIT = 8192  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value comes from: `where` is "path:line", a variable's name, a flag, or empty for a plain default."""
+
+    layer: Layer
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting, for the loader and for the reference.
+
+    `default` is text as a settings file would have it, empty for none. `variables`: the first that is set counts;
+    `disabling`: true in one of these means no. `files`: which settings files may hold it.
+    """
+
+    name: str
+    kind: Kind
+    default: str
+    help: str
+    unit: str = ""
+    variables: tuple[str, ...] = ()
+    disabling: tuple[str, ...] = ()
+    files: Files = "any"
+    example: str = ""
+    flag: str = ""
+
+    @property
+    def expects(self) -> str:
+        """What the value must be, in words."""
+        return self.kind.expects
+
+    @property
+    def secret(self) -> bool:
+        """Whether the value is a credential."""
+        return isinstance(self.kind.empty, Secret)
+
+
+def _key(kind: Kind, default: str, sentence: str, *variables: str, **more: Any) -> Any:
+    return field(metadata={"key": Key("", kind, default, sentence, variables=variables, **more)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of one run; made by `load`. Sizes are bytes, times seconds, speeds bytes per second."""
+
+    endpoint: str = _key(
+        kinds.address(),
+        "https://huggingface.co",
+        "The hub that vouches for listings, and the only host that is sent the token.",
+        "GPUARIA_ENDPOINT",
+        "HF_ENDPOINT",
+        files="not project",
+    )
+    token: Secret = _key(
+        kinds.secret(),
+        "",
+        "The hub's access token.",
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        files="none",
+    )
+    token_file: Path | None = _key(
+        kinds.path(),
+        "$HF_HOME/token",
+        "The file that holds the access token, as `hf auth login` writes it.",
+        "GPUARIA_TOKEN_FILE",
+        "HF_TOKEN_PATH",
+        files="not project",
+    )
+    implicit_token: bool = _key(
+        kinds.switch(),
+        "yes",
+        "Whether a token is used that was not given on the command line.",
+        "GPUARIA_IMPLICIT_TOKEN",
+        disabling=("HF_HUB_DISABLE_IMPLICIT_TOKEN",),
+        files="not project",
+    )
+    _cache_dir: Path | None = _key(
+        kinds.path(),
+        "$HF_HOME/hub",
+        "The cache that is shared with the huggingface_hub client.",
+        "GPUARIA_CACHE_DIR",
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        files="not project",
+    )
+    mirrors: tuple[Mirror, ...] = _key(
+        kinds.mirrors(),
+        "",
+        "Servers of the hub's protocol that may serve bytes; they never see the token.",
+        "GPUARIA_MIRRORS",
+        flag="--mirror",
+        example="[https://hf-mirror.com]",
+    )
+    connections: int = _key(
+        kinds.whole(1, 16),
+        "16",
+        "Connections to one server for one large file.",
+        "GPUARIA_CONNECTIONS",
+        unit="connections per server",
+    )
+    jobs: int = _key(kinds.whole(1, 64), "4", "Large files that are downloaded at once.", "GPUARIA_JOBS", unit="files")
+    small_jobs: int = _key(
+        kinds.whole(1, 128), "16", "Small files that are downloaded at once.", "GPUARIA_SMALL_JOBS", unit="files"
+    )
+    small_file: int = _key(
+        kinds.size(), "8 MB", "A file below this size is fetched in one piece.", "GPUARIA_SMALL_FILE", unit="bytes"
+    )
+    min_split: int = _key(
+        kinds.size(2**20, 2**30),  # aria2's own limits for --min-split-size
+        "4 MiB",
+        "The smallest segment that gets a connection of its own.",
+        "GPUARIA_MIN_SPLIT",
+        unit="bytes",
+    )
+    aria2c: str = _key(
+        kinds.program(),
+        "",
+        "The aria2c to run, instead of the system's one or the shipped one.",
+        "GPUARIA_ARIA2C",
+        files="not project",
+        example="/usr/bin/aria2c",
+    )
+    rpc: str = _key(
+        kinds.rpc_address(),
+        "",
+        "A running aria2c to attach to, instead of starting one.",
+        "GPUARIA_RPC",
+        files="not project",
+        example="http://127.0.0.1:6800/jsonrpc",
+    )
+    rpc_secret: Secret = _key(
+        kinds.secret(),
+        "",
+        "The secret of that aria2c; a file that holds it must have mode 0600.",
+        "GPUARIA_RPC_SECRET",
+        files="not project",
+        example="its-rpc-secret",
+    )
+    connect_timeout: float = _key(
+        kinds.timeout(), "10 s", "How long a server may take to accept.", "GPUARIA_CONNECT_TIMEOUT", unit="seconds"
+    )
+    timeout: float = _key(
+        kinds.timeout(), "30 s", "How long a server may stay silent.", "GPUARIA_TIMEOUT", unit="seconds"
+    )
+    patience: float = _key(
+        kinds.duration(),
+        "10 min",
+        "How long to wait for a rate limit to pass before giving up.",
+        "GPUARIA_PATIENCE",
+        unit="seconds",
+    )
+    trust: Literal["origin", "quorum", "any"] = _key(
+        kinds.choice("origin", "quorum", "any"),
+        "quorum",
+        "Who may vouch for a listing: the endpoint alone, also mirrors that agree, or any one mirror.",
+        "GPUARIA_TRUST",
+        files="not project",
+    )
+    offline: bool = _key(
+        kinds.switch(),
+        "no",
+        "Whether to work from what is on disk, without any network.",
+        "GPUARIA_OFFLINE",
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+    )
+    symlinks: bool | None = _key(
+        kinds.switch(auto=True),
+        "auto",
+        "Whether the cache's snapshots are links to blobs; auto means where the file system has them.",
+        "GPUARIA_SYMLINKS",
+        disabling=("HF_HUB_DISABLE_SYMLINKS",),
+    )
+    ca_bundle: Path | None = _key(
+        kinds.path(),
+        "",
+        "A PEM file with the certificate authorities to trust, instead of the shipped ones.",
+        "GPUARIA_CA_BUNDLE",
+        "SSL_CERT_FILE",
+        files="not project",
+        example="/etc/ssl/certs/ca-certificates.crt",
+    )
+    _state_dir: Path | None = _key(
+        kinds.path(),
+        "$XDG_STATE_HOME/gpuaria",
+        "Where the history of mirrors is kept.",
+        "GPUARIA_STATE_DIR",
+        files="not project",
+    )
+    probe_budget: float = _key(
+        kinds.timeout(), "3 s", "How long measuring all mirrors may take.", "GPUARIA_PROBE_BUDGET", unit="seconds"
+    )
+    resolvers: tuple[str, ...] = _key(
+        kinds.resolvers(),
+        "8.8.8.8, 1.1.1.1, 223.5.5.5",
+        "DNS servers that are asked beside the system's own.",
+        "GPUARIA_RESOLVERS",
+        flag="--resolver",
+        example="[8.8.8.8, 1.1.1.1, 223.5.5.5]",
+    )
+    verify_jobs: int = _key(
+        kinds.whole(1, 16), "2", "Files that are hashed at once.", "GPUARIA_VERIFY_JOBS", unit="files"
+    )
+    max_speed: int = _key(
+        kinds.size(), "0", "The most to download per second, 0 for no limit.", "GPUARIA_MAX_SPEED", unit="bytes/s"
+    )
+    _origins: dict[str, Origin] = field(repr=False, compare=False)
+
+    @property
+    def cache_dir(self) -> Path:
+        """The cache's folder. Raises ConfigError where no home folder is known and nothing names it."""
+        return self._needed("cache_dir", self._cache_dir)
+
+    @property
+    def state_dir(self) -> Path:
+        """The state's folder. Raises ConfigError where no home folder is known and nothing names it."""
+        return self._needed("state_dir", self._state_dir)
+
+    def origin(self, key: str) -> Origin:
+        """The layer that set `key`, and where in it. Raises KeyError for a key that does not exist."""
+        return self._origins[key]
+
+    def rows(self) -> Iterator[tuple[str, str, str, str]]:
+        """Each key, its value for people ("(set, hidden)" for a credential), its layer, and where in it."""
+        for key in describe():
+            origin = self.origin(key.name)
+            yield key.name, key.kind.show(getattr(self, FIELDS[key.name])), origin.layer, origin.where
+
+    def find_token(self) -> Secret:
+        """The token to use, false for none; reads token_file. Raises ConfigError, without the token in it."""
+        if not self.implicit_token:
+            return self.token if self.origin("token").layer == "flag" else Secret()
+        return self.token or self._token_from_file()
+
+    def _token_from_file(self) -> Secret:
+        if self.token_file is None:
+            return Secret()
+        where = f"token_file {self.token_file}"
+        try:
+            with self.token_file.open("rb") as file:
+                content = file.read(_TOKEN_FILE_LIMIT)
+        except FileNotFoundError:
+            if self.origin("token_file").layer in ("built-in", "environment"):  # as the huggingface_hub client
+                return Secret()
+            raise ConfigError(f"{where} does not exist", "Correct the path, or write the token there.") from None
+        except OSError as error:
+            raise ConfigError(f"{where} cannot be read: {error.strerror}", "Correct the path or its mode.") from None
+        return _as_token(content, where)
+
+    def _needed(self, key: str, path: Path | None) -> Path:
+        if path is None:
+            names = " or ".join(next(k for k in describe() if k.name == key).variables[:1])
+            raise ConfigError(f"{key} is not known: there is no home folder", f"Set HOME, or {names}.")
+        return path
+
+
+def _as_token(content: bytes, where: str) -> Secret:
+    text = content.decode("latin-1").strip()
+    try:
+        return Secret(credential(text)) if text else Secret()
+    except ValueError:
+        raise ConfigError(f"{where} does not hold one token alone", "Write the token there and nothing else.") from None
+
+
+def _named(name: str, key: Key) -> Key:
+    return replace(key, name=name, flag=key.flag or "--" + name.replace("_", "-"))
+
+
+FIELDS = {f.name.removeprefix("_"): f.name for f in fields(Settings) if "key" in f.metadata}
+_KEYS = tuple(_named(f.name.removeprefix("_"), f.metadata["key"]) for f in fields(Settings) if "key" in f.metadata)
+
+
+def describe() -> tuple[Key, ...]:
+    """Every key in the order of the reference, with its default, variables, unit and help as text."""
+    return _KEYS

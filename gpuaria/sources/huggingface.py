@@ -1,0 +1,306 @@
+"""The Hugging Face Hub and everything that speaks its protocol.
+
+Shapes are those of huggingface_hub 2.x and docs/hub; the three forms of a resolve answer are in docs/sources.md.
+"""
+
+import calendar
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urljoin, urlsplit
+
+from gpuaria.errors import (
+    AccessDenied,
+    BadListing,
+    BadToken,
+    FileNotInRepo,
+    Gated,
+    GpuariaError,
+    NetworkError,
+    NotAHub,
+    RateLimited,
+    RepoNotFound,
+    RevisionNotFound,
+    UnsafePath,
+    UsageError,
+)
+from gpuaria.hashing import lfs_pointer_oid
+from gpuaria.net import Answer, Http, bare, check_redirect, origin
+from gpuaria.paths import SafePath, printable
+from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
+from gpuaria.sources.protocol import RepoInfo
+
+HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com")
+MAX_SIZE = 1 << 50
+MAX_PAGES = 20_000
+_KINDS: dict[str, Kind] = {"models": "model", "datasets": "dataset", "spaces": "space"}
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
+_NEXT = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next"?')
+
+
+class HuggingFace:
+    """The `hf:` source."""
+
+    def parse(self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str]) -> RepoRef:
+        """`name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or an address of a repo, tree or blob page."""
+        rest, path, from_text = text.strip(), "", ""
+        if re.match(r"https?://", rest):
+            parts = urlsplit(rest)
+            known = {urlsplit(e).netloc for e in endpoints} | set(HUB_HOSTS)
+            if parts.netloc not in known:
+                raise UsageError(
+                    f"{bare(rest)} is not an address of the hub in use ({', '.join(endpoints)})",
+                    "Give the repo's name, or set HF_ENDPOINT to that hub.",
+                )
+            names, from_text, path = _split_page(unquote(parts.path).strip("/").split("/"))
+        else:
+            rest, _, from_text = re.sub(r"^hf:(//)?", "", rest).partition("@")
+            from_text, _, path = from_text.partition("/") if from_text[:5] != "refs/" else (from_text, "", "")
+            names = rest.strip("/").split("/")
+        named: Kind | None = None
+        if names[0] in _KINDS and len(names) > 1:
+            named, names = _KINDS[names[0]], names[1:]
+        if kind and named and kind != named:
+            raise UsageError(f"{text!r} names a {named}, --type says {kind}", "Leave one of them out.")
+        if not 1 <= len(names) <= 2 or not all(_good_name(name) for name in names):
+            raise UsageError(f"{text!r} is not a repo name", "Give it as name or organisation/name.")
+        if revision and from_text and revision != from_text:
+            raise UsageError(
+                f"{text!r} names revision {from_text}, --revision says {revision}", "Leave one of them out."
+            )
+        chosen = revision or from_text or "main"
+        _check_revision(chosen)
+        return RepoRef("hf", kind or named or "model", "/".join(names), chosen, path)
+
+    def commit(self, ref: RepoRef, endpoint: str, http: Http) -> RepoInfo:
+        """One request (two where the name has moved)."""
+        url = f"{endpoint}/api/{ref.kind}s/{ref.name}/revision/{quote(ref.revision, safe='')}"
+        answer = http.get(url)
+        info = _json(answer, endpoint) if answer.status == 200 else None
+        if not isinstance(info, dict):
+            raise _refusal(answer, ref, endpoint, http)
+        commit, name = info.get("sha"), info.get("id") or ref.name
+        if not isinstance(commit, str) or not _SHA1.fullmatch(commit) or not isinstance(name, str):
+            raise NotAHub(f"{endpoint} answers without naming a commit of {ref.name}", _NOT_A_HUB_HINT)
+        if not all(_good_name(part) for part in name.split("/")):
+            raise NotAHub(f"{endpoint} names the repo {printable(name)}", _NOT_A_HUB_HINT)
+        if _SHA1.fullmatch(ref.revision) and ref.revision != commit:
+            raise NotAHub(f"{endpoint} was asked for commit {ref.revision} and answers {commit}", _NOT_A_HUB_HINT)
+        if info.get("disabled") is True:
+            raise AccessDenied(f"the hub has disabled {name}", f"See {endpoint}/{name} for the reason.")
+        return RepoInfo(name, commit, bool(info.get("private")) or bool(info.get("gated")))
+
+    def listing(
+        self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http, wanted: Callable[[str], bool]
+    ) -> Manifest:
+        """The recursive tree at the commit, page by page."""
+        files: dict[str, RemoteFile] = {}
+        for entry in self._entries(ref, info, endpoint, http):
+            if entry.get("type") != "file":
+                continue
+            try:
+                file = _file(entry)
+            except UnsafePath:
+                if wanted(str(entry.get("path"))):
+                    raise
+                continue
+            known = files.setdefault(file.path, file)
+            if known != file:
+                raise BadListing(f"{endpoint} lists {printable(file.path)} twice, differently", _MIRROR_HINT)
+        ordered = tuple(files[path] for path in sorted(files))
+        return Manifest(ref, info.name, info.commit, endpoint, "origin", ordered, info.restricted)
+
+    def _entries(self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http) -> Iterator[dict[str, Any]]:
+        tree = f"{endpoint}/api/{ref.kind}s/{info.name}/tree/{info.commit}"
+        url, seen = f"{tree}?recursive=true&expand=false", set[str]()
+        while url:
+            if url in seen or len(seen) >= MAX_PAGES:
+                raise BadListing(f"the file list of {info.name} at {endpoint} never ends", _MIRROR_HINT)
+            seen.add(url)
+            answer = http.get(url)
+            page = _json(answer, endpoint) if answer.status == 200 else None
+            if not isinstance(page, list) or not all(isinstance(entry, dict) for entry in page):
+                raise _refusal(answer, ref, endpoint, http)
+            yield from page
+            url = _next_page(answer, tree, endpoint)
+
+    def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
+        """`/{prefix}{id}/resolve/{commit}/{path}`; the commit, never a moving name."""
+        prefix = "" if manifest.ref.kind == "model" else f"{manifest.ref.kind}s/"
+        return f"{mirror.base}/{prefix}{manifest.name}/resolve/{manifest.commit}/{quote(file.path)}"
+
+    def address(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
+        """One HEAD; its Location is the signed address, which is not followed."""
+        url = self.file_url(mirror, manifest, file)
+        answer = http.head(url, anonymous=not mirror.origin)
+        if answer.status >= 400:
+            raise self.refused(mirror, manifest, file, answer, http)
+        _check_same(answer, mirror, manifest, file)
+        if "location" in answer.headers and answer.status in (301, 302, 303, 307, 308):
+            target = urljoin(answer.url, answer.headers["location"])
+            check_redirect(answer.url, target)
+            return Address(mirror.name, target, expiry(target))
+        if manifest.restricted and http.has_credential(url):
+            return None
+        return Address(mirror.name, answer.url, expiry(answer.url))
+
+    def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
+        """By X-Error-Code first, then X-Error-Message, then status."""
+        return _refusal(answer, manifest.ref, mirror.base, http, file.path)
+
+
+_NOT_A_HUB_HINT = "A captive portal or a broken mirror answers in its place; check HF_ENDPOINT and --mirror."
+_MIRROR_HINT = "Try again, or use another endpoint."
+
+
+def _good_name(part: str) -> bool:
+    return bool(_NAME.fullmatch(part)) and "--" not in part and ".." not in part and not part.endswith(".git")
+
+
+def _check_revision(revision: str) -> None:
+    try:
+        SafePath.parse(revision)
+    except UnsafePath as error:
+        raise UsageError(f"{printable(revision)} is not a revision: {error.message.partition(': ')[2]}") from None
+    if revision.startswith("-") or re.search(r"[\s~^:?*\[]", revision):
+        raise UsageError(f"{printable(revision)} is not a revision", "Give a branch, a tag or a commit.")
+
+
+def _split_page(parts: list[str]) -> tuple[list[str], str, str]:
+    """The path of a hub page -> (names, revision, path inside the repo)."""
+    start = 1 if parts[0] in _KINDS else 0
+    for at in range(start + 1, min(len(parts), start + 3)):
+        if parts[at] in ("tree", "blob", "resolve", "raw", "blame", "commits", "commit", "discussions", "settings"):
+            after = parts[at + 1 :]
+            if parts[at] in ("discussions", "settings") or not after:
+                return parts[:at], "", ""
+            if after[0] == "refs" and len(after) >= 3:
+                return parts[:at], "/".join(after[:3]), "/".join(after[3:])
+            return parts[:at], after[0], "/".join(after[1:]) if parts[at] != "commits" else ""
+    return parts, "", ""
+
+
+def _json(answer: Answer, endpoint: str) -> Any:
+    try:
+        return json.loads(answer.body)
+    except (ValueError, RecursionError):
+        kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+        raise NotAHub(f"{endpoint} does not answer as a hub ({kind} where JSON was due)", _NOT_A_HUB_HINT) from None
+
+
+def _next_page(answer: Answer, tree: str, endpoint: str) -> str:
+    """The next page's address, moved to the endpoint in use: a naive proxy passes the hub's own host through."""
+    match = _NEXT.search(answer.headers.get("link", ""))
+    if not match:
+        return ""
+    target = urlsplit(urljoin(answer.url, match[1]))
+    place = f"{target.scheme}://{target.netloc}"
+    if origin(place) != origin(endpoint) and target.hostname not in HUB_HOSTS:
+        raise BadListing(f"{endpoint} continues its file list at another host, {target.hostname}", _MIRROR_HINT)
+    if not target.path.endswith(urlsplit(tree).path.removeprefix(urlsplit(endpoint).path)):
+        raise BadListing(f"{endpoint} continues its file list at another path", _MIRROR_HINT)
+    pairs = "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in parse_qsl(target.query))
+    return f"{tree}?{pairs}"
+
+
+def _file(entry: Mapping[str, Any]) -> RemoteFile:
+    """One tree entry, checked; the pointer rebuilt from sha256 and size must hash to the entry's own git id."""
+    path, size, oid, lfs = entry.get("path"), entry.get("size"), entry.get("oid"), entry.get("lfs")
+    if not isinstance(path, str):
+        raise BadListing("the file list has an entry without a name", _MIRROR_HINT)
+    shown = printable(path)
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_SIZE:
+        raise BadListing(f"the file list gives {shown} the size {size!r:.40}", _MIRROR_HINT)
+    if not isinstance(oid, str) or not _SHA1.fullmatch(oid):
+        raise BadListing(f"the file list gives {shown} no valid git id", _MIRROR_HINT)
+    safe = SafePath.parse(path)
+    if lfs is None:
+        return RemoteFile(safe, size, Digest("git-sha1", oid), oid)
+    sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256) or lfs.get("size") != size:
+        raise BadListing(f"the file list gives {shown} no valid LFS digest and size", _MIRROR_HINT)
+    if lfs_pointer_oid(sha256, size) != oid:
+        raise BadListing(
+            f"the file list contradicts itself: the sha256 of {shown} does not fit its git id", _MIRROR_HINT
+        )
+    return RemoteFile(safe, size, Digest("sha256", sha256), oid)
+
+
+def _check_same(answer: Answer, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
+    """Raise NetworkError where a mirror's look-up is for other bytes than the manifest's."""
+    commit = answer.headers.get("x-repo-commit", "")
+    if not commit:
+        raise NotAHub(f"{mirror.base} answers without X-Repo-Commit: it is not a hub", _NOT_A_HUB_HINT)
+    if commit != manifest.commit:
+        raise NetworkError(f"{mirror.base} serves commit {commit[:12]} where {manifest.commit[:12]} was asked for")
+    size = answer.headers.get("x-linked-size", "")
+    if size and size != str(file.size):
+        raise NetworkError(f"{mirror.base} has another size for {file.path}: {size} bytes, not {file.size}")
+    etag = answer.headers.get("x-linked-etag", "").removeprefix("W/").strip('"')
+    if etag and file.digest and len(etag) == len(file.digest.hex) and etag != file.digest.hex:
+        raise NetworkError(f"{mirror.base} has other bytes for {file.path}: {etag[:12]}, not {file.digest.hex[:12]}")
+
+
+def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str = "") -> GpuariaError:
+    """An answer that is no success, as the error it stands for: X-Error-Code first, then message, then status."""
+    code, text = answer.headers.get("x-error-code", ""), answer.headers.get("x-error-message", "")
+    prefix = "" if ref.kind == "model" else f"{ref.kind}s/"
+    page, sent = f"{endpoint}/{prefix}{ref.name}", http.has_credential(endpoint)
+    status = answer.status
+    if code == "GatedRepo":
+        if sent:
+            return Gated(
+                f"{ref.name} is gated, and the token that was sent has no access to it",
+                f"Ask for access at {page}, and check that the token may read gated repos.",
+            )
+        return Gated(
+            f"{ref.name} is gated: its owner wants the terms accepted first",
+            f"Accept them at {page}, then pass your token in HF_TOKEN or with --token.",
+        )
+    if code == "RevisionNotFound":
+        return RevisionNotFound(
+            f"{ref.name} has no revision {ref.revision!r}", f"See the branches at {page}/tree/main."
+        )
+    if code == "EntryNotFound" or (status == 404 and path):
+        return FileNotInRepo(f"{endpoint} has no file {path or ref.path!r} in {ref.name}")
+    if "Invalid credentials" in text or (status == 401 and sent):
+        return BadToken(
+            f"{endpoint} does not know the token that was sent", "Make a new one in your settings there, or unset it."
+        )
+    if code == "RepoNotFound" or status in (401, 404):
+        other = "--type dataset" if ref.kind == "model" else "--type model"
+        unseen = "" if sent else ", or it is private and no token was sent (HF_TOKEN, --token)"
+        return RepoNotFound(
+            f"{endpoint} has no {ref.kind} {ref.name}{unseen}", f"Check the spelling; is it another kind ({other})?"
+        )
+    if status == 403:
+        return AccessDenied(f"{endpoint} refuses {ref.name}: {text or 'no reason given'}", f"See {page}.")
+    if status == 429:
+        return RateLimited(f"{endpoint} keeps answering 429, too many requests", "Log in: a token raises the quota.")
+    if status == 200 or status < 400:
+        return NotAHub(f"{endpoint} does not answer as a hub (status {status})", _NOT_A_HUB_HINT)
+    return NetworkError(
+        f"{endpoint} answers {status} for {bare(answer.url).removeprefix(endpoint)}", "Try again later."
+    )
+
+
+def expiry(url: str) -> float | None:
+    """When a signed address stops working, in Unix seconds: CloudFront, SigV4 or Azure."""
+    query = {name.lower(): values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    if re.fullmatch(r"\d{9,11}", query.get("expires", "")):
+        return float(query["expires"])
+    for vendor in ("amz", "goog"):
+        date, life = query.get(f"x-{vendor}-date", ""), query.get(f"x-{vendor}-expires", "")
+        if re.fullmatch(r"\d{8}T\d{6}Z", date) and re.fullmatch(r"\d{1,7}", life):
+            return _utc(date, "%Y%m%dT%H%M%SZ", float(life))
+    return _utc(query.get("se", ""), "%Y-%m-%dT%H:%M:%SZ", 0.0)
+
+
+def _utc(text: str, form: str, plus: float) -> float | None:
+    try:
+        return calendar.timegm(time.strptime(text, form)) + plus
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,45 @@
+"""What a source can do. Nothing here touches the disk or aria2."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gpuaria.errors import GpuariaError
+from gpuaria.net import Answer, Http
+from gpuaria.records import Address, Kind, Manifest, Mirror, RemoteFile, RepoRef
+
+
+@dataclass(frozen=True, slots=True)
+class RepoInfo:
+    """A moving name made fast: the repo's own id, its immutable commit, whether its bytes need a credential."""
+
+    name: str
+    commit: str
+    restricted: bool
+
+
+class Source(Protocol):
+    """A hub's protocol. `endpoint` is the base address in use, without a slash at its end."""
+
+    def parse(self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str]) -> RepoRef:
+        """Read what a person typed or pasted. Raises UsageError."""
+
+    def commit(self, ref: RepoRef, endpoint: str, http: Http) -> RepoInfo:
+        """Resolve the revision, once. Raises NotFound, AccessDenied, NetworkError."""
+
+    def listing(
+        self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http, wanted: Callable[[str], bool]
+    ) -> Manifest:
+        """Walk the file list. An unsafe name is an error only if it is `wanted`. Raises BadListing, UnsafePath."""
+
+    def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
+        """Where the mirror answers for one file, possibly by a redirect."""
+
+    def address(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
+        """Look the final address up, in one request; None where the bytes come only with a credential.
+
+        Raises NetworkError (with the reason, if the mirror is stale or holds something else), AccessDenied, NotFound.
+        """
+
+    def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
+        """An answer to `file_url` that is no success, as the error that it stands for."""

@@ -1,0 +1,68 @@
+"""The state of one run that all its threads write to: verdicts, bytes by mirror, the first fatal error."""
+
+import threading
+from dataclasses import dataclass, field
+
+from gpuaria.errors import GpuariaError
+from gpuaria.events import Emit, FileDone
+from gpuaria.records import MirrorUse, RemoteFile, Verdict
+
+
+@dataclass
+class Board:
+    """Thread-safe. `stop` ends every wait in the run; `fatal` is why, if it was not the user. `wanted`: the paths of
+    files that have to be fetched, which are what `done_bytes` counts once they have a verdict. `wake`: something
+    happened that the driving thread should look at."""
+
+    emit: Emit
+    stop: threading.Event
+    wanted: set[str]
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    wake: threading.Event = field(default_factory=threading.Event)
+    fatal: GpuariaError | None = None
+    fetched: int = 0
+    done_bytes: int = 0
+    causes: dict[str, GpuariaError] = field(default_factory=dict)
+    _uses: dict[str, MirrorUse] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def arrived(self, mirror: str, count: int) -> None:
+        """`count` bytes came from `mirror`."""
+        with self._lock:
+            self.fetched += count
+            use = self._uses.get(mirror, MirrorUse(mirror))
+            self._uses[mirror] = MirrorUse(mirror, use.bytes + count, use.files, use.requests, use.rejected)
+
+    def served(self, mirror: str) -> None:
+        """`mirror` had a part in one more file."""
+        with self._lock:
+            use = self._uses.get(mirror, MirrorUse(mirror))
+            self._uses[mirror] = MirrorUse(mirror, use.bytes, use.files + 1, use.requests, use.rejected)
+
+    def rejected(self, mirror: str, reason: str) -> None:
+        """`mirror` is not used (any more), and why; the last reason stands."""
+        with self._lock:
+            use = self._uses.get(mirror, MirrorUse(mirror))
+            self._uses[mirror] = MirrorUse(mirror, use.bytes, use.files, use.requests, reason)
+
+    def settle(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
+        """A file has its verdict."""
+        with self._lock:
+            self.verdicts[file.path] = verdict
+            self.done_bytes += file.size if file.path in self.wanted else 0
+            if cause is not None:
+                self.causes[file.path] = cause
+        self.wake.set()
+        self.emit(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
+
+    def fail(self, error: GpuariaError) -> None:
+        """End the run: it makes no sense to try the other files."""
+        with self._lock:
+            self.fatal = self.fatal or error
+        self.stop.set()
+        self.wake.set()
+
+    def uses(self) -> tuple[MirrorUse, ...]:
+        """What each mirror gave, the most useful first."""
+        with self._lock:
+            return tuple(sorted(self._uses.values(), key=lambda use: (-use.bytes, use.name)))

@@ -1,0 +1,146 @@
+"""Files fetched by the metadata client in one piece: all small ones, and large ones that only a credential opens."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpuaria.disk.layout import Layout
+from gpuaria.errors import AccessDenied, DiskError, GpuariaError, Interrupted, NetworkError, NoUsableMirror, RateLimited
+from gpuaria.net import ATTEMPTS, RETRY_STATUS, Answer, Http
+from gpuaria.records import Manifest, Mirror, RemoteFile, Step, Verdict
+from gpuaria.sources import Source
+from gpuaria.transfer.board import Board
+from gpuaria.transfer.landing import Landing
+
+
+@dataclass
+class SmallFiles:
+    """One call of `fetch` per file, from several threads."""
+
+    source: Source
+    manifest: Manifest
+    mirrors: Mapping[str, Mirror]
+    http: Http
+    layout: Layout
+    landing: Landing
+    board: Board
+    patience: float
+
+    def fetch(self, step: Step) -> None:
+        """Fetch, verify and publish one file, trying its mirrors in order, and again until the patience ends."""
+        try:
+            self._fetch(step)
+        except (AccessDenied, DiskError) as error:
+            self.landing.failed(step.file, Verdict(step.file.path, "failed", error.message), error)
+            self.board.fail(error)
+        except Interrupted:
+            pass
+        except GpuariaError as error:
+            self.landing.failed(step.file, Verdict(step.file.path, "failed", error.message), error)
+        except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
+            self.board.fail(GpuariaError(f"{type(error).__name__} on {step.file.path}: {error}", "Please report this."))
+
+    def _fetch(self, step: Step) -> None:
+        """Wrong bytes get one more try, from elsewhere if there is an elsewhere; a broken network gets patience."""
+        began, pause, wrong = time.monotonic(), 1.0, 0
+        while True:
+            reasons: list[str] = []
+            for name in step.mirrors:
+                try:
+                    verdict = self._from(self.mirrors[name], step.file)
+                except NetworkError as error:
+                    if isinstance(error, RateLimited) and len(step.mirrors) == 1:
+                        raise
+                    reasons.append(error.message)
+                    continue
+                if verdict.outcome in ("ok", "unverifiable"):
+                    return
+                self.board.rejected(name, f"wrong bytes for {step.file.path}")
+                reasons.append(f"{name} serves {verdict.outcome.replace('wrong', 'the wrong')}")
+                wrong += 1
+                if wrong >= 2:
+                    self.landing.failed(step.file, Verdict(step.file.path, verdict.outcome, verdict.detail))
+                    return
+            if wrong == 0:
+                if time.monotonic() - began + pause > self.patience:
+                    raise NoUsableMirror(f"{step.file.path}: {'; '.join(reasons)}", "Try again later.")
+                self.http.pause(pause, reasons[-1] if reasons else "")
+                pause = min(60.0, pause * 2)
+
+    def _from(self, mirror: Mirror, file: RemoteFile) -> Verdict:
+        """One file from one mirror into staging, resumed after a break, then verified and published."""
+        part = self.layout.staged(file).with_suffix(".prefix")
+        url = self.source.file_url(mirror, self.manifest, file)
+        for attempt in range(1, ATTEMPTS + 1):
+            start = _prefix(part, file)
+            try:
+                with self.http.download(url, start, anonymous=not mirror.origin) as (answer, chunks):
+                    if answer.status in (200, 206):
+                        self._write(part, file, answer, chunks, mirror.name)
+                        break
+                    refusal = self._judge(mirror, file, answer, attempt)
+            except NetworkError as error:
+                if attempt == ATTEMPTS or error.retry != "later" or isinstance(error, RateLimited):
+                    raise
+                self.http.pause(0.3 * 2**attempt)
+                continue
+            if refusal:
+                raise refusal
+            self.http.back_off(answer, attempt)
+        verdict = self.landing.staged(file, part)
+        if verdict.outcome in ("ok", "unverifiable"):
+            self.board.served(mirror.name)
+        else:
+            part.unlink(missing_ok=True)
+        return verdict
+
+    def _judge(self, mirror: Mirror, file: RemoteFile, answer: Answer, attempt: int) -> GpuariaError | None:
+        """None for a status that may pass; otherwise the error. Only the origin's refusal speaks for the repo."""
+        if answer.status in RETRY_STATUS and attempt < ATTEMPTS:
+            return None
+        if answer.status == 416:
+            self.layout.staged(file).with_suffix(".prefix").unlink(missing_ok=True)
+        refusal = self.source.refused(mirror, self.manifest, file, answer, self.http)
+        return refusal if mirror.origin else NetworkError(refusal.message, refusal.hint)
+
+    def _write(self, part: Path, file: RemoteFile, answer: Answer, chunks: object, mirror: str) -> None:
+        """Append or rewrite `part`; more bytes than declared end the file, fewer end it as a broken connection."""
+        start = _resumed_at(answer)
+        with part.open("r+b" if start else "wb") as out:
+            out.seek(start)
+            out.truncate()
+            total = start
+            for chunk in chunks:  # type: ignore[attr-defined]
+                total += len(chunk)
+                if total > file.size:
+                    break
+                out.write(chunk)
+                self.board.arrived(mirror, len(chunk))
+        if total < file.size:
+            error = NetworkError(f"{mirror} ended {file.path} after {total} of {file.size} bytes")
+            error.retry = "later"
+            raise error
+        if total > file.size:
+            part.unlink(missing_ok=True)
+            raise NetworkError(f"{mirror} sends more for {file.path} than the {file.size} bytes of the listing")
+
+
+def _prefix(part: Path, file: RemoteFile) -> int:
+    """Bytes of an earlier try that a range can continue; a full-length prefix is fetched again."""
+    try:
+        size = part.lstat().st_size
+    except FileNotFoundError:
+        return 0
+    return size if size < file.size else 0
+
+
+def _resumed_at(answer: Answer) -> int:
+    """Where the body of a 206 starts (RFC 9110 14.4); 0 for a 200, which is the whole file."""
+    if answer.status == 200:
+        return 0
+    unit, _, rest = answer.headers.get("content-range", "").partition(" ")
+    start = rest.partition("-")[0]
+    if unit != "bytes" or not start.isdigit():
+        raise NetworkError("a partial answer without a usable Content-Range")
+    return int(start)

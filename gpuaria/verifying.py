@@ -1,0 +1,59 @@
+"""Bytes on disk against a manifest. A digest always comes from whoever vouched, never from the server of the bytes."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpuaria.hashing import hash_stream, matches
+from gpuaria.records import RemoteFile, Verdict
+
+
+def verify_file(path: Path, file: RemoteFile) -> Verdict:
+    """Read `path` and compare size, then digest. Without a digest the outcome is "unverifiable", never "ok"."""
+    try:
+        with path.open("rb", buffering=0) as stream:
+            size = path.stat().st_size
+            if size != file.size:
+                return Verdict(file.path, "wrong size", f"{size} bytes, not {file.size}")
+            if file.digest is None:
+                return Verdict(file.path, "unverifiable", "the source gives no digest for it")
+            found, total = hash_stream(stream, file.digest.algorithm, file.size)
+    except FileNotFoundError:
+        return Verdict(file.path, "missing")
+    except OSError as error:
+        return Verdict(file.path, "failed", f"cannot be read: {error.strerror}")
+    if total != file.size:
+        return Verdict(file.path, "wrong size", f"{total} bytes, not {file.size}")
+    if not matches(file.digest, found):
+        return Verdict(file.path, "wrong digest", f"{file.digest.algorithm} {found}, not {file.digest.hex}")
+    return Verdict(file.path, "ok")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `verify_all` found, in the manifest's order, extra files last."""
+
+    verdicts: tuple[Verdict, ...]
+
+    def count(self) -> dict[str, int]:
+        """How many files have each outcome."""
+        counts: dict[str, int] = {}
+        for verdict in self.verdicts:
+            counts[verdict.outcome] = counts.get(verdict.outcome, 0) + 1
+        return counts
+
+
+def verify_all(
+    files: Iterable[RemoteFile],
+    where: Callable[[RemoteFile], Path],
+    extra: Iterable[str],
+    each: Callable[[Verdict], None] = lambda verdict: None,
+) -> Checked:
+    """Check every file of a manifest at `where(file)`; `extra` are names that the manifest does not know."""
+    verdicts = []
+    for file in files:
+        verdict = verify_file(where(file), file)
+        each(verdict)
+        verdicts.append(verdict)
+    verdicts += [Verdict(name, "extra", "not in the manifest") for name in sorted(extra)]
+    return Checked(tuple(verdicts))

@@ -1,0 +1,91 @@
+"""Faults to order: what a byte server or a hub does wrong, for which files, how often."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+KINDS = frozenset({"short", "flip", "status", "ignore_range", "html", "stall", "slow", "reset", "wrong_size", "expire"})
+FaultT = TypeVar("FaultT", "Fault", "HubFault")
+LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in to continue.</body></html>"
+
+
+@dataclass
+class Fault:
+    """A fault of the byte server: byte counts and offsets in bytes, seconds in seconds, rate in bytes per second."""
+
+    suffix: str
+    kind: str
+    times: int | None = None
+    after: int = 0
+    offset: int = 0
+    status: int = 503
+    retry_after: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 3600
+    rate: int = 10_000
+    delta: int = -1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown kind of fault: {self.kind} (known: {', '.join(sorted(KINDS))})")
+
+
+@dataclass
+class HubFault:
+    """A fault of the hub: every request whose target matches gets this answer, after delay seconds."""
+
+    target: re.Pattern[str]
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    times: int | None = None
+    delay: float = 0
+
+
+class Faults(Generic[FaultT]):
+    """A thread-safe list of faults that hands out each one as often as its times allow."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._faults: list[FaultT] = []
+
+    def add(self, fault: FaultT) -> None:
+        """Append a fault; earlier ones win."""
+        with self._lock:
+            self._faults.append(fault)
+
+    def take(self, fits: Callable[[FaultT], bool]) -> FaultT | None:
+        """Return the first live fault that fits and count it down."""
+        with self._lock:
+            for fault in self._faults:
+                if fault.times != 0 and fits(fault):
+                    if fault.times is not None:
+                        fault.times -= 1
+                    return fault
+        return None
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        with self._lock:
+            self._faults.clear()
+
+
+Piece = tuple[int, int] | bytes
+
+
+def body_plan(fault: Fault | None, file: Path, start: int, end: int) -> list[Piece]:
+    """Return what to send for bytes start to end of the file: spans of it and literal bytes (zeros beyond it)."""
+    real = file.stat().st_size
+    if fault is not None and fault.kind == "flip":
+        with file.open("rb") as stream:
+            stream.seek(fault.offset)
+            wrong = bytes([stream.read(1)[0] ^ 0xFF])
+        return [(start, fault.offset), wrong, (fault.offset + 1, end)]
+    if fault is not None and fault.kind in ("short", "stall", "reset"):
+        return [(start, min(end, start + fault.after))]
+    return [(start, min(end, real)), bytes(max(0, end - max(start, real)))]

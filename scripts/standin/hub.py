@@ -1,0 +1,257 @@
+"""The stand-in hub: repositories, tokens, rate limits and a byte server behind one local address."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, cast
+
+from .bytes_server import ByteServer, EmbeddedBytes
+from .faults import Faults, HubFault
+from .nginx import NginxBytes, find_nginx
+from .repo import Entry, Repo
+from .routes import Answer, Request, bucket, respond, too_many
+from .signing import Signer
+from .wire import Handler, Seen, Server
+
+ALIASES = {"gpt2-medium": "openai-community/gpt2-medium"}
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """How many requests each bucket allows within a window of that many seconds."""
+
+    api: int = 500
+    resolvers: int = 3000
+    window: int = 300
+    pages: int = 100
+
+
+class _Meter:
+    """Counts requests per bucket in fixed windows that begin with the hub."""
+
+    def __init__(self, rate: RateLimit) -> None:
+        self.rate = rate
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new window."""
+        self._start = time.monotonic()
+        self._used: Counter[str] = Counter()
+
+    def charge(self, name: str) -> tuple[bool, int, list[tuple[str, str]]]:
+        """Count a request: whether it is within the limit, seconds to the next window, the headers that say so."""
+        quota: int = getattr(self.rate, name)
+        with self._lock:
+            if time.monotonic() - self._start >= self.rate.window:
+                self.reset()
+            self._used[name] += 1
+            left = quota - self._used[name]
+            wait = math.ceil(self._start + self.rate.window - time.monotonic())
+        headers = [
+            ("RateLimit", f'"{name}";r={max(0, left)};t={wait}'),
+            ("RateLimit-Policy", f'"fixed window";"{name}";q={quota};w={self.rate.window}'),
+        ]
+        return left >= 0, wait, headers
+
+
+class Hub:
+    """A local Hub; use it as a context manager. See the package's documentation string for what it speaks."""
+
+    def __init__(
+        self,
+        repos: Iterable[Repo],
+        *,
+        aliases: Mapping[str, str] = ALIASES,
+        tokens: Iterable[str] = ("hf_good",),
+        granted: Iterable[str] = (),
+        page: int = 1000,
+        link_host: str | None = None,
+        ttl: float = 3600,
+        rate: RateLimit | None = None,
+        server: str = "auto",
+        limit_rate: int = 0,
+        commit_header: bool = True,
+        xet_hash: bool = False,
+        name: str = "hub",
+        location_base: str | Hub | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        signed_form: str = "cloudfront",
+        signed_age: float = 0,
+    ) -> None:
+        if server not in ("auto", "embedded", "nginx") or signed_form not in ("cloudfront", "s3"):
+            raise ValueError(f"unknown server ({server}) or form of signed addresses ({signed_form})")
+        self.repos = {(repo.kind, repo.repo_id): repo for repo in repos}
+        self.aliases = dict(aliases)
+        self.granted = set(granted)
+        self.tokens = set(tokens) | self.granted
+        self.page, self.link_host = page, link_host and link_host.rstrip("/")
+        self.commit_header, self.xet_hash, self.name = commit_header, xet_hash, name
+        self.location_base = location_base
+        self.faults: Faults[HubFault] = Faults()
+        self._limited, self._meter = rate is not None, _Meter(rate or RateLimit())
+        self._bytes = (server, limit_rate, Signer(ttl, signed_form, signed_age))
+        self._bind = (host, port)
+        self._server: _Server | None = None
+        self._cdn: ByteServer | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Open both servers; they answer when this returns."""
+        host, port = self._bind
+        if isinstance(self.location_base, Hub):
+            self._cdn = self.location_base.cdn
+        else:
+            server, limit_rate, signer = self._bytes
+            nginx = server == "nginx" or (server == "auto" and find_nginx() is not None)
+            self._cdn = (NginxBytes if nginx else EmbeddedBytes)(signer, host=host, limit_rate=limit_rate)
+        try:
+            self._server = _Server(_Handler, host=host, port=port, name=self.name)
+        except OSError:
+            self.close()
+            raise
+        self._server.hub = self
+        self._server.start()
+
+    def close(self) -> None:
+        """Stop both servers and cut their connections; a byte server borrowed from another hub goes on."""
+        if self._server:
+            self._server.close()
+        if self._cdn and not isinstance(self.location_base, Hub):
+            self._cdn.close()
+        self._server = self._cdn = None
+
+    @property
+    def url(self) -> str:
+        """The hub's address without a trailing slash."""
+        return self._running.url
+
+    @property
+    def cdn(self) -> ByteServer:
+        """The byte server."""
+        if self._cdn is None:
+            raise RuntimeError("the hub is not running")
+        return self._cdn
+
+    @property
+    def requests(self) -> list[Seen]:
+        """The hub's requests so far, without those to the byte server."""
+        return self._running.journal.snapshot()
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """Exceptions the hub met while answering; each is a bug of the stand-in."""
+        return self._running.errors
+
+    def count(self) -> int:
+        """Return the number of the hub's requests so far."""
+        return len(self._running.journal)
+
+    def reset(self) -> None:
+        """Forget all requests of hub and byte server and begin a new rate-limit window; faults stay."""
+        self._running.journal.reset()
+        self.cdn.reset()
+        self._meter.reset()
+
+    def add(self, repo: Repo) -> None:
+        """Serve one more repository, or another one under the same name."""
+        self.repos[repo.kind, repo.repo_id] = repo
+
+    def fault(
+        self,
+        target_regex: str,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        times: int | None = None,
+        delay: float = 0,
+    ) -> None:
+        """Order an answer for targets that match; with no status the right answer comes, delay seconds late."""
+        self.faults.add(HubFault(re.compile(target_regex), status, headers or {}, body, times, delay))
+
+    def heal(self) -> None:
+        """Forget all faults of hub and byte server."""
+        self.faults.clear()
+        self.cdn.heal()
+
+    def find(self, kind: str, name: str) -> Repo | None:
+        """Return the repository of that name, alias or differently cased name."""
+        exact = self.repos.get((kind, name)) or self.repos.get((kind, self.aliases.get(name, "")))
+        if exact:
+            return exact
+        wanted = (kind, name.lower())
+        return next((repo for repo in self.repos.values() if (repo.kind, repo.repo_id.lower()) == wanted), None)
+
+    def who(self, headers: Mapping[str, str]) -> str:
+        """Return "anonymous", "bad", "valid" or "granted" (also valid) for a request's token."""
+        value = headers.get("authorization")
+        if value is None:
+            return "anonymous"
+        token = value.removeprefix("Bearer ").strip()
+        if token in self.granted:
+            return "granted"
+        return "valid" if token in self.tokens else "bad"
+
+    def signed(self, repo: Repo, entry: Entry) -> str:
+        """Return a fresh signed address of an LFS file at the byte server."""
+        path, query = self.cdn.address(repo, entry, xet=self.xet_hash)
+        base = self.location_base if isinstance(self.location_base, str) else self.cdn.url
+        return f"{base.rstrip('/')}{path}?{query}"
+
+    def answer(self, request: Request) -> Answer:
+        """Return the answer to a request, faults, rate limit and the headers common to all included."""
+        within, wait, limits = self._meter.charge(bucket(request.target))
+        fault = self.faults.take(lambda fault: fault.target.search(request.target) is not None)
+        if fault and fault.delay:
+            self._running.stopping.wait(fault.delay)
+        if fault and fault.status is not None:
+            answer = Answer(fault.status, list(fault.headers.items()), fault.body)
+        elif self._limited and not within:
+            answer = too_many(wait)
+        else:
+            answer = respond(self, request)
+            answer.headers += fault.headers.items() if fault else []
+        if not self.commit_header:
+            answer.headers = [pair for pair in answer.headers if pair[0] != "X-Repo-Commit"]
+        own = {name.lower() for name, _ in answer.headers}
+        common = [*limits, ("X-Request-Id", f"Root=1-{secrets.token_hex(8)}")]
+        answer.headers += [pair for pair in common if pair[0].lower() not in own]
+        return answer
+
+    @property
+    def _running(self) -> _Server:
+        if self._server is None:
+            raise RuntimeError("the hub is not running")
+        return self._server
+
+
+class _Server(Server):
+    hub: Hub
+
+
+class _Handler(Handler):
+    def answer(self) -> None:
+        if "transfer-encoding" in self.seen.headers:
+            self.close_connection = True
+            return self.reply(411)
+        body = self.rfile.read(int(self.seen.headers.get("content-length") or 0))
+        answer = cast(_Server, self.server).hub.answer(Request(self.command, self.path, self.seen.headers, body))
+        return self.reply(answer.status, answer.headers, answer.body)

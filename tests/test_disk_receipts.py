@@ -1,0 +1,150 @@
+"""Receipts hold as long as the file is the same, and never stand in the way."""
+
+import os
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gpuaria.disk.receipts import Receipts
+from gpuaria.records import Digest
+
+ONE, OTHER = Digest("sha256", "1" * 64), Digest("sha256", "2" * 64)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "files" / "ünï code"
+    path.parent.mkdir()
+    path.write_text("content")
+    return path
+
+
+def test_remembered_by_the_next_process(tmp_path: Path, file: Path) -> None:
+    first = Receipts(tmp_path / "state" / "receipts.sqlite")
+    first.record(file, ONE)
+    assert first.proven({file: ONE}) == {file}
+    first.close()
+    second = Receipts(tmp_path / "state" / "receipts.sqlite")
+    assert second.proven({file: ONE, file.with_name("missing"): ONE}) == {file}
+    assert second.proven({str(file): ONE}) == {str(file)}
+    assert second.proven({file: OTHER}) == set()
+    assert second.problem == ""
+
+
+def rewrite(path: Path) -> None:
+    path.write_text("CONTENT")
+
+
+def replace(path: Path) -> None:
+    seen = path.stat()
+    new = path.with_name("new")
+    new.write_text("content")
+    os.utime(new, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    os.replace(new, path)
+
+
+def grow(path: Path) -> None:
+    seen = path.stat()
+    path.write_text("contents")
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("change", [rewrite, replace, grow, touch, make_folder, Path.unlink])
+def test_a_changed_file_is_not_proven(tmp_path: Path, file: Path, change: object) -> None:
+    receipts = Receipts(tmp_path / "receipts.sqlite")
+    receipts.record(file, ONE)
+    time.sleep(0.02)  # the kernel's clock for mtime ticks every few milliseconds
+    assert callable(change)
+    change(file)
+    assert receipts.proven({file: ONE}) == set()
+
+
+def test_a_link_stands_for_the_file_that_it_leads_to(tmp_path: Path, file: Path) -> None:
+    receipts = Receipts(None)
+    link, folder = tmp_path / "link", tmp_path / "folder"
+    link.symlink_to(file)
+    folder.symlink_to(file.parent)
+    receipts.record(link, ONE)
+    receipts.record(file, ONE)
+    assert receipts.proven({link: ONE}) == {link}
+    assert receipts.proven({folder / file.name: ONE}) == {folder / file.name}
+    other = tmp_path / "other"
+    other.write_text("content")
+    link.unlink()
+    link.symlink_to(other)
+    assert receipts.proven({link: ONE}) == set()
+
+
+def test_missing_files_and_folders_get_no_receipt(tmp_path: Path) -> None:
+    receipts = Receipts(None)
+    receipts.record(tmp_path / "missing", ONE)
+    receipts.record(tmp_path, ONE)
+    assert receipts.proven({tmp_path: ONE, tmp_path / "missing": ONE}) == set()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "newer", "folder", "no folder"])
+def test_an_unusable_database_is_a_problem_and_no_error(tmp_path: Path, file: Path, damage: str) -> None:
+    path = tmp_path / "receipts.sqlite"
+    if damage == "garbage":
+        path.write_bytes(os.urandom(5000))
+    elif damage == "newer":
+        with sqlite3.connect(path) as database:
+            database.execute("pragma user_version = 99")
+    elif damage == "folder":
+        path.mkdir()
+    else:
+        (tmp_path / "plain").touch()
+        path = tmp_path / "plain" / "receipts.sqlite"
+    receipts = Receipts(path)
+    assert str(path) in receipts.problem
+    receipts.record(file, ONE)
+    assert receipts.proven({file: ONE}) == set()
+    receipts.close()
+
+
+def test_damage_that_is_found_later(tmp_path: Path, file: Path) -> None:
+    path = tmp_path / "receipts.sqlite"
+    receipts = Receipts(path)
+    receipts.record(file, ONE)
+    receipts.flush()
+    with sqlite3.connect(path) as database:
+        database.execute("drop table receipts")
+    assert receipts.problem == ""
+    assert receipts.proven({file: ONE}) == set()
+    assert receipts.problem
+    receipts.record(file, ONE)
+    receipts.close()
+
+
+def test_threads_and_two_processes_worth_of_connections(tmp_path: Path) -> None:
+    files = [tmp_path / f"f{n}" for n in range(2000)]
+    for path in files:
+        path.touch()
+    both = [Receipts(tmp_path / "receipts.sqlite") for _ in range(2)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: both[n % 2].record(files[n], ONE), range(2000)))
+    for receipts in both:
+        receipts.flush()
+    assert both[0].proven(dict.fromkeys(files, ONE)) == set(files)
+    assert [receipts.problem for receipts in both] == ["", ""]
+
+
+def test_closed_is_closed(tmp_path: Path, file: Path) -> None:
+    receipts = Receipts(tmp_path / "receipts.sqlite")
+    receipts.close()
+    receipts.close()
+    receipts.record(file, ONE)
+    assert receipts.proven({file: ONE}) == set()
+    assert receipts.problem == ""

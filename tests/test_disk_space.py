@@ -1,0 +1,95 @@
+"""Room on the disk, what kind of file system it is, and what the system's errors become."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gpuaria.disk.below import Below
+from gpuaria.disk.oserrors import explain, explained
+from gpuaria.disk.space import case_sensitive, check, decimal, free, same_file_system
+from gpuaria.errors import DiskError, NoSpace, UnsafePath
+
+
+def test_free_is_asked_of_the_nearest_parent(tmp_path: Path) -> None:
+    have = shutil.disk_usage(tmp_path).free
+    assert abs(free(tmp_path / "not" / "yet") - have) < 1 << 30
+
+
+def test_too_much_names_both_sizes_and_the_place(tmp_path: Path) -> None:
+    check(tmp_path / "x", 1)
+    with pytest.raises(NoSpace, match=rf"1000\.0 PB are needed and .* are free at {tmp_path}"):
+        check(tmp_path / "x" / "y", 10**18)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_960, "1.0 MB"), (140_200_000_000, "140.2 GB")],
+)
+def test_decimal_units(size: int, text: str) -> None:
+    assert decimal(size) == text
+
+
+def test_this_file_system_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert case_sensitive(tmp_path) is not (tmp_path / "A").exists()
+    assert os.listdir(tmp_path) == ["a"]
+    with pytest.raises(DiskError, match="is not there"):
+        case_sensitive(tmp_path / "missing")
+
+
+def test_same_file_system(tmp_path: Path) -> None:
+    assert same_file_system(tmp_path / "a", tmp_path / "b" / "c")
+    assert not same_file_system(tmp_path, Path("/proc"))
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "word"),
+    [
+        (errno.ENOSPC, NoSpace, "no space left"),
+        (errno.EDQUOT, NoSpace, "quota"),
+        (errno.EROFS, DiskError, "read-only"),
+        (errno.EACCES, DiskError, "no permission"),
+        (errno.ENAMETOOLONG, DiskError, "too long"),
+        (errno.ENOTDIR, DiskError, "a file where a folder"),
+        (errno.ELOOP, UnsafePath, "symbolic link"),
+        (errno.EIO, DiskError, "Input/output error"),
+    ],
+)
+def test_an_error_of_the_system_is_one_sentence(number: int, kind: type[DiskError], word: str) -> None:
+    with pytest.raises(kind, match=word) as caught, explained(Path("/some/place")):
+        raise OSError(number, os.strerror(number))
+    assert type(caught.value) is kind
+    assert "/some/place" in caught.value.message
+
+
+def test_an_error_without_a_number() -> None:
+    assert explain(OSError("odd"), "/x").message == "/x: OSError"
+
+
+def test_a_full_disk_says_so() -> None:
+    with pytest.raises(NoSpace), explained("/dev/full"):
+        Path("/dev/full").write_text("x")
+
+
+@pytest.mark.parametrize("part", ["", ".", "..", "a/b", "a\0b"])
+def test_no_part_of_a_name_can_lead_away(tmp_path: Path, part: str) -> None:
+    with pytest.raises(UnsafePath), Below(tmp_path / "root").folder((part,), create=True):
+        pass
+    with pytest.raises(UnsafePath):
+        Below(tmp_path / "root").parts(tmp_path / "other")
+
+
+def test_a_folder_swapped_for_a_link_after_it_was_opened(tmp_path: Path) -> None:
+    below, outside = Below(tmp_path / "root"), tmp_path / "outside"
+    outside.mkdir()
+    with below.folder(("a",), create=True) as fd:
+        os.rename(tmp_path / "root" / "a", tmp_path / "moved")
+        (tmp_path / "root" / "a").symlink_to(outside)
+        os.mkdir("made", dir_fd=fd)
+    assert os.listdir(outside) == []
+    assert os.listdir(tmp_path / "moved") == ["made"]
+    with pytest.raises(UnsafePath, match="symbolic link"), below.folder(("a",)):
+        pass

