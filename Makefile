@@ -1,0 +1,41 @@
+# Each target does its own set-up in .venv; `make help` lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+REPO ?= gpt2-medium
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo fetch test lint format clean
+
+help:  ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/run.stamp  ## The main job for real, against embedded mirrors, without internet
+	@$(BIN)/python scripts/demo.py $(ARGS)
+
+fetch: $(VENV)/run.stamp  ## The same against the real hub: make fetch REPO=gpt2-medium ARGS="--to DIR"
+	@$(BIN)/gpuaria fetch --repo "$(REPO)" $(ARGS)
+
+test: $(VENV)/dev.stamp  ## All tests; what this machine cannot do is skipped with a reason
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/dev.stamp  ## Let ruff lay the code out
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:  ## Remove the set-up and what tools left behind
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/run.stamp: pyproject.toml scripts/bootstrap.sh
+	@sh scripts/bootstrap.sh $(VENV) '.[demo]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	@sh scripts/bootstrap.sh $(VENV) '.[demo,dev]'
+	@touch $@
