@@ -35,6 +35,7 @@ def main() -> int:
     words.add_argument("--megabytes", type=int, default=300, help="size of the model")
     words.add_argument("--keep", action="store_true", help="leave the folder behind")
     options = words.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     work = Path(tempfile.mkdtemp(prefix="gpuaria-demo-"))
     try:
         return demo(work, options.megabytes)
@@ -53,8 +54,8 @@ def demo(work: Path, megabytes: int) -> int:
     repo = Repo.build(f"openai-community/{REPO}", make_gpt2(work / "made", megabytes), folder=work / "store")
     with (
         Hub([repo], name="hub", limit_rate=PER_CONNECTION) as hub,
-        Hub([repo], name="east", limit_rate=PER_CONNECTION) as east,
-        Hub([repo], name="west", limit_rate=PER_CONNECTION) as west,
+        Hub([repo], name="east", limit_rate=PER_CONNECTION, host="127.0.0.2") as east,
+        Hub([repo], name="west", limit_rate=PER_CONNECTION, host="127.0.0.3") as west,
     ):
         print(f"  hub {hub.url}, mirrors {east.url} and {west.url}; bytes by {'nginx' if find_nginx() else 'Python'}\n")
         environment = clean(work / "home", hub.url)

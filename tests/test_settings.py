@@ -484,6 +484,11 @@ SAID: list[tuple[str, str, str]] = [
     ("jobs: 4\n# \x01", "F:2: not valid YAML: a character that YAML does not allow", "Correct this line."),
     ("jobs: 4\n---\njobs: 5", "F:2: not valid YAML: but found another document", "Correct this line."),
     ('jobs: "\\UFFFFFFFF"', "F: not valid YAML: an escape names no character", "Write the character."),
+    (
+        "resolvers: [" + "1,\n" * 50_000,
+        "F:9997: more values than settings can need",
+        "Check that it is a settings file.",
+    ),
     ("#" * (MIB + 1), "F: larger than 1 MiB", "A settings file is small: check that it is one."),
 ]
 

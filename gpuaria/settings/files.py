@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**20
 _MAX_DEPTH = 8  # the table needs three; yaml.compose recurses
+_MAX_EVENTS = 10_000  # PyYAML takes a minute over 1 MiB of "1,1,1,"
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -82,10 +83,12 @@ def _compose(text: str, path: Path) -> "yaml.Node | None":
 def _refuse_extras(events: Iterable[Any], path: Path) -> None:
     """Refuse what settings do not need and what makes YAML dangerous, before anything is built from it."""
     depth = 0
-    for event in events:
+    for count, event in enumerate(events):
         kind = type(event).__name__
         depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
         where = f"{path}:{event.start_mark.line + 1}"
+        if count > _MAX_EVENTS:
+            raise ConfigError(f"{where}: more values than settings can need", "Check that it is a settings file.")
         if depth > _MAX_DEPTH:
             raise ConfigError(f"{where}: nested too deeply", "Settings are keys, lists and mirrors; nothing is deeper.")
         if getattr(event, "anchor", None) is not None:  # an alias has one too
