@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuaria import plan as planning
@@ -30,8 +31,9 @@ from gpuaria.records import (
 from gpuaria.selection import select, selector
 from gpuaria.sources import Source
 from gpuaria.transfer.board import Board
+from gpuaria.transfer.endgame import Endgame, try_out
 from gpuaria.transfer.landing import Landing
-from gpuaria.transfer.large import LargeFiles
+from gpuaria.transfer.large import Hands, LargeFiles
 from gpuaria.transfer.small import SmallFiles
 from gpuaria.transfer.workers import Workers
 
@@ -158,15 +160,21 @@ def carry_out(
     def lookup(mirror: str, file: RemoteFile) -> Address | None:
         return world.source.address(mirrors[mirror], manifest, file, world.http)
 
+    def finish(path: Path, size: int, gaps: Sequence[tuple[int, int]], addresses: dict[str, Address]) -> bool:
+        return Endgame(path, size, gaps, addresses, world.http, board.arrived, world.stop).run()
+
     large = LargeFiles(
         steps=[step for step in plan.steps if step.carrier == "aria2"],
-        daemon=world.daemon,
-        lookup=lookup,
-        by_http=lambda step: small_pool.submit(partial(small.fetch, step)),
+        hands=Hands(
+            lookup=lookup,
+            by_http=lambda step: small_pool.submit(partial(small.fetch, step)),
+            finish=finish,
+            test=partial(try_out, world.http),
+            daemon=world.daemon,
+        ),
         layout=layout,
         landing=landing,
         board=board,
-        lookups=Workers("look-up", 8),
         hashers=hashers,
         shape=limits.shape,
         user_agent=limits.user_agent,

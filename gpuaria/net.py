@@ -5,6 +5,7 @@ Rate headers and error shapes are the Hub's (`RateLimit`, `RateLimit-Policy`: dr
 
 import contextlib
 import email.utils
+import ipaddress
 import logging
 import random
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
-from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited
+from gpuaria.errors import BadListing, ConfigError, Interrupted, NetworkError, RateLimited
 
 LOG = logging.getLogger("gpuaria.net")
 RETRY_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])
@@ -52,21 +53,30 @@ def origin(url: str) -> str:
 
 
 def bare(url: str) -> str:
-    """An address without its query, which may be a signature: what logs and messages may show."""
-    return url.partition("?")[0]
+    """An address without its query, which may be a signature, and without a password: what logs may show."""
+    return re.sub(r"^(\w+://)[^/?#]*@", r"\1", url).partition("?")[0]
 
 
 def encrypted_or_local(url: str) -> bool:
     """Whether a credential may travel to `url`: TLS, or this very machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    return parts.scheme == "https" or host in ("localhost", "::1") or host.startswith("127.")
+    return parts.scheme == "https" or host == "localhost" or _is_loopback(host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, and be it 127.0.0.1.example.org
+        return False
 
 
 def ca_file(bundle: str = "") -> str:
     """The certificate bundle that Python and aria2c both use: the setting, the system's, or certifi's."""
+    if bundle:
+        return bundle
     system = ssl.get_default_verify_paths().cafile
-    candidates = [bundle, system or "", "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
+    candidates = [system or "", "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
     found = next((c for c in candidates if c and Path(c).is_file()), "")
     if found:
         return found
@@ -79,6 +89,8 @@ def ca_file(bundle: str = "") -> str:
 class _Bucket:
     remaining: int
     reset: float  # monotonic seconds
+    quota: int = 0  # 0 where the hub does not say it
+    window: float = 0.0  # seconds
 
 
 @dataclass
@@ -90,21 +102,37 @@ class RateBudget:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def wait(self, url: str) -> float:
-        """Seconds to hold a request back (0 if none), having counted it against its quota."""
+        """0 if a request may go now, which counts it; else the seconds after which to ask again."""
         with self._lock:
-            bucket = self._buckets.get((origin(url), _bucket_name(url)))
-            if bucket is None or self.clock() >= bucket.reset:
+            bucket, now = self._buckets.get((origin(url), _bucket_name(url))), self.clock()
+            if bucket is None:
                 return 0.0
-            bucket.remaining -= 1
-            return 0.0 if bucket.remaining >= 0 else bucket.reset - self.clock()
+            if now >= bucket.reset:
+                if not bucket.quota:
+                    return 0.0
+                # All who were held back ask again at once: no more of them may go than the new window allows.
+                bucket.remaining, bucket.reset = bucket.quota, now + bucket.window + 1
+            if bucket.remaining > 0:
+                bucket.remaining -= 1
+                return 0.0
+            return bucket.reset - now
 
     def learn(self, url: str, headers: Mapping[str, str]) -> None:
         """Take over what an answer says of its quota: `"api";r=12;t=55`."""
         match = re.search(r'"([\w-]+)"\s*;\s*r=(\d+)\s*;\s*t=(\d+)', headers.get("ratelimit", ""))
-        if match:
-            name, remaining, seconds = match[1], int(match[2]), int(match[3])
-            with self._lock:
-                self._buckets[origin(url), name] = _Bucket(remaining, self.clock() + seconds + 1)
+        if not match:
+            return
+        name, remaining = match[1], int(match[2])
+        policy = re.search(rf'"{name}"\s*;\s*q=(\d+)\s*;\s*w=(\d+)', headers.get("ratelimit-policy", ""))
+        quota, window = (int(policy[1]), float(policy[2])) if policy else (0, 0.0)
+        with self._lock:
+            now = self.clock()
+            reset = now + int(match[3]) + 1
+            known = self._buckets.get((origin(url), name))
+            if known and now < known.reset and reset < known.reset + 1.5:
+                # The same window, told in whole seconds: what is left only shrinks, and answers overtake each other.
+                remaining = min(remaining, known.remaining)
+            self._buckets[origin(url), name] = _Bucket(remaining, reset, quota, window)
 
     def left(self, url: str) -> dict[str, int]:
         """Requests left by quota name at the hub of `url`, as far as it said so."""
@@ -195,8 +223,8 @@ class Http:
         for _ in range(MAX_REDIRECTS):
             answer = self._tried(method, url, anonymous, ceiling, headers or {})
             hops |= {name: value for name, value in answer.headers.items() if name.startswith("x-")}
-            target = urljoin(url, answer.headers.get("location", ""))
-            if answer.status not in REDIRECTS or "location" not in answer.headers or origin(target) != origin(url):
+            target = redirected(answer)
+            if not target or origin(target) != origin(url):
                 return Answer(answer.status, url, {**hops, **answer.headers}, answer.body)
             url = target
         raise _circle(url)
@@ -249,10 +277,10 @@ class Http:
         headers = {"accept-encoding": "identity"} | ({"range": f"bytes={start}-"} if start else {})
         for _ in range(MAX_REDIRECTS):
             with self.open("GET", url, anonymous=anonymous, headers=headers) as (answer, chunks):
-                if answer.status not in REDIRECTS or "location" not in answer.headers:
+                target = redirected(answer)
+                if not target:
                     yield answer, chunks
                     return
-                target = urljoin(url, answer.headers["location"])
             check_redirect(url, target)
             url = target
         raise _circle(url)
@@ -264,13 +292,12 @@ class Http:
         """Send one request, no redirect followed, and give its head and its decoded body in chunks."""
         import httpx2
 
-        held = self.budget.wait(url)
-        if held > self._patience:
-            raise RateLimited(
-                f"the quota of {urlsplit(url).hostname} is used up for {held:.0f} s more",
-                "Try again later, raise --patience, or log in: a token raises the hub's quota.",
-            )
-        if held > 0:
+        while (held := self.budget.wait(url)) > 0:
+            if held > self._patience:
+                raise RateLimited(
+                    f"the quota of {urlsplit(url).hostname} is used up for {held:.0f} s more",
+                    "Try again later, raise --patience, or log in: a token raises the hub's quota.",
+                )
             self.pause(held, f"the quota of {urlsplit(url).hostname} is used up")
         if self._stop.is_set():
             raise Interrupted("interrupted")
@@ -279,17 +306,21 @@ class Http:
             sent["authorization"] = f"Bearer {self._credentials[origin(url)].reveal()}"
         with self._counting:
             self.requests[origin(url)] += 1
-        started = time.monotonic()
+        started, answered = time.monotonic(), False
         try:
             with self._http().stream(method, url, headers=sent) as response:
                 LOG.debug("%s %s -> %d in %.3f s", method, bare(url), response.status_code, time.monotonic() - started)
                 got = {name.lower(): value for name, value in response.headers.items()}
                 self.budget.learn(url, got)
-                answer = Answer(response.status_code, url, got)
+                answer, answered = Answer(response.status_code, url, got), True
                 yield answer, response.iter_bytes(1 << 18)
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             LOG.debug("%s %s failed: %s", method, bare(url), type(error).__name__)
             raise _as_ours(error, url) from None
+        except UnicodeError:  # what the resolver says to a name with a part of more than 63 letters
+            if answered:
+                raise
+            raise NetworkError(f"{urlsplit(url).hostname} cannot be the name of a host") from None
 
     def _http(self) -> Any:
         with self._opening:
@@ -297,16 +328,42 @@ class Http:
                 import httpx2
 
                 connect, read = self._timeouts
-                self._client = httpx2.Client(
-                    verify=tls_context(self._ca_bundle),
-                    timeout=httpx2.Timeout(read, connect=connect, pool=None),
-                    limits=httpx2.Limits(
-                        max_connections=self._connections, max_keepalive_connections=self._connections
-                    ),
-                    headers={"user-agent": self._user_agent},
-                    follow_redirects=False,
-                )
+                limits = httpx2.Limits(max_connections=self._connections, max_keepalive_connections=self._connections)
+                context = tls_context(self._ca_bundle)
+                try:
+                    self._client = httpx2.Client(
+                        verify=context,
+                        timeout=httpx2.Timeout(read, connect=connect, pool=None),
+                        limits=limits,
+                        headers={"user-agent": self._user_agent},
+                        follow_redirects=False,
+                    )
+                except (ImportError, ValueError, httpx2.InvalidURL):  # its text may show the proxy's password
+                    raise ConfigError(
+                        "the proxy that the environment names cannot be used: gpuaria speaks to http and https "
+                        "proxies only",
+                        "Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.",
+                    ) from None
             return self._client
+
+
+def redirected(answer: Answer) -> str:
+    """Where an answer sends its client, as an absolute address; empty if it does not.
+
+    Raises NetworkError for a Location that no client can follow.
+    """
+    if answer.status not in REDIRECTS or "location" not in answer.headers:
+        return ""
+    try:
+        target = urljoin(answer.url, answer.headers["location"])
+        origin(target)
+        (urlsplit(target).hostname or "").encode("idna")
+    except ValueError:
+        raise NetworkError(
+            f"{bare(answer.url)} redirects to an address that makes no sense",
+            "The endpoint or mirror is broken; try another.",
+        ) from None
+    return target
 
 
 def check_redirect(url: str, target: str) -> None:

@@ -67,9 +67,15 @@ def _why_unsafe(text: str) -> str:
         return "it has a backslash"
     parts = text.split("/")
     for folder in _OURS:
-        if tuple(part.casefold() for part in parts[: len(folder)]) == folder:
+        seen = tuple(_as_windows_and_macs_see(part) for part in parts[: len(folder)])
+        if seen == folder[: len(parts)]:  # also a file that stands where the folder must be
             return f"{'/'.join(folder)} is kept for the layout's own files"
     return next((why for part in parts if (why := _why_unsafe_part(part))), "")
+
+
+def _as_windows_and_macs_see(part: str) -> str:
+    """Windows drops dots and spaces at the end, HFS+ the joiners (CVE-2014-9390)."""
+    return part.replace("\u200c", "").replace("\u200d", "").rstrip(". ").casefold()
 
 
 def _why_unsafe_part(part: str) -> str:

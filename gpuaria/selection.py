@@ -39,7 +39,8 @@ def select(
     for name in names:
         plain = not any(c in name for c in "*?[") and not name.endswith("/")
         if plain and name not in known:
-            near = [path for path in known if path.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1]]
+            near = sorted(path for path in known if path.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1])
+            near += [f"{name}/"] if any(path.startswith(f"{name}/") for path in known) else []
             hint = f"Did you mean {near[0]}?" if near else f"See what there is: gpuaria resolve {manifest.ref}"
             raise FileNotInRepo(f"{manifest.name} has no file {printable(name)} at {manifest.commit[:12]}", hint)
     files = tuple(file for file in manifest.files if chosen(file.path))

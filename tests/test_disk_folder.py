@@ -13,7 +13,6 @@ from huggingface_hub.errors import IncompleteSnapshotError
 from huggingface_hub.utils._verification import collect_local_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standin import Hub, Repo
 
 from gpuaria.disk.find import find_layout, read_manifest
 from gpuaria.disk.folder import Folder
@@ -22,6 +21,7 @@ from gpuaria.errors import DiskError, UnsafePath, WrongBytes
 from gpuaria.hashing import hash_bytes
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoRef
+from standin import Hub, Repo
 
 NAME = "some-org/some-model"
 REF = RepoRef("hf", "model", NAME)

@@ -130,3 +130,7 @@ def test_lfs_pointer_is_the_blob_that_git_would_store() -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize 5\n".encode()
     result = subprocess.run([git, "hash-object", "--stdin"], input=pointer, capture_output=True, check=True, timeout=20)
     assert result.stdout.decode().strip() == hashing.lfs_pointer_oid(sha256, 5)
+
+
+def test_a_digest_that_is_not_ascii_does_not_match_and_does_not_raise() -> None:
+    assert not hashing.matches(Digest("sha256", "é" * 64), "0" * 64)

@@ -18,6 +18,7 @@ class Control:
     piece: int
     bitfield: bytes
     completed: int
+    missing: tuple[tuple[int, int], ...] = ()  # what is not on disk: (start, end) in bytes, in order, not adjoining
 
 
 def read(path: Path) -> Control | None:
@@ -39,18 +40,47 @@ def _parse(data: bytes) -> Control:
     pieces = -(-total // piece) if piece else 0
     if version != 1 or not piece or len(bitfield) != -(-pieces // 8):
         raise ValueError("not a control file of version 1")
-    completed = sum(_length(i, piece, total) for i in range(pieces) if bitfield[i // 8] & (0x80 >> (i % 8)))
-    (begun,) = struct.unpack_from(">I", data, at)
+    missing = _missing(total, piece, bitfield, _begun(data, at))
+    return Control(total, piece, bitfield, total - sum(end - start for start, end in missing), missing)
+
+
+def _begun(data: bytes, at: int) -> dict[int, bytes]:
+    """Index of each begun piece -> its blocks, a bit each."""
+    (count,) = struct.unpack_from(">I", data, at)
     at += 4
-    for _ in range(begun):
-        index, length, width = struct.unpack_from(">III", data, at)
+    begun = {}
+    for _ in range(count):
+        index, _length, width = struct.unpack_from(">III", data, at)
         blocks = data[at + 12 : at + 12 + width]
         at += 12 + width
-        if index < pieces and len(blocks) == width:
-            count = sum(byte.bit_count() for byte in blocks)
-            completed += min(length, count * BLOCK)
-    return Control(total, piece, bitfield, min(total, completed))
+        if len(blocks) != width:
+            raise ValueError("cut off")
+        begun[index] = blocks
+    return begun
 
 
-def _length(index: int, piece: int, total: int) -> int:
-    return min(piece, total - index * piece)
+def _missing(total: int, piece: int, bitfield: bytes, begun: dict[int, bytes]) -> tuple[tuple[int, int], ...]:
+    gaps: list[tuple[int, int]] = []
+
+    def add(start: int, end: int) -> None:
+        if gaps and gaps[-1][1] == start:
+            gaps[-1] = (gaps[-1][0], end)
+        else:
+            gaps.append((start, end))
+
+    for index in range(-(-total // piece)):
+        if _bit(bitfield, index):
+            continue
+        start, end = index * piece, min(total, (index + 1) * piece)
+        blocks = begun.get(index)
+        if blocks is None:
+            add(start, end)
+            continue
+        for block in range(-(-(end - start) // BLOCK)):
+            if not _bit(blocks, block):
+                add(start + block * BLOCK, min(end, start + (block + 1) * BLOCK))
+    return tuple(gaps)
+
+
+def _bit(bits: bytes, index: int) -> bool:
+    return index // 8 < len(bits) and bool(bits[index // 8] & (0x80 >> (index % 8)))

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from gpuaria._version import __version__
 from gpuaria.cli.main import bug, complain
-from gpuaria.errors import GpuariaError
+from gpuaria.errors import GpuariaError, Interrupted, UsageError
 
 app = typer.Typer(
     name="gpuaria",
@@ -25,16 +24,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="[REF] [FILES]...", help="The repo, then files of it.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="REF FILE", help="The repo, then files of it; only files after --repo."),
+]
 Repo = Annotated[str, typer.Option("--repo", help="The repo, instead of REF.", metavar="NAME")]
 Kind = Annotated[str, typer.Option("--type", "--repo-type", help="model, dataset or space.", metavar="KIND")]
-Revision = Annotated[str, typer.Option("--revision", help="Branch, tag or commit.")]
+Revision = Annotated[str, typer.Option("--revision", help="Branch, tag or commit.", metavar="REV")]
 Include = Annotated[
-    list[str] | None, typer.Option("--include", help="Only these: a pattern, or folder/ for all below.")
+    list[str] | None,
+    typer.Option("--include", help="Only these: a pattern, or folder/ for all below.", metavar="PATTERN"),
 ]
-Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Not these.")]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Not these.", metavar="PATTERN")]
 CacheDir = Annotated[str | None, typer.Option("--cache-dir", help="The Hugging Face cache to use.", metavar="DIR")]
-Token = Annotated[str | None, typer.Option("--token", help="Access token; better in HF_TOKEN, where ps cannot see it.")]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", help="Access token; better in HF_TOKEN, out of the shell's history.", metavar="TOKEN"),
+]
 MirrorUrl = Annotated[
     list[str] | None, typer.Option("--mirror", help="A mirror's base address; repeat it.", metavar="URL")
 ]
@@ -67,11 +73,17 @@ def fetch(
     cache_dir: CacheDir = None,
     token: Token = None,
     mirror: MirrorUrl = None,
-    connections: Annotated[int | None, typer.Option("-x", "--connections", help="Per server, 1 to 16.")] = None,
-    jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Large files at once.")] = None,
-    patience: Annotated[str | None, typer.Option("--patience", help="How long to wait for a network.")] = None,
+    connections: Annotated[
+        str | None, typer.Option("-x", "--connections", help="Per server, 1 to 16.", metavar="N")
+    ] = None,
+    jobs: Annotated[str | None, typer.Option("-j", "--jobs", help="Large files at once.", metavar="N")] = None,
+    patience: Annotated[
+        str | None, typer.Option("--patience", help="How long to wait for a network.", metavar="TIME")
+    ] = None,
     rpc: Annotated[str | None, typer.Option("--rpc", help="Attach to a running aria2c.", metavar="URL")] = None,
-    rpc_secret: Annotated[str | None, typer.Option("--rpc-secret", help="Better: GPUARIA_RPC_SECRET.")] = None,
+    rpc_secret: Annotated[
+        str | None, typer.Option("--rpc-secret", help="Better: GPUARIA_RPC_SECRET.", metavar="WORD")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "--force-download", help="Fetch again what is here.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     offline: Offline = False,
@@ -190,26 +202,50 @@ def main(words: Sequence[str], stop: threading.Event) -> int:
         status: Any = typer.main.get_command(app).main(
             args=spread(words), prog_name="gpuaria", standalone_mode=False, obj=stop
         )
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        return 130
+    except _MISUSED as error:
+        return _misused(error, words)
+    except (typer.Abort, KeyboardInterrupt):
+        return Interrupted.exit_code
     except GpuariaError as error:
-        if "--json" not in words:
-            complain(error)
-        else:
-            from gpuaria.cli.render import Json, error_fields
-
-            Json(sys.stdout).write("report", error_fields(error))
-        return error.exit_code
+        return _refused(error, words)
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 the last line of defence
-        return bug(error)
+        status = bug(error)
+        if "--json" in words:
+            _report(GpuariaError(f"a bug: {type(error).__name__}: {error}"))
     return status if isinstance(status, int) else 0
+
+
+# Typer 0.29 brings its own copy of click, older ones use the package: the class is taken from where Typer has it.
+_MISUSED: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def _misused(error: Any, words: Sequence[str]) -> int:
+    """What Typer says of the command line, in our form; the help text where no word was given."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "gpuaria"
+    if context and type(error).__name__ == "NoArgsIsHelpError":
+        print(context.get_help(), file=sys.stderr)
+        return UsageError.exit_code
+    text = error.format_message().strip().rstrip(".")
+    return _refused(UsageError(text[:1].lower() + text[1:], f"See {command} --help."), words)
+
+
+def _refused(error: GpuariaError, words: Sequence[str]) -> int:
+    """Say it on stderr, and with --json also in the last object."""
+    complain(error)
+    if "--json" in words:
+        _report(error)
+    return error.exit_code
+
+
+def _report(error: GpuariaError) -> None:
+    from gpuaria.cli.render import Json, error_fields
+
+    Json(sys.stdout).write("report", error_fields(error))
 
 
 def spread(words: Sequence[str]) -> list[str]:

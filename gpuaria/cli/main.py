@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from types import FrameType
 
 from gpuaria._version import __version__
@@ -16,6 +17,7 @@ from gpuaria.errors import GpuariaError, Interrupted
 def run(argv: Sequence[str] | None = None) -> None:
     """`gpuaria ARGV`; ends the process with the status of docs/exit-status.md."""
     words = list(sys.argv[1:] if argv is None else argv)
+    hide(secrets_in(words))
     if words in (["--version"], ["-V"]):
         print(f"gpuaria {__version__}")
         return
@@ -30,6 +32,48 @@ def run(argv: Sequence[str] | None = None) -> None:
         status = 0
     sys.stdout.flush()
     sys.exit(status)
+
+
+def secrets_in(words: Sequence[str]) -> list[str]:
+    """The values of --token and --rpc-secret."""
+    found = [after for word, after in pairwise(words) if word in _SECRET]
+    return [*found, *(word.partition("=")[2] for word in words if word.partition("=")[0] in _SECRET and "=" in word)]
+
+
+_SECRET = ("--token", "--rpc-secret")
+
+
+def hide(secrets: Sequence[str]) -> None:
+    """Overwrite these words of our own command line where `ps` and /proc/PID/cmdline read them (Linux; else nothing).
+
+    proc_pid_stat(5): fields 48 and 49 are the addresses where the kernel reads it.
+    """
+    wanted = {os.fsencode(secret) for secret in secrets if secret}
+    if not wanted or not sys.platform.startswith("linux"):
+        return
+    try:
+        with open("/proc/self/stat", "rb") as stat:
+            start, end = map(int, stat.read().rpartition(b")")[2].split()[45:47])
+        with open("/proc/self/cmdline", "rb") as line:
+            text = line.read()
+        if not start or end - start != len(text):
+            return
+        import ctypes
+
+        for secret in wanted:
+            for at in _places(text, secret):
+                ctypes.memset(start + at, ord("*"), len(secret))
+    except (OSError, ValueError, ImportError):
+        return
+
+
+def _places(text: bytes, secret: bytes) -> Iterator[int]:
+    """Where `secret` is a whole word of a command line, or all that follows the = of one."""
+    at = 0
+    for word in text.split(b"\0"):
+        if word == secret or (word.startswith(b"--") and word.partition(b"=")[2] == secret):
+            yield at + len(word) - len(secret)
+        at += len(word) + 1
 
 
 def complain(error: GpuariaError) -> None:

@@ -23,8 +23,9 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-def choose(*, quiet: bool, as_json: bool, err: TextIO = sys.stderr) -> Sink:
+def choose(*, quiet: bool, as_json: bool) -> Sink:
     """The sink for the flags and for where stderr goes."""
+    err = sys.stderr
     if as_json:
         return Json(sys.stdout)
     if quiet:

@@ -11,7 +11,7 @@ from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind
 from gpuaria.disk.find import find_layout, read_manifest
 from gpuaria.disk.layout import Layout
-from gpuaria.errors import ConfigError, SomeFilesFailed, WrongBytes
+from gpuaria.errors import ConfigError, NotFound, SomeFilesFailed, WrongBytes
 from gpuaria.formats import manifest as manifests
 from gpuaria.paths import printable
 from gpuaria.records import Manifest, Verdict, to_json
@@ -45,10 +45,16 @@ def command(
 
 def _layout(target: str, kind: str, revision: str, session: Session) -> Layout:
     """A folder that is there, or else a repo in the cache."""
-    if Path(target).expanduser().is_dir():
-        return find_layout(Path(target).expanduser(), session.receipts)
+    path = Path(target).expanduser()
+    if path.exists():
+        return find_layout(path, session.receipts)
+    if target.startswith(("/", ".", "~")):
+        raise NotFound(f"there is no folder {target}", "Name a folder that was fetched, or a repo in the cache.")
     ref = session.ref(target, known_kind(kind), revision)
-    return session.layout(ref, session.world.local_commit(ref))
+    try:
+        return session.layout(ref, session.world.local_commit(ref))
+    except NotFound as error:
+        raise NotFound(error.message, f"Fetch it first: gpuaria fetch {target}") from None
 
 
 def _read_lock(path: Path) -> Manifest:

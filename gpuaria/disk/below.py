@@ -10,7 +10,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gpuaria.disk.oserrors import explain, explained
@@ -45,11 +45,7 @@ class Below:
 
         Raises UnsafePath naming a component that is a symlink, FileNotFoundError for one that is not there.
         """
-        if create:
-            with explained(self.root):
-                self.root.mkdir(parents=True, exist_ok=True)
-        with explained_except_missing(self.root):
-            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = self._open_root(create)
         try:
             for depth, part in enumerate(parts):
                 inner = self._step(fd, parts[: depth + 1], part, create)
@@ -58,6 +54,17 @@ class Below:
             yield fd
         finally:
             os.close(fd)
+
+    def _open_root(self, create: bool) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        with explained(self.root, missing=True):
+            try:
+                return os.open(self.root, flags)
+            except FileNotFoundError:
+                if not create:
+                    raise
+            self.root.mkdir(parents=True, exist_ok=True)
+            return os.open(self.root, flags)
 
     def _step(self, fd: int, so_far: Sequence[str], part: str, create: bool) -> int:
         if part in ("", ".", "..") or "/" in part or "\0" in part:
@@ -108,21 +115,22 @@ class Below:
     def rename(self, old: Parts, new: Parts) -> None:
         """Give the bytes at `old` the name `new`, replacing what has it; makes the folders of `new`."""
         with (
-            explained(self.path(new)),
+            explained(self.root, new),
             self.folder(old[:-1]) as source,
             self.folder(new[:-1], create=True) as target,
         ):
             os.rename(old[-1], new[-1], src_dir_fd=source, dst_dir_fd=target)
         self.touched(new[:-1])
 
-    def unlink(self, parts: Parts) -> bool:
-        """Remove a file or link by its name. Returns whether it was there."""
+    def unlink(self, folder: Parts, *names: str) -> None:
+        """Remove files or links of one folder by their names; those that are not there are no error."""
         try:
-            with explained_except_missing(self.path(parts)), self.folder(parts[:-1]) as fd:
-                os.unlink(parts[-1], dir_fd=fd)
+            with explained(self.root, (*folder, *names[:1]), missing=True), self.folder(folder) as fd:
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=fd)
         except FileNotFoundError:
-            return False
-        return True
+            pass
 
     def read_text(self, parts: Parts) -> str | None:
         """The text of a small file of ours or the client's, or None if it is not there or is not text."""
@@ -132,7 +140,7 @@ class Below:
 
         try:
             with (
-                explained_except_missing(self.path(parts)),
+                explained(self.root, parts, missing=True),
                 self.folder(parts[:-1]) as fd,
                 open(parts[-1], encoding="utf-8", opener=opener) as stream,
             ):
@@ -151,21 +159,10 @@ class Below:
             folders, self._touched = self._touched, set()
         for parts in sorted(folders):
             try:
-                with explained_except_missing(self.path(parts)), self.folder(parts) as fd:
+                with explained(self.root, parts, missing=True), self.folder(parts) as fd:
                     _fsync_folder(fd)
             except FileNotFoundError:
                 continue
-
-
-@contextmanager
-def explained_except_missing(path: Path) -> Iterator[None]:
-    """`explained`, but a missing file stays a FileNotFoundError for a caller to whom that is an answer."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise explain(error, path) from error
 
 
 def is_link(fd: int, name: str) -> bool:

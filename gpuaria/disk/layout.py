@@ -32,7 +32,10 @@ class Layout(Protocol):
 
     def look(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
         """What is there, by stat and receipts alone; writes nothing. Raises UnsafePath for a folder on the way of one
-        of `files` that is a symlink, so that it is known before anything is fetched."""
+        of `files` that is a symlink, so that it is known before anything is fetched.
+
+        `partial` counts stored bytes, holes left out, and says nothing of a control file: without one, aria2 must not
+        go on with them (it takes a sparse file for complete)."""
 
     def staged(self, file: RemoteFile) -> Path:
         """Where its unfinished bytes are or will be; does not look."""

@@ -1,7 +1,7 @@
 """What the operating system says, as one sentence that names the path."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,12 +24,17 @@ _SENTENCES: dict[int, tuple[type[DiskError], str, str]] = {
 
 
 @contextmanager
-def explained(path: Path | str) -> Iterator[None]:
-    """Turn an OSError about `path` into DiskError, NoSpace or UnsafePath; other errors pass."""
+def explained(path: Path | str, parts: Sequence[str] = (), *, missing: bool = False) -> Iterator[None]:
+    """Turn an OSError about `path`, or `parts` below it, into DiskError, NoSpace or UnsafePath; other errors pass.
+
+    `missing`: leave FileNotFoundError as it is, for a caller to whom that is an answer.
+    """
     try:
         yield
     except OSError as error:
-        raise explain(error, path) from error
+        if missing and isinstance(error, FileNotFoundError):
+            raise
+        raise explain(error, Path(path).joinpath(*parts)) from error
 
 
 def explain(error: OSError, path: Path | str) -> DiskError:

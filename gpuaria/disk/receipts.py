@@ -108,7 +108,7 @@ class Receipts:
 
     def _identity(self, path: Path | str) -> tuple[str, str]:
         """The real folder and the name. The name itself may be a link: the stamp is the one of what it points to."""
-        folder, name = os.path.split(os.fspath(path))
+        folder, _, name = os.fspath(path).rpartition(os.sep)
         real = self._folders.get(folder)
         if real is None:
             real = self._folders[folder] = os.path.realpath(folder)

@@ -1,8 +1,8 @@
 """Where unfinished bytes live, and how they leave: sealed, then renamed.
 
-The names in here are ours: made from a digest, never from a repo path, since aria2 follows a symlink that stands in its
-way and takes a newline in a name for an option (measured: docs/decisions). Whatever else is found here (links, second
-names of other files, what a killed run was about to rename) is swept out before aria2 is let in.
+The names in here are ours: made from a digest, never from a repo path, since aria2 (1.36 and 1.37) follows a symlink
+that stands in its way and takes a newline in a name for the start of an option. Whatever else is found here (links,
+second names of other files, what a killed run was about to rename) is swept out before aria2 is let in.
 """
 
 import errno
@@ -45,7 +45,7 @@ class Staging:
         # possible without changing it for all threads.
         with self._temporary() as (parts, inner):
             self._mode = stat.S_IMODE(os.fstat(inner).st_mode)
-            self._below.unlink(parts)
+            self._below.unlink(self._parts, parts[-1])
 
     def file(self, file: RemoteFile) -> Path:
         """Where the unfinished bytes of `file` are, found again by their digest under whatever name."""
@@ -130,7 +130,7 @@ class Staging:
 
     def link(self, target: str, parts: Parts) -> None:
         """Let `parts` be a symlink to `target`, replacing a file or another link in one step."""
-        with explained(self._below.path(parts)):
+        with explained(self._below.root, parts):
             with self._below.folder(parts[:-1], create=True) as fd:
                 try:
                     os.symlink(target, parts[-1], dir_fd=fd)
@@ -145,7 +145,7 @@ class Staging:
             try:
                 self._below.rename(new, parts)
             finally:
-                self._below.unlink(new)
+                self._below.unlink(self._parts, new[-1])
 
     def links(self) -> bool:
         """Whether this file system has symlinks: tried once, here."""
@@ -163,13 +163,12 @@ class Staging:
     def discard(self, file: RemoteFile) -> None:
         """Remove the staged bytes and aria2's control files. Without its control file a file must not be continued:
         aria2 takes a sparse one for complete."""
-        for ending in ("", *CONTROL):
-            self._below.unlink((*self._parts, _name(file) + ending))
+        name = _name(file)
+        self._below.unlink(self._parts, name, *(name + ending for ending in CONTROL))
 
     def drop_controls(self, file: RemoteFile) -> None:
         """Remove control files that were left beside bytes which have their final name now."""
-        for ending in CONTROL:
-            self._below.unlink((*self._parts, _name(file) + ending))
+        self._below.unlink(self._parts, *(_name(file) + ending for ending in CONTROL))
 
     def remove_if_empty(self) -> None:
         """Leave no empty folder behind."""
@@ -183,13 +182,13 @@ class Staging:
     def _temporary(self) -> Iterator[tuple[Parts, int]]:
         """A fresh file that is gone afterwards unless it was renamed or kept by leaving without an error."""
         parts = (*self._parts, _temporary_name())
-        with explained(self._below.path(parts)):
+        with explained(self._below.root, parts):
             with self._below.folder(self._parts, create=True) as folder:
                 fd = os.open(parts[-1], _FRESH, 0o666, dir_fd=folder)
             try:
                 yield parts, fd
             except BaseException:
-                self._below.unlink(parts)
+                self._below.unlink(self._parts, parts[-1])
                 raise
             finally:
                 os.close(fd)

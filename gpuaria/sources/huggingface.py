@@ -27,7 +27,7 @@ from gpuaria.errors import (
     UsageError,
 )
 from gpuaria.hashing import lfs_pointer_oid
-from gpuaria.net import Answer, Http, bare, check_redirect, origin
+from gpuaria.net import Answer, Http, bare, check_redirect, origin, redirected
 from gpuaria.paths import SafePath, printable
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.sources.protocol import RepoInfo
@@ -47,29 +47,26 @@ class HuggingFace:
     def parse(self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str]) -> RepoRef:
         """`name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or an address of a repo, tree or blob page."""
         rest, path, from_text = text.strip(), "", ""
-        if re.match(r"https?://", rest):
-            parts = urlsplit(rest)
-            known = {urlsplit(e).netloc for e in endpoints} | set(HUB_HOSTS)
-            if parts.netloc not in known:
-                raise UsageError(
-                    f"{bare(rest)} is not an address of the hub in use ({', '.join(endpoints)})",
-                    "Give the repo's name, or set HF_ENDPOINT to that hub.",
-                )
-            names, from_text, path = _split_page(unquote(parts.path).strip("/").split("/"))
+        if re.match(r"https?://", rest, re.IGNORECASE):
+            names, from_text, path = _split_page(_page(rest, endpoints))
         else:
-            rest, _, from_text = re.sub(r"^hf:(//)?", "", rest).partition("@")
-            from_text, _, path = from_text.partition("/") if from_text[:5] != "refs/" else (from_text, "", "")
+            rest, at, after = re.sub(r"^hf:(//)?", "", rest).partition("@")
             names = rest.strip("/").split("/")
+            if match := re.fullmatch(r"(refs/[^/]+/[^/]+|[^/]+)(?:/(.*))?", after, re.DOTALL):
+                from_text, path = match[1], match[2] or ""
+            elif at:
+                raise UsageError(f"{printable(text)} names no revision after the @", "Leave the @ out for main.")
         named: Kind | None = None
         if names[0] in _KINDS and len(names) > 1:
             named, names = _KINDS[names[0]], names[1:]
         if kind and named and kind != named:
-            raise UsageError(f"{text!r} names a {named}, --type says {kind}", "Leave one of them out.")
+            raise UsageError(f"{printable(text)} names a {named}, --type says {kind}", "Leave one of them out.")
         if not 1 <= len(names) <= 2 or not all(_good_name(name) for name in names):
-            raise UsageError(f"{text!r} is not a repo name", "Give it as name or organisation/name.")
+            raise UsageError(f"{printable(text)} is not a repo name", "Give it as name or organisation/name.")
         if revision and from_text and revision != from_text:
             raise UsageError(
-                f"{text!r} names revision {from_text}, --revision says {revision}", "Leave one of them out."
+                f"{printable(text)} names another revision than --revision {printable(revision)}",
+                "Leave one of them out.",
             )
         chosen = revision or from_text or "main"
         _check_revision(chosen)
@@ -85,7 +82,7 @@ class HuggingFace:
         commit, name = info.get("sha"), info.get("id") or ref.name
         if not isinstance(commit, str) or not _SHA1.fullmatch(commit) or not isinstance(name, str):
             raise NotAHub(f"{endpoint} answers without naming a commit of {ref.name}", _NOT_A_HUB_HINT)
-        if not all(_good_name(part) for part in name.split("/")):
+        if name.count("/") > 1 or not all(_good_name(part) for part in name.split("/")):
             raise NotAHub(f"{endpoint} names the repo {printable(name)}", _NOT_A_HUB_HINT)
         if _SHA1.fullmatch(ref.revision) and ref.revision != commit:
             raise NotAHub(f"{endpoint} was asked for commit {ref.revision} and answers {commit}", _NOT_A_HUB_HINT)
@@ -99,8 +96,10 @@ class HuggingFace:
         """The recursive tree at the commit, page by page."""
         files: dict[str, RemoteFile] = {}
         for entry in self._entries(ref, info, endpoint, http):
-            if entry.get("type") != "file":
+            if entry.get("type") in ("directory", "unknown"):  # "unknown": a submodule
                 continue
+            if entry.get("type") != "file":
+                raise BadListing(f"{endpoint} lists an entry that is neither file nor folder", _MIRROR_HINT)
             try:
                 file = _file(entry)
             except UnsafePath:
@@ -139,10 +138,12 @@ class HuggingFace:
         if answer.status >= 400:
             raise self.refused(mirror, manifest, file, answer, http)
         _check_same(answer, mirror, manifest, file)
-        if "location" in answer.headers and answer.status in (301, 302, 303, 307, 308):
-            target = urljoin(answer.url, answer.headers["location"])
+        target = redirected(answer)
+        if target:
             check_redirect(answer.url, target)
             return Address(mirror.name, target, expiry(target))
+        if answer.status != 200:
+            raise NetworkError(f"{mirror.base} answers {answer.status} for {file.path}, with no address", _MIRROR_HINT)
         if manifest.restricted and http.has_credential(url):
             return None
         return Address(mirror.name, answer.url, expiry(answer.url))
@@ -169,12 +170,31 @@ def _check_revision(revision: str) -> None:
         raise UsageError(f"{printable(revision)} is not a revision", "Give a branch, a tag or a commit.")
 
 
+def _page(url: str, endpoints: Sequence[str]) -> list[str]:
+    """The parts of a page's path below its hub, each decoded by itself: a branch may be `feature%2Fx`."""
+    for base in (*endpoints, *(f"https://{host}" for host in HUB_HOSTS)):
+        try:
+            parts, hub = urlsplit(url), urlsplit(base)
+            same = parts.username is None and (parts.hostname, parts.port) == (hub.hostname, hub.port)
+        except ValueError:
+            continue
+        folder = hub.path.rstrip("/")
+        if same and f"{parts.path}/".startswith(f"{folder}/"):
+            return [unquote(part) for part in parts.path.removeprefix(folder).strip("/").split("/")]
+    raise UsageError(
+        f"{bare(url)} is not an address of the hub in use ({', '.join(map(bare, endpoints))})",
+        "Give the repo's name, or set HF_ENDPOINT to that hub.",
+    )
+
+
 def _split_page(parts: list[str]) -> tuple[list[str], str, str]:
     """The path of a hub page -> (names, revision, path inside the repo)."""
     start = 1 if parts[0] in _KINDS else 0
     for at in range(start + 1, min(len(parts), start + 3)):
         if parts[at] in ("tree", "blob", "resolve", "raw", "blame", "commits", "commit", "discussions", "settings"):
             after = parts[at + 1 :]
+            if at == start + 1 and len(parts) == at + 1 and parts[at] not in ("discussions", "settings"):
+                continue  # a repo of that name: org/tree
             if parts[at] in ("discussions", "settings") or not after:
                 return parts[:at], "", ""
             if after[0] == "refs" and len(after) >= 3:
@@ -196,9 +216,12 @@ def _next_page(answer: Answer, tree: str, endpoint: str) -> str:
     match = _NEXT.search(answer.headers.get("link", ""))
     if not match:
         return ""
-    target = urlsplit(urljoin(answer.url, match[1]))
-    place = f"{target.scheme}://{target.netloc}"
-    if origin(place) != origin(endpoint) and target.hostname not in HUB_HOSTS:
+    try:
+        link = urljoin(answer.url, match[1])
+        target, foreign = urlsplit(link), origin(link) != origin(endpoint)
+    except ValueError:
+        raise BadListing(f"{endpoint} continues its file list at no address", _MIRROR_HINT) from None
+    if foreign and target.hostname not in HUB_HOSTS:
         raise BadListing(f"{endpoint} continues its file list at another host, {target.hostname}", _MIRROR_HINT)
     if not target.path.endswith(urlsplit(tree).path.removeprefix(urlsplit(endpoint).path)):
         raise BadListing(f"{endpoint} continues its file list at another path", _MIRROR_HINT)
@@ -264,7 +287,7 @@ def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str 
         return RevisionNotFound(
             f"{ref.name} has no revision {ref.revision!r}", f"See the branches at {page}/tree/main."
         )
-    if code == "EntryNotFound" or (status == 404 and path):
+    if code == "EntryNotFound" or (status == 404 and path and code != "RepoNotFound"):
         return FileNotInRepo(f"{endpoint} has no file {path or ref.path!r} in {ref.name}")
     if "Invalid credentials" in text or (status == 401 and sent):
         return BadToken(

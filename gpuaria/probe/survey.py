@@ -1,0 +1,271 @@
+"""All mirrors at once, cheap stages first, one deadline: DNS, then ICMP beside TCP and TLS, the look-up, the bytes.
+
+A stage that failed is the last one of its mirror; the later ones say so. A host that serves the bytes of two mirrors is
+measured once.
+"""
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gpuaria.errors import GpuariaError, Interrupted
+from gpuaria.probe import tcp
+from gpuaria.probe.deadline import GRACE, Deadline, Job, together
+from gpuaria.probe.dns import Resolvers
+from gpuaria.probe.findings import NO_TIME, BytesFinding, FreshFinding, LookupFinding, MirrorFindings
+from gpuaria.probe.fresh import compare
+from gpuaria.probe.icmp import ping
+from gpuaria.probe.proxy import Route, route
+from gpuaria.probe.sample import Limits, sample
+from gpuaria.probe.wire import Carrier, Open, Straight, Through
+from gpuaria.records import Mirror, RemoteFile
+
+BUDGET = 3.0  # seconds
+ADDRESSES = 8  # of one host that are tried
+Lookup = Callable[[Mirror], tuple[str, Mapping[str, str]] | None]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What touches the world.
+
+    `lookup` gives the final address of the sampled file at a mirror and the answer's headers (names in lower case),
+    None where its bytes come only with a credential; it raises GpuariaError. `open`: reads the bytes where our own
+    socket cannot, through a proxy of another kind than HTTP. `pings` off leaves ICMP out.
+    """
+
+    lookup: Lookup
+    resolvers: Resolvers
+    context: ssl.SSLContext
+    environ: Mapping[str, str] = field(default_factory=dict)
+    open: Open | None = None
+    user_agent: str = "gpuaria"
+    pings: bool = True
+    clock: Callable[[], float] = time.monotonic
+
+
+def survey(
+    mirrors: Sequence[Mirror],
+    commit: str,
+    file: RemoteFile,
+    tools: Tools,
+    *,
+    budget: float = BUDGET,
+    connections: Sequence[int] = (1, 4),
+    limits: Limits | None = None,
+) -> tuple[MirrorFindings, ...]:
+    """What each mirror is worth for `file` at `commit`, in the order given, after at most about `budget` seconds.
+
+    Raises nothing for what goes wrong at a mirror; Interrupted if `tools.lookup` does.
+    """
+    deadline = Deadline(budget, tools.clock)
+    visits = [_Visit(mirror, commit, file, tools, deadline, tuple(connections), limits) for mirror in mirrors]
+    pipes = _Pipes()
+    together([lambda visit=visit: visit.run(pipes) for visit in visits], deadline, 2 * GRACE)  # type: ignore[misc]
+    return _same_pipes([visit.findings() for visit in visits])
+
+
+def _same_pipes(found: Sequence[MirrorFindings]) -> tuple[MirrorFindings, ...]:
+    first: dict[str, str] = {}
+    marked = []
+    for one in found:
+        place = one.bytes.final_host
+        owner = first.setdefault(place, one.mirror) if place else one.mirror
+        marked.append(replace(one, same_pipe_as=owner if owner != one.mirror else ""))
+    return tuple(marked)
+
+
+class _Pipes:
+    """One measurement for each final host: others wait for it and take it over, unless it failed."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._good: dict[str, tuple[str, BytesFinding]] = {}
+
+    def measured(self, name: str, place: str, work: Callable[[], BytesFinding], deadline: Deadline) -> BytesFinding:
+        """`work()`, or what it gave for the same place before."""
+        with self._guard:
+            lock = self._locks.setdefault(place, threading.Lock())
+        if not lock.acquire(timeout=deadline.left()):
+            return BytesFinding("not measured", place, problem=NO_TIME)
+        try:
+            if place in self._good:
+                owner, found = self._good[place]
+                return replace(found, problem=f"measured once, at {owner}: the same host serves both")
+            found = work()
+            if found.state == "measured":
+                self._good[place] = (name, found)
+            return found
+        finally:
+            lock.release()
+
+
+class _Visit:
+    """One mirror's way through the stages. Other threads write `_found`; `findings` may be asked at any time."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        commit: str,
+        file: RemoteFile,
+        tools: Tools,
+        deadline: Deadline,
+        connections: tuple[int, ...],
+        limits: Limits | None,
+    ) -> None:
+        self._mirror, self._commit, self._file, self._tools = mirror, commit, file, tools
+        self._deadline, self._connections, self._limits = deadline, connections, limits
+        self._lock = threading.Lock()
+        self._stood: list[str] = []
+        self._found = MirrorFindings(
+            mirror.name,
+            "",
+            LookupFinding("not measured", problem=NO_TIME),
+            BytesFinding("not measured", problem=NO_TIME),
+            FreshFinding("unknown", problem=f"not measured: {NO_TIME}"),
+        )
+
+    def findings(self) -> MirrorFindings:
+        """What is known so far."""
+        with self._lock:
+            return self._found
+
+    def _set(self, **values: object) -> None:
+        with self._lock:
+            self._found = replace(self._found, **values)  # type: ignore[arg-type]
+
+    def run(self, pipes: _Pipes) -> None:
+        """All stages, as far as they come."""
+        try:
+            there = route(self._mirror.base, self._tools.environ)
+        except ValueError as error:
+            return self._stop(str(error))
+        self._set(host=there.host, proxy=str(there.proxy or ""))
+        addresses = self._resolve(there)
+        if not addresses and not there.proxy:
+            over = self._deadline.over
+            return self._stop(NO_TIME if over else f"no address is known for {there.host}")
+        pings = Job(lambda: ping(addresses, self._deadline)) if addresses and self._tools.pings else None
+        first = threading.Event()
+        reach = Job(lambda: self._reach(there, addresses, first))
+        first.wait(self._deadline.left())
+        if self._stood or (there.proxy and there.proxy.problem):
+            target = self._look_up()
+            if target:
+                self._read(target, pipes)
+        else:
+            reach.result(self._deadline)
+            stage, problem = self.findings().failed
+            self._stop(f"{stage}: {problem}" if stage else NO_TIME)
+        reach.result(self._deadline)
+        self._set(icmp=(pings.result(self._deadline) if pings else None) or ())
+        return self._settle()
+
+    def _stop(self, why: str) -> None:
+        """Mark the look-up and all behind it as not measured."""
+        self._set(
+            lookup=LookupFinding("not measured", problem=why),
+            fresh=FreshFinding("unknown", problem=f"not measured: {why}"),
+            bytes=BytesFinding("not measured", problem=why),
+        )
+
+    def _resolve(self, there: Route) -> tuple[str, ...]:
+        if there.proxy:
+            return ()  # the proxy resolves the name
+        addresses = self._addresses(there.host)
+        self._set(addresses=addresses)
+        return addresses
+
+    def _addresses(self, host: str) -> tuple[str, ...]:
+        """Of any host on the way; what the resolvers said is kept."""
+        answers = self._tools.resolvers.ask(host, self._deadline)
+        self._set(dns=(*self.findings().dns, *answers))
+        found = self._tools.resolvers.usable(answers) if answers else (host.strip("[]"),)
+        return tcp.happy_eyeballs(found)[:ADDRESSES]
+
+    def _reach(self, there: Route, addresses: tuple[str, ...], first: threading.Event) -> None:
+        def stands(address: str) -> None:
+            self._stood.append(address)
+            first.set()
+
+        try:
+            found, tls = tcp.measure(there, addresses, self._tools.context, self._deadline, stands)
+            self._set(tcp=found, tls=tls)
+        finally:
+            first.set()
+
+    def _look_up(self) -> str:
+        """The final address of the file, empty if there is none to read from."""
+        clock, started = self._deadline.clock, self._deadline.clock()
+        try:
+            done = Job(lambda: (self._tools.lookup(self._mirror),)).result(self._deadline, 0)
+        except Interrupted:
+            raise
+        except GpuariaError as error:
+            self._stop(f"lookup: {error.message}")
+            problem = LookupFinding("failed", clock() - started, error.message, type(error).__name__)
+            self._set(lookup=problem)
+            return ""
+        if done is None:
+            return ""  # no time left, as everything begins
+        self._set(lookup=LookupFinding("measured", clock() - started))
+        if done[0] is None:
+            why = "its bytes come only with a credential"
+            self._set(bytes=BytesFinding("not measured", problem=why), fresh=FreshFinding("unknown", problem=why))
+            return ""
+        url, headers = done[0]
+        fresh = compare(headers, self._commit, self._file)
+        self._set(fresh=fresh)
+        if fresh.verdict in ("stale", "different"):
+            self._set(bytes=BytesFinding("not measured", problem=f"{fresh.verdict}: {fresh.problem}"))
+            return ""
+        return url
+
+    def _read(self, url: str, pipes: _Pipes) -> None:
+        try:
+            there = route(url, self._tools.environ)
+        except ValueError as error:
+            return self._set(bytes=BytesFinding("failed", problem=str(error)))
+        carrier = self._carrier(there)
+        if carrier is None:
+            problem = there.proxy.problem if there.proxy else ""
+            return self._set(bytes=BytesFinding("not measured", there.place, problem=problem))
+        self._set(bytes=BytesFinding("not measured", there.place, problem=NO_TIME))
+
+        def work() -> BytesFinding:
+            return sample(
+                url,
+                carrier,
+                self._deadline,
+                size=self._file.size,
+                connections=self._connections,
+                limits=self._limits,
+            )
+
+        return self._set(bytes=pipes.measured(self._mirror.name, there.place, work, self._deadline))
+
+    def _carrier(self, there: Route) -> Carrier | None:
+        tools = self._tools
+        if there.proxy and there.proxy.problem:
+            return Through(tools.open, str(there.proxy)) if tools.open else None
+
+        def resolve(host: str) -> Sequence[str]:
+            found = self.findings()
+            if host != found.host:
+                return self._addresses(host)
+            return [*self._stood, *(a for a in found.addresses if a not in self._stood)]
+
+        return Straight(resolve, tools.context, tools.environ, self._deadline, tools.user_agent)
+
+    def _settle(self) -> None:
+        """Leave out the resolvers and the addresses that turned out wrong, the quickest address first."""
+        found = self.findings()
+        answers = self._tools.resolvers.against_tls(found.dns, found.tls)
+        took = {f.address: f.seconds or 0.0 for f in found.tcp if f.state == "measured"}
+        stood = sorted((a for a in found.addresses if a in self._stood), key=lambda a: took.get(a, 0.0))
+        failed = {f.address for f in (*found.tcp, *found.tls) if f.state == "failed"}
+        rest = [a for a in found.addresses if a not in stood and a not in failed]
+        self._set(dns=answers, addresses=(*stood, *rest) if stood else found.addresses)

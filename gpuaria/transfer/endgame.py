@@ -1,0 +1,142 @@
+"""The last bytes of a large file, which aria2 would wait for.
+
+aria2 never asks two servers for one piece and cuts nothing below 1 MiB, so the slowest connection decides when a file
+ends. Here what is still missing is cut small, every mirror takes the next cut when it is free, and cuts that are under
+way are asked for a second time when there are no others left: whoever comes first counts.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpuaria.errors import GpuariaError
+from gpuaria.net import Http, retry_after
+from gpuaria.records import Address
+
+CUT = 256 * 1024  # bytes
+MOST_COPIES = 3
+CONNECTIONS = 8  # to each mirror
+
+
+@dataclass
+class _Cut:
+    start: int
+    end: int
+    copies: int = 0
+    done: bool = False
+
+
+@dataclass
+class Endgame:
+    """Fills `gaps` (start, end) of the file `path`, of `size` bytes, from `addresses`.
+
+    `arrived` is told (mirror, bytes) as they are written. `run` returns whether every gap is filled.
+    """
+
+    path: Path
+    size: int
+    gaps: Sequence[tuple[int, int]]
+    addresses: Mapping[str, Address]
+    http: Http
+    arrived: Callable[[str, int], None]
+    stop: threading.Event
+    _cuts: list[_Cut] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _working: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> bool:
+        """Work until all is here or no mirror is left."""
+        self._cuts = [_Cut(at, min(end, at + CUT)) for start, end in self.gaps for at in range(start, end, CUT)]
+        if not self._cuts:
+            return True
+        each = max(1, min(CONNECTIONS, len(self._cuts)))
+        names = [name for _ in range(each) for name in self.addresses]
+        self._working = len(names)
+        for name in names:
+            threading.Thread(target=self._work, args=(name,), name=f"endgame-{name}", daemon=True).start()
+        while not self._over.wait(0.1):
+            if self.stop.is_set():
+                return False
+        return all(cut.done for cut in self._cuts)
+
+    def _work(self, mirror: str) -> None:
+        """One connection: cut after cut, until there is none left or the mirror fails."""
+        try:
+            while (cut := self._next()) is not None and not self.stop.is_set():
+                self._fetch(cut, mirror)
+        except GpuariaError as error:
+            self.reasons[mirror] = error.message
+        except OSError as error:
+            self.reasons[mirror] = f"cannot write: {error.strerror}"
+        finally:
+            with self._lock:
+                self._working -= 1
+                if self._working == 0:
+                    self._over.set()
+
+    def _next(self) -> _Cut | None:
+        """The first cut with the fewest copies under way; None when all is done or copied often enough."""
+        with self._lock:
+            left = [cut for cut in self._cuts if not cut.done]
+            if not left:
+                self._over.set()
+                return None
+            cut = min(left, key=lambda cut: cut.copies)
+            if cut.copies >= MOST_COPIES:
+                return None
+            cut.copies += 1
+            return cut
+
+    def _fetch(self, cut: _Cut, mirror: str) -> None:
+        url = self.addresses[mirror].url
+        wanted = f"bytes {cut.start}-{cut.end - 1}/{self.size}"
+        headers = {"range": f"bytes={cut.start}-{cut.end - 1}", "accept-encoding": "identity"}
+        body = bytearray()
+        try:
+            with self.http.open("GET", url, anonymous=True, headers=headers) as (answer, chunks):
+                if answer.status != 206 or answer.headers.get("content-range") != wanted:
+                    raise GpuariaError(f"it answers {answer.status} to a range")
+                for chunk in chunks:
+                    body += chunk
+                    if cut.done or len(body) > cut.end - cut.start or self.stop.is_set():
+                        break
+            if len(body) == cut.end - cut.start:
+                self._take(cut, bytes(body), mirror)
+        finally:
+            with self._lock:
+                cut.copies -= 1
+
+    def _take(self, cut: _Cut, body: bytes, mirror: str) -> None:
+        """Write a cut that nobody wrote before."""
+        with self._lock:
+            if cut.done:
+                return
+            cut.done = True
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.pwrite(descriptor, body, cut.start)
+        finally:
+            os.close(descriptor)
+        self.arrived(mirror, len(body))
+        with self._lock:
+            if all(cut.done for cut in self._cuts):
+                self._over.set()
+
+
+def try_out(http: Http, address: Address) -> tuple[str, float | None]:
+    """Whether an address gives bytes now: ("", None), or why not and how many seconds it asks to wait."""
+    headers = {"range": f"bytes=0-{CUT - 1}", "accept-encoding": "identity"}
+    try:
+        with http.open("GET", address.url, anonymous=True, headers=headers) as (answer, chunks):
+            if answer.status not in (200, 206):
+                return f"it answers {answer.status}", retry_after(answer.headers, time.time())
+            if next(iter(chunks), b""):
+                return "", None
+            return "it sends nothing", None
+    except GpuariaError as error:
+        return error.message, None

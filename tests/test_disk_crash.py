@@ -1,0 +1,109 @@
+"""kill -9 at each step that changes a file system, then run again: never a wrong byte under a name, and all done."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from huggingface_hub import scan_cache_dir, snapshot_download
+
+from gpuaria.disk.folder import Folder
+from gpuaria.disk.hf_cache import HfCache
+from gpuaria.disk.layout import Layout
+from gpuaria.disk.receipts import Receipts
+from gpuaria.hashing import hash_bytes
+from gpuaria.paths import SafePath
+from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
+
+COMMIT, OLD = "c" * 40, b"what was there before"
+FILES = {"config.json": b"{}", "sub/model.bin": b"weights" * 1000}
+STEPS = {"open", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir"}
+
+
+def make_manifest() -> Manifest:
+    files = [
+        RemoteFile(SafePath.parse(path), len(data), Digest("git-sha1", oid), oid)
+        for path, data in FILES.items()
+        for oid in (hash_bytes(data, "git-sha1"),)
+    ]
+    return Manifest(RepoRef("hf", "model", "a/b"), "a/b", COMMIT, "http://hub", "origin", tuple(files))
+
+
+MANIFEST = make_manifest()
+
+
+def cache(folder: Path) -> Layout:
+    return HfCache(folder / "hub", MANIFEST.ref, COMMIT, Receipts(folder / "receipts.sqlite"))
+
+
+def plain(folder: Path) -> Layout:
+    (folder / "to").mkdir(exist_ok=True)
+    if not (folder / "to" / "config.json").exists():
+        (folder / "to" / "config.json").write_bytes(OLD)
+    return Folder(folder / "to", MANIFEST.ref, COMMIT, Receipts(folder / "receipts.sqlite"))
+
+
+def run(layout: Layout) -> None:
+    """What fetch does, with bytes from memory."""
+    layout.begin(MANIFEST)
+    seen = layout.look(MANIFEST.files)
+    for file in MANIFEST.files:
+        state = seen[file.path]
+        if state.size == file.size and (state.proven or layout.content(file).read_bytes() == FILES[file.path]):
+            layout.adopt(file)
+        else:
+            layout.staged(file).write_bytes(FILES[file.path])
+            layout.commit(file, layout.staged(file))
+    layout.finish(MANIFEST, True)
+
+
+def killed_at(step: int, work: Callable[[], None]) -> bool:
+    """Do the work in a child that is killed just before its step-th change. Whether it was."""
+    pid = os.fork()
+    if pid == 0:
+        count = 0
+
+        def hook(event: str, args: object) -> None:
+            nonlocal count
+            if event in STEPS:
+                count += 1
+                if count > step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitpid(pid, 0)[1]
+    assert status in (0, signal.SIGKILL)
+    return status != 0
+
+
+@pytest.mark.parametrize("make", [cache, plain])
+def test_killed_anywhere(tmp_path: Path, make: Callable[[Path], Layout]) -> None:
+    step, killed = 0, True
+    while killed:
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        make(folder)
+        killed = killed_at(step, partial(lambda place: run(make(place)), folder))
+        layout = make(folder)
+        for path, data in FILES.items():
+            name = layout.root / path
+            assert not name.exists() or name.read_bytes() in (data, OLD)
+        for file, state in layout.look(MANIFEST.files).items():
+            assert not state.proven or state.size == len(FILES[file])
+        run(layout)
+        assert {path: (layout.root / path).read_bytes() for path in FILES} == FILES
+        assert [p.name for p in layout.root.parent.rglob("tmp-*")] == []
+        assert all(state.proven and state.named for state in make(folder).look(MANIFEST.files).values())
+        if make is cache:
+            assert scan_cache_dir(folder / "hub").warnings == []
+            assert snapshot_download("a/b", cache_dir=folder / "hub", local_files_only=True) == str(layout.root)
+        step += 1
+    assert step > 40

@@ -1,0 +1,89 @@
+"""Imports point down: the rooms of gpuaria, and what the pure ones may not touch."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import gpuaria
+
+ROOT = Path(gpuaria.__file__).parent
+# From the bottom up. Rooms of one line never import each other; a room that does not exist yet is no error.
+LEVELS = [
+    {"errors", "_version"},
+    {"paths"},
+    {"records"},
+    {"events"},
+    {"hashing"},
+    {"ranking", "plan", "selection", "formats"},
+    {"settings", "net", "probe", "disk", "aria2"},
+    {"sources", "verifying"},
+    {"transfer"},
+    {"fetching"},
+    {"api"},
+    {"__init__"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
+PURE = {"errors", "paths", "records", "events", "ranking", "plan", "selection", "formats", "hashing"}
+WORLD = {"os", "socket", "subprocess", "time", "random", "threading"}
+ALLOWED: set[tuple[str, str]] = set()  # (room, room above it that it may import nevertheless), each with its reason
+
+
+def room(module: str) -> str:
+    """The room of `gpuaria.room.module`; the package itself is `__init__`, unless it is asked for a room by name."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imports(path: Path) -> list[str]:
+    """Every module that a file imports, anywhere in it, those under TYPE_CHECKING included."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            if module == "gpuaria":
+                names = [alias.name for alias in node.names]
+                found += [f"gpuaria.{name}" if name in LEVEL else "gpuaria" for name in names]
+            else:
+                found.append(module)
+    return found
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def place(path: Path) -> str:
+    """The room that a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_every_file_is_in_a_room_that_has_its_level() -> None:
+    assert {place(path) for path in FILES} <= set(LEVEL)
+    assert len(FILES) > 50
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    here = place(path)
+    for module in imports(path):
+        if module.split(".")[0] == "gpuaria":
+            there = room(module)
+            assert there == here or LEVEL[there] < LEVEL[here] or (here, there) in ALLOWED, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if place(path) in PURE], ids=lambda path: path.name)
+def test_the_pure_rooms_do_not_touch_the_world(path: Path) -> None:
+    assert not {module.split(".")[0] for module in imports(path)} & WORLD
+
+
+def test_no_private_name_crosses_a_room() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gpuaria."):
+                foreign = room(node.module or "") not in (place(path), "_version")
+                private = [alias.name for alias in node.names if alias.name.startswith("_")]
+                assert not (foreign and private), f"{path} imports {private} of {node.module}"

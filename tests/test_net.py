@@ -1,0 +1,751 @@
+"""gpuaria.net against real servers on this machine: the stand-in hub, and one that says what a test wants."""
+
+import email.utils
+import gzip
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, NetworkError, RateLimited
+from gpuaria.net import Http, RateBudget, bare, ca_file, check_redirect, encrypted_or_local, origin, retry_after
+from standin import Hub, RateLimit, Repo, Seen
+from standin.wire import Handler, Server
+
+TOKEN = "hf_secret_of_the_tests"
+Reply = tuple[int, Sequence[tuple[str, str]], bytes]
+
+
+class Token:
+    """A credential that only `reveal` gives away."""
+
+    def __init__(self, text: str = TOKEN) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+
+class Scripted(Server):
+    """Answers as `reply` says; `journal` has what was asked. None cuts the connection with a reset."""
+
+    def __init__(self, reply: Callable[[Seen], Reply | None], *, host: str = "127.0.0.1") -> None:
+        super().__init__(_Handler, host=host, port=0, name="scripted")
+        self.reply = reply
+
+    def __enter__(self) -> "Scripted":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def seen(self) -> list[Seen]:
+        return self.journal.snapshot()
+
+
+class _Handler(Handler):
+    def answer(self) -> None:
+        assert isinstance(self.server, Scripted)
+        reply = self.server.reply(self.seen)
+        if reply is None:
+            self.home.journal.add(self.seen)
+            return self.abort()
+        return self.reply(*reply)
+
+
+def always(status: int = 200, body: bytes = b"{}", **headers: str) -> Callable[[Seen], Reply]:
+    pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
+    return lambda seen: (status, pairs, body)
+
+
+def in_turn(*replies: Reply | None) -> Callable[[Seen], Reply | None]:
+    """One reply after the other, the last one for ever."""
+    left = list(replies)
+    return lambda seen: left.pop(0) if len(left) > 1 else left[0]
+
+
+def client(base: str = "", **options: object) -> Http:
+    credentials = {origin(base): Token()} if base else {}
+    return Http(credentials=credentials, **options)  # type: ignore[arg-type]
+
+
+def authorized(server: Scripted) -> list[bool]:
+    return ["authorization" in seen.headers for seen in server.seen]
+
+
+def sentence(error: GpuariaError) -> str:
+    """The message, having checked that it is one line without a secret."""
+    text = f"{error.message} {error.hint}"
+    assert "\n" not in text
+    assert TOKEN not in text
+    assert "Signature" not in text
+    assert "Traceback" not in text
+    assert error.message
+    return error.message
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    return Repo.build("org/thing", {"a.json": b"{}", "w.bin": b"weights!" * 50_000}, folder=tmp_path / "store")
+
+
+# --- addresses ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://Hub.Example/a?b", "https://hub.example:443"),
+        ("http://hub.example", "http://hub.example:80"),
+        ("http://hub.example:8080/", "http://hub.example:8080"),
+        ("https://user:word@hub.example/", "https://hub.example:443"),
+        ("http://[::1]:81/x", "http://::1:81"),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
+    assert origin(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://cdn.example/a/b?Signature=x", "https://cdn.example/a/b"),
+        ("https://me:word@hub.example/a@b?x", "https://hub.example/a@b"),
+        ("https://hub.example/a@b", "https://hub.example/a@b"),
+        ("https://hub.example?to=me@x", "https://hub.example"),
+        ("https://me:w@rd@hub.example", "https://hub.example"),
+    ],
+)
+def test_what_is_shown_of_an_address_has_neither_query_nor_password(url: str, shown: str) -> None:
+    assert bare(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [
+        ("https://hub.example", True),
+        ("http://hub.example", False),
+        ("http://localhost:1", True),
+        ("http://127.0.0.1", True),
+        ("http://127.9.9.9", True),
+        ("http://[::1]:80", True),
+        ("http://127.0.0.1.evil.example", False),
+        ("http://127.evil.example", False),
+        ("http://localhost.evil.example", False),
+        ("http://10.0.0.1", False),
+        ("http://0.0.0.0", False),
+        ("ftp://localhost.example", False),
+    ],
+)
+def test_a_credential_travels_encrypted_or_stays_on_this_machine(url: str, safe: bool) -> None:
+    assert encrypted_or_local(url) is safe
+    assert client(url).has_credential(url) is safe
+
+
+def test_a_credential_belongs_to_one_origin() -> None:
+    http = client("https://hub.example")
+    assert http.has_credential("https://hub.example:443/a")
+    assert http.has_credential("https://HUB.example/a")
+    for other in ("https://hub.example:444", "http://hub.example", "https://cdn.hub.example", "https://example"):
+        assert not http.has_credential(other)
+
+
+def test_the_named_bundle_is_the_one_that_counts(tmp_path: Path) -> None:
+    assert ca_file("/no/such/bundle") == "/no/such/bundle"
+    assert Path(ca_file()).is_file()
+    for bundle in (tmp_path / "none.pem", tmp_path / "empty.pem"):
+        (tmp_path / "empty.pem").write_text("no certificate")
+        with pytest.raises(NetworkError, match="certificate bundle") as caught:
+            Http(ca_bundle=str(bundle)).get("https://127.0.0.1:1/")
+        sentence(caught.value)
+
+
+# --- credentials and redirects ------------------------------------------------------------------------------------
+
+
+def test_the_credential_goes_to_its_origin_and_not_when_anonymous() -> None:
+    with Scripted(always()) as home, Scripted(always()) as other:
+        http = client(home.url)
+        http.get(f"{home.url}/a")
+        http.get(f"{home.url}/a", anonymous=True)
+        http.head(f"{home.url}/a", anonymous=True)
+        http.get(f"{other.url}/a")
+        assert authorized(home) == [True, False, False]
+        assert home.seen[0].headers["authorization"] == f"Bearer {TOKEN}"
+        assert authorized(other) == [False]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_foreign_redirect_is_returned_and_not_followed(status: int) -> None:
+    with Scripted(always()) as other, Scripted(always(status, location=f"{other.url}/x?Signature=s")) as home:
+        http = client(home.url)
+        for answer in (http.get(f"{home.url}/a"), http.head(f"{home.url}/a")):
+            assert answer.status == status
+            assert answer.headers["location"] == f"{other.url}/x?Signature=s"
+        assert other.seen == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("host", ["port", "name"])
+def test_a_download_follows_to_any_host_without_the_credential(status: int, host: str) -> None:
+    with Scripted(always(body=b"bytes")) as other:
+        away = other.url if host == "port" else other.url.replace("127.0.0.1", "localhost")
+        with Scripted(always(status, location=f"{away}/x")) as home:
+            http = client(home.url)
+            with http.download(f"{home.url}/a") as (answer, chunks):
+                assert (answer.status, answer.url, b"".join(chunks)) == (200, f"{away}/x", b"bytes")
+            assert authorized(home) == [True]
+            assert authorized(other) == [False]
+
+
+def test_the_cdn_of_the_hub_accepts_what_a_download_sends(repo: Repo) -> None:
+    with Hub([repo], server="embedded", tokens={TOKEN}) as hub:
+        http = client(hub.url)
+        with http.download(f"{hub.url}/org/thing/resolve/main/w.bin") as (answer, chunks):
+            assert (answer.status, b"".join(chunks)) == (200, b"weights!" * 50_000)
+        assert [("authorization" in seen.headers) for seen in hub.requests + hub.cdn.requests] == [True, False]
+
+
+def test_redirects_within_the_origin_are_followed_and_keep_the_hubs_headers() -> None:
+    def reply(seen: Seen) -> Reply:
+        if seen.target == "/old":
+            return 307, [("Location", "/new?x=1"), ("X-Repo-Commit", "c0ffee"), ("ETag", "first")], b""
+        return 200, [("ETag", "second")], b"[]"
+
+    with Scripted(reply) as home:
+        answer = client(home.url).get(f"{home.url}/old")
+        assert (answer.status, answer.url, answer.body) == (200, f"{home.url}/new?x=1", b"[]")
+        assert answer.headers["x-repo-commit"] == "c0ffee"
+        assert answer.headers["etag"] == "second"
+        assert authorized(home) == [True, True]
+
+
+def test_redirects_in_a_circle_end() -> None:
+    with Scripted(always(302, location="/again")) as home:
+        http = client()
+        for act in (http.get, http.head):
+            with pytest.raises(NetworkError, match="in a circle") as caught:
+                act(f"{home.url}/again")
+            sentence(caught.value)
+        with pytest.raises(NetworkError, match="in a circle"), http.download(f"{home.url}/again"):
+            pass
+        assert len(home.seen) < 30
+
+
+@pytest.mark.parametrize(
+    "location", ["http://h:port/", "http://[::/", "http://h:99999/", f"http://{'a' * 70}.example/"]
+)
+def test_a_redirect_to_nonsense_is_an_error_and_no_traceback(location: str) -> None:
+    with Scripted(always(302, location=location)) as home:
+        http = client()
+        for act in (http.get, http.head):
+            with pytest.raises(NetworkError, match="makes no sense") as caught:
+                act(f"{home.url}/a")
+            sentence(caught.value)
+        with pytest.raises(NetworkError, match="makes no sense"), http.download(f"{home.url}/a"):
+            pass
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x/"])
+def test_a_download_follows_to_no_other_scheme(location: str) -> None:
+    with Scripted(always(302, location=location)) as home:
+        with pytest.raises(NetworkError, match="redirects to") as caught, client().download(f"{home.url}/a"):
+            pass
+        sentence(caught.value)
+
+
+def test_a_redirect_without_an_address_is_an_answer_like_any_other() -> None:
+    with Scripted(always(302)) as home:
+        assert client().get(f"{home.url}/a").status == 302
+
+
+# --- TLS ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    return cert, key
+
+
+@pytest.fixture
+def tls(certificate: tuple[Path, Path]) -> Iterator[Callable[[Callable[[Seen], Reply | None]], Scripted]]:
+    opened: list[Scripted] = []
+
+    def open_(reply: Callable[[Seen], Reply | None]) -> Scripted:
+        server = Scripted(reply)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.start()
+        opened.append(server)
+        return server
+
+    yield open_
+    for server in opened:
+        server.close()
+
+
+def secure(server: Scripted) -> str:
+    return server.url.replace("http://", "https://")
+
+
+def test_a_certificate_that_nobody_vouches_for_has_its_own_sentence(
+    tls: Callable[[Callable[[Seen], Reply | None]], Scripted],
+) -> None:
+    server = tls(always())
+    with pytest.raises(NetworkError, match=r"certificate of 127\.0\.0\.1:\d+ cannot be trusted: ") as caught:
+        client(secure(server)).get(f"{secure(server)}/a")
+    sentence(caught.value)
+    assert "SSL_CERT_FILE" in caught.value.hint
+    assert server.seen == []
+
+
+def test_https_with_the_right_bundle_and_never_down_to_http(
+    certificate: tuple[Path, Path], tls: Callable[[Callable[[Seen], Reply | None]], Scripted]
+) -> None:
+    with Scripted(always(body=b"plain")) as plain:
+        server = tls(
+            lambda seen: (302, [("Location", f"{plain.url}/x")], b"") if seen.target == "/a" else (200, [], b"yes")
+        )
+        http = client(secure(server), ca_bundle=str(certificate[0]))
+        assert http.get(f"{secure(server)}/b").body == b"yes"
+        assert http.get(f"{secure(server)}/a").status == 302
+        refused = pytest.raises(NetworkError, match="out of the encrypted connection")
+        with refused as caught, http.download(f"{secure(server)}/a"):
+            pass
+        sentence(caught.value)
+        assert plain.seen == []
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "fine"),
+    [
+        ("https://a", "https://b", True),
+        ("http://a", "http://b", True),
+        ("http://a", "https://b", True),
+        ("https://a", "http://b", False),
+        ("http://a", "ftp://b", False),
+        ("http://a", "file:///x", False),
+    ],
+)
+def test_which_redirects_nobody_should_follow(url: str, target: str, fine: bool) -> None:
+    if fine:
+        check_redirect(url, target)
+    else:
+        with pytest.raises(NetworkError):
+            check_redirect(url, target)
+
+
+# --- ceilings -----------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_above_its_ceiling_is_refused_also_when_it_is_packed() -> None:
+    packed = gzip.compress(bytes(8 << 20))
+    with Scripted(in_turn((200, [], b"x" * 1001), (200, [("Content-Encoding", "gzip")], packed))) as home:
+        http = client()
+        for ceiling in (1000, 1 << 20):
+            with pytest.raises(BadListing, match="more than") as caught:
+                http.get(f"{home.url}/a", ceiling=ceiling)
+            sentence(caught.value)
+    with Scripted(always(body=b"x" * 1000)) as home:
+        assert len(client().get(f"{home.url}/a", ceiling=1000).body) == 1000
+
+
+def test_an_answer_packed_wrongly_is_a_network_error() -> None:
+    with Scripted(always(body=b"this is no gzip", content_encoding="gzip")) as home:
+        with pytest.raises(NetworkError) as caught:
+            client().get(f"{home.url}/a")
+        sentence(caught.value)
+
+
+# --- the rate budget ----------------------------------------------------------------------------------------------
+
+API, FILE = "https://hub.example/api/models/x", "https://hub.example/x/resolve/main/a"
+
+
+def limits(name: str, left: int, seconds: int, quota: int = 0, window: int = 0) -> dict[str, str]:
+    policy = {"ratelimit-policy": f'"fixed window";"{name}";q={quota};w={window}'} if quota else {}
+    return {"ratelimit": f'"{name}";r={left};t={seconds}'} | policy
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_quota_is_held_to_before_the_hub_has_to_say_so() -> None:
+    clock = Clock()
+    budget = RateBudget(clock)
+    assert budget.wait(API) == 0
+    budget.learn(API, limits("api", 2, 10))
+    assert [budget.wait(API) for _ in range(2)] == [0, 0]
+    assert budget.wait(API) == 11
+    clock.now += 4
+    assert budget.wait(API) == 7
+    assert budget.wait(FILE) == 0
+    assert budget.wait(API.replace("hub.", "other.")) == 0
+    clock.now += 7
+    assert budget.wait(API) == 0
+
+
+def test_those_held_back_do_not_all_storm_the_next_window() -> None:
+    clock = Clock()
+    budget = RateBudget(clock)
+    budget.learn(API, limits("api", 0, 10, quota=3, window=300))
+    assert budget.wait(API) == 11
+    clock.now += 11
+    waits = [budget.wait(API) for _ in range(8)]
+    assert waits[:3] == [0, 0, 0]
+    assert all(wait > 0 for wait in waits[3:])
+    budget.learn(API, limits("api", 2, 299, quota=3, window=300))
+    assert budget.wait(API) > 0  # the two others are under way
+    clock.now += 302
+    assert budget.wait(API) == 0
+
+
+def test_answers_that_overtake_each_other_do_not_give_a_quota_back() -> None:
+    clock = Clock()
+    budget = RateBudget(clock)
+    budget.learn(API, limits("api", 5, 100))
+    for _ in range(5):
+        assert budget.wait(API) == 0
+    budget.learn(API, limits("api", 4, 100))
+    assert budget.left(API) == {"api": 0}
+    clock.now += 200
+    budget.learn(API, limits("api", 499, 300))
+    assert budget.left(API) == {"api": 499}
+    assert budget.left(API.replace("hub.", "other.")) == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        (API, "api"),
+        (FILE, "resolvers"),
+        ("https://hub.example/api/resolve-cache/models/x/c/a", "resolvers"),
+        ("https://hub.example/datasets/a/b/resolve/c/d", "resolvers"),
+        ("https://hub.example/a/b", "pages"),
+    ],
+)
+def test_which_quota_an_address_is_counted_against(url: str, name: str) -> None:
+    budget = RateBudget(Clock())
+    for each in ("api", "resolvers", "pages"):
+        budget.learn(url, limits(each, 0 if each == name else 9, 50))
+    assert budget.wait(url) == 51
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_any_rate_header_can_be_read(text: str, policy: str) -> None:
+    budget = RateBudget(Clock())
+    budget.learn(API, {"ratelimit": text, "ratelimit-policy": policy})
+    budget.learn(API, {"ratelimit": f'"api";r=1;t=2{text}', "ratelimit-policy": f'"api";q={policy}'})
+    assert budget.wait(API) >= 0
+    assert (retry_after({"retry-after": text, "ratelimit": policy}, 0.0) or 0) >= 0
+
+
+def test_no_request_is_ever_refused_where_the_hub_tells_its_quota(repo: Repo) -> None:
+    waits: list[float] = []
+    with Hub([repo], server="embedded", rate=RateLimit(api=3, window=2)) as hub:
+        http = client(on_wait=lambda text, seconds: waits.append(seconds))
+        url = f"{hub.url}/api/models/org/thing"
+        assert http.get(url).status == 200
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: http.get(url), range(6)))
+        assert {answer.status for answer in answers} == {200}
+        assert [seen.status for seen in hub.requests] == [200] * 7
+        assert http.count(hub.url) == 7
+        assert waits
+
+
+def test_a_quota_that_is_used_up_beyond_patience_is_not_asked_for() -> None:
+    with Scripted(always(RateLimit='"pages";r=0;t=900')) as home:
+        http = client(patience=60)
+        http.get(f"{home.url}/a")
+        with pytest.raises(RateLimited, match=r"quota of 127\.0\.0\.1 is used up for 90\d s") as caught:
+            http.get(f"{home.url}/a")
+        sentence(caught.value)
+        assert len(home.seen) == 1
+
+
+# --- answers that ask for patience --------------------------------------------------------------------------------
+
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after": " 12 "}, 12),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": email.utils.formatdate(NOW + 30, usegmt=True)}, 30),
+        ({"retry-after": email.utils.formatdate(NOW - 30, usegmt=True)}, 0),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "9" * 30}, None),
+        ({"retry-after": "Mon, 99 Foo 2026 99:99:99 GMT"}, None),
+        ({"ratelimit": '"api";r=0;t=55', "retry-after": "3"}, 56),
+        ({"ratelimit": '"api";r=7;t=55', "retry-after": "3"}, 3),
+        ({"ratelimit": '"api";r=7;t=55'}, None),
+        ({"ratelimit": "nonsense"}, None),
+    ],
+)
+def test_how_long_an_answer_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_a_failure_that_passes_is_tried_again(status: int) -> None:
+    with Scripted(in_turn((status, [("Retry-After", "0")], b"no"), (200, [], b"yes"))) as home:
+        http = client()
+        assert http.get(f"{home.url}/a").body == b"yes"
+        assert http.count(home.url) == len(home.seen) == 2
+
+
+@pytest.mark.parametrize("wait", ["garbage", email.utils.formatdate(0, usegmt=True)])
+def test_a_503_with_a_strange_wait_is_tried_again(wait: str) -> None:
+    with Scripted(in_turn((503, [("Retry-After", wait)], b""), (200, [], b"yes"))) as home:
+        assert client().get(f"{home.url}/a").body == b"yes"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416, 501])
+def test_a_refusal_is_returned_at_once(status: int) -> None:
+    with Scripted(always(status, b"why", X_Error_Code="Thing")) as home:
+        answer = client().get(f"{home.url}/a")
+        assert (answer.status, answer.body, answer.headers["x-error-code"]) == (status, b"why", "Thing")
+        assert len(home.seen) == 1
+
+
+def test_a_failure_that_stays_is_returned_after_a_few_tries() -> None:
+    with Scripted(always(503, Retry_After="0")) as home:
+        assert client().get(f"{home.url}/a").status == 503
+        assert len(home.seen) == 5
+
+
+@pytest.mark.parametrize("wait", ["3600", email.utils.formatdate(time.time() + 7200, usegmt=True)])
+def test_a_429_beyond_patience_is_an_error_at_once(wait: str) -> None:
+    with Scripted(always(429, Retry_After=wait)) as home:
+        with pytest.raises(RateLimited, match="longer than the patience of 5 s") as caught:
+            client(home.url, patience=5).get(f"{home.url}/a")
+        sentence(caught.value)
+        assert caught.value.exit_code == 7
+        assert len(home.seen) == 1
+
+
+def test_a_wait_is_told_and_stopping_ends_it() -> None:
+    stop, told = threading.Event(), list[tuple[str, float]]()
+
+    def on_wait(text: str, seconds: float) -> None:
+        told.append((text, seconds))
+        stop.set()
+
+    with Scripted(always(429, Retry_After="500")) as home:
+        http = client(on_wait=on_wait, stop=stop)
+        with pytest.raises(Interrupted):
+            http.get(f"{home.url}/a")
+        assert told == [("127.0.0.1 answers 429", 500.0)]
+        with pytest.raises(Interrupted):
+            http.get(f"{home.url}/a")
+        assert len(home.seen) == 1
+
+
+def test_stopping_ends_a_wait_for_the_quota() -> None:
+    stop = threading.Event()
+    with Scripted(always(RateLimit='"pages";r=0;t=500')) as home:
+        http = client(on_wait=lambda text, seconds: stop.set(), stop=stop)
+        http.get(f"{home.url}/a")
+        with pytest.raises(Interrupted):
+            http.get(f"{home.url}/a")
+        assert len(home.seen) == 1
+
+
+# --- hosts that do not answer -------------------------------------------------------------------------------------
+
+
+def test_a_refused_connection_is_one_sentence_after_few_tries() -> None:
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        base = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        http = client(base)
+        with pytest.raises(NetworkError, match=r"cannot connect to 127\.0\.0\.1:") as caught:
+            http.get(f"{base}/a?Signature=1")
+        sentence(caught.value)
+        assert http.count(base) == 3
+
+
+def test_a_host_without_an_address_is_not_tried_again() -> None:
+    http = client()
+    with pytest.raises(NetworkError, match=r"no address is known for no-such-host\.invalid") as caught:
+        http.get("http://no-such-host.invalid/a")
+    sentence(caught.value)
+    assert http.count("http://no-such-host.invalid") == 1
+
+
+def test_a_name_that_cannot_be_is_an_error_and_no_traceback() -> None:
+    with pytest.raises(NetworkError, match="cannot be the name of a host"):
+        client().get(f"http://{'a' * 70}/")
+
+
+def test_a_reset_is_tried_again() -> None:
+    with Scripted(in_turn(None, None, (200, [], b"yes"))) as home:
+        assert client().get(f"{home.url}/a").body == b"yes"
+    with Scripted(in_turn(None)) as home:
+        with pytest.raises(NetworkError, match="broke the connection off") as caught:
+            client().get(f"{home.url}/a")
+        sentence(caught.value)
+        assert len(home.seen) == 3
+
+
+def test_silence_is_one_sentence_after_few_tries() -> None:
+    quiet = threading.Event()
+
+    def reply(seen: Seen) -> Reply:
+        quiet.wait(30)
+        return 200, [], b""
+
+    with Scripted(reply) as home:
+        http = client(timeout=0.1)
+        with pytest.raises(NetworkError, match="stopped answering") as caught:
+            http.get(f"{home.url}/a")
+        quiet.set()
+        sentence(caught.value)
+        assert http.count(home.url) == 3
+
+
+@pytest.mark.parametrize("speech", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/9 what\r\n\r\n", b"\0" * 100, b""])
+def test_a_server_that_speaks_no_http_is_one_sentence(speech: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(3):
+                connection, _address = listener.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(speech)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(NetworkError) as caught:
+            client().get(f"http://127.0.0.1:{listener.getsockname()[1]}/a")
+        sentence(caught.value)
+        thread.join(10)
+
+
+# --- downloads ----------------------------------------------------------------------------------------------------
+
+
+def test_a_download_goes_on_where_it_stopped(repo: Repo) -> None:
+    data = b"weights!" * 250_000
+    repo.update({"w.bin": data})
+    got = bytearray()
+
+    def fetch(start: int) -> int:
+        with http.download(url, start) as (answer, chunks):
+            for chunk in chunks:
+                got.extend(chunk)
+            return answer.status
+
+    with Hub([repo], server="embedded", tokens={TOKEN}) as hub:
+        http, url = client(hub.url), f"{hub.url}/org/thing/resolve/main/w.bin"
+        hub.cdn.fault("w.bin", "short", after=1_500_000, times=1)
+        with pytest.raises(NetworkError, match="broke the connection off") as caught:
+            fetch(0)
+        assert caught.value.retry == "later"
+        sentence(caught.value)
+        begun = len(got)
+        assert 0 < begun <= 1_500_000
+        assert fetch(begun) == 206
+        assert got == data
+        assert [seen.headers.get("range") for seen in hub.cdn.requests] == [None, f"bytes={begun}-"]
+        assert {seen.headers["accept-encoding"] for seen in hub.cdn.requests} == {"identity"}
+
+
+def test_a_download_that_is_refused_gives_the_answer_with_its_body_unread() -> None:
+    with (
+        Scripted(always(403, b"no", X_Error_Code="GatedRepo")) as home,
+        client().download(f"{home.url}/a") as (
+            answer,
+            _chunks,
+        ),
+    ):
+        assert (answer.status, answer.headers["x-error-code"], answer.body) == (403, "GatedRepo", b"")
+
+
+def test_an_error_of_the_reader_passes_through_a_download() -> None:
+    with Scripted(always(body=b"x" * 100)) as home:
+        http = client()
+        for error in (ValueError("mine"), UnicodeError("mine"), OSError("mine")):
+            with pytest.raises(type(error), match="mine"), http.download(f"{home.url}/a"):
+                raise error
+        assert http.get(f"{home.url}/a").status == 200
+
+
+def test_head_asks_for_no_coding() -> None:
+    with Scripted(always()) as home:
+        client().head(f"{home.url}/a")
+        assert (home.seen[0].method, home.seen[0].headers["accept-encoding"]) == ("HEAD", "identity")
+
+
+def test_who_asks_is_told_and_requests_are_counted_by_origin() -> None:
+    with Scripted(always()) as home, Scripted(always(302, location="/x", times="1")) as other:
+        http = client(user_agent="gpuaria/test")
+        for _ in range(3):
+            http.get(f"{home.url}/a")
+        with pytest.raises(NetworkError):
+            http.get(f"{other.url}/a")
+        assert {seen.headers["user-agent"] for seen in home.seen} == {"gpuaria/test"}
+        assert http.count(home.url) == 3
+        assert http.count(other.url) == len(other.seen)
+        http.close()
+
+
+# --- proxies ------------------------------------------------------------------------------------------------------
+
+
+def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Scripted(always(body=b"by proxy")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert client().get("http://hub.example.invalid/api/x").body == b"by proxy"
+        assert [seen.target for seen in proxy.seen] == ["http://hub.example.invalid/api/x"]
+        with Scripted(always(body=b"directly")) as home:
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            assert client().get(f"{home.url}/a").body == b"directly"
+
+
+@pytest.mark.parametrize("proxy", ["socks5://me:word@127.0.0.1:1", "foo://me:word@x:1", "http://[me:word"])
+def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises((ConfigError, NetworkError)) as caught:
+        client().get("http://127.0.0.1:1/")
+    sentence(caught.value)
+    assert "word" not in f"{caught.value.message} {caught.value.hint}"

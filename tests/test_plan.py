@@ -1,0 +1,271 @@
+"""gpuaria.plan: tables of what is decided and why, and what holds for every plan."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuaria import plan as planning
+from gpuaria.hashing import hash_bytes, lfs_pointer_oid
+from gpuaria.paths import SafePath
+from gpuaria.plan import Rules
+from gpuaria.records import Digest, DownloadPlan, LocalState, Manifest, RemoteFile, RepoRef, Step, to_json
+
+SMALL, BIG, MIB = 1000, 50_000_000, 1 << 20
+RULES = Rules()
+MIRRORS = ("first", "second", "third")
+
+
+def file(path: str, size: int = SMALL, content: str | None = None, *, digest: bool = True) -> RemoteFile:
+    """A file whose bytes are told apart by `content` (its path, if not given)."""
+    hex_ = hash_bytes((content if content is not None else path).encode(), "sha256")
+    return RemoteFile(SafePath(path), size, Digest("sha256", hex_) if digest else None, lfs_pointer_oid(hex_, size))
+
+
+def empty(path: str, algorithm: str = "git-sha1") -> RemoteFile:
+    return RemoteFile(SafePath(path), 0, Digest(algorithm, hash_bytes(b"", algorithm)))
+
+
+def manifest(*files: RemoteFile) -> Manifest:
+    return Manifest(RepoRef("hf", "model", "org/name"), "org/name", "0" * 40, "https://hub", "origin", files)
+
+
+def make(
+    *files: RemoteFile,
+    states: dict[str, LocalState] | None = None,
+    mirrors: tuple[str, ...] = MIRRORS[:1],
+    rules: Rules = RULES,
+) -> DownloadPlan:
+    known = {SafePath(path): state for path, state in (states or {}).items()}
+    return planning.make(manifest(*files), known, mirrors, rules)
+
+
+def only(plan: DownloadPlan) -> Step:
+    (step,) = plan.steps
+    return step
+
+
+# --- one file -----------------------------------------------------------------------------------------------------
+
+HERE = LocalState(size=BIG)
+ROWS = [
+    ("absent", LocalState(), False, "download", "not here yet"),
+    ("begun", LocalState(partial=77), False, "download", "77 bytes of it are here"),
+    ("here", HERE, False, "verify", "here, not yet verified by gpuaria"),
+    ("here and named", replace(HERE, named=True), False, "verify", "here, not yet verified by gpuaria"),
+    ("proven", replace(HERE, proven=True), False, "name", "its bytes are here, verified before"),
+    ("proven and named", replace(HERE, proven=True, named=True), False, "skip", "verified before, unchanged since"),
+    ("other size", replace(HERE, size=5, proven=True, named=True), False, "replace", "it has 5 bytes, not 50000000"),
+    ("nothing of it", replace(HERE, size=0), False, "replace", "it has 0 bytes, not 50000000"),
+    ("forced", replace(HERE, proven=True, named=True), True, "replace", "asked for with --force"),
+    ("forced, absent", LocalState(), True, "download", "not here yet"),
+]
+
+
+@pytest.mark.parametrize(("state", "force", "action", "reason"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS])
+@pytest.mark.parametrize("size", [SMALL, BIG])
+def test_what_is_done_with_one_file(state: LocalState, force: bool, action: str, reason: str, size: int) -> None:
+    if state.size == BIG:
+        state = replace(state, size=size)
+    step = only(make(file("w", size), states={"w": state}, rules=Rules(force=force)))
+    assert (step.action, step.reason) == (action, reason.replace("50000000", str(size)))
+    carrier = ("http" if size == SMALL else "aria2") if action in ("download", "replace") else ""
+    assert step.carrier == carrier
+    assert step.fetches == bool(carrier)
+    assert step.mirrors == (MIRRORS[:1] if carrier else ())
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "git-sha1"])
+def test_an_empty_file_is_made_and_not_fetched(algorithm: str) -> None:
+    step = only(make(empty("e", algorithm)))
+    assert (step.action, step.reason, step.carrier) == ("create", "it is empty", "")
+    assert only(make(empty("e"), states={"e": LocalState(size=3)})).action == "create"
+    assert only(make(empty("e"), states={"e": LocalState(size=0, proven=True, named=True)})).action == "skip"
+
+
+def test_an_empty_file_of_another_digest_is_fetched_so_that_the_contradiction_shows() -> None:
+    assert only(make(file("e", 0))).action == "download"
+    assert only(make(file("e", 0, digest=False))).action == "download"
+
+
+@pytest.mark.parametrize(
+    ("size", "carrier"), [(RULES.small_file - 1, "http"), (RULES.small_file, "aria2"), (RULES.small_file + 1, "aria2")]
+)
+def test_small_and_large(size: int, carrier: str) -> None:
+    assert only(make(file("w", size))).carrier == carrier
+
+
+def test_a_file_that_turned_out_wrong_is_fetched_over_what_is_here() -> None:
+    step = only(make(file("w", BIG), states={"w": HERE}))
+    again = planning.instead(step, MIRRORS, RULES)
+    assert (again.action, again.carrier, again.mirrors, again.file) == ("replace", "aria2", MIRRORS, step.file)
+    assert planning.instead(only(make(empty("e"), states={"e": LocalState(size=0)})), MIRRORS, RULES).action == "create"
+
+
+# --- several files ------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_starts_first_and_names_decide_between_equals() -> None:
+    plan = make(file("b", BIG), file("tiny", 1), file("a", BIG), file("huge", 9 * BIG), empty("e"))
+    assert [str(step.file.path) for step in plan.steps] == ["huge", "a", "b", "tiny", "e"]
+
+
+def test_the_same_bytes_are_fetched_once() -> None:
+    plan = make(file("b", BIG, "same"), file("a", BIG, "same"), file("c", BIG, "other"), file("d", BIG + 1, "same"))
+    actions = {str(step.file.path): (step.action, step.reason) for step in plan.steps}
+    assert actions["a"][0] == actions["c"][0] == actions["d"][0] == "download"
+    assert actions["b"] == ("copy", "the same bytes as a")
+    assert plan.fetch_bytes == 3 * BIG + 1
+
+
+def test_files_without_a_digest_are_never_the_same() -> None:
+    plan = make(file("a", BIG, digest=False), file("b", BIG, digest=False))
+    assert [step.action for step in plan.steps] == ["download", "download"]
+
+
+def test_a_missing_file_is_copied_from_one_that_is_here() -> None:
+    here = LocalState(size=BIG, proven=True, named=True)
+    plan = make(file("a", BIG, "same"), file("b", BIG, "same"), states={"a": here})
+    assert [step.action for step in plan.steps] == ["skip", "copy"]
+    assert plan.fetch_bytes == 0
+
+
+@pytest.mark.xfail(strict=True, reason="plan.make looks for an owner only among the files that sort ahead")
+def test_a_missing_file_is_copied_from_one_that_is_here_whatever_its_name() -> None:
+    here = LocalState(size=BIG, proven=True, named=True)
+    plan = make(file("a", BIG, "same"), file("b", BIG, "same"), states={"b": here})
+    assert {str(step.file.path): step.action for step in plan.steps} == {"a": "copy", "b": "skip"}
+    assert plan.fetch_bytes == 0
+
+
+# --- connections and mirrors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "servers", "rules", "connections"),
+    [
+        (100 << 30, 1, RULES, 16),
+        (100 << 30, 3, RULES, 48),
+        (100 << 30, 0, RULES, 16),
+        (100 << 30, 2, Rules(connections=4), 8),
+        (8 * MIB, 1, RULES, 2),
+        (8 * MIB + 1, 1, RULES, 3),
+        (8 * MIB, 1, Rules(min_split=MIB), 8),
+        (1, 1, RULES, 1),
+        (0, 1, RULES, 1),
+    ],
+)
+def test_how_many_connections(size: int, servers: int, rules: Rules, connections: int) -> None:
+    assert planning.connections_for(size, servers, rules) == connections
+
+
+def test_a_large_file_uses_every_mirror_the_best_first() -> None:
+    step = only(make(file("w", 100 << 30), mirrors=MIRRORS))
+    assert (step.mirrors, step.connections) == (MIRRORS, 48)
+
+
+def test_small_files_spread_evenly_over_the_mirrors_and_have_all_to_fall_back_on() -> None:
+    plan = make(*(file(f"f{n}") for n in range(600)), mirrors=MIRRORS)
+    firsts = Counter(step.mirrors[0] for step in plan.steps)
+    assert set(firsts) == set(MIRRORS)
+    assert min(firsts.values()) > 150
+    assert all(sorted(step.mirrors) == sorted(MIRRORS) for step in plan.steps)
+    assert all(step.connections == 1 for step in plan.steps)
+
+
+def test_the_seed_and_nothing_else_turns_them() -> None:
+    files = [file(f"f{n}") for n in range(50)]
+    plans = [make(*files, mirrors=MIRRORS, rules=Rules(seed=seed)) for seed in ("", "", "x")]
+    assert plans[0] == plans[1]
+    assert plans[0] != plans[2]
+
+
+# --- sums ---------------------------------------------------------------------------------------------------------
+
+
+def test_bytes_to_fetch_to_reuse_and_to_have_room_for() -> None:
+    here = {"skip": LocalState(SMALL, True, True), "name": LocalState(SMALL, True), "verify": LocalState(SMALL)}
+    files = [file(path) for path in here]
+    files += [file("new"), file("begun", BIG), file("wrong", BIG), file("twin", content="new"), empty("e")]
+    states = here | {"begun": LocalState(partial=BIG - 5), "wrong": LocalState(size=1)}
+    plan = make(*files, states=states)
+    assert plan.reuse_bytes == 3 * SMALL
+    assert plan.fetch_bytes == SMALL + 2 * BIG
+    assert plan.space == SMALL + 5 + BIG
+    assert make(*files, states=states, rules=Rules(copies=True)).space == plan.space + SMALL
+
+
+def test_more_than_the_whole_of_a_file_saves_no_more_than_the_file() -> None:
+    plan = make(file("a", BIG), file("b", BIG), states={"a": LocalState(partial=9 * BIG)})
+    assert plan.space == BIG
+
+
+# --- every plan ---------------------------------------------------------------------------------------------------
+
+SIZES = st.sampled_from([0, 1, SMALL, RULES.small_file - 1, RULES.small_file, BIG])
+FILES = st.lists(
+    st.builds(
+        lambda path, size, content, kind: (
+            empty(path) if kind == "empty" else file(path, size, content, digest=kind != "unknown")
+        ),
+        st.text("abc/é", min_size=1, max_size=4),
+        SIZES,
+        st.sampled_from(["x", "y", "z"]),
+        st.sampled_from(["known", "known", "unknown", "empty"]),
+    ),
+    max_size=12,
+    unique_by=lambda each: each.path,
+)
+STATES = st.dictionaries(
+    st.text("abc/é", min_size=1, max_size=4).map(SafePath),
+    st.builds(LocalState, st.none() | SIZES, st.booleans(), st.booleans(), st.integers(0, 2 * BIG)),
+    max_size=8,
+)
+RULE = st.builds(Rules, force=st.booleans(), copies=st.booleans(), seed=st.text(max_size=3))
+NAMES = st.lists(st.sampled_from("mnop"), min_size=1, unique=True)
+
+
+@given(FILES, STATES, NAMES, RULE, st.randoms(use_true_random=False))
+def test_the_same_input_in_any_order_gives_the_same_plan_byte_for_byte(
+    files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[str], rules: Rules, random: object
+) -> None:
+    def text(order: list[RemoteFile], known: dict[SafePath, LocalState]) -> bytes:
+        return json.dumps(to_json(planning.make(manifest(*order), known, mirrors, rules)), ensure_ascii=True).encode()
+
+    shuffled = list(files)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    turned = dict(reversed(states.items()))
+    assert text(files, states) == text(shuffled, turned)
+
+
+@given(FILES, STATES, NAMES, RULE)
+def test_what_holds_for_every_plan(
+    files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[str], rules: Rules
+) -> None:
+    plan = planning.make(manifest(*files), states, mirrors, rules)
+    assert sorted(step.file.path for step in plan.steps) == sorted(each.path for each in files)
+    assert plan.fetch_bytes == sum(step.file.size for step in plan.steps if step.fetches)
+    assert plan.space >= 0
+    assert plan.reuse_bytes + plan.fetch_bytes <= sum(each.size for each in files)
+    brought: set[tuple[str, int]] = set()
+    for step in plan.steps:
+        state = states.get(step.file.path, LocalState())
+        identity = (step.file.digest.hex, step.file.size) if step.file.digest else None
+        assert step.fetches == (step.action in ("download", "replace"))
+        assert step.reason
+        assert sorted(step.mirrors) == (sorted(mirrors) if step.fetches else [])
+        assert step.connections >= 1
+        if step.action == "skip":
+            assert state.proven
+            assert state.named
+            assert not rules.force
+        if step.action in ("skip", "name", "verify"):
+            assert state.size == step.file.size
+        if step.action == "copy":
+            assert identity in brought
+        elif identity:
+            assert not (step.fetches and identity in brought)
+            brought.add(identity)
