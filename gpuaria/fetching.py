@@ -32,8 +32,9 @@ from gpuaria.selection import select, selector
 from gpuaria.sources import Source
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.endgame import Endgame, try_out
+from gpuaria.transfer.job import Hands
 from gpuaria.transfer.landing import Landing
-from gpuaria.transfer.large import Hands, LargeFiles
+from gpuaria.transfer.large import LargeFiles
 from gpuaria.transfer.small import SmallFiles
 from gpuaria.transfer.workers import Workers
 
@@ -75,7 +76,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything that touches the outside, built by cli/ for real. `mirrors[0]` is the origin, which vouches."""
+    """Everything that touches the outside, built by cli/ for real. `mirrors[0]` is the origin, which vouches.
+
+    `expect_download` is told as soon as `daemon` is likely to be called, to get ready in the background.
+    """
 
     http: Http
     source: Source
@@ -83,6 +87,7 @@ class World:
     layout: Callable[[RepoRef, str], Layout]
     local_commit: Callable[[RepoRef], str]
     daemon: Callable[[], "Daemon"]
+    expect_download: Callable[[], None]
     emit: Emit
     stop: threading.Event
 
@@ -144,6 +149,7 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
     kept = layout.saved()
     if kept is not None and kept.vouched_by == world.origin.base and kept.commit == info.commit:
         return replace(kept, ref=ref, name=info.name, restricted=info.restricted), layout
+    world.expect_download()
     return world.source.listing(ref, info, world.origin.base, world.http, request.chosen()), layout
 
 
@@ -170,8 +176,8 @@ def carry_out(
             by_http=lambda step: small_pool.submit(partial(small.fetch, step)),
             finish=finish,
             test=partial(try_out, world.http),
-            daemon=world.daemon,
         ),
+        start=world.daemon,
         layout=layout,
         landing=landing,
         board=board,
@@ -249,11 +255,15 @@ def _carriers(manifest: Manifest, world: World) -> list[str]:
 
 def _twins(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
     """Files that get their bytes from another one of the plan, by that one's path."""
-    owners = {step.file.digest: step.file.path for step in reversed(plan.steps) if step.action != "copy"}
+    owners = {
+        planning.identity(step.file): step.file.path
+        for step in sorted(plan.steps, key=lambda step: step.fetches, reverse=True)
+        if step.action != "copy"
+    }
     twins: dict[SafePath, list[RemoteFile]] = {}
     for step in plan.steps:
         if step.action == "copy":
-            twins.setdefault(owners[step.file.digest], []).append(step.file)
+            twins.setdefault(owners[planning.identity(step.file)], []).append(step.file)
     return twins
 
 
@@ -284,15 +294,15 @@ def _planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, world: Worl
 def _progress(large: LargeFiles, plan: DownloadPlan, board: Board) -> Progress:
     active = large.active()
     return Progress(
-        done=board.done_bytes + sum(file.done for file in active) + large.checking_bytes,
+        done=board.done_bytes + sum(file.done for file in active) + sum(job.file.size for job in large.checking),
         total=sum(step.file.size for step in plan.steps if step.file.path in board.wanted),
         speed=sum(file.speed for file in active),
         connections=sum(file.connections for file in active),
-        mirrors=len(large.hosts),
+        mirrors=large.hosts,
         verified=len(board.verdicts),
         files=len(plan.steps),
         active=active,
-        verifying=large.checking,
+        verifying=len(large.checking),
     )
 
 

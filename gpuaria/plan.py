@@ -14,6 +14,8 @@ EMPTY = frozenset(
     ]
 )
 
+Identity = tuple[str, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -21,7 +23,7 @@ class Rules:
 
     small_file: int = 8_000_000
     connections: int = 16
-    min_split: int = 4 << 20
+    min_split: int = 1 << 20
     force: bool = False
     copies: bool = False
     seed: str = ""
@@ -31,16 +33,12 @@ def make(
     manifest: Manifest, states: Mapping[SafePath, LocalState], mirrors: Sequence[str], rules: Rules
 ) -> DownloadPlan:
     """Decide the action for each file; `mirrors` are names, best first. Large files come first, the largest ahead."""
-    owners: dict[tuple[str, int], Step] = {}
-    steps = []
-    for file in sorted(manifest.files, key=lambda f: (-f.size, f.path)):
-        step = _step(file, states.get(file.path, LocalState()), mirrors, rules)
-        owner = owners.get((file.digest.hex, file.size)) if file.digest else None
-        if owner is not None and step.fetches:
-            step = Step(file, "copy", f"the same bytes as {owner.file.path}")
-        elif file.digest:
-            owners.setdefault((file.digest.hex, file.size), step)
-        steps.append(step)
+    ordered = sorted(manifest.files, key=lambda f: (-f.size, f.path))
+    first = [_step(file, states.get(file.path, LocalState()), mirrors, rules) for file in ordered]
+    owners: dict[Identity, Step] = {}
+    for step in sorted(first, key=lambda step: step.fetches):  # bytes that are here come before bytes that are not
+        owners.setdefault(identity(step.file), step)
+    steps = [_copied(step, owners[identity(step.file)]) for step in first]
     wanted = [step for step in steps if step.fetches]
     copied = [step for step in steps if step.action == "copy"] if rules.copies else []
     return DownloadPlan(
@@ -50,6 +48,18 @@ def make(
         space=sum(s.file.size for s in wanted + copied)
         - sum(min(s.file.size, states.get(s.file.path, LocalState()).partial) for s in wanted),
     )
+
+
+def identity(file: RemoteFile) -> Identity:
+    """What makes two files the same: digest and size; a file without a digest is the same as itself only."""
+    return (str(file.digest) if file.digest else f"path:{file.path}", file.size)
+
+
+def _copied(step: Step, owner: Step) -> Step:
+    """A file that another one of the plan has the bytes of is copied from it."""
+    if owner is step or not step.fetches:
+        return step
+    return Step(step.file, "copy", f"the same bytes as {owner.file.path}")
 
 
 def _step(file: RemoteFile, state: LocalState, mirrors: Sequence[str], rules: Rules) -> Step:

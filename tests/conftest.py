@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,13 @@ from typing import Any
 import pytest
 
 from gpuaria.cli import app
-from standin import Hub, Repo
+from standin import Hub, Repo, make_gpt2
 
 GPUARIA = [sys.executable, "-m", "gpuaria"]
+# Not what is installed beside this interpreter: whether a venv is activated must not decide which aria2c is used.
+PATH = os.pathsep.join(
+    folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != Path(sys.executable).parent
+)
 Serve = Callable[..., Hub]
 
 
@@ -77,15 +81,16 @@ class User:
     home: Path
     temp: Path
     env: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def environ(self, **more: str) -> dict[str, str]:
         """What their commands see."""
-        base = {"PATH": os.environ["PATH"], "HOME": str(self.home), "TMPDIR": str(self.temp), "LANG": "C.UTF-8"}
+        base = {"PATH": PATH, "HOME": str(self.home), "TMPDIR": str(self.temp), "LANG": "C.UTF-8"}
         return {**base, **self.env, **more}
 
-    def run(self, *words: str | Path, cwd: Path | None = None, timeout: float = 90, **env: str) -> Done:
+    def run(self, *words: str | Path, **env: str) -> Done:
         """`gpuaria WORDS` to its end."""
-        return self.command(*GPUARIA, *words, cwd=cwd, timeout=timeout, **env)
+        return self.command(*GPUARIA, *words, env=env)
 
     def quick(self, *words: str | Path, **env: str) -> Done:
         """`gpuaria WORDS` inside this process, for tables of many rows: nothing is started, and -v is not for it."""
@@ -103,13 +108,20 @@ class User:
             os.environ.update(before)
         return Done(status, out.getvalue(), err.getvalue())
 
-    def command(self, *words: str | Path, cwd: Path | None = None, timeout: float = 90, **env: str) -> Done:
-        """Any command to its end."""
+    def command(
+        self,
+        *words: str | Path,
+        cwd: Path | None = None,
+        timeout: float = 90,
+        env: Mapping[str, str] | None = None,
+        data: str = "",
+    ) -> Done:
+        """Any command to its end, with `data` on its stdin."""
         done = subprocess.run(
             [str(word) for word in words],
-            env=self.environ(**env),
+            env=self.environ(**(env or {})),
             cwd=cwd or self.home,
-            stdin=subprocess.DEVNULL,
+            input=data,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -119,7 +131,7 @@ class User:
 
     def start(self, *words: str | Path, **env: str) -> subprocess.Popen[str]:
         """`gpuaria WORDS` under way."""
-        return subprocess.Popen(
+        run = subprocess.Popen(
             [*GPUARIA, *(str(word) for word in words)],
             env=self.environ(**env),
             cwd=self.home,
@@ -128,11 +140,13 @@ class User:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(run)
+        return run
 
     def hf(self, code: str, **env: str) -> str:
         """What Python code prints that has the official client as `h` (without Xet)."""
         quiet = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        done = self.command(sys.executable, "-c", f"import huggingface_hub as h\n{code}", **quiet, **env)
+        done = self.command(sys.executable, "-c", f"import huggingface_hub as h\n{code}", env={**quiet, **env})
         assert done.status == 0, done.err
         return done.out.strip()
 
@@ -143,12 +157,17 @@ class User:
 
 
 @pytest.fixture
-def user(tmp_path: Path) -> User:
-    """A new user."""
+def user(tmp_path: Path) -> Iterator[User]:
+    """A new user, none of whose commands outlives the test."""
     home, temp = tmp_path / "home", tmp_path / "temp"
     home.mkdir()
     temp.mkdir()
-    return User(home, temp)
+    someone = User(home, temp)
+    yield someone
+    for run in someone.started:
+        if run.poll() is None:
+            run.kill()
+        run.communicate()
 
 
 @pytest.fixture
@@ -159,14 +178,19 @@ def serve(user: User) -> Iterator[Serve]:
         def start(*repos: Repo, **options: Any) -> Hub:
             hub = stack.enter_context(Hub(repos, **{"server": "embedded", **options}))
             user.env.setdefault("HF_ENDPOINT", hub.url)
-            stack.callback(_no_errors, hub)
+            stack.callback(_check, hub)
             return hub
 
         yield start
 
 
-def _no_errors(hub: Hub) -> None:
-    assert not hub.errors
+def _check(hub: Hub) -> None:
+    """An exception in the stand-in is a bug of the stand-in; one that the test has closed tells nothing any more."""
+    try:
+        errors = hub.errors
+    except RuntimeError:
+        return
+    assert not errors
 
 
 SMALL = {
@@ -196,6 +220,13 @@ def big(tmp_path_factory: pytest.TempPathFactory, big_bytes: bytes) -> Repo:
     """org/big: one file of 9 MB and two small ones."""
     files = {"model.safetensors": big_bytes, "config.json": b"{}", "README.md": b"# big\n"}
     return Repo.build("org/big", files, folder=tmp_path_factory.mktemp("big"), direct=True)
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """gpt2-medium as the hub has it: 12 files, one of them large, one empty, small ones by way of a 307."""
+    source = make_gpt2(tmp_path_factory.mktemp("source"), 9)
+    return Repo.build("openai-community/gpt2-medium", source, folder=tmp_path_factory.mktemp("gpt2"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

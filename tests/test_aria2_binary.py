@@ -1,6 +1,7 @@
 """Which aria2c is chosen, and what is said of one that cannot be."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module of that name hides the package."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "aria2c.py").touch()
+    monkeypatch.delitem(sys.modules, "aria2c", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
 
 

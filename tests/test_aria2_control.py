@@ -158,7 +158,7 @@ def at_rest(path: Path) -> Control | None:
         found = control.read(path)
         if found != last:
             since, last = time.monotonic(), found
-        if last and last.completed > 4 * MIB and time.monotonic() - since > 2.5:
+        if last and last.completed > 4 * MIB and time.monotonic() - since > 2.2:
             break
         time.sleep(0.05)
     return last

@@ -87,3 +87,18 @@ def test_no_private_name_crosses_a_room() -> None:
                 foreign = room(node.module or "") not in (place(path), "_version")
                 private = [alias.name for alias in node.names if alias.name.startswith("_")]
                 assert not (foreign and private), f"{path} imports {private} of {node.module}"
+
+
+def test_the_reader_of_imports_sees_every_kind(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text(
+        "import os.path, gpuaria.net as n\n"
+        "from gpuaria import plan, fetch\n"
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from gpuaria.cli.app import app\n"
+        "def late():\n    from gpuaria.disk.locks import lock\n"
+    )
+    found = imports(tmp_path / "x.py")
+    assert set(found) == {
+        *("os.path", "gpuaria.net", "gpuaria.plan", "gpuaria", "typing", "gpuaria.cli.app", "gpuaria.disk.locks")
+    }
+    assert [room(name) for name in ("gpuaria", "gpuaria.net", "gpuaria.cli.app")] == ["__init__", "net", "cli"]

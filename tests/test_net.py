@@ -749,3 +749,14 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(
         client().get("http://127.0.0.1:1/")
     sentence(caught.value)
     assert "word" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_credential_never_leaves_this_machine_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Scripted(always()) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        http = client("http://hub.example.invalid")
+        http.get("http://hub.example.invalid/api/x")
+        http.head("http://hub.example.invalid/api/x")
+        with http.download("http://hub.example.invalid/api/x"):
+            pass
+        assert authorized(proxy) == [False, False, False]

@@ -73,7 +73,7 @@ def test_built_in(world: World) -> None:
     s = world.load()
     assert s.endpoint == "https://huggingface.co"
     assert (s.connections, s.jobs, s.small_jobs, s.verify_jobs) == (16, 4, 16, 2)
-    assert (s.small_file, s.min_split, s.max_speed) == (8_000_000, 4 * MIB, 0)
+    assert (s.small_file, s.min_split, s.max_speed) == (8_000_000, MIB, 0)
     assert (s.connect_timeout, s.timeout, s.patience, s.probe_budget) == (10.0, 30.0, 600.0, 3.0)
     assert (s.trust, s.offline, s.symlinks, s.implicit_token) == ("quorum", False, None, True)
     assert s.resolvers == ("system", "8.8.8.8", "1.1.1.1", "223.5.5.5")
@@ -429,7 +429,7 @@ SAID: list[tuple[str, str, str]] = [
     (
         "min_split: 1M",
         "F:1: min_split must be a size from 1 MiB to 1 GiB such as 20M or 4 MiB, not '1M'",
-        "Correct it, or leave it out: the default is 4 MiB.",
+        "Correct it, or leave it out: the default is 1 MiB.",
     ),
     (
         "endpoint: https://user:pass@hub.example",

@@ -442,6 +442,7 @@ def test_what_is_no_reference(text: str) -> None:
     assert caught.value.exit_code == 2
     assert "\n" not in caught.value.message
     assert "\x1b" not in caught.value.message
+    assert caught.value.hint
 
 
 def test_an_address_elsewhere_is_named_without_its_password() -> None:
@@ -591,6 +592,8 @@ CLASSES: list[tuple[str, type[GpuariaError], int, str, str]] = [
     ("disabled", AccessDenied, 6, "Access to this resource is disabled", "See http"),
     ("repo missing at a mirror, by a file", RepoNotFound, 5, "has no model org/name", "spelling"),
     ("file missing, no code", FileNotInRepo, 5, "has no file 'w.bin'", ""),
+    ("file gone", FileNotInRepo, 5, "has no file 'w.bin'", ""),
+    ("repo gone", RepoNotFound, 5, "has no model org/name", "spelling"),
     ("forbidden, no reason", AccessDenied, 6, "no reason given", ""),
     ("too many requests", RateLimited, 7, "429", "token raises the quota"),
     ("broken", NetworkError, 7, "answers 500", "later"),

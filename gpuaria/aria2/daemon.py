@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from gpuaria.aria2 import sockets
 from gpuaria.aria2.binary import Binary
 from gpuaria.aria2.options import DAEMON
 from gpuaria.aria2.wire import Rpc
@@ -31,6 +32,11 @@ class Daemon:
     def own(self) -> bool:
         """Whether it is ours to stop."""
         return self._process is not None
+
+    @property
+    def pid(self) -> int:
+        """The process that we started, 0 for one that we only visit."""
+        return self._process.pid if self._process else 0
 
     def alive(self) -> bool:
         """Whether the process that we started still runs; an attached one is judged by its answers only."""
@@ -77,7 +83,7 @@ def start(binary: Binary, ca_certificate: str) -> Daemon:
         rpc = Rpc(f"http://127.0.0.1:{port}/jsonrpc", secret, timeout=10.0)
         daemon = Daemon(rpc, process, folder)
         try:
-            _wait_until_up(daemon)
+            _wait_until_up(daemon, port)
         except Aria2Error:
             said = (folder / "output").read_text(errors="replace").strip()
             daemon.stop()
@@ -98,19 +104,21 @@ def attach(url: str, secret: str) -> Daemon:
     return Daemon(rpc, None, None)
 
 
-def _wait_until_up(daemon: Daemon) -> None:
+def _wait_until_up(daemon: Daemon, port: int) -> None:
+    """Wait for its answer. Raises Aria2Error if it ended, or if another process has the port.
+
+    aria2c is content with [::1] when 127.0.0.1 is taken: the secret must not be sent to whoever has that.
+    """
     deadline = time.monotonic() + START_SECONDS
-    while True:
-        if not daemon.alive():
-            raise Aria2Error("aria2c ended")
-        try:
+    while daemon.alive() and time.monotonic() < deadline:
+        places = sockets.listening(daemon.pid)
+        if ("127.0.0.1", port) in places or not Path("/proc/self/fd").exists():
             daemon.rpc.version()
-        except Aria2Error:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
             return
+        if places and time.monotonic() > deadline - START_SECONDS + 1:
+            raise Aria2Error(f"port {port} is taken")
+        time.sleep(0.01)
+    raise Aria2Error("aria2c ended" if not daemon.alive() else "aria2c does not open its port")
 
 
 def _write_conf(conf: Path, port: int, secret: str, ca_certificate: str) -> None:

@@ -42,6 +42,7 @@ DOWNLOAD: Mapping[str, tuple[str, str]] = {
     "remote-time": ("false", "the layouts trust a file's time"),
     "follow-torrent": ("false", "a file is a file, whatever type its server claims"),
     "follow-metalink": ("false", "the same"),
+    "rpc-save-upload-metadata": ("false", "an attached daemon must not keep signed addresses on disk either"),
     "metalink-enable-unique-protocol": ("false", "every address of the Metalink is meant"),
     "max-tries": ("3", "then gpuaria decides by the kind of error"),
     "retry-wait": ("1", "without it a 503 is final"),
@@ -54,7 +55,7 @@ class Shape:
 
     split: int = 16
     per_server: int = 16
-    min_split: int = 4 << 20
+    min_split: int = 1 << 20
     connect_timeout: float = 10.0
     timeout: float = 30.0
     max_speed: int = 0

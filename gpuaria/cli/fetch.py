@@ -35,13 +35,23 @@ def command(
     name, files = split(words, repo)
     if to is not None and flags["cache_dir"] is not None:
         raise UsageError("--to and --cache-dir are two different places", "Leave one of them out.")
+    if to == "":
+        raise UsageError("--to is empty", "Name a folder, or leave it out for the Hugging Face cache.")
     settings = settings_from(flags)
     sink = choose(quiet=quiet or dry_run, as_json=as_json and not dry_run)
     try:
         with Session(settings, to=Path(to).expanduser() if to else None, emit=sink, stop=stop) as session:
             ref = session.ref(name, known_kind(kind), revision)
             names = [*files, *_below(ref.path)]
-            request = request_for(ref, names, include, exclude, force=force, dry_run=dry_run, offline=settings.offline)
+            request = request_for(
+                ref,
+                names,
+                patterns(include),
+                patterns(exclude),
+                force=force,
+                dry_run=dry_run,
+                offline=settings.offline,
+            )
             report, plan = fetch(request, session.world, session.limits(force=force))
     finally:
         sink.close()
@@ -59,6 +69,16 @@ def split(words: Sequence[str], repo: str) -> tuple[str, list[str]]:
     if not words:
         raise UsageError("no repo is named", "gpuaria fetch gpt2-medium, or --repo gpt2-medium.")
     return words[0], list(words[1:])
+
+
+def patterns(given: Sequence[str]) -> list[str]:
+    """`"*.json *.bin"` as two patterns; words with spaces stay one where a part of them could be part of a name."""
+    found: list[str] = []
+    for words in given:
+        parts = words.split()
+        several = len(parts) > 1 and all(part.endswith("/") or set(part) & set("*?[") for part in parts)
+        found += parts if several else [words]
+    return found
 
 
 def known_kind(kind: str) -> Kind | None:

@@ -9,7 +9,7 @@ from typing import Any
 from gpuaria.api import Session, request_for
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
-from gpuaria.cli.fetch import _below, known_kind, split
+from gpuaria.cli.fetch import _below, known_kind, patterns, split
 from gpuaria.errors import UsageError
 from gpuaria.fetching import World, resolve
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
@@ -38,7 +38,9 @@ def command(
     settings = settings_from(flags)
     with Session(settings, stop=stop) as session:
         ref = session.ref(name, known_kind(kind), revision)
-        request = request_for(ref, [*files, *_below(ref.path)], include, exclude, offline=settings.offline)
+        request = request_for(
+            ref, [*files, *_below(ref.path)], patterns(include), patterns(exclude), offline=settings.offline
+        )
         whole, _ = resolve(request, session.world)
         chosen = select(whole, request.chosen(), request.names, (*request.include, *request.exclude))
         if chosen.restricted and form in ("metalink", "aria2"):

@@ -10,8 +10,9 @@ from gpuaria.api import Session, check
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind
 from gpuaria.disk.find import find_layout, read_manifest
+from gpuaria.disk.folder import Folder
 from gpuaria.disk.layout import Layout
-from gpuaria.errors import ConfigError, NotFound, SomeFilesFailed, WrongBytes
+from gpuaria.errors import ConfigError, DiskError, GpuariaError, NotFound, SomeFilesFailed, WrongBytes
 from gpuaria.formats import manifest as manifests
 from gpuaria.paths import printable
 from gpuaria.records import Manifest, Verdict, to_json
@@ -31,9 +32,14 @@ def command(
 ) -> int:
     """List what is not as the manifest says; status 4 for wrong bytes, 3 for missing files."""
     with Session(settings_from({**flags, "offline": True}), stop=threading.Event()) as session:
-        layout = _layout(target, kind, revision, session)
-        expected = _read_lock(Path(lock)) if lock else read_manifest(layout)
+        given = _read_lock(Path(lock).expanduser()) if lock else None
+        layout = _layout(target, kind, revision, session, given)
+        expected = given or read_manifest(layout)
         found = check(layout, expected, _ignore if quiet or as_json else _told)
+    if not quiet and not as_json:
+        for verdict in found.verdicts:
+            if verdict.outcome == "extra":  # known only after all others, which were told one by one
+                _told(verdict)
     counts = found.count()
     if as_json:
         print(json.dumps({"path": str(layout.root), "verdicts": counts, "problems": _problems(found)}))
@@ -43,27 +49,36 @@ def command(
     return _status(counts, strict)
 
 
-def _layout(target: str, kind: str, revision: str, session: Session) -> Layout:
-    """A folder that is there, or else a repo in the cache."""
+def _layout(target: str, kind: str, revision: str, session: Session, given: Manifest | None) -> Layout:
+    """A folder that is there, which with a manifest may be anybody's, or else a repo in the cache."""
     path = Path(target).expanduser()
     if path.exists():
-        return find_layout(path, session.receipts)
+        try:
+            return find_layout(path, session.receipts)
+        except DiskError:
+            if given is None or not path.is_dir():
+                raise
+            return Folder(path, given.ref, given.commit, session.receipts)
     if target.startswith(("/", ".", "~")):
         raise NotFound(f"there is no folder {target}", "Name a folder that was fetched, or a repo in the cache.")
     ref = session.ref(target, known_kind(kind), revision)
     try:
         return session.layout(ref, session.world.local_commit(ref))
     except NotFound as error:
-        raise NotFound(error.message, f"Fetch it first: gpuaria fetch {target}") from None
+        raise NotFound(error.message, f"Fetch it first: gpuaria fetch {ref}") from None
 
 
 def _read_lock(path: Path) -> Manifest:
     try:
         return manifests.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"the manifest {path} cannot be read: {error}", "Name one that gpuaria resolve wrote."
-        ) from None
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"the manifest {path} cannot be read: {why}", _WRITE_ONE) from None
+    except GpuariaError as error:
+        raise ConfigError(f"{path}: {error.message}", error.hint or _WRITE_ONE) from None
+
+
+_WRITE_ONE = "Name one that gpuaria resolve --format manifest wrote."
 
 
 def _told(verdict: Verdict) -> None:

@@ -97,6 +97,10 @@ class Folder:
         """See Layout."""
         return self._staging.file(file)
 
+    def windows(self, file: RemoteFile) -> Path:
+        """See Layout."""
+        return self._staging.windows(file)
+
     def content(self, file: RemoteFile) -> Path:
         """The file itself."""
         return file.path.under(self._below.root)

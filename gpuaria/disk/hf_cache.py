@@ -138,6 +138,10 @@ class HfCache:
         """See Layout."""
         return self._staging.file(file)
 
+    def windows(self, file: RemoteFile) -> Path:
+        """See Layout."""
+        return self._staging.windows(file)
+
     def content(self, file: RemoteFile) -> Path:
         """The blob; the file in the snapshot where there is only that."""
         return Path(self._seen(file, True)[0])

@@ -40,6 +40,9 @@ class Layout(Protocol):
     def staged(self, file: RemoteFile) -> Path:
         """Where its unfinished bytes are or will be; does not look."""
 
+    def windows(self, file: RemoteFile) -> Path:
+        """A folder of its own for second names of its unfinished bytes; gone when they are committed or discarded."""
+
     def content(self, file: RemoteFile) -> Path:
         """Where its bytes are, or will be."""
 

@@ -23,6 +23,7 @@ from gpuaria.records import RemoteFile
 
 CONTROL = (".aria2", ".aria2__temp")  # aria2's control file, and what it writes just before it is renamed to that
 _TEMPORARY = "tmp-"
+_WINDOWS = ".windows"  # a folder beside a staged file: links to it, one for each range that aria2 is given as a file
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # the last one: a planted pipe would block for ever
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
@@ -51,6 +52,23 @@ class Staging:
         """Where the unfinished bytes of `file` are, found again by their digest under whatever name."""
         return self.path / _name(file)
 
+    def windows(self, file: RemoteFile) -> Path:
+        """The folder for second names of its unfinished bytes."""
+        return self.path / (_name(file) + _WINDOWS)
+
+    def drop_windows(self, file: RemoteFile) -> None:
+        """Remove those second names, and what aria2 left beside them."""
+        folder = (*self._parts, _name(file) + _WINDOWS)
+        try:
+            with self._below.folder(folder) as fd:
+                self._below.unlink(folder, *os.listdir(fd))
+            with self._below.folder(self._parts) as fd:
+                os.rmdir(folder[-1], dir_fd=fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise explain(error, self._below.path(folder)) from error
+
     def partials(self) -> dict[str, int]:
         """Bytes that are stored, holes not counted, for each staged name; read-only."""
         found: dict[str, int] = {}
@@ -58,7 +76,7 @@ class Staging:
             with self._below.folder(self._parts) as fd, os.scandir(fd) as entries:
                 for entry in entries:
                     seen = entry.stat(follow_symlinks=False)
-                    if _ours(entry.name, seen) and not entry.name.endswith(CONTROL):
+                    if _ours(fd, entry.name, seen) and not entry.name.endswith(CONTROL):
                         found[entry.name] = _stored(fd, entry.name, seen.st_size)
         except FileNotFoundError:
             pass
@@ -75,6 +93,7 @@ class Staging:
 
         Raises UnsafePath for a link or a second name, WrongBytes for another size than was verified, DiskError.
         """
+        self.drop_windows(file)
         parts = self._below.parts(staged)
         with explained(staged), self._below.folder(parts[:-1]) as fd:
             inner = os.open(parts[-1], _READ, dir_fd=fd)
@@ -163,6 +182,7 @@ class Staging:
     def discard(self, file: RemoteFile) -> None:
         """Remove the staged bytes and aria2's control files. Without its control file a file must not be continued:
         aria2 takes a sparse one for complete."""
+        self.drop_windows(file)
         name = _name(file)
         self._below.unlink(self._parts, name, *(name + ending for ending in CONTROL))
 
@@ -204,15 +224,30 @@ def _temporary_name() -> str:
     return _TEMPORARY + secrets.token_hex(12)
 
 
-def _ours(name: str, seen: os.stat_result) -> bool:
-    return stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1 and not name.startswith(_TEMPORARY)
+def _ours(folder: int, name: str, seen: os.stat_result) -> bool:
+    """A plain file whose every name is in here: a name elsewhere would be written through."""
+    if not stat.S_ISREG(seen.st_mode) or name.startswith(_TEMPORARY):
+        return False
+    return seen.st_nlink == 1 or seen.st_nlink == 1 + _second_names(folder, name + _WINDOWS, seen.st_ino)
+
+
+def _second_names(folder: int, windows: str, inode: int) -> int:
+    try:
+        fd = os.open(windows, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return 0
+    try:
+        with os.scandir(fd) as entries:
+            return sum(entry.stat(follow_symlinks=False).st_ino == inode for entry in entries)
+    finally:
+        os.close(fd)
 
 
 def _sweep(fd: int) -> None:
     with os.scandir(fd) as entries:
         for entry in list(entries):
             seen = entry.stat(follow_symlinks=False)
-            if not stat.S_ISDIR(seen.st_mode) and not _ours(entry.name, seen):
+            if not stat.S_ISDIR(seen.st_mode) and not _ours(fd, entry.name, seen):
                 os.unlink(entry.name, dir_fd=fd)
 
 

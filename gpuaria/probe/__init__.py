@@ -14,7 +14,7 @@ from gpuaria.probe.findings import (
 )
 from gpuaria.probe.history import History, Outcome, Past, outcome_of
 from gpuaria.probe.network import network_id
-from gpuaria.probe.sample import Limits
+from gpuaria.probe.stream import Limits
 from gpuaria.probe.survey import Tools, survey
 
 __all__ = [

@@ -53,7 +53,10 @@ class Job(Generic[T]):
             self._done.set()
 
     def result(self, deadline: Deadline, grace: float = GRACE) -> T | None:
-        """What the callable returned, None if it is not done by the deadline and `grace` seconds. Raises what it did."""
+        """What the callable returned, None if it is not done `grace` seconds after the deadline.
+
+        Raises what it raised.
+        """
         self._done.wait(deadline.left() + grace)
         if self._error is not None and self._done.is_set():
             raise self._error

@@ -9,20 +9,23 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from gpuaria.errors import NetworkError
 from gpuaria.probe import bogus
 from gpuaria.probe.deadline import Deadline, Job
-from gpuaria.probe.findings import NO_TIME, DnsAnswer, TlsFinding
+from gpuaria.probe.findings import NO_TIME, DnsAnswer, State, TlsFinding
 from gpuaria.probe.resolver import NoSuchName, Server, ask, ask_system, parse
 
 NXDOMAIN = "NXDOMAIN"
 SETTLE = 0.3  # seconds that slower resolvers get once one has given a usable address
 PATIENCE = 2.0  # seconds that any resolver gets
+HASTE = 0.05  # seconds; with less than that left silence would say nothing
 MAX_TTL = 3600.0
 SYSTEM_TTL = 30.0  # getaddrinfo does not tell
 CACHED = 256  # answers
 FAMILIES = (4, 6)
+Late = tuple[State, str]  # what is said of a resolver that did not answer
 
 
 class Resolvers:
@@ -65,7 +68,10 @@ class Resolvers:
         liars = self.liars
         limit = deadline.within(PATIENCE)
         asked = [server for server in self.servers if server.spec not in liars]
-        answers = self._gather(asked, host, limit, self._settle if settle is None else settle)
+        late: tuple[State, str] = (
+            ("failed", "does not answer") if deadline.left() > PATIENCE else ("not measured", NO_TIME)
+        )
+        answers = self._gather(asked, host, limit, self._settle if settle is None else settle, late)
         left_out = [
             DnsAnswer(server.spec, host, family, "not measured", problem=f"not used, it lies: {liars[server.spec]}")
             for server in self.servers
@@ -106,7 +112,9 @@ class Resolvers:
                 if answer.lies:
                     self._liars.setdefault(answer.resolver, f"{answer.host}: {answer.lies[0]}")
 
-    def _gather(self, servers: Sequence[Server], host: str, deadline: Deadline, settle: float) -> list[DnsAnswer]:
+    def _gather(
+        self, servers: Sequence[Server], host: str, deadline: Deadline, settle: float, late: tuple[State, str]
+    ) -> list[DnsAnswer]:
         works = [(s, f) for s in servers for f in ((0,) if s.way == "system" else FAMILIES)]
         changed = threading.Condition()
         found: dict[tuple[Server, int], tuple[DnsAnswer, ...]] = {}
@@ -117,7 +125,7 @@ class Resolvers:
                 found[server, family] = answers
                 changed.notify_all()
 
-        jobs = [Job(lambda server=s, family=f: work(server, family)) for s, f in works]  # type: ignore[misc]
+        jobs = [Job(partial(work, s, f)) for s, f in works]
         end = deadline
         with changed:
             while len(found) < len(works) and not end.over:
@@ -128,12 +136,12 @@ class Resolvers:
         now = Deadline(0)
         for job in jobs:
             job.result(now, 0)  # a bug in one of them is raised here
-        silent = "no answer yet when others had answered" if end is not deadline else NO_TIME
+        state, silent = late if end is deadline else ("not measured", "no answer yet when others had answered")
         return [
             answer
             for s, f in works
             for answer in done.get((s, f))
-            or [DnsAnswer(s.spec, host, n, "not measured", problem=silent) for n in ((f,) if f else FAMILIES)]
+            or [DnsAnswer(s.spec, host, n, state, problem=silent) for n in ((f,) if f else FAMILIES)]
         ]
 
     def _cached(self, server: Server, host: str, family: int, deadline: Deadline) -> tuple[DnsAnswer, ...]:
@@ -162,6 +170,8 @@ def _ask(
     """One exchange as findings: one, or for the system's resolver one for each family."""
     families = (family,) if family else FAMILIES
     started = deadline.clock()
+    if deadline.left() < HASTE:
+        return tuple(DnsAnswer(server.spec, host, f, "not measured", problem=NO_TIME) for f in families)
     try:
         if server.way == "system":
             both = ask_system(host)

@@ -81,12 +81,19 @@ class LookupFinding:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """What `connections` parallel reads brought: bytes, and bytes per second from the first byte on."""
+    """What `connections` parallel reads brought, from the first byte on.
+
+    `rate` over all of it, `tail` over its last part (an eighth of a second, or one and a half round trips, in which
+    all connections were at work). `growing`: the tail was still much faster than what came before it, as in slow
+    start; the tail is then less than what this many connections reach.
+    """
 
     connections: int
     bytes: int
     seconds: float
     rate: float
+    tail: float
+    growing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +101,9 @@ class BytesFinding:
     """A ranged read of a real file at its final address.
 
     `first_byte`: from sending the request on a standing connection (with `connect` None: from opening it).
-    `bytes`, `seconds`, `rate`: of one connection, requests in between included. `peak`: the rate within its last and
-    largest piece, the nearest to the line's own speed that one connection came. `rates`: how it grows with
-    connections. `size`: the file's, as declared here. `final_host`: who sent it, with the port if it is not the
-    scheme's own; `peer`: its address. `retry_after`: seconds that the host asks to wait.
+    `bytes`, `seconds`, `rate`: of one connection; `rates`: with its tail, and how it goes with more connections.
+    `size`: the file's, as declared here. `final_host`: who sent it, with the port if it is not the scheme's own;
+    `peer`: its address. `retry_after`: seconds that the host asks to wait.
     """
 
     state: State
@@ -110,7 +116,6 @@ class BytesFinding:
     bytes: int = 0
     seconds: float | None = None
     rate: float | None = None
-    peak: float | None = None
     rates: tuple[Throughput, ...] = ()
     ranges: bool | None = None
     size: int | None = None
@@ -120,9 +125,9 @@ class BytesFinding:
     @property
     def scaling(self) -> float | None:
         """How many times faster the most connections were than one: near 1 for a capped mirror; None if unknown."""
-        if len(self.rates) < 2 or not self.rates[0].rate:
+        if len(self.rates) < 2 or not self.rates[0].tail:
             return None
-        return self.rates[-1].rate / self.rates[0].rate
+        return self.rates[-1].tail / self.rates[0].tail
 
 
 @dataclass(frozen=True, slots=True)

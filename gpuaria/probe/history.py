@@ -28,15 +28,14 @@ MAX_ROWS = 5000
 _VERSION = 1
 _PRUNE_EVERY = 64  # writes
 _NAME = "mirrors.sqlite3"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS outcomes (
-  network TEXT NOT NULL, base TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
-  rate REAL, rtt REAL, loss REAL, reason TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS outcomes_of ON outcomes (network, base, at);
-CREATE TABLE IF NOT EXISTS surveys (
-  network TEXT NOT NULL, base TEXT NOT NULL, at REAL NOT NULL, subject TEXT NOT NULL, findings TEXT NOT NULL,
-  PRIMARY KEY (network, base));
-"""
+_PATIENCE = 5.0  # seconds for another process to finish writing
+_SCHEMA = (
+    "CREATE TABLE outcomes (network TEXT NOT NULL, base TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,"
+    " rate REAL, rtt REAL, loss REAL, reason TEXT NOT NULL)",
+    "CREATE INDEX outcomes_of ON outcomes (network, base, at)",
+    "CREATE TABLE surveys (network TEXT NOT NULL, base TEXT NOT NULL, at REAL NOT NULL, subject TEXT NOT NULL,"
+    " findings TEXT NOT NULL, PRIMARY KEY (network, base))",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,8 @@ class Outcome:
 class Past:
     """What a mirror is known for. `rate` in bytes per second, None if unknown; `confidence` in it from 0 to 1.
 
-    `failures`: how many, each halved every hour. `last_seen`: Unix seconds of the newest outcome, None if there is none.
+    `failures`: how many, each halved every hour. `last_seen`: Unix seconds of the newest outcome, None
+    if there is none. `last_failure`: its reason.
     """
 
     rate: float | None = None
@@ -86,17 +86,28 @@ class History:
         return self._prepared(":memory:")
 
     def _prepared(self, path: str) -> sqlite3.Connection:
-        db = sqlite3.connect(path, timeout=2.0, check_same_thread=False, isolation_level=None)
+        db = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False, isolation_level=None)
         try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION):
-                raise sqlite3.DatabaseError(f"it has version {version}, not {_VERSION}: a newer gpuaria wrote it")
-            db.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
+            db.execute("PRAGMA synchronous = NORMAL")
+            if self._version(db) == 0:
+                db.execute("BEGIN IMMEDIATE")  # of several processes one makes the tables, the others wait
+                if self._version(db) == 0:
+                    for statement in _SCHEMA:
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {_VERSION}")
+                db.execute("COMMIT")
             self._prune(db)
         except BaseException:
             db.close()
             raise
         return db
+
+    @staticmethod
+    def _version(db: sqlite3.Connection) -> int:
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        if version not in (0, _VERSION):
+            raise sqlite3.DatabaseError(f"it has version {version}, not {_VERSION}: a newer gpuaria wrote it")
+        return version
 
     def add(self, mirror: Mirror, outcome: Outcome) -> None:
         """Remember one outcome, as of now."""
@@ -183,9 +194,11 @@ class History:
     def _prune(self, db: sqlite3.Connection) -> None:
         oldest = self._clock() - MAX_AGE
         for table, most in (("outcomes", MAX_ROWS), ("surveys", MAX_OUTCOMES)):
-            db.execute(f"DELETE FROM {table} WHERE at < ?", (oldest,))
+            count, first = db.execute(f"SELECT count(*), min(at) FROM {table}").fetchone()
+            if count <= most and (first is None or first >= oldest):
+                continue  # no writer is kept waiting for nothing
             newest = f"SELECT rowid FROM {table} ORDER BY at DESC, rowid DESC LIMIT ?"
-            db.execute(f"DELETE FROM {table} WHERE rowid NOT IN ({newest})", (most,))
+            db.execute(f"DELETE FROM {table} WHERE at < ? OR rowid NOT IN ({newest})", (oldest, most))
 
 
 def _columns(outcome: Outcome) -> tuple[object, ...]:
@@ -208,4 +221,4 @@ def outcome_of(findings: MirrorFindings) -> Outcome | None:
         return None
     pings = [f for f in findings.icmp if f.state == "measured"]
     loss = min((f.loss for f in pings if f.loss is not None), default=None)
-    return Outcome("probe", max(r.rate for r in rates), findings.bytes.connect, loss)
+    return Outcome("probe", max(r.tail for r in rates), findings.bytes.connect, loss)

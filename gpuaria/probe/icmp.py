@@ -1,10 +1,11 @@
 """Echo round trips (RFC 792, RFC 4443) by icmplib: raw sockets where allowed, else the kernel's own ping sockets.
 
-A hint only. Where the system forbids it that is "not measured", and a host that does not answer pings may be a good one.
+A hint only: where the system forbids it that is "not measured", and a good host need not answer pings.
 Four pings tell a quarter of loss from none, not a thousandth.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 from gpuaria.probe.deadline import Deadline, together
@@ -18,7 +19,7 @@ NOT_PERMITTED = "not permitted"
 
 def ping(addresses: Sequence[str], deadline: Deadline, *, count: int = COUNT) -> tuple[IcmpFinding, ...]:
     """Ping all addresses at once, `count` times each, as far as the time reaches. Never raises for the network."""
-    found = together([lambda address=a: _ping(address, deadline, count) for a in addresses], deadline)  # type: ignore[misc]
+    found = together([partial(_ping, a, deadline, count) for a in addresses], deadline)
     return tuple(f or IcmpFinding(a, "not measured", problem=NO_TIME) for a, f in zip(addresses, found, strict=True))
 
 

@@ -154,7 +154,6 @@ def _exchange(server: Server, question: Any, deadline: Deadline, context: ssl.SS
 
 def _over_https(server: Server, question: Any, deadline: Deadline, context: ssl.SSLContext | None) -> Any:
     import dns.query
-    import httpx2
 
     where = server.host
     try:
@@ -170,12 +169,19 @@ def _over_https(server: Server, question: Any, deadline: Deadline, context: ssl.
             bootstrap_address=where,
             verify=context if context is not None else True,
         )
-    except httpx2.TimeoutException:
-        raise NetworkError("does not answer") from None
-    except httpx2.HTTPError as error:
-        _, mark, reason = str(error).partition("CERTIFICATE_VERIFY_FAILED] ")
-        if mark:
-            raise NetworkError(f"its certificate cannot be trusted: {reason.partition(' (_ssl')[0]}") from None
-        raise NetworkError(f"cannot be asked: {str(error) or type(error).__name__}") from None
     except ValueError as error:  # a status that is no success; its text would hold the whole body
         raise NetworkError(str(error).partition("\n")[0] or "answers nonsense") from None
+    except Exception as error:  # noqa: BLE001 - given on, unless it is the client's own, which is not imported here
+        raise _without_client(error) from None
+
+
+def _without_client(error: Exception) -> Exception:
+    """An error of dnspython's own HTTP client, which it lets through, as ours; any other one as it is."""
+    if type(error).__module__.partition(".")[0] not in ("httpx2", "httpcore2"):
+        return error
+    if "Timeout" in type(error).__name__:
+        return NetworkError("does not answer")
+    _, mark, why = str(error).partition("CERTIFICATE_VERIFY_FAILED] ")
+    if mark:
+        return NetworkError(f"its certificate cannot be trusted: {why.partition(' (_ssl')[0]}")
+    return NetworkError(f"cannot be asked: {str(error) or type(error).__name__}")

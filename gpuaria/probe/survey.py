@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.probe import tcp
@@ -17,8 +18,10 @@ from gpuaria.probe.dns import Resolvers
 from gpuaria.probe.findings import NO_TIME, BytesFinding, FreshFinding, LookupFinding, MirrorFindings
 from gpuaria.probe.fresh import compare
 from gpuaria.probe.icmp import ping
+from gpuaria.probe.pipes import Pipes, same_pipes
 from gpuaria.probe.proxy import Route, route
-from gpuaria.probe.sample import Limits, sample
+from gpuaria.probe.sample import sample
+from gpuaria.probe.stream import Limits
 from gpuaria.probe.wire import Carrier, Open, Straight, Through
 from gpuaria.records import Mirror, RemoteFile
 
@@ -62,45 +65,9 @@ def survey(
     """
     deadline = Deadline(budget, tools.clock)
     visits = [_Visit(mirror, commit, file, tools, deadline, tuple(connections), limits) for mirror in mirrors]
-    pipes = _Pipes()
-    together([lambda visit=visit: visit.run(pipes) for visit in visits], deadline, 2 * GRACE)  # type: ignore[misc]
-    return _same_pipes([visit.findings() for visit in visits])
-
-
-def _same_pipes(found: Sequence[MirrorFindings]) -> tuple[MirrorFindings, ...]:
-    first: dict[str, str] = {}
-    marked = []
-    for one in found:
-        place = one.bytes.final_host
-        owner = first.setdefault(place, one.mirror) if place else one.mirror
-        marked.append(replace(one, same_pipe_as=owner if owner != one.mirror else ""))
-    return tuple(marked)
-
-
-class _Pipes:
-    """One measurement for each final host: others wait for it and take it over, unless it failed."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
-        self._good: dict[str, tuple[str, BytesFinding]] = {}
-
-    def measured(self, name: str, place: str, work: Callable[[], BytesFinding], deadline: Deadline) -> BytesFinding:
-        """`work()`, or what it gave for the same place before."""
-        with self._guard:
-            lock = self._locks.setdefault(place, threading.Lock())
-        if not lock.acquire(timeout=deadline.left()):
-            return BytesFinding("not measured", place, problem=NO_TIME)
-        try:
-            if place in self._good:
-                owner, found = self._good[place]
-                return replace(found, problem=f"measured once, at {owner}: the same host serves both")
-            found = work()
-            if found.state == "measured":
-                self._good[place] = (name, found)
-            return found
-        finally:
-            lock.release()
+    pipes = Pipes()
+    together([partial(visit.run, pipes) for visit in visits], deadline, 2 * GRACE)
+    return same_pipes([visit.findings() for visit in visits])
 
 
 class _Visit:
@@ -137,7 +104,7 @@ class _Visit:
         with self._lock:
             self._found = replace(self._found, **values)  # type: ignore[arg-type]
 
-    def run(self, pipes: _Pipes) -> None:
+    def run(self, pipes: Pipes) -> None:
         """All stages, as far as they come."""
         try:
             there = route(self._mirror.base, self._tools.environ)
@@ -224,7 +191,7 @@ class _Visit:
             return ""
         return url
 
-    def _read(self, url: str, pipes: _Pipes) -> None:
+    def _read(self, url: str, pipes: Pipes) -> None:
         try:
             there = route(url, self._tools.environ)
         except ValueError as error:
@@ -266,6 +233,7 @@ class _Visit:
         answers = self._tools.resolvers.against_tls(found.dns, found.tls)
         took = {f.address: f.seconds or 0.0 for f in found.tcp if f.state == "measured"}
         stood = sorted((a for a in found.addresses if a in self._stood), key=lambda a: took.get(a, 0.0))
-        failed = {f.address for f in (*found.tcp, *found.tls) if f.state == "failed"}
+        failed = {f.address for f in found.tcp if f.state == "failed"}
+        failed |= {f.address for f in found.tls if f.state == "failed"}
         rest = [a for a in found.addresses if a not in stood and a not in failed]
         self._set(dns=answers, addresses=(*stood, *rest) if stood else found.addresses)

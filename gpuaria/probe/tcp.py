@@ -8,8 +8,10 @@ import queue
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, zip_longest
 
 from gpuaria.errors import NetworkError
@@ -30,6 +32,7 @@ class Line:
     tcp: TcpFinding
     tls: TlsFinding | None = None
     sock: socket.socket | None = None
+    silent: bool = False  # nobody answered at all
 
     def close(self) -> None:
         """Close the socket."""
@@ -71,10 +74,14 @@ def measure(
         if line.sock is not None:
             line.close()
             ready(line.address)
-    missing = [address for address in targets if address not in found]
-    tcp, tls = _untried(route, missing, NO_TIME)
-    lines = [found[address] for address in targets if address in found]
-    return (*(line.tcp for line in lines), *tcp), (*(line.tls for line in lines if line.tls), *tls)
+    tcp, tls = _untried(route, targets, NO_TIME)
+    lines = [found.get(address) for address in targets]
+    secure = [line.tls if line and line.tls else late for line, late in zip(lines, tls, strict=False)]
+    stood = [line is None or line.tls is not None for line in lines]  # no handshake without a connection
+    return (
+        tuple(line.tcp if line else late for line, late in zip(lines, tcp, strict=True)),
+        tuple(one for one, tried in zip(secure, stood, strict=False) if tried),
+    )
 
 
 def connect(route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> Line:
@@ -99,7 +106,11 @@ def _untried(route: Route, addresses: Sequence[str], why: str) -> tuple[tuple[Tc
 
 
 def _attempts(route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> Iterator[Line]:
-    """Each attempt as it ends. Sockets of attempts that end after the caller has left are closed."""
+    """The outcome at each address: the first attempt that stands, else the last that failed.
+
+    An address that is silent when all have been tried gets a second attempt: a lost SYN costs 1 s (RFC 6298 2.1).
+    Sockets of attempts that end after the caller has left are closed.
+    """
     results: queue.SimpleQueue[Line] = queue.SimpleQueue()
     lock, left = threading.Lock(), threading.Event()
     jobs: list[Job[None]] = []
@@ -111,18 +122,26 @@ def _attempts(route: Route, addresses: Sequence[str], context: ssl.SSLContext, d
                 line.close()
             results.put(line)
 
-    waiting, running = list(addresses), 0
+    waiting, running, open_ones = [*addresses, *addresses], Counter[str](), set(addresses)
     try:
-        while (waiting or running) and not deadline.over:
+        while open_ones:
+            waiting = [a for a in waiting if a in open_ones and not deadline.over]
             if waiting:
-                jobs.append(Job(lambda address=waiting.pop(0): attempt(address)))  # type: ignore[misc]
-                running += 1
+                running[waiting[0]] += 1
+                jobs.append(Job(partial(attempt, waiting.pop(0))))
             try:
                 line = results.get(timeout=deadline.within(STAGGER).left() if waiting else deadline.left() + 0.1)
             except queue.Empty:
+                if deadline.over:
+                    break
                 continue
-            running -= 1
-            yield line
+            running[line.address] -= 1
+            refused = line.problem and not line.silent
+            if line.address not in open_ones:
+                line.close()
+            elif line.sock is not None or refused or (not running[line.address] and line.address not in waiting):
+                open_ones.discard(line.address)
+                yield line
     finally:
         with lock:
             left.set()
@@ -147,7 +166,8 @@ def dial(route: Route, address: str, context: ssl.SSLContext, deadline: Deadline
         if sock is not None:
             sock.close()
         via = f"the proxy {route.proxy}: " if route.proxy else ""
-        return Line(address, TcpFinding(address, route.port, "failed", problem=via + reason(error)))
+        finding = TcpFinding(address, route.port, "failed", problem=via + reason(error))
+        return Line(address, finding, silent=isinstance(error, TimeoutError))
     line = Line(address, TcpFinding(address, route.port, "measured", deadline.clock() - started), None, sock)
     return _secured(line, route, context, deadline) if route.tls else line
 

@@ -129,7 +129,7 @@ class Settings:
     )
     min_split: int = _key(
         kinds.size(2**20, 2**30),  # aria2's own limits for --min-split-size
-        "4 MiB",
+        "1 MiB",
         "The smallest segment that gets a connection of its own.",
         "GPUARIA_MIN_SPLIT",
         unit="bytes",

@@ -154,6 +154,7 @@ class HuggingFace:
 
 
 _NOT_A_HUB_HINT = "A captive portal or a broken mirror answers in its place; check HF_ENDPOINT and --mirror."
+_REVISION_HINT = "Give a branch, a tag or a commit."
 _MIRROR_HINT = "Try again, or use another endpoint."
 
 
@@ -165,9 +166,10 @@ def _check_revision(revision: str) -> None:
     try:
         SafePath.parse(revision)
     except UnsafePath as error:
-        raise UsageError(f"{printable(revision)} is not a revision: {error.message.partition(': ')[2]}") from None
+        why = error.message.rpartition(": ")[2]
+        raise UsageError(f"{printable(revision)} is not a revision: {why}", _REVISION_HINT) from None
     if revision.startswith("-") or re.search(r"[\s~^:?*\[]", revision):
-        raise UsageError(f"{printable(revision)} is not a revision", "Give a branch, a tag or a commit.")
+        raise UsageError(f"{printable(revision)} is not a revision", _REVISION_HINT)
 
 
 def _page(url: str, endpoints: Sequence[str]) -> list[str]:
@@ -287,13 +289,13 @@ def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str 
         return RevisionNotFound(
             f"{ref.name} has no revision {ref.revision!r}", f"See the branches at {page}/tree/main."
         )
-    if code == "EntryNotFound" or (status == 404 and path and code != "RepoNotFound"):
+    if code == "EntryNotFound" or (status in (404, 410) and path and code != "RepoNotFound"):
         return FileNotInRepo(f"{endpoint} has no file {path or ref.path!r} in {ref.name}")
     if "Invalid credentials" in text or (status == 401 and sent):
         return BadToken(
             f"{endpoint} does not know the token that was sent", "Make a new one in your settings there, or unset it."
         )
-    if code == "RepoNotFound" or status in (401, 404):
+    if code == "RepoNotFound" or status in (401, 404, 410):
         other = "--type dataset" if ref.kind == "model" else "--type model"
         unseen = "" if sent else ", or it is private and no token was sent (HF_TOKEN, --token)"
         return RepoNotFound(

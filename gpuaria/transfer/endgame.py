@@ -16,9 +16,10 @@ from gpuaria.errors import GpuariaError
 from gpuaria.net import Http, retry_after
 from gpuaria.records import Address
 
-CUT = 256 * 1024  # bytes
+SMALLEST_CUT = 128 * 1024  # bytes
+LARGEST_CUT = 2 << 20
 MOST_COPIES = 3
-CONNECTIONS = 8  # to each mirror
+CONNECTIONS = 16  # to each mirror
 
 
 @dataclass
@@ -43,26 +44,32 @@ class Endgame:
     http: Http
     arrived: Callable[[str, int], None]
     stop: threading.Event
+    reasons: dict[str, str] = field(default_factory=dict)
+    _free: list[tuple[int, int]] = field(default_factory=list)
     _cuts: list[_Cut] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
     _working: int = 0
-    reasons: dict[str, str] = field(default_factory=dict)
+    _workers: int = 1
 
     def run(self) -> bool:
         """Work until all is here or no mirror is left."""
-        self._cuts = [_Cut(at, min(end, at + CUT)) for start, end in self.gaps for at in range(start, end, CUT)]
-        if not self._cuts:
+        self._free = [gap for gap in self.gaps if gap[0] < gap[1]]
+        left = sum(end - start for start, end in self._free)
+        if not left:
             return True
-        each = max(1, min(CONNECTIONS, len(self._cuts)))
+        each = max(1, min(CONNECTIONS, left // SMALLEST_CUT // max(1, len(self.addresses)) + 1))
         names = [name for _ in range(each) for name in self.addresses]
-        self._working = len(names)
+        self._working = self._workers = len(names)
         for name in names:
             threading.Thread(target=self._work, args=(name,), name=f"endgame-{name}", daemon=True).start()
         while not self._over.wait(0.1):
             if self.stop.is_set():
                 return False
-        return all(cut.done for cut in self._cuts)
+        return self._all_done()
+
+    def _all_done(self) -> bool:
+        return not self._free and all(cut.done for cut in self._cuts)
 
     def _work(self, mirror: str) -> None:
         """One connection: cut after cut, until there is none left or the mirror fails."""
@@ -80,8 +87,14 @@ class Endgame:
                     self._over.set()
 
     def _next(self) -> _Cut | None:
-        """The first cut with the fewest copies under way; None when all is done or copied often enough."""
+        """A share of what nobody has begun, smaller and smaller; then a second copy of a cut that is under way.
+
+        None when all is done or copied often enough.
+        """
         with self._lock:
+            if self._free:
+                self._cuts.append(self._cut())
+                return self._cuts[-1]
             left = [cut for cut in self._cuts if not cut.done]
             if not left:
                 self._over.set()
@@ -91,6 +104,15 @@ class Endgame:
                 return None
             cut.copies += 1
             return cut
+
+    def _cut(self) -> _Cut:
+        left = sum(end - start for start, end in self._free)
+        share = min(LARGEST_CUT, max(SMALLEST_CUT, left // (2 * self._workers)))
+        start, end = self._free.pop(0)
+        if end - start > share:
+            self._free.insert(0, (start + share, end))
+            end = start + share
+        return _Cut(start, end, copies=1)
 
     def _fetch(self, cut: _Cut, mirror: str) -> None:
         url = self.addresses[mirror].url
@@ -124,13 +146,13 @@ class Endgame:
             os.close(descriptor)
         self.arrived(mirror, len(body))
         with self._lock:
-            if all(cut.done for cut in self._cuts):
+            if self._all_done():
                 self._over.set()
 
 
 def try_out(http: Http, address: Address) -> tuple[str, float | None]:
     """Whether an address gives bytes now: ("", None), or why not and how many seconds it asks to wait."""
-    headers = {"range": f"bytes=0-{CUT - 1}", "accept-encoding": "identity"}
+    headers = {"range": f"bytes=0-{SMALLEST_CUT - 1}", "accept-encoding": "identity"}
     try:
         with http.open("GET", address.url, anonymous=True, headers=headers) as (answer, chunks):
             if answer.status not in (200, 206):

@@ -1,13 +1,29 @@
-"""One large file on its way: what is known of its addresses, and how its bytes are shared out over mirrors."""
+"""One large file on its way: its addresses, its ranges, how far it is, and when to try again."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gpuaria.aria2.control import Control
 from gpuaria.errors import GpuariaError
 from gpuaria.records import Address, RemoteFile, Step, Transfer
-from gpuaria.transfer.board import Board
-from gpuaria.transfer.watch import Ending, Watch
+from gpuaria.transfer.digester import Digester
+from gpuaria.transfer.watch import Ending
+from gpuaria.transfer.windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a large file needs done by others, from worker threads.
+
+    `lookup`: the address of a file at a mirror. `by_http`: take over a file that only a credential opens. `finish`:
+    fill (path, size, gaps, addresses) and say whether it worked. `test`: why an address cannot be used now, and the
+    seconds it asks to wait.
+    """
+
+    lookup: Callable[[str, RemoteFile], Address | None]
+    by_http: Callable[[Step], None]
+    finish: Callable[..., bool]
+    test: Callable[[Address], tuple[str, float | None]]
 
 
 @dataclass
@@ -19,12 +35,12 @@ class Job:
     reasons: dict[str, str] = field(default_factory=dict)
     cause: GpuariaError | None = None
     awaited: int = 0
-    gid: str = ""
+    row: list[Window] = field(default_factory=list)
+    digester: Digester | None = None
     done: int = 0
     speed: float = 0.0
     connections: int = 0
     used: set[str] = field(default_factory=set)
-    watch: Watch = field(default_factory=Watch)
     ending: Ending = field(default_factory=Ending)
     afresh: int = 0
     pause: float = 1.0
@@ -37,37 +53,31 @@ class Job:
         """The file."""
         return self.step.file
 
-    def begin(self, gid: str, known: Control | None) -> None:
-        """aria2 has taken it over, from what the control file says is there."""
-        self.gid = gid
-        self.done = known.completed if known else 0
-        self.used |= set(self.addresses)
-        self.watch, self.ending = Watch(), Ending()
+    @property
+    def running(self) -> list[Window]:
+        """Ranges that aria2 works at."""
+        return [window for window in self.row if window.gid]
 
-    def account(self, transfer: Transfer, speeds: dict[str, list[int]], board: Board) -> dict[str, list[int]]:
-        """Take a reading over, share the bytes that came since the last one out, and give the speeds by mirror."""
-        by_mirror = {mirror: speeds.get(address.url, []) for mirror, address in self.addresses.items()}
-        came = transfer.completed - self.done
-        self.speed, self.connections = float(transfer.speed), transfer.connections
-        if came > 0:
-            self.done = transfer.completed
+    @property
+    def waiting(self) -> list[Window]:
+        """Ranges that nobody has begun in this run."""
+        return [window for window in self.row if not window.done and not window.gid]
+
+    def account(self, transfers: dict[str, Transfer]) -> int:
+        """Take the readings of its ranges over; returns the bytes that came since the last ones."""
+        for window in self.running:
+            outside = window.size - (window.end - window.start)
+            window.completed = max(0, transfers[window.gid].completed - outside)
+        self.speed = float(sum(transfers[window.gid].speed for window in self.running))
+        self.connections = sum(transfers[window.gid].connections for window in self.running)
+        done = sum(window.completed for window in self.row)
+        came = max(0, done - self.done)
+        if came:
+            self.done = done
             self.moved, self.pause, self.stuck = time.monotonic(), 1.0, 0
-            share_out(came, {mirror: float(sum(rates)) for mirror, rates in by_mirror.items()}, board)
-        return by_mirror
+        return came
 
     def start_over(self) -> None:
         """Its bytes were thrown away."""
-        self.done, self.used = 0, set()
-
-
-def share_out(came: int, rates: dict[str, float], board: Board) -> None:
-    """Credit `came` bytes to the mirrors in proportion to their speeds; evenly where none is known."""
-    total = sum(rates.values())
-    weights = {name: rate / total if total else 1 / len(rates) for name, rate in sorted(rates.items())}
-    left = came
-    for name, weight in weights.items():
-        part = min(left, round(came * weight))
-        board.arrived(name, part)
-        left -= part
-    if left and weights:
-        board.arrived(max(weights, key=lambda name: weights[name]), left)
+        self.done, self.row, self.digester = 0, [], None
+        self.used = set()

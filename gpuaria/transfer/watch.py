@@ -1,89 +1,83 @@
-"""Judging mirrors by what arrives, and noticing that a download has come to its last, slow bytes. Pure.
-
-aria2 gives a connection's speed as the mean of its last 10 s (SpeedCalc), so that a server that fell silent seems to
-slow down by a tenth a second. The speed of the last moments is recovered from two readings: of a mean over w seconds,
-the last d seconds make d/w.
-"""
+"""Judging mirrors by what arrives, and noticing that a download has come to its last, slow bytes. Pure."""
 
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-WINDOW = 10.0  # seconds of aria2's mean
-SPAN = 2.0  # seconds over which the present speed is taken
-GRACE = 4.0  # seconds in which a mirror may still get up to speed
+SPAN = 1.5  # seconds over which the present speed is taken
+GRACE = 4.0  # seconds in which a mirror may get up to speed
 SILENT = 0.02  # of its usual speed: it has stalled
 WEAK = 0.12  # of its usual speed: it holds pieces back
+HEALTHY = 0.4  # of their usual speed is what the others must have: else the trouble is on our side
 UNUSED = 3.0  # seconds without any connection after which aria2 has dropped it
+MEMORY = 6.0  # seconds over which the usual speed is averaged
 
 
 @dataclass
 class _Seen:
     since: float
-    readings: deque[tuple[float, float]] = field(default_factory=deque)
+    readings: deque[tuple[float, int]] = field(default_factory=deque)
     usual: float = 0.0
-    bad_since: float | None = None
+    most: int = 0
+    present: float = 0.0
+    weak_since: float | None = None
     without: float | None = None
 
 
 @dataclass
 class Watch:
-    """One download. Times are monotonic seconds, speeds bytes per second."""
+    """All mirrors of a run. Times are monotonic seconds, speeds bytes per second."""
 
     seen: dict[str, _Seen] = field(default_factory=dict)
 
-    def judge(self, now: float, speeds: Mapping[str, list[int]]) -> dict[str, str]:
-        """Take in the connections' speeds by mirror, and name mirrors that should be dropped, with the reason.
+    def judge(self, now: float, received: Mapping[str, int], connections: Mapping[str, int]) -> dict[str, str]:
+        """Take in what each mirror has sent so far, and name mirrors that should be dropped, with the reason.
 
-        A mirror is dropped only if another one is at work: the last one is left to aria2's own timeouts.
+        A mirror is blamed only while the others do well, so the last one never is: aria2's own timeouts see to it.
         """
-        present = {mirror: self._present(now, mirror, rates) for mirror, rates in speeds.items()}
-        bad = {}
-        for mirror, rate in present.items():
-            reason = self._reason(now, mirror, rate, len(speeds[mirror]))
-            others = sum(other for name, other in present.items() if name != mirror)
-            if reason and others > 0:
-                bad[mirror] = reason
-        return bad if len(bad) < len(present) else {}
+        for mirror, count in received.items():
+            self._read(now, mirror, count, connections.get(mirror, 0))
+        bad = {mirror: reason for mirror in received if (reason := self._reason(now, mirror))}
+        good = [seen for mirror, seen in self.seen.items() if mirror in received and mirror not in bad]
+        usual = sum(seen.usual for seen in good)
+        return bad if usual and sum(seen.present for seen in good) >= HEALTHY * usual else {}
 
     def forget(self, mirror: str) -> None:
         """Start anew with a mirror that was dropped or that came back."""
         self.seen.pop(mirror, None)
 
-    def _present(self, now: float, mirror: str, rates: list[int]) -> float:
-        """The speed of the last SPAN seconds."""
+    def _read(self, now: float, mirror: str, count: int, connections: int) -> None:
         seen = self.seen.setdefault(mirror, _Seen(now))
-        mean = float(sum(rates))
-        seen.readings.append((now, mean))
+        seen.readings.append((now, count))
         while len(seen.readings) > 2 and now - seen.readings[1][0] >= SPAN:
             seen.readings.popleft()
         then, before = seen.readings[0]
         passed = now - then
-        if passed < SPAN * 0.9:
-            return mean
-        window = max(passed, min(WINDOW, now - seen.since))
-        rate = max(0.0, (mean - before * (1 - passed / window)) * window / passed)
-        if not seen.bad_since:
-            seen.usual = max(seen.usual * 0.995, min(rate, mean))
-        return rate
+        seen.present = max(0.0, (count - before) / passed) if passed > 0 else 0.0
+        seen.most = max(seen.most, connections)
+        seen.without = None if connections else seen.without or now
+        expected = seen.usual * connections / seen.most if seen.most else 0.0
+        weak = expected > 0 and seen.present < WEAK * expected and now - seen.since >= GRACE
+        seen.weak_since = (seen.weak_since or now) if weak else None
+        if not weak and len(seen.readings) > 2:
+            step = now - seen.readings[-2][0]
+            weight = min(1.0, step / MEMORY) if now - seen.since > GRACE else 1.0
+            seen.usual += weight * (seen.present - seen.usual)
 
-    def _reason(self, now: float, mirror: str, rate: float, connections: int) -> str:
+    def _reason(self, now: float, mirror: str) -> str:
         seen = self.seen[mirror]
         if now - seen.since < GRACE:
             return ""
-        if connections == 0:
-            seen.without = seen.without or now
+        if seen.without is not None:
             return "aria2 has dropped it" if now - seen.without >= UNUSED else ""
-        seen.without = None
         if seen.usual <= 0:
-            return "nothing came from it" if now - seen.since >= 2 * GRACE else ""
-        if rate >= WEAK * seen.usual:
-            seen.bad_since = None
+            return "nothing came from it"
+        if seen.weak_since is None:
             return ""
-        seen.bad_since = seen.bad_since or now
-        if rate < SILENT * seen.usual:
+        if seen.present < SILENT * seen.usual:
             return "it stopped sending"
-        return f"it fell to {100 * rate / seen.usual:.0f} % of its speed" if now - seen.bad_since >= 1 else ""
+        fell = 100 * seen.present / seen.usual
+        return f"it fell to {fell:.0f} % of its speed" if now - seen.weak_since >= 1.0 else ""
 
 
 @dataclass
@@ -97,7 +91,7 @@ class Ending:
     def near(self, now: float, done: int, total: int, connections: int) -> bool:
         """Whether connections run out of work, or the flow breaks off, with little left to fetch.
 
-        `done` and `total` in bytes. Little is what 2 s would bring at the pace so far.
+        `done` and `total` in bytes. Little is what 1.2 s would bring at the pace so far.
         """
         self.readings.append((now, done))
         while now - self.readings[0][0] > 3.0:
@@ -107,9 +101,9 @@ class Ending:
         if now - then >= 0.5:
             self.pace = max((done - before) / (now - then), self.pace * 0.98)
         left = total - done
-        if self.pace <= 0 or left <= 0 or left > self.pace * 2.0:
+        if self.pace <= 0 or left <= 0 or left > self.pace * 1.2:
             return False
-        return connections <= self.most // 2 or self._broken_off(now, done)
+        return connections <= self.most * 0.6 or self._broken_off(now, done)
 
     def _broken_off(self, now: float, done: int) -> bool:
         """Under a third of the pace in the last half second."""

@@ -1,0 +1,40 @@
+"""Hashing that follows a download, so that the proof is ready soon after the last byte."""
+
+import os
+import threading
+from pathlib import Path
+
+from gpuaria.hashing import CHUNK, hasher
+from gpuaria.records import RemoteFile
+
+
+class Digester:
+    """Hashes `path` from its start as far as it is told; `reach` and `finish` may be called from any thread."""
+
+    def __init__(self, path: Path, file: RemoteFile) -> None:
+        self._path = path
+        self._size = file.size
+        self._state = hasher(file.digest.algorithm, file.size) if file.digest else None
+        self._at = 0
+        self._working = threading.Lock()
+
+    def reach(self, end: int) -> None:
+        """Hash up to byte `end`, which with all before it must be in place, and have it written out. Raises OSError."""
+        if self._state is None:
+            return
+        with self._working, self._path.open("rb", buffering=0) as stream:
+            stream.seek(self._at)
+            buffer = memoryview(bytearray(CHUNK))
+            while self._at < end and (count := stream.readinto(buffer[: end - self._at])):
+                self._state.update(buffer[:count])
+                self._at += count
+            os.fdatasync(stream.fileno())
+
+    def finish(self) -> str:
+        """The digest of the whole file, in hex; empty if it has none or cannot be read to its end."""
+        try:
+            self.reach(self._size)
+        except OSError:
+            return ""
+        with self._working:
+            return self._state.hexdigest() if self._state is not None and self._at == self._size else ""

@@ -1,0 +1,362 @@
+"""Driving aria2: ranges in, one poll per tick, failing mirrors out, the last bytes taken over."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gpuaria.aria2.options import Shape, download_options
+from gpuaria.disk.layout import Layout
+from gpuaria.disk.oserrors import explained
+from gpuaria.errors import Aria2Error, DiskError, GpuariaError, NoSpace
+from gpuaria.formats.metalink import for_download
+from gpuaria.records import Address, Transfer
+from gpuaria.transfer import windows
+from gpuaria.transfer.board import Board
+from gpuaria.transfer.digester import Digester
+from gpuaria.transfer.flow import Flow, shares
+from gpuaria.transfer.job import Hands, Job
+from gpuaria.transfer.roster import Roster
+from gpuaria.transfer.watch import Ending, Watch
+from gpuaria.transfer.windows import Window
+from gpuaria.transfer.workers import Workers
+
+if TYPE_CHECKING:
+    from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import
+    from gpuaria.aria2.wire import Rpc
+
+RESTARTS = 3  # of a private aria2c that dies
+TICK = 0.25  # seconds between two readings
+NEXT_RANGE = 0.7  # of its connections: when a range has no more than that at work, the next one begins
+_DISK_FULL, _DISK = "9", {"15", "16", "17", "18"}
+
+
+class Engine:
+    """The downloads that are under way; all methods are for the thread that drives.
+
+    `on_complete(job)`: every byte is here. `on_stumble(job, reason, aria2's code)`: it has to be begun again.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: "Callable[[], Daemon]",
+        hands: Hands,
+        layout: Layout,
+        board: Board,
+        roster: Roster,
+        flow: Flow,
+        hashers: Workers,
+        shape: Shape,
+        user_agent: str,
+        post: Callable[[Callable[[], None]], None],
+        on_complete: Callable[[Job], None],
+        on_stumble: Callable[[Job, str, str], None],
+    ) -> None:
+        self._start, self._hands, self._layout, self._board = start, hands, layout, board
+        self._roster, self._flow, self._watch = roster, flow, Watch()
+        self._hashers, self._enders, self._askers = hashers, Workers("endgame", 4), Workers("ask", 4)
+        self._shape, self._user_agent, self._post = shape, user_agent, post
+        self._on_complete, self._on_stumble = on_complete, on_stumble
+        self._daemon: Daemon | None = None
+        self._restarts = 0
+        self._share = 1
+        self.jobs: list[Job] = []
+        self.ending: list[Job] = []
+        self.hosts: set[str] = set()
+
+    @property
+    def busy(self) -> int:
+        """Files under way."""
+        return len(self.jobs) + len(self.ending)
+
+    def warm_up(self) -> None:
+        """Start aria2c, if it does not run yet."""
+        if self._daemon is None:
+            self._daemon = self._start()
+
+    def close(self) -> None:
+        """Leave aria2: our downloads are taken out, their control files stay, a daemon of our own is ended."""
+        if self._daemon is None:
+            return
+        if self._daemon.own and not self.jobs:
+            self._daemon.kill()
+        if not self._daemon.own:
+            with suppress(Aria2Error):
+                for window in [window for job in self.jobs for window in job.running]:
+                    self._daemon.rpc.remove(window.gid)
+        self._daemon.stop()
+        self._daemon = None
+
+    def pause(self) -> float:
+        """Seconds until the next tick is due: short where a file is about to end."""
+        if any(job.ending.in_sight(job.done, job.file.size) for job in self.jobs):
+            return 0.08
+        return TICK if self.jobs else 0.05
+
+    # --- begin -----------------------------------------------------------------------------------------------
+
+    def add(self, job: Job, share: int) -> None:
+        """Begin a file, or go on with it; `share` files divide a speed limit among them. Raises DiskError."""
+        base, folder = self._layout.staged(job.file), self._layout.windows(job.file)
+        with explained(base):
+            if not job.row or any(not window.done for window in job.row):
+                job.row = self._recover(job, windows.recover(base, folder, job.file.size))
+        job.digester = job.digester or Digester(base, job.file)
+        job.done = sum(window.completed for window in job.row)
+        job.ending, job.used, self._share = Ending(), job.used | set(job.addresses), share
+        self.jobs.append(job)
+        if job.waiting:
+            self._begin_next(job)
+        else:
+            self._all_here(job)
+        self._hash_on(job)
+
+    def _recover(self, job: Job, row: list[Window]) -> list[Window]:
+        """The row; of one range where the file system has no hard links."""
+        base = self._layout.staged(job.file)
+        try:
+            for window in row:
+                if not window.done:
+                    window.open(base)
+                    break
+        except OSError:
+            return windows.single(base, job.file.size)
+        return row
+
+    def _begin_next(self, job: Job) -> None:
+        """Give aria2 the next range. Its name is ours, and its size declared, so that another length is refused."""
+        window = job.waiting[0]
+        with explained(window.path):
+            window.open(self._layout.staged(job.file))
+        metalink = for_download(window.path.name, job.file.size, [a.url for a in job.addresses.values()])
+        options = download_options(window.path.parent, self._shaped(job), self._user_agent)
+        self.warm_up()
+        window.gid = self._rpc.add(metalink, options)
+
+    def _shaped(self, job: Job) -> Shape:
+        """Where there is another mirror to turn to, none gets long to answer."""
+        several = len(job.addresses) > 1
+        return replace(
+            self._shape,
+            split=min(job.step.connections, self._shape.per_server * len(job.addresses)),
+            max_speed=self._shape.max_speed // self._share,
+            connect_timeout=min(self._shape.connect_timeout, 4.0 if several else 600.0),
+            timeout=min(self._shape.timeout, 8.0 if several else 600.0),
+        )
+
+    @property
+    def _rpc(self) -> "Rpc":
+        self.warm_up()
+        assert self._daemon is not None
+        return self._daemon.rpc
+
+    # --- read ------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Read aria2 once and act on it."""
+        if not self.jobs:
+            return
+        try:
+            gids = [window.gid for job in self.jobs for window in job.running]
+            transfers, speeds = self._rpc.poll(gids)
+        except Aria2Error as error:
+            self._lost(error)
+            return
+        came = sum(job.account(transfers) for job in self.jobs)
+        self._credit(came, speeds)
+        for job in list(self.jobs):
+            self._settle(job, transfers)
+        for job in list(self.jobs):
+            self._steer(job)
+        self._try_again()
+
+    def _credit(self, came: int, speeds: Mapping[str, Mapping[str, list[int]]]) -> None:
+        """Share the bytes that came out over the mirrors, and judge the mirrors by them."""
+        rates: dict[str, list[int]] = {}
+        for job in self.jobs:
+            for mirror, address in job.addresses.items():
+                for window in job.running:
+                    rates.setdefault(mirror, []).extend(speeds.get(window.gid, {}).get(address.url, []))
+        self.hosts = {mirror for mirror, each in rates.items() if each}
+        sent = self._flow.read(self._daemon.pid if self._daemon else 0)
+        for mirror, part in shares(came, sent or {name: float(sum(each)) for name, each in rates.items()}).items():
+            self._board.arrived(mirror, part)
+        # While a file ends, connections run out of work through no fault of theirs.
+        if sent and not any(job.ending.in_sight(job.done, job.file.size) for job in self.jobs):
+            received = {mirror: self._flow.received[mirror] for mirror in rates}
+            counts = {mirror: len(each) for mirror, each in rates.items()}
+            for mirror, reason in self._watch.judge(time.monotonic(), received, counts).items():
+                self._drop(mirror, reason)
+
+    def _settle(self, job: Job, transfers: dict[str, Transfer]) -> None:
+        """Ranges that ended, well or not."""
+        for window in job.running:
+            transfer = transfers[window.gid]
+            if transfer.status == "complete":
+                self._rpc.forget([window.gid])
+                window.gid, window.done, window.completed = "", True, window.end - window.start
+                self._hash_on(job)
+            elif transfer.status in ("error", "removed", "gone"):
+                self._broken(job, transfer)
+                return
+        if all(window.done for window in job.row):
+            self._all_here(job)
+
+    def _steer(self, job: Job) -> None:
+        """A running file: the next range when this one has connections to spare, or the last bytes by ourselves."""
+        newest = job.running[-1] if job.running else None
+        split = self._shaped(job).split
+        if job.waiting:
+            if newest is None or (newest.completed and job.connections <= split * NEXT_RANGE):
+                self._begin_next(job)
+            return
+        if job.ending.near(time.monotonic(), job.done, job.file.size, job.connections) and not self._shape.max_speed:
+            self.jobs.remove(job)
+            for window in job.running:
+                self._rpc.stop(window.gid)
+            self.ending.append(job)
+            self._enders.submit(partial(self._finish, job))
+
+    def _hash_on(self, job: Job) -> None:
+        if job.digester is not None and (end := windows.prefix(job.row)):
+            self._hashers.submit(partial(_hash, job.digester, end))
+
+    def _all_here(self, job: Job) -> None:
+        self.jobs.remove(job)
+        self._on_complete(job)
+
+    # --- the last bytes --------------------------------------------------------------------------------------
+
+    def _finish(self, job: Job) -> None:
+        """On a worker thread: aria2 has let go; fetch what its control files say is missing."""
+        filled = False
+        try:
+            _wait_until_saved(job)
+            base, missing = self._layout.staged(job.file), windows.gaps(job.row)
+            filled = self._hands.finish(base, job.file.size, missing, dict(job.addresses))
+        except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
+            self._board.fail(GpuariaError(f"{type(error).__name__} at the end of {job.file.path}: {error}"))
+        self._post(lambda: self._finished(job, filled))
+
+    def _finished(self, job: Job, filled: bool) -> None:
+        self.ending.remove(job)
+        for window in job.running:
+            with suppress(Aria2Error):
+                self._rpc.forget([window.gid])
+            window.gid, window.done = "", filled
+        if filled:
+            self._on_complete(job)
+        else:
+            self._on_stumble(job, "the last bytes cannot be had", "")
+
+    # --- mirrors that fail in mid-file -----------------------------------------------------------------------
+
+    def exchange(self, job: Job, mirror: str, fresh: Address) -> None:
+        """Use a fresh address instead of the one that the mirror had, or beside the others if it had none."""
+        if job not in self.jobs:
+            return
+        old = job.addresses.get(mirror)
+        for window in job.running:
+            self._rpc.change_uris(window.gid, [old.url] if old else [], [fresh.url] * (1 if old else 4))
+        job.addresses[mirror] = fresh
+        job.used.add(mirror)
+
+    def _drop(self, mirror: str, reason: str) -> None:
+        """Take a mirror out of all downloads; its connections end and their pieces go to the others."""
+        self._watch.forget(mirror)
+        self._roster.out(mirror, reason)
+        address = None
+        for job in self.jobs:
+            if mirror in job.addresses and len(job.addresses) > 1:
+                address = job.addresses.pop(mirror)
+                for window in job.running:
+                    self._rpc.change_uris(window.gid, [address.url] * 2 * self._shape.per_server, [])
+        if address is not None:
+            self._askers.submit(partial(self._ask_why, mirror, address, reason))
+
+    def _ask_why(self, mirror: str, address: Address, reason: str) -> None:
+        """On a worker thread: aria2 does not tell which status a mirror answered, so ask it once."""
+        found, wait = self._hands.test(address)
+        if found:
+            self._roster.out(mirror, f"{reason}: {found}", wait)
+
+    def _try_again(self) -> None:
+        """Mirrors whose pause is over get a test, and their place back if they pass."""
+        for mirror in self._roster.due():
+            for job in self.jobs:
+                if mirror in job.step.mirrors and mirror not in job.addresses:
+                    self._askers.submit(partial(self._test, job, mirror))
+                    break
+
+    def _test(self, job: Job, mirror: str) -> None:
+        """On a worker thread."""
+        try:
+            address = self._hands.lookup(mirror, job.file)
+            found, wait = self._hands.test(address) if address else ("it needs a credential", None)
+        except GpuariaError as error:
+            address, found, wait = None, error.message, None
+        if found or address is None:
+            self._roster.out(mirror, found, wait)
+            return
+        self._roster.back(mirror)
+        self._post(lambda: self._back(mirror, address))
+
+    def _back(self, mirror: str, address: Address) -> None:
+        self._watch.forget(mirror)
+        for job in self.jobs:
+            if mirror in job.step.mirrors and mirror not in job.addresses:
+                self.exchange(job, mirror, address)
+
+    # --- trouble ---------------------------------------------------------------------------------------------
+
+    def _lost(self, error: Aria2Error) -> None:
+        """aria2c is gone: start another one, the control files carry the progress over."""
+        daemon = self._daemon
+        if daemon is None or (daemon.alive() and daemon.own):
+            return  # late; asked again at the next tick
+        self._restarts += 1
+        if self._restarts > RESTARTS or not daemon.own:
+            self._board.fail(Aria2Error(f"aria2c died: {error.message}", "Run the same command again to continue."))
+            return
+        daemon.stop()
+        self._daemon = None
+        jobs, self.jobs = self.jobs, []
+        for job in jobs:
+            for window in job.running:
+                window.gid = ""
+            self.add(job, self._share)
+
+    def _broken(self, job: Job, transfer: Transfer) -> None:
+        """A range ended with an error: stop the others of the file too, and let it be begun again."""
+        self.jobs.remove(job)
+        for window in job.running:
+            self._rpc.remove(window.gid)
+            window.gid = ""
+        text = transfer.error or f"aria2 error {transfer.error_code}"
+        if transfer.error_code == _DISK_FULL:
+            hint = "Free some space and run the command again."
+            self._board.fail(NoSpace(f"the disk is full at {self._layout.staging}", hint))
+        elif transfer.error_code in _DISK:
+            self._board.fail(DiskError(f"aria2c cannot write {job.file.path}: {text}"))
+        else:
+            self._on_stumble(job, text, transfer.error_code)
+
+
+def _hash(digester: Digester, end: int) -> None:
+    """On a hashing thread. A file that cannot be read is found out when it is checked."""
+    with suppress(OSError):
+        digester.reach(end)
+
+
+def _wait_until_saved(job: Job) -> None:
+    """aria2 writes the control files when it lets a download go, within 0.1 s; until then older ones are there."""
+    deadline = time.monotonic() + 1.0
+    for window in job.running:
+        while time.monotonic() < deadline:
+            left = sum(end - start for start, end in window.missing())
+            if left <= window.end - window.start - window.completed or not window.control_path.exists():
+                break
+            time.sleep(0.01)

@@ -1,0 +1,171 @@
+"""Network namespaces joined by a link with delay, loss and rates.
+
+    client (10.60.0.2) == wan: delay and loss per host, the client link's rate == core == hosts (10.50.0.11 ...)
+
+Everything is named after `prefix`; leaving the `with` takes it down again.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A server: `rate` as tc writes it ("160mbit"), `delay` one way in ms, `loss` in percent each way."""
+
+    rate: str = ""
+    delay: float = 0.0
+    loss: float = 0.0
+
+
+def why_not() -> str:
+    """Why no lab can be built here; empty if it can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    missing = [tool for tool in ("ip", "tc", "gcc") if shutil.which(tool) is None]
+    if missing:
+        return f"{', '.join(missing)} is not installed"
+    if not Path("/dev/net/tun").exists():
+        return "there is no /dev/net/tun"
+    probe = subprocess.run(["ip", "netns", "add", "gpuaria-probe"], capture_output=True, text=True, check=False)
+    subprocess.run(["ip", "netns", "del", "gpuaria-probe"], capture_output=True, check=False)
+    return "" if probe.returncode == 0 else f"namespaces are not permitted: {probe.stderr.strip()}"
+
+
+class Net:
+    """The network for as long as the `with` lasts; processes started in it end with it."""
+
+    def __init__(self, hosts: Mapping[str, Host], client_rate: str = "", prefix: str = "gl") -> None:
+        self.hosts, self._client_rate, self._prefix = dict(hosts), client_rate, prefix
+        self.ip = {name: f"10.50.0.{11 + i}" for i, name in enumerate(hosts)}
+        self._processes: list[subprocess.Popen[Any]] = []
+        self._table: Path | None = None
+
+    def space(self, name: str) -> str:
+        """The namespace of a host, of `client` or of `core`."""
+        return f"{self._prefix}-{name}"
+
+    def __enter__(self) -> "Net":
+        try:
+            self._spaces()
+            self._wan()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _spaces(self) -> None:
+        core = self.space("core")
+        for space in (self.space("client"), core):
+            _run("ip", "netns", "add", space)
+            _run("ip", "-n", space, "link", "set", "lo", "up")
+        _run("ip", "netns", "exec", core, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        _run("ip", "-n", core, "link", "add", "br0", "type", "bridge")
+        _run("ip", "-n", core, "addr", "add", "10.50.0.1/24", "dev", "br0")
+        _run("ip", "-n", core, "link", "set", "br0", "up")
+        for i, (name, host) in enumerate(self.hosts.items()):
+            space, port = self.space(name), f"{self._prefix}v{i}"
+            _run("ip", "netns", "add", space)
+            _run("ip", "-n", space, "link", "set", "lo", "up")
+            _run(*f"ip link add {port} netns {core} type veth peer name eth0 netns {space}".split())
+            _run("ip", "-n", core, "link", "set", port, "master", "br0", "up")
+            _run("ip", "-n", space, "addr", "add", f"{self.ip[name]}/24", "dev", "eth0")
+            _run("ip", "-n", space, "link", "set", "eth0", "up")
+            _run(*f"ip -n {space} route add default via 10.50.0.1".split())
+            if host.rate:
+                self.rate(name, host.rate)
+
+    def _wan(self) -> None:
+        client, core = self.space("client"), self.space("core")
+        table = tempfile.NamedTemporaryFile("w", suffix=".wan", delete=False)  # noqa: SIM115 wan reads it once
+        self._table = Path(table.name)
+        with table:
+            table.writelines(f"{self.ip[name]} {h.delay} {h.loss}\n" for name, h in self.hosts.items())
+            table.write("default 0 0\n")
+        wan = subprocess.Popen(
+            [_built_wan(), client, "tun0", core, "tun1", table.name], stdout=subprocess.PIPE, text=True
+        )
+        self._processes.append(wan)
+        if wan.stdout is None or wan.stdout.readline().strip() != "ready":
+            raise RuntimeError("the wan forwarder does not start")
+        for space, device, address in ((client, "tun0", "10.60.0.2"), (core, "tun1", "10.60.0.1")):
+            _run("ip", "-n", space, "addr", "add", f"{address}/30", "dev", device)
+            _run(*f"ip -n {space} link set {device} up mtu 1500 txqueuelen 5000".split())
+        _run(*f"ip -n {client} route add default via 10.60.0.1".split())
+        if self._client_rate:
+            _shape(core, "tun1", self._client_rate)
+
+    def popen(self, host: str, argv: Sequence[object], **how: Any) -> subprocess.Popen[Any]:
+        """Start a program on a host; it is ended with the network."""
+        process = subprocess.Popen(["ip", "netns", "exec", self.space(host), *map(str, argv)], **how)
+        self._processes.append(process)
+        return process
+
+    def run(self, host: str, argv: Sequence[object], **how: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program on a host to its end, its output caught as text."""
+        how = {"text": True, "capture_output": True, "check": False, **how}
+        return subprocess.run(["ip", "netns", "exec", self.space(host), *map(str, argv)], **how)
+
+    def cut(self, host: str) -> None:
+        """The host goes dark: its packets are lost."""
+        self._link(host, "down")
+
+    def mend(self, host: str) -> None:
+        """The host is back."""
+        self._link(host, "up")
+
+    def rate(self, host: str, rate: str) -> None:
+        """Change what the host can send."""
+        _shape(self.space(host), "eth0", rate)
+
+    def _link(self, host: str, state: str) -> None:
+        port = f"{self._prefix}v{list(self.hosts).index(host)}"
+        _run("ip", "-n", self.space("core"), "link", "set", port, state)
+
+    def __exit__(self, *error: object) -> None:
+        for process in reversed(self._processes):
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        for name in ("client", "core", *self.hosts):
+            subprocess.run(["ip", "netns", "del", self.space(name)], capture_output=True, check=False)
+        if self._table is not None:
+            self._table.unlink(missing_ok=True)
+
+
+def _built_wan() -> str:
+    """The forwarder, compiled once for each version of its source."""
+    source = HERE / "wan.c"
+    built = Path(tempfile.gettempdir()) / f"gpuaria-wan-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
+    if not built.exists():
+        fresh = built.with_suffix(f".{os.getpid()}")
+        _run("gcc", "-O2", "-o", str(fresh), str(source))
+        fresh.rename(built)
+    return str(built)
+
+
+def _shape(space: str, device: str, rate: str) -> None:
+    """A token bucket; offloads off, or whole 64 kB segments would count as one packet."""
+    if shutil.which("ethtool"):
+        off = ["ip", "netns", "exec", space, "ethtool", "-K", device, "tso", "off", "gso", "off"]
+        subprocess.run(off, capture_output=True, check=False)
+    _run(*f"tc -n {space} qdisc replace dev {device} root tbf rate {rate} burst 256kb latency 100ms".split())
+
+
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")

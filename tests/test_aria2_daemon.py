@@ -1,0 +1,508 @@
+"""The private daemon and the visited one, with the real aria2c: what others can see of it, and how it ends."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from gpuaria.aria2 import binary, daemon
+from gpuaria.aria2.binary import Binary
+from gpuaria.aria2.daemon import Daemon
+from gpuaria.aria2.options import DAEMON, DOWNLOAD, Shape, download_options
+from gpuaria.errors import Aria2Error
+from gpuaria.formats.metalink import for_download
+from gpuaria.net import ca_file
+from gpuaria.records import Transfer
+from standin import Hub, Repo
+
+BINARIES = [path for path in (shutil.which("aria2c"), binary.shipped()) if path]
+pytestmark = [pytest.mark.wire, pytest.mark.skipif(not BINARIES, reason="needs an aria2c")]
+every_binary = pytest.mark.parametrize("program", BINARIES)
+DATA = b"weights!" * 500_000
+
+
+def eventually(happens: Callable[[], Any], seconds: float = 30) -> Any:
+    """What `happens` returns once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := happens()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def children(pid: int) -> set[int]:
+    """The processes that a process started and that still run."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found |= {int(child) for child in (task / "children").read_text().split()}
+    return {child for child in found if running(child)}
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def sockets(pid: int) -> list[tuple[str, str, str]]:
+    """(protocol, local address, state) of the process's sockets, addresses as the kernel writes them (hex)."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            inodes |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor)))
+        except FileNotFoundError:
+            continue
+    rows = []
+    for protocol in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[9] in inodes:
+                rows.append((protocol, fields[1], fields[3]))
+    return rows
+
+
+def listening(pid: int) -> list[tuple[str, str]]:
+    """(protocol, address:port) on which others could reach the process: listening TCP, any UDP."""
+    return [(name, where) for name, where, state in sockets(pid) if name.startswith("udp") or state == "0A"]
+
+
+LOOPBACK = {("tcp", "0100007F"), ("tcp6", "00000000000000000000000001000000")}
+
+
+def addresses(pid: int) -> list[tuple[str, str]]:
+    """`listening` without the port."""
+    return [(protocol, where.partition(":")[0]) for protocol, where in listening(pid)]
+
+
+def port_of(pid: int) -> int:
+    (port,) = {where.rpartition(":")[2] for _protocol, where in listening(pid)}
+    return int(port, 16)
+
+
+def call(port: int, method: str, *params: object, secret: str = "") -> Any:
+    """One raw JSON-RPC call: its result, or its error."""
+    packed = [*([f"token:{secret}"] if secret else []), *params]
+    with httpx2.Client(trust_env=False) as client:
+        body = {"jsonrpc": "2.0", "id": "t", "method": method, "params": packed}
+        answer = client.post(f"http://127.0.0.1:{port}/jsonrpc", json=body).json()
+    return answer.get("result", answer.get("error"))
+
+
+class Running:
+    """A private daemon of this test, its pid found from outside."""
+
+    def __init__(self, program: str | Path) -> None:
+        before = children(os.getpid())
+        self.daemon: Daemon = daemon.start(Binary(str(program), (1, 36), "setting"), ca_file())
+        (self.pid,) = children(os.getpid()) - before
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.daemon.kill()  # quicker
+        self.daemon.stop()
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    return Repo.build("org/thing", {"w.bin": DATA}, folder=tmp_path / "store")
+
+
+@pytest.fixture
+def hub(repo: Repo) -> Iterator[Hub]:
+    with Hub([repo], server="embedded") as running_hub:
+        yield running_hub
+
+
+def add(to: Daemon, hub: Hub, repo: Repo, folder: Path, name: str = "w") -> str:
+    folder.mkdir(exist_ok=True)
+    url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+    return to.rpc.add(for_download(name, len(DATA), [url]), download_options(folder, Shape(), "gpuaria/test"))
+
+
+def until(to: Daemon, gid: str, status: str) -> Transfer:
+    def reached() -> Transfer | None:
+        transfer = to.rpc.poll([gid])[0][gid]
+        assert transfer.status in (status, "active", "waiting"), transfer
+        return transfer if transfer.status == status else None
+
+    found = eventually(reached)
+    assert isinstance(found, Transfer)
+    return found
+
+
+# --- what it does -------------------------------------------------------------------------------------------------
+
+
+@every_binary
+def test_a_download_arrives_bit_for_bit_and_nothing_else_lies_beside_it(
+    program: str, hub: Hub, repo: Repo, tmp_path: Path
+) -> None:
+    with Running(program) as own:
+        assert own.daemon.own
+        assert own.daemon.alive()
+        gid = add(own.daemon, hub, repo, tmp_path / "staging")
+        transfer = until(own.daemon, gid, "complete")
+        assert (transfer.total, transfer.completed, transfer.speed, transfer.connections) == (
+            len(DATA),
+            len(DATA),
+            0,
+            0,
+        )
+        own.daemon.rpc.forget([gid])
+        assert own.daemon.rpc.poll([gid])[0][gid].status == "gone"
+    assert {path.name for path in (tmp_path / "staging").iterdir()} == {"w"}
+    assert (tmp_path / "staging" / "w").read_bytes() == DATA
+    assert {seen.headers["user-agent"] for seen in hub.cdn.requests} == {"gpuaria/test"}
+    assert not any("authorization" in seen.headers for seen in hub.cdn.requests)
+
+
+@every_binary
+def test_a_mirror_with_another_size_is_dropped(program: str, hub: Hub, repo: Repo, tmp_path: Path) -> None:
+    good = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+    other = Repo.build("org/other", {"w.bin": b"short" * 1_000_000}, folder=tmp_path / "other")
+    wrong = hub.signed(other, other.commits[other.head].files["w.bin"])
+    (tmp_path / "staging").mkdir()
+    with Running(program) as own:
+        options = download_options(tmp_path / "staging", Shape(), "gpuaria/test")
+        gid = own.daemon.rpc.add(for_download("w", len(DATA), [wrong, good]), options)
+        until(own.daemon, gid, "complete")
+    assert (tmp_path / "staging" / "w").read_bytes() == DATA
+
+
+@every_binary
+def test_a_removed_download_keeps_its_bytes_and_its_control_file(
+    program: str, hub: Hub, repo: Repo, tmp_path: Path
+) -> None:
+    hub.cdn.fault("w.bin", "stall", after=500_000)
+    with Running(program) as own:
+        gid = add(own.daemon, hub, repo, tmp_path / "staging")
+        eventually(lambda: own.daemon.rpc.poll([gid])[0][gid].completed > 400_000)
+        own.daemon.rpc.remove(gid)
+        eventually(lambda: own.daemon.rpc.poll([gid])[0][gid].status in ("gone", "removed"))
+        assert {path.name for path in (tmp_path / "staging").iterdir()} == {"w", "w.aria2"}
+        hub.heal()
+        before = sum(seen.sent for seen in hub.cdn.requests)
+        until(own.daemon, add(own.daemon, hub, repo, tmp_path / "staging"), "complete")
+        assert sum(seen.sent for seen in hub.cdn.requests) - before < len(DATA)
+    assert (tmp_path / "staging" / "w").read_bytes() == DATA
+
+
+# --- what others can see ------------------------------------------------------------------------------------------
+
+
+@every_binary
+def test_the_secret_lies_in_a_private_file_and_only_until_it_was_read(program: str, tmp_path: Path) -> None:
+    note, wrapper = tmp_path / "note", tmp_path / "wrapper"
+    wrapper.write_text(
+        f'#!/bin/sh\nconf=${{1#--conf-path=}}\nstat -c \'%a\' "$conf" "$(dirname "$conf")" > {note}\n'
+        f'grep -c \'^rpc-secret=.\' "$conf" >> {note}\necho "$conf" >> {note}\necho $# >> {note}\n'
+        f'exec {program} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    with Running(wrapper) as own:
+        mode, folder_mode, secrets, conf, arguments = note.read_text().split()
+        assert (mode, folder_mode, secrets, arguments) == ("600", "700", "1", "1")
+        assert not Path(conf).exists()
+        left = [path for path in Path(conf).parent.rglob("*") if path.is_file() and path.stat().st_size]
+        assert left == []
+        assert Path(f"/proc/{own.pid}/cmdline").read_text().split("\0")[1:] == [f"--conf-path={conf}", ""]
+    assert not Path(conf).parent.exists()
+
+
+@every_binary
+def test_nothing_listens_but_one_port_of_loopback_also_while_it_downloads(
+    program: str, hub: Hub, repo: Repo, tmp_path: Path
+) -> None:
+    hub.cdn.fault("w.bin", "stall", after=100_000)
+    with Running(program) as own:
+        assert set(addresses(own.pid)) <= LOOPBACK
+        gid = add(own.daemon, hub, repo, tmp_path / "staging")
+        eventually(lambda: own.daemon.rpc.poll([gid])[0][gid].completed > 50_000)
+        assert set(addresses(own.pid)) <= LOOPBACK
+        assert port_of(own.pid) > 1023
+
+
+@every_binary
+def test_it_refuses_who_does_not_know_the_secret(program: str) -> None:
+    with Running(program) as own:
+        port = port_of(own.pid)
+        assert call(port, "aria2.shutdown")["message"] == "Unauthorized"  # it takes a second to say so
+        with pytest.raises(Aria2Error, match="refuses our secret") as caught:
+            daemon.attach(f"http://127.0.0.1:{port}/jsonrpc", "guess")
+        assert "GPUARIA_RPC_SECRET" in caught.value.hint
+        assert "guess" not in caught.value.message
+        assert own.daemon.alive()
+
+
+@every_binary
+def test_no_token_of_ours_is_in_its_environment(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GPUARIA_RPC_SECRET", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN"):
+        monkeypatch.setenv(name, "hf_secret_of_the_tests")
+    with Running(program) as own:
+        environment = Path(f"/proc/{own.pid}/environ").read_text()
+        assert "hf_secret_of_the_tests" not in environment
+        assert "PATH=" in environment
+
+
+def test_a_proxy_of_the_environment_never_sees_the_rpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with Running(BINARIES[0]) as own:
+        assert re.match(r"1\.3\d", own.daemon.rpc.version())
+        assert own.daemon.rpc.poll(["0123456789abcdef"])[0]["0123456789abcdef"].status == "gone"
+
+
+# --- how it ends --------------------------------------------------------------------------------------------------
+
+
+@every_binary
+@pytest.mark.parametrize("end", [Daemon.stop, Daemon.kill])
+def test_stop_and_kill_leave_no_process_and_no_folder(
+    program: str, end: Callable[[Daemon], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Running(program) as own:
+        assert len(list(tmp_path.iterdir())) == 1
+        end(own.daemon)
+        eventually(lambda: not running(own.pid))
+        assert not own.daemon.alive()
+    assert list(tmp_path.iterdir()) == []
+
+
+@every_binary
+def test_a_daemon_that_died_is_noticed(program: str) -> None:
+    with Running(program) as own:
+        os.kill(own.pid, signal.SIGKILL)
+        eventually(lambda: not own.daemon.alive())
+        for act in (
+            own.daemon.rpc.version,
+            lambda: own.daemon.rpc.poll(["0" * 16]),
+            lambda: own.daemon.rpc.remove("0"),
+        ):
+            with pytest.raises(Aria2Error, match="does not answer") as caught:
+                act()
+            assert caught.value.exit_code == 9
+
+
+ORPHAN = """
+import sys, time
+from gpuaria.aria2 import daemon
+from gpuaria.aria2.binary import Binary
+daemon.start(Binary(sys.argv[1], (1, 36), "setting"), sys.argv[2])
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@every_binary
+def test_it_ends_when_its_parent_is_killed(program: str) -> None:
+    command = [sys.executable, "-c", ORPHAN, program, ca_file()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "up\n"
+        (pid,) = children(parent.pid)
+        parent.kill()
+    eventually(lambda: not running(pid))
+
+
+# --- how it starts ------------------------------------------------------------------------------------------------
+
+TAKER = """#!{python}
+import contextlib, os, pathlib, re, socket, sys, time
+conf, note, heard = pathlib.Path(sys.argv[1].partition("=")[2]), pathlib.Path({note!r}), pathlib.Path({heard!r})
+port = int(re.search(r"^rpc-listen-port=(\\d+)$", conf.read_text(), re.M)[1])
+tries = note.read_text().split() if note.exists() else []
+note.write_text(" ".join([*tries, str(port)]))
+if len(tries) >= {failures}:
+    os.execv({program!r}, [{program!r}, *sys.argv[1:]])
+taken = [socket.create_server((host, port), family=family) for host, family in {hosts!r}]
+parent = os.getpid()
+if os.fork():  # this process becomes aria2c, another one has the port
+    os.execv({program!r}, [{program!r}, *sys.argv[1:]])
+taken[0].settimeout(0.2)
+while os.getppid() == parent:
+    try:
+        visitor = taken[0].accept()[0] if {listens!r} else time.sleep(0.1)
+    except TimeoutError:
+        continue
+    if visitor:
+        visitor.settimeout(0.5)
+        with heard.open("ab") as file, contextlib.suppress(TimeoutError):
+            while block := visitor.recv(65536):
+                file.write(block)
+"""
+V4, V6 = ("127.0.0.1", int(socket.AF_INET)), ("::1", int(socket.AF_INET6))
+
+
+def taker(folder: Path, program: str, hosts: list[tuple[str, int]], *, failures: int, listens: bool) -> Path:
+    """A program that has the RPC port to itself before it starts aria2c, the first few times."""
+    wrapper = folder / "wrapper"
+    values = {"python": sys.executable, "note": str(folder / "note"), "heard": str(folder / "heard")}
+    wrapper.write_text(TAKER.format(**values, program=program, failures=failures, hosts=hosts, listens=listens))
+    wrapper.chmod(0o755)
+    return wrapper
+
+
+@every_binary
+def test_a_taken_port_is_exchanged_for_another(program: str, tmp_path: Path) -> None:
+    with Running(taker(tmp_path, program, [V4, V6], failures=2, listens=False)) as own:
+        ports = (tmp_path / "note").read_text().split()
+        assert len(ports) == 3
+        assert port_of(own.pid) == int(ports[2])
+
+
+@every_binary
+def test_who_took_the_port_does_not_hear_the_secret(program: str, tmp_path: Path) -> None:
+    with Running(taker(tmp_path, program, [V4], failures=1, listens=True)):
+        assert b"token:" not in ((tmp_path / "heard").read_bytes() if (tmp_path / "heard").exists() else b"")
+
+
+def test_one_that_never_starts_is_an_error_that_repeats_its_last_words(tmp_path: Path) -> None:
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text("#!/bin/sh\necho first >&2\necho 'no such library' >&2\nexit 1\n")
+    wrapper.chmod(0o755)
+    before = children(os.getpid())
+    with pytest.raises(Aria2Error, match="wrapper does not start: no such library") as caught:
+        daemon.start(Binary(str(wrapper), (1, 36), "setting"), ca_file())
+    assert caught.value.exit_code == 9
+    assert children(os.getpid()) == before
+
+
+# --- one that is only visited -------------------------------------------------------------------------------------
+
+SECRET = "visited"
+
+
+@pytest.fixture(params=BINARIES)
+def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """An aria2c of somebody else, with its own settings and downloads; its port."""
+    (tmp_path / "theirs").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    options = [f"--rpc-listen-port={port}", f"--rpc-secret={SECRET}", f"--dir={tmp_path / 'theirs'}", "--quiet"]
+    command = [request.param, "--no-conf", "--enable-rpc", "--max-concurrent-downloads=3", *options]
+    process = subprocess.Popen(command, env={"PATH": os.environ["PATH"]})
+    eventually(lambda: process.poll() is not None or LOOPBACK & set(addresses(process.pid)))
+    assert process.poll() is None
+    yield port, process
+    process.kill()
+    process.wait()
+
+
+def test_a_visit_touches_only_its_own_downloads(
+    foreign: tuple[int, subprocess.Popen[bytes]], hub: Hub, repo: Repo, tmp_path: Path
+) -> None:
+    port, process = foreign
+    url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+
+    def ask(method: str, *params: object) -> Any:
+        return call(port, method, *params, secret=SECRET)
+
+    done = ask("aria2.addUri", [url], {"out": "done"})
+    eventually(lambda: ask("aria2.tellStatus", done)["status"] == "complete")
+    paused = ask("aria2.addUri", [url], {"out": "paused", "pause": "true"})
+    keys = ["gid", "status", "completedLength", "files"]
+
+    def theirs() -> Any:
+        return ask("aria2.getGlobalOption"), [ask("aria2.tellStatus", gid, keys) for gid in (done, paused)]
+
+    before = theirs()
+    visit = daemon.attach(f"http://127.0.0.1:{port}/jsonrpc", SECRET)
+    assert not visit.own
+    assert visit.alive()
+    first = add(visit, hub, repo, tmp_path / "staging", "first")
+    until(visit, first, "complete")
+    visit.rpc.forget([first])
+    hub.cdn.fault("w.bin", "stall", after=100_000)
+    second = add(visit, hub, repo, tmp_path / "staging", "second")
+    eventually(lambda: visit.rpc.poll([second])[0][second].completed > 50_000)
+    visit.rpc.remove(second)
+    eventually(lambda: visit.rpc.poll([second])[0][second].status in ("gone", "removed"))
+    visit.kill()
+    visit.stop()
+    assert process.poll() is None
+    assert theirs() == before
+    assert (tmp_path / "staging" / "first").read_bytes() == DATA
+
+
+def test_a_visit_leaves_no_metalink_with_signed_addresses(
+    foreign: tuple[int, subprocess.Popen[bytes]], hub: Hub, repo: Repo, tmp_path: Path
+) -> None:
+    visit = daemon.attach(f"http://127.0.0.1:{foreign[0]}/jsonrpc", SECRET)
+    until(visit, add(visit, hub, repo, tmp_path / "staging"), "complete")
+    visit.stop()
+    places = [*(tmp_path / "staging").iterdir(), *(tmp_path / "theirs").iterdir()]
+    assert [path.name for path in places] == ["w"]
+
+
+def test_a_visit_to_nobody_is_an_error() -> None:
+    with pytest.raises(Aria2Error, match=r"at http://127\.0\.0\.1:9 does not answer") as caught:
+        daemon.attach("http://127.0.0.1:9/jsonrpc", "x")
+    assert caught.value.exit_code == 9
+
+
+# --- options ------------------------------------------------------------------------------------------------------
+
+OPTIONS: Mapping[str, str] = download_options(Path("/tmp/x"), Shape(), "gpuaria")
+
+
+@every_binary
+def test_every_option_that_we_set_is_one_of_aria2s(program: str) -> None:
+    text = subprocess.run([program, "--help=#all"], capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"^ (?:-\w, |    )?\s*--([a-z0-9-]+)", text, re.MULTILINE))
+    assert len(known) > 150
+    ours = set(DAEMON) | set(DOWNLOAD) | set(OPTIONS)
+    assert ours | {"rpc-listen-port", "rpc-secret", "stop-with-process", "ca-certificate", "conf-path"} <= known
+
+
+@every_binary
+def test_every_option_of_a_download_is_taken_as_it_was_given(
+    program: str, hub: Hub, repo: Repo, tmp_path: Path, foreign: tuple[int, subprocess.Popen[bytes]]
+) -> None:
+    hub.cdn.fault("w.bin", "stall", after=1000)
+    (tmp_path / "staging").mkdir()
+    shape = Shape(split=5, per_server=3, min_split=2 << 20, connect_timeout=7, timeout=9, max_speed=1 << 20)
+    given = download_options(tmp_path / "staging", shape, "gpuaria/test")
+    url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+    visit = daemon.attach(f"http://127.0.0.1:{foreign[0]}/jsonrpc", SECRET)
+    gid = visit.rpc.add(for_download("w", len(DATA), [url]), given)
+    taken = call(foreign[0], "aria2.getOption", gid, secret=SECRET)
+    sizes = {"piece-length": str(1 << 20)}
+    assert {name: taken.get(name) for name in given} == given | sizes
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        (Shape(per_server=99), {"max-connection-per-server": "16"}),
+        (Shape(per_server=0), {"max-connection-per-server": "1"}),
+        (Shape(split=0), {"split": "1"}),
+        (Shape(min_split=1), {"min-split-size": str(1 << 20)}),
+        (Shape(connect_timeout=0.1, timeout=9999), {"connect-timeout": "1", "timeout": "600"}),
+        (Shape(max_speed=-1), {"max-download-limit": "0"}),
+    ],
+)
+def test_options_stay_within_what_aria2_takes(shape: Shape, expected: dict[str, str]) -> None:
+    options = download_options(Path("/tmp/x"), shape, "gpuaria")
+    assert {name: options[name] for name in expected} == expected
+
+
+def test_every_option_has_its_reason() -> None:
+    for table in (DAEMON, DOWNLOAD):
+        assert all(reason for _value, reason in table.values())

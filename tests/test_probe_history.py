@@ -1,0 +1,323 @@
+"""What is remembered of mirrors, by network, and what is forgotten."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuaria.probe import (
+    BytesFinding,
+    FreshFinding,
+    History,
+    LookupFinding,
+    MirrorFindings,
+    Outcome,
+    TcpFinding,
+    Throughput,
+    network_id,
+    outcome_of,
+)
+from gpuaria.probe.findings import DnsAnswer, IcmpFinding, TlsFinding, read
+from gpuaria.probe.history import MAX_AGE, MAX_ROWS
+from gpuaria.probe.network import default_route
+from gpuaria.records import Mirror, to_json
+
+MIRROR, OTHER = Mirror("m", "https://m.example"), Mirror("o", "https://o.example")
+DAY = 86400.0
+READING = Throughput(1, 900_000, 0.9, 1e6, 2e6, True)
+FOUND = MirrorFindings(
+    "m",
+    "m.example",
+    LookupFinding("measured", 0.1),
+    BytesFinding("measured", "cdn.example", "192.0.2.1", 206, connect=0.03, rate=1e6, rates=(READING,)),
+    FreshFinding("fresh", "a" * 40, 100, "e"),
+    addresses=("192.0.2.1",),
+    dns=(DnsAnswer("system", "m.example", 4, "measured", ("192.0.2.1",), None, 0.01),),
+    icmp=(IcmpFinding("192.0.2.1", "measured", 0.02, 0.001, 0.25),),
+    tcp=(TcpFinding("192.0.2.1", 443, "measured", 0.03),),
+    tls=(TlsFinding("192.0.2.1", "measured", 0.05, "TLSv1.3"),),
+)
+
+
+class Clock:
+    now = 1_000_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_an_unknown_mirror_has_no_past(clock: Clock) -> None:
+    past = History(None, "net", clock).expect(MIRROR)
+    assert (past.rate, past.confidence, past.failures, past.last_seen, past.last_failure) == (None, 0, 0, None, "")
+
+
+def test_rates_fade_within_days_and_failures_within_hours(clock: Clock) -> None:
+    history = History(None, "net", clock)
+    history.add(MIRROR, Outcome("transfer", 1e6))
+    history.add(MIRROR, Outcome("transfer", reason="stalled"))
+    clock.now += 3600
+    assert history.expect(MIRROR).failures == pytest.approx(0.5)
+    assert history.expect(MIRROR).last_failure == "stalled"
+    clock.now += 3 * DAY - 3600
+    sure = history.expect(MIRROR).confidence
+    history.add(MIRROR, Outcome("transfer", 8e6))
+    past = history.expect(MIRROR)
+    assert past.rate == pytest.approx(4e6)  # weights 1 and 2 on a scale of logarithms: 1e6 * 8 ** (2 / 3)
+    assert past.confidence > sure
+    assert past.failures < 1e-9
+    assert past.last_seen == clock.now
+
+
+def test_a_real_transfer_says_more_than_a_probe(clock: Clock) -> None:
+    history = History(None, "net", clock)
+    history.add(MIRROR, Outcome("probe", 1e6))
+    before = history.expect(MIRROR).confidence
+    history.add(MIRROR, Outcome("transfer", 1e8))
+    past = history.expect(MIRROR)
+    assert past.rate is not None
+    assert past.rate > 3e7
+    assert past.confidence > 2 * before
+
+
+@given(st.lists(st.tuples(st.floats(1, 1e10), st.floats(0, 30 * DAY)), min_size=1, max_size=20))
+def test_an_expected_rate_lies_between_those_seen(rows: list[tuple[float, float]]) -> None:
+    clock = Clock()
+    history = History(None, "net", clock)
+    for rate, pause in rows:
+        history.add(MIRROR, Outcome("probe", rate))
+        clock.now += pause
+    past = history.expect(MIRROR)
+    history.close()
+    assert 0 <= past.confidence < 1
+    if past.rate is not None:
+        assert min(r for r, _ in rows) * 0.999 <= past.rate <= max(r for r, _ in rows) * 1.001
+
+
+def test_networks_and_mirrors_are_kept_apart(tmp_path: Path, clock: Clock) -> None:
+    home, office = History(tmp_path, "home", clock), History(tmp_path, "office", clock)
+    home.add(MIRROR, Outcome("transfer", 1e6))
+    assert home.expect(MIRROR).rate == pytest.approx(1e6)
+    assert office.expect(MIRROR).rate is None
+    assert home.expect(OTHER).rate is None
+
+
+def test_it_outlives_the_process_and_moves_with_the_base_not_the_name(tmp_path: Path, clock: Clock) -> None:
+    first = History(tmp_path / "new" / "folder", "net", clock)
+    first.add(MIRROR, Outcome("transfer", 5e6))
+    first.keep(MIRROR, FOUND, "subject")
+    first.close()
+    again = History(tmp_path / "new" / "folder", "net", clock)
+    renamed = replace(MIRROR, name="another")
+    assert again.expect(renamed).rate is not None
+    assert again.recent(renamed, 60, "subject") == replace(FOUND, mirror="another")
+    assert again.problem == ""
+
+
+def test_a_survey_is_kept_for_its_time_and_for_its_subject(clock: Clock) -> None:
+    history = History(None, "net", clock)
+    history.keep(MIRROR, FOUND, "commit a file b")
+    clock.now += 100
+    assert history.recent(MIRROR, 100, "commit a file b") == FOUND
+    assert history.recent(MIRROR, 99, "commit a file b") is None
+    other = history.recent(MIRROR, 100, "another file")
+    assert other is not None
+    assert (other.fresh.verdict, other.lookup.state, other.bytes) == ("unknown", "not measured", FOUND.bytes)
+    clock.now -= 1000  # the clock was set back
+    assert history.recent(MIRROR, 100, "commit a file b") is None
+
+
+def test_a_mirror_that_failed_for_one_file_is_asked_again_for_another(clock: Clock) -> None:
+    history = History(None, "net", clock)
+    stale = replace(FOUND, fresh=FreshFinding("stale", problem="old"), bytes=BytesFinding("not measured"))
+    history.keep(MIRROR, stale, "a")
+    assert history.recent(MIRROR, 60, "a") == stale
+    assert history.recent(MIRROR, 60, "b") is None
+
+
+def test_what_a_survey_says_as_an_outcome() -> None:
+    assert outcome_of(FOUND) == Outcome("probe", 2e6, 0.03, 0.25)
+    dead = replace(FOUND, tcp=(TcpFinding("192.0.2.1", 443, "failed", problem="connection refused"),), tls=())
+    assert outcome_of(dead) == Outcome("probe", reason="tcp: connection refused")
+    for error, counts in (("NetworkError", True), ("RateLimited", True), ("FileNotInRepo", False), ("Gated", False)):
+        refused = replace(FOUND, lookup=LookupFinding("failed", problem="no", error=error))
+        assert (outcome_of(refused) is not None) == counts
+    assert (
+        outcome_of(replace(FOUND, fresh=FreshFinding("stale", problem="x"), bytes=BytesFinding("not measured"))) is None
+    )
+    assert outcome_of(replace(FOUND, bytes=BytesFinding("not measured"))) is None
+
+
+def test_without_a_mark_of_failure_nothing_counts_as_one(clock: Clock) -> None:
+    history = History(None, "net", clock)
+    history.add(MIRROR, Outcome("probe", math.nan))
+    history.add(MIRROR, Outcome("probe", math.inf))
+    assert history.expect(MIRROR).rate is None
+
+
+@pytest.mark.parametrize("case", ["garbage", "a file for a folder", "newer", "a folder for a file"])
+def test_a_database_that_cannot_be_used_costs_only_its_memory(tmp_path: Path, clock: Clock, case: str) -> None:
+    folder, file = tmp_path / "state", tmp_path / "state" / "mirrors.sqlite3"
+    if case == "a file for a folder":
+        folder.write_text("x")
+    else:
+        folder.mkdir()
+    if case == "garbage":
+        file.write_bytes(b"this is no database, " * 100)
+    if case == "a folder for a file":
+        file.mkdir()
+    if case == "newer":
+        with sqlite3.connect(file) as db:
+            db.execute("PRAGMA user_version = 99")
+    history = History(folder, "net", clock)
+    assert "cannot be used" in history.problem
+    history.add(MIRROR, Outcome("transfer", 1e6))
+    assert history.expect(MIRROR).rate == pytest.approx(1e6)
+    if case == "garbage":
+        assert file.read_bytes().startswith(b"this is no database")
+
+
+def test_damage_while_it_is_open_is_a_problem_and_no_crash(tmp_path: Path, clock: Clock) -> None:
+    history = History(tmp_path, "net", clock)
+    with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
+        db.execute("DROP TABLE outcomes")
+    history.add(MIRROR, Outcome("transfer", 1e6))
+    assert history.expect(MIRROR).rate is None
+    assert "cannot be" in history.problem
+
+
+def test_findings_of_another_shape_are_as_none(tmp_path: Path, clock: Clock) -> None:
+    history = History(tmp_path, "net", clock)
+    history.keep(MIRROR, FOUND, "s")
+    with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
+        db.execute("UPDATE surveys SET findings = '{\"mirror\": 3}'")
+    assert history.recent(MIRROR, 60, "s") is None
+
+
+def test_it_does_not_grow_without_end(tmp_path: Path, clock: Clock) -> None:
+    file = tmp_path / "mirrors.sqlite3"
+    History(tmp_path, "net", clock).close()
+    with sqlite3.connect(file) as db:
+        rows = [
+            ("net", MIRROR.base, clock.now - number, "probe", 1.0, None, None, "") for number in range(MAX_ROWS + 500)
+        ]
+        db.executemany("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    history = History(tmp_path, "net", clock)
+    assert count(file) == MAX_ROWS
+    for _ in range(64):
+        history.add(MIRROR, Outcome("probe", 2.0))
+    assert count(file) == MAX_ROWS
+    clock.now += MAX_AGE + 1
+    History(tmp_path, "net", clock)
+    assert count(file) == 0
+
+
+def count(file: Path) -> int:
+    with sqlite3.connect(file) as db:
+        return int(db.execute("SELECT count(*) FROM outcomes").fetchone()[0])
+
+
+def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom gpuaria.probe import History, Outcome\n"
+        "from gpuaria.records import Mirror\n"
+        "h = History(Path(sys.argv[1]), 'net')\n"
+        "for _ in range(50): h.add(Mirror('m', 'https://m.example'), Outcome('probe', 1e6))\nprint(h.problem)"
+    )
+    history = History(tmp_path, "net")
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+
+    def write() -> None:
+        for _ in range(50):
+            history.add(MIRROR, Outcome("probe", 1e6))
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [other.communicate(timeout=60)[0].strip() for other in others] == ["", "", ""]
+    assert history.problem == ""
+    with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
+        assert db.execute("SELECT count(*) FROM outcomes").fetchone()[0] == 350
+
+
+# --- findings and networks ----------------------------------------------------------------------------------------
+
+
+def test_findings_survive_json_and_wrong_ones_are_refused() -> None:
+    text = to_json(FOUND)
+    assert read(MirrorFindings, text) == FOUND
+    wrongs: list[object] = [
+        {},
+        [],
+        None,
+        {**text, "bytes": 3},
+        {**text, "fresh": {**text["fresh"], "verdict": "maybe"}},
+    ]
+    for wrong in wrongs:
+        with pytest.raises(ValueError):
+            read(MirrorFindings, wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("", "")),
+        ({"addresses": (), "dns": (DnsAnswer("r", "h", 4, "failed", problem="NXDOMAIN"),)}, ("dns", "NXDOMAIN")),
+        ({"addresses": (), "dns": (DnsAnswer("r", "h", 4, "measured", ("10.0.0.1",), lies=("no",)),)}, ("dns", "no")),
+        ({"icmp": (IcmpFinding("a", "failed", problem="no reply"),)}, ("", "")),
+        ({"tls": (TlsFinding("a", "failed", problem="expired"),)}, ("tls", "expired")),
+        ({"tcp": (*FOUND.tcp, TcpFinding("b", 443, "failed", problem="x"))}, ("", "")),
+        ({"bytes": BytesFinding("failed", problem="stalled")}, ("bytes", "stalled")),
+    ],
+)
+def test_the_failing_stage_is_named(changes: dict[str, object], expected: tuple[str, str]) -> None:
+    assert replace(FOUND, **changes).failed == expected  # type: ignore[arg-type]
+
+
+HEAD = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
+
+
+def test_a_network_is_named_by_its_default_route(tmp_path: Path) -> None:
+    routes = tmp_path / "route"
+    names = set()
+    for gateway in ("0102A8C0", "0101A8C0"):
+        routes.write_text(f"{HEAD}eth0 00000000 {gateway} 0003 0 0 100 00000000 0 0 0\n")
+        names.add(network_id(routes))
+        assert network_id(routes) in names
+    names.add(network_id(tmp_path / "none"))
+    assert len(names) == 3
+    assert all(len(name) == 16 and int(name, 16) >= 0 for name in names)
+
+
+def test_the_default_route_with_the_least_metric_that_is_up(tmp_path: Path) -> None:
+    routes = tmp_path / "route"
+    lines = [
+        "wlan0 00000000 0102A8C0 0003 0 0 600 00000000 0 0 0",
+        "eth0 00000000 0101A8C0 0003 0 0 100 00000000 0 0 0",
+    ]
+    lines += [
+        "eth1 00000000 0101A8C0 0002 0 0 1 00000000 0 0 0",
+        "eth0 0001A8C0 00000000 0001 0 0 0 00FFFFFF 0 0 0",
+        "x",
+    ]
+    routes.write_text(HEAD + "\n".join(lines))
+    assert default_route(routes) == "eth0 0101A8C0"
+    routes.write_text(HEAD)
+    assert default_route(routes) == ""
+    assert len(network_id()) == 16

@@ -1,0 +1,141 @@
+"""Rates out of moments and bytes: slow start, caps, bursts, several connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuaria.probe.deadline import Deadline
+from gpuaria.probe.stream import Limits, Stream, tail, throughput
+
+MB = 1_000_000
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def steady(clock: Clock, rate: float, step: float = 0.01, seconds: float = 100) -> Iterator[bytes]:
+    while clock.now < seconds:
+        clock.now += step
+        yield bytes(int(rate * step))
+
+
+def slow_start(clock: Clock, round_trip: float) -> Iterator[bytes]:
+    """A burst at each round trip, twice as large as the one before it (RFC 6928's ten segments first)."""
+    window = 14_600
+    while True:
+        clock.now += round_trip
+        for _ in range(10):
+            yield bytes(window // 10)
+        window *= 2
+
+
+def taken(body: Iterator[bytes], clock: Clock, round_trip: float = 0.0, **limits: float) -> Stream:
+    stream = Stream(round_trip=round_trip)
+    stream.read(body, Deadline(1000, clock), Limits(**limits))  # type: ignore[arg-type]
+    return stream
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_a_steady_rate_is_known_soon_and_the_read_ends(clock: Clock) -> None:
+    stream = taken(steady(clock, 2 * MB), clock, seconds=5)
+    found = throughput([stream])
+    assert found is not None
+    assert found.rate == pytest.approx(2 * MB, rel=0.05)
+    assert found.tail == pytest.approx(2 * MB, rel=0.1)
+    assert not found.growing
+    assert clock.now < 0.6
+
+
+def test_slow_start_is_still_growing_and_its_tail_is_well_above_its_rate(clock: Clock) -> None:
+    found = throughput([taken(slow_start(clock, 0.12), clock, 0.12, seconds=1.0)])
+    assert found is not None
+    assert found.growing
+    assert found.tail > 2 * found.rate
+
+
+def test_a_burst_at_the_beginning_does_not_count_for_the_tail(clock: Clock) -> None:
+    def bucket() -> Iterator[bytes]:  # what a token bucket lets through at once
+        yield bytes(10)
+        yield bytes(256 << 10)
+        yield from steady(clock, 1 * MB)
+
+    found = throughput([taken(bucket(), clock, seconds=5)])
+    assert found is not None
+    assert found.rate > 1.3 * MB
+    assert found.tail == pytest.approx(1 * MB, rel=0.1)
+
+
+def test_it_ends_at_its_ceiling_and_at_its_time(clock: Clock) -> None:
+    assert taken(steady(clock, 100 * MB), clock, ceiling=5 * MB, seconds=5).total == 5 * MB
+    assert taken(slow_start(clock, 0.4), clock, 0.4, seconds=1.0).ended - clock.now == 0
+
+
+def test_a_time_out_after_bytes_counts_the_waiting_and_before_bytes_is_raised(clock: Clock) -> None:
+    def stalls() -> Iterator[bytes]:
+        yield bytes(10)
+        yield bytes(100_000)
+        clock.now += 1
+        raise TimeoutError
+
+    found = throughput([taken(stalls(), clock)])
+    assert found is not None
+    assert found.rate == 100_000
+
+    def silent() -> Iterator[bytes]:
+        raise TimeoutError
+        yield b""
+
+    with pytest.raises(TimeoutError):
+        taken(silent(), clock)
+
+
+def test_several_count_together_over_the_time_in_which_all_were_at_work() -> None:
+    one = Stream(0.0, [(0.01 * n, MB // 100) for n in range(1, 101)], MB, 1.0)
+    other = Stream(0.0, [(0.01 * n, MB // 100) for n in range(1, 201)], 2 * MB, 2.0)
+    found = throughput([one, other])
+    assert found is not None
+    assert (found.connections, found.bytes) == (2, 3 * MB)
+    assert found.seconds == pytest.approx(1.99)
+    late, growing = tail([one, other], 0.35)
+    assert late == pytest.approx(2 * MB, rel=0.1)
+    assert not growing
+    assert throughput([one, Stream()]) is None
+    assert throughput([]) is None
+
+
+def test_bytes_that_came_all_at_once_give_a_rate_that_is_too_low_and_never_too_high() -> None:
+    found = throughput([Stream(1.0, [(1.5, 50_000)], 50_000, 1.5)])
+    assert found is not None
+    assert (found.rate, found.tail, found.growing) == (100_000, 100_000, True)
+
+
+MARKS = st.lists(st.tuples(st.floats(0.001, 0.5), st.integers(1, 10 * MB)), min_size=1, max_size=40)
+
+
+@given(MARKS, st.floats(0, 0.3))
+def test_no_history_of_arrivals_breaks_it(marks: list[tuple[float, int]], round_trip: float) -> None:
+    clock = Clock()
+
+    def body() -> Iterator[bytes]:
+        for pause, size in marks:
+            clock.now += pause
+            yield bytes(min(size, 100_000))
+
+    stream = taken(body(), clock, round_trip, seconds=3)
+    found = throughput([stream])
+    assert found is not None
+    assert found.rate > 0
+    assert found.tail >= 0
+    assert found.bytes == stream.total == sum(size for _, size in stream.marks)
