@@ -35,6 +35,7 @@ from gpuaria.transfer.endgame import Endgame, try_out
 from gpuaria.transfer.job import Hands
 from gpuaria.transfer.landing import Landing
 from gpuaria.transfer.large import LargeFiles
+from gpuaria.transfer.roster import Roster
 from gpuaria.transfer.small import SmallFiles
 from gpuaria.transfer.workers import Workers
 
@@ -159,9 +160,10 @@ def carry_out(
     """Run every step until all have a verdict, or until the run is stopped. Raises Interrupted on the user's wish."""
     twins = _twins(plan)
     landing = Landing(layout, board, twins)
+    roster = Roster(board)
     mirrors = {mirror.name: mirror for mirror in world.mirrors}
     small_pool, hashers = Workers("small", limits.small_jobs), Workers("hash", limits.verify_jobs)
-    small = SmallFiles(world.source, manifest, mirrors, world.http, layout, landing, board, limits.patience)
+    small = SmallFiles(world.source, manifest, mirrors, world.http, layout, landing, board, roster, limits.patience)
 
     def lookup(mirror: str, file: RemoteFile) -> Address | None:
         return world.source.address(mirrors[mirror], manifest, file, world.http)
@@ -181,6 +183,7 @@ def carry_out(
         layout=layout,
         landing=landing,
         board=board,
+        roster=roster,
         hashers=hashers,
         shape=limits.shape,
         user_agent=limits.user_agent,

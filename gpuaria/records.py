@@ -99,6 +99,48 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """What is known of one mirror when it is ranked: times in seconds, rates in bytes per second, None if unknown.
+
+    `problem`: why it cannot be used, empty if it can. `setup`: until the first byte, from nothing. `rate`: of
+    `connections` parallel reads; `single`: of one. `growing`: they were still getting faster. `past`: what it really
+    gave before, weighed by `confidence` (0 to 1). `same_pipe_as`: a mirror whose bytes come from the same host.
+    """
+
+    mirror: str
+    problem: str = ""
+    setup: float | None = None
+    rtt: float | None = None
+    loss: float | None = None
+    single: float | None = None
+    rate: float | None = None
+    connections: int = 1
+    growing: bool = False
+    past: float | None = None
+    confidence: float = 0.0
+    same_pipe_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A mirror to use: expected bytes per second with `connections`, expected seconds if it were alone."""
+
+    mirror: str
+    rate: float | None
+    seconds: float | None
+    connections: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Mirrors to use, best first, and those not to use, each with one sentence."""
+
+    accepted: tuple[Choice, ...]
+    rejected: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LocalState:
     """What the disk has of one file: bytes under its final identity (`size`, None if absent), whether they were
     proven before and are unchanged since, whether its name is in place, and bytes of an unfinished download."""

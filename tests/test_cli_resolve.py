@@ -103,11 +103,6 @@ def test_aria2c_takes_the_metalink(mirrored: bool, user: User, serve: Serve, odd
 
 
 @NEEDS_ARIA2
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="formats/metalink.py: aria2c reads &amp; in a name as &#38; (not refused)",
-)
 def test_an_ampersand_is_escaped_or_refused(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(Repo.build("org/and", {"a&b.bin": b"and"}, folder=tmp_path / "and"))
     done = user.quick("resolve", "org/and", "--format", "metalink")

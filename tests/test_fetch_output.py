@@ -229,9 +229,6 @@ def test_the_token_goes_to_the_endpoint_only(user: User, serve: Serve, big: Repo
     assert sum(use["bytes"] for use in report["mirrors"]) == report["bytes_fetched"]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="transfer/small.py: a mirror that refuses small files is never reported"
-)
 def test_a_mirror_that_is_no_use_is_named_with_a_reason(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     other = serve(name="mirror")
@@ -366,7 +363,6 @@ def test_a_warm_run_starts_neither_aria2p_nor_bars(user: User, serve: Serve, sma
     assert not _imported(user, "config") & (unused | {"httpx2", "sqlite3"})
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="formats/metalink.py imports defusedxml for load alone")
 def test_a_warm_run_reads_no_xml(user: User) -> None:
     assert "defusedxml" not in _imported(user, "verify", "org/small")
 

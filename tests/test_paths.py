@@ -238,7 +238,9 @@ def test_what_stands_together_can_be_made(names: list[str]) -> None:
         _check(*names, case_sensitive=True)
 
 
-@pytest.mark.parametrize("name", [".cache", ".git", ".git ", ".git./config", ".g\u200dit/config", ".CACHE/HuggingFace/x"])
+@pytest.mark.parametrize(
+    "name", [".cache", ".git", ".git ", ".git./config", ".g\u200dit/config", ".CACHE/HuggingFace/x"]
+)
 def test_a_name_that_another_system_sees_as_a_folder_of_ours_is_refused(name: str) -> None:
     with pytest.raises(UnsafePath, match="kept for the layout"):
         SafePath.parse(name)

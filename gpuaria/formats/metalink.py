@@ -9,9 +9,6 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import defusedxml  # type: ignore[import-untyped, unused-ignore]
-import defusedxml.ElementTree  # type: ignore[import-untyped, unused-ignore]
-
 from gpuaria._version import __version__
 from gpuaria.errors import BadListing, UnsafePath, UsageError
 from gpuaria.formats.fields import check_digest, check_url
@@ -169,6 +166,9 @@ def _tag(name: str) -> str:
 
 
 def _parse(text: str, limit: int) -> ET.Element:
+    import defusedxml  # type: ignore[import-untyped, unused-ignore]
+    import defusedxml.ElementTree  # type: ignore[import-untyped, unused-ignore]
+
     if len(text) > limit or sum(map(text.count, "<\"'")) > _MAX_MARKUP:
         raise BadListing(f"the Metalink is too large: more than {limit} characters or {_MAX_MARKUP} tags and quotes")
     try:

@@ -39,6 +39,7 @@ class LargeFiles:
         layout: Layout,
         landing: Landing,
         board: Board,
+        roster: Roster,
         hashers: Workers,
         shape: Shape,
         user_agent: str,
@@ -53,7 +54,7 @@ class LargeFiles:
         self._looking: list[Job] = []
         self._checking: list[Job] = []
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._roster, self._flow = Roster(board), Flow()
+        self._roster, self._flow = roster, Flow()
         self._engine = Engine(
             start=start,
             hands=hands,

@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuaria.disk.layout import Layout
-from gpuaria.errors import AccessDenied, DiskError, GpuariaError, Interrupted, NetworkError, NoUsableMirror, RateLimited
+from gpuaria.errors import (
+    AccessDenied,
+    DiskError,
+    GpuariaError,
+    Interrupted,
+    NetworkError,
+    NoUsableMirror,
+    RateLimited,
+)
 from gpuaria.net import ATTEMPTS, RETRY_STATUS, Answer, Http
 from gpuaria.records import Manifest, Mirror, RemoteFile, Step, Verdict
 from gpuaria.sources import Source
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.landing import Landing
+from gpuaria.transfer.roster import Roster
 
 
 @dataclass
@@ -25,6 +34,7 @@ class SmallFiles:
     layout: Layout
     landing: Landing
     board: Board
+    roster: Roster
     patience: float
 
     def fetch(self, step: Step) -> None:
@@ -46,13 +56,15 @@ class SmallFiles:
         began, pause, wrong = time.monotonic(), 1.0, 0
         while True:
             reasons: list[str] = []
-            for name in step.mirrors:
+            for name in self.roster.usable(step.mirrors):
                 try:
                     verdict = self._from(self.mirrors[name], step.file)
                 except NetworkError as error:
                     if isinstance(error, RateLimited) and len(step.mirrors) == 1:
                         raise
                     reasons.append(error.message)
+                    if len(step.mirrors) > 1 and error.retry != "never":
+                        self.roster.out(name, error.message)
                     continue
                 if verdict.outcome in ("ok", "unverifiable"):
                     return
@@ -102,7 +114,12 @@ class SmallFiles:
         if answer.status == 416:
             self.layout.staged(file).with_suffix(".prefix").unlink(missing_ok=True)
         refusal = self.source.refused(mirror, self.manifest, file, answer, self.http)
-        return refusal if mirror.origin else NetworkError(refusal.message, refusal.hint)
+        if mirror.origin:
+            return refusal
+        error = NetworkError(refusal.message, refusal.hint)
+        if isinstance(refusal, FileNotInRepo):
+            error.retry = "never"  # it lacks this file, which says nothing about the next one
+        return error
 
     def _write(self, part: Path, file: RemoteFile, answer: Answer, chunks: object, mirror: str) -> None:
         """Append or rewrite `part`; more bytes than declared end the file, fewer end it as a broken connection."""

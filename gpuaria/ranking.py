@@ -1,0 +1,103 @@
+"""Probes -> ranking, by the time that what is wanted would take. Pure: the same probes and seed, the same ranking."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from gpuaria.records import Choice, Probe, Ranking
+
+TIE = 0.2  # expected times that differ by less are equal, and a fleet spreads over them by seed
+HELPS = 0.02  # of the best one's rate: slower mirrors only hold pieces back
+SEGMENT = 1448  # bytes of payload in a packet
+UNKNOWN_SETUP = 1.0  # seconds
+
+
+def rank(probes: Iterable[Probe], size: int, *, connections: int = 16, seed: str = "") -> Ranking:
+    """Order mirrors for fetching `size` bytes with up to `connections` to each.
+
+    A mirror that nothing is known of is accepted, after those that were measured.
+    """
+    known = list(probes)
+    rejected = [(probe.mirror, probe.problem) for probe in known if probe.problem]
+    usable = [probe for probe in known if not probe.problem]
+    names = {probe.mirror for probe in usable}
+    twins = [probe for probe in usable if probe.same_pipe_as in names]
+    rejected += [
+        (probe.mirror, f"its bytes come from the same host as those of {probe.same_pipe_as}") for probe in twins
+    ]
+    choices = [_choice(probe, size, connections) for probe in usable if probe not in twins]
+    best = max((choice.rate or 0.0 for choice in choices), default=0.0)
+    slow = [choice for choice in choices if choice.rate is not None and choice.rate < HELPS * best]
+    rejected += [
+        (choice.mirror, f"{_mb(choice.rate)} beside {_mb(best)} would only hold pieces back") for choice in slow
+    ]
+    accepted = [_fitted(choice, best, connections) for choice in choices if choice not in slow]
+    return Ranking(tuple(_ordered(accepted, seed)), tuple(rejected))
+
+
+def expected_rate(probe: Probe, connections: int) -> float | None:
+    """Bytes per second that `connections` to it will bring, None if nothing is known.
+
+    A server that caps each connection, or a long way with loss, grows with the number of connections; a full pipe does
+    not: one and several parallel reads tell which of both it is. A long way with loss bounds each connection
+    (Mathis et al. 1997: segment / rtt * 1.22 / sqrt(loss)). What it gave before counts by its confidence.
+    """
+    sampled = _from_sample(probe, connections)
+    if probe.past is None or probe.confidence <= 0:
+        return sampled
+    if sampled is None:
+        return probe.past
+    weight = 0.8 * probe.confidence
+    return (1 - weight) * sampled + weight * probe.past
+
+
+def _from_sample(probe: Probe, connections: int) -> float | None:
+    if probe.rate is None or probe.rate <= 0:
+        return None
+    grew = probe.rate / probe.single if probe.single else 1.0
+    more = max(1.0, connections / probe.connections)
+    share = 0.0
+    if probe.connections > 1:
+        share = min(1.0, max(0.0, math.log(max(grew, 1.0)) / math.log(probe.connections)))
+    rate = probe.rate * math.pow(more, share) * (1.3 if probe.growing else 1.0)
+    if probe.loss and probe.rtt:
+        bound = connections * SEGMENT / probe.rtt * 1.22 / math.sqrt(probe.loss)
+        rate = min(rate, max(bound, probe.rate))
+    return rate
+
+
+def _choice(probe: Probe, size: int, connections: int) -> Choice:
+    rate = expected_rate(probe, connections)
+    if rate is None:
+        return Choice(probe.mirror, None, None, connections, "not measured")
+    setup = probe.setup if probe.setup is not None else UNKNOWN_SETUP
+    return Choice(probe.mirror, rate, setup + size / rate, connections, f"{_mb(rate)} expected")
+
+
+def _fitted(choice: Choice, best: float, connections: int) -> Choice:
+    """Fewer connections to a weak mirror: each of its pieces takes longer, and it needs no more to be full."""
+    if choice.rate is None or best <= 0:
+        return choice
+    share = min(1.0, 2 * choice.rate / best)
+    return replace(choice, connections=max(2, min(connections, math.ceil(connections * share))))
+
+
+def _ordered(choices: Sequence[Choice], seed: str) -> list[Choice]:
+    """Fastest first; within a tie by a hash that each machine of a fleet computes with its own seed."""
+
+    def turn(choice: Choice) -> bytes:
+        return hashlib.sha256(f"{seed}\0{choice.mirror}".encode()).digest()
+
+    left = sorted(choices, key=lambda choice: (choice.seconds is None, choice.seconds or 0.0, choice.mirror))
+    ordered: list[Choice] = []
+    while left:
+        first = left[0].seconds
+        tied = [c for c in left if c.seconds == first or (first and c.seconds and c.seconds <= first * (1 + TIE))]
+        ordered += sorted(tied, key=turn)
+        left = [choice for choice in left if choice not in tied]
+    return ordered
+
+
+def _mb(rate: float | None) -> str:
+    return f"{(rate or 0.0) / 1e6:.1f} MB/s"
