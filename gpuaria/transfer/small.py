@@ -9,6 +9,7 @@ from gpuaria.disk.layout import Layout
 from gpuaria.errors import (
     AccessDenied,
     DiskError,
+    FileNotInRepo,
     GpuariaError,
     Interrupted,
     NetworkError,
