@@ -27,6 +27,7 @@ class _Cut:
     start: int
     end: int
     copies: int = 0
+    taken: bool = False  # somebody has its bytes and writes them
     done: bool = False
 
 
@@ -95,12 +96,9 @@ class Endgame:
             if self._free:
                 self._cuts.append(self._cut())
                 return self._cuts[-1]
-            left = [cut for cut in self._cuts if not cut.done]
-            if not left:
-                self._over.set()
-                return None
-            cut = min(left, key=lambda cut: cut.copies)
-            if cut.copies >= MOST_COPIES:
+            left = [cut for cut in self._cuts if not cut.taken]
+            cut = min(left, key=lambda cut: cut.copies, default=None)
+            if cut is None or cut.copies >= MOST_COPIES:
                 return None
             cut.copies += 1
             return cut
@@ -125,10 +123,12 @@ class Endgame:
                     raise GpuariaError(f"it answers {answer.status} to a range")
                 for chunk in chunks:
                     body += chunk
-                    if cut.done or len(body) > cut.end - cut.start or self.stop.is_set():
+                    if cut.taken or len(body) > cut.end - cut.start or self.stop.is_set():
                         break
             if len(body) == cut.end - cut.start:
                 self._take(cut, bytes(body), mirror)
+            elif not cut.taken and not self.stop.is_set():
+                raise GpuariaError(f"it sends {len(body)} bytes for a range of {cut.end - cut.start}")
         finally:
             with self._lock:
                 cut.copies -= 1
@@ -136,18 +136,31 @@ class Endgame:
     def _take(self, cut: _Cut, body: bytes, mirror: str) -> None:
         """Write a cut that nobody wrote before."""
         with self._lock:
-            if cut.done:
+            if cut.taken:
                 return
-            cut.done = True
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            cut.taken = True
         try:
-            os.pwrite(descriptor, body, cut.start)
-        finally:
-            os.close(descriptor)
+            _write(self.path, body, cut.start)
+        except OSError:
+            cut.taken = False
+            raise
         self.arrived(mirror, len(body))
         with self._lock:
+            cut.done = True
             if self._all_done():
                 self._over.set()
+
+
+def _write(path: Path, body: bytes, at: int) -> None:
+    """All of `body`: the system may take less at once when the disk is nearly full. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        rest = memoryview(body)
+        while rest:
+            written = os.pwrite(descriptor, rest, at)
+            at, rest = at + written, rest[written:]
+    finally:
+        os.close(descriptor)
 
 
 def try_out(http: Http, address: Address) -> tuple[str, float | None]:

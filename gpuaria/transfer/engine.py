@@ -85,7 +85,7 @@ class Engine:
             self._daemon.kill()
         if not self._daemon.own:
             with suppress(Aria2Error):
-                for window in [window for job in self.jobs for window in job.running]:
+                for window in [window for job in (*self.jobs, *self.ending) for window in job.running]:
                     self._daemon.rpc.remove(window.gid)
         self._daemon.stop()
         self._daemon = None
@@ -108,11 +108,14 @@ class Engine:
         job.done = sum(window.completed for window in job.row)
         job.ending, job.used, self._share = Ending(), job.used | set(job.addresses), share
         self.jobs.append(job)
-        if job.waiting:
-            self._begin_next(job)
-        else:
-            self._all_here(job)
         self._hash_on(job)
+        if not job.waiting:
+            self._all_here(job)
+            return
+        try:
+            self._begin_next(job)
+        except Aria2Error as error:
+            self._lost(error)  # if it is only late, the next tick begins it
 
     def _recover(self, job: Job, row: list[Window]) -> list[Window]:
         """The row; of one range where the file system has no hard links."""
@@ -137,11 +140,11 @@ class Engine:
         window.gid = self._rpc.add(metalink, options)
 
     def _shaped(self, job: Job) -> Shape:
-        """Where there is another mirror to turn to, none gets long to answer."""
-        several = len(job.addresses) > 1
+        """Where there is another mirror to turn to, none gets long to answer. Mirrors may still join: room for all."""
+        several = len(job.step.mirrors) > 1
         return replace(
             self._shape,
-            split=min(job.step.connections, self._shape.per_server * len(job.addresses)),
+            split=job.step.connections,
             max_speed=self._shape.max_speed // self._share,
             connect_timeout=min(self._shape.connect_timeout, 4.0 if several else 600.0),
             timeout=min(self._shape.timeout, 8.0 if several else 600.0),
@@ -162,15 +165,15 @@ class Engine:
         try:
             gids = [window.gid for job in self.jobs for window in job.running]
             transfers, speeds = self._rpc.poll(gids)
-        except Aria2Error as error:
+            came = sum(job.account(transfers) for job in self.jobs)
+            self._credit(came, speeds)
+            for job in list(self.jobs):
+                self._settle(job, transfers)
+            for job in list(self.jobs):
+                self._steer(job)
+        except Aria2Error as error:  # it may die between any two calls
             self._lost(error)
             return
-        came = sum(job.account(transfers) for job in self.jobs)
-        self._credit(came, speeds)
-        for job in list(self.jobs):
-            self._settle(job, transfers)
-        for job in list(self.jobs):
-            self._steer(job)
         self._try_again()
 
     def _credit(self, came: int, speeds: Mapping[str, Mapping[str, list[int]]]) -> None:
@@ -196,9 +199,10 @@ class Engine:
         for window in job.running:
             transfer = transfers[window.gid]
             if transfer.status == "complete":
-                self._rpc.forget([window.gid])
-                window.gid, window.done, window.completed = "", True, window.end - window.start
+                gid, window.gid = window.gid, ""
+                window.done, window.completed = True, window.end - window.start
                 self._hash_on(job)
+                self._rpc.forget([gid])
             elif transfer.status in ("error", "removed", "gone"):
                 self._broken(job, transfer)
                 return
@@ -208,15 +212,15 @@ class Engine:
     def _steer(self, job: Job) -> None:
         """A running file: the next range when this one has connections to spare, or the last bytes by ourselves."""
         newest = job.running[-1] if job.running else None
-        split = self._shaped(job).split
+        near = job.ending.near(time.monotonic(), job.done, job.file.size, job.connections)
         if job.waiting:
-            if newest is None or (newest.completed and job.connections <= split * NEXT_RANGE):
+            if newest is None or (newest.completed and job.connections <= job.ending.most * NEXT_RANGE):
                 self._begin_next(job)
             return
-        if job.ending.near(time.monotonic(), job.done, job.file.size, job.connections) and not self._shape.max_speed:
-            self.jobs.remove(job)
+        if near and not self._shape.max_speed:
             for window in job.running:
                 self._rpc.stop(window.gid)
+            self.jobs.remove(job)
             self.ending.append(job)
             self._enders.submit(partial(self._finish, job))
 
@@ -235,8 +239,12 @@ class Engine:
         filled = False
         try:
             _wait_until_saved(job)
-            base, missing = self._layout.staged(job.file), windows.gaps(job.row)
-            filled = self._hands.finish(base, job.file.size, missing, dict(job.addresses))
+            base = self._layout.staged(job.file)
+            for window in job.running:
+                window.done = window.path != base and window.ended()  # aria2 was quicker than we
+            filled = self._hands.finish(base, job.file.size, windows.gaps(job.row), dict(job.addresses))
+            for window in job.row if filled else ():
+                window.complete(base)
         except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
             self._board.fail(GpuariaError(f"{type(error).__name__} at the end of {job.file.path}: {error}"))
         self._post(lambda: self._finished(job, filled))
@@ -246,7 +254,7 @@ class Engine:
         for window in job.running:
             with suppress(Aria2Error):
                 self._rpc.forget([window.gid])
-            window.gid, window.done = "", filled
+            window.gid = ""
         if filled:
             self._on_complete(job)
         else:
@@ -260,7 +268,8 @@ class Engine:
             return
         old = job.addresses.get(mirror)
         for window in job.running:
-            self._rpc.change_uris(window.gid, [old.url] if old else [], [fresh.url] * (1 if old else 4))
+            with suppress(Aria2Error):  # the next reading finds out, and the next range begins with it
+                self._rpc.change_uris(window.gid, [old.url] if old else [], [fresh.url] * (1 if old else 4))
         job.addresses[mirror] = fresh
         job.used.add(mirror)
 
@@ -285,7 +294,9 @@ class Engine:
 
     def _try_again(self) -> None:
         """Mirrors whose pause is over get a test, and their place back if they pass."""
-        for mirror in self._roster.due():
+        for mirror in self._roster.due(
+            {name for job in self.jobs for name in job.step.mirrors if name not in job.addresses}
+        ):
             for job in self.jobs:
                 if mirror in job.step.mirrors and mirror not in job.addresses:
                     self._askers.submit(partial(self._test, job, mirror))
@@ -333,7 +344,8 @@ class Engine:
         """A range ended with an error: stop the others of the file too, and let it be begun again."""
         self.jobs.remove(job)
         for window in job.running:
-            self._rpc.remove(window.gid)
+            with suppress(Aria2Error):
+                self._rpc.remove(window.gid)
             window.gid = ""
         text = transfer.error or f"aria2 error {transfer.error_code}"
         if transfer.error_code == _DISK_FULL:

@@ -34,6 +34,7 @@ class Job:
     addresses: dict[str, Address] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     cause: GpuariaError | None = None
+    attempt: int = 0
     awaited: int = 0
     row: list[Window] = field(default_factory=list)
     digester: Digester | None = None

