@@ -8,11 +8,25 @@ folders.py  home, XDG and Hugging Face folders from the environment that was han
 kinds.py    what a key accepts, in words and as a parser
 table.py    every key, declared once; Settings
 files.py    one YAML file -> entries with their lines
+known.py    mirrors by name: shipped, or named in a file
+editing.py  a mirror added to or removed from a file's text, nothing else of it changed
 loading.py  the layers, laid over each other
 """
 
-from gpuaria.settings.loading import load
+from gpuaria.settings.known import KnownMirror
+from gpuaria.settings.loading import known_mirrors, load, user_file
 from gpuaria.settings.secret import Secret
 from gpuaria.settings.table import Key, Layer, Origin, Settings, describe
 
-__all__ = ["Key", "Layer", "Origin", "Secret", "Settings", "describe", "load"]
+__all__ = [
+    "Key",
+    "KnownMirror",
+    "Layer",
+    "Origin",
+    "Secret",
+    "Settings",
+    "describe",
+    "known_mirrors",
+    "load",
+    "user_file",
+]

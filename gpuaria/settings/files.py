@@ -49,17 +49,22 @@ def read(path: Path) -> SettingsFile | None:
 
 def parse(content: bytes, path: Path) -> dict[str, Raw]:
     """Entries by key, in the file's order. Raises ConfigError that names `path` and the line."""
+    node = compose(decode(content, path), path)
+    return {} if node is None else _entries(node, path)
+
+
+def compose(text: str, path: Path) -> "yaml.MappingNode | None":
+    """The text's nodes with their places in it, None if it says nothing. Raises ConfigError."""
     import yaml
 
-    node = _compose(_decode(content, path), path)
-    if node is None:
-        return {}
-    if not isinstance(node, yaml.MappingNode):
+    node = _compose(text, path)
+    if node is not None and not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{_at(path, node)}: not a mapping of keys to values", "Write one `key: value` per line.")
-    return _entries(node, path)
+    return node
 
 
-def _decode(content: bytes, path: Path) -> str:
+def decode(content: bytes, path: Path) -> str:
+    """The file's text, without a byte order mark. Raises ConfigError."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

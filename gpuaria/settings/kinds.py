@@ -193,7 +193,7 @@ def _rows(raw: Raw) -> tuple[Raw, ...]:
 
 def _mirror(row: Raw) -> Mirror:
     if not isinstance(row.content, dict):
-        base = _read(row, f"a list, each row {_AN_ADDRESS}", values.address)
+        base = _read(row, f"a list, each row a name of `gpuaria mirrors list` or {_AN_ADDRESS}", values.address)
         return Mirror(name=_host_and_path(base), base=base)
     for word, entry in row.content.items():
         if word not in _ROW_KEYS:

@@ -11,6 +11,7 @@ from gpuaria.errors import ConfigError, GpuariaError, UsageError
 from gpuaria.settings import files, values
 from gpuaria.settings.folders import Folders, NoHome
 from gpuaria.settings.kinds import Misfit, Raw, nearest
+from gpuaria.settings.known import KnownMirror, Names
 from gpuaria.settings.secret import Secret
 from gpuaria.settings.table import FIELDS, Key, Layer, Origin, Settings, describe
 
@@ -42,14 +43,45 @@ def load(
     A flag of None is unset. `config_file` (or GPUARIA_CONFIG) stands in the place of the user's and the project's
     file. Raises ConfigError for a file or a variable, UsageError for a flag.
     """
+    return _laid(flags, Folders(environ, cwd, expand_variables=True), config_file, site)[0]
+
+
+def known_mirrors(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    cwd: Path,
+    *,
+    config_file: Path | None = None,
+    site: Path = SITE,
+) -> tuple[KnownMirror, ...]:
+    """Every mirror that a name stands for: those of the layers, then the shipped ones. Raises as `load`."""
+    settings, names = _laid(flags, Folders(environ, cwd, expand_variables=True), config_file, site)
+    return names.all(settings.mirrors)
+
+
+def user_file(environ: Mapping[str, str], cwd: Path) -> Path:
+    """The settings file that its user edits: the one of GPUARIA_CONFIG, else the user's. Raises ConfigError."""
     folders = Folders(environ, cwd, expand_variables=True)
-    _check_variables(environ)
+    named = folders.variable(CONFIG_VARIABLE)
+    path = _named_file(named, folders) if named else _user_file(folders)
+    if path is None:
+        raise ConfigError("the user's settings file is not known: there is no home folder", "Set HOME.")
+    return path
+
+
+def _laid(
+    flags: Mapping[str, object], folders: Folders, config_file: Path | None, site: Path
+) -> tuple[Settings, Names]:
+    _check_variables(folders.environ)
+    names = Names()
     found, origins = _built_in(folders)
     for given in _layers(flags, folders, config_file, site):
         for name, raw in given.entries.items():
-            found[name] = _value(name, raw, given)
+            found[name] = _value(name, names.expanded(raw) if name == "mirrors" else raw, given)
             origins[name] = Origin(given.layer, raw.where)
-    return Settings(**{FIELDS[name]: value for name, value in found.items()}, _origins=origins)
+            if name == "mirrors":
+                names.learn(found[name], given.layer, raw.where)
+    return Settings(**{FIELDS[name]: value for name, value in found.items()}, _origins=origins), names
 
 
 def _layers(flags: Mapping[str, object], folders: Folders, config_file: Path | None, site: Path) -> Iterator[_Given]:

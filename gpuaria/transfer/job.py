@@ -28,7 +28,10 @@ class Hands:
 
 @dataclass
 class Job:
-    """Belongs to the thread that drives aria2. `done` counts bytes on disk, those of earlier runs included."""
+    """Belongs to the thread that drives aria2. `done` counts bytes on disk, those of earlier runs included.
+
+    `guilty` mirrors served wrong bytes alone; `suspects` are all that there were then. `renew_at`: seconds since 1970.
+    """
 
     step: Step
     addresses: dict[str, Address] = field(default_factory=dict)
@@ -44,6 +47,9 @@ class Job:
     used: set[str] = field(default_factory=set)
     ending: Ending = field(default_factory=Ending)
     afresh: int = 0
+    guilty: set[str] = field(default_factory=set)
+    suspects: tuple[str, ...] = ()
+    renew_at: dict[str, float] = field(default_factory=dict)
     pause: float = 1.0
     not_before: float = 0.0
     moved: float = 0.0

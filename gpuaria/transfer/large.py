@@ -160,6 +160,7 @@ class LargeFiles:
         job.awaited -= 1
         self._flow.learn(mirror, places)
         if isinstance(found, Address):
+            _note_life(job, found)
             if job in self._looking:  # start with the first that answers; a far one must not hold the near ones up
                 job.addresses[mirror] = found
                 self._looking.remove(job)
@@ -195,7 +196,7 @@ class LargeFiles:
         """Exchange signed addresses that are about to end for fresh ones, while the download goes on."""
         now = time.time()
         for mirror, address in list(job.addresses.items()):
-            if address.expires is not None and address.expires - now < RENEW_BEFORE:
+            if address.expires is not None and address.expires - now < RENEW_BEFORE and now >= job.renew_at[mirror]:
                 job.addresses[mirror] = replace(address, expires=None)  # asked for once
                 self._lookups.submit(partial(self._look_up_again, job, mirror))
 
@@ -206,7 +207,12 @@ class LargeFiles:
         except GpuariaError:
             return  # the old one may still do; if not, the download ends and is begun again
         if fresh is not None:
-            self._post(lambda: self._engine.exchange(job, mirror, fresh))
+            self._post(lambda: self._renewed(job, mirror, fresh))
+
+    def _renewed(self, job: Job, mirror: str, fresh: Address) -> None:
+        if mirror in job.addresses:
+            _note_life(job, fresh)
+            self._engine.exchange(job, mirror, fresh)
 
     # --- another try -----------------------------------------------------------------------------------------
 
@@ -270,15 +276,30 @@ class LargeFiles:
             self._wrong(job, verdict)
 
     def _wrong(self, job: Job, verdict: Verdict) -> None:
-        """Wrong bytes are fetched once more: from the origin alone if it is among the mirrors, or afresh."""
+        """Wrong bytes are fetched afresh: from the origin alone if it had a part, then from those beside it.
+
+        A mirror that was alone is guilty, and asked again only if there is no other.
+        """
         self._layout.discard(job.file)
-        for mirror in sorted(job.used):
-            self._board.rejected(mirror, f"wrong bytes for {job.file.path}, from it or from one beside it")
+        used, several = sorted(job.used), len(job.used) > 1
+        for mirror in used:
+            words = ", from it or from one beside it" if several else ""
+            self._board.rejected(mirror, f"wrong bytes for {job.file.path}{words}")
         job.afresh += 1
-        if job.afresh > 1:
+        job.guilty |= set() if several else set(used)
+        job.suspects = job.suspects or job.step.mirrors
+        left = [name for name in job.suspects if name not in job.guilty]
+        if job.afresh > 2 or (job.afresh > 1 and not left):
             self._landing.failed(job.file, Verdict(job.file.path, verdict.outcome, verdict.detail))
             return
         job.start_over()
-        origin = tuple(name for name in job.step.mirrors if name == self._origin)
-        job.step = replace(job.step, mirrors=origin or job.step.mirrors)
+        origin = [name for name in left if name == self._origin]
+        job.step = replace(job.step, mirrors=tuple(origin or left or job.suspects))
         self._waiting.appendleft(job)
+
+
+def _note_life(job: Job, address: Address) -> None:
+    """Look an address up again after two thirds of its life at the earliest: some live for less than a minute."""
+    if address.expires is not None:
+        now = time.time()
+        job.renew_at[address.mirror] = now + max(1.0, (address.expires - now) * 2 / 3)

@@ -1,11 +1,13 @@
 """Files fetched by the metadata client in one piece: all small ones, and large ones that only a credential opens."""
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpuaria.disk.layout import Layout
+from gpuaria.disk.oserrors import explained
 from gpuaria.errors import (
     AccessDenied,
     DiskError,
@@ -16,7 +18,7 @@ from gpuaria.errors import (
     NoUsableMirror,
     RateLimited,
 )
-from gpuaria.net import ATTEMPTS, RETRY_STATUS, Answer, Http
+from gpuaria.net import ATTEMPTS, RETRY_STATUS, Answer, Http, origin
 from gpuaria.records import Manifest, Mirror, RemoteFile, Step, Verdict
 from gpuaria.sources import Source
 from gpuaria.transfer.board import Board
@@ -55,9 +57,11 @@ class SmallFiles:
     def _fetch(self, step: Step) -> None:
         """Wrong bytes get one more try, from elsewhere if there is an elsewhere; a broken network gets patience."""
         began, pause, wrong = time.monotonic(), 1.0, 0
+        liars: set[str] = set()
         while True:
             reasons: list[str] = []
-            for name in self.roster.usable(step.mirrors):
+            before = wrong
+            for name in self.roster.usable([name for name in step.mirrors if name not in liars] or step.mirrors):
                 try:
                     verdict = self._from(self.mirrors[name], step.file)
                 except NetworkError as error:
@@ -72,10 +76,11 @@ class SmallFiles:
                 self.board.rejected(name, f"wrong bytes for {step.file.path}")
                 reasons.append(f"{name} serves {verdict.outcome.replace('wrong', 'the wrong')}")
                 wrong += 1
-                if wrong >= 2:
+                liars.add(name)
+                if wrong >= 2 and liars.issuperset(step.mirrors):
                     self.landing.failed(step.file, Verdict(step.file.path, verdict.outcome, verdict.detail))
                     return
-            if wrong == 0:
+            if wrong == before:
                 if time.monotonic() - began + pause > self.patience:
                     raise NoUsableMirror(f"{step.file.path}: {'; '.join(reasons)}", "Try again later.")
                 self.http.pause(pause, reasons[-1] if reasons else "")
@@ -90,7 +95,7 @@ class SmallFiles:
             try:
                 with self.http.download(url, start, anonymous=not mirror.origin) as (answer, chunks):
                     if answer.status in (200, 206):
-                        self._write(part, file, answer, chunks, mirror.name)
+                        self._write(part, file, answer, chunks, mirror.name, start)
                         break
                     refusal = self._judge(mirror, file, answer, attempt)
             except NetworkError as error:
@@ -114,6 +119,10 @@ class SmallFiles:
             return None
         if answer.status == 416:
             self.layout.staged(file).with_suffix(".prefix").unlink(missing_ok=True)
+        if origin(answer.url) != origin(
+            mirror.base
+        ):  # a byte server does not speak for the hub: a fresh look-up may do
+            return NetworkError(f"the byte server of {mirror.name} answers {answer.status} for {file.path}")
         refusal = self.source.refused(mirror, self.manifest, file, answer, self.http)
         if mirror.origin:
             return refusal
@@ -122,10 +131,10 @@ class SmallFiles:
             error.retry = "never"  # it lacks this file, which says nothing about the next one
         return error
 
-    def _write(self, part: Path, file: RemoteFile, answer: Answer, chunks: object, mirror: str) -> None:
+    def _write(self, part: Path, file: RemoteFile, answer: Answer, chunks: object, mirror: str, begun: int) -> None:
         """Append or rewrite `part`; more bytes than declared end the file, fewer end it as a broken connection."""
-        start = _resumed_at(answer)
-        with part.open("r+b" if start else "wb") as out:
+        start = _resumed_at(answer, begun, file.size)
+        with explained(part), part.open("r+b" if start else "wb") as out:
             out.seek(start)
             out.truncate()
             total = start
@@ -153,12 +162,16 @@ def _prefix(part: Path, file: RemoteFile) -> int:
     return size if size < file.size else 0
 
 
-def _resumed_at(answer: Answer) -> int:
-    """Where the body of a 206 starts (RFC 9110 14.4); 0 for a 200, which is the whole file."""
+def _resumed_at(answer: Answer, begun: int, size: int) -> int:
+    """Where the body starts (RFC 9110 14.4): 0 for a 200, which is the whole file. Raises NetworkError.
+
+    A part that begins behind what is here (`begun` bytes), or is one of another size, is none of ours.
+    """
     if answer.status == 200:
         return 0
-    unit, _, rest = answer.headers.get("content-range", "").partition(" ")
-    start = rest.partition("-")[0]
-    if unit != "bytes" or not start.isdigit():
+    match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", answer.headers.get("content-range", "").strip())
+    if match is None:
         raise NetworkError("a partial answer without a usable Content-Range")
-    return int(start)
+    if int(match[1]) > begun or match[2] not in ("*", str(size)):
+        raise NetworkError(f"a partial answer of another part ({match[0]}), where byte {begun} of {size} is next")
+    return int(match[1])
