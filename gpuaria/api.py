@@ -1,6 +1,7 @@
 """The Python API, and where settings become the objects that touch the world."""
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,15 +22,20 @@ from gpuaria.errors import NotFound, SomeFilesFailed, UsageError
 from gpuaria.events import Emit, Waiting, Warned
 from gpuaria.net import Http, ca_file, encrypted_or_local, origin
 from gpuaria.plan import Rules
-from gpuaria.records import Kind, Manifest, Mirror, RepoRef, Report, Verdict
+from gpuaria.ranking import rank
+from gpuaria.records import Choice, Kind, Manifest, Mirror, Probe, Ranking, RepoRef, Report, Verdict
 from gpuaria.settings import Settings, load
+from gpuaria.settings.table import Policy
 from gpuaria.sources import SOURCES
 from gpuaria.verifying import Checked, verify_all
 
 if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon
+    from gpuaria.probe.history import History
 
 USER_AGENT = f"gpuaria/{__version__}"
+FAILS_OFTEN = 2.0  # recent failures from which a mirror is tried last
+WORTH_NOTING = 20_000_000  # bytes from one mirror that tell something of its speed
 
 
 class Session:
@@ -49,6 +55,9 @@ class Session:
             local_commit=self._local_commit,
             daemon=self._daemon,
             expect_download=lambda: threading.Thread(target=_import_aria2, daemon=True).start(),
+            policy=_policy(settings),
+            remembered=self._remembered,
+            remember=self._remember,
             emit=emit,
             stop=stop,
         )
@@ -106,6 +115,36 @@ class Session:
             return daemon.attach(self.settings.rpc, self.settings.rpc_secret.reveal())
         return daemon.start(binary.find(self.settings.aria2c), ca_file(str(self.settings.ca_bundle or "")))
 
+    def _history(self) -> "History":
+        from gpuaria.probe.history import History
+        from gpuaria.probe.network import network_id
+
+        return History(self.settings.state_dir, network_id())
+
+    def _remembered(self, names: Sequence[str], size: int) -> Ranking:
+        """Mirrors in the order of what they gave before on this network; one that often failed comes last."""
+        history = self._history()
+        known = {mirror.name: history.expect(mirror) for mirror in self.world.mirrors if mirror.name in names}
+        history.close()
+        probes = [Probe(name, past=past.rate, confidence=past.confidence) for name, past in known.items()]
+        ranking = rank(probes, size, connections=self.settings.connections, seed=socket.gethostname())
+        accepted = [*ranking.accepted, *(Choice(name, None, None, 2, why) for name, why in ranking.rejected)]
+        return Ranking(tuple(sorted(accepted, key=lambda choice: known[choice.mirror].failures >= FAILS_OFTEN)))
+
+    def _remember(self, report: Report) -> None:
+        """Note what each of several mirrors gave."""
+        if len(self.world.mirrors) < 2 or not report.mirrors:
+            return
+        from gpuaria.probe.history import Outcome
+
+        history = self._history()
+        bases = {mirror.name: mirror for mirror in self.world.mirrors}
+        for use in report.mirrors:
+            rate = use.bytes / report.seconds if use.bytes > WORTH_NOTING and report.seconds else None
+            if rate or use.rejected:
+                history.add(bases[use.name], Outcome("transfer", rate=rate, reason=use.rejected))
+        history.close()
+
     def _local_commit(self, ref: RepoRef) -> str:
         """The commit that a revision stood for when the cache last heard of it."""
         if len(ref.revision) == 40 and all(c in "0123456789abcdef" for c in ref.revision):
@@ -118,6 +157,13 @@ class Session:
             return note.read_text(encoding="utf-8").strip()
         except OSError:
             raise NotFound(f"{ref} is not in {place}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.") from None
+
+
+def _policy(settings: Settings) -> Policy:
+    """A checked-out folder may bring mirrors, but not witnesses."""
+    if settings.trust == "quorum" and settings.origin("mirrors").layer == "project":
+        return "origin"
+    return settings.trust
 
 
 def _import_aria2() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuaria import plan as planning
+from gpuaria import vouching
 from gpuaria.aria2.options import Shape
 from gpuaria.disk import space
 from gpuaria.disk.layout import Layout
@@ -22,6 +23,7 @@ from gpuaria.records import (
     DownloadPlan,
     Manifest,
     Mirror,
+    Ranking,
     RemoteFile,
     RepoRef,
     Report,
@@ -29,6 +31,7 @@ from gpuaria.records import (
     Verdict,
 )
 from gpuaria.selection import select, selector
+from gpuaria.settings.table import Policy
 from gpuaria.sources import Source
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.endgame import Endgame, try_out
@@ -38,6 +41,7 @@ from gpuaria.transfer.large import LargeFiles
 from gpuaria.transfer.roster import Roster
 from gpuaria.transfer.small import SmallFiles
 from gpuaria.transfer.workers import Workers
+from gpuaria.vouching import Court
 
 if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import, and often there is nothing to download
@@ -80,6 +84,7 @@ class World:
     """Everything that touches the outside, built by cli/ for real. `mirrors[0]` is the origin, which vouches.
 
     `expect_download` is told as soon as `daemon` is likely to be called, to get ready in the background.
+    `remembered` ranks mirrors for a number of bytes by what they gave before; `remember` is told how a run went.
     """
 
     http: Http
@@ -91,6 +96,9 @@ class World:
     expect_download: Callable[[], None]
     emit: Emit
     stop: threading.Event
+    policy: Policy
+    remembered: Callable[[Sequence[str], int], Ranking]
+    remember: Callable[[Report], None]
 
     @property
     def origin(self) -> Mirror:
@@ -127,6 +135,7 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
     if board.fatal is not None:
         raise board.fatal
     report = _report(request, world, chosen, layout, board, began)
+    world.remember(report)
     world.emit(Finished(report))
     return report, plan
 
@@ -145,10 +154,14 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
                 f"{ref} is not here, and we are offline", "Leave --offline and HF_HUB_OFFLINE out to fetch it."
             )
         return replace(kept, ref=ref), layout
-    info = world.source.commit(ref, world.origin.base, world.http)
+    court = Court(world.http, world.source, world.mirrors, world.policy, world.emit)
+    info = vouching.commit(court, ref)
+    if isinstance(info, NetworkError):
+        manifest = vouching.by_mirrors(court, ref, request.chosen(), info)
+        return manifest, world.layout(ref, manifest.commit)
     layout = world.layout(ref, info.commit)
     kept = layout.saved()
-    if kept is not None and kept.vouched_by == world.origin.base and kept.commit == info.commit:
+    if kept is not None and (kept.vouched_by, kept.trust, kept.commit) == (world.origin.base, "origin", info.commit):
         return replace(kept, ref=ref, name=info.name, restricted=info.restricted), layout
     world.expect_download()
     return world.source.listing(ref, info, world.origin.base, world.http, request.chosen()), layout
@@ -252,8 +265,15 @@ def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], 
 
 
 def _carriers(manifest: Manifest, world: World) -> list[str]:
-    """Who may serve the bytes: only the origin sees a credential, so only it has those that need one."""
-    return [mirror.name for mirror in world.mirrors if mirror.origin or not manifest.restricted]
+    """Who may serve the bytes, best first by what is remembered of them.
+
+    Only the origin sees a credential, so only it has those that need one. Where mirrors had to vouch it is away.
+    """
+    away = manifest.trust in ("quorum", "mirror only")
+    names = [m.name for m in world.mirrors if (not away if m.origin else not manifest.restricted)]
+    if len(names) < 2:
+        return names
+    return [choice.mirror for choice in world.remembered(names, manifest.size).accepted]
 
 
 def _twins(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:

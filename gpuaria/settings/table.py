@@ -15,6 +15,7 @@ from gpuaria.settings.values import credential
 
 Layer = Literal["built-in", "site", "user", "project", "file", "environment", "flag"]
 Files = Literal["any", "not project", "none"]
+Policy = Literal["origin", "quorum", "any"]
 _TOKEN_FILE_LIMIT = 8192  # bytes
 
 
@@ -171,7 +172,7 @@ class Settings:
         "GPUARIA_PATIENCE",
         unit="seconds",
     )
-    trust: Literal["origin", "quorum", "any"] = _key(
+    trust: Policy = _key(
         kinds.choice("origin", "quorum", "any"),
         "quorum",
         "Who may vouch for a listing: the endpoint alone, also mirrors that agree, or any one mirror.",
