@@ -10,7 +10,7 @@ import gpuaria
 ROOT = Path(gpuaria.__file__).parent
 # From the bottom up. Rooms of one line never import each other; a room that does not exist yet is no error.
 LEVELS = [
-    {"errors", "_version"},
+    {"errors", "_version", "data"},
     {"paths"},
     {"records"},
     {"events"},
@@ -18,9 +18,10 @@ LEVELS = [
     {"ranking", "plan", "selection", "formats"},
     {"settings", "net", "probe", "disk", "aria2"},
     {"sources", "verifying"},
-    {"transfer"},
+    {"transfer", "vouching", "surveying"},
     {"fetching"},
     {"api"},
+    {"checkup"},
     {"__init__"},
     {"cli"},
     {"__main__"},

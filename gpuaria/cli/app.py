@@ -187,6 +187,51 @@ def verify(
 
 
 @app.command()
+def mirrors(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="REF", help="The repo to measure with; or: add NAME URL, remove NAME, list."),
+    ] = None,
+    kind: Kind = "",
+    revision: Revision = "",
+    why: Annotated[bool, typer.Option("--why", help="Everything that was measured.")] = False,
+    plot: Annotated[str | None, typer.Option("--plot", help="Draw it.", metavar="FILE.png|svg")] = None,
+    cache_dir: CacheDir = None,
+    token: Token = None,
+    mirror: MirrorUrl = None,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the mirrors, rank them, and say why; or edit the list of them."""
+    from gpuaria.cli.mirrors import command
+
+    flags = {"cache_dir": cache_dir, "token": token, "mirrors": mirror or None}
+    context.exit(command(words or [], kind, revision, flags, why=why, plot=plot, as_json=as_json, stop=context.obj))
+
+
+@app.command()
+def doctor(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="REF", help="A repo that should be fetchable.")] = None,
+    kind: Kind = "",
+    revision: Revision = "",
+    trace: Annotated[bool, typer.Option("--trace", help="Trace the route to the worst mirror.")] = False,
+    cache_dir: CacheDir = None,
+    token: Token = None,
+    mirror: MirrorUrl = None,
+    rpc: Annotated[str | None, typer.Option("--rpc", help="Attach to a running aria2c.", metavar="URL")] = None,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a fetch would work here, and what to do if not."""
+    from gpuaria.cli.doctor import command
+
+    flags = {"cache_dir": cache_dir, "token": token, "mirrors": mirror or None, "rpc": rpc}
+    context.exit(command(words or [], kind, revision, flags, trace=trace, as_json=as_json, stop=context.obj))
+
+
+@app.command()
 def config(context: typer.Context, as_json: AsJson = False) -> None:
     """Print every effective setting, and where it comes from."""
     from gpuaria.cli.config import command
@@ -279,7 +324,7 @@ def spread(words: Sequence[str]) -> list[str]:
 
 _SWITCHES = {
     *("--force", "--force-download", "--dry-run", "--offline", "-q", "--quiet", "-v", "--verbose", "--json"),
-    *("--strict", "-h", "--help", "--version", "-V"),
+    *("--strict", "--why", "--trace", "-h", "--help", "--version", "-V"),
 }
 
 
