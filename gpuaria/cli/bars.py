@@ -70,15 +70,16 @@ class Bars:
         grid.add_row(*self._row("total", self._most, now.total, self._eta.speed, width), f"{left} left" if left else "")
         for file in now.active[:SHOWN]:
             name = file.path if len(file.path) <= 28 else "..." + file.path[-25:]
-            grid.add_row(*self._row(name, file.done, file.size, file.speed, width), f"{file.connections} connections")
+            grid.add_row(
+                *self._row(name, file.done, file.size, file.speed, width), words.many(file.connections, "connection")
+            )
         hidden = f", {len(now.active) - SHOWN} more in flight" if len(now.active) > SHOWN else ""
         checking = f", {now.verifying} being hashed" if now.verifying else ""
         note = f"\n{self._note}" if self._note else ""
         return Group(
             grid,
             Text(
-                f"{now.connections} connections to {now.mirrors} mirrors, {now.verified} of {words.files(now.files)} "
-                f"verified{checking}{hidden}{note}",
+                f"{words.at_work(now.connections, now.mirrors, now.verified, now.files)}{checking}{hidden}{note}",
                 style="dim",
             ),
         )

@@ -125,7 +125,7 @@ def state(now: Progress, eta: Eta) -> str:
     left = f", {words.duration(eta.left)} left" if eta.left is not None else ""
     return (
         f"{words.size(now.done)} of {words.size(now.total)} ({percent:.0f} %), {words.speed(eta.speed)}{left}, "
-        f"{now.connections} connections to {now.mirrors} mirrors, {now.verified} of {words.files(now.files)} verified"
+        f"{words.at_work(now.connections, now.mirrors, now.verified, now.files)}"
     )
 
 
@@ -135,7 +135,7 @@ def summary(report: Report) -> list[str]:
     lines = [
         f"{report.ref}: {counts}; fetched {words.size(report.bytes_fetched)}, reused {words.size(report.bytes_reused)} "
         f"in {words.duration(report.seconds)} ({words.speed(report.speed)})",
-        f"vouched for by {report.vouched_by} ({report.trust}), {report.hub_requests} requests to the hub",
+        f"vouched for by {report.vouched_by} ({report.trust}), {words.many(report.hub_requests, 'request')} to the hub",
     ]
     for use in report.mirrors:
         fate = f", not used: {use.rejected}" if use.rejected else ""

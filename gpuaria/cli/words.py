@@ -29,7 +29,17 @@ def duration(seconds: float) -> str:
 
 def files(count: int) -> str:
     """`1 file`, `12 files`."""
-    return f"{count} file" if count == 1 else f"{count} files"
+    return many(count, "file")
+
+
+def many(count: int, thing: str) -> str:
+    """`1 thing`, `12 things`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def at_work(connections: int, mirrors: int, verified: int, total: int) -> str:
+    """`48 connections to 3 mirrors, 11 of 12 files verified`."""
+    return f"{many(connections, 'connection')} to {many(mirrors, 'mirror')}, {verified} of {files(total)} verified"
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
