@@ -65,7 +65,9 @@ def demo(work: Path, megabytes: int) -> int:
         print("\nOnce more: nothing is fetched twice.")
         if not show([sys.executable, "-m", "gpuaria", "fetch", "--repo", REPO, *mirrors], environment):
             return 1
-        leaked = [seen for server in (hub, east, west) for seen in server.cdn.requests if "authorization" in seen.headers]
+        leaked = [
+            seen for server in (hub, east, west) for seen in server.cdn.requests if "authorization" in seen.headers
+        ]
     print("\nThe servers are gone. What the framework sees:")
     offline = {**environment, "HF_HUB_OFFLINE": "1"}
     read = subprocess.run([sys.executable, "-c", READ_BACK], env=offline, check=False)

@@ -506,3 +506,9 @@ def test_options_stay_within_what_aria2_takes(shape: Shape, expected: dict[str, 
 def test_every_option_has_its_reason() -> None:
     for table in (DAEMON, DOWNLOAD):
         assert all(reason for _value, reason in table.values())
+
+
+def test_no_temporary_folder_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(Aria2Error, match="temporary folder"):
+        daemon.start(Binary("aria2c", (1, 36), "PATH"), ca_file())

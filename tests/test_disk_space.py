@@ -93,3 +93,16 @@ def test_a_folder_swapped_for_a_link_after_it_was_opened(tmp_path: Path) -> None
     assert os.listdir(tmp_path / "moved") == ["made"]
     with pytest.raises(UnsafePath, match="symbolic link"), below.folder(("a",)):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user for a moment")
+def test_a_parent_that_may_not_be_searched_is_a_sentence(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    os.chmod(tmp_path, 0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(DiskError, match=r"permission|allowed|denied|may not"):
+            free(closed / "inner" / "deeper")
+    finally:
+        os.seteuid(0)

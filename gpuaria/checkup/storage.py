@@ -30,7 +30,8 @@ def cache(settings: Settings, notes: Notes) -> None:
         return notes.failed("cache", error, "export HF_HOME=/a/writable/folder")
     fix = another(settings)
     try:
-        place = space.nearest(folder)
+        with explained(folder):
+            place = space.nearest(folder)
         free = space.free(place)
         with _scratch(place) as scratch:
             _locks(scratch, fix, notes)

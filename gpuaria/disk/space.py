@@ -28,9 +28,10 @@ def check(path: Path, need: int) -> None:
 
 
 def nearest(path: Path) -> Path:
-    """`path` or its nearest parent that exists."""
+    """`path` or its nearest parent that exists. Raises DiskError where that may not be seen."""
     path = Path(os.path.abspath(path))
-    return next((place for place in (path, *path.parents) if place.exists()), path)
+    with explained(path):
+        return next((place for place in (path, *path.parents) if place.exists()), path)
 
 
 def same_file_system(a: Path, b: Path) -> bool:
