@@ -10,12 +10,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuaria.errors import ConfigError, DiskError, UsageError
 from gpuaria.settings import files
+from gpuaria.settings.values import address
 
 if TYPE_CHECKING:
     import yaml
@@ -35,9 +36,9 @@ def added(text: str, name: str, base: str, path: Path) -> str:
         return start + "mirrors:" + newline + _block(lines, "  ", newline)
     rows = _rows(node)
     if rows is None:  # `mirrors:` or `mirrors: ~`
-        start, end = node.start_mark.index, node.end_mark.index
-        return _after_line(text[:start] + text[end:], start, _block(lines, "  ", newline), newline)
-    if node.flow_style:
+        begin, end = node.start_mark.index, node.end_mark.index
+        return _after_line(text[:begin] + text[end:], begin, _block(lines, "  ", newline), newline)
+    if _flows(node):
         row = lines[0] if len(lines) == 1 else "{" + ", ".join(lines) + "}"
         at = rows[-1].end_mark.index if rows else node.start_mark.index + 1
         return text[:at] + (", " if rows else "") + row + text[at:]
@@ -45,17 +46,17 @@ def added(text: str, name: str, base: str, path: Path) -> str:
     return _after_line(text, _end(rows[-1]) - 1, _block(lines, indent, newline), newline)
 
 
-def removed(text: str, name: str, path: Path) -> str:
-    """`text` without the row that has `name` as its name or address; unchanged if there is none.
+def removed(text: str, names: Collection[str], path: Path) -> str:
+    """`text` without the row whose name or address is one of `names`; unchanged if there is none.
 
     A comment in the lines of the row goes with it.
     """
     node = _mirrors(text, path)
     rows = (_rows(node) if node is not None else None) or []
-    at = next((n for n, row in enumerate(rows) if name in _texts(row)), None)
+    at = next((n for n, row in enumerate(rows) if _texts(row) & set(names)), None)
     if node is None or at is None:
         return text
-    if node.flow_style:
+    if _flows(node):
         if at + 1 < len(rows):
             return text[: rows[at].start_mark.index] + text[rows[at + 1].start_mark.index :]
         start = rows[at - 1].end_mark.index if at else rows[at].start_mark.index
@@ -130,15 +131,17 @@ def _rows(node: "yaml.Node") -> "list[yaml.Node] | None":
     raise UsageError("mirrors is not a list in the settings file", "Correct it by hand.")
 
 
+def _flows(node: "yaml.Node") -> bool:
+    return bool(getattr(node, "flow_style", False))
+
+
 def _texts(row: "yaml.Node") -> set[str]:
-    """What a row may be called: itself, or its name and base; addresses also without the scheme and the last /."""
+    """What a row may be called: itself, or its name and base; an address as the settings have it."""
     import yaml
 
     pairs = row.value if isinstance(row, yaml.MappingNode) else [(None, row)]
-    found = {str(value.value) for key, value in pairs if key is None or key.value in ("name", "base")}
-    found |= {text.rstrip("/") for text in found}
-    named = any(key is not None and key.value == "name" for key, _ in pairs)
-    return found if named else found | {text.partition("://")[2] for text in found}
+    found = {str(value.value).strip() for key, value in pairs if key is None or key.value in ("name", "base")}
+    return {address(text) if "://" in text else text for text in found}
 
 
 def _dash(text: str, row: "yaml.Node") -> int:

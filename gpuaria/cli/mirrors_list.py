@@ -1,0 +1,124 @@
+"""`gpuaria mirrors add`, `remove` and `list`: the names, and the user's settings file."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpuaria.cli import words as text
+from gpuaria.errors import ConfigError, UsageError
+from gpuaria.records import Mirror, to_json
+from gpuaria.settings import KnownMirror, Settings, editing, known_mirrors, load, user_file
+from gpuaria.settings.values import address, label, shown
+
+EDITS = ("add", "remove", "list")
+
+
+def edit(what: str, words: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> int:
+    """Do one of the three and say so."""
+    if what == "list":
+        if words:
+            raise UsageError("list takes no further word", "gpuaria mirrors list")
+        return _list(flags, as_json=as_json)
+    path, cwd = user_file(os.environ, Path.cwd()), Path.cwd()
+    if what == "add":
+        name, base = _asked(words)
+        there = _own(path, cwd)
+        if any(base == row.base or (name and name == row.name) for row in there):
+            raise UsageError(f"{name or base} is in {path} already", "gpuaria mirrors remove it first to change it.")
+        written = "" if len(words) == 1 and name else base
+        change: Callable[[str], str] = lambda old: editing.added(old, name, written, path)  # noqa: E731
+        editing.rewrite(path, change, lambda temp: _check(temp, cwd, base, present=True))
+        return _say(f"added {name or base} to {path}", {"added": base, "path": str(path)}, as_json=as_json)
+    if len(words) != 1:
+        raise UsageError("remove takes the name or the address of one mirror", "gpuaria mirrors remove NAME")
+    gone = next((row for row in _own(path, cwd) if words[0].rstrip("/") in (row.name, row.base)), None)
+    name = words[0]
+    changed = gone is not None and editing.rewrite(
+        path,
+        lambda old: editing.removed(old, {gone.name, gone.base}, path),
+        lambda temp: _check(temp, cwd, gone.base, present=False),
+    )
+    if not changed:
+        raise UsageError(f"{path} has no mirror {shown(name) or 'of that name'}", _elsewhere(name, cwd))
+    return _say(f"removed {name} from {path}", {"removed": name, "path": str(path)}, as_json=as_json)
+
+
+def _asked(words: Sequence[str]) -> tuple[str, str]:
+    """The name, empty for none, and the address that `add` means. Raises UsageError."""
+    if len(words) == 1 and "://" not in words[0]:
+        row = next((row for row in known_mirrors({}, os.environ, Path.cwd()) if row.name == words[0]), None)
+        if row is None:
+            known = f"{shown(words[0]) or 'that'} is no mirror that gpuaria knows"
+            raise UsageError(known, "gpuaria mirrors add NAME URL; `gpuaria mirrors list` shows the known names.")
+        return row.name, row.base
+    if len(words) not in (1, 2):
+        raise UsageError("add takes a mirror's name, its address, or both", "gpuaria mirrors add NAME URL")
+    try:
+        base = address(words[-1])
+    except ValueError:
+        raise UsageError(
+            f"{shown(words[-1]) or 'that'} is not the address of a mirror",
+            "It begins with https:// or http://, and has no user, query or fragment.",
+        ) from None
+    try:
+        return label(words[0]) if len(words) == 2 else "", base
+    except ValueError:
+        raise UsageError("a mirror's name is one short line", "gpuaria mirrors add NAME URL") from None
+
+
+def _from_file(path: Path, cwd: Path) -> Settings:
+    """The settings as this file has them, whatever the environment says of mirrors."""
+    environ = {name: value for name, value in os.environ.items() if name != "GPUARIA_MIRRORS"}
+    return load({}, environ, cwd, config_file=path)
+
+
+def _own(path: Path, cwd: Path) -> tuple[Mirror, ...]:
+    """The mirrors that the file itself names."""
+    if not path.exists():
+        return ()
+    settings = _from_file(path, cwd)
+    return settings.mirrors if settings.origin("mirrors").layer == "file" else ()
+
+
+def _check(temp: Path, cwd: Path, base: str, *, present: bool) -> None:
+    """Raises ConfigError where the new text does not mean what was asked for."""
+    if (base in {row.base for row in _own(temp, cwd)}) != present:
+        raise ConfigError(
+            f"{temp}: its list of mirrors is written in a way that is not edited here", "Edit it by hand."
+        )
+
+
+def _elsewhere(name: str, cwd: Path) -> str:
+    row = next((row for row in known_mirrors({}, os.environ, cwd) if name in (row.name, row.base)), None)
+    if row is None:
+        return "`gpuaria mirrors list` shows what there is."
+    if row.used:
+        origin = load({}, os.environ, cwd).origin("mirrors")
+        return f"It is used because {origin.where} says so."
+    return f"It is known ({row.layer}), and not used."
+
+
+def _say(line: str, fields: Mapping[str, str], *, as_json: bool) -> int:
+    print(json.dumps({"event": "report", **fields, "exit_code": 0}) if as_json else line)
+    origin = load({}, os.environ, Path.cwd()).origin("mirrors")
+    if origin.layer in ("project", "environment"):
+        print(f"note: {origin.where} names the mirrors that are used here, instead of this file", file=sys.stderr)
+    return 0
+
+
+def _list(flags: Mapping[str, Any], *, as_json: bool) -> int:
+    rows = known_mirrors(flags, os.environ, Path.cwd())
+    if as_json:
+        print(json.dumps({"event": "report", "mirrors": to_json(rows), "exit_code": 0}, ensure_ascii=False))
+        return 0
+    head = ("name", "base", "location", "from", "used", "checked")
+    print(text.table([head, *(_shown(row) for row in rows)]))
+    return 0
+
+
+def _shown(row: KnownMirror) -> Sequence[str]:
+    source = f"{row.layer} ({row.where})" if row.where else row.layer
+    return (row.name, row.base, row.location or "-", source, "yes" if row.used else "no", row.checked or "-")

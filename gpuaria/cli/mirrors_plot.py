@@ -1,0 +1,49 @@
+"""The picture of `gpuaria mirrors --plot`, by matplotlib, which is an extra."""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpuaria.errors import DiskError, UsageError
+from gpuaria.surveying import stages
+
+if TYPE_CHECKING:
+    from gpuaria.cli.mirrors import Survey
+
+SHOWN = ("DNS", "TCP", "TLS", "look-up", "first byte")
+
+
+def need() -> Any:
+    """matplotlib's figures. Raises UsageError where it is missing."""
+    try:
+        return importlib.import_module("matplotlib.figure")
+    except ImportError:
+        raise UsageError("--plot needs matplotlib, which is not installed", "pip install 'gpuaria[plot]'") from None
+
+
+def write(found: "Survey", path: Path) -> None:
+    """Draw the expected speed and the time of each stage of every mirror, best on top. Raises DiskError."""
+    expected = {choice.mirror: (choice.rate or 0.0) / 1e6 for choice in found.ranking.accepted}
+    names = [*expected, *(name for name, _ in found.ranking.rejected)][::-1]
+    times = {one.mirror: stages(one) for one in found.findings}
+    figure = need().Figure(figsize=(11, 1.8 + 0.5 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    left.barh(range(len(names)), [expected.get(name, 0.0) for name in names], color="tab:blue")
+    for place, name in enumerate(names):
+        if name not in expected:
+            left.text(0, place, " rejected", va="center", color="tab:red")
+    left.set_yticks(range(len(names)), names)
+    left.set_xlabel("expected MB/s")
+    starts = [0.0] * len(names)
+    for stage in SHOWN:
+        widths = [1e3 * (times[name][stage] or 0.0) for name in names]
+        right.barh(range(len(names)), widths, left=starts, label=stage)
+        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+    right.set_xlabel("ms to the first byte, stage by stage")
+    right.legend(fontsize="small")
+    if found.subject:
+        figure.suptitle(str(found.subject.manifest.ref).replace("$", r"\$"))
+    try:
+        figure.savefig(path, format=path.suffix[1:].lower())
+    except OSError as error:
+        raise DiskError(f"{path} cannot be written: {error.strerror or error}", "Name another place.") from None

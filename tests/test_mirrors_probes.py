@@ -1,0 +1,98 @@
+"""gpuaria.surveying: what findings mean for the ranking."""
+
+from typing import Any
+
+import pytest
+
+from gpuaria.probe import (
+    BytesFinding,
+    DnsAnswer,
+    FreshFinding,
+    IcmpFinding,
+    LookupFinding,
+    MirrorFindings,
+    Past,
+    TcpFinding,
+    Throughput,
+)
+from gpuaria.surveying import probes, problem, stages
+
+
+def findings(name: str, **more: Any) -> MirrorFindings:
+    """A mirror in order: 12 MB/s of one connection, 40 of four."""
+    given: dict[str, Any] = {
+        "lookup": LookupFinding("measured", 0.2),
+        "bytes": BytesFinding(
+            "measured",
+            f"cdn.{name}",
+            connect=0.08,
+            handshake=0.09,
+            first_byte=0.1,
+            rates=(Throughput(1, 100, 1.0, 10e6, 12e6), Throughput(4, 100, 1.0, 30e6, 40e6, True)),
+        ),
+        "fresh": FreshFinding("fresh", "c" * 40),
+        "addresses": ("192.0.2.1",),
+        "dns": (DnsAnswer("system", name, 4, "measured", ("192.0.2.1",), seconds=0.03),),
+        "tcp": (TcpFinding("192.0.2.1", 443, "measured", 0.07),),
+    }
+    return MirrorFindings(name, name, **(given | more))
+
+
+def test_a_probe_is_what_was_found() -> None:
+    lossy = (IcmpFinding("192.0.2.1", "measured", 0.07, 0.0, 0.25),)
+    (probe,) = probes([findings("m", icmp=lossy)], {"m": Past(8e6, 0.5, failures=1.0)})
+    assert (probe.single, probe.rate, probe.connections, probe.growing) == (12e6, 40e6, 4, True)
+    assert (probe.rtt, probe.loss, probe.past, probe.confidence) == (0.08, 0.25, 4e6, 0.5)
+    assert probe.setup == pytest.approx(0.03 + 0.2 + 0.08 + 0.09 + 0.1)
+    assert stages(findings("m"))["TLS"] is None
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    (
+        {"fresh": FreshFinding("stale", problem="serves commit 1234, not 5678")},
+        "stale: it serves commit 1234, not 5678",
+    ),
+    (
+        {"fresh": FreshFinding("different", problem="has f with 1 bytes, not 2")},
+        "other size: it has f with 1 bytes, not 2",
+    ),
+    (
+        {"fresh": FreshFinding("different", problem="has other bytes for f: 'a'")},
+        "other bytes: it has other bytes for f: 'a'",
+    ),
+    (
+        {"bytes": BytesFinding("failed", problem="answers 200 with a web page where a file was due: a captive portal")},
+        "captive portal: it answers 200 with a web page where a file was due",
+    ),
+    ({"bytes": BytesFinding("failed", problem="sends no byte")}, "bytes: sends no byte"),
+    ({"lookup": LookupFinding("failed", problem="it answers 418")}, "it answers 418"),
+    (
+        {"fresh": FreshFinding("unknown", problem="does not say which commit")},
+        "freshness: it does not say which commit",
+    ),
+    (
+        {"dns": (DnsAnswer("8.8.8.8", "m", 4, "failed", problem="NXDOMAIN"),), "addresses": ()},
+        "dns: NXDOMAIN",
+    ),
+    (
+        {
+            "dns": (
+                DnsAnswer("1.1.1.1", "m", 4, "measured", ("127.0.0.1",), lies=("127.0.0.1 is a loopback address",)),
+            ),
+            "addresses": (),
+        },
+        "dns: 127.0.0.1 is a loopback address",
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "said"), BAD, ids=[said.partition(" it")[0] for _, said in BAD])
+def test_problems_have_their_sentence(more: dict[str, Any], said: str) -> None:
+    assert problem(findings("m", **more)) == said
+
+
+def test_twins_of_a_mirror_that_cannot_be_used_are_one_pipe_among_themselves() -> None:
+    same = findings("x").bytes
+    stale = FreshFinding("stale", problem="serves commit 1, not 2")
+    rows = [findings("a", bytes=same, fresh=stale), findings("b", bytes=same), findings("c", bytes=same)]
+    assert [probe.same_pipe_as for probe in probes(rows, {})] == ["", "", "b"]
