@@ -313,7 +313,10 @@ class Http:
                 got = {name.lower(): value for name, value in response.headers.items()}
                 self.budget.learn(url, got)
                 answer, answered = Answer(response.status_code, url, got), True
-                yield answer, response.iter_bytes(1 << 18)
+                yield (
+                    answer,
+                    response.iter_bytes(),
+                )  # as they come: a larger chunk would be lost when the connection breaks
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             LOG.debug("%s %s failed: %s", method, bare(url), type(error).__name__)
             raise _as_ours(error, url) from None

@@ -93,19 +93,19 @@ class Staging:
 
         Raises UnsafePath for a link or a second name, WrongBytes for another size than was verified, DiskError.
         """
-        self.drop_windows(file)
         parts = self._below.parts(staged)
         with explained(staged), self._below.folder(parts[:-1]) as fd:
             inner = os.open(parts[-1], _READ, dir_fd=fd)
             try:
-                self._seal(inner, file, staged)
+                self._seal(inner, file, staged, _second_names(fd, _name(file) + _WINDOWS, os.fstat(inner).st_ino))
             finally:
                 os.close(inner)
+        self.drop_windows(file)  # only now: until the data is on the disk they say what is there
         return parts
 
-    def _seal(self, fd: int, file: RemoteFile, staged: Path) -> None:
+    def _seal(self, fd: int, file: RemoteFile, staged: Path, windows: int = 0) -> None:
         seen = os.fstat(fd)
-        if not stat.S_ISREG(seen.st_mode) or seen.st_nlink != 1:
+        if not stat.S_ISREG(seen.st_mode) or seen.st_nlink != 1 + windows:
             raise UnsafePath(
                 f"{staged} is not a plain file with one name", "Remove it, and run the same command again."
             )

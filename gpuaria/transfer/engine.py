@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from gpuaria.aria2.options import Shape, download_options
 from gpuaria.disk.layout import Layout
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gpuaria.aria2.wire import Rpc
 
 RESTARTS = 3  # of a private aria2c that dies
+LATE = 3  # calls in a row that it may leave without an answer (of 10 s each)
 TICK = 0.25  # seconds between two readings
 NEXT_RANGE = 0.7  # of its connections: when a range has no more than that at work, the next one begins
 _DISK_FULL, _DISK = "9", {"15", "16", "17", "18"}
@@ -61,7 +63,7 @@ class Engine:
         self._shape, self._user_agent, self._post = shape, user_agent, post
         self._on_complete, self._on_stumble = on_complete, on_stumble
         self._daemon: Daemon | None = None
-        self._restarts = 0
+        self._restarts = self._late = 0
         self._share = 1
         self.jobs: list[Job] = []
         self.ending: list[Job] = []
@@ -165,6 +167,7 @@ class Engine:
         try:
             gids = [window.gid for job in self.jobs for window in job.running]
             transfers, speeds = self._rpc.poll(gids)
+            self._late = 0
             came = sum(job.account(transfers) for job in self.jobs)
             self._credit(came, speeds)
             for job in list(self.jobs):
@@ -189,10 +192,19 @@ class Engine:
             self._board.arrived(mirror, part)
         # While a file ends, connections run out of work through no fault of theirs.
         if sent and not any(job.ending.in_sight(job.done, job.file.size) for job in self.jobs):
-            received = {mirror: self._flow.received[mirror] for mirror in rates}
-            counts = {mirror: len(each) for mirror, each in rates.items()}
+            counts = {mirror: len(each) for mirror, each in rates.items() if mirror not in self._crowded_out(rates)}
+            received = {mirror: self._flow.received[mirror] for mirror in counts}
             for mirror, reason in self._watch.judge(time.monotonic(), received, counts).items():
                 self._drop(mirror, reason)
+
+    def _crowded_out(self, rates: Mapping[str, list[int]]) -> set[str]:
+        """Mirrors without a connection because others have the same host name: aria2 counts 16 for each host."""
+        hosts = {name: urlsplit(address.url).hostname for job in self.jobs for name, address in job.addresses.items()}
+        taken = {hosts[name] for name, each in rates.items() if each}
+        crowded = {name for name, each in rates.items() if not each and hosts[name] in taken}
+        for mirror in crowded:
+            self._watch.forget(mirror)
+        return crowded
 
     def _settle(self, job: Job, transfers: dict[str, Transfer]) -> None:
         """Ranges that ended, well or not."""
@@ -242,12 +254,19 @@ class Engine:
             base = self._layout.staged(job.file)
             for window in job.running:
                 window.done = window.path != base and window.ended()  # aria2 was quicker than we
-            filled = self._hands.finish(base, job.file.size, windows.gaps(job.row), dict(job.addresses))
+            missing = windows.gaps(job.row)
+            self._credit_last(job, job.file.size - sum(end - start for start, end in missing) - job.done)
+            filled = self._hands.finish(base, job.file.size, missing, dict(job.addresses))
             for window in job.row if filled else ():
                 window.complete(base)
         except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
             self._board.fail(GpuariaError(f"{type(error).__name__} at the end of {job.file.path}: {error}"))
         self._post(lambda: self._finished(job, filled))
+
+    def _credit_last(self, job: Job, came: int) -> None:
+        """What aria2 wrote between the last reading and its end; nobody knows any more from whom."""
+        for mirror, part in shares(max(0, came), dict.fromkeys(job.addresses, 1.0)).items():
+            self._board.arrived(mirror, part)
 
     def _finished(self, job: Job, filled: bool) -> None:
         self.ending.remove(job)
@@ -326,8 +345,14 @@ class Engine:
     def _lost(self, error: Aria2Error) -> None:
         """aria2c is gone: start another one, the control files carry the progress over."""
         daemon = self._daemon
-        if daemon is None or (daemon.alive() and daemon.own):
-            return  # late; asked again at the next tick
+        if daemon is None:  # it could not even be started
+            self._board.fail(error)
+            return
+        self._late += 1
+        if daemon.own and daemon.alive():
+            if self._late < LATE:
+                return  # asked again at the next tick
+            daemon.kill()
         self._restarts += 1
         if self._restarts > RESTARTS or not daemon.own:
             self._board.fail(Aria2Error(f"aria2c died: {error.message}", "Run the same command again to continue."))
@@ -348,6 +373,9 @@ class Engine:
                 self._rpc.remove(window.gid)
             window.gid = ""
         text = transfer.error or f"aria2 error {transfer.error_code}"
+        if len(job.addresses) < len(job.step.mirrors):  # let the others have a turn, rather than the same ones again
+            for mirror in job.addresses:
+                self._roster.out(mirror, text)
         if transfer.error_code == _DISK_FULL:
             hint = "Free some space and run the command again."
             self._board.fail(NoSpace(f"the disk is full at {self._layout.staging}", hint))

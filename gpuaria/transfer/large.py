@@ -219,7 +219,8 @@ class LargeFiles:
     def _stumbled(self, job: Job, text: str, code: str) -> None:
         """A download ended with an error: go on at once if it had moved just now, else after a pause."""
         job.stuck += 1
-        if code == "1" and job.stuck >= 2:  # an unusable control file says so for ever
+        # "Download aborted." for ever: an unusable control file. Servers that are away are code 1 too, in other words.
+        if code == "1" and "aborted" in text and job.stuck >= 2:
             self._layout.discard(job.file)
             job.start_over()
         job.cause = NetworkError(text)

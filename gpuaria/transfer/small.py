@@ -63,7 +63,7 @@ class SmallFiles:
             before = wrong
             for name in self.roster.usable([name for name in step.mirrors if name not in liars] or step.mirrors):
                 try:
-                    verdict = self._from(self.mirrors[name], step.file)
+                    verdict = self._from(self.mirrors[name], step.file, ATTEMPTS if len(step.mirrors) == 1 else 1)
                 except NetworkError as error:
                     if isinstance(error, RateLimited) and len(step.mirrors) == 1:
                         raise
@@ -86,20 +86,23 @@ class SmallFiles:
                 self.http.pause(pause, reasons[-1] if reasons else "")
                 pause = min(60.0, pause * 2)
 
-    def _from(self, mirror: Mirror, file: RemoteFile) -> Verdict:
-        """One file from one mirror into staging, resumed after a break, then verified and published."""
+    def _from(self, mirror: Mirror, file: RemoteFile, attempts: int) -> Verdict:
+        """One file from one mirror into staging, resumed after a break, then verified and published.
+
+        More `attempts` than one are for when there is no other mirror to go on with.
+        """
         part = self.layout.staged(file).with_suffix(".prefix")
         url = self.source.file_url(mirror, self.manifest, file)
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, attempts + 1):
             start = _prefix(part, file)
             try:
                 with self.http.download(url, start, anonymous=not mirror.origin) as (answer, chunks):
                     if answer.status in (200, 206):
                         self._write(part, file, answer, chunks, mirror.name, start)
                         break
-                    refusal = self._judge(mirror, file, answer, attempt)
+                    refusal = self._judge(mirror, file, answer, last=attempt == attempts)
             except NetworkError as error:
-                if attempt == ATTEMPTS or error.retry != "later" or isinstance(error, RateLimited):
+                if attempt == attempts or error.retry != "later" or isinstance(error, RateLimited):
                     raise
                 self.http.pause(0.3 * 2**attempt)
                 continue
@@ -113,9 +116,9 @@ class SmallFiles:
             part.unlink(missing_ok=True)
         return verdict
 
-    def _judge(self, mirror: Mirror, file: RemoteFile, answer: Answer, attempt: int) -> GpuariaError | None:
+    def _judge(self, mirror: Mirror, file: RemoteFile, answer: Answer, *, last: bool) -> GpuariaError | None:
         """None for a status that may pass; otherwise the error. Only the origin's refusal speaks for the repo."""
-        if answer.status in RETRY_STATUS and attempt < ATTEMPTS:
+        if answer.status in RETRY_STATUS and not last:
             return None
         if answer.status == 416:
             self.layout.staged(file).with_suffix(".prefix").unlink(missing_ok=True)
@@ -134,6 +137,7 @@ class SmallFiles:
     def _write(self, part: Path, file: RemoteFile, answer: Answer, chunks: object, mirror: str, begun: int) -> None:
         """Append or rewrite `part`; more bytes than declared end the file, fewer end it as a broken connection."""
         start = _resumed_at(answer, begun, file.size)
+        _check_length(answer, file)
         with explained(part), part.open("r+b" if start else "wb") as out:
             out.seek(start)
             out.truncate()
@@ -169,9 +173,19 @@ def _resumed_at(answer: Answer, begun: int, size: int) -> int:
     """
     if answer.status == 200:
         return 0
-    match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", answer.headers.get("content-range", "").strip())
+    match = re.fullmatch(
+        r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)", answer.headers.get("content-range", "").strip()
+    )
     if match is None:
         raise NetworkError("a partial answer without a usable Content-Range")
     if int(match[1]) > begun or match[2] not in ("*", str(size)):
         raise NetworkError(f"a partial answer of another part ({match[0]}), where byte {begun} of {size} is next")
     return int(match[1])
+
+
+def _check_length(answer: Answer, file: RemoteFile) -> None:
+    """Refuse a body that says that it is of another length, before it spoils what is here. Raises NetworkError."""
+    length = answer.headers.get("content-length", "")
+    coded = answer.headers.get("content-encoding", "identity") != "identity"
+    if answer.status == 200 and not coded and length.isdecimal() and length != str(file.size):
+        raise NetworkError(f"an answer of {length[:18]} bytes for {file.path}, which has {file.size}")

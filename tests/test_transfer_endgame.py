@@ -1,0 +1,265 @@
+"""The last bytes: real local servers, some of which lie, stall or break off; nothing outside the gaps is touched."""
+
+import errno
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from gpuaria.net import Http
+from gpuaria.records import Address
+from gpuaria.transfer.endgame import MOST_COPIES, Endgame, try_out
+from standin.wire import Handler, Server, parse_range
+
+SIZE = 6 << 20
+DATA = random.Random(5).randbytes(SIZE)
+GAPS = [(0, 100_000), (1 << 20, 3 << 20), (SIZE - 777, SIZE)]
+LEFT = sum(end - start for start, end in GAPS)
+Behave = Callable[["Answers", int, int], None]
+
+
+class Answers(Handler):
+    """A mirror that does what `behave` says with each range."""
+
+    behave: Behave
+
+    def answer(self) -> None:
+        start, end = parse_range(self.seen.headers.get("range"), SIZE) or (0, SIZE)
+        type(self).behave(self, start, end)
+
+    def part(self, start: int, end: int, *, status: int = 206, said: str = "", body: bytes | None = None) -> None:
+        span = said or f"bytes {start}-{end - 1}/{SIZE}"
+        self.reply(status, [("Content-Range", span)], DATA[start:end] if body is None else body)
+
+
+def good(mirror: Answers, start: int, end: int) -> None:
+    mirror.part(start, end)
+
+
+def slow(mirror: Answers, start: int, end: int) -> None:
+    """A byte a second: it would take hours."""
+    mirror.wfile.write(mirror.head(206, [("Content-Range", f"bytes {start}-{end - 1}/{SIZE}")], end - start))
+    for at in range(start, end):
+        mirror.wfile.write(DATA[at : at + 1])
+        if mirror.home.stopping.wait(1):
+            return
+
+
+def stall(mirror: Answers, start: int, end: int) -> None:
+    mirror.wfile.write(mirror.head(206, [("Content-Range", f"bytes {start}-{end - 1}/{SIZE}")], end - start))
+    mirror.home.stopping.wait(60)
+
+
+def reset(mirror: Answers, start: int, end: int) -> None:
+    mirror.wfile.write(mirror.head(206, [("Content-Range", f"bytes {start}-{end - 1}/{SIZE}")], end - start))
+    mirror.wfile.write(DATA[start : (start + end) // 2])
+    mirror.abort()
+
+
+def short(mirror: Answers, start: int, end: int) -> None:
+    """A whole answer that is too short for what it says it is."""
+    mirror.part(start, end, body=DATA[start : end - 1])
+
+
+BAD: dict[str, Behave] = {
+    "slow": slow,
+    "stall": stall,
+    "reset": reset,
+    "short": short,
+    "long": lambda mirror, start, end: mirror.part(start, end, body=DATA[start:end] + b"more"),
+    "empty": lambda mirror, start, end: mirror.part(start, end, body=b""),
+    "200": lambda mirror, start, end: mirror.reply(200, [], DATA),
+    "200 with the part": lambda mirror, start, end: mirror.part(start, end, status=200),
+    "403": lambda mirror, start, end: mirror.reply(403, [], b"<Error/>"),
+    "503": lambda mirror, start, end: mirror.reply(503, [("Retry-After", "3600")], b""),
+    "html": lambda mirror, start, end: mirror.reply(200, [("Content-Type", "text/html")], b"<html>"),
+    "another part": lambda mirror, start, end: mirror.part(start, end, said=f"bytes 1-{end - start}/{SIZE}"),
+    "another size": lambda mirror, start, end: mirror.part(start, end, said=f"bytes {start}-{end - 1}/{SIZE + 1}"),
+    "no Content-Range": lambda mirror, start, end: mirror.reply(206, [], DATA[start:end]),
+    "redirect": lambda mirror, start, end: mirror.reply(302, [("Location", "http://127.0.0.1:1/")], b""),
+}
+
+
+class Mirrors:
+    """Servers by name, each one with an address."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.addresses: dict[str, Address] = {}
+        self.servers: dict[str, Server] = {}
+
+    def add(self, name: str, behave: Behave) -> None:
+        server = Server(type("One", (Answers,), {"behave": staticmethod(behave)}), host="127.0.0.1", port=0, name=name)
+        server.start()
+        self._stack.callback(server.close)
+        self.servers[name] = server
+        self.addresses[name] = Address(name, f"{server.url}/file?signed=yes")
+
+    def dead(self, name: str) -> None:
+        """Nothing listens there."""
+        self.add(name, good)
+        self.servers[name].close()
+
+
+@pytest.fixture
+def mirrors() -> Iterator[Mirrors]:
+    with ExitStack() as stack:
+        yield Mirrors(stack)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The staged file: right but for the gaps, which hold nothing."""
+    data = bytearray(DATA)
+    for start, end in GAPS:
+        data[start:end] = bytes(end - start)
+    staged = tmp_path / "staged"
+    staged.write_bytes(data)
+    return staged
+
+
+class Ran:
+    """One endgame to its end."""
+
+    def __init__(self, path: Path, mirrors: Mirrors, *, timeout: float = 1.0) -> None:
+        self.came: Counter[str] = Counter()
+        self.stop = threading.Event()
+        self.http = Http(connect_timeout=2.0, timeout=timeout, stop=self.stop)
+        self.game = Endgame(path, SIZE, GAPS, mirrors.addresses, self.http, self._arrived, self.stop)
+
+    def _arrived(self, mirror: str, count: int) -> None:
+        self.came[mirror] += count
+
+    def run(self) -> bool:
+        return self.game.run()
+
+
+def test_one_good_mirror_fills_all(path: Path, mirrors: Mirrors) -> None:
+    mirrors.add("good", good)
+    ran = Ran(path, mirrors)
+    assert ran.run()
+    assert path.read_bytes() == DATA
+    assert ran.came == {"good": LEFT}
+
+
+def test_no_gaps_no_request(path: Path, mirrors: Mirrors) -> None:
+    mirrors.add("good", good)
+    ran = Ran(path, mirrors)
+    ran.game.gaps = [(5, 5)]
+    assert ran.run()
+    assert len(mirrors.servers["good"].journal) == 0
+
+
+def test_only_the_gaps_are_asked_for(path: Path, mirrors: Mirrors) -> None:
+    mirrors.add("good", good)
+    asked = set()
+    assert Ran(path, mirrors).run()
+    for seen in mirrors.servers["good"].journal.snapshot():
+        start, end = parse_range(seen.headers["range"], SIZE) or (0, SIZE)
+        assert any(a <= start < end <= b for a, b in GAPS)
+        asked |= set(range(start, end, 777))
+    assert "authorization" not in seen.headers
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_mirror_beside_a_good_one(path: Path, mirrors: Mirrors, kind: str) -> None:
+    mirrors.add("bad", BAD[kind])
+    mirrors.add("good", good)
+    ran = Ran(path, mirrors, timeout=30.0)
+    assert ran.run()
+    assert path.read_bytes() == DATA
+    assert ran.came == {"good": LEFT}
+
+
+def test_a_dead_a_slow_and_a_good_one(path: Path, mirrors: Mirrors) -> None:
+    mirrors.dead("dead")
+    mirrors.add("slow", slow)
+    mirrors.add("good", good)
+    ran = Ran(path, mirrors, timeout=30.0)
+    assert ran.run()
+    assert path.read_bytes() == DATA
+    assert "dead" in ran.game.reasons
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BAD if kind != "slow"])
+def test_without_a_good_mirror_it_gives_up_and_writes_nothing(path: Path, mirrors: Mirrors, kind: str) -> None:
+    mirrors.add("bad", BAD[kind])
+    mirrors.dead("dead")
+    before = path.read_bytes()
+    ran = Ran(path, mirrors)
+    assert not ran.run()
+    assert path.read_bytes() == before
+    assert set(ran.game.reasons) == {"bad", "dead"}
+    assert len(mirrors.servers["bad"].journal) <= 64, "each connection tries once"
+
+
+def test_a_mirror_that_is_bad_for_a_while_does_no_harm(path: Path, mirrors: Mirrors) -> None:
+    left = iter(range(8))
+    mirrors.add(
+        "moody", lambda mirror, start, end: (short if next(left, None) is not None else good)(mirror, start, end)
+    )
+    ran = Ran(path, mirrors)
+    assert ran.run() == (path.read_bytes() == DATA)
+
+
+def test_copies_are_bounded_and_counted_once(path: Path, mirrors: Mirrors) -> None:
+    for name in "abc":
+        mirrors.add(name, good)
+    ran = Ran(path, mirrors)
+    assert ran.run()
+    assert path.read_bytes() == DATA
+    assert ran.came.total() == LEFT
+    sent = Counter(seen.headers["range"] for server in mirrors.servers.values() for seen in server.journal.snapshot())
+    assert max(sent.values()) <= MOST_COPIES
+
+
+def test_stop_ends_it_at_once(path: Path, mirrors: Mirrors) -> None:
+    mirrors.add("stall", stall)
+    ran = Ran(path, mirrors, timeout=60.0)
+    results: list[bool] = []
+    thread = threading.Thread(target=lambda: results.append(ran.run()), daemon=True)
+    thread.start()
+    time.sleep(0.2)
+    ran.stop.set()
+    thread.join(5)
+    assert results == [False]
+
+
+def test_a_file_that_is_gone_or_a_link_is_not_written(path: Path, mirrors: Mirrors, tmp_path: Path) -> None:
+    mirrors.add("good", good)
+    other = tmp_path / "other"
+    path.rename(other)
+    before = other.read_bytes()
+    assert not Ran(path, mirrors).run()
+    path.symlink_to(other)
+    ran = Ran(path, mirrors)
+    assert not ran.run()
+    assert other.read_bytes() == before
+    assert os.strerror(errno.ELOOP) in ran.game.reasons["good"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "wait"),
+    [
+        ("403", "it answers 403", None),
+        ("503", "it answers 503", 3600.0),
+        ("empty", "it sends nothing", None),
+        ("redirect", "it answers 302", None),
+    ],
+)
+def test_trying_an_address_out(mirrors: Mirrors, kind: str, reason: str, wait: float | None) -> None:
+    mirrors.add("one", BAD[kind])
+    assert try_out(Http(timeout=2.0), mirrors.addresses["one"]) == (reason, wait)
+
+
+def test_trying_a_good_and_a_dead_address_out(mirrors: Mirrors) -> None:
+    mirrors.add("good", good)
+    mirrors.dead("dead")
+    assert try_out(Http(timeout=2.0), mirrors.addresses["good"]) == ("", None)
+    assert try_out(Http(timeout=2.0), mirrors.addresses["dead"])[0]

@@ -1,0 +1,129 @@
+"""Whose bytes: shares that add up, and the kernel's counters of real sockets."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuaria.aria2 import sockets
+from gpuaria.records import Address
+from gpuaria.transfer.flow import Flow, endpoints, shares
+
+HOSTS = ["127.0.0.1", "::1"]
+names = st.text("abcde", min_size=1, max_size=2)
+
+
+@given(st.integers(0, 1 << 50), st.dictionaries(names, st.integers(0, 1 << 40).map(float), max_size=6))
+def test_shares_add_up_and_are_never_negative(came: int, weights: dict[str, float]) -> None:
+    parts = shares(came, weights)
+    assert set(parts) == set(weights)
+    assert sum(parts.values()) == (came if weights else 0)
+    assert all(part >= 0 for part in parts.values())
+
+
+@pytest.mark.parametrize(
+    ("came", "weights", "parts"),
+    [
+        (100, {}, {}),
+        (100, {"a": 3.0, "b": 1.0}, {"a": 75, "b": 25}),
+        (101, {"a": 0.0, "b": 0.0}, {"a": 51, "b": 50}),
+        (7, {"a": 0.0, "b": 5.0}, {"a": 0, "b": 7}),
+    ],
+)
+def test_shares(came: int, weights: dict[str, float], parts: dict[str, int]) -> None:
+    assert shares(came, weights) == parts
+
+
+@contextmanager
+def pair(host: str) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """(a client of this process, its server side), joined at `host`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        try:
+            listener.bind((host, 0))
+        except OSError as error:
+            pytest.skip(f"no {host}: {error}")
+        listener.listen()
+        with socket.create_connection(listener.getsockname()[:2]) as client:
+            server, _ = listener.accept()
+            with server:
+                yield client, server
+
+
+def pour(server: socket.socket, client: socket.socket, count: int) -> None:
+    """Send `count` bytes and read them all."""
+    thread = threading.Thread(target=server.sendall, args=(bytes(count),))
+    thread.start()
+    while count:
+        count -= len(client.recv(min(count, 1 << 16)))
+    thread.join()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_kernel_counts_what_a_socket_received(host: str) -> None:
+    with pair(host) as (client, server):
+        where = client.getpeername()[:2]
+        pour(server, client, 123_456)
+        (found,) = [one for one in sockets.read(os.getpid()) if one.remote == where]
+        assert found.received == 123_456
+        assert found.local == client.getsockname()[:2]
+        assert where in sockets.listening(os.getpid())
+
+
+def test_a_v4_connection_by_a_v6_socket_is_told_as_v4() -> None:
+    with socket.socket(socket.AF_INET6) as listener:
+        try:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.bind(("::", 0))
+        except OSError as error:
+            pytest.skip(str(error))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            server, _ = listener.accept()
+            with server:
+                mine = [one for one in sockets.read(os.getpid()) if one.remote == client.getsockname()[:2]]
+                assert [one.local for one in mine] == [("127.0.0.1", port)]
+
+
+def test_no_such_process_has_no_sockets() -> None:
+    assert sockets.read(0) == []
+    assert sockets.read(1 << 30) == []
+    assert sockets.listening(1 << 30) == set()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_flow_tells_mirrors_apart(host: str) -> None:
+    flow = Flow()
+    with pair(host) as (one, first), pair(host) as (two, second):
+        flow.learn("one", [one.getpeername()[:2]])
+        flow.learn("two", [two.getpeername()[:2]])
+        flow.learn("twin of two", [two.getpeername()[:2]])
+        assert flow.read(os.getpid()) == {"one": 0, "two": 0}
+        pour(first, one, 1000)
+        pour(second, two, 50_000)
+        assert flow.read(os.getpid()) == {"one": 1000, "two": 50_000}
+        pour(first, one, 1)
+        assert flow.read(os.getpid()) == {"one": 1, "two": 0}
+    assert flow.received == {"one": 1001, "two": 50_000}
+    assert flow.read(os.getpid()) == {}
+    assert flow.read(0) == {}
+
+
+def test_endpoints_are_numeric_and_none_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    assert endpoints(Address("m", "http://127.0.0.1:81/x")) == [("127.0.0.1", 81)]
+    assert endpoints(Address("m", "https://[::1]/x")) == [("::1", 443)]
+    assert endpoints(Address("m", "http://no-such-host.invalid/x")) == []
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
+    assert endpoints(Address("m", "http://192.0.2.1/x")) == []
+    assert endpoints(Address("m", "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
+    monkeypatch.setenv("no_proxy", "192.0.2.1")
+    assert endpoints(Address("m", "http://192.0.2.1/x")) == [("192.0.2.1", 80)]

@@ -1,0 +1,185 @@
+"""Judging mirrors by the bytes that came: pure, on made-up clocks."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from gpuaria.transfer.watch import GRACE, UNUSED, Ending, Watch
+
+TICK = 0.25
+MB = 1e6
+Rate = Callable[[float], float]
+Count = Callable[[float], int]
+
+
+def always(value: float) -> Rate:
+    return lambda now: value
+
+
+def until(end: float, before: float, after: float) -> Rate:
+    return lambda now: before if now < end else after
+
+
+def sixteen(now: float) -> int:
+    return 16
+
+
+def play(
+    rates: dict[str, Rate], seconds: float, counts: dict[str, Count] | None = None
+) -> tuple[float, dict[str, str]]:
+    """Run a clock; the time and verdict of the first blame, or (seconds, {})."""
+    watch, received, busy = Watch(), dict.fromkeys(rates, 0.0), counts or {}
+    now = 0.0
+    while now < seconds:
+        now += TICK
+        for name, rate in rates.items():
+            received[name] += rate(now) * TICK
+        connections = {name: busy.get(name, sixteen)(now) for name in rates}
+        found = watch.judge(1000 + now, {name: int(got) for name, got in received.items()}, connections)
+        if found:
+            return now, found
+    return seconds, {}
+
+
+def test_a_stall_is_seen_soon() -> None:
+    when, found = play({"a": until(10, 5 * MB, 0), "b": always(5 * MB)}, 60)
+    assert found == {"a": "it stopped sending"}
+    assert when < 10 + 3
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1])
+def test_a_fall_to_a_trickle_is_seen(share: float) -> None:
+    when, found = play({"a": until(10, 5 * MB, share * 5 * MB), "b": always(MB), "c": always(5 * MB)}, 60)
+    assert set(found) == {"a"}
+    assert "% of its speed" in found["a"] or found["a"] == "it stopped sending"
+    assert when < 10 + 6
+
+
+def test_two_of_three_stall_at_once() -> None:
+    """The trouble may be on our side as well: only blamed if what is left is healthy, which it is."""
+    _, found = play({"a": until(10, 2 * MB, 0), "b": until(10, 2 * MB, 0), "c": always(5 * MB)}, 60)
+    assert found == dict.fromkeys("ab", "it stopped sending")
+
+
+def test_one_that_never_sends_anything() -> None:
+    when, found = play({"a": always(0), "b": always(MB)}, 60)
+    assert found == {"a": "nothing came from it"}
+    assert GRACE <= when < GRACE + 1
+
+
+def test_a_pause_on_our_side_blames_nobody() -> None:
+    def paused(speed: float) -> Rate:
+        return lambda now: 0.0 if 10 < now < 25 or 40 < now < 41 else speed
+
+    assert play({"a": paused(5 * MB), "b": paused(MB), "c": paused(0.1 * MB)}, 120) == (120, {})
+
+
+def test_a_shared_link_that_gets_slow_blames_nobody() -> None:
+    assert play({"a": until(20, 5 * MB, 0.2 * MB), "b": until(20, 3 * MB, 0.1 * MB)}, 120)[1] == {}
+
+
+def test_the_last_one_is_never_blamed() -> None:
+    assert play({"a": until(10, 5 * MB, 0)}, 100) == (100, {})
+    assert play({"a": always(0)}, 100) == (100, {})
+
+
+def test_one_that_always_was_slow_is_left_alone() -> None:
+    assert play({"a": always(10_000), "b": always(50 * MB)}, 300)[1] == {}
+
+
+def test_fewer_connections_bring_less_and_that_is_no_fault() -> None:
+    rates = {"a": until(20, 8 * MB, MB), "b": always(8 * MB)}
+    assert play(rates, 120, {"a": lambda now: 16 if now < 20 else 2})[1] == {}
+
+
+def test_one_that_aria2_dropped() -> None:
+    when, found = play({"a": until(12, MB, 0), "b": always(MB)}, 60, {"a": lambda now: 16 if now < 12 else 0})
+    assert set(found) == {"a"}
+    assert found["a"] in ("aria2 has dropped it", "it stopped sending")
+    assert when < 12 + UNUSED + 1
+    _, found = play({"a": always(0), "b": always(MB)}, 60, {"a": lambda now: 0})
+    assert found == {"a": "aria2 has dropped it"}
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_healthy_noise_gives_no_verdict(seed: int) -> None:
+    """Thousands of readings with a share of noise that real links have, bursts and short holes included."""
+    chance = random.Random(seed)
+    holes = {name: chance.uniform(5, 50) for name in "abc"}
+
+    def noisy(name: str, speed: float) -> Rate:
+        def rate(now: float) -> float:
+            if 0 <= now % 60 - holes[name] < 0.75:  # a lost packet and its timeout
+                return 0.0
+            return speed * chance.lognormvariate(0, 0.5)
+
+        return rate
+
+    rates = {name: noisy(name, chance.choice([0.3, 2, 10, 40]) * MB) for name in "abc"}
+    counts: dict[str, Count] = {name: lambda now: chance.randint(10, 16) for name in "abc"}
+    assert play(rates, 600, counts) == (600, {})
+
+
+def test_a_mirror_that_comes_back_is_judged_anew() -> None:
+    watch = Watch()
+    for step in range(80):
+        watch.judge(step * TICK + 1, {"a": step * 1000, "b": step * 1000}, {"a": 1, "b": 1})
+    watch.forget("a")
+    watch.forget("nobody")
+    for step in range(80, 80 + int(GRACE / TICK) - 1):
+        assert watch.judge(step * TICK + 1, {"a": 80_000, "b": step * 1000}, {"a": 1, "b": 1}) == {}
+
+
+# --- the end -------------------------------------------------------------------------------------------------------
+
+
+def ends(total: int, rate: Rate, connections: Count, tick: float = 0.1) -> tuple[float, int] | None:
+    """(seconds, bytes left) when the end is called near; None if the download was over before."""
+    ending, now, done = Ending(), 0.0, 0.0
+    while done < total and now < 1000:
+        now += tick
+        done = min(total, done + rate(now) * tick)
+        if ending.near(50 + now, int(done), total, connections(now)):
+            return now, total - int(done)
+    return None
+
+
+def test_a_flow_that_stays_full_to_the_end_needs_no_help() -> None:
+    assert ends(100_000_000, always(10 * MB), lambda now: 16) is None
+
+
+def test_connections_that_run_out_of_work_near_the_end() -> None:
+    found = ends(100_000_000, until(9.5, 10 * MB, 2 * MB), lambda now: 16 if now < 9.5 else 4)
+    assert found is not None
+    assert found[1] <= 12_000_000
+
+
+def test_a_flow_that_breaks_off_near_the_end() -> None:
+    found = ends(100_000_000, until(9.5, 10 * MB, 0.1 * MB), lambda now: 16)
+    assert found is not None
+    assert 9.5 < found[0] < 12
+
+
+@pytest.mark.parametrize("moment", [1.0, 3.0, 6.0])
+def test_a_break_in_the_middle_is_not_the_end(moment: float) -> None:
+    def rate(now: float) -> float:
+        return 0.0 if moment < now < moment + 5 else 10 * MB
+
+    assert ends(200_000_000, rate, lambda now: 2 if moment < now < moment + 5 else 16) is None
+
+
+def test_nothing_came_yet() -> None:
+    ending = Ending()
+    for step in range(100):
+        assert not ending.near(step / 10, 0, 1000, 16)
+        assert not ending.in_sight(0, 1000)
+
+
+def test_done_is_not_near() -> None:
+    ending = Ending()
+    for step in range(50):
+        ending.near(step / 10, step * 1000, 50_000, 16)
+    assert not ending.near(5.0, 50_000, 50_000, 0)
+    assert ending.in_sight(49_000, 50_000)
+    assert not ending.in_sight(49_000, 50_000_000)

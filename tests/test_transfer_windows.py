@@ -1,0 +1,323 @@
+"""Ranges as links and hand-made control files: what is cut, what aria2 makes of it, what is left of an earlier run."""
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuaria.aria2 import binary, control, daemon
+from gpuaria.aria2.binary import Binary
+from gpuaria.aria2.options import Shape, download_options
+from gpuaria.formats.metalink import for_download
+from gpuaria.net import ca_file
+from gpuaria.transfer import windows
+from gpuaria.transfer.windows import PIECE, SMALLEST, Window, control_bytes, cut, gaps, prefix, recover, single
+from standin import Hub, Repo
+
+BINARIES = [path for path in (shutil.which("aria2c"), binary.shipped()) if path]
+SIZE = 10 * PIECE + 12_345
+MB = PIECE
+sizes = st.integers(1, 1 << 42)
+
+
+# --- cutting -------------------------------------------------------------------------------------------------------
+
+
+@given(sizes, st.integers(0, 1 << 22))
+def test_a_cut_covers_all_without_overlap_on_borders_of_pieces(size: int, first: int) -> None:
+    start = min(first * PIECE, (size - 1) // PIECE * PIECE)
+    row = cut(start, size)
+    assert [a for a, _ in row] == [start, *(b for _, b in row[:-1])]
+    assert row[-1][1] == size
+    assert all(a % PIECE == 0 and a < b for a, b in row)
+    assert all(b - a >= SMALLEST for a, b in row[:-1])
+    assert len(row) < 30
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "count"),
+    [(0, 0, 0), (5, 5, 0), (0, 1, 1), (0, 3 * SMALLEST - 1, 1), (0, 3 * SMALLEST, 2), (0, 140 << 30, 8)],
+)
+def test_how_many_ranges(start: int, end: int, count: int) -> None:
+    assert (len(cut(start, end)) >= 8) if count == 8 else (len(cut(start, end)) == count)
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> tuple[int, int, int]:
+    """(size, start, end) as the rows have them."""
+    size = draw(st.integers(1, 300 * PIECE))
+    pieces = -(-size // PIECE)
+    first = draw(st.integers(0, pieces - 1))
+    last = draw(st.integers(first + 1, pieces))
+    return size, first * PIECE, min(size, last * PIECE)
+
+
+@given(ranges())
+def test_a_control_file_says_what_it_was_made_for(
+    tmp_path_factory: pytest.TempPathFactory, which: tuple[int, int, int]
+) -> None:
+    size, start, end = which
+    path = tmp_path_factory.getbasetemp() / "one.aria2"
+    path.write_bytes(control_bytes(size, start, end))
+    known = control.read(path)
+    assert known is not None
+    assert (known.total, known.piece, known.missing) == (size, PIECE, ((start, end),))
+    assert known.completed == size - (end - start)
+
+
+# --- what aria2 makes of it ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", BINARIES)
+@pytest.mark.parametrize("size", [SIZE, 8 * PIECE, 17 * PIECE + 1])
+def test_aria2_fetches_exactly_the_range(program: str, size: int, tmp_path: Path) -> None:
+    data = random.Random(size).randbytes(size)
+    repo = Repo.build("org/r", {"w.bin": data}, folder=tmp_path / "r")
+    base, folder = tmp_path / "base", tmp_path / "base.windows"
+    row = recover(base, folder, size)
+    row[0].end = 3 * MB
+    rest = Window(3 * MB, size, folder / f"{3 * MB}-{size}", size)
+    row[0].path = folder / f"0-{3 * MB}"
+    with Hub([repo], server="embedded") as hub:
+        own = daemon.start(Binary(program, (1, 36), "setting"), ca_file())
+        try:
+            for window, sent in ((rest, size - 3 * MB), (row[0], 3 * MB)):
+                window.open(base)
+                before = sum(seen.sent for seen in hub.cdn.requests)
+                _fetch(own, hub, repo, window)
+                assert window.ended()
+                assert window.path.samefile(base)
+                came = sum(seen.sent for seen in hub.cdn.requests) - before
+                assert sent <= came <= sent + 4 * MB, "an answer that aria2 cuts short may be on its way"
+                assert base.read_bytes()[window.start : window.end] == data[window.start : window.end]
+            assert base.read_bytes() == data
+        finally:
+            own.kill()
+            own.stop()
+
+
+@pytest.mark.parametrize("program", BINARIES)
+def test_a_row_of_one_is_no_complete_file(program: str, tmp_path: Path) -> None:
+    """Without hard links: aria2 takes a sparse file of full length for complete, unless a control file tells."""
+    data = random.Random(3).randbytes(SIZE)
+    repo = Repo.build("org/r", {"w.bin": data}, folder=tmp_path / "r")
+    base = tmp_path / "base"
+    recover(base, tmp_path / "none", SIZE)
+    (window,) = single(base, SIZE)
+    assert (window.completed, window.missing()) == (0, [(0, SIZE)])
+    with Hub([repo], server="embedded") as hub:
+        own = daemon.start(Binary(program, (1, 36), "setting"), ca_file())
+        try:
+            window.open(base)
+            _fetch(own, hub, repo, window)
+        finally:
+            own.kill()
+            own.stop()
+    assert base.read_bytes() == data
+
+
+def _fetch(own: daemon.Daemon, hub: Hub, repo: Repo, window: Window) -> None:
+    url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+    options = download_options(window.path.parent, Shape(), "test")
+    gid = own.rpc.add(for_download(window.path.name, window.size, [url]), options)
+    end = time.monotonic() + 60
+    while (transfer := own.rpc.poll([gid])[0][gid]).status != "complete":
+        assert transfer.status in ("active", "waiting"), transfer
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    own.rpc.forget([gid])
+
+
+# --- what an earlier run left ----------------------------------------------------------------------------------------
+
+
+class Left:
+    """A staged file of SIZE bytes with a folder of ranges."""
+
+    def __init__(self, place: Path) -> None:
+        self.base, self.folder = place / "base", place / "base.windows"
+        with self.base.open("wb") as file:
+            file.truncate(SIZE)
+        self.folder.mkdir()
+
+    def window(self, start: int, end: int) -> Window:
+        return Window(start, end, self.folder / f"{start}-{end}", SIZE)
+
+    def begun(self, start: int, end: int, missing: tuple[int, int] | None = None) -> Window:
+        """A link with a control file that misses `missing`."""
+        window = self.window(start, end)
+        os.link(self.base, window.path)
+        window.control_path.write_bytes(control_bytes(SIZE, *(missing or (start, end))))
+        return window
+
+    def complete(self, start: int, end: int) -> Window:
+        window = self.window(start, end)
+        os.link(self.base, window.path)
+        return window
+
+    def row(self) -> list[Window]:
+        """What recover makes of it, checked: each byte in one range."""
+        row = recover(self.base, self.folder, SIZE)
+        assert [w.start for w in row] == [0, *(w.end for w in row[:-1])]
+        assert row[-1].end == SIZE
+        assert self.base.stat().st_size == SIZE
+        return row
+
+    def states(self) -> list[tuple[int, int, int, bool]]:
+        return [(w.start // MB, w.end // MB, w.completed // MB, w.done) for w in self.row()]
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Left:
+    return Left(tmp_path)
+
+
+def test_nothing_is_left(left: Left) -> None:
+    assert left.states() == [(0, 10, 0, False)]
+    assert left.row()[0].missing() == [(0, SIZE)]
+
+
+def test_a_complete_and_a_begun_range(left: Left) -> None:
+    left.complete(0, 4 * MB)
+    left.begun(4 * MB, 8 * MB, (5 * MB, 7 * MB))
+    assert left.states() == [(0, 4, 4, True), (4, 8, 2, False), (8, 10, 0, False)]
+    row = left.row()
+    assert gaps(row) == [(5 * MB, 7 * MB), (8 * MB, SIZE)]
+    assert prefix(row) == 4 * MB
+    row[1].open(left.base)
+    assert row[1].missing() == [(5 * MB, 7 * MB)]
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\0\1garbage", control_bytes(SIZE, 0, MB)[:-5], control_bytes(SIZE + 9 * MB, 0, MB)]
+)
+def test_a_control_file_that_cannot_be_read_says_nothing_is_there(left: Left, garbage: bytes) -> None:
+    left.begun(0, 4 * MB).control_path.write_bytes(garbage)
+    assert left.states() == [(0, 4, 0, False), (4, 10, 0, False)]
+    window = left.row()[0]
+    window.open(left.base)
+    assert control.read(window.control_path) is not None
+    assert window.missing() == [(0, 4 * MB)]
+    assert window.path.samefile(left.base)
+
+
+def test_a_link_to_other_bytes_is_not_a_range_and_is_replaced(left: Left, tmp_path: Path) -> None:
+    window = left.begun(0, SIZE)
+    other = tmp_path / "other"
+    other.write_bytes(bytes(100))
+    window.path.unlink()
+    os.link(other, window.path)
+    (fresh,) = left.row()
+    assert not fresh.done
+    fresh.open(left.base)
+    assert fresh.path.samefile(left.base)
+    assert other.read_bytes() == bytes(100)
+
+
+def test_a_symlink_is_not_a_range(left: Left) -> None:
+    window = left.window(0, SIZE)
+    window.path.symlink_to(left.base)
+    (fresh,) = left.row()
+    assert not fresh.done
+    fresh.open(left.base)
+    assert not fresh.path.is_symlink()
+    assert fresh.missing() == [(0, SIZE)]
+
+
+@pytest.mark.parametrize("state", ["absent", "short", "long", "empty"])
+def test_another_size_or_no_base_starts_again(left: Left, state: str) -> None:
+    left.complete(0, 4 * MB)
+    left.begun(4 * MB, SIZE)
+    if state == "absent":
+        left.base.unlink()
+    else:
+        os.truncate(left.base, {"short": SIZE - 1, "long": SIZE + 1, "empty": 0}[state])
+    assert left.states() == [(0, 10, 0, False)]
+    assert list(left.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "states"),
+    [
+        (lambda left: (left.complete(0, 8 * MB), left.begun(0, 4 * MB)), [(0, 8, 8, True), (8, 10, 0, False)]),
+        (
+            lambda left: (left.complete(0, 2 * MB), left.begun(0, 4 * MB, (3 * MB, 4 * MB))),
+            [(0, 4, 3, False), (4, 10, 0, False)],
+        ),
+        (
+            lambda left: (left.complete(2 * MB, 5 * MB), left.complete(4 * MB, SIZE)),
+            [(0, 4, 0, False), (4, 10, 6, True)],
+        ),
+    ],
+)
+def test_overlapping_ranges_are_told_apart(
+    left: Left, make: Callable[[Left], object], states: list[tuple[int, int, int, bool]]
+) -> None:
+    make(left)
+    assert left.states() == states
+    assert left.states() == states, "what was dropped stays dropped"
+
+
+@pytest.mark.parametrize(
+    "name", ["0-99", f"5-{4 * MB}", f"0-{SIZE + 1}", "3-2", f"{MB}-{MB}", "x-y", "-1-5", f"0-{MB + 1}"]
+)
+def test_foreign_names_are_no_ranges(left: Left, name: str) -> None:
+    os.link(left.base, left.folder / name)
+    assert left.states() == [(0, 10, 0, False)]
+
+
+def test_a_leftover_control_file_alone_is_overwritten(left: Left) -> None:
+    window = left.window(0, SIZE)
+    window.control_path.write_bytes(control_bytes(SIZE, 0, MB))
+    (fresh,) = left.row()
+    assert fresh.completed == 0
+    fresh.open(left.base)
+    assert fresh.missing() == [(0, SIZE)]
+
+
+def test_what_is_filled_by_others_is_complete_for_the_next_run(left: Left) -> None:
+    left.begun(0, 4 * MB)
+    left.complete(4 * MB, SIZE)
+    row = left.row()
+    for window in row:
+        window.complete(left.base)
+    assert left.states() == [(0, 4, 4, True), (4, 10, 6, True)]
+    assert gaps(left.row()) == []
+    (alone,) = single(left.base, SIZE)
+    alone.open(left.base)
+    alone.complete(left.base)
+    assert alone.control_path.exists(), "without it, nobody would know what is a hole"
+
+
+@given(st.data())
+def test_any_leftover_gives_a_row_that_covers_all(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    left = Left(tmp_path_factory.mktemp("left"))
+    known: set[int] = set()
+    for _ in range(data.draw(st.integers(0, 5))):
+        first = data.draw(st.integers(0, 10))
+        last = data.draw(st.integers(first + 1, 11))
+        start, end = first * MB, min(SIZE, last * MB)
+        if left.window(start, end).path.exists():
+            continue
+        if data.draw(st.booleans()):
+            left.complete(start, end)
+            known |= set(range(first, last))
+        else:
+            left.begun(start, end)
+    row = left.row()
+    for window in row:
+        claimed = set(range(window.start // MB, -(-window.end // MB))) if window.done else set()
+        assert claimed <= known
+    shutil.rmtree(left.folder.parent)
+
+
+def test_the_module_uses_the_piece_length_that_aria2_is_given() -> None:
+    assert download_options(Path("/x"), Shape(), "")["piece-length"] == f"{windows.PIECE >> 20}M"

@@ -1,0 +1,225 @@
+"""Whole runs on a large file against servers that misbehave: right bytes or the right exit status, and nothing left."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from standin import Hub, Repo
+
+if TYPE_CHECKING:
+    from tests.conftest import Done, Serve, User, contents, expected, until
+else:
+    from conftest import Done, Serve, User, contents, expected, until
+
+SIZE = 24_000_007
+BIG = "model.safetensors"
+OTHER = "config.json"
+
+
+@pytest.fixture(scope="module")
+def data() -> bytes:
+    return random.Random(4).randbytes(SIZE)
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> Repo:
+    """org/large: one file of 24 MB and a small one."""
+    return Repo.build("org/large", {BIG: data, OTHER: b"{}"}, folder=tmp_path_factory.mktemp("large"), direct=True)
+
+
+def fetch(user: User, *words: str, patience: str = "2s", **env: str) -> Done:
+    """A run with little patience, into a folder."""
+    words = ("fetch", "org/large", "--to", "out", "--json", "--patience", patience, *words)
+    return user.run(*words, GPUARIA_TIMEOUT="2s", GPUARIA_CONNECT_TIMEOUT="2s", **env)
+
+
+def leftovers(user: User) -> list[str]:
+    """Ranges, control files and staged bytes, which a finished run leaves none of."""
+    place = user.home / "out"
+    return [str(p) for p in place.rglob("*") if p.suffix in (".windows", ".aria2", ".prefix") or "sha256-" in p.name]
+
+
+def complete(user: User, done: Done, repo: Repo) -> dict[str, Any]:
+    """The run ended well, with the right bytes and nothing beside them."""
+    report = done.ok().report
+    assert contents(user.home / "out") == expected(repo)
+    assert leftovers(user) == []
+    assert report["verdicts"] == {"ok": 2}
+    return report
+
+
+def failed(user: User, done: Done, status: int, words: str) -> None:
+    """The large file failed, with a sentence; it was not published, and the small one was."""
+    assert done.status == status, (done.status, done.out[-2000:], done.err)
+    assert contents(user.home / "out") == {OTHER: b"{}"}
+    (problem,) = done.report["problems"]
+    assert problem["path"] == BIG
+    assert re.search(words, problem["detail"]), problem
+    assert "Traceback" not in done.err
+    assert "Signature" not in done.out + done.err
+
+
+Order = Callable[[Hub], object]
+PASSING: dict[str, Order] = {
+    "short": lambda hub: hub.cdn.fault(BIG, "short", times=4, after=300_000),
+    "reset": lambda hub: hub.cdn.fault(BIG, "reset", times=4, after=500_000),
+    "reset at once": lambda hub: hub.cdn.fault(BIG, "reset", times=2),
+    "stall": lambda hub: hub.cdn.fault(BIG, "stall", times=3, after=200_000),
+    "flip": lambda hub: hub.cdn.fault(BIG, "flip", times=1, offset=SIZE // 2),
+    "flip at the end": lambda hub: hub.cdn.fault(BIG, "flip", times=1, offset=SIZE - 1),
+    "expire": lambda hub: hub.cdn.fault(BIG, "expire", times=3),
+    "503": lambda hub: hub.cdn.fault(BIG, "status", times=6, status=503),
+    "429": lambda hub: hub.cdn.fault(BIG, "status", times=6, status=429, retry_after=1),
+    "500": lambda hub: hub.cdn.fault(BIG, "status", times=6, status=500),
+    "ignore_range": lambda hub: hub.cdn.fault(BIG, "ignore_range", times=3),
+    "html": lambda hub: hub.cdn.fault(BIG, "html", times=2),
+    "wrong_size": lambda hub: hub.cdn.fault(BIG, "wrong_size", times=2),
+}
+LASTING: dict[str, tuple[Order, int, str]] = {
+    "flip": (lambda hub: hub.cdn.fault(BIG, "flip", offset=1000), 4, "sha256"),
+    "403": (lambda hub: hub.cdn.fault(BIG, "expire"), 7, "."),
+    "404": (lambda hub: hub.cdn.fault(BIG, "status", status=404), 7, "."),
+    "503": (lambda hub: hub.cdn.fault(BIG, "status", status=503), 7, "."),
+    "html": (lambda hub: hub.cdn.fault(BIG, "html"), 7, "."),
+    "longer": (lambda hub: hub.cdn.fault(BIG, "wrong_size", delta=5), 7, "."),
+    "stall": (lambda hub: hub.cdn.fault(BIG, "stall", after=100), 7, "."),
+}
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_a_fault_that_passes(user: User, serve: Serve, repo: Repo, kind: str) -> None:
+    PASSING[kind](serve(repo))
+    complete(user, fetch(user, patience="30s"), repo)
+
+
+@pytest.mark.parametrize("kind", LASTING)
+def test_a_fault_that_lasts(user: User, serve: Serve, repo: Repo, kind: str) -> None:
+    order, status, words = LASTING[kind]
+    hub = serve(repo)
+    order(hub)
+    failed(user, fetch(user), status, words)
+    if kind in ("flip", "html"):
+        hub.heal()
+        complete(user, fetch(user), repo)
+
+
+BESIDE = [("origin", kind, "127.0.0.2") for kind in (*LASTING, "slow", "ignore_range")]
+BESIDE += [("mirror", kind, "127.0.0.2") for kind in ("flip", "longer", "403", "stall", "slow")]
+BESIDE += [("mirror", kind, "127.0.0.1") for kind in ("stall", "flip")]
+
+
+@pytest.mark.parametrize(("which", "kind", "host"), BESIDE)
+def test_a_fault_that_lasts_beside_a_good_mirror(
+    user: User, serve: Serve, repo: Repo, kind: str, which: str, host: str
+) -> None:
+    """With a host name of its own a mirror has 16 connections of its own; else aria2 lets them share."""
+    hubs = {"origin": serve(repo), "mirror": serve(repo, host=host)}
+    if kind in LASTING:
+        LASTING[kind][0](hubs[which])
+    elif kind == "slow":
+        hubs[which].cdn.fault(BIG, "slow", rate=2000)
+    else:
+        hubs[which].cdn.fault(BIG, "ignore_range")
+    report = complete(user, fetch(user, "--mirror", hubs["mirror"].url, patience="20s"), repo)
+    if kind == "flip" and report["bytes_fetched"] > SIZE * 1.5:
+        assert any("wrong bytes" in use["rejected"] for use in report["mirrors"])
+
+
+def test_a_mirror_without_the_file(user: User, serve: Serve, repo: Repo) -> None:
+    serve(repo)
+    mirror = serve(repo)
+    mirror.fault("/resolve/", status=404)
+    complete(user, fetch(user, "--mirror", mirror.url), repo)
+
+
+def test_a_stale_mirror(user: User, serve: Serve, repo: Repo, tmp_path: Path) -> None:
+    serve(repo)
+    old = Repo.build("org/large", {BIG: bytes(SIZE), OTHER: b"[]"}, folder=tmp_path / "old", direct=True)
+    mirror = serve(old)
+    report = complete(user, fetch(user, "--mirror", mirror.url), repo)
+    assert mirror.cdn.count() == 0
+    assert report["bytes_fetched"] >= SIZE
+
+
+def test_addresses_that_live_for_seconds(user: User, serve: Serve, repo: Repo) -> None:
+    hub = serve(repo, ttl=3, limit_rate=400_000)
+    complete(user, fetch(user, patience="20s"), repo)
+    lookups = [seen for seen in hub.requests if "/resolve/" in seen.target and BIG in seen.target]
+    assert len(lookups) <= 30, "at most about one a second"
+
+
+def test_addresses_that_are_over_at_once(user: User, serve: Serve, repo: Repo) -> None:
+    serve(repo, ttl=-5)
+    failed(user, fetch(user), 7, ".")
+
+
+def test_the_hub_goes_and_comes_back(user: User, repo: Repo) -> None:
+    """A server that is restarted in the middle, on the same port, its addresses signed anew."""
+    first = Hub([repo], server="embedded", limit_rate=400_000)
+    first.start()
+    port = int(first.url.rpartition(":")[2])
+    user.env["HF_ENDPOINT"] = first.url
+    done: list[Done] = []
+    run = threading.Thread(target=lambda: done.append(fetch(user, patience="30s")))
+    run.start()
+    until(lambda: sum(seen.sent for seen in first.cdn.requests) > SIZE // 4)
+    first.close()
+    time.sleep(1)
+    with Hub([repo], server="embedded", port=port):
+        run.join()
+    complete(user, done[0], repo)
+    assert done[0].report["bytes_fetched"] < SIZE + (20 << 20)
+
+
+def test_the_hub_goes_for_good(user: User, serve: Serve, repo: Repo) -> None:
+    hub = serve(repo, limit_rate=400_000)
+    done: list[Done] = []
+    run = threading.Thread(target=lambda: done.append(fetch(user)))
+    run.start()
+    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > SIZE // 4)
+    hub.close()
+    run.join()
+    failed(user, done[0], 7, ".")
+    with Hub([repo], server="embedded") as again:
+        user.env["HF_ENDPOINT"] = again.url
+        report = complete(user, fetch(user), repo)
+        assert report["bytes_fetched"] < SIZE, "what had arrived was kept"
+
+
+def test_a_byte_server_that_is_away_for_long_costs_nothing_that_had_arrived(
+    user: User, serve: Serve, repo: Repo
+) -> None:
+    """aria2 calls that error 1, as it does an unusable control file."""
+    hub = serve(repo, limit_rate=400_000)
+    run = user.start("fetch", "org/large", "--to", "out", "--patience", "4s")
+    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > SIZE // 2)
+    hub.location_base = "http://127.0.0.1:1"
+    hub.cdn.fault(BIG, "reset")
+    assert run.wait(60) == 7
+    hub.location_base = None
+    hub.heal()
+    report = complete(user, fetch(user), repo)
+    assert report["bytes_fetched"] < SIZE * 0.8
+
+
+def test_pairs_of_faults(user: User, serve: Serve, repo: Repo) -> None:
+    hub, mirror = serve(repo), serve(repo)
+    hub.cdn.fault(BIG, "reset", times=5, after=100_000)
+    hub.cdn.fault(BIG, "status", times=4, status=503)
+    mirror.cdn.fault(BIG, "stall", times=3, after=50_000)
+    mirror.cdn.fault(BIG, "flip", times=1, offset=7_000_000)
+    complete(user, fetch(user, "--mirror", mirror.url, patience="30s"), repo)
+
+
+def test_a_small_range_for_large_files_lowers_the_border(user: User, serve: Serve, repo: Repo) -> None:
+    hub = serve(repo)
+    complete(user, fetch(user, GPUARIA_SMALL_FILE="100MB"), repo)
+    assert {seen.headers["user-agent"].partition("/")[0] for seen in hub.cdn.requests} == {"gpuaria"}
