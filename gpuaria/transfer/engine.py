@@ -224,9 +224,9 @@ class Engine:
     def _steer(self, job: Job) -> None:
         """A running file: the next range when this one has connections to spare, or the last bytes by ourselves."""
         newest = job.running[-1] if job.running else None
-        near = job.ending.near(time.monotonic(), job.done, job.file.size, job.connections)
+        near = job.ending.near(time.monotonic(), job.done, job.file.size, job.connections, job.widest)
         if job.waiting:
-            if newest is None or (newest.completed and job.connections <= job.ending.most * NEXT_RANGE):
+            if newest is None or (newest.completed and job.connections <= job.widest * NEXT_RANGE):
                 self._begin_next(job)
             return
         if near and not self._shape.max_speed:

@@ -44,6 +44,7 @@ class Job:
     done: int = 0
     speed: float = 0.0
     connections: int = 0
+    widest: int = 0  # connections that one range had at most
     used: set[str] = field(default_factory=set)
     ending: Ending = field(default_factory=Ending)
     afresh: int = 0
@@ -76,7 +77,10 @@ class Job:
             outside = window.size - (window.end - window.start)
             window.completed = max(0, transfers[window.gid].completed - outside)
         self.speed = float(sum(transfers[window.gid].speed for window in self.running))
-        self.connections = sum(transfers[window.gid].connections for window in self.running)
+        for window in self.running:
+            window.connections = transfers[window.gid].connections
+        self.connections = sum(window.connections for window in self.running)
+        self.widest = max([self.widest, *(window.connections for window in self.running)])
         done = sum(window.completed for window in self.row)
         came = max(0, done - self.done)
         if came:

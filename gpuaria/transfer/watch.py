@@ -10,6 +10,7 @@ SILENT = 0.02  # of its usual speed: it has stalled
 WEAK = 0.12  # of its usual speed: it holds pieces back
 HEALTHY = 0.4  # of their usual speed is what the others must have: else the trouble is on our side
 UNUSED = 3.0  # seconds without any connection after which aria2 has dropped it
+LITTLE = 1.2  # seconds at its pace that a download is from its end
 MEMORY = 6.0  # seconds over which the usual speed is averaged
 
 
@@ -85,25 +86,25 @@ class Ending:
     """Tells when a download's last bytes should be taken over."""
 
     readings: deque[tuple[float, int]] = field(default_factory=deque)
-    most: int = 0
     pace: float = 0.0
 
-    def near(self, now: float, done: int, total: int, connections: int) -> bool:
+    def near(self, now: float, done: int, total: int, connections: int, most: int) -> bool:
         """Whether connections run out of work, or the flow breaks off, with little left to fetch.
 
-        `done` and `total` in bytes. Little is what 1.2 s would bring at the pace so far.
+        `done` and `total` in bytes; `most`: connections when there was work for all. Little is what LITTLE seconds
+        would bring at the pace so far.
         """
         self.readings.append((now, done))
         while now - self.readings[0][0] > 3.0:
             self.readings.popleft()
-        self.most = max(self.most, connections)
         then, before = self.readings[0]
         if now - then >= 0.5:
             self.pace = max((done - before) / (now - then), self.pace * 0.98)
         left = total - done
-        if self.pace <= 0 or left <= 0 or left > self.pace * 1.2:
+        if self.pace <= 0 or left <= 0 or left > self.pace * LITTLE:
             return False
-        return connections <= self.most * 0.6 or self._broken_off(now, done)
+        few = most * (0.8 if left <= self.pace * LITTLE / 5 else 0.25)
+        return connections <= few or self._broken_off(now, done)
 
     def _broken_off(self, now: float, done: int) -> bool:
         """Under a third of the pace in the last half second."""

@@ -34,6 +34,7 @@ class Window:
     completed: int = 0
     done: bool = False
     gid: str = ""
+    connections: int = 0
 
     @property
     def control_path(self) -> Path:
