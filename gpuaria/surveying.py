@@ -7,19 +7,12 @@ from urllib.parse import urlsplit
 from gpuaria.errors import NetworkError, NotAHub, RevisionNotFound
 from gpuaria.net import MAX_REDIRECTS, REDIRECTS, Answer, Http, check_redirect, origin, redirected, tls_context
 from gpuaria.paths import SafePath
-from gpuaria.probe import (
-    BytesFinding,
-    FreshFinding,
-    History,
-    LookupFinding,
-    MirrorFindings,
-    Past,
-    Resolvers,
-    Tools,
-    network_id,
-    survey,
-)
+from gpuaria.probe.dns import Resolvers
+from gpuaria.probe.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings
+from gpuaria.probe.history import History, Past
+from gpuaria.probe.network import network_id
 from gpuaria.probe.pipes import same_pipes
+from gpuaria.probe.survey import Tools, survey
 from gpuaria.ranking import rank
 from gpuaria.records import Manifest, Mirror, Probe, Ranking, RemoteFile
 from gpuaria.settings import Settings

@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 
-from gpuaria.probe import (
+from gpuaria.probe.findings import (
     BytesFinding,
     DnsAnswer,
     FreshFinding,
     IcmpFinding,
     LookupFinding,
     MirrorFindings,
-    Past,
     TcpFinding,
     Throughput,
 )
+from gpuaria.probe.history import Past
 from gpuaria.surveying import probes, problem, stages
 
 

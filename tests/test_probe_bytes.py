@@ -20,12 +20,14 @@ import pytest
 from gpuaria.errors import FileNotInRepo, GpuariaError, Interrupted, NetworkError
 from gpuaria.net import Http
 from gpuaria.paths import SafePath
-from gpuaria.probe import BytesFinding, Limits, MirrorFindings, Resolvers, Tools, survey
 from gpuaria.probe.answers import retry_after
 from gpuaria.probe.deadline import Deadline
-from gpuaria.probe.findings import read
+from gpuaria.probe.dns import Resolvers
+from gpuaria.probe.findings import BytesFinding, MirrorFindings, read
 from gpuaria.probe.fresh import compare
 from gpuaria.probe.sample import sample
+from gpuaria.probe.stream import Limits
+from gpuaria.probe.survey import Tools, survey
 from gpuaria.probe.wire import Straight, Through
 from gpuaria.records import Digest, Mirror, RemoteFile, to_json
 from standin import Hub, Repo

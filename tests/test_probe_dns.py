@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 
 from gpuaria.errors import ConfigError, NetworkError
 from gpuaria.paths import SafePath
-from gpuaria.probe import Resolvers, Tools, survey
 from gpuaria.probe import bogus as rules
 from gpuaria.probe.deadline import Deadline
-from gpuaria.probe.dns import judge
+from gpuaria.probe.dns import Resolvers, judge
 from gpuaria.probe.findings import DnsAnswer, TlsFinding
 from gpuaria.probe.resolver import parse
+from gpuaria.probe.survey import Tools, survey
 from gpuaria.records import Mirror, RemoteFile
 
 HOST = "hub.example-models.com"

@@ -11,8 +11,8 @@ from gpuaria.checkup.finding import Finding, Notes, exit_status
 from gpuaria.checkup.ways import Ways, offline, worst
 from gpuaria.errors import ConfigError, GpuariaError
 from gpuaria.net import tls_context
-from gpuaria.probe import Resolvers
 from gpuaria.probe.deadline import Deadline, Job, together
+from gpuaria.probe.dns import Resolvers
 from gpuaria.probe.proxy import route
 from gpuaria.records import Kind, RepoRef
 from gpuaria.settings import Settings

@@ -14,9 +14,11 @@ from gpuaria.disk.layout import Layout
 from gpuaria.disk.oserrors import explained
 from gpuaria.errors import AccessDenied, DiskError, GpuariaError, NetworkError, NoSpace, NotFound
 from gpuaria.paths import SafePath
-from gpuaria.probe import Limits, MirrorFindings, Resolvers, Tools, survey
 from gpuaria.probe.deadline import Deadline, Job
-from gpuaria.probe.findings import NO_TIME, DnsAnswer, LookupFinding, TcpFinding, TlsFinding
+from gpuaria.probe.dns import Resolvers
+from gpuaria.probe.findings import NO_TIME, DnsAnswer, LookupFinding, MirrorFindings, TcpFinding, TlsFinding
+from gpuaria.probe.stream import Limits
+from gpuaria.probe.survey import Tools, survey
 from gpuaria.records import Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.vouching import Court, by_mirrors
 

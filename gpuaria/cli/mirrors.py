@@ -19,7 +19,8 @@ from gpuaria.cli.mirrors_list import EDITS, edit
 from gpuaria.cli.render import Quiet
 from gpuaria.errors import GpuariaError, NetworkError, NoUsableMirror, UsageError
 from gpuaria.fetching import resolve
-from gpuaria.probe import MirrorFindings, Past
+from gpuaria.probe.findings import MirrorFindings
+from gpuaria.probe.history import Past
 from gpuaria.records import Mirror, Ranking
 from gpuaria.selection import select
 from gpuaria.surveying import (

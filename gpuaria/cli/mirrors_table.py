@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpuaria.cli import words as text
 from gpuaria.paths import printable
-from gpuaria.probe import BytesFinding, DnsAnswer, MirrorFindings, Past
+from gpuaria.probe.findings import BytesFinding, DnsAnswer, MirrorFindings
+from gpuaria.probe.history import Past
 from gpuaria.records import to_json
 from gpuaria.surveying import NO_FILE, Subject, stages
 
