@@ -154,7 +154,7 @@ def test_all_in_order(user: User, hub: Hub, small: Repo) -> None:
         seen.has("mirror", "ok", mirror.url, "hub protocol", "bytes")
         assert not [r for r in mirror.requests if "authorization" in r.headers]
     seen.has("endpoint", "ok", hub.url, "TCP", "hub protocol", "bytes", "/s")
-    seen.has("aria2c", "ok", "1.3", "from PATH", "starts and answers", "HTTPS")
+    seen.has("aria2c", "ok", "1.3", ", from ", "starts and answers", "HTTPS")
     seen.has("token", "ok", "HF_TOKEN", "valid at 127.0.0.1")
     seen.has("clock", "ok", "within")
     seen.has("quota", "ok", "api")
