@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpuaria import errors
+from gpuaria.aria2 import binary
 from standin import EmbeddedBytes, Hub, RateLimit, Repo
 
 if TYPE_CHECKING:
@@ -397,7 +398,7 @@ def daemon(user: User) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     process = subprocess.Popen(
-        ["aria2c", "--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", "--rpc-secret=right", "--quiet"],
+        [binary.find().path, "--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", "--rpc-secret=right", "--quiet"],
         cwd=user.temp,
         stdin=subprocess.DEVNULL,
     )

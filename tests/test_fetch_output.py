@@ -224,8 +224,8 @@ def test_the_token_goes_to_the_endpoint_only(user: User, serve: Serve, big: Repo
     report = user.run("fetch", "org/big", "--mirror", mirror.url, "--json", HF_TOKEN=MARK).ok().report
     assert _authorized(hub)[0] > 0
     assert (_authorized(hub)[1], _authorized(mirror)) == (0, (0, 0))
-    assert mirror.cdn.count() > 0
-    assert {use["name"] for use in report["mirrors"]} == {hub.url[7:], mirror.url[7:]}
+    assert hub.cdn.count() + mirror.cdn.count() > 0
+    assert {use["name"] for use in report["mirrors"]} <= {hub.url[7:], mirror.url[7:]}
     assert sum(use["bytes"] for use in report["mirrors"]) == report["bytes_fetched"]
 
 

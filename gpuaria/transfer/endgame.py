@@ -8,6 +8,7 @@ way are asked for a second time when there are no others left: whoever comes fir
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from gpuaria.records import Address
 
 SMALLEST_CUT = 128 * 1024  # bytes
 LARGEST_CUT = 2 << 20
-MOST_COPIES = 3
+MOST_COPIES = 2  # of one cut from one mirror
 CONNECTIONS = 16  # to each mirror
 
 
@@ -26,7 +27,7 @@ CONNECTIONS = 16  # to each mirror
 class _Cut:
     start: int
     end: int
-    copies: int = 0
+    copies: Counter[str] = field(default_factory=Counter)  # under way, by mirror
     taken: bool = False  # somebody has its bytes and writes them
     done: bool = False
 
@@ -75,7 +76,7 @@ class Endgame:
     def _work(self, mirror: str) -> None:
         """One connection: cut after cut, until there is none left or the mirror fails."""
         try:
-            while (cut := self._next()) is not None and not self.stop.is_set():
+            while (cut := self._next(mirror)) is not None and not self.stop.is_set():
                 self._fetch(cut, mirror)
         except GpuariaError as error:
             self.reasons[mirror] = error.message
@@ -87,20 +88,21 @@ class Endgame:
                 if self._working == 0:
                     self._over.set()
 
-    def _next(self) -> _Cut | None:
-        """A share of what nobody has begun, smaller and smaller; then a second copy of a cut that is under way.
+    def _next(self, mirror: str) -> _Cut | None:
+        """A share of what nobody has begun, smaller and smaller; then another copy of a cut that is under way.
 
-        None when all is done or copied often enough.
+        None when all is done, or `mirror` has as many copies of each as it may have: however slow one mirror is, the
+        others always have a turn.
         """
         with self._lock:
             if self._free:
                 self._cuts.append(self._cut())
+                self._cuts[-1].copies[mirror] += 1
                 return self._cuts[-1]
-            left = [cut for cut in self._cuts if not cut.taken]
-            cut = min(left, key=lambda cut: cut.copies, default=None)
-            if cut is None or cut.copies >= MOST_COPIES:
-                return None
-            cut.copies += 1
+            left = [cut for cut in self._cuts if not cut.taken and cut.copies[mirror] < MOST_COPIES]
+            cut = min(left, key=lambda cut: (cut.copies[mirror], cut.copies.total()), default=None)
+            if cut is not None:
+                cut.copies[mirror] += 1
             return cut
 
     def _cut(self) -> _Cut:
@@ -110,7 +112,7 @@ class Endgame:
         if end - start > share:
             self._free.insert(0, (start + share, end))
             end = start + share
-        return _Cut(start, end, copies=1)
+        return _Cut(start, end)
 
     def _fetch(self, cut: _Cut, mirror: str) -> None:
         url = self.addresses[mirror].url
@@ -131,7 +133,7 @@ class Endgame:
                 raise GpuariaError(f"it sends {len(body)} bytes for a range of {cut.end - cut.start}")
         finally:
             with self._lock:
-                cut.copies -= 1
+                cut.copies[mirror] -= 1
 
     def _take(self, cut: _Cut, body: bytes, mirror: str) -> None:
         """Write a cut that nobody wrote before."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 RESTARTS = 3  # of a private aria2c that dies
 LATE = 3  # calls in a row that it may leave without an answer (of 10 s each)
 TICK = 0.25  # seconds between two readings
+MOST_BY_OURSELVES = 256_000_000  # bytes that are taken over from aria2
 NEXT_RANGE = 0.7  # of its connections: when a range has no more than that at work, the next one begins
 _DISK_FULL, _DISK = "9", {"15", "16", "17", "18"}
 
@@ -229,12 +230,21 @@ class Engine:
             if newest is None or (newest.completed and job.connections <= job.widest * NEXT_RANGE):
                 self._begin_next(job)
             return
+        near = near or self._held_up(job)
         if near and not self._shape.max_speed:
             for window in job.running:
                 self._rpc.stop(window.gid)
             self.jobs.remove(job)
             self.ending.append(job)
             self._enders.submit(partial(self._finish, job))
+
+    def _held_up(self, job: Job) -> bool:
+        """Whether slow connections keep the last pieces from mirrors that have nothing to do; seen once for a file."""
+        hosts = {urlsplit(address.url).hostname for address in job.addresses.values()}
+        room = min(job.step.connections, self._shape.per_server * len(hosts))
+        if job.stuck or job.file.size - job.done > MOST_BY_OURSELVES:
+            return False
+        return job.ending.held_up(time.monotonic(), job.done, job.file.size, job.connections, room)
 
     def _hash_on(self, job: Job) -> None:
         if job.digester is not None and (end := windows.prefix(job.row)):

@@ -10,6 +10,7 @@ SILENT = 0.02  # of its usual speed: it has stalled
 WEAK = 0.12  # of its usual speed: it holds pieces back
 HEALTHY = 0.4  # of their usual speed is what the others must have: else the trouble is on our side
 UNUSED = 3.0  # seconds without any connection after which aria2 has dropped it
+IDLE = 2.0  # seconds
 LITTLE = 1.2  # seconds at its pace that a download is from its end
 MEMORY = 6.0  # seconds over which the usual speed is averaged
 
@@ -87,6 +88,7 @@ class Ending:
 
     readings: deque[tuple[float, int]] = field(default_factory=deque)
     pace: float = 0.0
+    few_since: float | None = None
 
     def near(self, now: float, done: int, total: int, connections: int, most: int) -> bool:
         """Whether connections run out of work, or the flow breaks off, with little left to fetch.
@@ -105,6 +107,18 @@ class Ending:
             return False
         few = most * (0.8 if left <= self.pace * LITTLE / 5 else 0.25)
         return connections <= few or self._broken_off(now, done)
+
+    def held_up(self, now: float, done: int, total: int, connections: int, room: int) -> bool:
+        """Whether a few slow connections hold the last pieces while there is `room` for more connections.
+
+        So it is when they are few for IDLE seconds and would take longer than that once more.
+        """
+        self.few_since = (self.few_since or now) if connections <= room * 0.6 else None
+        if self.few_since is None or now - self.few_since < IDLE:
+            return False
+        then, before = next((reading for reading in self.readings if now - reading[0] <= IDLE), (now, done))
+        rate = (done - before) / (now - then) if now > then else 0.0
+        return total - done > rate * IDLE
 
     def _broken_off(self, now: float, done: int) -> bool:
         """Under a third of the pace in the last half second."""
