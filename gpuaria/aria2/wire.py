@@ -98,14 +98,6 @@ class Rpc:
         """Exchange addresses of an active download. Never call it on a paused one: that aborts aria2c (Piece.cc)."""
         self._multicall([("aria2.changeUri", [gid, 1, list(drop), list(add)])])
 
-    def change_options(self, gid: str, options: Mapping[str, str]) -> None:
-        """Change options of one of our downloads."""
-        self._multicall([("aria2.changeOption", [gid, dict(options)])])
-
-    def shutdown(self) -> None:
-        """Ask the daemon to end; control files are saved. Only for a daemon that we started."""
-        self._call("aria2.shutdown")
-
     def _multicall(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
         """Results in order; a call that aria2 refuses gives its fault (a dict) in that place."""
         if not calls:
