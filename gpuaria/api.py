@@ -102,7 +102,6 @@ class Session:
             connect_timeout=s.connect_timeout,
             timeout=s.timeout,
             patience=s.patience,
-            connections=s.small_jobs + 16 + 8 * (1 + len(s.mirrors)),
             ca_bundle=str(s.ca_bundle or ""),
             on_wait=lambda text, seconds: self._emit(Waiting(text, seconds)),
             stop=stop,

@@ -176,7 +176,6 @@ class Http:
         connect_timeout: float = 10.0,
         timeout: float = 30.0,
         patience: float = 600.0,
-        connections: int = 32,
         ca_bundle: str = "",
         on_wait: Callable[[str, float], None] = lambda text, seconds: None,
         stop: threading.Event | None = None,
@@ -185,7 +184,6 @@ class Http:
         self._user_agent = user_agent
         self._timeouts = (connect_timeout, timeout)
         self._patience = patience
-        self._connections = connections
         self._ca_bundle = ca_bundle
         self._on_wait = on_wait
         self._stop = stop or threading.Event()
@@ -331,7 +329,8 @@ class Http:
                 import httpx2
 
                 connect, read = self._timeouts
-                limits = httpx2.Limits(max_connections=self._connections, max_keepalive_connections=self._connections)
+                # Every user has a bounded number of threads; a common bound would let slow mirrors starve the others.
+                limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
                 context = tls_context(self._ca_bundle)
                 try:
                     self._client = httpx2.Client(

@@ -1,7 +1,6 @@
 """aria2's control files, as the real aria2c leaves them when it is killed."""
 
 import os
-import shutil
 import struct
 import subprocess
 import time
@@ -16,7 +15,7 @@ from gpuaria.aria2.control import BLOCK, Control
 from standin import Hub, Repo
 
 MIB = 1 << 20
-BINARIES = [path for path in (shutil.which("aria2c"), binary.shipped()) if path]
+BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
 
 
 def packed(

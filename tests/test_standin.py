@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from gpuaria.aria2 import binary
 from standin import Hub, RateLimit, Repo, find_nginx, git_id, make_gpt2, pointer_text
 
 GPT2 = "openai-community/gpt2-medium"
@@ -400,12 +400,11 @@ def test_a_broken_mirror_and_one_that_borrows_its_bytes(embedded: Hub, gpt2: Rep
 
 
 @pytest.mark.wire
-@pytest.mark.skipif(not shutil.which("aria2c"), reason="needs aria2c")
 def test_aria2c_fetches_a_signed_address_with_sixteen_connections(
     any_hub: Hub, gpt2: Repo, http: httpx2.Client, tmp_path: Path
 ) -> None:
     options = ["-q", "-x16", "-s16", "-k1M", "--no-conf", "-d", str(tmp_path), "-o", "out"]
-    subprocess.run(["aria2c", *options, signed(any_hub, http)], check=True, timeout=60)
+    subprocess.run([binary.find().path, *options, signed(any_hub, http)], check=True, timeout=60)
     entry = gpt2.commits[gpt2.head].files[WEIGHTS]
     assert hashlib.sha256((tmp_path / "out").read_bytes()).hexdigest() == entry.sha256
     ranged = [seen for seen in any_hub.cdn.requests if seen.status == 206]

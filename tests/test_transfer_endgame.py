@@ -15,6 +15,7 @@ import pytest
 from gpuaria.net import Http
 from gpuaria.records import Address
 from gpuaria.transfer.endgame import MOST_COPIES, Endgame, try_out
+from gpuaria.transfer.watch import Ending
 from standin.wire import Handler, Server, parse_range
 
 SIZE = 6 << 20
@@ -217,6 +218,32 @@ def test_copies_are_bounded_and_counted_once(path: Path, mirrors: Mirrors) -> No
     assert ran.came.total() == LEFT
     sent = Counter(seen.headers["range"] for server in mirrors.servers.values() for seen in server.journal.snapshot())
     assert max(sent.values()) <= MOST_COPIES * 3  # from each of the three
+
+
+def test_a_mirror_that_does_well_is_asked_once_for_each_byte(path: Path, mirrors: Mirrors) -> None:
+    def steady(mirror: Answers, start: int, end: int) -> None:
+        time.sleep(0.1)
+        good(mirror, start, end)
+
+    mirrors.add("steady", steady)
+    assert Ran(path, mirrors).run()
+    sent = [seen.headers["range"] for seen in mirrors.servers["steady"].journal.snapshot()]
+    assert len(sent) == len(set(sent))
+
+
+@pytest.mark.parametrize(
+    ("rate", "idle", "since"),
+    [(0, True, 2.0), (32_000, True, 2.0), (32_000, False, None), (20_000_000, True, None)],
+)
+def test_slow_connections_hold_the_last_pieces(rate: float, idle: bool, since: float | None) -> None:
+    """16 MB are left; mirrors without work for two seconds are worth more than what trickles in."""
+    ending, total, found = Ending(), 20_000_000, None
+    for tick in range(60):
+        now, done = 100 + tick / 4, int(min(total, 4_000_000 + rate * tick / 4))
+        ending.near(now, done, total, 16, 20)
+        if found is None and ending.held_up(now, done, total, idle=idle):
+            found = tick / 4
+    assert found == since
 
 
 def test_stop_ends_it_at_once(path: Path, mirrors: Mirrors) -> None:

@@ -185,6 +185,23 @@ def test_the_credential_stays_at_the_hub(user: User, serve: Serve, repo: Repo) -
         assert "authorization" not in seen.headers
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_the_way_to_the_resolve_cache_is_learned(user: User, serve: Serve, tmp_path: Path, sealed: bool) -> None:
+    """A 307 for each file would double the requests; a hub that wants to be asked the long way is asked so."""
+    files: dict[str, bytes | Path] = {f"{n:03d} ü.txt": b"%d" % n for n in range(150)}
+    hub = serve(Repo.build("org/plain", files, folder=tmp_path / "plain"), sealed_cache=sealed)
+    done = user.quick("fetch", "org/plain", "--to", "out", "--json", "-j", "4").ok()
+    assert contents(user.home / "out") == files
+    assert done.report["hub_requests"] == hub.count()
+    long_way = [seen for seen in hub.requests if "/resolve/" in seen.target]
+    if sealed:
+        assert len(long_way) == 150
+        assert hub.count() <= 2 + 2 * 150 + 32
+    else:
+        assert len(long_way) <= 32
+        assert hub.count() <= 2 + 150 + len(long_way)
+
+
 # --- answers that no decent server gives ----------------------------------------------------------------------------
 
 

@@ -85,7 +85,13 @@ def test_the_last_one_is_never_blamed() -> None:
 
 
 def test_one_that_always_was_slow_is_left_alone() -> None:
-    assert play({"a": always(10_000), "b": always(50 * MB)}, 300)[1] == {}
+    assert play({"a": always(200_000), "b": always(50 * MB)}, 300)[1] == {}
+
+
+def test_one_that_only_trickles_holds_more_than_it_brings() -> None:
+    when, found = play({"a": always(32_000), "b": always(50 * MB)}, 300)
+    assert found == {"a": "it sends 32 kB/s beside 50.0 MB/s"}
+    assert when < GRACE + 1
 
 
 def test_fewer_connections_bring_less_and_that_is_no_fault() -> None:

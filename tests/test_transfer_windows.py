@@ -20,7 +20,7 @@ from gpuaria.transfer import windows
 from gpuaria.transfer.windows import PIECE, SMALLEST, Window, control_bytes, cut, gaps, prefix, recover, single
 from standin import Hub, Repo
 
-BINARIES = [path for path in (shutil.which("aria2c"), binary.shipped()) if path]
+BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
 SIZE = 10 * PIECE + 12_345
 MB = PIECE
 sizes = st.integers(1, 1 << 42)

@@ -116,12 +116,7 @@ BESIDE += [("mirror", kind, "127.0.0.2") for kind in ("flip", "longer", "403", "
 BESIDE += [("mirror", kind, "127.0.0.1") for kind in ("stall", "flip")]
 
 
-# Known: one run in some ten of these waits for a connection that trickles until aria2 gives it up.
-TRICKLES = pytest.mark.xfail(strict=False, reason="the takeover of pieces that a trickle holds is not reliable yet")
-ROWS = [pytest.param(*row, marks=[TRICKLES] if row[1] in ("slow", "stall") else []) for row in BESIDE]
-
-
-@pytest.mark.parametrize(("which", "kind", "host"), ROWS)
+@pytest.mark.parametrize(("which", "kind", "host"), BESIDE)
 def test_a_fault_that_lasts_beside_a_good_mirror(
     user: User, serve: Serve, repo: Repo, kind: str, which: str, host: str
 ) -> None:

@@ -1,7 +1,7 @@
 """aria2's JSON-RPC through aria2p: one multicall per tick, and only our own downloads are ever named."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,6 +70,23 @@ class Rpc:
         if not isinstance(gids, list) or len(gids) != 1:
             raise Aria2Error(f"aria2c at {self._shown} made {gids!r:.80} of one file")
         return str(gids[0])
+
+    def find(self, paths: Collection[str]) -> dict[str, str]:
+        """The gids of the downloads that write these files, by path: ours whose answer to `add` was lost."""
+        keys = ["gid", "files"]
+        calls: list[tuple[str, list[Any]]] = [
+            ("aria2.tellStopped", [0, 1000, keys]),
+            ("aria2.tellWaiting", [0, 1000, keys]),
+            ("aria2.tellActive", [keys]),
+        ]
+        known = [
+            status
+            for answer in self._multicall(calls if paths else [])
+            if isinstance(answer, list)
+            for status in answer
+        ]
+        found = {file["path"]: str(status["gid"]) for status in known for file in status.get("files", ())}
+        return {path: found[path] for path in paths if path in found}
 
     def poll(self, gids: Sequence[str]) -> tuple[dict[str, Transfer], dict[str, dict[str, list[int]]]]:
         """One reading of all `gids`: their transfers, and for the active ones the speed of each connection by host."""

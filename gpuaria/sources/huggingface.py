@@ -131,6 +131,13 @@ class HuggingFace:
         prefix = "" if manifest.ref.kind == "model" else f"{manifest.ref.kind}s/"
         return f"{mirror.base}/{prefix}{manifest.name}/resolve/{manifest.commit}/{quote(file.path)}"
 
+    def shortcut(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
+        """`/api/resolve-cache/{kind}s/{id}/{commit}/{path}`, where the Hub's 307 for a file that is in git leads."""
+        if file.digest is None or file.digest.algorithm != "git-sha1":
+            return ""
+        kind, commit = manifest.ref.kind, manifest.commit
+        return f"{mirror.base}/api/resolve-cache/{kind}s/{manifest.name}/{commit}/{quote(file.path)}"
+
     def address(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
         """One HEAD; its Location is the signed address, which is not followed."""
         url = self.file_url(mirror, manifest, file)

@@ -20,6 +20,7 @@ from gpuaria.records import Address
 SMALLEST_CUT = 128 * 1024  # bytes
 LARGEST_CUT = 2 << 20
 MOST_COPIES = 2  # of one cut from one mirror
+FIRST_WAIT = 0.25  # seconds after which a cut is late, as long as none has come
 CONNECTIONS = 16  # to each mirror
 
 
@@ -27,6 +28,7 @@ CONNECTIONS = 16  # to each mirror
 class _Cut:
     start: int
     end: int
+    begun: float  # monotonic seconds
     copies: Counter[str] = field(default_factory=Counter)  # under way, by mirror
     taken: bool = False  # somebody has its bytes and writes them
     done: bool = False
@@ -49,7 +51,8 @@ class Endgame:
     reasons: dict[str, str] = field(default_factory=dict)
     _free: list[tuple[int, int]] = field(default_factory=list)
     _cuts: list[_Cut] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _usual: float = FIRST_WAIT  # seconds from asking for a cut to having it
+    _lock: threading.Condition = field(default_factory=threading.Condition)
     _over: threading.Event = field(default_factory=threading.Event)
     _working: int = 0
     _workers: int = 1
@@ -89,21 +92,32 @@ class Endgame:
                     self._over.set()
 
     def _next(self, mirror: str) -> _Cut | None:
-        """A share of what nobody has begun, smaller and smaller; then another copy of a cut that is under way.
+        """A share of what nobody has begun, smaller and smaller; then another copy of a cut that is late.
 
         None when all is done, or `mirror` has as many copies of each as it may have: however slow one mirror is, the
         others always have a turn.
         """
         with self._lock:
-            if self._free:
-                self._cuts.append(self._cut())
-                self._cuts[-1].copies[mirror] += 1
-                return self._cuts[-1]
-            left = [cut for cut in self._cuts if not cut.taken and cut.copies[mirror] < MOST_COPIES]
-            cut = min(left, key=lambda cut: (cut.copies[mirror], cut.copies.total()), default=None)
-            if cut is not None:
-                cut.copies[mirror] += 1
-            return cut
+            while not self.stop.is_set():
+                if self._free:
+                    self._cuts.append(self._cut())
+                    self._cuts[-1].copies[mirror] += 1
+                    return self._cuts[-1]
+                left = [cut for cut in self._cuts if not cut.taken and cut.copies[mirror] < MOST_COPIES]
+                if not left:
+                    return None
+                now = time.monotonic()
+                late = [cut for cut in left if not cut.copies.total() or now - cut.begun > self._patience(cut, mirror)]
+                if late:
+                    cut = min(late, key=lambda cut: (cut.copies[mirror], cut.copies.total()))
+                    cut.copies[mirror] += 1
+                    return cut
+                self._lock.wait(0.02)
+        return None
+
+    def _patience(self, cut: _Cut, mirror: str) -> float:
+        """Seconds until a cut counts as late: sooner for a mirror that does not have it yet."""
+        return self._usual * (2.5 if cut.copies[mirror] else 1.25) * cut.copies.total()
 
     def _cut(self) -> _Cut:
         left = sum(end - start for start, end in self._free)
@@ -112,13 +126,13 @@ class Endgame:
         if end - start > share:
             self._free.insert(0, (start + share, end))
             end = start + share
-        return _Cut(start, end)
+        return _Cut(start, end, time.monotonic())
 
     def _fetch(self, cut: _Cut, mirror: str) -> None:
         url = self.addresses[mirror].url
         wanted = f"bytes {cut.start}-{cut.end - 1}/{self.size}"
         headers = {"range": f"bytes={cut.start}-{cut.end - 1}", "accept-encoding": "identity"}
-        body = bytearray()
+        body, asked = bytearray(), time.monotonic()
         try:
             with self.http.open("GET", url, anonymous=True, headers=headers) as (answer, chunks):
                 if answer.status != 206 or answer.headers.get("content-range") != wanted:
@@ -128,19 +142,22 @@ class Endgame:
                     if cut.taken or len(body) > cut.end - cut.start or self.stop.is_set():
                         break
             if len(body) == cut.end - cut.start:
-                self._take(cut, bytes(body), mirror)
+                self._take(cut, bytes(body), mirror, time.monotonic() - asked)
             elif not cut.taken and not self.stop.is_set():
                 raise GpuariaError(f"it sends {len(body)} bytes for a range of {cut.end - cut.start}")
         finally:
             with self._lock:
                 cut.copies[mirror] -= 1
+                self._lock.notify_all()
 
-    def _take(self, cut: _Cut, body: bytes, mirror: str) -> None:
+    def _take(self, cut: _Cut, body: bytes, mirror: str, seconds: float) -> None:
         """Write a cut that nobody wrote before."""
         with self._lock:
             if cut.taken:
                 return
             cut.taken = True
+            came = sum(other.taken for other in self._cuts)
+            self._usual += (seconds - self._usual) / min(came, 8)
         try:
             _write(self.path, body, cut.start)
         except OSError:
@@ -149,6 +166,7 @@ class Endgame:
         self.arrived(mirror, len(body))
         with self._lock:
             cut.done = True
+            self._lock.notify_all()
             if self._all_done():
                 self._over.set()
 

@@ -88,8 +88,10 @@ class Engine:
             self._daemon.kill()
         if not self._daemon.own:
             with suppress(Aria2Error):
-                for window in [window for job in (*self.jobs, *self.ending) for window in job.running]:
-                    self._daemon.rpc.remove(window.gid)
+                rows = [window for job in (*self.jobs, *self.ending) for window in job.row if not window.done]
+                lost = [str(window.path) for window in rows if window.asked and not window.gid]
+                for gid in {*(window.gid for window in rows), *self._daemon.rpc.find(lost).values()} - {""}:
+                    self._daemon.rpc.remove(gid)
         self._daemon.stop()
         self._daemon = None
 
@@ -135,11 +137,16 @@ class Engine:
     def _begin_next(self, job: Job) -> None:
         """Give aria2 the next range. Its name is ours, and its size declared, so that another length is refused."""
         window = job.waiting[0]
+        if window.asked:  # it may have been begun, and only the answer lost
+            window.gid = self._rpc.find([str(window.path)]).get(str(window.path), "")
+            if window.gid:
+                return
         with explained(window.path):
             window.open(self._layout.staged(job.file))
         metalink = for_download(window.path.name, job.file.size, [a.url for a in job.addresses.values()])
         options = download_options(window.path.parent, self._shaped(job), self._user_agent)
         self.warm_up()
+        window.asked = True
         window.gid = self._rpc.add(metalink, options)
 
     def _shaped(self, job: Job) -> Shape:
@@ -184,28 +191,34 @@ class Engine:
         """Share the bytes that came out over the mirrors, and judge the mirrors by them."""
         rates: dict[str, list[int]] = {}
         for job in self.jobs:
+            job.serving = set()
             for mirror, address in job.addresses.items():
-                for window in job.running:
-                    rates.setdefault(mirror, []).extend(speeds.get(window.gid, {}).get(address.url, []))
+                each = [speed for window in job.running for speed in speeds.get(window.gid, {}).get(address.url, [])]
+                rates.setdefault(mirror, []).extend(each)
+                job.serving |= {mirror} if each else set()
         self.hosts = {mirror for mirror, each in rates.items() if each}
         sent = self._flow.read(self._daemon.pid if self._daemon else 0)
         for mirror, part in shares(came, sent or {name: float(sum(each)) for name, each in rates.items()}).items():
             self._board.arrived(mirror, part)
         # While a file ends, connections run out of work through no fault of theirs.
         if sent and not any(job.ending.in_sight(job.done, job.file.size) for job in self.jobs):
-            counts = {mirror: len(each) for mirror, each in rates.items() if mirror not in self._crowded_out(rates)}
+            counts = {mirror: len(each) for mirror, each in rates.items() if mirror not in self._excused(rates)}
             received = {mirror: self._flow.received[mirror] for mirror in counts}
             for mirror, reason in self._watch.judge(time.monotonic(), received, counts).items():
                 self._drop(mirror, reason)
 
-    def _crowded_out(self, rates: Mapping[str, list[int]]) -> set[str]:
-        """Mirrors without a connection because others have the same host name: aria2 counts 16 for each host."""
+    def _excused(self, rates: Mapping[str, list[int]]) -> set[str]:
+        """Mirrors without a connection through no fault of theirs.
+
+        There is no piece left that nobody holds, or others have the same host name, for which aria2 allows 16.
+        """
         hosts = {name: urlsplit(address.url).hostname for job in self.jobs for name, address in job.addresses.items()}
         taken = {hosts[name] for name, each in rates.items() if each}
-        crowded = {name for name, each in rates.items() if not each and hosts[name] in taken}
-        for mirror in crowded:
+        spare = any(job.spare for job in self.jobs)
+        excused = {name for name, each in rates.items() if not each and (hosts[name] in taken or not spare)}
+        for mirror in excused:
             self._watch.forget(mirror)
-        return crowded
+        return excused
 
     def _settle(self, job: Job, transfers: dict[str, Transfer]) -> None:
         """Ranges that ended, well or not."""
@@ -240,11 +253,12 @@ class Engine:
 
     def _held_up(self, job: Job) -> bool:
         """Whether slow connections keep the last pieces from mirrors that have nothing to do; seen once for a file."""
-        hosts = {urlsplit(address.url).hostname for address in job.addresses.values()}
-        room = min(job.step.connections, self._shape.per_server * len(hosts))
         if job.stuck or job.file.size - job.done > MOST_BY_OURSELVES:
             return False
-        return job.ending.held_up(time.monotonic(), job.done, job.file.size, job.connections, room)
+        hosts = {urlsplit(address.url).hostname for address in job.addresses.values()}
+        few = min(job.step.connections, self._shape.per_server * len(hosts)) * 0.6
+        idle = not job.spare and (job.connections <= few or not job.serving.issuperset(job.addresses))
+        return job.ending.held_up(time.monotonic(), job.done, job.file.size, idle=idle)
 
     def _hash_on(self, job: Job) -> None:
         if job.digester is not None and (end := windows.prefix(job.row)):
@@ -359,9 +373,9 @@ class Engine:
             self._board.fail(error)
             return
         self._late += 1
-        if daemon.own and daemon.alive():
-            if self._late < LATE:
-                return  # asked again at the next tick
+        if self._late < LATE and daemon.alive():
+            return  # asked again at the next tick
+        if daemon.own:
             daemon.kill()
         self._restarts += 1
         if self._restarts > RESTARTS or not daemon.own:

@@ -8,7 +8,7 @@ from gpuaria.errors import GpuariaError
 from gpuaria.records import Address, RemoteFile, Step, Transfer
 from gpuaria.transfer.digester import Digester
 from gpuaria.transfer.watch import Ending
-from gpuaria.transfer.windows import Window
+from gpuaria.transfer.windows import PIECE, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Job:
     connections: int = 0
     widest: int = 0  # connections that one range had at most
     used: set[str] = field(default_factory=set)
+    serving: set[str] = field(default_factory=set)  # mirrors with a connection now
     ending: Ending = field(default_factory=Ending)
     afresh: int = 0
     guilty: set[str] = field(default_factory=set)
@@ -70,6 +71,12 @@ class Job:
     def waiting(self) -> list[Window]:
         """Ranges that nobody has begun in this run."""
         return [window for window in self.row if not window.done and not window.gid]
+
+    @property
+    def spare(self) -> bool:
+        """Whether there is a piece that no connection can be at work on: it holds one at a time."""
+        pieces = sum((w.end - w.start - w.completed) // PIECE for w in self.running)
+        return bool(self.waiting) or pieces > self.connections
 
     def account(self, transfers: dict[str, Transfer]) -> int:
         """Take the readings of its ranges over; returns the bytes that came since the last ones."""

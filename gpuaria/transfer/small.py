@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpuaria.disk.layout import Layout
@@ -18,7 +18,7 @@ from gpuaria.errors import (
     NoUsableMirror,
     RateLimited,
 )
-from gpuaria.net import ATTEMPTS, RETRY_STATUS, Answer, Http, origin
+from gpuaria.net import ATTEMPTS, RETRY_STATUS, Answer, Http, bare, origin
 from gpuaria.records import Manifest, Mirror, RemoteFile, Step, Verdict
 from gpuaria.sources import Source
 from gpuaria.transfer.board import Board
@@ -39,6 +39,7 @@ class SmallFiles:
     board: Board
     roster: Roster
     patience: float
+    _short: dict[str, bool] = field(default_factory=dict)  # by mirror: whether the source's shortcut holds
 
     def fetch(self, step: Step) -> None:
         """Fetch, verify and publish one file, trying its mirrors in order, and again until the patience ends."""
@@ -92,14 +93,20 @@ class SmallFiles:
         More `attempts` than one are for when there is no other mirror to go on with.
         """
         part = self.layout.staged(file).with_suffix(".prefix")
-        url = self.source.file_url(mirror, self.manifest, file)
+        short = self.source.shortcut(mirror, self.manifest, file)
         for attempt in range(1, attempts + 1):
             start = _prefix(part, file)
+            url = short if short and self._short.get(mirror.name) else self.source.file_url(mirror, self.manifest, file)
             try:
                 with self.http.download(url, start, anonymous=not mirror.origin) as (answer, chunks):
                     if answer.status in (200, 206):
+                        if short and bare(answer.url) == short:  # saves a request for each file from now on
+                            self._short.setdefault(mirror.name, True)
                         self._write(part, file, answer, chunks, mirror.name, start)
                         break
+                    if url == short and answer.status not in RETRY_STATUS:  # it is no way after all
+                        self._short[mirror.name] = False
+                        return self._from(mirror, file, attempts)
                     refusal = self._judge(mirror, file, answer, last=attempt == attempts)
             except NetworkError as error:
                 if attempt == attempts or error.retry != "later" or isinstance(error, RateLimited):
@@ -114,6 +121,7 @@ class SmallFiles:
             self.board.served(mirror.name)
         else:
             part.unlink(missing_ok=True)
+            self._short[mirror.name] = False
         return verdict
 
     def _judge(self, mirror: Mirror, file: RemoteFile, answer: Answer, *, last: bool) -> GpuariaError | None:

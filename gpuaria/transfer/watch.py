@@ -9,6 +9,7 @@ GRACE = 4.0  # seconds in which a mirror may get up to speed
 SILENT = 0.02  # of its usual speed: it has stalled
 WEAK = 0.12  # of its usual speed: it holds pieces back
 HEALTHY = 0.4  # of their usual speed is what the others must have: else the trouble is on our side
+POOR = 0.002  # of what the others send: it holds pieces for longer than they would need for the whole
 UNUSED = 3.0  # seconds without any connection after which aria2 has dropped it
 IDLE = 2.0  # seconds
 LITTLE = 1.2  # seconds at its pace that a download is from its end
@@ -40,9 +41,12 @@ class Watch:
         for mirror, count in received.items():
             self._read(now, mirror, count, connections.get(mirror, 0))
         bad = {mirror: reason for mirror in received if (reason := self._reason(now, mirror))}
-        good = [seen for mirror, seen in self.seen.items() if mirror in received and mirror not in bad]
-        usual = sum(seen.usual for seen in good)
-        return bad if usual and sum(seen.present for seen in good) >= HEALTHY * usual else {}
+        good = {mirror: seen for mirror, seen in self.seen.items() if mirror in received and mirror not in bad}
+        usual = sum(seen.usual for seen in good.values())
+        for mirror, seen in good.items():
+            if seen.most and now - seen.since >= GRACE and seen.usual < POOR * usual:
+                bad[mirror] = f"it sends {seen.usual / 1000:.0f} kB/s beside {usual / 1e6:.1f} MB/s"
+        return bad if usual and sum(seen.present for seen in good.values()) >= HEALTHY * usual else {}
 
     def forget(self, mirror: str) -> None:
         """Start anew with a mirror that was dropped or that came back."""
@@ -88,7 +92,7 @@ class Ending:
 
     readings: deque[tuple[float, int]] = field(default_factory=deque)
     pace: float = 0.0
-    few_since: float | None = None
+    waiting_since: float | None = None
 
     def near(self, now: float, done: int, total: int, connections: int, most: int) -> bool:
         """Whether connections run out of work, or the flow breaks off, with little left to fetch.
@@ -108,13 +112,13 @@ class Ending:
         few = most * (0.8 if left <= self.pace * LITTLE / 5 else 0.25)
         return connections <= few or self._broken_off(now, done)
 
-    def held_up(self, now: float, done: int, total: int, connections: int, room: int) -> bool:
-        """Whether a few slow connections hold the last pieces while there is `room` for more connections.
+    def held_up(self, now: float, done: int, total: int, *, idle: bool) -> bool:
+        """Whether slow connections hold the last pieces from mirrors that are `idle`, and would for IDLE seconds more.
 
-        So it is when they are few for IDLE seconds and would take longer than that once more.
+        They must have been for IDLE seconds already.
         """
-        self.few_since = (self.few_since or now) if connections <= room * 0.6 else None
-        if self.few_since is None or now - self.few_since < IDLE:
+        self.waiting_since = (self.waiting_since or now) if idle else None
+        if self.waiting_since is None or now - self.waiting_since < IDLE:
             return False
         then, before = next((reading for reading in self.readings if now - reading[0] <= IDLE), (now, done))
         rate = (done - before) / (now - then) if now > then else 0.0

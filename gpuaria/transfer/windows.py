@@ -35,6 +35,7 @@ class Window:
     done: bool = False
     gid: str = ""
     connections: int = 0
+    asked: bool = False  # aria2 was told to begin it; it may have, though its answer was lost
 
     @property
     def control_path(self) -> Path:

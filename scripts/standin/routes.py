@@ -217,7 +217,7 @@ def _entry(commit: Commit, quoted: list[str]) -> Entry:
 def _cached(hub: Hub, request: Request) -> Answer:
     repo, rest = _enter(hub, request, request.parts[:3], content=True)
     commit = _revision(repo, rest[0]) if rest else None
-    if commit is None:
+    if commit is None or (hub.sealed_cache and "etag=" not in request.target):
         raise Refusal(404, "Entry not found", "EntryNotFound")
     return _content(request, commit, _entry(commit, rest[1:]))
 

@@ -1,0 +1,117 @@
+"""Answers of aria2c that get lost on the way: nothing is begun twice, nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpuaria.aria2 import binary
+from standin import Repo
+
+if TYPE_CHECKING:
+    from tests.conftest import Serve, User, contents, expected, until
+else:
+    from conftest import Serve, User, contents, expected, until
+
+pytestmark = pytest.mark.wire
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """Passes requests on to aria2c, and hangs up instead of answering the first `forgets` that begin a download."""
+
+    protocol_version = "HTTP/1.1"
+    target = ""
+    forgets = 0
+    begun = 0
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        with urllib.request.urlopen(urllib.request.Request(self.target, body), timeout=10) as answer:
+            text = answer.read()
+        here = type(self)
+        if b"addMetalink" in body:
+            here.begun += 1
+            if here.begun <= here.forgets:
+                self.close_connection = True
+                return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def between(user: User) -> Iterator[type[Forgetful]]:
+    """A real aria2c and the forgetful one before it; `.target` is aria2c itself, `.url` the way through."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    words = [binary.find().path, "--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", "--quiet"]
+    process = subprocess.Popen(words, cwd=user.temp, stdin=subprocess.DEVNULL)
+    target = f"http://127.0.0.1:{port}/jsonrpc"
+    kind = type("Here", (Forgetful,), {"target": target})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    kind.url = f"http://127.0.0.1:{server.server_port}/jsonrpc"  # type: ignore[attr-defined]
+    until(lambda: _tell(target, "aria2.getVersion") is not None)
+    try:
+        yield kind
+    finally:
+        server.shutdown()
+        server.server_close()
+        process.terminate()
+        process.wait()
+
+
+def _tell(url: str, method: str, *params: object) -> Any:
+    body = json.dumps({"jsonrpc": "2.0", "id": "1", "method": method, "params": params}).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=5) as answer:
+            return json.load(answer)["result"]
+    except OSError:
+        return None
+
+
+def _downloads(url: str) -> list[str]:
+    told = [*_tell(url, "aria2.tellActive"), *_tell(url, "aria2.tellWaiting", 0, 99)]
+    told += _tell(url, "aria2.tellStopped", 0, 99)
+    return [file["path"] for status in told for file in status["files"]]
+
+
+def test_a_download_whose_answer_was_lost_is_found_again(
+    user: User, serve: Serve, big: Repo, between: type[Forgetful]
+) -> None:
+    serve(big)
+    between.forgets = 1
+    done = user.quick("fetch", "org/big", "--rpc", between.url, "--json").ok()  # type: ignore[attr-defined]
+    assert contents(Path(done.report["path"])) == expected(big)
+    assert between.begun == 1
+    assert _downloads(between.target) == []
+
+
+def test_nothing_is_left_with_an_aria2c_that_cannot_be_talked_to(
+    user: User, serve: Serve, big: Repo, between: type[Forgetful]
+) -> None:
+    """Found among the downloads that are there, and taken out, when the run ends in between."""
+    hub = serve(big)
+    hub.cdn.fault("big.bin", "stall", after=100_000)
+    between.forgets = 1
+    run = user.start("fetch", "org/big", "--rpc", between.url)  # type: ignore[attr-defined]
+    until(lambda: _downloads(between.target) != [])
+    run.terminate()
+    run.communicate(timeout=20)
+    assert _downloads(between.target) == []
+    assert between.begun == 1
