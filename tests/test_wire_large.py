@@ -223,3 +223,22 @@ def test_a_small_range_for_large_files_lowers_the_border(user: User, serve: Serv
     hub = serve(repo)
     complete(user, fetch(user, GPUARIA_SMALL_FILE="100MB"), repo)
     assert {seen.headers["user-agent"].partition("/")[0] for seen in hub.cdn.requests} == {"gpuaria"}
+
+
+def test_a_mirror_that_comes_back_serves_each_file_from_its_own_address(
+    user: User, serve: Serve, tmp_path: Path
+) -> None:
+    """Files of one size: an address of another one would bring wrong bytes of the right length."""
+    chance = random.Random(11)
+    files: dict[str, bytes | Path] = {f"{n}.safetensors": chance.randbytes(24_000_000) for n in range(2)}
+    shards = Repo.build("org/large", files, folder=tmp_path / "shards", direct=True)
+    serve(shards, limit_rate=60_000)
+    mirror = serve(shards, host="127.0.0.2", limit_rate=60_000)
+    mirror.cdn.fault(".safetensors", "expire")
+    threading.Timer(3.0, mirror.heal).start()
+    report = fetch(user, "--mirror", mirror.url, "-j", "2", patience="60s").ok().report
+    assert contents(user.home / "out") == files
+    assert report["bytes_fetched"] < 48_000_000 + (8 << 20)
+    assert not any("wrong bytes" in use["rejected"] for use in report["mirrors"])
+    served = {seen.target.partition("?")[0] for seen in mirror.cdn.requests if seen.status == 206}
+    assert len(served) == 2, "it is used for both again"

@@ -1,7 +1,7 @@
-"""Driving aria2: ranges in, one poll per tick, failing mirrors out, the last bytes taken over."""
+"""Driving aria2: ranges in, one poll per tick, the last bytes taken over."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -13,14 +13,15 @@ from gpuaria.disk.layout import Layout
 from gpuaria.disk.oserrors import explained
 from gpuaria.errors import Aria2Error, DiskError, GpuariaError, NoSpace
 from gpuaria.formats.metalink import for_download
-from gpuaria.records import Address, Transfer
+from gpuaria.records import Transfer
 from gpuaria.transfer import windows
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.digester import Digester
 from gpuaria.transfer.flow import Flow, shares
 from gpuaria.transfer.job import Hands, Job
 from gpuaria.transfer.roster import Roster
-from gpuaria.transfer.watch import Ending, Watch
+from gpuaria.transfer.serving import Serving
+from gpuaria.transfer.watch import Ending
 from gpuaria.transfer.windows import Window
 from gpuaria.transfer.workers import Workers
 
@@ -59,8 +60,8 @@ class Engine:
         on_stumble: Callable[[Job, str, str], None],
     ) -> None:
         self._start, self._hands, self._layout, self._board = start, hands, layout, board
-        self._roster, self._flow, self._watch = roster, flow, Watch()
-        self._hashers, self._enders, self._askers = hashers, Workers("endgame", 4), Workers("ask", 4)
+        self._roster = roster
+        self._hashers, self._enders = hashers, Workers("endgame", 4)
         self._shape, self._user_agent, self._post = shape, user_agent, post
         self._on_complete, self._on_stumble = on_complete, on_stumble
         self._daemon: Daemon | None = None
@@ -68,7 +69,16 @@ class Engine:
         self._share = 1
         self.jobs: list[Job] = []
         self.ending: list[Job] = []
-        self.hosts: set[str] = set()
+        self.serving = Serving(
+            jobs=self.jobs,
+            hands=hands,
+            board=board,
+            roster=roster,
+            flow=flow,
+            per_server=shape.per_server,
+            change=lambda gid, drop, add: self._rpc.change_uris(gid, drop, add),
+            post=post,
+        )
 
     @property
     def busy(self) -> int:
@@ -177,7 +187,7 @@ class Engine:
             transfers, speeds = self._rpc.poll(gids)
             self._late = 0
             came = sum(job.account(transfers) for job in self.jobs)
-            self._credit(came, speeds)
+            self.serving.credit(self._daemon.pid if self._daemon else 0, came, speeds)
             for job in list(self.jobs):
                 self._settle(job, transfers)
             for job in list(self.jobs):
@@ -185,40 +195,7 @@ class Engine:
         except Aria2Error as error:  # it may die between any two calls
             self._lost(error)
             return
-        self._try_again()
-
-    def _credit(self, came: int, speeds: Mapping[str, Mapping[str, list[int]]]) -> None:
-        """Share the bytes that came out over the mirrors, and judge the mirrors by them."""
-        rates: dict[str, list[int]] = {}
-        for job in self.jobs:
-            job.serving = set()
-            for mirror, address in job.addresses.items():
-                each = [speed for window in job.running for speed in speeds.get(window.gid, {}).get(address.url, [])]
-                rates.setdefault(mirror, []).extend(each)
-                job.serving |= {mirror} if each else set()
-        self.hosts = {mirror for mirror, each in rates.items() if each}
-        sent = self._flow.read(self._daemon.pid if self._daemon else 0)
-        for mirror, part in shares(came, sent or {name: float(sum(each)) for name, each in rates.items()}).items():
-            self._board.arrived(mirror, part)
-        # While a file ends, connections run out of work through no fault of theirs.
-        if sent and not any(job.ending.in_sight(job.done, job.file.size) for job in self.jobs):
-            counts = {mirror: len(each) for mirror, each in rates.items() if mirror not in self._excused(rates)}
-            received = {mirror: self._flow.received[mirror] for mirror in counts}
-            for mirror, reason in self._watch.judge(time.monotonic(), received, counts).items():
-                self._drop(mirror, reason)
-
-    def _excused(self, rates: Mapping[str, list[int]]) -> set[str]:
-        """Mirrors without a connection through no fault of theirs.
-
-        There is no piece left that nobody holds, or others have the same host name, for which aria2 allows 16.
-        """
-        hosts = {name: urlsplit(address.url).hostname for job in self.jobs for name, address in job.addresses.items()}
-        taken = {hosts[name] for name, each in rates.items() if each}
-        spare = any(job.spare for job in self.jobs)
-        excused = {name for name, each in rates.items() if not each and (hosts[name] in taken or not spare)}
-        for mirror in excused:
-            self._watch.forget(mirror)
-        return excused
+        self.serving.try_again()
 
     def _settle(self, job: Job, transfers: dict[str, Transfer]) -> None:
         """Ranges that ended, well or not."""
@@ -303,67 +280,6 @@ class Engine:
         else:
             self._on_stumble(job, "the last bytes cannot be had", "")
 
-    # --- mirrors that fail in mid-file -----------------------------------------------------------------------
-
-    def exchange(self, job: Job, mirror: str, fresh: Address) -> None:
-        """Use a fresh address instead of the one that the mirror had, or beside the others if it had none."""
-        if job not in self.jobs:
-            return
-        old = job.addresses.get(mirror)
-        for window in job.running:
-            with suppress(Aria2Error):  # the next reading finds out, and the next range begins with it
-                self._rpc.change_uris(window.gid, [old.url] if old else [], [fresh.url] * (1 if old else 4))
-        job.addresses[mirror] = fresh
-        job.used.add(mirror)
-
-    def _drop(self, mirror: str, reason: str) -> None:
-        """Take a mirror out of all downloads; its connections end and their pieces go to the others."""
-        self._watch.forget(mirror)
-        self._roster.out(mirror, reason)
-        address = None
-        for job in self.jobs:
-            if mirror in job.addresses and len(job.addresses) > 1:
-                address = job.addresses.pop(mirror)
-                for window in job.running:
-                    self._rpc.change_uris(window.gid, [address.url] * 2 * self._shape.per_server, [])
-        if address is not None:
-            self._askers.submit(partial(self._ask_why, mirror, address, reason))
-
-    def _ask_why(self, mirror: str, address: Address, reason: str) -> None:
-        """On a worker thread: aria2 does not tell which status a mirror answered, so ask it once."""
-        found, wait = self._hands.test(address)
-        if found:
-            self._roster.out(mirror, f"{reason}: {found}", wait)
-
-    def _try_again(self) -> None:
-        """Mirrors whose pause is over get a test, and their place back if they pass."""
-        for mirror in self._roster.due(
-            {name for job in self.jobs for name in job.step.mirrors if name not in job.addresses}
-        ):
-            for job in self.jobs:
-                if mirror in job.step.mirrors and mirror not in job.addresses:
-                    self._askers.submit(partial(self._test, job, mirror))
-                    break
-
-    def _test(self, job: Job, mirror: str) -> None:
-        """On a worker thread."""
-        try:
-            address = self._hands.lookup(mirror, job.file)
-            found, wait = self._hands.test(address) if address else ("it needs a credential", None)
-        except GpuariaError as error:
-            address, found, wait = None, error.message, None
-        if found or address is None:
-            self._roster.out(mirror, found, wait)
-            return
-        self._roster.back(mirror)
-        self._post(lambda: self._back(mirror, address))
-
-    def _back(self, mirror: str, address: Address) -> None:
-        self._watch.forget(mirror)
-        for job in self.jobs:
-            if mirror in job.step.mirrors and mirror not in job.addresses:
-                self.exchange(job, mirror, address)
-
     # --- trouble ---------------------------------------------------------------------------------------------
 
     def _lost(self, error: Aria2Error) -> None:
@@ -383,7 +299,8 @@ class Engine:
             return
         daemon.stop()
         self._daemon = None
-        jobs, self.jobs = self.jobs, []
+        jobs = list(self.jobs)
+        self.jobs.clear()
         for job in jobs:
             for window in job.running:
                 window.gid = ""

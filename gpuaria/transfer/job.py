@@ -95,6 +95,14 @@ class Job:
             self.moved, self.pause, self.stuck = time.monotonic(), 1.0, 0
         return came
 
+    def take(self, address: Address) -> None:
+        """Use an address; it is looked up again after two thirds of its life at the earliest: some live for seconds."""
+        self.addresses[address.mirror] = address
+        self.used.add(address.mirror)
+        if address.expires is not None:
+            now = time.time()
+            self.renew_at[address.mirror] = now + max(1.0, (address.expires - now) * 2 / 3)
+
     def start_over(self) -> None:
         """Its bytes were thrown away."""
         self.done, self.row, self.digester = 0, [], None

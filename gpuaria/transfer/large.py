@@ -84,7 +84,7 @@ class LargeFiles:
     @property
     def hosts(self) -> int:
         """Mirrors with a connection."""
-        return len(self._engine.hosts)
+        return len(self._engine.serving.hosts)
 
     def add(self, step: Step) -> None:
         """Take one more file, from any thread."""
@@ -160,13 +160,12 @@ class LargeFiles:
         job.awaited -= 1
         self._flow.learn(mirror, places)
         if isinstance(found, Address):
-            _note_life(job, found)
             if job in self._looking:  # start with the first that answers; a far one must not hold the near ones up
-                job.addresses[mirror] = found
+                job.take(found)
                 self._looking.remove(job)
                 self._start(job)
             else:
-                self._engine.exchange(job, mirror, found)
+                self._engine.serving.exchange(job, mirror, found)
             return
         if isinstance(found, GpuariaError):
             job.reasons[mirror] = found.message
@@ -211,8 +210,7 @@ class LargeFiles:
 
     def _renewed(self, job: Job, mirror: str, fresh: Address) -> None:
         if mirror in job.addresses:
-            _note_life(job, fresh)
-            self._engine.exchange(job, mirror, fresh)
+            self._engine.serving.exchange(job, mirror, fresh)
 
     # --- another try -----------------------------------------------------------------------------------------
 
@@ -297,10 +295,3 @@ class LargeFiles:
         origin = [name for name in left if name == self._origin]
         job.step = replace(job.step, mirrors=tuple(origin or left or job.suspects))
         self._waiting.appendleft(job)
-
-
-def _note_life(job: Job, address: Address) -> None:
-    """Look an address up again after two thirds of its life at the earliest: some live for less than a minute."""
-    if address.expires is not None:
-        now = time.time()
-        job.renew_at[address.mirror] = now + max(1.0, (address.expires - now) * 2 / 3)
