@@ -6,7 +6,7 @@ REPO ?= gpt2-medium
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fetch test lab lint format clean
+.PHONY: help demo fetch test faults lab lint format clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ fetch: $(VENV)/run.stamp  ## The same against the real hub: make fetch REPO=gpt2
 
 test: $(VENV)/dev.stamp  ## All tests; what this machine cannot do is skipped with a reason
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/dev.stamp  ## Every fault of docs/faults.md, one after the other
+	@$(BIN)/python -m pytest -m fault $(ARGS)
 
 lab: $(VENV)/run.stamp  ## Unequal mirrors in namespaces beside plain aria2 (root): make lab ARGS="--runs 3 --failures"
 	@$(BIN)/python scripts/mirrors_lab.py $(ARGS)

@@ -24,6 +24,7 @@ from gpuaria.net import Http, ca_file, encrypted_or_local, origin
 from gpuaria.plan import Rules
 from gpuaria.ranking import rank
 from gpuaria.records import Choice, Kind, Manifest, Mirror, Probe, Ranking, RepoRef, Report, Verdict
+from gpuaria.screening import Screening
 from gpuaria.settings import Settings, load
 from gpuaria.settings.table import Policy
 from gpuaria.sources import SOURCES
@@ -60,6 +61,12 @@ class Session:
             remember=self._remember,
             emit=emit,
             stop=stop,
+            screening=Screening(
+                self.receipts,
+                no_pickle=settings.no_pickle,
+                check_headers=settings.check_content,
+                key=settings.signature_key,
+            ),
         )
 
     def __enter__(self) -> "Session":
@@ -149,13 +156,29 @@ class Session:
         if len(ref.revision) == 40 and all(c in "0123456789abcdef" for c in ref.revision):
             return ref.revision
         if self._to is not None and self._to.exists():
-            return find_layout(self._to, self.receipts).commit_id
+            layout = find_layout(self._to, self.receipts)
+            _check_holds(layout, ref)
+            return layout.commit_id
         place = self._to or self.settings.cache_dir
         note = place / repo_folder(ref) / "refs" / ref.revision
         try:
             return note.read_text(encoding="utf-8").strip()
         except OSError:
             raise NotFound(f"{ref} is not in {place}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.") from None
+
+
+def _check_holds(layout: Layout, ref: RepoRef) -> None:
+    """Raise NotFound where a folder says that it holds another repo or revision; one made by hf tells no name."""
+    kept = layout.saved()
+    if kept is None or (layout.ref.name, layout.ref.revision) == (layout.root.name, layout.commit_id):
+        return
+    names = {kept.ref.name.lower(), kept.name.lower()}
+    same = kept.ref.kind == ref.kind and ref.name.lower() in names
+    if not same or ref.revision not in (kept.ref.revision, kept.commit):
+        raise NotFound(
+            f"{layout.root} holds {kept.ref}, not {ref}, and we are offline",
+            "Leave --offline and HF_HUB_OFFLINE out to fetch it, or name another folder.",
+        )
 
 
 def _policy(settings: Settings) -> Policy:

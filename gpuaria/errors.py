@@ -125,6 +125,10 @@ class DiskError(GpuariaError):
     exit_code = 8
 
 
+class NotWritable(DiskError):
+    """It may be read and not written: enough where nothing is to be done."""
+
+
 class NoSpace(DiskError):
     """The file system has less room than the plan needs."""
 

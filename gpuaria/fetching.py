@@ -14,7 +14,7 @@ from gpuaria import vouching
 from gpuaria.aria2.options import Shape
 from gpuaria.disk import space
 from gpuaria.disk.layout import Layout
-from gpuaria.errors import GpuariaError, Interrupted, NetworkError, NotFound, SomeFilesFailed, WrongBytes
+from gpuaria.errors import GpuariaError, Interrupted, NetworkError, NotFound, NotWritable, SomeFilesFailed, WrongBytes
 from gpuaria.events import Emit, Finished, Planned, Progress, Waiting
 from gpuaria.net import Http
 from gpuaria.paths import SafePath, check_together
@@ -30,6 +30,7 @@ from gpuaria.records import (
     Step,
     Verdict,
 )
+from gpuaria.screening import Screening
 from gpuaria.selection import select, selector
 from gpuaria.settings.table import Policy
 from gpuaria.sources import Source
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import, and often there is nothing to download
 
 _GOOD = ("ok", "unverifiable")
+_READS = ("skip", "name", "verify")  # actions that a target which is complete and read-only allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,11 @@ class Request:
     def chosen(self) -> Callable[[str], bool]:
         """Whether a path of the repo is asked for."""
         return selector(self.names, self.include, self.exclude)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every file of the repo is asked for."""
+        return not (self.names or self.include or self.exclude)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,7 @@ class World:
     policy: Policy
     remembered: Callable[[Sequence[str], int], Ranking]
     remember: Callable[[Report], None]
+    screening: Screening
 
     @property
     def origin(self) -> Mirror:
@@ -115,29 +123,45 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
     whole, layout = resolve(request, world)
     chosen = select(whole, request.chosen(), request.names, (*request.include, *request.exclude))
     with ExitStack() as held:
-        if not request.dry_run:
-            held.enter_context(layout.lock(limits.patience, lambda who: world.emit(Waiting(who, limits.patience))))
-        plan = planning.make(chosen, layout.look(chosen.files), _carriers(chosen, world), limits.rules)
-        world.emit(_planned(chosen, layout, plan, world))
+        sealed = None if request.dry_run else _locked(held, layout, world, limits)
+        names, counts = _carriers(chosen, world)
+        wanted, refused = world.screening.beforehand(chosen.files)
+        plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), names, limits.rules, counts)
+        plan = replace(plan, steps=(*plan.steps, *refused))
+        world.emit(_planned(chosen, layout, plan, names))
         if request.offline:
             _need_nothing(plan, chosen)
         if request.dry_run:
             return _report(request, world, chosen, layout, None, began), plan
+        if sealed is not None and any(step.action not in _READS for step in plan.steps):
+            raise sealed
         space.check(layout.staging, plan.space)
-        layout.begin(whole)
-        check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
+        if sealed is None:
+            layout.begin(whole)
+            check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
         board = Board(world.emit, world.stop, {step.file.path for step in plan.steps if step.fetches})
         try:
-            carry_out(plan, chosen, layout, board, world, limits)
+            landing = carry_out(plan, chosen, layout, board, world, limits)
+            signature = landing.signature(chosen.files, whole=request.whole)
         finally:
             good = sum(verdict.outcome in _GOOD for verdict in board.verdicts.values())
-            layout.finish(whole, complete=good == len(plan.steps))
+            if sealed is None:
+                layout.finish(whole, complete=good == len(plan.steps))
     if board.fatal is not None:
         raise board.fatal
-    report = _report(request, world, chosen, layout, board, began)
+    report = replace(_report(request, world, chosen, layout, board, began), signature=signature)
     world.remember(report)
     world.emit(Finished(report))
     return report, plan
+
+
+def _locked(held: ExitStack, layout: Layout, world: World, limits: Limits) -> NotWritable | None:
+    """Lock the target, or give the reason why it cannot be written: a complete one, shared read-only, is of use too."""
+    try:
+        held.enter_context(layout.lock(limits.patience, lambda who: world.emit(Waiting(who, limits.patience))))
+    except NotWritable as error:
+        return error
+    return None
 
 
 def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
@@ -169,10 +193,10 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
 
 def carry_out(
     plan: DownloadPlan, manifest: Manifest, layout: Layout, board: Board, world: World, limits: Limits
-) -> None:
+) -> Landing:
     """Run every step until all have a verdict, or until the run is stopped. Raises Interrupted on the user's wish."""
     twins = _twins(plan)
-    landing = Landing(layout, board, twins)
+    landing = Landing(layout, board, twins, world.screening)
     roster = Roster(board)
     mirrors = {mirror.name: mirror for mirror in world.mirrors}
     small_pool, hashers = Workers("small", limits.small_jobs), Workers("hash", limits.verify_jobs)
@@ -208,18 +232,19 @@ def carry_out(
     def anew(step: Step) -> None:
         """Bytes that were here turned out wrong: fetch the file after all."""
         board.wanted.add(step.file.path)
-        fresh = planning.instead(step, _carriers(manifest, world), limits.rules)
+        names, counts = _carriers(manifest, world)
+        fresh = planning.instead(step, names, limits.rules, counts)
         if fresh.carrier == "aria2":
             large.add(fresh)
         else:
             small_pool.submit(partial(small.fetch, fresh))
 
     for step in plan.steps:
-        if step.action == "skip":
-            landing.settled(step.file, Verdict(step.file.path, "ok", step.reason))
-        elif step.action == "name":
-            landing.proven(step.file)
-        elif step.action == "verify":
+        if step.action == "refuse":
+            landing.refused(step.file, step.reason)
+        elif step.action == "skip" and world.screening.knows(step.file):
+            landing.kept(step.file, step.reason)
+        elif step.action in ("skip", "name", "verify"):
             hashers.submit(partial(_recheck, step, landing, board, anew))
         elif step.carrier == "http":
             small_pool.submit(partial(small.fetch, step))
@@ -230,6 +255,7 @@ def carry_out(
         _turn(large, (small_pool, hashers), plan, board, world)
     finally:
         large.close()
+    return landing
 
 
 def _turn(large: LargeFiles, pools: Sequence[Workers], plan: DownloadPlan, board: Board, world: World) -> None:
@@ -254,9 +280,13 @@ def _turn(large: LargeFiles, pools: Sequence[Workers], plan: DownloadPlan, board
 
 
 def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], None]) -> None:
-    """On a hashing thread: prove bytes that were here before us."""
+    """On a hashing thread: look at bytes that were here before us, and prove them if that was not done yet."""
     try:
-        if landing.present(step.file).outcome != "ok":
+        if step.action == "skip":
+            landing.kept(step.file, step.reason)
+        elif step.action == "name":
+            landing.proven(step.file)
+        elif landing.present(step.file).outcome != "ok":
             anew(step)
     except GpuariaError as error:
         board.fail(error)
@@ -264,16 +294,17 @@ def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], 
         board.fail(GpuariaError(f"{type(error).__name__} on {step.file.path}: {error}", "Please report this."))
 
 
-def _carriers(manifest: Manifest, world: World) -> list[str]:
-    """Who may serve the bytes, best first by what is remembered of them.
+def _carriers(manifest: Manifest, world: World) -> tuple[list[str], dict[str, int]]:
+    """Who may serve the bytes, best first by what is remembered of them, and connections to each.
 
     Only the origin sees a credential, so only it has those that need one. Where mirrors had to vouch it is away.
     """
-    away = manifest.trust in ("quorum", "mirror only")
+    away = manifest.trust in ("pinned", "quorum", "mirror only")
     names = [m.name for m in world.mirrors if (not away if m.origin else not manifest.restricted)]
     if len(names) < 2:
-        return names
-    return [choice.mirror for choice in world.remembered(names, manifest.size).accepted]
+        return names, {}
+    ranked = world.remembered(names, manifest.size).accepted
+    return [choice.mirror for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
 
 
 def _twins(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
@@ -281,7 +312,7 @@ def _twins(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
     owners = {
         planning.identity(step.file): step.file.path
         for step in sorted(plan.steps, key=lambda step: step.fetches, reverse=True)
-        if step.action != "copy"
+        if step.action not in ("copy", "refuse")
     }
     twins: dict[SafePath, list[RemoteFile]] = {}
     for step in plan.steps:
@@ -300,7 +331,7 @@ def _need_nothing(plan: DownloadPlan, manifest: Manifest) -> None:
         )
 
 
-def _planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, world: World) -> Planned:
+def _planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, mirrors: Sequence[str]) -> Planned:
     fetched = [step for step in plan.steps if step.fetches]
     return Planned(
         ref=str(manifest.ref),
@@ -310,7 +341,7 @@ def _planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, world: Worl
         fetch_files=len(fetched),
         fetch_bytes=plan.fetch_bytes,
         reuse_bytes=plan.reuse_bytes,
-        mirrors=tuple(_carriers(manifest, world)),
+        mirrors=tuple(mirrors),
     )
 
 
@@ -338,6 +369,7 @@ def _report(
     for verdict in verdicts.values():
         counts[verdict.outcome] = counts.get(verdict.outcome, 0) + 1
     bases = {mirror.name: mirror.base for mirror in world.mirrors}
+    pickle_files, misnamed = world.screening.told()
     return Report(
         ref=str(manifest.ref),
         commit=manifest.commit,
@@ -354,13 +386,16 @@ def _report(
         if board
         else (),
         problems=tuple(verdict for verdict in verdicts.values() if verdict.outcome not in _GOOD),
+        pickles=len(world.screening.pickles),
+        pickle_files=pickle_files,
+        misnamed=misnamed,
         exit_code=_exit_code(list(verdicts.values()), board.causes if board else {}),
     )
 
 
 def _exit_code(verdicts: Sequence[Verdict], causes: Mapping[str, GpuariaError]) -> int:
-    """Wrong bytes come before failed files; files that failed for want of a network alone say so."""
-    if any(verdict.outcome in ("wrong size", "wrong digest") for verdict in verdicts):
+    """Wrong and refused bytes come before failed files; files that failed for want of a network alone say so."""
+    if any(verdict.outcome in ("wrong size", "wrong digest", "refused") for verdict in verdicts):
         return WrongBytes.exit_code
     failed = [causes.get(verdict.path) for verdict in verdicts if verdict.outcome not in _GOOD]
     if failed and all(isinstance(cause, NetworkError) for cause in failed):

@@ -59,3 +59,10 @@ def lfs_pointer_oid(sha256: str, size: int) -> str:
     """The git blob id of the LFS pointer for a content: what a hub's tree must give as `oid` (git-lfs spec v1)."""
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
     return hash_bytes(pointer.encode(), "git-sha1")
+
+
+def git_id(kind: str, data: bytes) -> str:
+    """The id of a whole git object of that kind: "commit", "tree", "blob" or "tag"."""
+    state = hashlib.sha1(b"%s %d\0" % (kind.encode(), len(data)), usedforsecurity=False)
+    state.update(data)
+    return state.hexdigest()

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -206,9 +206,28 @@ class Http:
         """Requests sent so far to the host of `url`."""
         return self.requests[origin(url)]
 
-    def get(self, url: str, *, ceiling: int = METADATA_CEILING, anonymous: bool = False) -> Answer:
+    def get(
+        self,
+        url: str,
+        *,
+        ceiling: int = METADATA_CEILING,
+        anonymous: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """GET a metadata document of at most `ceiling` bytes, following redirects within its origin only."""
-        return self._walk("GET", url, anonymous=anonymous, ceiling=ceiling)
+        return self._walk("GET", url, anonymous=anonymous, ceiling=ceiling, headers=headers)
+
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        ceiling: int = METADATA_CEILING,
+        anonymous: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """POST a question that may be asked twice, for at most `ceiling` bytes; a redirect is returned as it is."""
+        return self._tried("POST", url, anonymous, ceiling, headers or {}, body)
 
     def head(self, url: str, *, anonymous: bool = False) -> Answer:
         """HEAD with identity coding; redirects are followed within the origin, a foreign one is returned as it is."""
@@ -227,11 +246,13 @@ class Http:
             url = target
         raise _circle(url)
 
-    def _tried(self, method: str, url: str, anonymous: bool, ceiling: int, headers: Mapping[str, str]) -> Answer:
+    def _tried(
+        self, method: str, url: str, anonymous: bool, ceiling: int, headers: Mapping[str, str], sent: bytes = b""
+    ) -> Answer:
         """One request, repeated while its failure is of a kind that passes."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with self.open(method, url, anonymous=anonymous, headers=headers) as (answer, chunks):
+                with self.open(method, url, anonymous=anonymous, headers=headers, body=sent) as (answer, chunks):
                     body = _read(chunks, ceiling, url) if answer.status not in REDIRECTS else b""
                     answer = Answer(answer.status, answer.url, answer.headers, body)
             except NetworkError as error:
@@ -273,19 +294,27 @@ class Http:
         Never from https down to http. An answer with an error status is given as it is, with its body unread.
         """
         headers = {"accept-encoding": "identity"} | ({"range": f"bytes={start}-"} if start else {})
+        hops: dict[str, str] = {}
         for _ in range(MAX_REDIRECTS):
             with self.open("GET", url, anonymous=anonymous, headers=headers) as (answer, chunks):
                 target = redirected(answer)
                 if not target:
-                    yield answer, chunks
+                    yield replace(answer, headers={**hops, **answer.headers}), chunks
                     return
+                hops |= {name: value for name, value in answer.headers.items() if name.startswith("x-")}
             check_redirect(url, target)
             url = target
         raise _circle(url)
 
     @contextlib.contextmanager
     def open(
-        self, method: str, url: str, *, anonymous: bool = False, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        anonymous: bool = False,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
     ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
         """Send one request, no redirect followed, and give its head and its decoded body in chunks."""
         import httpx2
@@ -306,7 +335,7 @@ class Http:
             self.requests[origin(url)] += 1
         started, answered = time.monotonic(), False
         try:
-            with self._http().stream(method, url, headers=sent) as response:
+            with self._http().stream(method, url, headers=sent, content=body or None) as response:
                 LOG.debug("%s %s -> %d in %.3f s", method, bare(url), response.status_code, time.monotonic() - started)
                 got = {name.lower(): value for name, value in response.headers.items()}
                 self.budget.learn(url, got)

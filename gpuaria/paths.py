@@ -48,7 +48,12 @@ class SafePath(str):
 def printable(text: str) -> str:
     """`text` quoted so that control and direction marks cannot disturb a terminal, cut at 120 characters."""
     short = text if len(text) <= 120 else text[:117] + "..."
-    return ascii(short) if any(_is_hostile(c) for c in short) else repr(short)
+    return ascii(short) if _has_hostile(short) else repr(short)
+
+
+def _has_hostile(text: str) -> bool:
+    plain = text.isascii() and text.isprintable()  # most names by far, in a fifth of the time
+    return not plain and any(_is_hostile(char) for char in text)
 
 
 def _is_hostile(char: str) -> bool:
@@ -83,7 +88,7 @@ def _why_unsafe_part(part: str) -> str:
         return "it has an empty part"
     if part in (".", ".."):
         return f"it has a '{part}' part"
-    if any(_is_hostile(c) for c in part):
+    if _has_hostile(part):
         return "it has a control or invisible character"
     if part[1:2] == ":":
         return "it names a drive"

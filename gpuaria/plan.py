@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from gpuaria.paths import SafePath
 from gpuaria.records import Action, DownloadPlan, LocalState, Manifest, RemoteFile, Step
@@ -30,11 +31,18 @@ class Rules:
 
 
 def make(
-    manifest: Manifest, states: Mapping[SafePath, LocalState], mirrors: Sequence[str], rules: Rules
+    manifest: Manifest,
+    states: Mapping[SafePath, LocalState],
+    mirrors: Sequence[str],
+    rules: Rules,
+    counts: Mapping[str, int] = MappingProxyType({}),
 ) -> DownloadPlan:
-    """Decide the action for each file; `mirrors` are names, best first. Large files come first, the largest ahead."""
+    """Decide the action for each file; `mirrors` are names, best first. Large files come first, the largest ahead.
+
+    `counts`: connections that a large file gets from each mirror, where that is fewer than `rules.connections`.
+    """
     ordered = sorted(manifest.files, key=lambda f: (-f.size, f.path))
-    first = [_step(file, states.get(file.path, LocalState()), mirrors, rules) for file in ordered]
+    first = [_step(file, states.get(file.path, LocalState()), mirrors, rules, counts) for file in ordered]
     owners: dict[Identity, Step] = {}
     for step in sorted(first, key=lambda step: step.fetches):  # bytes that are here come before bytes that are not
         owners.setdefault(identity(step.file), step)
@@ -62,14 +70,14 @@ def _copied(step: Step, owner: Step) -> Step:
     return Step(step.file, "copy", f"the same bytes as {owner.file.path}")
 
 
-def _step(file: RemoteFile, state: LocalState, mirrors: Sequence[str], rules: Rules) -> Step:
+def _step(file: RemoteFile, state: LocalState, mirrors: Sequence[str], rules: Rules, counts: Mapping[str, int]) -> Step:
     if state.size is None:
         reason = "not here yet" if not state.partial else f"{state.partial} bytes of it are here"
-        return _download(file, "download", reason, mirrors, rules)
+        return _download(file, "download", reason, mirrors, rules, counts)
     if rules.force:
-        return _download(file, "replace", "asked for with --force", mirrors, rules)
+        return _download(file, "replace", "asked for with --force", mirrors, rules, counts)
     if state.size != file.size:
-        return _download(file, "replace", f"it has {state.size} bytes, not {file.size}", mirrors, rules)
+        return _download(file, "replace", f"it has {state.size} bytes, not {file.size}", mirrors, rules, counts)
     if not state.proven:
         return Step(file, "verify", "here, not yet verified by gpuaria")
     if not state.named:
@@ -77,23 +85,27 @@ def _step(file: RemoteFile, state: LocalState, mirrors: Sequence[str], rules: Ru
     return Step(file, "skip", "verified before, unchanged since")
 
 
-def _download(file: RemoteFile, kind: Action, reason: str, mirrors: Sequence[str], rules: Rules) -> Step:
+def _download(
+    file: RemoteFile,
+    kind: Action,
+    reason: str,
+    mirrors: Sequence[str],
+    rules: Rules,
+    counts: Mapping[str, int],
+) -> Step:
     if file.size == 0 and file.digest and file.digest.hex in EMPTY:
         return Step(file, "create", "it is empty")
     if file.size < rules.small_file:
         return Step(file, kind, reason, "http", mirrors=_turned(file, mirrors, rules.seed))
-    connections = connections_for(file.size, len(mirrors), rules)
-    return Step(file, kind, reason, "aria2", mirrors=tuple(mirrors), connections=connections)
+    fewer = {name: count for name in mirrors if (count := counts.get(name, rules.connections)) < rules.connections}
+    room = sum(fewer.get(name, rules.connections) for name in mirrors) or rules.connections
+    connections = max(1, min(room, -(-file.size // rules.min_split)))
+    return Step(file, kind, reason, "aria2", mirrors=tuple(mirrors), connections=connections, counts=fewer)
 
 
-def instead(step: Step, mirrors: Sequence[str], rules: Rules) -> Step:
+def instead(step: Step, mirrors: Sequence[str], rules: Rules, counts: Mapping[str, int] = MappingProxyType({})) -> Step:
     """The step for a file whose bytes on disk turned out wrong."""
-    return _download(step.file, "replace", "the bytes that were here do not match", mirrors, rules)
-
-
-def connections_for(size: int, servers: int, rules: Rules) -> int:
-    """Connections in all: no more than pieces of the smallest cut, `rules.connections` per server."""
-    return max(1, min(rules.connections * max(1, servers), -(-size // rules.min_split)))
+    return _download(step.file, "replace", "the bytes that were here do not match", mirrors, rules, counts)
 
 
 def _turned(file: RemoteFile, mirrors: Sequence[str], seed: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from gpuaria.records import Choice, Probe, Ranking
 
 TIE = 0.2  # expected times that differ by less are equal, and a fleet spreads over them by seed
+WEAK = 0.25  # of the best one's rate: a mirror with less gets fewer connections
 HELPS = 0.02  # of the best one's rate: slower mirrors only hold pieces back
 SEGMENT = 1448  # bytes of payload in a packet
 UNKNOWN_SETUP = 1.0  # seconds
@@ -95,7 +96,7 @@ def _fitted(choice: Choice, best: float, connections: int) -> Choice:
     """Fewer connections to a weak mirror: each of its pieces takes longer, and it needs no more to be full."""
     if choice.rate is None or best <= 0:
         return choice
-    share = min(1.0, 2 * choice.rate / best)
+    share = min(1.0, choice.rate / best / WEAK)
     return replace(choice, connections=max(2, min(connections, math.ceil(connections * share))))
 
 

@@ -1,6 +1,7 @@
 """The nouns: frozen, comparable, and turned into JSON by one function. Sizes are bytes, times are seconds."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,9 +9,9 @@ from gpuaria.paths import SafePath
 
 Kind = Literal["model", "dataset", "space"]
 Trust = Literal["pinned", "origin", "quorum", "mirror only", "first seen", "none"]
-Action = Literal["skip", "name", "verify", "copy", "create", "download", "replace"]
+Action = Literal["skip", "name", "verify", "copy", "create", "download", "replace", "refuse"]
 Carrier = Literal["aria2", "http", ""]
-Outcome = Literal["ok", "missing", "wrong size", "wrong digest", "unverifiable", "extra", "failed"]
+Outcome = Literal["ok", "missing", "wrong size", "wrong digest", "unverifiable", "extra", "failed", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,9 @@ class Step:
 
     `skip`: proven and in place. `name`: proven, its name is missing. `verify`: bytes are here that nobody has proven.
     `copy`: another file of the plan has the same bytes. `create`: it is empty. `download`; `replace`: download over
-    what is here. `carrier`, `mirrors` (names, best first) and `connections` (in all) are for the last two.
+    what is here. `refuse`: its content is known, and not wanted. The rest is for the two before: `carrier`, `mirrors`
+    (names, best first), `connections` (in all) and `counts` (of connections, to each mirror that is much weaker than
+    the others).
     """
 
     file: RemoteFile
@@ -166,6 +169,7 @@ class Step:
     carrier: Carrier = ""
     mirrors: tuple[str, ...] = ()
     connections: int = 1
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def fetches(self) -> bool:
@@ -199,7 +203,8 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one file. `path` is text since an extra file's name may be anything."""
+    """What became of one file. `path` is text since an extra file's name may be anything. "refused": its bytes are
+    what was vouched for, and its content is not wanted."""
 
     path: str
     outcome: Outcome
@@ -218,8 +223,34 @@ class MirrorUse:
 
 
 @dataclass(frozen=True, slots=True)
+class PickleFile:
+    """A file in a format of Python's pickle, which does what it says when it is loaded.
+
+    `imports`: the first things that it names and that are not known to be harmless, the worst ahead. `whole`: it could
+    be read to its end.
+    """
+
+    path: str
+    imports: tuple[str, ...] = ()
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The OpenSSF model signature at `path`, and what came of checking it; "absent" where one was hoped for."""
+
+    path: str
+    state: Literal["right", "wrong", "not checked", "absent"]
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What happened, for `--json` and for the last lines on the terminal."""
+    """What happened, for `--json` and for the last lines on the terminal.
+
+    `pickles` counts the pickles among the files that are in place; `pickle_files` are some of them, those that import
+    something ahead. `misnamed`: some files that are no safetensors, against their names.
+    """
 
     ref: str
     commit: str
@@ -234,6 +265,10 @@ class Report:
     verdicts: dict[str, int] = field(default_factory=dict)
     mirrors: tuple[MirrorUse, ...] = ()
     problems: tuple[Verdict, ...] = ()
+    pickles: int = 0
+    pickle_files: tuple[PickleFile, ...] = ()
+    misnamed: tuple[str, ...] = ()
+    signature: Signature | None = None
     exit_code: int = 0
 
     @property

@@ -1,15 +1,17 @@
-"""Who says what a repo holds: the origin if it answers, mirrors only as the policy allows."""
+"""Who says what a repo holds: the origin if it answers, else the commit itself, else mirrors as the policy allows."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from gpuaria.errors import GpuariaError, NetworkError
+from gpuaria import proof
+from gpuaria.errors import GpuariaError, Interrupted, NetworkError
 from gpuaria.events import Emit, Warned
 from gpuaria.net import Http
 from gpuaria.records import Manifest, Mirror, RepoRef
 from gpuaria.settings.table import Policy
-from gpuaria.sources import RepoInfo, Source
+from gpuaria.sources import RepoInfo, Source, git
 
 WITNESSES = 4  # mirrors that are asked at most
 
@@ -28,48 +30,78 @@ class Court:
 def commit(court: Court, ref: RepoRef) -> RepoInfo | NetworkError:
     """What the origin says the revision is; the error if it cannot be reached and mirrors may stand in for it.
 
-    Raises NotFound and AccessDenied, which are answers, and NetworkError where the policy wants the origin alone.
+    Where the policy wants the origin alone they may do so for a whole commit id, which needs nobody's word. Raises
+    NotFound and AccessDenied, which are answers, and NetworkError.
     """
     try:
         return court.source.commit(ref, court.mirrors[0].base, court.http)
     except NetworkError as error:
-        if court.policy == "origin" or len(court.mirrors) < 2:
+        if len(court.mirrors) < 2 or (court.policy == "origin" and not _pinned(ref)):
             raise
         return error
 
 
 def by_mirrors(court: Court, ref: RepoRef, wanted: Callable[[str], bool], reason: NetworkError) -> Manifest:
-    """A listing that mirrors vouch for while the origin is away, as the policy allows; said aloud.
+    """A listing that a mirror gives while the origin is away; said aloud.
 
-    `quorum`: two hosts that agree, or the one mirror that answers at all. `any`: the first that answers. Raises
-    NetworkError where they disagree or none answers.
+    Where the revision is a whole commit id: the first one that the commit itself proves. Failing that, as the policy
+    allows: `quorum`: two hosts that agree, or the one mirror that answers at all. `any`: the first that answers.
+    Raises NetworkError where they disagree or none is good enough.
     """
     found: list[tuple[Mirror, Manifest]] = []
-    problems = [reason.message]
+    problems, doubts = [reason.message], list[str]()
     for mirror in court.mirrors[1:][:WITNESSES]:
         try:
             info = court.source.commit(ref, mirror.base, court.http)
-            found.append((mirror, court.source.listing(ref, info, mirror.base, court.http, wanted)))
+            manifest = court.source.listing(ref, info, mirror.base, court.http, wanted)
+            doubt = _unproven(court, ref, info, manifest, mirror) if _pinned(ref) else ""
+        except Interrupted:
+            raise
         except GpuariaError as error:
             problems.append(error.message)
             continue
-        if court.policy == "any" or _agreeing(found):
+        if _pinned(ref) and not doubt:
+            by = f"commit {manifest.commit[:12]} itself"
+            court.emit(Warned(f"{'; '.join((*problems, *doubts))}; {by} proves what {mirror.name} says that it holds"))
+            return replace(manifest, vouched_by=f"{by}, by way of {mirror.base}", trust="pinned")
+        found.append((mirror, manifest))
+        if doubt:
+            doubts.append(doubt)  # and go on: a proof is better than any number of words
+        elif court.policy == "any" or _agreeing(found):
             break
-    if not found:
-        raise NetworkError("; ".join(problems), "Check the network, or name a mirror with --mirror.")
+    if court.policy == "origin" or not found:
+        raise NetworkError("; ".join((*problems, *doubts)), "Check the network, or name a mirror with --mirror.")
+    return _by_policy(court, ref, found, "; ".join((*problems, *doubts)))
+
+
+def _pinned(ref: RepoRef) -> bool:
+    return re.fullmatch(r"[0-9a-f]{40}", ref.revision) is not None
+
+
+def _unproven(court: Court, ref: RepoRef, info: RepoInfo, manifest: Manifest, mirror: Mirror) -> str:
+    """Why the commit does not prove a mirror's listing, "" if it does. Raises BadListing where it disproves it."""
+    try:
+        sent = git.objects(court.source.clone_url(ref, info, mirror.base), ref.revision, court.http)
+    except NetworkError as error:
+        return error.message
+    return proof.doubt(ref.revision, manifest, sent)
+
+
+def _by_policy(court: Court, ref: RepoRef, found: Sequence[tuple[Mirror, Manifest]], reason: str) -> Manifest:
+    """The listing to believe on the word of those who gave one."""
     agreed = _agreeing(found)
     if agreed and court.policy != "any":
         names = " and ".join(mirror.name for mirror, _ in agreed)
-        court.emit(Warned(f"{reason.message}; {names} agree on what {ref} holds"))
+        court.emit(Warned(f"{reason}; {names} agree on what {ref} holds"))
         return replace(agreed[0][1], vouched_by=names, trust="quorum")
     if len(found) > 1 and court.policy != "any":
         raise NetworkError(
-            f"{reason.message}, and the mirrors disagree on what {ref} holds: "
+            f"{reason}, and the mirrors disagree on what {ref} holds: "
             + ", ".join(f"{mirror.name} says {manifest.commit[:12]}" for mirror, manifest in found),
             "Name a commit with --revision, or trust one mirror alone with GPUARIA_TRUST=any.",
         )
     mirror, manifest = found[0]
-    court.emit(Warned(f"{reason.message}; {mirror.name} ALONE says what {ref} holds, and nobody checks it"))
+    court.emit(Warned(f"{reason}; {mirror.name} ALONE says what {ref} holds, and nobody checks it"))
     return replace(manifest, vouched_by=mirror.base, trust="mirror only")
 
 

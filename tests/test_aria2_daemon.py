@@ -359,6 +359,13 @@ def taker(folder: Path, program: str, hosts: list[tuple[str, int]], *, failures:
 
 
 @every_binary
+@pytest.mark.fault(
+    "aria2c: its port is taken",
+    where="machine",
+    does="Chooses another one. Who has the port does not hear the secret.",
+    sees="nothing",
+    status=0,
+)
 def test_a_taken_port_is_exchanged_for_another(program: str, tmp_path: Path) -> None:
     with Running(taker(tmp_path, program, [V4, V6], failures=2, listens=False)) as own:
         ports = (tmp_path / "note").read_text().split()

@@ -91,6 +91,13 @@ def _downloads(url: str) -> list[str]:
     return [file["path"] for status in told for file in status["files"]]
 
 
+@pytest.mark.fault(
+    "aria2c: an answer of its RPC is lost",
+    where="machine",
+    does="Looks whether the download was begun, and does not begin it twice.",
+    sees="nothing",
+    status=0,
+)
 def test_a_download_whose_answer_was_lost_is_found_again(
     user: User, serve: Serve, big: Repo, between: type[Forgetful]
 ) -> None:

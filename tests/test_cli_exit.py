@@ -267,12 +267,13 @@ def test_7_a_captive_portal(user: User, portal: str) -> None:
     user.run("fetch", "org/small", HF_ENDPOINT=portal).refused(7, "does not answer as a hub", "captive portal")
 
 
-def test_7_no_commit_header(user: User, serve: Serve, big: Repo) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_7_no_commit_header(user: User, serve: Serve, big: Repo, name: str) -> None:
+    """At once, whatever the patience: it will not become a hub."""
     hub = serve(big, commit_header=False)
-    done = user.quick("fetch", "org/big", "model.safetensors", "--patience", "1 s")
-    assert done.status == 7
-    assert "X-Repo-Commit" in done.err
+    user.quick("fetch", "org/big", name, "--to", "out").refused(7, "X-Repo-Commit", "not a hub", "captive portal")
     assert hub.cdn.count() == 0
+    assert not (user.home / "out" / name).exists()
 
 
 def test_7_a_quota_beyond_the_patience(user: User, serve: Serve, small: Repo) -> None:
@@ -304,6 +305,13 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
+@pytest.mark.fault(
+    "disk: full at the start",
+    where="machine",
+    does="Stops before a byte is fetched.",
+    sees="how much is needed, how much is free, and where",
+    status=8,
+)
 def test_8_no_space_is_known_before_any_byte(user: User, serve: Serve, big: Repo, tiny_disk: Path) -> None:
     hub = serve(big)
     for flag in ("--to", "--cache-dir"):
@@ -326,6 +334,13 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace("\n", "\\n") + '"'
 
 
+@pytest.mark.fault(
+    "processes: another one holds the target for longer than the patience",
+    where="machine",
+    does="Waits, then stops.",
+    sees="who holds it",
+    status=8,
+)
 def test_8_a_locked_target(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     user.run("fetch", "org/small", "--to", "x").ok()
@@ -478,6 +493,13 @@ def _downloading(hub: Hub, pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault(
+    "stopped by Ctrl-C or SIGTERM",
+    where="machine",
+    does="Ends within two seconds, aria2c with it. The next run goes on where it was.",
+    sees="that it was interrupted, and how to go on",
+    status=130,
+)
 def test_130_interrupted_and_continued(number: signal.Signals, user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=1_000_000)
     run = user.start("fetch", "org/big", "-x", "4")

@@ -263,3 +263,10 @@ def test_config_names_the_layer_and_the_line(user: User) -> None:
     told = {row["key"]: row for row in json.loads(user.quick("config", "--json").ok().out)}
     assert set(told) == set(rows) - {"key"}
     assert (told["connections"]["layer"], told["connections"]["where"]) == ("user", f"{file}:3")
+
+
+def test_sums_say_what_they_leave_out(user: User, serve: Serve, tmp_path: Path, big: Repo) -> None:
+    serve(Repo.build("org/plain", {"a.txt": b"1", "b.txt": b"2"}, folder=tmp_path / "plain"), big)
+    user.quick("resolve", "org/plain", "--format", "sha256sums").refused(5, "sha256", "verify")
+    done = user.quick("resolve", "org/big", "--format", "sha256sums").ok()
+    assert "2 of 3 files have no sha256" in done.err

@@ -86,6 +86,13 @@ def finish(user: User, repo: Repo) -> None:
 
 
 @pytest.mark.timeout(60 + 20 * ROUNDS)
+@pytest.mark.fault(
+    "killed (kill -9): gpuaria, aria2c or both, at any moment",
+    where="machine",
+    does="The next run goes on where it was. Where aria2c alone was killed gpuaria starts another one.",
+    sees="nothing",
+    status=0,
+)
 def test_killed_at_random_moments(
     user: User, serve: Serve, repo: Repo, record_property: Callable[[str, object], None]
 ) -> None:
@@ -125,6 +132,7 @@ def _start_anew(user: User) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.fault("killed (kill -9): gpuaria, aria2c or both, at any moment")
 def test_gpuaria_starts_another_aria2c(user: User, serve: Serve, repo: Repo, times: int) -> None:
     hub = serve(repo, limit_rate=RATE)
     run = user.start(*FETCH)
@@ -136,6 +144,13 @@ def test_gpuaria_starts_another_aria2c(user: User, serve: Serve, repo: Repo, tim
     assert sent(hub) < SIZE + times * PER_KILL
 
 
+@pytest.mark.fault(
+    "aria2c: dies whenever it runs",
+    where="machine",
+    does="Starts it three times more, then stops. What had arrived is kept.",
+    sees="that aria2c died",
+    status=9,
+)
 def test_an_aria2c_that_dies_whenever_it_runs_ends_the_run(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=RATE // 8)
     run = user.start(*FETCH)
@@ -174,6 +189,7 @@ def test_aria2c_does_not_outlive_a_killed_gpuaria(user: User, serve: Serve, repo
     until(lambda: gone(found), 10)
 
 
+@pytest.mark.fault("killed (kill -9): gpuaria, aria2c or both, at any moment")
 def test_killed_in_the_endgame(user: User, serve: Serve, repo: Repo) -> None:
     """The last bytes are asked for by ourselves, with a header that aria2 does not send."""
     hub = serve(repo, limit_rate=RATE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,9 @@ import pytest
 from standin import Repo
 
 if TYPE_CHECKING:
-    from tests.conftest import SMALL, Serve, User, contents, expected
+    from tests.conftest import GPUARIA, SMALL, Serve, User, contents, expected
 else:
-    from conftest import SMALL, contents, expected
+    from conftest import GPUARIA, SMALL, contents, expected
 
 pytest.importorskip("huggingface_hub")
 
@@ -216,6 +217,7 @@ def test_only_what_was_asked_for(user: User, serve: Serve, small: Repo) -> None:
     assert contents(user.quick("fetch", "org/small").ok().path) == SMALL
 
 
+@pytest.mark.fault("processes: two or eight at once on one cache")
 def test_two_at_once_on_one_target(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big)
     runs = [user.start("fetch", "org/big", "--json") for _ in range(2)]
@@ -237,3 +239,28 @@ def test_1659_files_on_two_pages_all_arrive(user: User, serve: Serve, tmp_path: 
     hub.reset()
     user.run("fetch", "org/many", "--to", "x").ok()
     assert hub.count() <= 2
+
+
+@pytest.mark.parametrize("words", [(), ("--to", "x")])
+def test_a_complete_target_that_may_only_be_read_is_of_use(
+    user: User, serve: Serve, small: Repo, big: Repo, words: tuple[str, ...]
+) -> None:
+    """One cache that an administrator fills, for all who work on a cluster."""
+    hub = serve(small, big)
+    path = Path(user.quick("fetch", "org/small", *words).ok().out.strip())
+    place = user.home / "x" if words else user.home / ".cache/huggingface"
+    folders = [place, *(found for found in place.rglob("*") if found.is_dir() and not found.is_symlink())]
+    for folder in folders:
+        folder.chmod(0o555)
+    powerless = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    try:
+        for more in (("--offline",), (), ("--offline",)):
+            done = user.command(*powerless, *GPUARIA, "fetch", "org/small", *words, *more, "--json")
+            assert done.ok().report["verdicts"] == {"ok": 4}
+            assert done.report["path"] == str(path)
+        done = user.command(*powerless, *GPUARIA, "fetch", "org/big", *words)
+        done.refused(8, "no permission for")
+        assert hub.cdn.count() <= 2
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)

@@ -145,6 +145,7 @@ def test_a_truncated_and_a_touched_file_are_noticed(user: User, serve: Serve, sm
     assert contents(target) == SMALL
 
 
+@pytest.mark.fault("disk: a symbolic link planted in the target")
 def test_a_link_in_the_way_does_not_lead_outside(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     outside = user.home / "outside"
@@ -181,3 +182,14 @@ def test_home_and_relative_targets(user: User, serve: Serve, small: Repo) -> Non
     serve(small)
     assert user.quick("fetch", "org/small", "config.json", "--to", "~/a/b").ok().path == user.home / "a/b"
     assert user.quick("fetch", "org/small", "config.json", "--to", ".").ok().path == user.home
+
+
+@pytest.mark.parametrize("other", ["org/other", "org/small@v2", "datasets/org/small"])
+def test_offline_a_folder_with_something_else_in_it_is_no_success(
+    user: User, serve: Serve, small: Repo, other: str
+) -> None:
+    serve(small)
+    user.quick("fetch", "org/small", "--to", "x").ok()
+    user.quick("fetch", other, "--to", "x", "--offline").refused(5, "holds org/small@main, not")
+    user.quick("fetch", "org/small", "--to", "x", "--offline").ok()
+    user.quick("fetch", "ORG/small", "--to", "x", "--offline", "--revision", small.head).ok()

@@ -57,6 +57,7 @@ def test_a_log_has_a_line_at_the_start_one_per_large_file_and_a_summary(user: Us
 FIELDS = {
     *("event", "ref", "commit", "path", "files", "bytes_fetched", "bytes_reused", "seconds", "speed", "hub_requests"),
     *("mirrors", "verdicts", "vouched_by", "trust", "problems", "exit_code"),
+    *("pickles", "pickle_files", "misnamed", "signature"),
 }
 
 

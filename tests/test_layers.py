@@ -15,9 +15,9 @@ LEVELS = [
     {"records"},
     {"events"},
     {"hashing"},
-    {"ranking", "plan", "selection", "formats"},
-    {"settings", "net", "probe", "disk", "aria2"},
-    {"sources", "verifying"},
+    {"ranking", "plan", "selection", "formats", "proof"},
+    {"settings", "net", "probe", "disk", "aria2", "content"},
+    {"sources", "verifying", "screening"},
     {"transfer", "vouching", "surveying"},
     {"fetching"},
     {"api"},
@@ -27,7 +27,7 @@ LEVELS = [
     {"__main__"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
-PURE = {"errors", "paths", "records", "events", "ranking", "plan", "selection", "formats", "hashing"}
+PURE = {"errors", "paths", "records", "events", "ranking", "plan", "selection", "formats", "proof", "hashing"}
 WORLD = {"os", "socket", "subprocess", "time", "random", "threading"}
 ALLOWED: set[tuple[str, str]] = set()  # (room, room above it that it may import nevertheless), each with its reason
 

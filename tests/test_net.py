@@ -56,6 +56,7 @@ class Scripted(Server):
 class _Handler(Handler):
     def answer(self) -> None:
         assert isinstance(self.server, Scripted)
+        self.rfile.read(int(self.seen.headers.get("content-length") or 0))
         reply = self.server.reply(self.seen)
         if reply is None:
             self.home.journal.add(self.seen)
@@ -200,6 +201,21 @@ def test_a_foreign_redirect_is_returned_and_not_followed(status: int) -> None:
             assert answer.status == status
             assert answer.headers["location"] == f"{other.url}/x?Signature=s"
         assert other.seen == []
+
+
+def test_a_post_is_asked_like_a_get_and_follows_nowhere() -> None:
+    replies = in_turn((503, [("Retry-After", "0")], b""), (200, [], b"yes"), (308, [("Location", "/b")], b""))
+    with Scripted(replies) as home:
+        http, kind = client(home.url), {"content-type": "text/x-question"}
+        assert http.post(f"{home.url}/a", b"what?", headers=kind).body == b"yes"
+        answer = http.post(f"{home.url}/a", b"what?", anonymous=True)
+        assert (answer.status, answer.headers["location"]) == (308, "/b")
+        assert [seen.method for seen in home.seen] == ["POST"] * 3
+        assert [seen.headers["content-length"] for seen in home.seen] == ["5"] * 3
+        assert home.seen[1].headers["content-type"] == "text/x-question"
+        assert authorized(home) == [True, True, False]
+    with Scripted(always(body=b"x" * 1000)) as home, pytest.raises(BadListing, match="more than 999 bytes"):
+        client().post(f"{home.url}/a", b"what?", ceiling=999)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

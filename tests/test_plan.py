@@ -158,7 +158,14 @@ def test_a_missing_file_is_copied_from_one_that_is_here_whatever_its_name() -> N
     ],
 )
 def test_how_many_connections(size: int, servers: int, rules: Rules, connections: int) -> None:
-    assert planning.connections_for(size, servers, rules) == connections
+    mirrors = tuple(f"m{n}" for n in range(servers))
+    assert only(make(file("w", size), mirrors=mirrors, rules=replace(rules, small_file=0))).connections == connections
+
+
+def test_a_weak_mirror_gets_fewer_connections_and_the_rest_all() -> None:
+    plan = planning.make(manifest(file("w", 100 << 30)), {}, ("far", "near", "new"), RULES, {"far": 16, "near": 3})
+    step = only(plan)
+    assert (step.counts, step.connections) == ({"near": 3}, 16 + 3 + 16)
 
 
 def test_a_large_file_uses_every_mirror_the_best_first() -> None:

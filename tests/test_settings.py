@@ -195,6 +195,9 @@ GOOD: list[tuple[str, str, object]] = [
     ("symlinks", "auto", None),
     ("symlinks", "no", False),
     ("ca_bundle", "/ca.pem", Path("/ca.pem")),
+    ("check_content", "no", False),
+    ("no_pickle", "yes", True),
+    ("signature_key", "/signer.pub", Path("/signer.pub")),
     ("state_dir", "~", Path("/h")),
     ("probe_budget", "1 s", 1.0),
     ("verify_jobs", "16", 16),
@@ -224,8 +227,8 @@ BAD: list[tuple[str, str]] = [
     ),
     *(("patience", text) for text in ("", "-1", "1h30", "1 fortnight", "400 d", "1h and 2m")),
     ("trust", "all"),
-    *(("offline", text) for text in ("", "maybe", "2", "y", "auto")),
-    *((key, text) for key in ("cache_dir", "ca_bundle") for text in ("", "a\0b", "\ud800")),
+    *((key, text) for key in ("offline", "check_content", "no_pickle") for text in ("", "maybe", "2", "y", "auto")),
+    *((key, text) for key in ("cache_dir", "ca_bundle", "signature_key") for text in ("", "a\0b", "\ud800")),
     *((key, text) for key in ("token", "rpc_secret") for text in ("", "a b", "a\nb", "a\x7fb", "tökén", "x" * 5000)),
     ("aria2c", ""),
     ("aria2c", "a\nb"),
@@ -538,6 +541,7 @@ def test_which_keys_a_project_may_not_set() -> None:
     assert {key.name for key in describe() if key.files == "not project"} == {
         *("endpoint", "aria2c", "rpc", "rpc_secret", "token_file", "ca_bundle", "state_dir", "cache_dir"),
         *("trust", "implicit_token"),  # a folder that brings its own mirrors must not have them believed
+        *("check_content", "no_pickle", "signature_key"),  # nor let its own files pass
     }
 
 

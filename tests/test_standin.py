@@ -447,6 +447,38 @@ def test_faults_of_the_byte_server(embedded: Hub, gpt2: Repo, http: httpx2.Clien
 
 
 @pytest.mark.parametrize(
+    ("kind", "said", "sent"), [("wrong_range", 150, 100), ("other_part", 150, 150), ("wrong_part", 100, 150)]
+)
+def test_faults_that_mix_parts_up(
+    embedded: Hub, gpt2: Repo, http: httpx2.Client, kind: str, said: int, sent: int
+) -> None:
+    entry, url = gpt2.commits[gpt2.head].files[WEIGHTS], signed(embedded, http)
+    data = entry.file.read_bytes()
+    embedded.cdn.fault(WEIGHTS, kind, times=1, delta=50)
+    assert http.get(url).content == data, "without a range there is no other part"
+    answer = http.get(url, headers={"Range": "bytes=100-199"})
+    assert answer.headers["content-range"] == f"bytes {said}-{said + 99}/{entry.size}"
+    assert answer.content == data[sent : sent + 100]
+    assert http.get(url, headers={"Range": "bytes=100-199"}).content == data[100:200]
+
+
+def test_faults_of_the_form(embedded: Hub, gpt2: Repo, http: httpx2.Client) -> None:
+    entry, url, cdn = gpt2.commits[gpt2.head].files[WEIGHTS], signed(embedded, http), embedded.cdn
+    data = entry.file.read_bytes()
+    cdn.fault(WEIGHTS, "gzip", times=1)
+    packed = http.get(url)
+    assert (packed.headers["content-encoding"], packed.content) == ("gzip", data)
+    cdn.fault(WEIGHTS, "chunked", times=1)
+    endless = http.get(url, headers={"Range": "bytes=5-9"})
+    assert ("content-length" in endless.headers, endless.content) == (False, data[5:10])
+    cdn.fault(WEIGHTS, "changed", times=1)
+    changed = http.get(url)
+    assert (changed.content, changed.headers["etag"] == f'"{entry.sha256}"') == (bytes(entry.size), False)
+    cdn.fault(WEIGHTS, "redirect", times=1, status=308, to="http://127.0.0.2:1")
+    assert http.get(url).headers["location"].startswith("http://127.0.0.2:1/xet-bridge-us/")
+
+
+@pytest.mark.parametrize(
     ("kind", "error"),
     [("short", httpx2.RemoteProtocolError), ("reset", httpx2.ReadError), ("stall", httpx2.ReadTimeout)],
 )

@@ -152,6 +152,7 @@ def test_a_fault_that_lasts(user: User, serve: Serve, repo: Repo, kind: str, arg
     ],
 )
 @pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.fault("mirror: wrong for good, beside a right one")
 def test_a_fault_that_lasts_beside_a_good_mirror(
     user: User, serve: Serve, repo: Repo, kind: str, args: dict[str, int], which: int
 ) -> None:
@@ -198,8 +199,8 @@ def test_the_way_to_the_resolve_cache_is_learned(user: User, serve: Serve, tmp_p
         assert len(long_way) == 150
         assert hub.count() <= 2 + 2 * 150 + 32
     else:
-        assert len(long_way) <= 32
-        assert hub.count() <= 2 + 150 + len(long_way)
+        assert len(long_way) == 1
+        assert hub.count() == 2 + 150 + 1
 
 
 # --- answers that no decent server gives ----------------------------------------------------------------------------

@@ -22,6 +22,13 @@ def made(tmp_path: Path) -> Callable[..., Repo]:
     return make
 
 
+@pytest.mark.fault(
+    "hub: away, and two mirrors agree on the listing",
+    where="server",
+    does="Takes their word, and says so.",
+    sees="the mirrors, and quorum in the report",
+    status=0,
+)
 def test_two_mirrors_that_agree_are_a_quorum(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one = serve(made("one"), name="one", host="127.0.0.2")
     two = serve(made("two"), name="two", host="127.0.0.3")
@@ -40,6 +47,13 @@ def test_two_names_of_one_host_are_one_witness(user: "User", serve: "Serve", mad
     assert "disagree" in done.err or "agree" in done.err
 
 
+@pytest.mark.fault(
+    "hub: away, and two mirrors disagree",
+    where="server",
+    does="Believes neither.",
+    sees="what each of them says",
+    status=7,
+)
 def test_mirrors_that_disagree_are_not_believed(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one = serve(made("one"), name="one", host="127.0.0.2")
     two = serve(made("two", **{"notes.txt": b"other\n"}), name="two", host="127.0.0.3")

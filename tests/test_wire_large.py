@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gpuaria.probe.history import History, Outcome
+from gpuaria.probe.network import network_id
+from gpuaria.records import Mirror
 from standin import Hub, Repo
 
 if TYPE_CHECKING:
@@ -117,6 +120,13 @@ BESIDE += [("mirror", kind, "127.0.0.1") for kind in ("stall", "flip")]
 
 
 @pytest.mark.parametrize(("which", "kind", "host"), BESIDE)
+@pytest.mark.fault(
+    "mirror: wrong for good, beside a right one",
+    where="server",
+    does="Leaves it out and fetches all from the right one, whichever of the two is the hub's own.",
+    sees="the mirror that was left out, and why",
+    status=0,
+)
 def test_a_fault_that_lasts_beside_a_good_mirror(
     user: User, serve: Serve, repo: Repo, kind: str, which: str, host: str
 ) -> None:
@@ -133,6 +143,13 @@ def test_a_fault_that_lasts_beside_a_good_mirror(
         assert any("wrong bytes" in use["rejected"] for use in report["mirrors"])
 
 
+@pytest.mark.fault(
+    "mirror: does not have the file (404)",
+    where="server",
+    does="Fetches from the others.",
+    sees="the mirror, and that it has no such file",
+    status=0,
+)
 def test_a_mirror_without_the_file(user: User, serve: Serve, repo: Repo) -> None:
     serve(repo)
     mirror = serve(repo)
@@ -140,6 +157,13 @@ def test_a_mirror_without_the_file(user: User, serve: Serve, repo: Repo) -> None
     complete(user, fetch(user, "--mirror", mirror.url), repo)
 
 
+@pytest.mark.fault(
+    "mirror: stale, it serves another commit",
+    where="server",
+    does="Sees it at the look-up. Not a byte is taken from it.",
+    sees="the mirror, and the commit that it serves",
+    status=0,
+)
 def test_a_stale_mirror(user: User, serve: Serve, repo: Repo, tmp_path: Path) -> None:
     serve(repo)
     old = Repo.build("org/large", {BIG: bytes(SIZE), OTHER: b"[]"}, folder=tmp_path / "old", direct=True)
@@ -149,6 +173,13 @@ def test_a_stale_mirror(user: User, serve: Serve, repo: Repo, tmp_path: Path) ->
     assert report["bytes_fetched"] >= SIZE
 
 
+@pytest.mark.fault(
+    "signed address: expires in mid-file, again and again",
+    where="server",
+    does="Looks it up anew before it ends, while the download goes on.",
+    sees="nothing",
+    status=0,
+)
 def test_addresses_that_live_for_seconds(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, ttl=3, limit_rate=400_000)
     complete(user, fetch(user, patience="20s"), repo)
@@ -156,11 +187,25 @@ def test_addresses_that_live_for_seconds(user: User, serve: Serve, repo: Repo) -
     assert len(lookups) <= 30, "at most about one a second"
 
 
+@pytest.mark.fault(
+    "signed address: expired from the first moment",
+    where="server",
+    does="Looks it up anew until the patience ends.",
+    sees="the file by its name, and what its server answers",
+    status=7,
+)
 def test_addresses_that_are_over_at_once(user: User, serve: Serve, repo: Repo) -> None:
     serve(repo, ttl=-5)
     failed(user, fetch(user), 7, ".")
 
 
+@pytest.mark.fault(
+    "server: restarted in mid-file",
+    where="server",
+    does="Waits for it and goes on where it was.",
+    sees="nothing, or a line about the wait",
+    status=0,
+)
 def test_the_hub_goes_and_comes_back(user: User, repo: Repo) -> None:
     """A server that is restarted in the middle, on the same port, its addresses signed anew."""
     first = Hub([repo], server="embedded", limit_rate=400_000)
@@ -179,6 +224,13 @@ def test_the_hub_goes_and_comes_back(user: User, repo: Repo) -> None:
     assert done[0].report["bytes_fetched"] < SIZE + (20 << 20)
 
 
+@pytest.mark.fault(
+    "server: goes away in mid-file, for good",
+    where="server",
+    does="Waits until the patience ends. What had arrived is kept.",
+    sees="the file by its name, and that nobody answers",
+    status=7,
+)
 def test_the_hub_goes_for_good(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=400_000)
     done: list[Done] = []
@@ -194,6 +246,7 @@ def test_the_hub_goes_for_good(user: User, serve: Serve, repo: Repo) -> None:
         assert report["bytes_fetched"] < SIZE, "what had arrived was kept"
 
 
+@pytest.mark.fault("server: goes away in mid-file, for good")
 def test_a_byte_server_that_is_away_for_long_costs_nothing_that_had_arrived(
     user: User, serve: Serve, repo: Repo
 ) -> None:
@@ -210,6 +263,7 @@ def test_a_byte_server_that_is_away_for_long_costs_nothing_that_had_arrived(
     assert report["bytes_fetched"] < SIZE * 0.8
 
 
+@pytest.mark.fault("pairs: any two faults that pass, on two mirrors at once")
 def test_pairs_of_faults(user: User, serve: Serve, repo: Repo) -> None:
     hub, mirror = serve(repo), serve(repo)
     hub.cdn.fault(BIG, "reset", times=5, after=100_000)
@@ -242,3 +296,18 @@ def test_a_mirror_that_comes_back_serves_each_file_from_its_own_address(
     assert not any("wrong bytes" in use["rejected"] for use in report["mirrors"])
     served = {seen.target.partition("?")[0] for seen in mirror.cdn.requests if seen.status == 206}
     assert len(served) == 2, "it is used for both again"
+
+
+@pytest.mark.parametrize(("known", "connections"), [(False, range(5, 17)), (True, range(1, 4))])
+def test_a_mirror_that_was_much_slower_gets_fewer_connections(
+    user: User, serve: Serve, repo: Repo, known: bool, connections: range
+) -> None:
+    strong, weak = serve(repo, limit_rate=200_000), serve(repo, host="127.0.0.2", limit_rate=10_000)
+    for hub, rate in ((strong, 50e6), (weak, 2e6)) if known else ():
+        history = History(user.home / ".local/state/gpuaria", network_id())
+        history.add(Mirror(hub.url, hub.url), Outcome("transfer", rate=rate))
+        history.close()
+    complete(user, fetch(user, "--mirror", weak.url), repo)
+    # aria2's requests; gpuaria asks for the last bytes itself, and as identity.
+    asked = [seen for seen in weak.cdn.requests if "identity" not in seen.headers.get("accept-encoding", "")]
+    assert len(asked) in connections

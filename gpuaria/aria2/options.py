@@ -44,6 +44,7 @@ DOWNLOAD: Mapping[str, tuple[str, str]] = {
     "follow-metalink": ("false", "the same"),
     "rpc-save-upload-metadata": ("false", "an attached daemon must not keep signed addresses on disk either"),
     "metalink-enable-unique-protocol": ("false", "every address of the Metalink is meant"),
+    "reuse-uri": ("false", "an address is given as often as its mirror gets connections"),
     "max-tries": ("3", "then gpuaria decides by the kind of error"),
     "retry-wait": ("1", "without it a 503 is final"),
 }

@@ -1,6 +1,7 @@
 """aria2's JSON-RPC through aria2p: one multicall per tick, and only our own downloads are ever named."""
 
 import base64
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from gpuaria.records import Transfer
 
 _KEYS = ["gid", "status", "totalLength", "completedLength", "downloadSpeed", "connections", "errorCode", "errorMessage"]
 _GONE = {"removed", "complete", "error"}
+_QUERY = re.compile(r"(?<=[^\s?])\?[^\s]*=[^\s]*")  # of an address in a message: it may be a signature
 
 
 class _Client(aria2p.Client):  # type: ignore[misc]
@@ -144,7 +146,7 @@ def _transfer(gid: str, status: Mapping[str, Any]) -> Transfer:
         0 if state in _GONE else int(status.get("downloadSpeed", 0)),
         0 if state in _GONE else int(status.get("connections", 0)),
         str(status.get("errorCode", "")) if state == "error" else "",
-        str(status.get("errorMessage", "")) if state == "error" else "",
+        _QUERY.sub("", str(status.get("errorMessage", ""))) if state == "error" else "",
     )
 
 

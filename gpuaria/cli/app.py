@@ -84,6 +84,7 @@ def fetch(
     rpc_secret: Annotated[
         str | None, typer.Option("--rpc-secret", help="Better: GPUARIA_RPC_SECRET.", metavar="WORD")
     ] = None,
+    no_pickle: Annotated[bool, typer.Option("--no-pickle", help="Refuse pickles.")] = False,
     force: Annotated[bool, typer.Option("--force", "--force-download", help="Fetch again what is here.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     offline: Offline = False,
@@ -106,6 +107,7 @@ def fetch(
         "patience": patience,
         "rpc": rpc,
         "rpc_secret": rpc_secret,
+        "no_pickle": no_pickle or None,
         "offline": offline or None,
     }
     context.exit(
@@ -255,8 +257,6 @@ def main(words: Sequence[str], stop: threading.Event) -> int:
         return Interrupted.exit_code
     except GpuariaError as error:
         return _refused(error, words)
-    except BrokenPipeError:
-        raise
     except Exception as error:  # noqa: BLE001 the last line of defence
         status = bug(error)
         if "--json" in words:
@@ -323,14 +323,33 @@ def spread(words: Sequence[str]) -> list[str]:
 
 
 _SWITCHES = {
-    *("--force", "--force-download", "--dry-run", "--offline", "-q", "--quiet", "-v", "--verbose", "--json"),
+    *(
+        "--force",
+        "--force-download",
+        "--no-pickle",
+        "--dry-run",
+        "--offline",
+        "-q",
+        "--quiet",
+        "-v",
+        "--verbose",
+        "--json",
+    ),
     *("--strict", "--why", "--trace", "-h", "--help", "--version", "-V"),
 }
 
 
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what stderr is at that moment: live bars put something there that keeps them in one piece."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _log_to_stderr() -> None:
     """-v: requests without their queries, since a query may be a signature."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log = logging.getLogger("gpuaria")
     log.addHandler(handler)

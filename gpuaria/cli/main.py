@@ -11,27 +11,38 @@ from itertools import pairwise
 from types import FrameType
 
 from gpuaria._version import __version__
-from gpuaria.errors import GpuariaError, Interrupted
+from gpuaria.cli import streams
+from gpuaria.errors import DiskError, GpuariaError, Interrupted
 
 
 def run(argv: Sequence[str] | None = None) -> None:
     """`gpuaria ARGV`; ends the process with the status of docs/exit-status.md."""
     words = list(sys.argv[1:] if argv is None else argv)
     hide(secrets_in(words))
+    streams.install()
     if words in (["--version"], ["-V"]):
         print(f"gpuaria {__version__}")
-        return
-    from gpuaria.cli import app
-
+        sys.exit(_ended(0))
     stop = threading.Event()
     _catch_signals(stop)
     try:
+        from gpuaria.cli import app
+
         status = app.main(words, stop)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
-    sys.stdout.flush()
-    sys.exit(status)
+    except Interrupted as error:  # before the command had begun
+        complain(error)
+        status = error.exit_code
+    sys.exit(_ended(status))
+
+
+def _ended(status: int) -> int:
+    """The exit status: one that could not write its result has not done well."""
+    reason = streams.unwritten()
+    if reason and status == 0:
+        error = DiskError(f"cannot write to standard output: {reason}", "What was fetched is in place.")
+        complain(error)
+        return error.exit_code
+    return status
 
 
 def secrets_in(words: Sequence[str]) -> list[str]:

@@ -1,8 +1,10 @@
 """One sink for a run's events: live bars on a terminal, lines elsewhere, JSON objects, or nothing."""
 
 import json
+import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
 from gpuaria.cli import words
@@ -10,9 +12,10 @@ from gpuaria.cli.eta import Eta
 from gpuaria.errors import GpuariaError
 from gpuaria.events import Event, FileDone, Finished, Planned, Progress, Waiting, Warned
 from gpuaria.paths import printable
-from gpuaria.records import Report, to_json
+from gpuaria.records import PickleFile, Report, Signature, to_json
 
 LINE_EVERY = 10.0  # seconds
+FEW = 5  # names on a line
 LARGE = 8_000_000  # bytes from which a finished file is worth a line
 
 
@@ -30,7 +33,7 @@ def choose(*, quiet: bool, as_json: bool) -> Sink:
         return Json(sys.stdout)
     if quiet:
         return Quiet(err)
-    if err.isatty():
+    if err.isatty() and os.environ.get("TERM", "") not in ("", "dumb"):
         from gpuaria.cli.bars import Bars
 
         return Bars(err)
@@ -140,7 +143,47 @@ def summary(report: Report) -> list[str]:
     for use in report.mirrors:
         fate = f", not used: {use.rejected}" if use.rejected else ""
         lines.append(f"  {use.name}: {words.size(use.bytes)}, {words.files(use.files)}{fate}")
+    return lines + content(report)
+
+
+def content(report: Report) -> list[str]:
+    """What the files are that are in place, where a reader should know."""
+    lines = pickles(report.pickles, report.pickle_files)
+    if report.misnamed:
+        names = [printable(path) for path in report.misnamed]
+        lines.append(f"no safetensors, whatever the name says: {named(names, len(names))}")
+    if report.signature is not None:
+        lines.append(signature(report.signature))
     return lines
+
+
+def signature(found: Signature) -> str:
+    """What came of the repo's signature."""
+    if found.state == "absent":
+        return f"no signature: signature_key is set, and the repo has no {found.path}"
+    how = "present but not checked" if found.state == "not checked" else found.state
+    return f"signature {printable(found.path)} is {how}: {found.detail}"
+
+
+def pickles(count: int, files: Sequence[PickleFile]) -> list[str]:
+    """A line that names some of `count` pickles, with what they bring in; none if there are none."""
+    if not count:
+        return []
+    verb = "runs what it says when it is loaded" if count == 1 else "run what they say when they are loaded"
+    return [f"{words.many(count, 'pickle')}, which {verb}: {named([pickle(file) for file in files], count)}"]
+
+
+def pickle(file: PickleFile) -> str:
+    """`'evil.pkl' (imports posix.system)`."""
+    notes = [f"imports {', '.join(file.imports[:3])}"] if file.imports else []
+    notes += [] if file.whole else ["not read to its end"]
+    return printable(file.path) + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def named(names: Sequence[str], count: int) -> str:
+    """A few of `count` names."""
+    few = ", ".join(names[:FEW])
+    return few if count <= FEW else f"{few} and {count - FEW} more"
 
 
 def error_fields(error: GpuariaError) -> dict[str, Any]:

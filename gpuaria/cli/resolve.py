@@ -10,7 +10,7 @@ from gpuaria.api import Session, request_for
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import _below, known_kind, patterns, split
-from gpuaria.errors import UnsafePath, UsageError
+from gpuaria.errors import NotFound, UnsafePath, UsageError
 from gpuaria.fetching import World, resolve
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
 from gpuaria.paths import printable
@@ -50,12 +50,23 @@ def command(
     return 0
 
 
+def _tell_without_sha256(chosen: Manifest) -> None:
+    """Files that are in git itself have a git id and no sha256. Raises NotFound if all are."""
+    without = [file for file in chosen.files if file.digest is None or file.digest.algorithm != "sha256"]
+    hint = "gpuaria verify checks those too; --format manifest writes what it needs."
+    if len(without) == len(chosen.files):
+        raise NotFound(f"no file of {chosen.ref} has a sha256, only git ids", hint)
+    if without:
+        print(f"warning: {len(without)} of {len(chosen.files)} files have no sha256, only a git id", file=sys.stderr)
+
+
 def _written(form: str, chosen: Manifest, world: World) -> str:
     if form == "table":
         return _table(chosen) + "\n"
     if form == "json":
         return json.dumps(to_json(chosen), indent=1, ensure_ascii=False) + "\n"
     if form == "sha256sums":
+        _tell_without_sha256(chosen)
         return sha256sums.dump(chosen)
     if form == "manifest":
         return manifest.dump(chosen)

@@ -9,6 +9,7 @@ from typing import Any
 from gpuaria.api import Session, check
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind
+from gpuaria.cli.render import pickles
 from gpuaria.disk.find import find_layout, read_manifest
 from gpuaria.disk.folder import Folder
 from gpuaria.disk.layout import Layout
@@ -42,10 +43,13 @@ def command(
                 _told(verdict)
     counts = found.count()
     if as_json:
-        print(json.dumps({"path": str(layout.root), "verdicts": counts, "problems": _problems(found)}))
+        files = {"pickles": len(found.pickles), "pickle_files": to_json(found.pickles)}
+        print(json.dumps({"path": str(layout.root), "verdicts": counts, "problems": _problems(found), **files}))
     else:
         told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
         print(f"{layout.root}: {told or 'no files'} (against {expected.vouched_by}, {expected.trust})")
+        for line in pickles(len(found.pickles), found.pickles):
+            print(line)
     return _status(counts, strict)
 
 

@@ -13,6 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gpuaria.disk import trees
@@ -22,7 +23,7 @@ from gpuaria.disk.oserrors import explain, explained
 from gpuaria.disk.receipts import Receipts
 from gpuaria.disk.saved import create, read_saved
 from gpuaria.disk.staging import Staging
-from gpuaria.errors import DiskError, WrongBytes
+from gpuaria.errors import DiskError, NotWritable, WrongBytes
 from gpuaria.formats import manifest as manifests
 from gpuaria.paths import SafePath
 from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
@@ -119,7 +120,8 @@ class Folder:
             found = there.st_size if there else 0
             raise WrongBytes(f"{self.content(file)} has {found} bytes, and is declared to have {file.size}")
         else:
-            self._told(file, there.st_mtime)
+            with suppress(NotWritable):  # the bytes are right, whether that can be noted or not
+                self._told(file, there.st_mtime)
 
     def _give(self, file: RemoteFile, parts: Parts) -> None:
         self._below.rename(parts, file.path.parts)

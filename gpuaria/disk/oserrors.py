@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpuaria.errors import DiskError, NoSpace, UnsafePath
+from gpuaria.errors import DiskError, NoSpace, NotWritable, UnsafePath
 
 _SENTENCES: dict[int, tuple[type[DiskError], str, str]] = {
     errno.ENOSPC: (NoSpace, "no space left on the disk of {path}", "Make room and run the same command again."),
     errno.EDQUOT: (NoSpace, "your disk quota is used up at {path}", "Make room and run the same command again."),
-    errno.EROFS: (DiskError, "{path} is on a read-only file system", "Choose another target folder."),
-    errno.EACCES: (DiskError, "no permission for {path}", "Choose a folder that you may write to."),
-    errno.EPERM: (DiskError, "the system does not allow a change of {path}", "Choose another target folder."),
+    errno.EROFS: (NotWritable, "{path} is on a read-only file system", "Choose another target folder."),
+    errno.EACCES: (NotWritable, "no permission for {path}", "Choose a folder that you may write to."),
+    errno.EPERM: (NotWritable, "the system does not allow a change of {path}", "Choose another target folder."),
     errno.ENAMETOOLONG: (DiskError, "the name is too long for this file system: {path}", "Choose a shorter target."),
     errno.ENOTDIR: (DiskError, "a part of {path} is a file where a folder is needed", "Move that file away."),
     errno.EISDIR: (DiskError, "{path} is a folder where a file is needed", "Move that folder away."),

@@ -1,7 +1,8 @@
 """Proofs that need not be made twice: which file had which digest, and how it looked at that moment.
 
-A receipt holds as long as size, mtime, inode and device are the same. It is a memory, never a condition: without a
-usable database everything works and is hashed again.
+A receipt holds as long as size, mtime, inode and device are the same. What a content was found to be is noted beside
+them, by digest, and holds for ever. It is a memory, never a condition: without a usable database everything works
+and is hashed again.
 """
 
 import os
@@ -10,7 +11,7 @@ import stat
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,7 @@ create table if not exists receipts (
     primary key (folder, name)
 ) without rowid
 """
+_CONTENTS = "create table if not exists contents (digest text primary key, said text not null) without rowid"
 Place = TypeVar("Place", str, Path)
 _Row = tuple[bytes, bytes, str, int, int, int, int, float]
 
@@ -44,6 +46,7 @@ class Receipts:
         self._path = path
         self._guard = threading.Lock()
         self._pending: list[_Row] = []
+        self._said: dict[str, str] = {}
         self._folders: dict[str, str] = {}
         self._database: sqlite3.Connection | None = None
         with self._noting_trouble():
@@ -78,13 +81,36 @@ class Receipts:
         if full:
             self.flush()
 
+    def said(self, digests: Iterable[Digest]) -> dict[str, str]:
+        """What `say` noted of contents, by digest as text; those of which nothing is known are left out."""
+        found: dict[str, str] = {}
+        self.flush()
+        with self._noting_trouble():
+            names = [str(digest) for digest in digests]
+            for start in range(0, len(names), _BATCH):
+                chunk = names[start : start + _BATCH]
+                query = f"select digest, said from contents where digest in ({','.join('?' * len(chunk))})"
+                with self._guard:
+                    found.update(self._database.execute(query, chunk).fetchall() if self._database else [])
+        return found
+
+    def say(self, digest: Digest, text: str) -> None:
+        """Note what the content with this digest is. Written in batches: see `flush`."""
+        with self._guard:
+            self._said[str(digest)] = text
+            full = len(self._said) >= _BATCH
+        if full:
+            self.flush()
+
     def flush(self) -> None:
         """Write what is pending."""
         with self._noting_trouble(), self._guard:
             rows, self._pending = self._pending, []
-            if rows and self._database is not None:
+            said, self._said = self._said, {}
+            if (rows or said) and self._database is not None:
                 with self._database:
                     self._database.executemany("insert or replace into receipts values (?,?,?,?,?,?,?,?)", rows)
+                    self._database.executemany("insert or replace into contents values (?,?)", list(said.items()))
 
     def close(self) -> None:
         """Write what is pending and give up the file."""
@@ -137,6 +163,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
         if version not in (0, _SCHEMA):
             raise sqlite3.DatabaseError(f"it has format {version}, this gpuaria knows {_SCHEMA}")
         database.execute(_TABLE)
+        database.execute(_CONTENTS)
         database.execute(f"pragma user_version = {_SCHEMA}")
     except BaseException:
         database.close()

@@ -227,6 +227,28 @@ class Settings:
     max_speed: int = _key(
         kinds.size(), "0", "The most to download per second, 0 for no limit.", "GPUARIA_MAX_SPEED", unit="bytes/s"
     )
+    check_content: bool = _key(
+        kinds.switch(),
+        "yes",
+        "Whether a safetensors file is refused whose header contradicts itself or the file's size.",
+        "GPUARIA_CHECK_CONTENT",
+        files="not project",
+    )
+    no_pickle: bool = _key(
+        kinds.switch(),
+        "no",
+        "Whether pickles are refused, which may run any code when they are loaded.",
+        "GPUARIA_NO_PICKLE",
+        files="not project",
+    )
+    signature_key: Path | None = _key(
+        kinds.path(),
+        "",
+        "The public key (PEM) that a repo's model.sig is checked with; needs gpuaria[signing].",
+        "GPUARIA_SIGNATURE_KEY",
+        files="not project",
+        example="/etc/gpuaria/signer.pub",
+    )
     _origins: dict[str, Origin] = field(repr=False, compare=False)
 
     @property

@@ -45,16 +45,21 @@ class HuggingFace:
     """The `hf:` source."""
 
     def parse(self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str]) -> RepoRef:
-        """`name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or an address of a repo, tree or blob page."""
+        """`name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or an address of a repo, tree or blob page.
+
+        Only `hf://` has a path behind the revision, as fsspec writes it; elsewhere a branch may have a slash.
+        """
         rest, path, from_text = text.strip(), "", ""
         if re.match(r"https?://", rest, re.IGNORECASE):
             names, from_text, path = _split_page(_page(rest, endpoints))
         else:
-            rest, at, after = re.sub(r"^hf:(//)?", "", rest).partition("@")
-            names = rest.strip("/").split("/")
-            if match := re.fullmatch(r"(refs/[^/]+/[^/]+|[^/]+)(?:/(.*))?", after, re.DOTALL):
-                from_text, path = match[1], match[2] or ""
-            elif at:
+            name, at, after = re.sub(r"^hf:(//)?", "", rest).partition("@")
+            names = name.strip("/").split("/")
+            if not rest.startswith("hf://"):
+                from_text = unquote(after)
+            elif match := re.fullmatch(r"(refs/[^/]+/[^/]+|[^/]+)(?:/(.*))?", after, re.DOTALL):
+                from_text, path = unquote(match[1]), match[2] or ""
+            if at and not from_text:
                 raise UsageError(f"{printable(text)} names no revision after the @", "Leave the @ out for main.")
         named: Kind | None = None
         if names[0] in _KINDS and len(names) > 1:
@@ -88,7 +93,7 @@ class HuggingFace:
             raise NotAHub(f"{endpoint} was asked for commit {ref.revision} and answers {commit}", _NOT_A_HUB_HINT)
         if info.get("disabled") is True:
             raise AccessDenied(f"the hub has disabled {name}", f"See {endpoint}/{name} for the reason.")
-        return RepoInfo(name, commit, bool(info.get("private")) or bool(info.get("gated")))
+        return RepoInfo(name, commit, bool(info.get("private")) or bool(info.get("gated")), _names(info))
 
     def listing(
         self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http, wanted: Callable[[str], bool]
@@ -114,7 +119,7 @@ class HuggingFace:
 
     def _entries(self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http) -> Iterator[dict[str, Any]]:
         tree = f"{endpoint}/api/{ref.kind}s/{info.name}/tree/{info.commit}"
-        url, seen = f"{tree}?recursive=true&expand=false", set[str]()
+        url, seen, names = f"{tree}?recursive=true&expand=false", set[str](), set[str]()
         while url:
             if url in seen or len(seen) >= MAX_PAGES:
                 raise BadListing(f"the file list of {info.name} at {endpoint} never ends", _MIRROR_HINT)
@@ -124,7 +129,20 @@ class HuggingFace:
             if not isinstance(page, list) or not all(isinstance(entry, dict) for entry in page):
                 raise _refusal(answer, ref, endpoint, http)
             yield from page
-            url = _next_page(answer, tree, endpoint)
+            before, url = len(names), _next_page(answer, tree, endpoint)
+            names.update(str(entry.get("path")) for entry in page)
+            if url and len(names) == before:
+                raise BadListing(f"the file list of {info.name} at {endpoint} never ends: it repeats", _MIRROR_HINT)
+        if missing := info.names - names:
+            raise BadListing(
+                f"the file list of {info.name} at {endpoint} ends early: {printable(min(missing))} is not in it",
+                _MIRROR_HINT,
+            )
+
+    def clone_url(self, ref: RepoRef, info: RepoInfo, endpoint: str) -> str:
+        """`/{prefix}{id}`, the address of the repo's page."""
+        prefix = "" if ref.kind == "model" else f"{ref.kind}s/"
+        return f"{endpoint}/{prefix}{info.name}"
 
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
         """`/{prefix}{id}/resolve/{commit}/{path}`; the commit, never a moving name."""
@@ -155,6 +173,10 @@ class HuggingFace:
             return None
         return Address(mirror.name, answer.url, expiry(answer.url))
 
+    def check(self, answer: Answer, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
+        """By X-Repo-Commit, X-Linked-Size and X-Linked-Etag, the first of which every hub sends."""
+        _check_same(answer, mirror, manifest, file)
+
     def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
         """By X-Error-Code first, then X-Error-Message, then status."""
         return _refusal(answer, manifest.ref, mirror.base, http, file.path)
@@ -163,6 +185,14 @@ class HuggingFace:
 _NOT_A_HUB_HINT = "A captive portal or a broken mirror answers in its place; check HF_ENDPOINT and --mirror."
 _REVISION_HINT = "Give a branch, a tag or a commit."
 _MIRROR_HINT = "Try again, or use another endpoint."
+
+
+def _names(info: Mapping[str, Any]) -> frozenset[str]:
+    """What the repo's own page counts up, where it does."""
+    siblings = info.get("siblings")
+    entries = siblings if isinstance(siblings, list) else []
+    named = [entry.get("rfilename") for entry in entries if isinstance(entry, dict)]
+    return frozenset(name for name in named if isinstance(name, str))
 
 
 def _good_name(part: str) -> bool:

@@ -1,7 +1,7 @@
 """What a source can do. Nothing here touches the disk or aria2."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gpuaria.errors import GpuariaError
@@ -11,11 +11,15 @@ from gpuaria.records import Address, Kind, Manifest, Mirror, RemoteFile, RepoRef
 
 @dataclass(frozen=True, slots=True)
 class RepoInfo:
-    """A moving name made fast: the repo's own id, its immutable commit, whether its bytes need a credential."""
+    """A moving name made fast: the repo's own id, its immutable commit, whether its bytes need a credential.
+
+    `names` are files that it is known to hold: none where the hub does not say, not all where there are very many.
+    """
 
     name: str
     commit: str
     restricted: bool
+    names: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
 
 class Source(Protocol):
@@ -32,6 +36,9 @@ class Source(Protocol):
     ) -> Manifest:
         """Walk the file list. An unsafe name is an error only if it is `wanted`. Raises BadListing, UnsafePath."""
 
+    def clone_url(self, ref: RepoRef, info: RepoInfo, endpoint: str) -> str:
+        """What git would clone to have the repo's commits."""
+
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
         """Where the mirror answers for one file, possibly by a redirect."""
 
@@ -43,6 +50,9 @@ class Source(Protocol):
 
         Raises NetworkError (with the reason, if the mirror is stale or holds something else), AccessDenied, NotFound.
         """
+
+    def check(self, answer: Answer, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
+        """Raise NetworkError where an answer to `file_url` shows that it is no hub's, or of other bytes."""
 
     def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
         """An answer to `file_url` that is no success, as the error that it stands for."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ LATE = 3  # calls in a row that it may leave without an answer (of 10 s each)
 TICK = 0.25  # seconds between two readings
 MOST_BY_OURSELVES = 256_000_000  # bytes that are taken over from aria2
 NEXT_RANGE = 0.7  # of its connections: when a range has no more than that at work, the next one begins
+AHEAD = 0.4  # seconds before its last byte that the next range begins: new connections take two round trips
 _DISK_FULL, _DISK = "9", {"15", "16", "17", "18"}
 
 
@@ -153,7 +155,9 @@ class Engine:
                 return
         with explained(window.path):
             window.open(self._layout.staged(job.file))
-        metalink = for_download(window.path.name, job.file.size, [a.url for a in job.addresses.values()])
+        turns = zip_longest(*(job.turns(mirror, self._shape.per_server) for mirror in job.addresses))
+        urls = [url for turn in turns for url in turn if url]
+        metalink = for_download(window.path.name, job.file.size, urls)
         options = download_options(window.path.parent, self._shaped(job), self._user_agent)
         self.warm_up()
         window.asked = True
@@ -217,7 +221,10 @@ class Engine:
         newest = job.running[-1] if job.running else None
         near = job.ending.near(time.monotonic(), job.done, job.file.size, job.connections, job.widest)
         if job.waiting:
-            if newest is None or (newest.completed and job.connections <= job.widest * NEXT_RANGE):
+            if newest is None or (
+                newest.completed
+                and (job.connections <= job.widest * NEXT_RANGE or newest.left <= job.ending.pace * AHEAD)
+            ):
                 self._begin_next(job)
             return
         near = near or self._held_up(job)

@@ -75,7 +75,7 @@ class Job:
     @property
     def spare(self) -> bool:
         """Whether there is a piece that no connection can be at work on: it holds one at a time."""
-        pieces = sum((w.end - w.start - w.completed) // PIECE for w in self.running)
+        pieces = sum(w.left // PIECE for w in self.running)
         return bool(self.waiting) or pieces > self.connections
 
     def account(self, transfers: dict[str, Transfer]) -> int:
@@ -94,6 +94,10 @@ class Job:
             self.done = done
             self.moved, self.pause, self.stuck = time.monotonic(), 1.0, 0
         return came
+
+    def turns(self, mirror: str, most: int) -> list[str]:
+        """The mirror's address, once for each connection that it gets; `most` is what aria2 may open to one server."""
+        return [self.addresses[mirror].url] * self.step.counts.get(mirror, most)
 
     def take(self, address: Address) -> None:
         """Use an address; it is looked up again after two thirds of its life at the earliest: some live for seconds."""

@@ -1,4 +1,4 @@
-"""From staged bytes to a published file: verify, commit, and give the same bytes their other names."""
+"""From staged bytes to a published file: verify, screen, commit, and give the same bytes their other names."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,48 +7,98 @@ from gpuaria.disk.layout import Layout
 from gpuaria.errors import GpuariaError
 from gpuaria.hashing import matches
 from gpuaria.paths import SafePath
-from gpuaria.records import RemoteFile, Verdict
+from gpuaria.records import RemoteFile, Signature, Verdict
+from gpuaria.screening import Screening
 from gpuaria.transfer.board import Board
 from gpuaria.verifying import verify_file
 
 
 class Landing:
-    """`twins` are files with the bytes of another one, by the path of that one."""
+    """`twins` are files with the bytes of another one, by the path of that one.
 
-    def __init__(self, layout: Layout, board: Board, twins: Mapping[SafePath, Sequence[RemoteFile]]) -> None:
-        self._layout, self._board, self._twins = layout, board, twins
+    A file with the right bytes and a content that is refused is settled here, as "refused": who served it is not to
+    blame, and to fetch it again would not help. The verdicts that are returned are on the bytes alone.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        board: Board,
+        twins: Mapping[SafePath, Sequence[RemoteFile]],
+        screening: Screening,
+    ) -> None:
+        self._layout, self._board, self._twins, self._screening = layout, board, twins, screening
 
     def staged(self, file: RemoteFile, staged: Path, digest: str = "") -> Verdict:
         """Verify staged bytes and publish them if they are right. A verdict that is not good leaves all as it is.
 
-        `digest` is what they hashed to while they came, if that was done; one that is wrong is computed again.
+        `digest` is what they hashed to while they came, if that was done; one that is wrong is computed again. What is
+        refused is thrown away: the receipts remember it, so that it is not fetched again.
         """
         right = digest and file.digest and matches(file.digest, digest) and staged.stat().st_size == file.size
         verdict = Verdict(file.path, "ok") if right else verify_file(staged, file)
         if verdict.outcome in ("ok", "unverifiable"):
-            self._layout.commit(file, staged)
-            self.settled(file, verdict)
+            refusal = self._screening.judge(file, lambda _: staged)
+            if refusal:
+                self._layout.discard(file)
+                staged.unlink(missing_ok=True)
+                self.refused(file, refusal)
+            else:
+                self._layout.commit(file, staged)
+                self.settled(file, verdict)
         return verdict
 
     def present(self, file: RemoteFile) -> Verdict:
         """Verify bytes that were there before us and give them their name if they are right."""
         verdict = verify_file(self._layout.content(file), file)
         if verdict.outcome == "ok":
-            self._layout.adopt(file)
-            self.settled(file, verdict)
+            self._admit(file, verdict, adopt=True)
         return verdict
 
     def proven(self, file: RemoteFile) -> None:
         """Give bytes that were proven before their name."""
-        self._layout.adopt(file)
-        self.settled(file, Verdict(file.path, "ok", "verified before"))
+        self._admit(file, Verdict(file.path, "ok", "verified before"), adopt=True)
+
+    def kept(self, file: RemoteFile, reason: str) -> None:
+        """Leave a file as it is that was proven before and has its name."""
+        self._admit(file, Verdict(file.path, "ok", reason), adopt=False)
+
+    def _admit(self, file: RemoteFile, verdict: Verdict, *, adopt: bool) -> None:
+        refusal = self._screening.judge(file, self._layout.content)
+        if refusal:
+            self.refused(file, refusal)
+            return
+        if adopt:
+            self._layout.adopt(file)
+        self.settled(file, verdict)
 
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
         """Record the verdict, and publish the twins from the same bytes."""
         self._board.settle(file, verdict)
         for twin in self._twins.get(file.path, ()):
+            refusal = self._screening.judge(twin, lambda _: self._layout.content(file))  # the name counts too
+            if refusal:
+                self._board.settle(twin, Verdict(twin.path, "refused", refusal))
+                continue
             self._layout.adopt(twin, self._layout.content(file))
             self._board.settle(twin, Verdict(twin.path, verdict.outcome, f"the same bytes as {file.path}"))
+
+    def signature(self, files: Sequence[RemoteFile], *, whole: bool) -> Signature | None:
+        """Check the signature among `files`, which are the `whole` repo or not, once all have their verdicts. One that
+        is wrong is a file that is refused, so that nobody who reads the verdicts takes the repo for complete."""
+        if self._board.fatal is not None:
+            return None
+        here = [file for file in files if self._board.verdicts[file.path].outcome in ("ok", "unverifiable")]
+        complete = whole and len(here) == len(files)
+        found = self._screening.signature(here, self._layout.content, complete=complete)
+        if found is not None and found.state == "wrong":
+            file = next(file for file in here if file.path == found.path)
+            self.refused(file, f"the signature is wrong: {found.detail}")
+        return found
+
+    def refused(self, file: RemoteFile, why: str) -> None:
+        """Record that its content is not wanted; its twins have the same."""
+        self.failed(file, Verdict(file.path, "refused", why))
 
     def failed(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
         """Record that a file could not be had; its twins could not either."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from gpuaria.aria2.options import Shape
 from gpuaria.disk.layout import Layout
-from gpuaria.errors import AccessDenied, Aria2Error, GpuariaError, NetworkError, NotFound, NoUsableMirror
-from gpuaria.events import ActiveFile
+from gpuaria.errors import AccessDenied, Aria2Error, GpuariaError, NetworkError, NotAHub, NotFound, NoUsableMirror
+from gpuaria.events import ActiveFile, Waiting
 from gpuaria.records import Address, Step, Verdict
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.engine import Engine
@@ -184,6 +184,9 @@ class LargeFiles:
         only = len(job.step.mirrors) == 1
         if not job.reasons:
             self._hands.by_http(job.step)
+        elif isinstance(job.cause, NotAHub) and only:
+            self._landing.failed(job.file, Verdict(job.file.path, "failed", job.cause.message), job.cause)
+            self._board.fail(job.cause)
         elif isinstance(job.cause, AccessDenied) or (isinstance(job.cause, NotFound) and only):
             self._landing.failed(job.file, Verdict(job.file.path, "failed", job.cause.message), job.cause)
             if isinstance(job.cause, AccessDenied):
@@ -235,6 +238,8 @@ class LargeFiles:
             self._landing.failed(job.file, Verdict(job.file.path, "failed", error.message), error)
             return
         job.not_before = now + job.pause
+        if job.pause > 1:
+            self._board.emit(Waiting(f"{job.file.path}: {reason}", job.pause))
         job.pause = min(60.0, job.pause * 2)
         self._waiting.append(job)
 

@@ -15,8 +15,6 @@ from gpuaria.transfer.roster import Roster
 from gpuaria.transfer.watch import Watch
 from gpuaria.transfer.workers import Workers
 
-NEWCOMER = 4  # times that the address of a mirror that joins is given to aria2, so that it takes its turn soon
-
 
 class Serving:
     """All methods are for the thread that drives aria2. `jobs` is the engine's own list of files under way.
@@ -82,10 +80,10 @@ class Serving:
         if job not in self._jobs:
             return
         old = job.addresses.get(mirror)
+        job.take(fresh)
         for window in job.running:
             with suppress(Aria2Error):  # the next reading finds out, and the next range begins with it
-                self._change(window.gid, [old.url] if old else [], [fresh.url] * (1 if old else NEWCOMER))
-        job.take(fresh)
+                self._change(window.gid, self._all_of(old) if old else [], job.turns(mirror, self._per_server))
 
     def _drop(self, mirror: str, reason: str) -> None:
         """Take a mirror out of all downloads; its connections end and their pieces go to the others."""
@@ -96,9 +94,13 @@ class Serving:
             if mirror in job.addresses and len(job.addresses) > 1:
                 address = job.addresses.pop(mirror)
                 for window in job.running:
-                    self._change(window.gid, [address.url] * 2 * self._per_server, [])
+                    self._change(window.gid, self._all_of(address), [])
         if address is not None:
             self._askers.submit(partial(self._ask_why, mirror, address, reason))
+
+    def _all_of(self, address: Address) -> list[str]:
+        """Enough to take every copy out that a download may have: those in use and those kept for later."""
+        return [address.url] * 2 * self._per_server
 
     def _ask_why(self, mirror: str, address: Address, reason: str) -> None:
         """On a worker thread: aria2 does not tell which status a mirror answered, so ask it once."""

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gpuaria.errors import (
     GpuariaError,
     Interrupted,
     NetworkError,
+    NotAHub,
     NoUsableMirror,
     RateLimited,
 )
@@ -24,6 +26,10 @@ from gpuaria.sources import Source
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.landing import Landing
 from gpuaria.transfer.roster import Roster
+from gpuaria.transfer.shortcut import Shortcuts
+
+TRICKLE = 256  # bytes per second; a connection that stays below it is as good as silent
+TRICKLE_SECONDS = 20.0
 
 
 @dataclass
@@ -39,13 +45,13 @@ class SmallFiles:
     board: Board
     roster: Roster
     patience: float
-    _short: dict[str, bool] = field(default_factory=dict)  # by mirror: whether the source's shortcut holds
+    _shortcuts: Shortcuts = field(default_factory=Shortcuts)
 
     def fetch(self, step: Step) -> None:
         """Fetch, verify and publish one file, trying its mirrors in order, and again until the patience ends."""
         try:
             self._fetch(step)
-        except (AccessDenied, DiskError) as error:
+        except (AccessDenied, DiskError, NotAHub) as error:
             self.landing.failed(step.file, Verdict(step.file.path, "failed", error.message), error)
             self.board.fail(error)
         except Interrupted:
@@ -57,16 +63,21 @@ class SmallFiles:
 
     def _fetch(self, step: Step) -> None:
         """Wrong bytes get one more try, from elsewhere if there is an elsewhere; a broken network gets patience."""
-        began, pause, wrong = time.monotonic(), 1.0, 0
+        moved, pause, wrong = time.monotonic(), 1.0, 0
+        part = self._part(step.file)
         liars: set[str] = set()
         while True:
             reasons: list[str] = []
             before = wrong
             for name in self.roster.usable([name for name in step.mirrors if name not in liars] or step.mirrors):
+                attempts = ATTEMPTS if len(step.mirrors) == 1 else 1
+                had, began = _prefix(part, step.file), time.monotonic()
                 try:
-                    verdict = self._from(self.mirrors[name], step.file, ATTEMPTS if len(step.mirrors) == 1 else 1)
+                    verdict = self._from(self.mirrors[name], step.file, attempts, moved + self.patience)
                 except NetworkError as error:
-                    if isinstance(error, RateLimited) and len(step.mirrors) == 1:
+                    if _moved(_prefix(part, step.file) - had, began):
+                        moved, pause = time.monotonic(), 1.0
+                    if isinstance(error, (RateLimited, NotAHub)) and len(step.mirrors) == 1:
                         raise
                     reasons.append(error.message)
                     if len(step.mirrors) > 1 and error.retry != "never":
@@ -82,34 +93,48 @@ class SmallFiles:
                     self.landing.failed(step.file, Verdict(step.file.path, verdict.outcome, verdict.detail))
                     return
             if wrong == before:
-                if time.monotonic() - began + pause > self.patience:
+                if time.monotonic() - moved + pause > self.patience:
                     raise NoUsableMirror(f"{step.file.path}: {'; '.join(reasons)}", "Try again later.")
                 self.http.pause(pause, reasons[-1] if reasons else "")
                 pause = min(60.0, pause * 2)
 
-    def _from(self, mirror: Mirror, file: RemoteFile, attempts: int) -> Verdict:
+    def _part(self, file: RemoteFile) -> Path:
+        return self.layout.staged(file).with_suffix(".prefix")
+
+    def _from(self, mirror: Mirror, file: RemoteFile, attempts: int, until: float) -> Verdict:
         """One file from one mirror into staging, resumed after a break, then verified and published.
 
-        More `attempts` than one are for when there is no other mirror to go on with.
+        More `attempts` than one are for when there is no other mirror to go on with. They end at `until` (monotonic
+        seconds), and begin anew when something came.
         """
-        part = self.layout.staged(file).with_suffix(".prefix")
+        part, attempt = self._part(file), 0
         short = self.source.shortcut(mirror, self.manifest, file)
-        for attempt in range(1, attempts + 1):
-            start = _prefix(part, file)
-            url = short if short and self._short.get(mirror.name) else self.source.file_url(mirror, self.manifest, file)
+        while True:
+            attempt, start, began = attempt + 1, _prefix(part, file), time.monotonic()
+            last = attempt >= attempts or time.monotonic() > until
             try:
-                with self.http.download(url, start, anonymous=not mirror.origin) as (answer, chunks):
+                with ExitStack() as held:
+                    turn = held.enter_context(self._shortcuts.turn(mirror.name)) if short else None
+                    url = short if turn and turn.short else self.source.file_url(mirror, self.manifest, file)
+                    opened = self.http.download(url, start, anonymous=not mirror.origin)
+                    answer, chunks = held.enter_context(opened)
                     if answer.status in (200, 206):
-                        if short and bare(answer.url) == short:  # saves a request for each file from now on
-                            self._short.setdefault(mirror.name, True)
+                        if turn and url != short:
+                            turn.found(bare(answer.url) == short)
+                        if url != short:
+                            self.source.check(answer, mirror, self.manifest, file)
                         self._write(part, file, answer, chunks, mirror.name, start)
                         break
-                    if url == short and answer.status not in RETRY_STATUS:  # it is no way after all
-                        self._short[mirror.name] = False
-                        return self._from(mirror, file, attempts)
-                    refusal = self._judge(mirror, file, answer, last=attempt == attempts)
+                    if turn and url == short and answer.status not in RETRY_STATUS:  # it is no way after all
+                        turn.found(False)
+                        continue
+                    refusal = self._judge(mirror, file, answer, last=last)
             except NetworkError as error:
-                if attempt == attempts or error.retry != "later" or isinstance(error, RateLimited):
+                if error.retry != "later" or isinstance(error, RateLimited):
+                    raise
+                if attempts > 1 and _moved(_prefix(part, file) - start, began):
+                    attempt, until = 0, time.monotonic() + self.patience
+                elif last:
                     raise
                 self.http.pause(0.3 * 2**attempt)
                 continue
@@ -121,7 +146,7 @@ class SmallFiles:
             self.board.served(mirror.name)
         else:
             part.unlink(missing_ok=True)
-            self._short[mirror.name] = False
+            self._shortcuts.mistrust(mirror.name)
         return verdict
 
     def _judge(self, mirror: Mirror, file: RemoteFile, answer: Answer, *, last: bool) -> GpuariaError | None:
@@ -129,7 +154,7 @@ class SmallFiles:
         if answer.status in RETRY_STATUS and not last:
             return None
         if answer.status == 416:
-            self.layout.staged(file).with_suffix(".prefix").unlink(missing_ok=True)
+            self._part(file).unlink(missing_ok=True)
         if origin(answer.url) != origin(
             mirror.base
         ):  # a byte server does not speak for the hub: a fresh look-up may do
@@ -149,20 +174,34 @@ class SmallFiles:
         with explained(part), part.open("r+b" if start else "wb") as out:
             out.seek(start)
             out.truncate()
-            total = start
+            total, since, mark = start, time.monotonic(), start
             for chunk in chunks:  # type: ignore[attr-defined]
                 total += len(chunk)
                 if total > file.size:
                     break
                 out.write(chunk)
                 self.board.arrived(mirror, len(chunk))
+                seconds = time.monotonic() - since
+                if seconds > min(TRICKLE_SECONDS, self.patience / 10):
+                    if total - mark < TRICKLE * seconds:
+                        raise _passing(f"{mirror} sends {file.path} at less than {TRICKLE} bytes per second")
+                    since, mark = since + seconds, total
         if total < file.size:
-            error = NetworkError(f"{mirror} ended {file.path} after {total} of {file.size} bytes")
-            error.retry = "later"
-            raise error
+            raise _passing(f"{mirror} ended {file.path} after {total} of {file.size} bytes")
         if total > file.size:
             part.unlink(missing_ok=True)
             raise NetworkError(f"{mirror} sends more for {file.path} than the {file.size} bytes of the listing")
+
+
+def _moved(size: int, began: float) -> bool:
+    """Whether `size` bytes since `began` are worth more patience."""
+    return size >= TRICKLE * max(1.0, time.monotonic() - began)
+
+
+def _passing(text: str) -> NetworkError:
+    error = NetworkError(text)
+    error.retry = "later"
+    return error
 
 
 def _prefix(part: Path, file: RemoteFile) -> int:

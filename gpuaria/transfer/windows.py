@@ -19,7 +19,7 @@ from pathlib import Path
 from gpuaria.aria2 import control
 
 PIECE = 1 << 20  # bytes; aria2's smallest
-SMALLEST = 64 << 20  # bytes of a range
+SMALLEST = 24 << 20  # bytes; what is hashed after the last byte has come
 _NAME = re.compile(r"(\d{1,16})-(\d{1,16})")
 
 
@@ -41,6 +41,11 @@ class Window:
     def control_path(self) -> Path:
         """aria2's control file."""
         return self.path.with_name(self.path.name + ".aria2")
+
+    @property
+    def left(self) -> int:
+        """Bytes that are not here, by the last reading."""
+        return self.end - self.start - self.completed
 
     def missing(self) -> list[tuple[int, int]]:
         """What the control file says is not there; all of it where there is none that can be read."""

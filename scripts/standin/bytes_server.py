@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import gzip
 import hashlib
 import os
 import re
@@ -13,7 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
-from .faults import LOGIN_PAGE, Fault, Faults, Piece, body_plan
+from .faults import LOGIN_PAGE, PARTS, WHOLE, Fault, Faults, Piece, body_plan, shifted
 from .repo import Entry, Repo
 from .signing import AUTH_REFUSED, BAD_RANGE, BAD_SIGNATURE, EXPIRED, NO_SUCH_KEY, Signer
 from .wire import SYNC_PATH, BadRange, Handler, Headers, Seen, Server, parse_range
@@ -147,20 +148,25 @@ class _Handler(Handler):
     def _fits(self, fault: Fault, file: Path, names: set[str]) -> bool:
         if not any(name.endswith(fault.suffix) for name in names):
             return False
-        if fault.kind != "flip":
+        if fault.kind != "flip" and fault.kind not in PARTS:
             return True
         try:
             size = file.stat().st_size
-            start, end = parse_range(self.seen.headers.get("range"), size) or (0, size)
+            span = parse_range(self.seen.headers.get("range"), size)
         except BadRange:
             return False
-        return start <= fault.offset < end
+        start, end = span or (0, size)
+        if fault.kind == "flip":
+            return start <= fault.offset < end
+        return span is not None and shifted(fault, start, end, size) != span
 
     def _other(self, fault: Fault | None) -> bool:
         """Send the whole answer of a fault that needs no file; tell whether that was done."""
-        if fault is None or fault.kind not in ("status", "html", "expire"):
+        if fault is None or fault.kind not in WHOLE:
             return False
-        if fault.kind == "expire":
+        if fault.kind == "redirect":
+            self.reply(fault.status, [("Location", f"{fault.to}{self.path}")])
+        elif fault.kind == "expire":
             self.reply(403, [XML], EXPIRED)
         elif fault.kind == "html":
             self.reply(200, [("Content-Type", "text/html; charset=utf-8")], LOGIN_PAGE)
@@ -173,7 +179,7 @@ class _Handler(Handler):
         kind = fault.kind if fault else ""
         info = file.stat()
         size = max(0, info.st_size + (fault.delta if fault and kind == "wrong_size" else 0))
-        etag = f'"{file.name}"'
+        etag = f'"{file.name[::-1] if kind == "changed" else file.name}"'
         wanted = self.seen.headers.get("range")
         if kind == "ignore_range" or self.seen.headers.get("if-range", etag) != etag:
             wanted = None
@@ -182,17 +188,28 @@ class _Handler(Handler):
         except BadRange:
             return self.reply(416, [XML, ("Content-Range", f"bytes */{size}")], BAD_RANGE)
         start, end = span or (0, size)
+        told = sent = (start, end)
+        if fault and kind in PARTS:
+            away = shifted(fault, start, end, size)
+            told, sent = (told if kind == "wrong_part" else away), (sent if kind == "wrong_range" else away)
         headers: Headers = [
             ("Content-Type", "application/octet-stream"),
             ("Last-Modified", email.utils.formatdate(info.st_mtime, usegmt=True)),
             ("ETag", etag),
-            ("Content-Range", f"bytes {start}-{end - 1}/{size}") if span else ("Accept-Ranges", "bytes"),
+            ("Content-Range", f"bytes {told[0]}-{told[1] - 1}/{size}") if span else ("Accept-Ranges", "bytes"),
         ]
-        self.wfile.write(self.head(206 if span else 200, headers, end - start))
+        plan = body_plan(fault, file, *sent)
+        length: int | None = end - start
+        if kind == "gzip":
+            plan = [gzip.compress(file.read_bytes()[start:end], 1)]
+            length, headers = len(plan[0]), [*headers, ("Content-Encoding", "gzip")]
+        elif kind == "chunked":
+            plan, length = [f"{end - start:x}\r\n".encode(), *plan, b"\r\n0\r\n\r\n"], None
+        self.wfile.write(self.head(206 if span else 200, headers, length))
         if self.command == "HEAD":
             return None
         pace = _Pace(fault.rate if fault and kind == "slow" else cdn.limit_rate, self.home.stopping)
-        self._send_plan(file, body_plan(fault, file, start, end), pace)
+        self._send_plan(file, plan, pace)
         if fault and kind == "stall":
             self.home.stopping.wait(fault.seconds)
         if kind == "reset":

@@ -9,14 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-KINDS = frozenset({"short", "flip", "status", "ignore_range", "html", "stall", "slow", "reset", "wrong_size", "expire"})
+WHOLE = frozenset({"status", "html", "expire", "redirect"})  # answers that need no file
+PARTS = frozenset({"wrong_range", "other_part", "wrong_part"})  # said, sent or both is another part than was asked for
+BODY = frozenset(
+    {"short", "flip", "ignore_range", "stall", "slow", "reset", "wrong_size", "gzip", "chunked", "changed"}
+)
+KINDS = WHOLE | PARTS | BODY
 FaultT = TypeVar("FaultT", "Fault", "HubFault")
 LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in to continue.</body></html>"
 
 
 @dataclass
 class Fault:
-    """A fault of the byte server: byte counts and offsets in bytes, seconds in seconds, rate in bytes per second."""
+    """A fault of the byte server: byte counts and offsets in bytes, seconds in seconds, rate in bytes per second.
+
+    `to` is where a redirect leads: a base address before the path and query of the request, "" for the same server.
+    """
 
     suffix: str
     kind: str
@@ -29,6 +37,7 @@ class Fault:
     seconds: float = 3600
     rate: int = 10_000
     delta: int = -1
+    to: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -86,6 +95,16 @@ def body_plan(fault: Fault | None, file: Path, start: int, end: int) -> list[Pie
             stream.seek(fault.offset)
             wrong = bytes([stream.read(1)[0] ^ 0xFF])
         return [(start, fault.offset), wrong, (fault.offset + 1, end)]
+    if fault is not None and fault.kind == "changed":
+        return [bytes(end - start)]
     if fault is not None and fault.kind in ("short", "stall", "reset"):
         return [(start, min(end, start + fault.after))]
     return [(start, min(end, real)), bytes(max(0, end - max(start, real)))]
+
+
+def shifted(fault: Fault, start: int, end: int, size: int) -> tuple[int, int]:
+    """Return a part as long as start to end that lies delta bytes away, before it where it does not fit behind."""
+    for delta in (fault.delta, -fault.delta):
+        if start + delta >= 0 and end + delta <= size:
+            return start + delta, end + delta
+    return start, end

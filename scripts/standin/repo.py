@@ -95,6 +95,7 @@ class Repo:
     pulls: dict[int, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
     objects: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    tampered: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     _names: dict[str, set[str]] = field(default_factory=dict)
 
     @classmethod
@@ -150,6 +151,19 @@ class Repo:
             raise ValueError(f"no such revision: {revision}")
         self.tags[name] = commit
 
+    def forge(self, path: str, content: Content | None) -> None:
+        """Let the API list (and serve) other content for a path of the head, or none, than its git objects have."""
+        commit = self.commits[self.head]
+        for known in (commit.files, commit.listing):
+            known.pop(path, None)
+        if content is not None:
+            commit.files[path] = commit.listing[path] = self._store(path, content)
+            commit.last[path] = commit.oid
+
+    def tamper(self, oid: str, data: bytes) -> None:
+        """Let git send other data of the same kind in the place of an object."""
+        self.tampered[oid] = (self.read(oid)[0], data)
+
     def resolve(self, revision: str) -> str | None:
         """Return the commit id of a branch, tag, refs/..., full id or unique prefix of 7 or more hex digits."""
         short = re.sub(r"^refs/(heads|tags)/", "", revision)
@@ -168,6 +182,10 @@ class Repo:
         if oid in self.objects:
             return self.objects[oid]
         return "blob", (self.folder / "git" / oid).read_bytes()
+
+    def has(self, oid: str) -> bool:
+        """Tell whether there is a git object of that id."""
+        return oid in self.objects or (self.folder / "git" / oid).is_file()
 
     def names(self, digest: str) -> set[str]:
         """Return every path that ever had the content with this sha256, Xet-like hash or blob id."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
-from . import answers
+from . import answers, gitserver
 from .repo import Commit, Entry, Repo, pointer_text
 from .wire import BadRange, parse_range
 
@@ -93,6 +94,8 @@ def _route(hub: Hub, request: Request) -> Answer:
     if parts[0] == "api" and len(parts) > 2 and parts[1] in KINDS:
         return _api(hub, request)
     head = parts[:1] if parts[0] in PREFIXES else []
+    if parts[-2:] == ["info", "refs"] or parts[-1] == "git-upload-pack":
+        return _git(hub, request, head)
     if {"resolve", "raw"} & set(parts[len(head) + 1 : len(head) + 3]):
         return _file(hub, request, head)
     raise Refusal(404, "Sorry, we can't find the page you are looking for.")
@@ -220,6 +223,24 @@ def _cached(hub: Hub, request: Request) -> Answer:
     if commit is None or (hub.sealed_cache and "etag=" not in request.target):
         raise Refusal(404, "Entry not found", "EntryNotFound")
     return _content(request, commit, _entry(commit, rest[1:]))
+
+
+def _git(hub: Hub, request: Request, head: list[str]) -> Answer:
+    """Answer a client of git, which may name the repository with `.git` behind it."""
+    repo, rest = _enter(hub, replace(request, target=request.target.replace(".git/", "/", 1)), head, content=True)
+    if "version=2" not in request.headers.get("git-protocol", ""):
+        raise Refusal(400, "This hub speaks version 2 of git's protocol only.")
+    kind = f"application/x-{request.value('service')}-advertisement"
+    try:
+        if rest == ["info", "refs"] and request.value("service") == "git-upload-pack":
+            return Answer(200, [("Content-Type", kind), ("Cache-Control", "no-cache")], gitserver.advertisement())
+        if rest == ["git-upload-pack"] and request.method == "POST":
+            packed = request.headers.get("content-encoding") == "gzip"
+            answer = gitserver.upload_pack(repo, gzip.decompress(request.body) if packed else request.body)
+            return Answer(200, [("Content-Type", "application/x-git-upload-pack-result")], answer)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from error
+    raise Refusal(403, "Only git-upload-pack is served here.")
 
 
 def _file(hub: Hub, request: Request, head: list[str]) -> Answer:

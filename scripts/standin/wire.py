@@ -181,12 +181,14 @@ class Handler(BaseHTTPRequestHandler):
         """The server this connection belongs to."""
         return cast(Server, self.server)
 
-    def head(self, status: int, headers: Headers, length: int) -> bytes:
-        """Note the status in the journal and return the answer's head, announcing length body bytes."""
+    def head(self, status: int, headers: Headers, length: int | None) -> bytes:
+        """Note the status in the journal and return the answer's head, announcing length body bytes (None: chunked)."""
         self.seen.status = status
         self.home.journal.add(self.seen)
         fixed = [("Date", email.utils.formatdate(usegmt=True)), ("Server", f"standin-{self.home.label}")]
-        if status != HTTPStatus.NO_CONTENT:
+        if length is None:
+            fixed.append(("Transfer-Encoding", "chunked"))
+        elif status != HTTPStatus.NO_CONTENT:
             fixed.append(("Content-Length", str(length)))
         if self.close_connection:
             fixed.append(("Connection", "close"))

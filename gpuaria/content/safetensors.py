@@ -1,0 +1,125 @@
+"""The header of a safetensors file against the format's own rules and the file's size; the tensors are not read.
+
+Format (github.com/huggingface/safetensors, README): 8 bytes with the header's length N, N bytes of JSON that begin with
+`{`, then the buffer. Each tensor has a dtype, a shape and the two ends of its place in the buffer; all of them together
+fill it, without a hole and without an overlap; no name is there twice; `__metadata__` maps text to text.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gpuaria.paths import printable
+
+_LARGEST = 100_000_000  # bytes of a header: MAX_HEADER_SIZE of the reference implementation
+_MOST = 8_000_000  # brackets, commas and colons of a header, which is some 600,000 tensors
+_BITS = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+
+
+def problem(path: Path) -> str | None:
+    """What is wrong with the header, "" for nothing, None for a file that does not look like safetensors at all.
+
+    Raises OSError where the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return problem_in(stream, path.stat().st_size)
+
+
+def problem_in(stream: BinaryIO, size: int) -> str | None:
+    """As `problem`, for a stream at its start with `size` bytes."""
+    start = stream.read(4096)
+    if not start[8:].lstrip(b" \t\r\n").startswith(b"{"):
+        return None
+    length = int.from_bytes(start[:8], "little")
+    if length > _LARGEST:
+        return f"the header is declared to have {length} bytes, and {_LARGEST} are the most"
+    if length > size - 8:
+        return f"the header is declared to have {length} bytes, and the file has {size}"
+    if start[8:9] != b"{":
+        return "the header does not begin with '{'"
+    stream.seek(8)
+    return _judged(stream.read(length), size - 8 - length)
+
+
+def _judged(header: bytes, room: int) -> str:
+    if sum(header.count(mark) for mark in (b"[", b"{", b",", b":")) > _MOST:
+        return "the header has more entries than anybody could need"
+    try:
+        entries = json.loads(header.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refused)
+    except (ValueError, RecursionError) as error:
+        return f"the header cannot be read: {error}"[:200]
+    return _tensors(entries, room)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{_quoted(twice)} is there twice")
+    return found
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _tensors(entries: dict[str, Any], room: int) -> str:
+    metadata = entries.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        return "__metadata__ is not a map of text to text"
+    places = []
+    for name, entry in entries.items():
+        wrong = _entry(entry, room)
+        if wrong:
+            return f"tensor {_quoted(name)} {wrong}"
+        places.append((*entry["data_offsets"], name))
+    end = 0
+    for begin, stop, name in sorted(places):
+        if begin < end:
+            return f"tensor {_quoted(name)} overlaps another one: it begins at byte {begin} of the buffer, before {end}"
+        if begin > end:
+            return f"bytes {end} to {begin} of the buffer belong to no tensor"
+        end = stop
+    return f"bytes {end} to {room} of the buffer belong to no tensor" if end < room else ""
+
+
+def _entry(entry: Any, room: int) -> str:
+    """What is wrong with one tensor, as the end of a sentence."""
+    if not isinstance(entry, dict):
+        return "has no entry that could be read"
+    kind: Any = entry.get("dtype")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
+    if not isinstance(kind, str) or not _numbers(shape) or not _numbers(offsets) or len(offsets) != 2:
+        return "lacks a usable dtype, shape or data_offsets"
+    begin, end = offsets
+    if begin > end:
+        return f"ends at byte {end} of the buffer, before it begins at {begin}"
+    if end > room:
+        return f"ends at byte {end} of the buffer, which has {room}"
+    if kind not in _BITS:
+        return ""  # of a later version of the format: its size is not known here
+    bits = _BITS[kind]
+    for number in shape:
+        bits *= number
+        if bits >= 1 << 67:
+            return "is larger than anything can be"
+    if bits != (end - begin) * 8:
+        return f"has {end - begin} bytes, and its shape takes {-(-bits // 8)}"
+    return ""
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
+
+
+def _quoted(name: str) -> str:
+    return printable(name if len(name) <= 60 else f"{name[:57]}...")

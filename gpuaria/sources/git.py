@@ -1,0 +1,161 @@
+"""The objects of one commit over git's smart HTTP protocol (gitprotocol-http(5), -v2(5), -pack(5)).
+
+All of it comes from a server that nobody trusts: what is wrong with it is a NetworkError, what it may cost is bounded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+from gpuaria.errors import NetworkError
+from gpuaria.net import RETRY_STATUS, Answer, Http
+from gpuaria.paths import printable
+from gpuaria.proof import SMALL
+from gpuaria.sources.git_pack import unpack
+
+MAX_REFS = 8 << 20  # bytes in which a server says what it can; before protocol version 2 it names every ref there
+MAX_PACK = 64 << 20  # bytes of an answer
+MAX_LINES = 200_000  # of either; a line has up to 65,516 bytes, or the 60 of a ref
+_ANY_COMMIT = frozenset(["allow-any-sha1-in-want", "allow-reachable-sha1-in-want", "allow-tip-sha1-in-want"])
+_VERSION_2 = {"git-protocol": "version=2"}  # a server that does not know it answers in version 0
+_HINT = "Name another mirror with --mirror."
+
+
+class _Refused(NetworkError):
+    """The server says in its own words why it does not give out what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A repo's address, the version of the protocol that answers there, what it can do, and the ids of its refs."""
+
+    url: str
+    version: int
+    can: frozenset[str]
+    tips: frozenset[str] = frozenset()
+
+
+def objects(url: str, commit: str, http: Http) -> list[tuple[str, bytes]]:
+    """The commit, its trees and at least its blobs of less than `SMALL` bytes, as (kind, data).
+
+    Nothing of it is checked. `url` is what one would clone, and is asked without a credential. Raises NetworkError
+    where git does not answer there, does not have the commit, or sends what cannot be read or is too much.
+    """
+    server = _find(url, http)
+    if server.version < 2 and commit not in server.tips and not server.can & _ANY_COMMIT:
+        raise NetworkError(f"{server.url} gives out branches and tags only, not the commit {commit[:12]}", _HINT)
+    only = f"blob:limit={SMALL}" if "filter" in server.can else ""
+    try:
+        pack = _pack(server, commit, only, http)
+    except _Refused:
+        if not only:
+            raise
+        pack = _pack(server, commit, "", http)  # a server may allow other filters than this one
+    return list(unpack(pack))
+
+
+def _find(url: str, http: Http) -> _Server:
+    """The repo at `url` or at `url`.git, as git itself tells it from a web page: by the content type."""
+    for base in (url, f"{url}.git"):
+        refs = f"{base}/info/refs?service=git-upload-pack"
+        answer = http.get(refs, ceiling=MAX_REFS, anonymous=True, headers=_VERSION_2)
+        kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+        if answer.status == 200 and kind == "application/x-git-upload-pack-advertisement":
+            return _server(answer)
+        if answer.status in RETRY_STATUS:
+            break
+    said = printable(kind) if answer.status == 200 else f"status {answer.status}"
+    raise NetworkError(f"{url} does not speak git ({said})", _HINT)
+
+
+def _server(answer: Answer) -> _Server:
+    url = answer.url.rpartition("/info/refs")[0]
+    lines = [line for line in _lines(answer.body, url) if line is not None and not line.startswith(b"# service=")]
+    first = lines.pop(0) if lines else b""
+    if first.strip() == b"version 2":
+        rows = [line.decode(errors="replace").strip() for line in lines]
+        can = next((row.removeprefix("fetch=") for row in rows if row.startswith("fetch=")), "")
+        return _Server(url, 2, frozenset(can.split()))
+    if first.strip() == b"version 1" and lines:
+        first = lines.pop(0)
+    can = first.partition(b"\0")[2].decode(errors="replace")
+    if "side-band-64k" not in can.split():
+        raise NetworkError(f"{url} speaks a git protocol that is too old", _HINT)
+    tips = frozenset(line[:40].decode(errors="replace") for line in (first, *lines))
+    return _Server(url, 0, frozenset(can.split()), tips)
+
+
+def _pack(server: _Server, commit: str, only: str, http: Http) -> bytes:
+    """Ask for one commit without its parents, with the filter `only` if there is one."""
+    answer = http.post(
+        f"{server.url}/git-upload-pack",
+        (_question_2 if server.version == 2 else _question_0)(server, commit, only),
+        ceiling=MAX_PACK,
+        anonymous=True,
+        headers={
+            "content-type": "application/x-git-upload-pack-request",
+            "accept": "application/x-git-upload-pack-result",
+            "accept-encoding": "identity",
+            **(_VERSION_2 if server.version == 2 else {}),
+        },
+    )
+    if answer.status != 200:
+        raise NetworkError(f"{server.url} answers {answer.status} to git's question for a commit", _HINT)
+    return _side_band(answer.body, server.url)
+
+
+def _question_2(server: _Server, commit: str, only: str) -> bytes:
+    from dulwich.protocol import pkt_line, pkt_seq
+
+    lines = ["no-progress", "ofs-delta", f"want {commit}", *_narrow(server, only), "done"]
+    return pkt_line(b"command=fetch\n") + b"0001" + pkt_seq(*(f"{line}\n".encode() for line in lines))
+
+
+def _question_0(server: _Server, commit: str, only: str) -> bytes:
+    """Without a "have" no pack can be thin, but some servers insist on the word."""
+    from dulwich.protocol import pkt_line, pkt_seq
+
+    known = ["side-band-64k", "thin-pack", "ofs-delta", "no-progress", *(["filter"] if only else [])]
+    words = [word for word in known if word in server.can]
+    lines = [f"want {commit} {' '.join(words)}", *_narrow(server, only)]
+    return pkt_seq(*(f"{line}\n".encode() for line in lines)) + pkt_line(b"done\n")
+
+
+def _narrow(server: _Server, only: str) -> list[str]:
+    """The filter comes first: git takes these lines in any order, dulwich's server in this one."""
+    return [*([f"filter {only}"] if only else []), *(["deepen 1"] if "shallow" in server.can else [])]
+
+
+def _side_band(body: bytes, url: str) -> bytes:
+    """The pack out of an answer: it follows "packfile" or "NAK", in lines of band 1."""
+    pack, begun = bytearray(), False
+    for line in _lines(body, url):
+        if line is None:
+            if begun:
+                break
+        elif line.startswith(b"ERR ") or (begun and line.startswith(b"\3")):
+            said = line.removeprefix(b"ERR ").lstrip(b"\3").decode(errors="replace").strip()
+            raise _Refused(f"{url} does not give out the commit: {printable(said)}", _HINT)
+        elif begun:
+            pack += memoryview(line)[1:] if line.startswith(b"\1") else b""
+        else:
+            begun = line.strip() in (b"packfile", b"NAK")
+    return bytes(pack)
+
+
+def _lines(body: bytes, url: str) -> Iterator[bytes | None]:
+    """The pkt-lines of an answer; None for a flush or a delimiter."""
+    from dulwich.errors import GitProtocolError
+    from dulwich.protocol import Protocol
+
+    stream = BytesIO(body)
+    wire = Protocol(stream.read, lambda data: None)
+    for _ in range(MAX_LINES):
+        if stream.tell() == len(body):
+            return
+        try:
+            line = wire.read_pkt_line()
+        except GitProtocolError:
+            raise NetworkError(f"{url} says something that is no line of git's protocol", _HINT) from None
+        yield line
+    raise NetworkError(f"{url} says more than {MAX_LINES:,} lines", _HINT)

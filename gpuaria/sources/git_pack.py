@@ -1,0 +1,151 @@
+"""The objects out of a git pack (gitformat-pack(5)) that comes from a server which nobody trusts.
+
+dulwich's reader of packs takes numbers of any length and objects of any size, so it is used for deltas only, once
+their sizes are known to be bearable.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gpuaria.errors import BadListing
+from gpuaria.hashing import git_id
+
+MAX_OBJECTS = 1 << 18
+MAX_BYTES = 256 << 20  # of all objects and deltas of a pack together
+_KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
+_BY_OFFSET, _BY_ID = 6, 7
+_SLICE = 4096  # bytes; zlib copies what it is given beyond the end of an object
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry at its offset: an object of `kind`, or where that is empty a delta to `base`, an offset or an id."""
+
+    at: int
+    kind: str
+    base: int | str
+    data: bytes
+
+
+def unpack(pack: bytes) -> Iterator[tuple[str, bytes]]:
+    """The objects as (kind, data), in no order; a delta whose base is not in the pack is left out.
+
+    Raises BadListing for a pack that is broken, or larger than `MAX_OBJECTS` or `MAX_BYTES`.
+    """
+    from dulwich.errors import ApplyDeltaError
+
+    try:
+        yield from _objects(pack)
+    except (ApplyDeltaError, IndexError, zlib.error, _Broken) as error:
+        why = str(error) if isinstance(error, _Broken) else "it is broken"
+        raise BadListing(f"a pack from git cannot be read: {why}") from None
+
+
+class _Broken(Exception):
+    """What is wrong with the pack."""
+
+
+class _Room:
+    """How many bytes may still come out of the pack."""
+
+    def __init__(self) -> None:
+        self._left = MAX_BYTES
+
+    def take(self, size: int) -> None:
+        """Count bytes before they are there."""
+        self._left -= size
+        if self._left < 0:
+            raise _Broken(f"it holds more than {MAX_BYTES:,} bytes")
+
+
+def _objects(pack: bytes) -> Iterator[tuple[str, bytes]]:
+    """Objects first, then, as each base comes up, the deltas to it."""
+    room = _Room()
+    ready: list[_Entry] = []
+    waiting: dict[int | str, list[_Entry]] = {}
+    for entry in _entries(pack, room):
+        if entry.kind:
+            ready.append(entry)
+        else:
+            waiting.setdefault(entry.base, []).append(entry)
+    while ready:
+        base = ready.pop()
+        yield base.kind, base.data
+        for key in (base.at, git_id(base.kind, base.data)) if waiting else ():
+            for delta in waiting.pop(key, ()):
+                ready.append(_Entry(delta.at, base.kind, "", _applied(base.data, delta.data, room)))
+
+
+def _applied(base: bytes, delta: bytes, room: _Room) -> bytes:
+    from dulwich.pack import apply_delta
+
+    _, at = _number(delta, 0, 7)
+    size, _ = _number(delta, at, 7)
+    room.take(size)
+    return b"".join(apply_delta(base, delta))
+
+
+def _entries(pack: bytes, room: _Room) -> Iterator[_Entry]:
+    count = int.from_bytes(pack[8:12])
+    if pack[:4] != b"PACK" or pack[4:8] not in (b"\0\0\0\2", b"\0\0\0\3"):
+        raise _Broken("it is none of version 2 or 3")
+    if hashlib.sha1(pack[:-20], usedforsecurity=False).digest() != pack[-20:]:
+        raise _Broken("its checksum is wrong")
+    if count > MAX_OBJECTS:
+        raise _Broken(f"it holds more than {MAX_OBJECTS:,} objects")
+    at = 12
+    for _ in range(count):
+        start, number = at, pack[at] >> 4 & 7
+        size, at = _number(pack, at, 4)
+        room.take(size)
+        base: int | str = ""
+        if number == _BY_OFFSET:
+            back, at = _distance(pack, at)
+            base = start - back
+        elif number == _BY_ID:
+            base, at = pack[at : at + 20].hex(), at + 20
+        elif number not in _KINDS:
+            raise _Broken("it has an object of an unknown kind")
+        data, at = _inflated(pack, at, size)
+        yield _Entry(start, _KINDS.get(number, ""), base, data)
+    if at != len(pack) - 20:
+        raise _Broken("it goes on behind its last object")
+
+
+def _number(data: bytes, at: int, bits: int) -> tuple[int, int]:
+    """A size whose first byte holds `bits` of it, the lowest, and each further byte seven; and where it ends."""
+    value, shift = data[at] & (1 << bits) - 1, bits
+    while data[at] & 0x80:
+        at += 1
+        value |= (data[at] & 0x7F) << shift
+        shift += 7
+        if shift > 63:
+            raise _Broken("it has a number that is too long")
+    return value, at + 1
+
+
+def _distance(pack: bytes, at: int) -> tuple[int, int]:
+    """How far back the base of a delta begins, highest bits first, each further byte counting from one more."""
+    value = pack[at] & 0x7F
+    while pack[at] & 0x80:
+        at += 1
+        value = value + 1 << 7 | pack[at] & 0x7F
+        if value > len(pack):
+            raise _Broken("it has a delta to something before its beginning")
+    return value, at + 1
+
+
+def _inflated(pack: bytes, at: int, size: int) -> tuple[bytes, int]:
+    """`size` bytes out of a zlib stream, and where that ends."""
+    stream, data = zlib.decompressobj(), bytearray()
+    while not stream.eof:
+        given = pack[at : at + _SLICE]
+        if not given or len(data) > size:
+            raise _Broken("it has an object of another size than it says")
+        data += stream.decompress(given, size + 1 - len(data))
+        at += len(given) - len(stream.unconsumed_tail) - len(stream.unused_data)
+    if len(data) != size:
+        raise _Broken("it has an object of another size than it says")
+    return bytes(data), at

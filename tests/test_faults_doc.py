@@ -1,0 +1,161 @@
+"""docs/faults.md is made from the `fault` markers of the tests, so that it says nothing that no test proves.
+
+`python tests/test_faults_doc.py` writes it anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "faults.md"
+GROUPS = {
+    "server": ("Server", "What the servers that carry the bytes do wrong. The hub's own answers are among them."),
+    "listing": ("Listing", "What a hub or a mirror says that a repo holds."),
+    "machine": ("Machine", "What happens on this side."),
+}
+HEAD = """# Faults
+
+What gpuaria does when something goes wrong, and what you see of it. Each row is proven by the tests that it names; this
+page is made from them (`python tests/test_faults_doc.py`). `make faults` runs them all.
+
+Whatever happens, these hold: a file has its name only after its bytes were verified; what had arrived is kept, and
+the same command goes on with it; a failure is one sentence, a hint, and an [exit status](exit-status.md). A mirror that
+does any of this beside a good one is left out, with the reason in the report. "A few times" means that the fault passes
+within `--patience`; "always" that it does not.
+
+Some rows differ for small files (below 8 MB, fetched by gpuaria itself) and large ones (fetched by aria2c).
+"""
+TAIL = """
+## Pairs
+
+Two faults at once, on two mirrors, drawn from those that pass: right bytes each time. `GPUARIA_TEST_SEED=7 make faults`
+draws others, and draws the same ones again.
+
+## Figures
+
+A list of 100,000 files on 100 pages takes 12 s and 166 MiB of memory to read, check, plan and print (`gpuaria fetch
+--dry-run`; Python 3.11, two cores that others used too).
+
+## Not covered
+
+- A power cut itself: what is on the disk after each step is tested by killing the process there.
+- A file system that does not tell upper from lower case: none can be mounted in the tests. The check is a pure function
+  with tests of its own (`tests/test_paths.py`).
+- A list that ends early is noticed only where the hub names the repo's files on its page too, as huggingface.co does.
+"""
+
+
+@dataclass
+class Row:
+    """One fault: what is said of it, and the tests that prove it."""
+
+    name: str
+    where: str = ""
+    does: str = ""
+    sees: str = ""
+    status: tuple[int, ...] = ()
+    tests: list[str] = field(default_factory=list)
+    not_yet: list[str] = field(default_factory=list)  # what is known to be wrong
+
+
+class _Collector:
+    """A pytest plugin that keeps what was collected."""
+
+    items: Sequence[pytest.Item] = ()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.items = session.items
+
+
+def collect() -> list[Row]:
+    """The rows by group and name. Raises ValueError for a marker that says too little, or two that disagree."""
+    plugin = _Collector()
+    marked = [str(file) for file in sorted((ROOT / "tests").glob("test_*.py")) if "mark.fault(" in file.read_text()]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        words = ["--collect-only", "-q", "-m", "fault", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+        code = pytest.main([*words, *marked], plugins=[plugin])
+    if code:
+        raise ValueError(said.getvalue())
+    rows: dict[str, Row] = {}
+    for item in plugin.items:
+        for mark in item.iter_markers("fault"):
+            _enter(rows, mark, item.nodeid)
+            rows[mark.args[0]].not_yet += [known.kwargs["reason"] for known in item.iter_markers("xfail")]
+    for row in rows.values():
+        if row.where not in GROUPS or not (row.does and row.sees and row.status):
+            raise ValueError(f"no marker says where, does, sees and status of {row.name!r}")
+    return sorted(rows.values(), key=lambda row: (list(GROUPS).index(row.where), row.name))
+
+
+def _enter(rows: dict[str, Row], mark: pytest.Mark, test: str) -> None:
+    """The text stands in one marker of each name, or is the same in each; the others give the name alone."""
+    (name,) = mark.args
+    row = rows.setdefault(name, Row(name))
+    row.tests.append(test)
+    if not mark.kwargs:
+        return
+    status = mark.kwargs["status"]
+    said = {**mark.kwargs, "status": status if isinstance(status, tuple) else (status,)}
+    if row.where and said != {key: getattr(row, key) for key in said}:
+        raise ValueError(f"two markers say different things of {name!r}")
+    row.where, row.does, row.sees, row.status = said["where"], said["does"], said["sees"], said["status"]
+
+
+def page(rows: Sequence[Row]) -> str:
+    """docs/faults.md."""
+    parts = [HEAD]
+    for where, (title, text) in GROUPS.items():
+        table = ["| fault | gpuaria | you see | status | proof |", "|---|---|---|---|---|"]
+        table += [_line(row) for row in rows if row.where == where]
+        parts.append("\n".join([f"\n## {title}\n", text, "", *table, ""]))
+    return "".join([*parts, TAIL])
+
+
+def _line(row: Row) -> str:
+    status = " or ".join(map(str, row.status))
+    does = " ".join([row.does, *(f"**Not so yet:** {reason}." for reason in row.not_yet)])
+    cells = (row.name, does, row.sees, status, "<br>".join(_proofs(row.tests)))
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _proofs(tests: Iterable[str]) -> list[str]:
+    """`[test_x.py](../tests/test_x.py) name`, each once: a row of a parametrized test is that test."""
+    named = dict.fromkeys(re.sub(r"\[.*", "", test) for test in tests)
+    return [
+        f"[{file}](../tests/{file}) {function.removeprefix('test_').replace('_', ' ')}"
+        for file, _, function in (test.removeprefix("tests/").partition("::") for test in named)
+    ]
+
+
+def test_the_page_is_what_the_markers_say() -> None:
+    """In a process of its own: pytest collects once in each."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--print"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert PAGE.read_text(encoding="utf-8") == done.stdout, "run python tests/test_faults_doc.py"
+
+
+def test_every_status_is_one_of_the_documented() -> None:
+    documented = set(re.findall(r"^\| (\d+) \|", (ROOT / "docs/exit-status.md").read_text(), re.MULTILINE))
+    rows = re.findall(r"^\|.*\| ([\d or]+) \| \[test", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 100
+    assert {status for row in rows for status in row.split(" or ")} <= documented
+
+
+if __name__ == "__main__":
+    text = page(collect())
+    if sys.argv[1:] == ["--print"]:
+        sys.stdout.write(text)
+    else:
+        PAGE.write_text(text, encoding="utf-8")
