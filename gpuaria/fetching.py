@@ -268,7 +268,7 @@ def _turn(large: LargeFiles, pools: Sequence[Workers], plan: DownloadPlan, board
             break
         if time.monotonic() - told >= 0.45:
             told = time.monotonic()
-            world.emit(_progress(large, plan, board))
+            world.emit(_progress(large, pools[0].busy, plan, board))
         board.wake.wait(large.pause())
     if world.stop.is_set() and board.fatal is None:
         raise Interrupted(
@@ -276,7 +276,7 @@ def _turn(large: LargeFiles, pools: Sequence[Workers], plan: DownloadPlan, board
             "in place",
             "Run the same command again to continue.",
         )
-    world.emit(_progress(large, plan, board))
+    world.emit(_progress(large, pools[0].busy, plan, board))
 
 
 def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], None]) -> None:
@@ -345,14 +345,15 @@ def _planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, mirrors: Se
     )
 
 
-def _progress(large: LargeFiles, plan: DownloadPlan, board: Board) -> Progress:
+def _progress(large: LargeFiles, requests: int, plan: DownloadPlan, board: Board) -> Progress:
+    """`requests`: of the metadata client, for small files."""
     active = large.active()
     return Progress(
         done=board.done_bytes + sum(file.done for file in active) + sum(job.file.size for job in large.checking),
         total=sum(step.file.size for step in plan.steps if step.file.path in board.wanted),
         speed=sum(file.speed for file in active),
-        connections=sum(file.connections for file in active),
-        mirrors=large.hosts,
+        connections=sum(file.connections for file in active) + requests,
+        mirrors=max(large.hosts, 1 if requests else 0),
         verified=len(board.verdicts),
         files=len(plan.steps),
         active=active,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies
 
 from gpuaria.errors import BadListing, ConfigError, Interrupted, NetworkError, RateLimited
 
@@ -187,7 +188,7 @@ class Http:
         self._ca_bundle = ca_bundle
         self._on_wait = on_wait
         self._stop = stop or threading.Event()
-        self._client: Any = None
+        self._clients: dict[bool, Any] = {}  # by whether TLS is needed
         self._opening = threading.Lock()
         self._counting = threading.Lock()
         self.budget = RateBudget()
@@ -195,8 +196,8 @@ class Http:
 
     def close(self) -> None:
         """Close every connection."""
-        if self._client is not None:
-            self._client.close()
+        for client in self._clients.values():
+            client.close()
 
     def has_credential(self, url: str) -> bool:
         """Whether a token would be sent to `url`."""
@@ -335,7 +336,7 @@ class Http:
             self.requests[origin(url)] += 1
         started, answered = time.monotonic(), False
         try:
-            with self._http().stream(method, url, headers=sent, content=body or None) as response:
+            with self._http(url).stream(method, url, headers=sent, content=body or None) as response:
                 LOG.debug("%s %s -> %d in %.3f s", method, bare(url), response.status_code, time.monotonic() - started)
                 got = {name.lower(): value for name, value in response.headers.items()}
                 self.budget.learn(url, got)
@@ -352,17 +353,19 @@ class Http:
                 raise
             raise NetworkError(f"{urlsplit(url).hostname} cannot be the name of a host") from None
 
-    def _http(self) -> Any:
+    def _http(self, url: str) -> Any:
+        """The client for an address; the certificates are read only when there is one to check, which takes 0.1 s."""
+        tls = not url.startswith("http://") or bool({"http", "all"} & set(getproxies()))
         with self._opening:
-            if self._client is None:
+            if tls not in self._clients:
                 import httpx2
 
                 connect, read = self._timeouts
                 # Every user has a bounded number of threads; a common bound would let slow mirrors starve the others.
                 limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-                context = tls_context(self._ca_bundle)
+                context = tls_context(self._ca_bundle) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 try:
-                    self._client = httpx2.Client(
+                    self._clients[tls] = httpx2.Client(
                         verify=context,
                         timeout=httpx2.Timeout(read, connect=connect, pool=None),
                         limits=limits,
@@ -375,7 +378,7 @@ class Http:
                         "proxies only",
                         "Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.",
                     ) from None
-            return self._client
+            return self._clients[tls]
 
 
 def redirected(answer: Answer) -> str:

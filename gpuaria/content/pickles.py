@@ -37,7 +37,7 @@ _Member = tuple[str, Callable[[], Any]]
 def scan(path: Path, name: str = "") -> Scanned | None:
     """What the pickles in the file bring in; None if it is none. `name`, if it is not the one of `path`.
 
-    Reads and unpacks 64 MiB at most, in about a second. Raises OSError where the file cannot be read.
+    Reads and unpacks two times 64 MiB at most, in a few seconds. Raises OSError where the file cannot be read.
     """
     with path.open("rb", buffering=0) as raw:
         return scan_stream(cast(BinaryIO, raw), name or path.name)

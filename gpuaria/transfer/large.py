@@ -19,6 +19,7 @@ from gpuaria.transfer.flow import Endpoint, Flow, endpoints
 from gpuaria.transfer.job import Hands, Job
 from gpuaria.transfer.landing import Landing
 from gpuaria.transfer.roster import Roster
+from gpuaria.transfer.small import PORTAL
 from gpuaria.transfer.workers import Workers
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class LargeFiles:
         only = len(job.step.mirrors) == 1
         if not job.reasons:
             self._hands.by_http(job.step)
-        elif isinstance(job.cause, NotAHub) and only:
+        elif isinstance(job.cause, NotAHub) and only and job.attempt > PORTAL:
             self._landing.failed(job.file, Verdict(job.file.path, "failed", job.cause.message), job.cause)
             self._board.fail(job.cause)
         elif isinstance(job.cause, AccessDenied) or (isinstance(job.cause, NotFound) and only):

@@ -28,6 +28,7 @@ from gpuaria.transfer.landing import Landing
 from gpuaria.transfer.roster import Roster
 from gpuaria.transfer.shortcut import Shortcuts
 
+PORTAL = 3  # answers of something else than a hub that may pass: a portal may close
 TRICKLE = 256  # bytes per second; a connection that stays below it is as good as silent
 TRICKLE_SECONDS = 20.0
 
@@ -63,7 +64,7 @@ class SmallFiles:
 
     def _fetch(self, step: Step) -> None:
         """Wrong bytes get one more try, from elsewhere if there is an elsewhere; a broken network gets patience."""
-        moved, pause, wrong = time.monotonic(), 1.0, 0
+        moved, pause, wrong, portals = time.monotonic(), 1.0, 0, 0
         part = self._part(step.file)
         liars: set[str] = set()
         while True:
@@ -77,7 +78,8 @@ class SmallFiles:
                 except NetworkError as error:
                     if _moved(_prefix(part, step.file) - had, began):
                         moved, pause = time.monotonic(), 1.0
-                    if isinstance(error, (RateLimited, NotAHub)) and len(step.mirrors) == 1:
+                    portals += isinstance(error, NotAHub)
+                    if len(step.mirrors) == 1 and (isinstance(error, RateLimited) or portals > PORTAL):
                         raise
                     reasons.append(error.message)
                     if len(step.mirrors) > 1 and error.retry != "never":

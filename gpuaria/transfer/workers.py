@@ -21,6 +21,11 @@ class Workers:
         with self._lock:
             return self._open
 
+    @property
+    def busy(self) -> int:
+        """Threads at work, or about to be."""
+        return min(self.pending, self._count)
+
     def submit(self, task: Callable[[], None]) -> None:
         """Queue a task; it must deal with its own errors."""
         with self._lock:
