@@ -175,7 +175,7 @@ class Settings:
     trust: Policy = _key(
         kinds.choice("origin", "quorum", "any"),
         "quorum",
-        "Who may vouch for a listing: the endpoint alone, also mirrors that agree, or any one mirror.",
+        "Who may vouch for a listing: the endpoint (or a commit itself), also mirrors that agree, or any one mirror.",
         "GPUARIA_TRUST",
         files="not project",
     )
