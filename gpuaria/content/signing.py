@@ -55,7 +55,7 @@ def _bundle(path: Path) -> dict[str, Any] | None:
     """The bundle as it is written, or None for anything else."""
     try:
         with path.open("rb") as stream:
-            bundle = json.loads(stream.read(_LARGEST + 1)[:_LARGEST])
+            bundle = _json(stream.read(_LARGEST), 10_000)
         return bundle if str(bundle["mediaType"]).startswith(_BUNDLE) else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
@@ -64,10 +64,18 @@ def _bundle(path: Path) -> dict[str, Any] | None:
 def _method(bundle: dict[str, Any]) -> str:
     """What the bundle says that it signs, for now without proof; "" where it does not say."""
     try:
-        said = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))["predicate"]["serialization"]
+        payload = _json(base64.b64decode(bundle["dsseEnvelope"]["payload"]), 4_000_000)
+        said = payload["predicate"]["serialization"]
         return f"{said['method']} over {said['hash_type']}"[:60]
     except (ValueError, LookupError, TypeError, RecursionError):
         return ""
+
+
+def _json(data: bytes, most: int) -> Any:
+    """JSON of at most that many brackets and commas, each of which may cost 100 bytes. Raises ValueError."""
+    if sum(data.count(mark) for mark in (b"[", b"{", b",")) > most:
+        raise ValueError("more than anybody needs")
+    return json.loads(data)
 
 
 def _verify(
