@@ -73,13 +73,8 @@ def ended(run: subprocess.Popen[str]) -> Done:
 # --- the disk -----------------------------------------------------------------------------------------------------
 
 
-LOST = "aria2c leaves an empty control file on a full disk, and with it the progress of the range is lost"
-
-
 @root_only
-@pytest.mark.parametrize(
-    "size", ["small", pytest.param("large", marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=LOST))]
-)
+@pytest.mark.parametrize("size", ["small", "large"])
 @pytest.mark.fault(
     "disk: full in mid-file",
     where="machine",

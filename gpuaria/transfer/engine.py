@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 RESTARTS = 3  # of a private aria2c that dies
 LATE = 3  # calls in a row that it may leave without an answer (of 10 s each)
+KEEP = 1.0  # seconds; aria2 saves as often
 TICK = 0.25  # seconds between two readings
 MOST_BY_OURSELVES = 256_000_000  # bytes that are taken over from aria2
 NEXT_RANGE = 0.7  # of its connections: when a range has no more than that at work, the next one begins
@@ -68,6 +69,7 @@ class Engine:
         self._on_complete, self._on_stumble = on_complete, on_stumble
         self._daemon: Daemon | None = None
         self._restarts = self._late = 0
+        self._kept = 0.0
         self._share = 1
         self.jobs: list[Job] = []
         self.ending: list[Job] = []
@@ -194,12 +196,20 @@ class Engine:
             self.serving.credit(self._daemon.pid if self._daemon else 0, came, speeds)
             for job in list(self.jobs):
                 self._settle(job, transfers)
+            self._keep()
             for job in list(self.jobs):
                 self._steer(job)
         except Aria2Error as error:  # it may die between any two calls
             self._lost(error)
             return
         self.serving.try_again()
+
+    def _keep(self) -> None:
+        now = time.monotonic()
+        if now - self._kept >= KEEP:
+            self._kept = now
+            for window in [window for job in self.jobs for window in job.running]:
+                window.keep()
 
     def _settle(self, job: Job, transfers: dict[str, Transfer]) -> None:
         """Ranges that ended, well or not."""

@@ -13,6 +13,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,21 @@ class Window:
         """Bytes that are not here, by the last reading."""
         return self.end - self.start - self.completed
 
+    @property
+    def kept_path(self) -> Path:
+        """A second name of the last control file that could be read."""
+        return self.path.with_name(self.path.name + ".kept")
+
+    def keep(self) -> None:
+        """Hold on to the control file as it is now: on a full disk aria2 puts an empty one in its place.
+
+        An older one only says that less is here.
+        """
+        if _NAME.fullmatch(self.path.name) and self._read(self.control_path):
+            with suppress(OSError):
+                self.kept_path.unlink(missing_ok=True)
+                os.link(self.control_path, self.kept_path)
+
     def missing(self) -> list[tuple[int, int]]:
         """What the control file says is not there; all of it where there is none that can be read."""
         known = self._known()
@@ -65,6 +81,8 @@ class Window:
             if self._known() is None:  # or aria2 would take the holes of a file of full length for bytes
                 _write(self.control_path, control_bytes(self.size, self.start, self.end))
             return
+        if self._read(self.control_path) is None and self._read(self.kept_path) is not None:
+            self.kept_path.replace(self.control_path)
         if self._known() is None or not _same(self.path, base):
             self.path.parent.mkdir(exist_ok=True)
             self.path.unlink(missing_ok=True)
@@ -81,8 +99,12 @@ class Window:
             self.control_path.unlink(missing_ok=True)
 
     def _known(self) -> control.Control | None:
-        """Its control file, if that is about a file of this size."""
-        known = control.read(self.control_path)
+        """Its control file, or the one that was kept."""
+        return self._read(self.control_path) or self._read(self.kept_path)
+
+    def _read(self, path: Path) -> control.Control | None:
+        """A control file, if it is about a file of this size."""
+        known = control.read(path)
         return known if known is not None and known.total == self.size else None
 
 
