@@ -10,7 +10,7 @@ import pytest
 from gpuaria.disk.below import Below
 from gpuaria.disk.oserrors import explain, explained
 from gpuaria.disk.space import case_sensitive, check, decimal, free, same_file_system
-from gpuaria.errors import DiskError, NoSpace, UnsafePath
+from gpuaria.errors import DiskError, NoSpace, NotWritable, UnsafePath
 
 
 def test_free_is_asked_of_the_nearest_parent(tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ def test_same_file_system(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, NoSpace, "no space left"),
         (errno.EDQUOT, NoSpace, "quota"),
-        (errno.EROFS, DiskError, "read-only"),
-        (errno.EACCES, DiskError, "no permission"),
+        (errno.EROFS, NotWritable, "read-only"),
+        (errno.EACCES, NotWritable, "no permission"),
         (errno.ENAMETOOLONG, DiskError, "too long"),
         (errno.ENOTDIR, DiskError, "a file where a folder"),
         (errno.ELOOP, UnsafePath, "symbolic link"),

@@ -20,7 +20,7 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpuaria.errors import ConfigError, NetworkError
@@ -429,8 +429,14 @@ def test_a_local_proxys_stand_in_addresses_are_a_last_resort() -> None:
 
 
 @given(st.ip_addresses())
-def test_what_is_not_global_is_never_an_answer_for_a_public_name(ip: ipaddress.IPv4Address) -> None:
-    if not ip.is_global:
+@example(ipaddress.ip_address("2002:100::"))
+@example(ipaddress.ip_address("2002:a00:1::"))
+def test_what_is_not_global_is_never_an_answer_for_a_public_name(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
+    if isinstance(ip, ipaddress.IPv6Address) and ip.sixtofour:  # judged by the address inside
+        assert bool(rules.kind(str(ip))) == bool(rules.kind(str(ip.sixtofour)))
+    elif not ip.is_global:
         assert rules.why(str(ip), HOST)
     elif ip.version == 4 and not ip.is_multicast:
         assert not rules.why(str(ip), HOST)

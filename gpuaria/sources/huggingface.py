@@ -173,9 +173,9 @@ class HuggingFace:
             return None
         return Address(mirror.name, answer.url, expiry(answer.url))
 
-    def check(self, answer: Answer, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
-        """By X-Repo-Commit, X-Linked-Size and X-Linked-Etag, the first of which every hub sends."""
-        _check_same(answer, mirror, manifest, file)
+    def check(self, answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
+        """By X-Repo-Commit, which every hub sends."""
+        _check_commit(answer, mirror, manifest)
 
     def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
         """By X-Error-Code first, then X-Error-Message, then status."""
@@ -291,13 +291,18 @@ def _file(entry: Mapping[str, Any]) -> RemoteFile:
     return RemoteFile(safe, size, Digest("sha256", sha256), oid)
 
 
-def _check_same(answer: Answer, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
-    """Raise NetworkError where a mirror's look-up is for other bytes than the manifest's."""
+def _check_commit(answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
+    """Raise NotAHub or NetworkError where a mirror does not answer for the manifest's commit."""
     commit = answer.headers.get("x-repo-commit", "")
     if not commit:
         raise NotAHub(f"{mirror.base} answers without X-Repo-Commit: it is not a hub", _NOT_A_HUB_HINT)
     if commit != manifest.commit:
         raise NetworkError(f"{mirror.base} serves commit {commit[:12]} where {manifest.commit[:12]} was asked for")
+
+
+def _check_same(answer: Answer, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
+    """Raise NetworkError where a mirror's look-up is for other bytes than the manifest's."""
+    _check_commit(answer, mirror, manifest)
     size = answer.headers.get("x-linked-size", "")
     if size and size != str(file.size):
         raise NetworkError(f"{mirror.base} has another size for {file.path}: {size} bytes, not {file.size}")

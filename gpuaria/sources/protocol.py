@@ -51,8 +51,8 @@ class Source(Protocol):
         Raises NetworkError (with the reason, if the mirror is stale or holds something else), AccessDenied, NotFound.
         """
 
-    def check(self, answer: Answer, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
-        """Raise NetworkError where an answer to `file_url` shows that it is no hub's, or of other bytes."""
+    def check(self, answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
+        """Raise NetworkError where an answer to `file_url` shows that it is no hub's, or of another commit."""
 
     def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
         """An answer to `file_url` that is no success, as the error that it stands for."""

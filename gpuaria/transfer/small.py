@@ -124,7 +124,7 @@ class SmallFiles:
                         if turn and url != short:
                             turn.found(bare(answer.url) == short)
                         if url != short:
-                            self.source.check(answer, mirror, self.manifest, file)
+                            self.source.check(answer, mirror, self.manifest)
                         self._write(part, file, answer, chunks, mirror.name, start)
                         break
                     if turn and url == short and answer.status not in RETRY_STATUS:  # it is no way after all
