@@ -330,10 +330,13 @@ tries = note.read_text().split() if note.exists() else []
 note.write_text(" ".join([*tries, str(port)]))
 if len(tries) >= {failures}:
     os.execv({program!r}, [{program!r}, *sys.argv[1:]])
-taken = [socket.create_server((host, port), family=family) for host, family in {hosts!r}]
 parent = os.getpid()
-if os.fork():  # this process becomes aria2c, another one has the port
+ready, told = os.pipe()
+if os.fork():  # this process becomes aria2c, another one has the port, and at no time this one
+    os.read(ready, 1)
     os.execv({program!r}, [{program!r}, *sys.argv[1:]])
+taken = [socket.create_server((host, port), family=family) for host, family in {hosts!r}]
+os.write(told, b"1")
 taken[0].settimeout(0.2)
 while os.getppid() == parent:
     try:
