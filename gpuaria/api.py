@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from gpuaria import fetching
 from gpuaria._version import __version__
+from gpuaria.addresses import encrypted_or_local, origin
 from gpuaria.aria2.options import Shape
 from gpuaria.disk.extra import others
 from gpuaria.disk.find import find_layout, read_manifest
@@ -20,7 +21,7 @@ from gpuaria.disk.layout import Layout
 from gpuaria.disk.receipts import Receipts
 from gpuaria.errors import NotFound, SomeFilesFailed, UsageError
 from gpuaria.events import Emit, Waiting, Warned
-from gpuaria.net import Http, ca_file, encrypted_or_local, origin
+from gpuaria.net import Http, ca_file
 from gpuaria.plan import Rules
 from gpuaria.ranking import rank
 from gpuaria.records import Choice, Kind, Manifest, Mirror, Probe, Ranking, RepoRef, Report, Verdict
@@ -153,7 +154,7 @@ class Session:
 
     def _local_commit(self, ref: RepoRef) -> str:
         """The commit that a revision stood for when the cache last heard of it."""
-        if len(ref.revision) == 40 and all(c in "0123456789abcdef" for c in ref.revision):
+        if ref.pinned:
             return ref.revision
         if self._to is not None and self._to.exists():
             layout = find_layout(self._to, self.receipts)

@@ -1,26 +1,22 @@
-"""The HTTP client for metadata and small files: ceilings, credentials that stay at home, retries, the rate budget.
-
-Rate headers and error shapes are the Hub's (`RateLimit`, `RateLimit-Policy`: draft-ietf-httpapi-ratelimit-headers).
-"""
+"""The HTTP client for metadata and small files: ceilings, credentials that stay at home, retries, the rate budget."""
 
 import contextlib
-import email.utils
-import ipaddress
 import logging
 import random
-import re
 import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies
 
+from gpuaria.addresses import bare, encrypted_or_local, origin
 from gpuaria.errors import BadListing, ConfigError, Interrupted, NetworkError, RateLimited
+from gpuaria.rates import RateBudget, retry_after
 
 LOG = logging.getLogger("gpuaria.net")
 RETRY_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])
@@ -46,32 +42,6 @@ class Answer:
     body: bytes = b""
 
 
-def origin(url: str) -> str:
-    """`scheme://host:port` of an address, the unit to which a credential belongs (RFC 6454)."""
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
-
-
-def bare(url: str) -> str:
-    """An address without its query, which may be a signature, and without a password: what logs may show."""
-    return re.sub(r"^(\w+://)[^/?#]*@", r"\1", url).partition("?")[0]
-
-
-def encrypted_or_local(url: str) -> bool:
-    """Whether a credential may travel to `url`: TLS, or this very machine."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return parts.scheme == "https" or host == "localhost" or _is_loopback(host)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, and be it 127.0.0.1.example.org
-        return False
-
-
 def ca_file(bundle: str = "") -> str:
     """The certificate bundle that Python and aria2c both use: the setting, the system's, or certifi's."""
     if bundle:
@@ -84,82 +54,6 @@ def ca_file(bundle: str = "") -> str:
     import certifi
 
     return certifi.where()
-
-
-@dataclass
-class _Bucket:
-    remaining: int
-    reset: float  # monotonic seconds
-    quota: int = 0  # 0 where the hub does not say it
-    window: float = 0.0  # seconds
-
-
-@dataclass
-class RateBudget:
-    """What each quota of each hub has left, as its last answer said, less what is under way since."""
-
-    clock: Callable[[], float] = time.monotonic
-    _buckets: dict[tuple[str, str], _Bucket] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def wait(self, url: str) -> float:
-        """0 if a request may go now, which counts it; else the seconds after which to ask again."""
-        with self._lock:
-            bucket, now = self._buckets.get((origin(url), _bucket_name(url))), self.clock()
-            if bucket is None:
-                return 0.0
-            if now >= bucket.reset:
-                if not bucket.quota:
-                    return 0.0
-                # All who were held back ask again at once: no more of them may go than the new window allows.
-                bucket.remaining, bucket.reset = bucket.quota, now + bucket.window + 1
-            if bucket.remaining > 0:
-                bucket.remaining -= 1
-                return 0.0
-            return bucket.reset - now
-
-    def learn(self, url: str, headers: Mapping[str, str]) -> None:
-        """Take over what an answer says of its quota: `"api";r=12;t=55`."""
-        match = re.search(r'"([\w-]+)"\s*;\s*r=(\d+)\s*;\s*t=(\d+)', headers.get("ratelimit", ""))
-        if not match:
-            return
-        name, remaining = match[1], int(match[2])
-        policy = re.search(rf'"{name}"\s*;\s*q=(\d+)\s*;\s*w=(\d+)', headers.get("ratelimit-policy", ""))
-        quota, window = (int(policy[1]), float(policy[2])) if policy else (0, 0.0)
-        with self._lock:
-            now = self.clock()
-            reset = now + int(match[3]) + 1
-            known = self._buckets.get((origin(url), name))
-            if known and now < known.reset and reset < known.reset + 1.5:
-                # The same window, told in whole seconds: what is left only shrinks, and answers overtake each other.
-                remaining = min(remaining, known.remaining)
-            self._buckets[origin(url), name] = _Bucket(remaining, reset, quota, window)
-
-    def left(self, url: str) -> dict[str, int]:
-        """Requests left by quota name at the hub of `url`, as far as it said so."""
-        with self._lock:
-            return {name: b.remaining for (where, name), b in self._buckets.items() if where == origin(url)}
-
-
-def _bucket_name(url: str) -> str:
-    path = urlsplit(url).path
-    if "/resolve/" in path or path.startswith("/api/resolve-cache/"):
-        return "resolvers"
-    return "api" if path.startswith("/api/") else "pages"
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that an answer asks us to wait (RFC 9110 10.2.3: seconds or a date), None if it does not."""
-    limit = re.search(r";\s*r=0\s*;\s*t=(\d{1,9})", headers.get("ratelimit", ""))
-    if limit:
-        return float(limit[1]) + 1
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now) if text else None
-    except (ValueError, OverflowError, TypeError):
-        return None
 
 
 class Http:
@@ -240,7 +134,7 @@ class Http:
         hops: dict[str, str] = {}
         for _ in range(MAX_REDIRECTS):
             answer = self._tried(method, url, anonymous, ceiling, headers or {})
-            hops |= {name: value for name, value in answer.headers.items() if name.startswith("x-")}
+            hops |= _told(answer)
             target = redirected(answer)
             if not target or origin(target) != origin(url):
                 return Answer(answer.status, url, {**hops, **answer.headers}, answer.body)
@@ -302,7 +196,7 @@ class Http:
                 if not target:
                     yield replace(answer, headers={**hops, **answer.headers}), chunks
                     return
-                hops |= {name: value for name, value in answer.headers.items() if name.startswith("x-")}
+                hops |= _told(answer)
             check_redirect(url, target)
             url = target
         raise _circle(url)
@@ -379,6 +273,11 @@ class Http:
                         "Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.",
                     ) from None
             return self._clients[tls]
+
+
+def _told(answer: Answer) -> dict[str, str]:
+    """What a hub says in passing, while it sends its client on: commit, size, digest of the file."""
+    return {name: value for name, value in answer.headers.items() if name.startswith("x-")}
 
 
 def redirected(answer: Answer) -> str:

@@ -1,6 +1,7 @@
 """The nouns: frozen, comparable, and turned into JSON by one function. Sizes are bytes, times are seconds."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,6 +24,11 @@ class RepoRef:
     name: str
     revision: str = "main"
     path: str = ""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a whole commit id, which cannot come to mean something else."""
+        return re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
 
     def __str__(self) -> str:
         prefix = "" if self.kind == "model" else f"{self.kind}s/"

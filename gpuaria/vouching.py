@@ -1,6 +1,5 @@
 """Who says what a repo holds: the origin if it answers, else the commit itself, else mirrors as the policy allows."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -36,7 +35,7 @@ def commit(court: Court, ref: RepoRef) -> RepoInfo | NetworkError:
     try:
         return court.source.commit(ref, court.mirrors[0].base, court.http)
     except NetworkError as error:
-        if len(court.mirrors) < 2 or (court.policy == "origin" and not _pinned(ref)):
+        if len(court.mirrors) < 2 or (court.policy == "origin" and not ref.pinned):
             raise
         return error
 
@@ -54,13 +53,13 @@ def by_mirrors(court: Court, ref: RepoRef, wanted: Callable[[str], bool], reason
         try:
             info = court.source.commit(ref, mirror.base, court.http)
             manifest = court.source.listing(ref, info, mirror.base, court.http, wanted)
-            doubt = _unproven(court, ref, info, manifest, mirror) if _pinned(ref) else ""
+            doubt = _unproven(court, ref, info, manifest, mirror) if ref.pinned else ""
         except Interrupted:
             raise
         except GpuariaError as error:
             problems.append(error.message)
             continue
-        if _pinned(ref) and not doubt:
+        if ref.pinned and not doubt:
             by = f"commit {manifest.commit[:12]} itself"
             court.emit(Warned(f"{'; '.join((*problems, *doubts))}; {by} proves what {mirror.name} says that it holds"))
             return replace(manifest, vouched_by=f"{by}, by way of {mirror.base}", trust="pinned")
@@ -72,10 +71,6 @@ def by_mirrors(court: Court, ref: RepoRef, wanted: Callable[[str], bool], reason
     if court.policy == "origin" or not found:
         raise NetworkError("; ".join((*problems, *doubts)), "Check the network, or name a mirror with --mirror.")
     return _by_policy(court, ref, found, "; ".join((*problems, *doubts)))
-
-
-def _pinned(ref: RepoRef) -> bool:
-    return re.fullmatch(r"[0-9a-f]{40}", ref.revision) is not None
 
 
 def _unproven(court: Court, ref: RepoRef, info: RepoInfo, manifest: Manifest, mirror: Mirror) -> str:

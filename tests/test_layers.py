@@ -11,10 +11,10 @@ ROOT = Path(gpuaria.__file__).parent
 # From the bottom up. Rooms of one line never import each other; a room that does not exist yet is no error.
 LEVELS = [
     {"errors", "_version", "data"},
-    {"paths"},
+    {"paths", "addresses"},
     {"records"},
     {"events"},
-    {"hashing"},
+    {"hashing", "rates"},
     {"ranking", "plan", "selection", "formats", "proof"},
     {"settings", "net", "probe", "disk", "aria2", "content"},
     {"sources", "verifying", "screening"},
@@ -27,7 +27,7 @@ LEVELS = [
     {"__main__"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
-PURE = {"errors", "paths", "records", "events", "ranking", "plan", "selection", "formats", "proof", "hashing"}
+PURE = {"errors", *LEVELS[1], "records", "events", "hashing", *LEVELS[5]}
 WORLD = {"os", "socket", "subprocess", "time", "random", "threading"}
 ALLOWED: set[tuple[str, str]] = set()  # (room, room above it that it may import nevertheless), each with its reason
 

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpuaria.addresses import bare, encrypted_or_local, origin
 from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, NetworkError, RateLimited
-from gpuaria.net import Http, RateBudget, bare, ca_file, check_redirect, encrypted_or_local, origin, retry_after
+from gpuaria.net import Http, ca_file, check_redirect
+from gpuaria.rates import RateBudget, retry_after
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server
 

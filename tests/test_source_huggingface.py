@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gpuaria.addresses import origin
 from gpuaria.errors import (
     AccessDenied,
     BadListing,
@@ -30,7 +31,7 @@ from gpuaria.errors import (
 )
 from gpuaria.formats import manifest as manifest_format
 from gpuaria.hashing import LENGTHS, lfs_pointer_oid
-from gpuaria.net import Http, origin
+from gpuaria.net import Http
 from gpuaria.paths import SafePath
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.sources import SOURCES

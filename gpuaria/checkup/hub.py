@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from gpuaria.addresses import encrypted_or_local
 from gpuaria.checkup.finding import Notes
 from gpuaria.errors import BadToken, GpuariaError, NetworkError, NotAHub
-from gpuaria.net import Answer, Http, encrypted_or_local, redirected
+from gpuaria.net import Answer, Http, redirected
 from gpuaria.settings import Settings
 
 SKEW = 300.0  # seconds; the addresses that S3 and CloudFront sign stop working at 900 and less

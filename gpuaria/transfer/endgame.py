@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpuaria.errors import GpuariaError
-from gpuaria.net import Http, retry_after
+from gpuaria.net import Http
+from gpuaria.rates import retry_after
 from gpuaria.records import Address
 
 SMALLEST_CUT = 128 * 1024  # bytes

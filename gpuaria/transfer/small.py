@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpuaria.addresses import bare, origin
 from gpuaria.disk.layout import Layout
 from gpuaria.disk.oserrors import explained
 from gpuaria.errors import (
@@ -20,7 +21,7 @@ from gpuaria.errors import (
     NoUsableMirror,
     RateLimited,
 )
-from gpuaria.net import ATTEMPTS, RETRY_STATUS, Answer, Http, bare, origin
+from gpuaria.net import ATTEMPTS, RETRY_STATUS, Answer, Http
 from gpuaria.records import Manifest, Mirror, RemoteFile, Step, Verdict
 from gpuaria.sources import Source
 from gpuaria.transfer.board import Board

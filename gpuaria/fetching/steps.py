@@ -1,0 +1,151 @@
+"""The steps of a plan, carried out by three kinds of hands until every file has a verdict."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from gpuaria import plan as planning
+from gpuaria.disk.layout import Layout
+from gpuaria.errors import GpuariaError, Interrupted
+from gpuaria.fetching import telling
+from gpuaria.fetching.world import Limits, World
+from gpuaria.paths import SafePath
+from gpuaria.records import Address, DownloadPlan, Manifest, RemoteFile, Step
+from gpuaria.transfer.board import Board
+from gpuaria.transfer.endgame import Endgame, try_out
+from gpuaria.transfer.job import Hands
+from gpuaria.transfer.landing import Landing
+from gpuaria.transfer.large import LargeFiles
+from gpuaria.transfer.roster import Roster
+from gpuaria.transfer.small import SmallFiles
+from gpuaria.transfer.workers import Workers
+
+
+def carry_out(
+    plan: DownloadPlan, manifest: Manifest, layout: Layout, board: Board, world: World, limits: Limits
+) -> Landing:
+    """Run every step until all have a verdict, or until the run is stopped. Raises Interrupted on the user's wish."""
+    twins = _twins(plan)
+    landing = Landing(layout, board, twins, world.screening)
+    roster = Roster(board)
+    mirrors = {mirror.name: mirror for mirror in world.mirrors}
+    small_pool, hashers = Workers("small", limits.small_jobs), Workers("hash", limits.verify_jobs)
+    small = SmallFiles(world.source, manifest, mirrors, world.http, layout, landing, board, roster, limits.patience)
+
+    def lookup(mirror: str, file: RemoteFile) -> Address | None:
+        return world.source.address(mirrors[mirror], manifest, file, world.http)
+
+    def finish(path: Path, size: int, gaps: Sequence[tuple[int, int]], addresses: dict[str, Address]) -> bool:
+        return Endgame(path, size, gaps, addresses, world.http, board.arrived, world.stop).run()
+
+    large = LargeFiles(
+        steps=[step for step in plan.steps if step.carrier == "aria2"],
+        hands=Hands(
+            lookup=lookup,
+            by_http=lambda step: small_pool.submit(partial(small.fetch, step)),
+            finish=finish,
+            test=partial(try_out, world.http),
+        ),
+        start=world.daemon,
+        layout=layout,
+        landing=landing,
+        board=board,
+        roster=roster,
+        hashers=hashers,
+        shape=limits.shape,
+        user_agent=limits.user_agent,
+        jobs=limits.jobs,
+        patience=limits.patience,
+        origin=world.origin.name,
+    )
+
+    def anew(step: Step) -> None:
+        """Bytes that were here turned out wrong: fetch the file after all."""
+        board.wanted.add(step.file.path)
+        names, counts = carriers(manifest, world)
+        fresh = planning.instead(step, names, limits.rules, counts)
+        if fresh.carrier == "aria2":
+            large.add(fresh)
+        else:
+            small_pool.submit(partial(small.fetch, fresh))
+
+    for step in plan.steps:
+        if step.action == "refuse":
+            landing.refused(step.file, step.reason)
+        elif step.action == "skip" and world.screening.knows(step.file):
+            landing.kept(step.file, step.reason)
+        elif step.action in ("skip", "name", "verify"):
+            hashers.submit(partial(_recheck, step, landing, board, anew))
+        elif step.carrier == "http":
+            small_pool.submit(partial(small.fetch, step))
+        elif step.action == "create":
+            layout.staged(step.file).touch()
+            landing.staged(step.file, layout.staged(step.file))
+    try:
+        _turn(large, (small_pool, hashers), plan, board, world)
+    finally:
+        large.close()
+    return landing
+
+
+def _turn(large: LargeFiles, pools: Sequence[Workers], plan: DownloadPlan, board: Board, world: World) -> None:
+    """The loop: a tick whenever something happened, and a few times a second."""
+    told = 0.0
+    while not world.stop.is_set():
+        board.wake.clear()
+        large.tick()
+        if not large.busy and not any(pool.pending for pool in pools):
+            break
+        if time.monotonic() - told >= 0.45:
+            told = time.monotonic()
+            world.emit(telling.progress(large, pools[0].busy, plan, board))
+        board.wake.wait(large.pause())
+    if world.stop.is_set() and board.fatal is None:
+        raise Interrupted(
+            f"interrupted; {telling.good(board)} of {len(plan.steps)} files are in place",
+            "Run the same command again to continue.",
+        )
+    world.emit(telling.progress(large, pools[0].busy, plan, board))
+
+
+def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], None]) -> None:
+    """On a hashing thread: look at bytes that were here before us, and prove them if that was not done yet."""
+    try:
+        if step.action == "skip":
+            landing.kept(step.file, step.reason)
+        elif step.action == "name":
+            landing.proven(step.file)
+        elif landing.present(step.file).outcome != "ok":
+            anew(step)
+    except GpuariaError as error:
+        board.fail(error)
+    except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
+        board.fail(GpuariaError(f"{type(error).__name__} on {step.file.path}: {error}", "Please report this."))
+
+
+def carriers(manifest: Manifest, world: World) -> tuple[list[str], dict[str, int]]:
+    """Who may serve the bytes, best first by what is remembered of them, and connections to each.
+
+    Only the origin sees a credential, so only it has those that need one. Where mirrors had to vouch it is away.
+    """
+    away = manifest.trust in ("pinned", "quorum", "mirror only")
+    names = [m.name for m in world.mirrors if (not away if m.origin else not manifest.restricted)]
+    if len(names) < 2:
+        return names, {}
+    ranked = world.remembered(names, manifest.size).accepted
+    return [choice.mirror for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
+
+
+def _twins(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
+    """Files that get their bytes from another one of the plan, by that one's path."""
+    owners = {
+        planning.identity(step.file): step.file.path
+        for step in sorted(plan.steps, key=lambda step: step.fetches, reverse=True)
+        if step.action not in ("copy", "refuse")
+    }
+    twins: dict[SafePath, list[RemoteFile]] = {}
+    for step in plan.steps:
+        if step.action == "copy":
+            twins.setdefault(owners[planning.identity(step.file)], []).append(step.file)
+    return twins
