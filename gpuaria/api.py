@@ -14,7 +14,7 @@ from gpuaria._version import __version__
 from gpuaria.addresses import encrypted_or_local, origin
 from gpuaria.aria2.options import Shape
 from gpuaria.disk.extra import others
-from gpuaria.disk.find import find_layout, read_manifest
+from gpuaria.disk.find import find_layout, read_lock, read_manifest
 from gpuaria.disk.folder import Folder
 from gpuaria.disk.hf_cache import HfCache, repo_folder
 from gpuaria.disk.layout import Layout
@@ -22,6 +22,7 @@ from gpuaria.disk.receipts import Receipts
 from gpuaria.errors import NotFound, SomeFilesFailed, UsageError
 from gpuaria.events import Emit, Waiting, Warned
 from gpuaria.net import Http, ca_file
+from gpuaria.paths import printable
 from gpuaria.plan import Rules
 from gpuaria.ranking import rank
 from gpuaria.records import Choice, Kind, Manifest, Mirror, Probe, Ranking, RepoRef, Report, Verdict
@@ -80,6 +81,22 @@ class Session:
     def ref(self, text: str, kind: Kind | None = None, revision: str = "") -> RepoRef:
         """Read a reference; pasted addresses may be of the endpoint or of any mirror. Raises UsageError."""
         return self.world.source.parse(text, kind, revision, [mirror.base for mirror in self.world.mirrors])
+
+    def lock(self, path: Path, name: str = "", kind: Kind | None = None, revision: str = "") -> Manifest:
+        """The manifest of a lock file, as its own witness; what is named beside it must be what it locks.
+
+        Raises ConfigError for the file, UsageError for another repo, kind or revision.
+        """
+        manifest = read_lock(path.expanduser())
+        ref = manifest.ref
+        asked = self.ref(name or ref.name, kind or (None if name else ref.kind), revision)
+        names, revisions = (ref.name, manifest.name), (ref.revision, manifest.commit, "main")
+        if ref.source != "hf" or asked.kind != ref.kind or asked.name not in names or asked.revision not in revisions:
+            raise UsageError(
+                f"{printable(str(path))} locks {ref}, not {asked}",
+                "Leave the repo and its revision out: the lock says them.",
+            )
+        return replace(manifest, ref=replace(ref, path=""), vouched_by=f"the lock {printable(path.name)}")
 
     def layout(self, ref: RepoRef, commit: str) -> Layout:
         """The target: the folder of --to, else the Hugging Face cache."""
@@ -209,8 +226,9 @@ def mirrors_of(settings: Settings) -> tuple[Mirror, ...]:
 
 
 def fetch(
-    repo: str,
+    repo: str = "",
     *,
+    lock: str | Path | None = None,
     files: Sequence[str] = (),
     kind: Kind | None = None,
     revision: str = "",
@@ -224,11 +242,13 @@ def fetch(
 ) -> Report:
     """Fetch a repo and give the report; `settings` are those of `gpuaria config` by name (`connections=8`).
 
+    With a `lock` file the repo need not be named, and nobody is asked what it holds.
     Raises GpuariaError's children; FetchFailed, which has the report, when some files failed.
     """
     with session(settings, to, emit, environ) as it:
-        ref = it.ref(repo, kind, revision)
-        request = request_for(ref, files, include, exclude, force=force, offline=it.settings.offline)
+        locked = it.lock(Path(lock), repo, kind, revision) if lock is not None else None
+        ref = locked.ref if locked else it.ref(repo, kind, revision)
+        request = request_for(ref, files, include, exclude, force=force, offline=it.settings.offline, lock=locked)
         report, _ = fetching.fetch(request, it.world, it.limits(force=force))
     if report.exit_code:
         raise FetchFailed(report)
@@ -266,11 +286,12 @@ def request_for(
     force: bool = False,
     dry_run: bool = False,
     offline: bool = False,
+    lock: Manifest | None = None,
 ) -> fetching.Request:
     """A request; the folder or file that a pasted address named limits it like a name given beside it."""
     if any(not text for text in (*names, *include, *exclude)):
         raise UsageError("an empty file name or pattern selects nothing", "Leave it out.")
-    return fetching.Request(ref, tuple(names), tuple(include), tuple(exclude), force, dry_run, offline)
+    return fetching.Request(ref, tuple(names), tuple(include), tuple(exclude), force, dry_run, offline, lock)
 
 
 class FetchFailed(SomeFilesFailed):

@@ -8,11 +8,12 @@ from gpuaria import proof
 from gpuaria.errors import GpuariaError, Interrupted, NetworkError
 from gpuaria.events import Emit, Warned
 from gpuaria.net import Http
-from gpuaria.records import Manifest, Mirror, RepoRef
+from gpuaria.records import Manifest, Mirror, RepoRef, Trust
 from gpuaria.settings.table import Policy
 from gpuaria.sources import RepoInfo, Source, git
 
 WITNESSES = 4  # mirrors that are asked at most
+WITHOUT_ORIGIN: tuple[Trust, ...] = ("pinned", "quorum", "mirror only")  # how far `by_mirrors` can go
 
 
 @dataclass(frozen=True, slots=True)

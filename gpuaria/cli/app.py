@@ -69,6 +69,9 @@ def fetch(
     revision: Revision = "",
     include: Include = None,
     exclude: Exclude = None,
+    lock: Annotated[
+        str | None, typer.Option("--lock", help="What this manifest file says, from anywhere.", metavar="FILE")
+    ] = None,
     to: Annotated[str | None, typer.Option("--to", "--local-dir", help="A plain folder.", metavar="DIR")] = None,
     cache_dir: CacheDir = None,
     token: Token = None,
@@ -119,6 +122,7 @@ def fetch(
             include or [],
             exclude or [],
             flags,
+            lock=lock,
             to=to,
             force=force,
             dry_run=dry_run,
@@ -299,7 +303,8 @@ def spread(words: Sequence[str]) -> list[str]:
     hfd.sh takes patterns with spaces between them, `hf` repeats the option.
     """
     out: list[str] = []
-    known, option, first = "--repo" in words or any(word.startswith("--repo=") for word in words), "", False
+    named = ("--repo", "--lock")  # with one of these every plain word is a file
+    known, option, first = any(word.partition("=")[0] in named for word in words), "", False
     skip = True  # the command's own name
     for word in words:
         if word.startswith("-") and len(word) > 1:

@@ -24,6 +24,7 @@ def command(
     exclude: Sequence[str],
     flags: dict[str, Any],
     *,
+    lock: str | None,
     to: str | None,
     force: bool,
     dry_run: bool,
@@ -32,7 +33,7 @@ def command(
     stop: threading.Event,
 ) -> int:
     """Fetch and print the path; the exit status is the report's."""
-    name, files = split(words, repo)
+    name, files = (repo, list(words)) if lock is not None else split(words, repo)
     if to is not None and flags["cache_dir"] is not None:
         raise UsageError("--to and --cache-dir are two different places", "Leave one of them out.")
     if to == "":
@@ -41,7 +42,8 @@ def command(
     sink = choose(quiet=quiet or dry_run, as_json=as_json and not dry_run)
     try:
         with Session(settings, to=Path(to).expanduser() if to else None, emit=sink, stop=stop) as session:
-            ref = session.ref(name, known_kind(kind), revision)
+            locked = session.lock(Path(lock), name, known_kind(kind), revision) if lock is not None else None
+            ref = locked.ref if locked else session.ref(name, known_kind(kind), revision)
             names = [*files, *_below(ref.path)]
             request = request_for(
                 ref,
@@ -51,6 +53,7 @@ def command(
                 force=force,
                 dry_run=dry_run,
                 offline=settings.offline,
+                lock=locked,
             )
             report, plan = fetch(request, session.world, session.limits(force=force))
     finally:

@@ -10,11 +10,10 @@ from gpuaria.api import Session, check
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind
 from gpuaria.cli.render import pickles
-from gpuaria.disk.find import find_layout, read_manifest
+from gpuaria.disk.find import find_layout, read_lock, read_manifest
 from gpuaria.disk.folder import Folder
 from gpuaria.disk.layout import Layout
-from gpuaria.errors import ConfigError, DiskError, GpuariaError, NotFound, SomeFilesFailed, WrongBytes
-from gpuaria.formats import manifest as manifests
+from gpuaria.errors import DiskError, NotFound, SomeFilesFailed, WrongBytes
 from gpuaria.paths import printable
 from gpuaria.records import Manifest, Verdict, to_json
 from gpuaria.verifying import Checked
@@ -33,7 +32,7 @@ def command(
 ) -> int:
     """List what is not as the manifest says; status 4 for wrong bytes, 3 for missing files."""
     with Session(settings_from({**flags, "offline": True}), stop=threading.Event()) as session:
-        given = _read_lock(Path(lock).expanduser()) if lock else None
+        given = read_lock(Path(lock).expanduser()) if lock else None
         layout = _layout(target, kind, revision, session, given)
         expected = given or read_manifest(layout)
         found = check(layout, expected, _ignore if quiet or as_json else _told)
@@ -70,19 +69,6 @@ def _layout(target: str, kind: str, revision: str, session: Session, given: Mani
         return session.layout(ref, session.world.local_commit(ref))
     except NotFound as error:
         raise NotFound(error.message, f"Fetch it first: gpuaria fetch {ref}") from None
-
-
-def _read_lock(path: Path) -> Manifest:
-    try:
-        return manifests.load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"the manifest {path} cannot be read: {why}", _WRITE_ONE) from None
-    except GpuariaError as error:
-        raise ConfigError(f"{path}: {error.message}", error.hint or _WRITE_ONE) from None
-
-
-_WRITE_ONE = "Name one that gpuaria resolve --format manifest wrote."
 
 
 def _told(verdict: Verdict) -> None:

@@ -12,11 +12,13 @@ from gpuaria.disk.layout import Layout
 from gpuaria.disk.oserrors import explained
 from gpuaria.disk.receipts import Receipts
 from gpuaria.disk.saved import read_ours
-from gpuaria.errors import DiskError
+from gpuaria.errors import ConfigError, DiskError, GpuariaError
+from gpuaria.formats import manifest as manifests
 from gpuaria.records import Kind, Manifest, RepoRef
 
 _REPO = re.compile(r"(model|dataset|space)s--(.+)")
 _SOURCE = "hf"
+_WRITE_ONE = "Name one that gpuaria resolve --format manifest wrote."
 
 
 def find_layout(path: Path, receipts: Receipts) -> Layout:
@@ -45,6 +47,17 @@ def read_manifest(layout: Layout) -> Manifest:
             "Verify it against a lock file with --lock, or fetch it again: what is right is kept.",
         )
     return manifest
+
+
+def read_lock(path: Path) -> Manifest:
+    """The manifest that a lock file is. Raises ConfigError."""
+    try:
+        return manifests.load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"the lock {path} cannot be read: {why}", _WRITE_ONE) from None
+    except GpuariaError as error:
+        raise ConfigError(f"{path}: {error.message}", error.hint or _WRITE_ONE) from None
 
 
 def _in_cache(repo: Path, ref: RepoRef, commit: str, receipts: Receipts) -> HfCache:

@@ -150,14 +150,14 @@ class Folder:
         """See Layout."""
         self._staging.discard(file)
 
-    def begin(self, manifest: Manifest) -> None:
+    def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
         """See Layout. Writes the saved manifest and the client's tree."""
         self._staging.prepare()
         create(self._below, (*HIDDEN, "CACHEDIR.TAG"), _CACHEDIR_TAG)
         create(self._below, (*HIDDEN, ".gitignore"), "*")
         self._staging.write(SAVED, manifests.dump(manifest))
         tree = (*TREES, f"{self.commit_id}.json")
-        if not trees.says(self._below.read_text(tree), manifest):
+        if sure and not trees.says(self._below.read_text(tree), manifest):
             self._staging.write(tree, trees.dump(manifest))
 
     def finish(self, manifest: Manifest, complete: bool) -> None:

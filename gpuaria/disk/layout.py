@@ -57,8 +57,11 @@ class Layout(Protocol):
     def discard(self, file: RemoteFile) -> None:
         """Remove staged bytes and aria2's control files."""
 
-    def begin(self, manifest: Manifest) -> None:
-        """Prepare the target: `manifest` is the whole one, unfiltered, and is saved for `gpuaria verify`."""
+    def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
+        """Prepare the target: `manifest` is the whole one, unfiltered, and is saved for `gpuaria verify`.
+
+        Not `sure` that it is the whole one: the client, which asks nobody once it has a tree, is given none.
+        """
 
     def finish(self, manifest: Manifest, complete: bool) -> None:
         """Make the names durable. `complete`: everything that was selected is in place."""

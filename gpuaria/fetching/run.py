@@ -3,6 +3,7 @@
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 from gpuaria import plan as planning
 from gpuaria import vouching
@@ -32,7 +33,8 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
     chosen = select(whole, request.chosen(), request.names, (*request.include, *request.exclude))
     with ExitStack() as held:
         sealed = None if request.dry_run else _locked(held, layout, world, limits)
-        names, counts = carriers(chosen, world)
+        away = request.lock is None and chosen.trust in vouching.WITHOUT_ORIGIN
+        names, counts = carriers(chosen, world, away)
         wanted, refused = world.screening.beforehand(chosen.files)
         plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), names, limits.rules, counts)
         plan = replace(plan, steps=(*plan.steps, *refused))
@@ -45,15 +47,17 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
             raise sealed
         space.check(layout.staging, plan.space)
         if sealed is None:
-            layout.begin(whole)
+            layout.begin(_wider(layout.saved(), whole) if request.lock else whole, sure=request.lock is None)
             check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
+        instead = partial(planning.instead, mirrors=names, rules=limits.rules, counts=counts)
         board = Board(world.emit, world.stop, {step.file.path for step in plan.steps if step.fetches})
         try:
-            landing = carry_out(plan, chosen, layout, board, world, limits)
+            landing = carry_out(plan, chosen, instead, layout, board, world, limits)
             signature = landing.signature(chosen.files, whole=request.whole)
         finally:
             if sealed is None:
-                layout.finish(whole, complete=telling.good(board) == len(plan.steps))
+                # A lock tells of the past: what the cache knows a branch to be now, it does not change.
+                layout.finish(whole, complete=request.lock is None and telling.good(board) == len(plan.steps))
     if board.fatal is not None:
         raise board.fatal
     report = replace(telling.report(world, chosen, layout, board, began), signature=signature)
@@ -77,6 +81,9 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
     Only a listing from the same endpoint counts: another one's may have been kept on lesser grounds.
     """
     ref = request.ref
+    if request.lock is not None:
+        world.expect_download()
+        return replace(request.lock, trust="pinned"), world.layout(ref, request.lock.commit)
     if request.offline:
         layout = world.layout(ref, world.local_commit(ref))
         kept = layout.saved()
@@ -96,6 +103,11 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
         return replace(kept, ref=ref, name=info.name, restricted=info.restricted), layout
     world.expect_download()
     return world.source.listing(ref, info, world.origin.base, world.http, request.chosen()), layout
+
+
+def _wider(kept: Manifest | None, lock: Manifest) -> Manifest:
+    """What was kept, if the lock is a part of it: it must not make `gpuaria verify` forget the other files."""
+    return kept if kept is not None and set(lock.files) <= set(kept.files) else lock
 
 
 def _need_nothing(plan: DownloadPlan, manifest: Manifest) -> None:

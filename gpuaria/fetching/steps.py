@@ -23,9 +23,18 @@ from gpuaria.transfer.workers import Workers
 
 
 def carry_out(
-    plan: DownloadPlan, manifest: Manifest, layout: Layout, board: Board, world: World, limits: Limits
+    plan: DownloadPlan,
+    manifest: Manifest,
+    instead: Callable[[Step], Step],
+    layout: Layout,
+    board: Board,
+    world: World,
+    limits: Limits,
 ) -> Landing:
-    """Run every step until all have a verdict, or until the run is stopped. Raises Interrupted on the user's wish."""
+    """Run every step until all have a verdict, or until the run is stopped. Raises Interrupted on the user's wish.
+
+    `instead` gives the step for a file that was taken to be here, and has other bytes.
+    """
     twins = _twins(plan)
     landing = Landing(layout, board, twins, world.screening)
     roster = Roster(board)
@@ -63,8 +72,7 @@ def carry_out(
     def anew(step: Step) -> None:
         """Bytes that were here turned out wrong: fetch the file after all."""
         board.wanted.add(step.file.path)
-        names, counts = carriers(manifest, world)
-        fresh = planning.instead(step, names, limits.rules, counts)
+        fresh = instead(step)
         if fresh.carrier == "aria2":
             large.add(fresh)
         else:
@@ -124,12 +132,11 @@ def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], 
         board.fail(GpuariaError(f"{type(error).__name__} on {step.file.path}: {error}", "Please report this."))
 
 
-def carriers(manifest: Manifest, world: World) -> tuple[list[str], dict[str, int]]:
+def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[str], dict[str, int]]:
     """Who may serve the bytes, best first by what is remembered of them, and connections to each.
 
-    Only the origin sees a credential, so only it has those that need one. Where mirrors had to vouch it is away.
+    Only the origin sees a credential, so only it has those that need one. `away`: it could not be reached.
     """
-    away = manifest.trust in ("pinned", "quorum", "mirror only")
     names = [m.name for m in world.mirrors if (not away if m.origin else not manifest.restricted)]
     if len(names) < 2:
         return names, {}

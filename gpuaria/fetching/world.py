@@ -10,7 +10,7 @@ from gpuaria.aria2.options import Shape
 from gpuaria.disk.layout import Layout
 from gpuaria.events import Emit
 from gpuaria.net import Http
-from gpuaria.records import Mirror, Ranking, RepoRef, Report
+from gpuaria.records import Manifest, Mirror, Ranking, RepoRef, Report
 from gpuaria.screening import Screening
 from gpuaria.selection import selector
 from gpuaria.settings.table import Policy
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asks for. Empty names and patterns mean the whole repo."""
+    """What the user asks for. Empty names and patterns mean the whole repo.
+
+    With a `lock` nobody is asked what the repo holds: these bytes are wanted, wherever they come from.
+    """
 
     ref: RepoRef
     names: tuple[str, ...] = ()
@@ -31,6 +34,7 @@ class Request:
     force: bool = False
     dry_run: bool = False
     offline: bool = False
+    lock: Manifest | None = None
 
     def chosen(self) -> Callable[[str], bool]:
         """Whether a path of the repo is asked for."""
