@@ -13,7 +13,7 @@ from gpuaria.settings.table import Policy
 from gpuaria.sources import RepoInfo, Source, git
 
 WITNESSES = 4  # mirrors that are asked at most
-WITHOUT_ORIGIN: tuple[Trust, ...] = ("pinned", "quorum", "mirror only")  # how far `by_mirrors` can go
+WITHOUT_ORIGIN: tuple[Trust, ...] = ("pinned", "quorum", "mirror only", "first seen")  # what is left while it is away
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,17 @@ def test_a_file_that_is_no_lock(content: str, user: User) -> None:
     user.quick("fetch", "--lock", "no.lock").refused(10, "no.lock", "cannot be read")
 
 
+def test_a_lock_without_digests_vouches_for_nothing(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+    serve(made("one"))
+    file = lock(user)
+    said = json.loads(file.read_text())
+    for row in said["files"]:
+        row |= {"digest": None, "oid": ""}
+    file.write_text(json.dumps(said))
+    report = user.quick("fetch", "--lock", file, "--to", "got", "--json").ok().report
+    assert (report["trust"], report["verdicts"]) == ("none", {"unverifiable": 3})
+
+
 def test_a_lock_from_python(user: User, serve: Serve, made: Callable[..., Repo], tmp_path: Path) -> None:
     serve(made("one"))
     file = lock(user)

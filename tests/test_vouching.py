@@ -99,3 +99,64 @@ def test_a_refusal_of_the_origin_is_an_answer(user: "User", serve: "Serve", made
     empty = serve(Repo.build("org/other", {"a": b"a"}, folder=user.home.parent / "other"), name="empty")
     user.env["HF_ENDPOINT"] = empty.url
     assert user.quick("fetch", "org/held", "--mirror", mirror.url).status == 5
+
+
+@pytest.mark.fault(
+    "hub: away, and all that was asked for is here",
+    where="server",
+    does="Takes what it said when it last answered.",
+    sees="that it is away, the commit, and first seen in the report",
+    status=0,
+)
+@pytest.mark.parametrize("to", [(), ("--to", "got")])
+def test_what_is_complete_needs_no_hub(
+    to: tuple[str, ...], user: "User", serve: "Serve", made: Callable[..., Repo]
+) -> None:
+    hub = serve(made("one"))
+    path = user.quick("fetch", "org/held", *to).ok().path
+    hub.close()
+    done = user.quick("fetch", "org/held", *to, "--json").ok()
+    assert (done.report["trust"], done.report["bytes_fetched"]) == ("first seen", 0)
+    warned = next(event["text"] for event in done.events if event["event"] == "warned")
+    assert path.name in ("got", done.report["commit"])
+    assert done.report["commit"][:12] in warned
+    user.quick("fetch", "org/held@v2", *to).refused(7, "cannot connect")
+    user.quick("fetch", "org/other", *to).refused(7, "cannot connect")
+
+
+@pytest.mark.fault(
+    "hub: goes away before all is here, and one mirror is left",
+    where="server",
+    does="Goes on with the hub's listing and the mirror's bytes.",
+    sees="that it is away, the commit, and first seen in the report",
+    status=0,
+)
+@pytest.mark.parametrize("policy", ["origin", "quorum"])
+def test_a_mirror_completes_what_the_hub_had_listed(
+    policy: str, user: "User", serve: "Serve", made: Callable[..., Repo]
+) -> None:
+    hub, mirror = serve(made("one")), serve(made("two"), host="127.0.0.2")
+    user.quick("fetch", "org/held", "config.json").ok()
+    hub.close()
+    user.env["GPUARIA_TRUST"] = policy
+    done = user.quick("fetch", "org/held", "--mirror", mirror.url, "--json").ok()
+    assert (done.report["trust"], done.report["vouched_by"]) == ("first seen", user.env["HF_ENDPOINT"])
+    assert done.report["verdicts"] == {"ok": 3}
+
+
+def test_what_another_endpoint_had_said_is_not_taken_for_this_ones(
+    user: "User", serve: "Serve", made: Callable[..., Repo]
+) -> None:
+    serve(made("one"))
+    user.quick("fetch", "org/held").ok()
+    user.env["HF_ENDPOINT"] = GONE
+    user.quick("fetch", "org/held").refused(7, "cannot connect")
+
+
+def test_without_any_mirror_the_hub_is_waited_for(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+    hub = serve(made("one"))
+    user.quick("fetch", "org/held", "config.json").ok()
+    hub.close()
+    done = user.quick("fetch", "org/held", "--patience", "1s")
+    assert done.status == 7
+    assert "cannot connect" in done.err

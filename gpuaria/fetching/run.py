@@ -9,8 +9,8 @@ from gpuaria import plan as planning
 from gpuaria import vouching
 from gpuaria.disk import space
 from gpuaria.disk.layout import Layout
-from gpuaria.errors import NetworkError, NotFound, NotWritable
-from gpuaria.events import Finished, Waiting
+from gpuaria.errors import GpuariaError, NetworkError, NotFound, NotWritable
+from gpuaria.events import Finished, Waiting, Warned
 from gpuaria.fetching import telling
 from gpuaria.fetching.steps import carriers, carry_out
 from gpuaria.fetching.world import Limits, Request, World
@@ -29,7 +29,10 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
     Raises NotFound, AccessDenied, NetworkError, DiskError, Aria2Error, Interrupted where the run as a whole ends.
     """
     began = time.monotonic()
-    whole, layout = resolve(request, world)
+    try:
+        whole, layout = resolve(request, world)
+    except NetworkError as error:
+        whole, layout = _as_before(request, world, error)
     chosen = select(whole, request.chosen(), request.names, (*request.include, *request.exclude))
     with ExitStack() as held:
         sealed = None if request.dry_run else _locked(held, layout, world, limits)
@@ -96,13 +99,37 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
     info = vouching.commit(court, ref)
     if isinstance(info, NetworkError):
         manifest = vouching.by_mirrors(court, ref, request.chosen(), info)
-        return manifest, world.layout(ref, manifest.commit)
+        layout = world.layout(ref, manifest.commit)
+        kept = _kept(layout, world) if manifest.trust == "mirror only" else None
+        return (replace(kept, ref=ref, trust="first seen") if kept else manifest), layout
     layout = world.layout(ref, info.commit)
-    kept = layout.saved()
-    if kept is not None and (kept.vouched_by, kept.trust, kept.commit) == (world.origin.base, "origin", info.commit):
+    if kept := _kept(layout, world):
         return replace(kept, ref=ref, name=info.name, restricted=info.restricted), layout
     world.expect_download()
     return world.source.listing(ref, info, world.origin.base, world.http, request.chosen()), layout
+
+
+def _kept(layout: Layout, world: World) -> Manifest | None:
+    """What the origin said of this commit at an earlier run."""
+    kept = layout.saved()
+    said = (world.origin.base, "origin", layout.commit_id)
+    return kept if kept is not None and (kept.vouched_by, kept.trust, kept.commit) == said else None
+
+
+def _as_before(request: Request, world: World, error: NetworkError) -> tuple[Manifest, Layout]:
+    """The listing from when the origin was last heard, said aloud. Raises `error` where it never was."""
+    ref = request.ref
+    try:
+        layout = world.layout(ref, world.local_commit(ref))
+    except GpuariaError:
+        raise error from None
+    kept = _kept(layout, world)
+    if kept is None:
+        raise error
+    world.emit(
+        Warned(f"{error.message}; going on with commit {kept.commit[:12]}, which {ref} was when it last answered")
+    )
+    return replace(kept, ref=ref, trust="first seen"), layout
 
 
 def _wider(kept: Manifest | None, lock: Manifest) -> Manifest:

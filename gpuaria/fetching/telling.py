@@ -53,10 +53,8 @@ def progress(large: LargeFiles, requests: int, plan: DownloadPlan, board: Board)
 
 def report(world: World, manifest: Manifest, layout: Layout, board: Board | None, began: float) -> Report:
     """What happened; `board` is None where nothing was carried out, `began` is of the monotonic clock."""
-    verdicts = dict(board.verdicts) if board else {}
-    good_bytes = sum(
-        file.size for file in manifest.files if file.path in verdicts and verdicts[file.path].outcome in _GOOD
-    )
+    chosen, verdicts = manifest.files, dict(board.verdicts) if board else {}
+    good_bytes = sum(file.size for file in chosen if file.path in verdicts and verdicts[file.path].outcome in _GOOD)
     counts: dict[str, int] = {}
     for verdict in verdicts.values():
         counts[verdict.outcome] = counts.get(verdict.outcome, 0) + 1
@@ -66,13 +64,13 @@ def report(world: World, manifest: Manifest, layout: Layout, board: Board | None
         ref=str(manifest.ref),
         commit=manifest.commit,
         path=str(layout.root),
-        files=len(manifest.files),
+        files=len(chosen),
         bytes_fetched=board.fetched if board else 0,
         bytes_reused=max(0, good_bytes - board.fetched) if board else 0,
         seconds=round(time.monotonic() - began, 3),
         hub_requests=world.http.count(world.origin.base),
         vouched_by=manifest.vouched_by,
-        trust=manifest.trust,
+        trust="none" if chosen and not any(file.digest for file in chosen) else manifest.trust,
         verdicts=counts,
         mirrors=tuple(replace(use, requests=world.http.count(bases[use.name])) for use in board.uses())
         if board
