@@ -11,6 +11,7 @@ from gpuaria.disk.layout import Layout
 from gpuaria.errors import NetworkError, NotFound, NotWritable
 from gpuaria.events import Finished, Waiting
 from gpuaria.fetching import telling
+from gpuaria.fetching.auditing import Audit
 from gpuaria.fetching.steps import carriers, carry_out
 from gpuaria.fetching.world import Limits, Request, World
 from gpuaria.paths import check_together
@@ -25,8 +26,23 @@ _READS = ("skip", "name", "verify")  # actions that a target which is complete a
 def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, DownloadPlan]:
     """Bring every chosen file to its place, verified. Files that failed are in the report, with its exit code.
 
-    Raises NotFound, AccessDenied, NetworkError, DiskError, Aria2Error, Interrupted where the run as a whole ends.
+    Raises NotFound, AccessDenied, NetworkError, DiskError, Aria2Error, Interrupted where the run as a whole ends. The
+    audit log tells of it either way.
     """
+    audit = Audit(request, world)
+    try:
+        report, plan = _fetch(request, world, limits, audit)
+    except BaseException as error:
+        audit.broke(error)
+        raise
+    if not request.dry_run:
+        audit.ended(report)
+        world.remember(report)
+        world.emit(Finished(report))
+    return report, plan
+
+
+def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tuple[Report, DownloadPlan]:
     began = time.monotonic()
     whole, layout = resolve(request, world)
     chosen = select(whole, request.chosen(), request.names, (*request.include, *request.exclude))
@@ -47,7 +63,8 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
         if sealed is None:
             layout.begin(whole)
             check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
-        board = Board(world.emit, world.stop, {step.file.path for step in plan.steps if step.fetches})
+        board = Board(world.emit, world.stop, {step.file.path for step in plan.steps if step.fetches}, audit.settled)
+        audit.begins(chosen, layout, plan, board)
         try:
             landing = carry_out(plan, chosen, layout, board, world, limits)
             signature = landing.signature(chosen.files, whole=request.whole)
@@ -56,10 +73,7 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
                 layout.finish(whole, complete=telling.good(board) == len(plan.steps))
     if board.fatal is not None:
         raise board.fatal
-    report = replace(telling.report(world, chosen, layout, board, began), signature=signature)
-    world.remember(report)
-    world.emit(Finished(report))
-    return report, plan
+    return replace(telling.report(world, chosen, layout, board, began), signature=signature), plan
 
 
 def _locked(held: ExitStack, layout: Layout, world: World, limits: Limits) -> NotWritable | None:
