@@ -152,9 +152,8 @@ def _digests(place: Path) -> set[str]:
 
 def _entries(folder: Path, marks: Iterable[bytes], wanted: Callable[[Line], bool]) -> Iterator[Line]:
     """Entries with one of `marks` in them that are wanted, by time; damaged lines are passed over. Raises OSError."""
-    marks = list(marks)
-    raw = dict.fromkeys(line for line in lines(folder) if any(mark in line for mark in marks))
-    found = [line for line in map(load, raw) if line is not None and wanted(line)]
+    once = dict.fromkeys(lines(folder, list(marks)))  # a log that is rotated meanwhile may be read twice
+    found = [line for line in map(load, once) if line is not None and wanted(line)]
     return iter(sorted(found, key=lambda line: line.at))
 
 

@@ -15,14 +15,16 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import BinaryIO, cast
 
 NAME = "audit.log"
-ROTATE_AT = 16 << 20  # bytes; some 20,000 files
-KEEP = 64  # rotated ones, of about 1 MB each: a million files, or 3,000 in each night of a year
+ROTATE_AT = 16 << 20  # bytes; some 16,000 files
+KEEP = 64  # rotated ones, of 1.2 MB each: a million files, or 3,000 in each night of a year
 PATIENCE = 5.0  # seconds for others to finish writing; after that none is waited for any more
+_BLOCK = 256 << 10  # bytes that are read at once
 _TRIES = 100  # rotations by others between two looks; more than one is rare
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -34,12 +36,14 @@ class AuditLog:
     threads and processes.
     """
 
-    def __init__(self, folder: Path, *, rotate_at: int = ROTATE_AT, keep: int = KEEP) -> None:
+    def __init__(
+        self, folder: Path, *, rotate_at: int = ROTATE_AT, keep: int = KEEP, patience: float = PATIENCE
+    ) -> None:
         self.path = folder / NAME
         self.problem = ""
         self._rotate_at, self._keep = rotate_at, keep
         self._guard = threading.Lock()
-        self._patience = PATIENCE
+        self._patience = patience
         self._file = -1
         self._written = 0
 
@@ -135,8 +139,8 @@ class AuditLog:
         self._file = -1
 
 
-def lines(folder: Path) -> Iterator[bytes]:
-    """Every line that the log in `folder` has, without its end, the oldest ones first.
+def lines(folder: Path, marks: Sequence[bytes] = ()) -> Iterator[bytes]:
+    """The lines of the log in `folder` that have one of `marks` in them, or all, without their ends, the oldest first.
 
     A file that is damaged is read as far as it goes. Raises OSError where the newest one may not be read.
     """
@@ -146,9 +150,9 @@ def lines(folder: Path) -> Iterator[bytes]:
             newest = held.enter_context((folder / NAME).open("rb"))
         for path in rotated(folder):
             if newest is None or not _is(path, newest.fileno()):
-                yield from _lines_of(path)
+                yield from _marked(_packed(path), marks)
         if newest is not None:
-            yield from (line.rstrip(b"\r\n") for line in newest)
+            yield from _marked(_blocks(newest), marks)
 
 
 def rotated(folder: Path) -> list[Path]:
@@ -158,12 +162,27 @@ def rotated(folder: Path) -> list[Path]:
     return [path for stem, path in sorted((found | packed).items()) if stem.endswith(".log")]
 
 
-def _lines_of(path: Path) -> Iterator[bytes]:
+def _marked(blocks: Iterable[bytes], marks: Sequence[bytes]) -> Iterator[bytes]:
+    """The lines with a mark; most blocks have none, and are not even cut into lines."""
+    for block in blocks:
+        if not marks or any(mark in block for mark in marks):
+            for line in block.splitlines():
+                if not marks or any(mark in line for mark in marks):
+                    yield line
+
+
+def _packed(path: Path) -> Iterator[bytes]:
     import gzip
     import zlib
 
     with suppress(OSError, EOFError, zlib.error), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
-        yield from (line.rstrip(b"\r\n") for line in stream)
+        yield from _blocks(cast(BinaryIO, stream))
+
+
+def _blocks(stream: BinaryIO) -> Iterator[bytes]:
+    """The content in blocks of whole lines."""
+    while block := stream.read(_BLOCK):
+        yield block + stream.readline()
 
 
 def _is(path: Path, file: int) -> bool:
