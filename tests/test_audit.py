@@ -414,6 +414,18 @@ def test_a_large_file_from_two_mirrors(user: User, serve: Serve, large: Repo) ->
     assert "about" in user.quick("why", "x/" + BIG).ok().out
 
 
+def test_two_large_files_at_once_are_told_apart(user: User, serve: Serve, tmp_path: Path, big_bytes: bytes) -> None:
+    """A mirror that has only one of them has no part in the other."""
+    repo = Repo.build("org/two", {"a.bin": big_bytes * 2, "b.bin": big_bytes[::-1] * 2}, folder=tmp_path)
+    hub, half = serve(repo, limit_rate=300_000), serve(repo, host="127.0.0.2", limit_rate=300_000)
+    half.fault("/resolve/.*/b.bin", status=404)
+    user.quick("fetch", "org/two", "--to", "x", "--mirror", half.url, "-q").ok()
+    assert given_by(files(user)["b.bin"]) == {hub.url: 18_000_000}
+    assert set(given_by(files(user)["a.bin"])) == {hub.url, half.url}
+    assert sum(given_by(files(user)["a.bin"]).values()) == 18_000_000
+    assert any(half.url[7:] in problem for problem in files(user)["b.bin"].problems)
+
+
 def test_a_mirror_that_lies_about_a_large_file(user: User, serve: Serve, large: Repo) -> None:
     hub, liar = serve(large, limit_rate=1_000_000), serve(large, host="127.0.0.2", limit_rate=1_000_000)
     for offset in range(1000, 27_000_000, 500_000):

@@ -16,7 +16,7 @@ from gpuaria.fetching.steps import twins_of
 from gpuaria.fetching.world import Request, World
 from gpuaria.formats.audit import FileLine, Part, RunLine, clean, dump, name
 from gpuaria.paths import SafePath
-from gpuaria.records import DownloadPlan, Manifest, MirrorUse, RemoteFile, Report, Step, Verdict
+from gpuaria.records import DownloadPlan, Manifest, MirrorUse, RemoteFile, Step, Verdict
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.origins import Origins
 
@@ -59,9 +59,9 @@ class Audit:
             return
         self._tell(file, verdict.outcome, verdict.detail, origins)
 
-    def ended(self, report: Report) -> None:
+    def ended(self, exit_code: int) -> None:
         """The run came to its end."""
-        self._close(report.exit_code, "", "")
+        self._close(exit_code, "", "")
 
     def broke(self, error: BaseException) -> None:
         """An error ended the run. What came of files without a verdict is told too: the next run goes on with it."""

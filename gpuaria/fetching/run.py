@@ -36,7 +36,7 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
         audit.broke(error)
         raise
     if not request.dry_run:
-        audit.ended(report)
+        audit.ended(report.exit_code)
         world.remember(report)
         world.emit(Finished(report))
     return report, plan

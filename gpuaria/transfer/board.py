@@ -1,6 +1,5 @@
 """The state of one run that all its threads write to: verdicts, bytes by mirror, the first fatal error."""
 
-import copy
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,7 +51,7 @@ class Board:
     def origins(self, path: str) -> Origins:
         """Where the file `path` came from so far."""
         with self._lock:
-            return copy.deepcopy(self._origins.get(path, Origins()))
+            return self._origins.get(path, Origins()).copy()
 
     def unfinished(self) -> list[str]:
         """Paths of files of which something has come, and that have no verdict."""

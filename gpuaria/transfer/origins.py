@@ -33,6 +33,10 @@ class Origins:
         if problem not in self.problems and len(self.problems) < _MOST:
             self.problems.append(problem)
 
+    def copy(self) -> "Origins":
+        """As it is at this moment."""
+        return Origins(list(self.problems), dict(self._given))
+
     @property
     def before(self) -> int:
         """Bytes that were here before."""
