@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from gpuaria.disk.audit import AuditLog, lines, rotated
 from gpuaria.formats.audit import FileLine, Line, Part, RunLine, clean, dump, load, name
+from gpuaria.transfer.origins import Origins
 from standin import Hub, Repo
 
 if TYPE_CHECKING:
@@ -300,6 +301,32 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_line(tmp_path: Path) -> None:
     assert [load(line) for line in lines(tmp_path)] == [FILE] * 3
 
 
+# --- who gave what of one file --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("moves", "before", "given"),
+    [
+        ([("a", 5), ("b", 3), ("a", 1)], 0, {"a": 6, "b": 3}),
+        ([4, ("a", 5)], 4, {"a": 5}),  # some of it was here
+        ([4, ("a", 5), 9], 4, {"a": 5}),  # broken off, and gone on with
+        ([4, ("a", 5), ("b", 2), 10], 4, {"a": 5, "b": 1}),  # what came last was lost
+        ([4, ("a", 5), 3], 3, {}),
+        ([4, ("a", 5), 0, ("b", 9)], 0, {"b": 9}),  # thrown away and fetched again
+        ([("a", 5), 7, ("b", 2)], 2, {"a": 5, "b": 2}),
+        ([], 0, {}),
+    ],
+)
+def test_origins(moves: list[tuple[str, int] | int], before: int, given: dict[str, int]) -> None:
+    origins = Origins()
+    for move in moves:
+        if isinstance(move, int):
+            origins.holds(move)
+        else:
+            origins.came(*move)
+    assert (origins.before, origins.given) == (before, given)
+
+
 # --- what a run leaves ----------------------------------------------------------------------------------------------
 
 
@@ -490,6 +517,19 @@ def test_an_interrupted_run_and_the_next(user: User, serve: Serve, large: Repo) 
     told = user.quick("why", "x/" + BIG).ok().out
     assert "had come before" in told
     assert "unfinished" in told
+
+
+def test_a_small_file_that_was_interrupted(user: User, serve: Serve, tmp_path: Path, big_bytes: bytes) -> None:
+    hub = serve(Repo.build("org/half", {"a.bin": big_bytes[:4_000_000]}, folder=tmp_path), limit_rate=1_000_000)
+    run = user.start("fetch", "org/half", "--to", "x", "-q")
+    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 1_500_000)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(30) == 130
+    came = given_by(files(user)["a.bin"])[hub.url]
+    user.quick("fetch", "org/half", "--to", "x", "-q").ok()
+    line = files(user)["a.bin"]
+    assert came <= line.reused < came + 1_000_000  # a connection may have gone on for a moment
+    assert given_by(line) == {hub.url: 4_000_000 - line.reused}
 
 
 def test_a_killed_run_has_told_what_it_published(user: User, serve: Serve, large: Repo) -> None:
