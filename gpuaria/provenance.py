@@ -46,19 +46,18 @@ class Trace:
 def trace(path: Path, folder: Path) -> Trace:
     """The story of the file `path` by the log in `folder`. Raises NotFound where the log has none, DiskError."""
     place = Path(os.path.abspath(path))
-    with explained(folder / NAME):
+    with explained(place):
         entries = _by_name(folder, place)
         found = _told(place, entries) if entries else _by_digest(folder, place)
-        return _completed(found, folder)
+    return _completed(found, folder)
 
 
 def runs(path: Path, folder: Path) -> tuple[RunLine, ...]:
     """The runs that filled the folder `path`, or a repo's folder in a cache, newest first. As `trace` otherwise."""
     names = {os.path.abspath(path), os.path.realpath(path)}
     below = tuple(f"{name}/snapshots/" for name in names)
-    with explained(folder / NAME):
-        rows = _entries(folder, map(within, names), lambda line: line.path in names or line.path.startswith(below))
-        found = [line for line in rows if isinstance(line, RunLine)]
+    rows = _entries(folder, map(within, names), lambda line: line.path in names or line.path.startswith(below))
+    found = [line for line in rows if isinstance(line, RunLine)]
     if not found:
         raise NotFound(
             f"no run that the audit log knows of had {printable(str(path))} as its destination",
@@ -83,8 +82,7 @@ def _by_digest(folder: Path, place: Path) -> Trace:
     if not place.is_file():
         what = "it is a folder" if place.is_dir() else "there is no such file"
         raise NotFound(f"the audit log does not know {shown}, and {what}", "Name a file that gpuaria fetched.")
-    with explained(place):
-        found = _with_bytes(folder, place) if place.stat().st_size else []
+    found = _with_bytes(folder, place) if place.stat().st_size else []
     if not found:
         raise NotFound(
             f"the audit log knows neither the name nor the bytes of {shown}",
@@ -151,8 +149,9 @@ def _digests(place: Path) -> set[str]:
 
 
 def _entries(folder: Path, marks: Iterable[bytes], wanted: Callable[[Line], bool]) -> Iterator[Line]:
-    """Entries with one of `marks` in them that are wanted, by time; damaged lines are passed over. Raises OSError."""
-    once = dict.fromkeys(lines(folder, list(marks)))  # a log that is rotated meanwhile may be read twice
+    """Entries with one of `marks` in them that are wanted, by time; damaged lines are passed over. Raises DiskError."""
+    with explained(folder / NAME):
+        once = dict.fromkeys(lines(folder, list(marks)))  # a log that is rotated meanwhile may be read twice
     found = [line for line in map(load, once) if line is not None and wanted(line)]
     return iter(sorted(found, key=lambda line: line.at))
 

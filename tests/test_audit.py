@@ -683,6 +683,10 @@ def test_why_what_is_not_known(user: User, fetched: Path) -> None:
     user.quick("why", "empty").refused(5, "neither the name nor the bytes")  # of all that is empty in the world
     user.quick("why", "x/nothing").refused(5, "does not know", "no such file")
     user.quick("why", "x/sub").refused(5, "destination", "--to")
+    user.quick("why", "n" * 5000).refused(8, "too long")
+    os.mkfifo(fetched / "pipe")
+    user.quick("why", "x/pipe").refused(5, "does not know")
+    user.quick("why", "x/config.json/more").refused(5, "does not know")
     (state(user) / "audit.log").unlink()
     user.quick("why", "x/config.json").refused(5, "neither the name nor the bytes")
     assert json.loads(user.quick("why", "x/config.json", "--json").out)["exit_code"] == 5

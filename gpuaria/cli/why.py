@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
+from gpuaria.disk.oserrors import explained
 from gpuaria.errors import SomeFilesFailed, WrongBytes
 from gpuaria.formats.audit import FileLine, Part, RunLine
 from gpuaria.formats.fields import one_line
@@ -31,7 +32,9 @@ _LAST = {
 def command(path: str, *, as_json: bool) -> int:
     """Print where a file came from; status 4 if its bytes are others now, 3 if it is gone."""
     place, folder = Path(path).expanduser(), settings_from({"offline": True}).state_dir
-    if place.is_dir():
+    with explained(place):
+        is_folder = place.is_dir()
+    if is_folder:
         found = runs(place, folder)
         print(json.dumps({"path": str(place), "runs": to_json(found), "exit_code": 0}) if as_json else _runs(found))
         return 0
