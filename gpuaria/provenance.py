@@ -82,7 +82,7 @@ def _by_digest(folder: Path, place: Path) -> Trace:
     if not place.is_file():
         what = "it is a folder" if place.is_dir() else "there is no such file"
         raise NotFound(f"the audit log does not know {shown}, and {what}", "Name a file that gpuaria fetched.")
-    found = _with_bytes(folder, place) if place.stat().st_size else []
+    found = _with_bytes(folder, place)
     if not found:
         raise NotFound(
             f"the audit log knows neither the name nor the bytes of {shown}",
@@ -106,7 +106,10 @@ def _compared(place: Path, entry: FileLine) -> tuple[Literal["same", "changed", 
         return "gone", ""
     algorithm, _, hexdigest = entry.digest.partition(":")
     digest = Digest(algorithm, hexdigest) if hexdigest else None
-    verdict = verify_file(place, RemoteFile(SafePath(entry.file), entry.size, digest))
+    try:
+        verdict = verify_file(place, RemoteFile(SafePath(entry.file), entry.size, digest))
+    except ValueError:  # an algorithm that another version knows
+        return "not compared", f"unknown digest {algorithm}"
     if verdict.outcome in ("wrong size", "wrong digest"):
         return "changed", verdict.detail
     if verdict.outcome == "failed":
@@ -133,7 +136,9 @@ def _completed(found: Trace, folder: Path) -> Trace:
 
 
 def _with_bytes(folder: Path, place: Path) -> list[FileLine]:
-    """Entries of runs that left a file with these very bytes in place."""
+    """Entries of runs that left a file with these very bytes in place; none for an empty file, which is like any."""
+    if not place.stat().st_size:
+        return []
     digests = _digests(place)
     rows = _entries(folder, map(within, digests), lambda line: True)
     return [line for line in rows if isinstance(line, FileLine) and line.good and line.digest in digests]

@@ -674,6 +674,8 @@ def test_why_a_file_that_was_changed(user: User, fetched: Path) -> None:
     done = user.quick("why", "x/config.json", "--json")
     assert (done.status, story(done)["state"], story(done)["now"]["file"]) == (4, "changed", "sub/other.txt")
     assert f"they are those of {fetched}/sub/other.txt" in user.quick("why", "x/config.json").out
+    (fetched / "config.json").write_bytes(b"")
+    assert "they are those" not in user.quick("why", "x/config.json").out
 
 
 def test_why_what_is_not_known(user: User, fetched: Path) -> None:
@@ -698,6 +700,15 @@ def test_why_with_a_damaged_log(user: User, fetched: Path) -> None:
     log.write_bytes(b"\0\xff garbage config.json\n" + whole[:100] + b"\n" + whole + whole[:200])
     found = story(user.quick("why", "x/config.json", "--json").ok())
     assert (found["state"], len(found["others"])) == ("same", 1)
+
+
+def test_why_without_a_digest_that_can_be_computed(user: User, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"12345")
+    log = AuditLog(state(user))
+    for digest in ("", "sha9:00"):
+        log.append(dump(dataclasses.replace(FILE, path=str(tmp_path / "a.txt"), digest=digest)))
+        done = user.quick("why", tmp_path / "a.txt").ok()
+        assert "the bytes on the disk cannot be compared" in done.out
 
 
 def test_why_asks_nobody(user: User, serve: Serve, small: Repo) -> None:

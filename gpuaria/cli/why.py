@@ -102,7 +102,7 @@ def _state(one: Trace) -> str:
     said = {
         "same": "the bytes on the disk still are these",
         "gone": "the file is not there any more" if entry.good else "there is no such file",
-        "not compared": "nobody gave a digest to compare the bytes on the disk with",
+        "not compared": f"the bytes on the disk cannot be compared ({one_line(one.detail)})",
     }
     return f"{digest}: {said[one.state]}"
 
