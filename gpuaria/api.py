@@ -13,6 +13,7 @@ from gpuaria import fetching
 from gpuaria._version import __version__
 from gpuaria.addresses import encrypted_or_local, origin
 from gpuaria.aria2.options import Shape
+from gpuaria.disk.audit import AuditLog
 from gpuaria.disk.extra import others
 from gpuaria.disk.find import find_layout, read_lock, read_manifest
 from gpuaria.disk.folder import Folder
@@ -49,6 +50,7 @@ class Session:
     ) -> None:
         self.settings, self._to, self._emit = settings, to, emit
         self.receipts = Receipts(settings.state_dir / "receipts.sqlite")
+        self.audit = AuditLog(settings.state_dir)
         self.http = self._client(stop)
         self.world = fetching.World(
             http=self.http,
@@ -69,6 +71,7 @@ class Session:
                 check_headers=settings.check_content,
                 key=settings.signature_key,
             ),
+            audit=self.audit,
         )
 
     def __enter__(self) -> "Session":
@@ -76,6 +79,7 @@ class Session:
 
     def __exit__(self, *error: object) -> None:
         self.receipts.close()
+        self.audit.close()
         self.http.close()
 
     def ref(self, text: str, kind: Kind | None = None, revision: str = "") -> RepoRef:

@@ -18,7 +18,7 @@ LEVELS = [
     {"ranking", "plan", "selection", "formats", "proof"},
     {"settings", "net", "probe", "disk", "aria2", "content"},
     {"sources", "verifying", "screening"},
-    {"transfer", "vouching", "surveying"},
+    {"transfer", "vouching", "surveying", "provenance"},
     {"fetching"},
     {"api"},
     {"checkup"},

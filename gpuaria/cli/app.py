@@ -193,6 +193,18 @@ def verify(
 
 
 @app.command()
+def why(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file that gpuaria fetched, or a folder it filled.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say where a file came from, who vouched for it, and whether it still is what it was."""
+    from gpuaria.cli.why import command
+
+    context.exit(command(path, as_json=as_json))
+
+
+@app.command()
 def mirrors(
     context: typer.Context,
     words: Annotated[

@@ -12,6 +12,7 @@ from gpuaria.disk.layout import Layout
 from gpuaria.errors import GpuariaError, NetworkError, NotFound, NotWritable
 from gpuaria.events import Finished, Waiting, Warned
 from gpuaria.fetching import telling
+from gpuaria.fetching.auditing import Audit
 from gpuaria.fetching.steps import carriers, carry_out
 from gpuaria.fetching.world import Limits, Request, World
 from gpuaria.paths import check_together
@@ -26,17 +27,34 @@ _READS = ("skip", "name", "verify")  # actions that a target which is complete a
 def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, DownloadPlan]:
     """Bring every chosen file to its place, verified. Files that failed are in the report, with its exit code.
 
-    Raises NotFound, AccessDenied, NetworkError, DiskError, Aria2Error, Interrupted where the run as a whole ends.
+    Raises NotFound, AccessDenied, NetworkError, DiskError, Aria2Error, Interrupted where the run as a whole ends. The
+    audit log tells of it either way.
     """
+    audit = Audit(request, world)
+    try:
+        report, plan = _fetch(request, world, limits, audit)
+    except BaseException as error:
+        audit.broke(error)
+        raise
+    if not request.dry_run:
+        audit.ended(report.exit_code)
+        world.remember(report)
+        world.emit(Finished(report))
+    return report, plan
+
+
+def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tuple[Report, DownloadPlan]:
     began = time.monotonic()
     try:
         whole, layout = resolve(request, world)
     except NetworkError as error:
         whole, layout = _as_before(request, world, error)
     chosen = select(whole, request.chosen(), request.names, (*request.include, *request.exclude))
+    if not any(file.digest for file in chosen.files):
+        chosen = replace(chosen, trust="none")
     with ExitStack() as held:
         sealed = None if request.dry_run else _locked(held, layout, world, limits)
-        away = request.lock is None and chosen.trust in vouching.WITHOUT_ORIGIN
+        away = request.lock is None and whole.trust in vouching.WITHOUT_ORIGIN
         names, counts = carriers(chosen, world, away)
         wanted, refused = world.screening.beforehand(chosen.files)
         plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), names, limits.rules, counts)
@@ -53,7 +71,8 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
             layout.begin(_wider(layout.saved(), whole) if request.lock else whole, sure=request.lock is None)
             check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
         instead = partial(planning.instead, mirrors=names, rules=limits.rules, counts=counts)
-        board = Board(world.emit, world.stop, {step.file.path for step in plan.steps if step.fetches})
+        board = Board(world.emit, world.stop, {step.file.path for step in plan.steps if step.fetches}, audit.settled)
+        audit.begins(chosen, layout, plan, board)
         try:
             landing = carry_out(plan, chosen, instead, layout, board, world, limits)
             signature = landing.signature(chosen.files, whole=request.whole)
@@ -63,10 +82,7 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
                 layout.finish(whole, complete=request.lock is None and telling.good(board) == len(plan.steps))
     if board.fatal is not None:
         raise board.fatal
-    report = replace(telling.report(world, chosen, layout, board, began), signature=signature)
-    world.remember(report)
-    world.emit(Finished(report))
-    return report, plan
+    return replace(telling.report(world, chosen, layout, board, began), signature=signature), plan
 
 
 def _locked(held: ExitStack, layout: Layout, world: World, limits: Limits) -> NotWritable | None:

@@ -35,7 +35,7 @@ def carry_out(
 
     `instead` gives the step for a file that was taken to be here, and has other bytes.
     """
-    twins = _twins(plan)
+    twins = twins_of(plan)
     landing = Landing(layout, board, twins, world.screening)
     roster = Roster(board)
     mirrors = {mirror.name: mirror for mirror in world.mirrors}
@@ -45,8 +45,9 @@ def carry_out(
     def lookup(mirror: str, file: RemoteFile) -> Address | None:
         return world.source.address(mirrors[mirror], manifest, file, world.http)
 
-    def finish(path: Path, size: int, gaps: Sequence[tuple[int, int]], addresses: dict[str, Address]) -> bool:
-        return Endgame(path, size, gaps, addresses, world.http, board.arrived, world.stop).run()
+    def finish(file: RemoteFile, path: Path, gaps: Sequence[tuple[int, int]], addresses: dict[str, Address]) -> bool:
+        arrived = partial(board.arrived, file.path)
+        return Endgame(path, file.size, gaps, addresses, world.http, arrived, world.stop).run()
 
     large = LargeFiles(
         steps=[step for step in plan.steps if step.carrier == "aria2"],
@@ -72,6 +73,7 @@ def carry_out(
     def anew(step: Step) -> None:
         """Bytes that were here turned out wrong: fetch the file after all."""
         board.wanted.add(step.file.path)
+        board.trouble(step.file.path, "the bytes that were here did not match")
         fresh = instead(step)
         if fresh.carrier == "aria2":
             large.add(fresh)
@@ -146,7 +148,7 @@ def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[str], d
     return [choice.mirror for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
 
 
-def _twins(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
+def twins_of(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
     """Files that get their bytes from another one of the plan, by that one's path."""
     owners = {
         planning.identity(step.file): step.file.path

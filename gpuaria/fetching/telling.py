@@ -70,7 +70,7 @@ def report(world: World, manifest: Manifest, layout: Layout, board: Board | None
         seconds=round(time.monotonic() - began, 3),
         hub_requests=world.http.count(world.origin.base),
         vouched_by=manifest.vouched_by,
-        trust="none" if chosen and not any(file.digest for file in chosen) else manifest.trust,
+        trust=manifest.trust,
         verdicts=counts,
         mirrors=tuple(replace(use, requests=world.http.count(bases[use.name])) for use in board.uses())
         if board

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpuaria import plan as planning
 from gpuaria.aria2.options import Shape
+from gpuaria.disk.audit import AuditLog
 from gpuaria.disk.layout import Layout
 from gpuaria.events import Emit
 from gpuaria.net import Http
@@ -80,6 +81,7 @@ class World:
     remembered: Callable[[Sequence[str], int], Ranking]
     remember: Callable[[Report], None]
     screening: Screening
+    audit: AuditLog
 
     @property
     def origin(self) -> Mirror:

@@ -206,7 +206,7 @@ class Settings:
     _state_dir: Path | None = _key(
         kinds.path(),
         "$XDG_STATE_HOME/gpuaria",
-        "Where the history of mirrors is kept.",
+        "Where the history of mirrors, the receipts and the audit log are kept.",
         "GPUARIA_STATE_DIR",
         files="not project",
     )

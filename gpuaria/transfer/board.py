@@ -1,22 +1,25 @@
 """The state of one run that all its threads write to: verdicts, bytes by mirror, the first fatal error."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gpuaria.errors import GpuariaError
 from gpuaria.events import Emit, FileDone
 from gpuaria.records import MirrorUse, RemoteFile, Verdict
+from gpuaria.transfer.origins import Origins
 
 
 @dataclass
 class Board:
     """Thread-safe. `stop` ends every wait in the run; `fatal` is why, if it was not the user. `wanted`: the paths of
     files that have to be fetched, which are what `done_bytes` counts once they have a verdict. `wake`: something
-    happened that the driving thread should look at."""
+    happened that the driving thread should look at. `settled` is told each verdict, before the listener of events."""
 
     emit: Emit
     stop: threading.Event
     wanted: set[str]
+    settled: Callable[[RemoteFile, Verdict], None] = lambda file, verdict: None
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     wake: threading.Event = field(default_factory=threading.Event)
     fatal: GpuariaError | None = None
@@ -24,14 +27,36 @@ class Board:
     done_bytes: int = 0
     causes: dict[str, GpuariaError] = field(default_factory=dict)
     _uses: dict[str, MirrorUse] = field(default_factory=dict)
+    _origins: dict[str, Origins] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def arrived(self, mirror: str, count: int) -> None:
-        """`count` bytes came from `mirror`."""
+    def arrived(self, path: str, mirror: str, count: int) -> None:
+        """`count` bytes of the file `path` came from `mirror`."""
         with self._lock:
+            self._origins.setdefault(path, Origins()).came(mirror, count)
             self.fetched += count
             use = self._uses.get(mirror, MirrorUse(mirror))
             self._uses[mirror] = MirrorUse(mirror, use.bytes + count, use.files, use.requests, use.rejected)
+
+    def holds(self, path: str, count: int) -> None:
+        """`count` bytes of the file `path` are here: those of earlier runs too, and none that were thrown away."""
+        with self._lock:
+            self._origins.setdefault(path, Origins()).holds(count)
+
+    def trouble(self, path: str, problem: str) -> None:
+        """Something went wrong on the way of the file `path`, which may arrive nevertheless."""
+        with self._lock:
+            self._origins.setdefault(path, Origins()).note(problem)
+
+    def origins(self, path: str) -> Origins:
+        """Where the file `path` came from so far."""
+        with self._lock:
+            return self._origins.get(path, Origins()).copy()
+
+    def unfinished(self) -> list[str]:
+        """Paths of files of which something has come, and that have no verdict."""
+        with self._lock:
+            return [path for path, found in self._origins.items() if found.given and path not in self.verdicts]
 
     def served(self, mirror: str) -> None:
         """`mirror` had a part in one more file."""
@@ -53,6 +78,7 @@ class Board:
             if cause is not None:
                 self.causes[file.path] = cause
         self.wake.set()
+        self.settled(file, verdict)
         self.emit(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
 
     def fail(self, error: GpuariaError) -> None:

@@ -120,11 +120,16 @@ class Engine:
     def add(self, job: Job, share: int) -> None:
         """Begin a file, or go on with it; `share` files divide a speed limit among them. Raises DiskError."""
         base, folder = self._layout.staged(job.file), self._layout.windows(job.file)
+        anew = not job.row
         with explained(base):
             if not job.row or any(not window.done for window in job.row):
                 job.row = self._recover(job, windows.recover(base, folder, job.file.size))
         job.digester = job.digester or Digester(base, job.file)
-        job.done = sum(window.completed for window in job.row)
+        done = sum(window.completed for window in job.row)
+        if not anew:
+            self._credit_last(job, done - job.done)
+        self._board.holds(job.file.path, done)
+        job.done = done
         job.ending, job.used, self._share = Ending(), job.used | set(job.addresses), share
         self.jobs.append(job)
         self._hash_on(job)
@@ -192,7 +197,7 @@ class Engine:
             gids = [window.gid for job in self.jobs for window in job.running]
             transfers, speeds = self._rpc.poll(gids)
             self._late = 0
-            came = sum(job.account(transfers) for job in self.jobs)
+            came = [(job, job.account(transfers)) for job in self.jobs]
             self.serving.credit(self._daemon.pid if self._daemon else 0, came, speeds)
             for job in list(self.jobs):
                 self._settle(job, transfers)
@@ -273,8 +278,10 @@ class Engine:
             for window in job.running:
                 window.done = window.path != base and window.ended()  # aria2 was quicker than we
             missing = windows.gaps(job.row)
-            self._credit_last(job, job.file.size - sum(end - start for start, end in missing) - job.done)
-            filled = self._hands.finish(base, job.file.size, missing, dict(job.addresses))
+            here = job.file.size - sum(end - start for start, end in missing)
+            self._credit_last(job, here - job.done)
+            self._board.holds(job.file.path, here)
+            filled = self._hands.finish(job.file, base, missing, dict(job.addresses))
             for window in job.row if filled else ():
                 window.complete(base)
         except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
@@ -282,9 +289,10 @@ class Engine:
         self._post(lambda: self._finished(job, filled))
 
     def _credit_last(self, job: Job, came: int) -> None:
-        """What aria2 wrote between the last reading and its end; nobody knows any more from whom."""
-        for mirror, part in shares(max(0, came), dict.fromkeys(job.addresses, 1.0)).items():
-            self._board.arrived(mirror, part)
+        """What aria2 wrote between the last reading and its end; nobody knows any more from whom, so as before."""
+        given: dict[str, float] = {**self._board.origins(job.file.path).given}
+        for mirror, part in shares(max(0, came), given or dict.fromkeys(job.addresses, 1.0)).items():
+            self._board.arrived(job.file.path, mirror, part)
 
     def _finished(self, job: Job, filled: bool) -> None:
         self.ending.remove(job)

@@ -16,7 +16,7 @@ class Hands:
     """What a large file needs done by others, from worker threads.
 
     `lookup`: the address of a file at a mirror. `by_http`: take over a file that only a credential opens. `finish`:
-    fill (path, size, gaps, addresses) and say whether it worked. `test`: why an address cannot be used now, and the
+    fill (file, path, gaps, addresses) and say whether it worked. `test`: why an address cannot be used now, and the
     seconds it asks to wait.
     """
 

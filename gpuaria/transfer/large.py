@@ -171,6 +171,7 @@ class LargeFiles:
         if isinstance(found, GpuariaError):
             job.reasons[mirror] = found.message
             job.cause = found
+            self._board.trouble(job.file.path, found.message)
             if len(job.step.mirrors) > 1:
                 self._roster.out(mirror, found.message)
         if not job.awaited and job in self._looking:
@@ -226,6 +227,7 @@ class LargeFiles:
             self._layout.discard(job.file)
             job.start_over()
         job.cause = NetworkError(text)
+        self._board.trouble(job.file.path, text)
         if job.stuck == 1 and job.moved > time.monotonic() - 5:
             self._waiting.appendleft(job)
         else:
@@ -290,6 +292,8 @@ class LargeFiles:
         for mirror in used:
             words = ", from it or from one beside it" if several else ""
             self._board.rejected(mirror, f"wrong bytes for {job.file.path}{words}")
+        whose = " or ".join(used)
+        self._board.trouble(job.file.path, f"{whose} served wrong bytes: {verdict.detail}" if used else verdict.detail)
         job.afresh += 1
         job.guilty |= set() if several else set(used)
         job.suspects = job.suspects or job.step.mirrors

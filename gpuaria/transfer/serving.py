@@ -39,22 +39,26 @@ class Serving:
         self._per_server, self._change, self._post = per_server, change, post
         self.hosts: set[str] = set()
 
-    def credit(self, pid: int, came: int, speeds: Mapping[str, Mapping[str, list[int]]]) -> None:
-        """Share the `came` bytes over the mirrors, and judge these. `pid`: of aria2c, 0 if it is not ours.
+    def credit(self, pid: int, came: Sequence[tuple[Job, int]], speeds: Mapping[str, Mapping[str, list[int]]]) -> None:
+        """Share the bytes that `came` of each file over the mirrors, and judge these. `pid`: of aria2c, 0 if not ours.
 
         `speeds`: of each connection, by gid and address. Raises Aria2Error.
         """
         rates: dict[str, list[int]] = {}
+        own: dict[str, dict[str, float]] = {}
         for job in self._jobs:
-            job.serving = set()
+            job.serving, own[job.file.path] = set(), {}
             for mirror, address in job.addresses.items():
                 each = [speed for window in job.running for speed in speeds.get(window.gid, {}).get(address.url, [])]
                 rates.setdefault(mirror, []).extend(each)
+                own[job.file.path][mirror] = float(sum(each))
                 job.serving |= {mirror} if each else set()
         self.hosts = {mirror for mirror, each in rates.items() if each}
         sent = self._flow.read(pid)
-        for mirror, part in shares(came, sent or {name: float(sum(each)) for name, each in rates.items()}).items():
-            self._board.arrived(mirror, part)
+        total = {mirror: float(sum(each)) for mirror, each in rates.items()}
+        for job, count in came:
+            for mirror, part in shares(count, _weights(job, own[job.file.path], total, sent)).items():
+                self._board.arrived(job.file.path, mirror, part)
         # While a file ends, connections run out of work through no fault of theirs.
         if sent and not any(job.ending.in_sight(job.done, job.file.size) for job in self._jobs):
             counts = {mirror: len(each) for mirror, each in rates.items() if mirror not in self._excused(rates)}
@@ -92,6 +96,7 @@ class Serving:
         address = None
         for job in self._jobs:
             if mirror in job.addresses and len(job.addresses) > 1:
+                self._board.trouble(job.file.path, f"{mirror}: {reason}")
                 address = job.addresses.pop(mirror)
                 for window in job.running:
                     self._change(window.gid, self._all_of(address), [])
@@ -139,3 +144,18 @@ class Serving:
         self._watch.forget(mirror)
         if mirror not in job.addresses:
             self.exchange(job, mirror, address)
+
+
+def _weights(
+    job: Job, own: Mapping[str, float], total: Mapping[str, float], sent: Mapping[str, int]
+) -> Mapping[str, float]:
+    """How much of one file is each mirror's: of what it `sent` to all files, the part of its speed that is this one's.
+
+    `own`: speeds of this file, `total`: of all together. A mirror whose connections have just ended has no speed.
+    """
+    known = {
+        mirror: count * (own.get(mirror, 0.0) / total[mirror] if total.get(mirror) else 1.0)
+        for mirror, count in sent.items()
+        if mirror in job.used
+    }
+    return known if any(known.values()) else own

@@ -83,6 +83,7 @@ class SmallFiles:
                     if len(step.mirrors) == 1 and (isinstance(error, RateLimited) or portals > PORTAL):
                         raise
                     reasons.append(error.message)
+                    self.board.trouble(step.file.path, error.message)
                     if len(step.mirrors) > 1 and error.retry != "never":
                         self.roster.out(name, error.message)
                     continue
@@ -90,6 +91,7 @@ class SmallFiles:
                     return
                 self.board.rejected(name, f"wrong bytes for {step.file.path}")
                 reasons.append(f"{name} serves {verdict.outcome.replace('wrong', 'the wrong')}")
+                self.board.trouble(step.file.path, f"{name} served wrong bytes: {verdict.detail}")
                 wrong += 1
                 liars.add(name)
                 if wrong >= 2 and liars.issuperset(step.mirrors):
@@ -177,13 +179,14 @@ class SmallFiles:
         with explained(part), part.open("r+b" if start else "wb") as out:
             out.seek(start)
             out.truncate()
+            self.board.holds(file.path, start)
             total, since, mark = start, time.monotonic(), start
             for chunk in chunks:  # type: ignore[attr-defined]
                 total += len(chunk)
                 if total > file.size:
                     break
                 out.write(chunk)
-                self.board.arrived(mirror, len(chunk))
+                self.board.arrived(file.path, mirror, len(chunk))
                 seconds = time.monotonic() - since
                 if seconds > min(TRICKLE_SECONDS, self.patience / 10):
                     if total - mark < TRICKLE * seconds:

@@ -1,0 +1,281 @@
+"""The audit log on disk and its lines: nothing spoils it, whoever writes at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuaria.disk.audit import AuditLog, lines, rotated
+from gpuaria.formats.audit import FileLine, Part, RunLine, clean, dump, load, name
+from gpuaria.transfer.origins import Origins
+
+PART = Part("mirror.example", "https://mirror.example", 5)
+FILE = FileLine(
+    run="0123456789ab",
+    at="2026-08-02T10:11:12.123Z",
+    user="ann",
+    host="node7",
+    ref="org/name@main",
+    repo="org/name",
+    commit="c" * 40,
+    vouched_by="https://huggingface.co",
+    trust="origin",
+    path="/data/name/a.txt",
+    content="",
+    file="a.txt",
+    size=5,
+    digest="git-sha1:" + "d" * 40,
+    outcome="ok",
+    detail="",
+    action="download",
+    mirrors=(PART,),
+)
+_BOTH = ("run", "at", "user", "host", "ref", "repo", "commit", "vouched_by", "trust")
+RUN = RunLine(
+    **{key: getattr(FILE, key) for key in _BOTH},
+    seconds=1.5,
+    gpuaria="0.1.0",
+    asked=("*.txt",),
+    flags=(),
+    path="/data/name",
+    endpoint="https://huggingface.co",
+    mirrors=(PART,),
+    verdicts={"ok": 1},
+    bytes_fetched=5,
+    bytes_reused=0,
+    exit_code=0,
+)
+# --- a line ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(), st.lists(st.text(), max_size=3), st.integers(0, 1 << 63))
+def test_a_line_is_one_line_whatever_is_in_it(text: str, texts: list[str], number: int) -> None:
+    part = Part(text, text, number, number, text)
+    for line in (
+        dataclasses.replace(FILE, path=text, file=text, detail=text, size=number, mirrors=(part,), problems=(*texts,)),
+        dataclasses.replace(RUN, message=text, asked=(*texts,), verdicts={text: number}, mirrors=(part, part)),
+    ):
+        written = dump(line)
+        assert written.isascii()
+        assert written[:-1].isprintable()
+        assert written.endswith("\n")
+        assert load(written) == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "null", "[]", "3", '"file"', "\0\0\0", '{"event":"file"}', '{"event":[]}', '{"event":{}}'),
+        *("[" * 100_000, dump(FILE)[:-9], dump(FILE)[9:], dump(FILE).replace('"size":5', '"size":"5"')),
+        *(dump(FILE).replace('"size":5', '"size":true'), dump(FILE).replace('"bytes":5', '"bytes":null')),
+        *(dump(FILE).replace('"event":"file"', '"event":"fly"'), dump(RUN).replace('{"ok":1}', '{"ok":[1]}')),
+        *(dump(RUN).replace('["*.txt"]', '"*.txt"'), "1" * 5000),
+    ],
+)
+def test_a_damaged_line_says_nothing(text: str) -> None:
+    assert load(text) is None
+    assert load(text.encode() + b"\xff") is None
+
+
+def test_lines_of_other_versions_can_be_read() -> None:
+    newer = dump(FILE).replace('"event"', '"colour":"blue","event"')
+    assert load(newer) == FILE
+    older = {key: value for key, value in json.loads(dump(FILE)).items() if key not in ("problems", "reused")}
+    assert load(json.dumps(older)) == FILE
+
+
+def test_what_may_be_a_secret_is_cut_off() -> None:
+    text = "https://u:pw@cdn.example/f?Signature=x&y=z answers 403; (http://b.example/?sig=q)"
+    assert clean(text) == "https://cdn.example/f answers 403; (http://b.example/"
+    assert name("user:pw@host.example:8080") == "host.example:8080"
+    assert name("https://user:pw@host.example/a?b=c") == "https://host.example/a"
+    assert len(clean("x" * 9999)) < 1000
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def numbered(count: int, start: int = 0) -> list[FileLine]:
+    return [dataclasses.replace(FILE, size=number) for number in range(start, start + count)]
+
+
+def sizes(folder: Path) -> list[int]:
+    found = [load(line) for line in lines(folder)]
+    return [line.size for line in found if isinstance(line, FileLine)]
+
+
+def test_the_log_is_for_its_owner_only(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        log = AuditLog(tmp_path / "a/state", rotate_at=1000)
+        for line in numbered(5):
+            log.append(dump(line))
+    finally:
+        os.umask(before)
+    log.close()
+    assert (tmp_path / "a/state").stat().st_mode & 0o777 == 0o700
+    found = list((tmp_path / "a/state").iterdir())
+    assert len(found) > 2
+    assert {path.stat().st_mode & 0o777 for path in found} == {0o600}
+
+
+def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
+    AuditLog(tmp_path / "state").close()
+    assert not (tmp_path / "state").exists()
+    assert list(lines(tmp_path / "state")) == []
+
+
+def test_rotation_loses_nothing_until_there_are_too_many(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path, rotate_at=2000, keep=1000)
+    for line in numbered(60):
+        log.append(dump(line))
+    assert sizes(tmp_path) == list(range(60))
+    assert len(rotated(tmp_path)) > 5
+    assert all(path.suffix == ".gz" for path in rotated(tmp_path))
+    assert (tmp_path / "audit.log").stat().st_size < 2000 + len(dump(FILE))
+    few = AuditLog(tmp_path, rotate_at=2000, keep=3)
+    for line in numbered(60, 60):
+        few.append(dump(line))
+    kept = sizes(tmp_path)
+    assert kept == list(range(kept[0], 120))
+    assert len(rotated(tmp_path)) == 3
+    assert (log.problem, few.problem) == ("", "")
+
+
+def test_what_a_crash_left_while_packing_is_read_and_packed_later(tmp_path: Path) -> None:
+    (tmp_path / "audit-20200101T000000.000000Z-1.log").write_text(dump(numbered(1)[0]))
+    (tmp_path / "audit-20200101T000000.000000Z-1.log.new").write_bytes(b"\x1f\x8b")
+    both = tmp_path / "audit-20200101T000001.000000Z-1.log"
+    both.write_text(dump(numbered(1, 1)[0]))
+    Path(f"{both}.gz").write_bytes(gzip.compress(both.read_bytes()))
+    Path(f"{tmp_path}/audit-20200101T000002.000000Z-1.log.gz").write_bytes(gzip.compress(b"{}\n")[:-3])
+    assert sizes(tmp_path) == [0, 1]
+    log = AuditLog(tmp_path, rotate_at=100)
+    for line in numbered(3, 2):
+        log.append(dump(line))
+    assert sizes(tmp_path) == [0, 1, 2, 3, 4]
+    assert all(path.suffix == ".gz" for path in rotated(tmp_path))
+
+
+def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+    (tmp_path / "audit.log").write_text(dump(FILE) + dump(FILE)[:50])
+    AuditLog(tmp_path).append(dump(RUN))
+    assert [load(line) for line in lines(tmp_path)] == [FILE, None, RUN]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from gpuaria.disk.audit import AuditLog
+from gpuaria.formats.audit import dump, load
+line = load(sys.argv[2])
+import dataclasses
+log = AuditLog(Path(sys.argv[1]), rotate_at=int(sys.argv[4]), keep=10_000)
+for number in range(100):
+    log.append(dump(dataclasses.replace(line, size=int(sys.argv[3]) + number, detail="x" * (number * 37 % 9000))))
+log.close()
+assert not log.problem, log.problem
+"""
+
+
+@pytest.mark.parametrize(("writers", "rotate_at"), [(2, 16 << 20), (8, 16 << 20), (8, 50_000)])
+def test_processes_at_once(tmp_path: Path, writers: int, rotate_at: int) -> None:
+    words = [sys.executable, "-c", WRITER, str(tmp_path), dump(FILE)]
+    started = [subprocess.Popen([*words, str(n * 100), str(rotate_at)]) for n in range(writers)]
+    assert [one.wait(60) for one in started] == [0] * writers
+    assert sorted(sizes(tmp_path)) == list(range(100 * writers))
+    assert len(list(lines(tmp_path))) == 100 * writers
+    assert bool(rotated(tmp_path)) == (rotate_at < 1 << 20)
+
+
+def test_threads_at_once(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path, rotate_at=20_000, keep=1000)
+
+    def write(start: int) -> None:
+        for line in numbered(50, start):
+            log.append(dump(line))
+
+    work = [threading.Thread(target=write, args=(n * 50,)) for n in range(8)]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert sorted(sizes(tmp_path)) == list(range(400))
+
+
+def test_a_holder_that_is_stopped_holds_nobody_up_for_long(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path, rotate_at=100, patience=0.1)
+    log.append(dump(FILE))
+    with (tmp_path / "audit.log").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for line in numbered(100):
+            log.append(dump(line))
+        assert len(sizes(tmp_path)) == 101
+        assert not rotated(tmp_path)
+    log.append(dump(FILE))
+    assert len(sizes(tmp_path)) == 102
+    assert log.problem == ""
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from gpuaria.disk.audit import AuditLog
+log = AuditLog(Path(sys.argv[1]))
+line = sys.argv[2]
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(line) * 5 // 2, resource.RLIM_INFINITY))
+for _ in range(4):
+    log.append(line)
+assert "cannot be written" in log.problem, log.problem
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+log.append(line)
+"""
+
+
+@pytest.mark.fault(
+    "the audit log: no room for another line",
+    where="machine",
+    does="Goes on without, and leaves no half of a line behind. The next line that fits is written.",
+    sees="that the audit log cannot be written",
+    status=0,
+)
+def test_a_disk_that_is_full_leaves_no_half_of_a_line(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", FULL, str(tmp_path), dump(FILE)], check=True, timeout=60)
+    assert [load(line) for line in lines(tmp_path)] == [FILE] * 3
+
+
+# --- who gave what of one file --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("moves", "before", "given"),
+    [
+        ([("a", 5), ("b", 3), ("a", 1)], 0, {"a": 6, "b": 3}),
+        ([4, ("a", 5)], 4, {"a": 5}),  # some of it was here
+        ([4, ("a", 5), 9], 4, {"a": 5}),  # broken off, and gone on with
+        ([4, ("a", 5), ("b", 2), 10], 4, {"a": 5, "b": 1}),  # what came last was lost
+        ([4, ("a", 5), 3], 3, {}),
+        ([4, ("a", 5), 0, ("b", 9)], 0, {"b": 9}),  # thrown away and fetched again
+        ([("a", 5), 7, ("b", 2)], 2, {"a": 5, "b": 2}),
+        ([], 0, {}),
+    ],
+)
+def test_origins(moves: list[tuple[str, int] | int], before: int, given: dict[str, int]) -> None:
+    origins = Origins()
+    for move in moves:
+        if isinstance(move, int):
+            origins.holds(move)
+        else:
+            origins.came(*move)
+    assert (origins.before, origins.given) == (before, given)
