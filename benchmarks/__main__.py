@@ -1,0 +1,90 @@
+"""Play scenarios, write their results and plots, print the table: python -m benchmarks [--scenario N] [--runs N]."""
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+from benchmarks import machine, plot, report
+from benchmarks.goals import GOALS, TITLES
+from benchmarks.records import Result, Row
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.stage import Stage
+from lab import why_not
+
+
+def main() -> int:
+    """The exit status is 0 if every scenario that could be played here was; goals that are not met are no error."""
+    words = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    words.add_argument("--scenario", type=int, action="append", choices=sorted(SCENARIOS), help="only this one")
+    words.add_argument("--runs", type=int, default=5, help="rounds of each scenario, if the time permits")
+    words.add_argument("--minutes", type=float, default=28, help="for all scenarios together")
+    words.add_argument("--scale", type=float, default=1.0, help="of sizes and counts; 0.05 shows that all works")
+    words.add_argument("--folder", type=Path, help="where the files are made, 25 GB of them at most (TMPDIR)")
+    options = words.parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)
+    chosen = sorted(set(options.scenario or SCENARIOS))
+    try:
+        failed = play(chosen, options.runs, options.minutes * 60, options.scale, options.folder)
+    except KeyboardInterrupt:
+        print("interrupted; what was measured before is in benchmarks/out", file=sys.stderr)
+        return 130
+    finally:
+        print(f"\n{report.table(report.newest(), chosen)}")
+    if options.scale == 1:
+        report.write()
+        print(f"\nwritten: {report.PAGE.relative_to(report.ROOT)}")
+    return 1 if failed else 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def play(chosen: Sequence[int], runs: int, seconds: float, scale: float, folder: Path | None) -> list[int]:
+    """Play scenarios one after the other; which ones ended with an error."""
+    until, reason, failed = time.monotonic() + seconds, why_not(), list[int]()
+    about = machine.describe()
+    for at, number in enumerate(chosen):
+        scenario = SCENARIOS[number]
+        began = time.monotonic()
+        print(f"{number:2d}  {TITLES[number]}", flush=True)
+        if scenario.lab and reason:
+            print(f"    not run: {reason}", flush=True)
+            _save(Result(number, TITLES[number], _now(), scale, about, skipped(number, reason), []))
+            continue
+        left = sum(SCENARIOS[n].weight for n in chosen[at:] if not (SCENARIOS[n].lab and reason))
+        share = (until - began) * scenario.weight / left
+        with tempfile.TemporaryDirectory(prefix="gpuaria-bench-", dir=folder) as place:
+            stage = Stage(Path(place), runs, scale, began + share, lab=not reason)
+            try:
+                scenario.play(stage)
+            except Exception as error:  # noqa: BLE001 the other scenarios are still worth their time
+                failed.append(number)
+                stage.note(f"ended by {type(error).__name__}: {error}")
+        _save(Result(number, TITLES[number], _now(), scale, about, stage.rows, stage.runs, stage.notes))
+        print(f"    {time.monotonic() - began:.0f} s", flush=True)
+    return failed
+
+
+def skipped(number: int, reason: str) -> list[Row]:
+    """The rows of a scenario that cannot be played here."""
+    return [Row(goal.key, "", "not run", None, 0, reason) for goal in GOALS if goal.scenario == number]
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _save(result: Result) -> None:
+    path = report.save(result)
+    plot.speeds(result, path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
