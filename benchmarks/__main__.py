@@ -26,17 +26,18 @@ def main() -> int:
     words.add_argument("--minutes", type=float, default=28, help="for all scenarios together")
     words.add_argument("--scale", type=float, default=1.0, help="of sizes and counts; 0.05 shows that all works")
     words.add_argument("--folder", type=Path, help="where the files are made, 25 GB of them at most (TMPDIR)")
+    words.add_argument("--out", type=Path, default=report.OUT, help="where results and plots are written")
     options = words.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     chosen = sorted(set(options.scenario or SCENARIOS))
     try:
-        failed = play(chosen, options.runs, options.minutes * 60, options.scale, options.folder)
+        failed = play(chosen, options)
     except KeyboardInterrupt:
-        print("interrupted; what was measured before is in benchmarks/out", file=sys.stderr)
+        print("interrupted; what was measured before is kept", file=sys.stderr)
         return 130
     finally:
-        print(f"\n{report.table(report.newest(), chosen)}")
-    if options.scale == 1:
+        print(f"\n{report.table(report.newest(options.out), chosen)}")
+    if options.scale == 1 and options.out == report.OUT:
         report.write()
         print(f"\nwritten: {report.PAGE.relative_to(report.ROOT)}")
     return 1 if failed else 0
@@ -46,28 +47,29 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def play(chosen: Sequence[int], runs: int, seconds: float, scale: float, folder: Path | None) -> list[int]:
+def play(chosen: Sequence[int], options: argparse.Namespace) -> list[int]:
     """Play scenarios one after the other; which ones ended with an error."""
-    until, reason, failed = time.monotonic() + seconds, why_not(), list[int]()
-    about = machine.describe()
+    until, reason, failed = time.monotonic() + options.minutes * 60, why_not(), list[int]()
+    about, scale = machine.describe(), options.scale
     for at, number in enumerate(chosen):
         scenario = SCENARIOS[number]
         began = time.monotonic()
         print(f"{number:2d}  {TITLES[number]}", flush=True)
         if scenario.lab and reason:
             print(f"    not run: {reason}", flush=True)
-            _save(Result(number, TITLES[number], _now(), scale, about, skipped(number, reason), []))
+            report.save(Result(number, TITLES[number], _now(), scale, about, skipped(number, reason), []), options.out)
             continue
         left = sum(SCENARIOS[n].weight for n in chosen[at:] if not (SCENARIOS[n].lab and reason))
         share = (until - began) * scenario.weight / left
-        with tempfile.TemporaryDirectory(prefix="gpuaria-bench-", dir=folder) as place:
-            stage = Stage(Path(place), runs, scale, began + share, lab=not reason)
+        with tempfile.TemporaryDirectory(prefix="gpuaria-bench-", dir=options.folder) as place:
+            stage = Stage(Path(place), options.runs, scale, began + share, lab=not reason)
             try:
                 scenario.play(stage)
             except Exception as error:  # noqa: BLE001 the other scenarios are still worth their time
                 failed.append(number)
                 stage.note(f"ended by {type(error).__name__}: {error}")
-        _save(Result(number, TITLES[number], _now(), scale, about, stage.rows, stage.runs, stage.notes))
+        result = Result(number, TITLES[number], _now(), scale, about, stage.rows, stage.runs, stage.notes)
+        plot.speeds(result, report.save(result, options.out).with_suffix(".png"))
         print(f"    {time.monotonic() - began:.0f} s", flush=True)
     return failed
 
@@ -79,11 +81,6 @@ def skipped(number: int, reason: str) -> list[Row]:
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _save(result: Result) -> None:
-    path = report.save(result)
-    plot.speeds(result, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ REASONS = Path(__file__).parent / "reasons.yaml"
 HEAD = ("#", "what", "limit", "want", "got", "met", "median of")
 
 
-def save(result: Result) -> Path:
+def save(result: Result, folder: Path = OUT) -> Path:
     """Write a result's file; its path."""
-    OUT.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     stamp = result.date[:19].replace(":", "").replace("-", "")
-    path = OUT / f"{result.scenario:02d}-{stamp}.json"
+    path = folder / f"{result.scenario:02d}-{stamp}.json"
     path.write_text(json.dumps(result.to_json()), encoding="utf-8")
     return path
 
@@ -161,6 +161,8 @@ How it is measured:
 - gpuaria's time includes its proof. No rival checks digests over HTTP, so their times are without; scenario 7 has
   both. After every run, outside its time, each file is compared byte for byte with the server's, and a run that does
   not match is not counted.
+- curl, wget and axel, other settings of aria2c and other builds of it run once, where there is time left: no goal is
+  about them. One that is not installed is named.
 - A rival that would take too long gets a part of the work. It says so below, with the part's own time.
 - Large files are made of 4 kB of random bytes per MiB and zeros. Nothing on the way compresses.
 

@@ -1,7 +1,7 @@
 """Where a scenario is played: its folder, its time, its runs."""
 
 import os
-import shlex
+import re
 import shutil
 import sys
 import time
@@ -112,10 +112,11 @@ class Stage:
             shutil.rmtree(target.parent, ignore_errors=True)
             home.mkdir(parents=True)
             os.sync()  # writing back the last run must not slow this one
-        words = work.served.place.argv("client", who.words(work, target))
+        words = [str(word) for word in who.words(work, target)]
         work.served.reset()
         with Watch(work.served.counters, every) as watch:
-            process = Process(words, environment(home, who, work), home, target.with_name("output"))
+            there = work.served.place.argv("client", words)
+            process = Process(there, environment(home, who, work), home, target.with_name("output"))
             usage = self._wait(process, watch, during)
         right = usage.status == expect and (not check or work.right(target))
         run = self._run(who, work, part, usage, right=right)
@@ -177,9 +178,10 @@ def environment(home: Path, who: Contestant, work: Work) -> dict[str, str]:
 
 
 def readable(words: Sequence[str], folder: Path) -> str:
-    """A command without the paths of one run."""
-    line = shlex.join(words).replace(str(folder), "WORK").replace(sys.executable, "python")
-    return line.replace(str(Path(sys.executable).parent) + "/", "")
+    """A command as anybody would type it: no paths of one run, no signatures."""
+    program = "python" if words[0] == sys.executable else Path(words[0]).name
+    line = " ".join([program, *words[1:]]).replace(str(folder / "run"), "WORK")
+    return re.sub(r"\?X-\S+", "?SIGNED", line)
 
 
 def mean_rate(size: int, seconds: Sequence[float]) -> float:

@@ -27,11 +27,13 @@ def slow_connections(stage: Stage) -> None:
         fetch_part(stage, theirs, tiny)
         for yardstick in [aria2("aria2c -x16", "-x16", "-s16"), *_axel()]:
             extra(stage, yardstick, all_, 35)
-    limit = CONNECTIONS * PER_CONNECTION
-    told = f"{limit / 1e6:.0f} MB/s: {CONNECTIONS} connections"
+    speed = CONNECTIONS * PER_CONNECTION
+    least = size / speed - 1  # nginx lets each answer begin with what one second is worth
+    told = f"{least:.1f} s: {CONNECTIONS} connections"
     seconds = stage.seconds(GPUARIA)
-    share = mean_rate(size, seconds) / limit
-    stage.row("1a", share, f"{share:.3f}", limit=told, runs=len(seconds))
+    note = "nginx gives the first second of each answer at once, so more answers than connections may pass the limit"
+    share = least / median(seconds)
+    stage.row("1a", share, f"{share:.3f}", limit=told, runs=len(seconds), note=note)
     against_hf(stage, "1b", limit=told, share=part.size / size)
 
 

@@ -54,7 +54,7 @@ def _then_sum(stage: Stage, run: Run, work: Work) -> None:
     said = {line.split()[0] for line in output.read_text().splitlines() if line.strip()}
     right = said == {entry.sha256 for entry in work.repo.commits[work.repo.head].files.values()}
     both = Run(THEN_SUM, run.seconds + took, usage.status, size=run.size, right=run.right and right)
-    both.command = f"{run.command}; sha256sum WORK/run/to/*"
+    both.command = f"{run.command}; sha256sum WORK/to/*"
     both.more = {"sha256sum": took}
     stage.runs.append(both)
     stage.say(f"{THEN_SUM:41s} {both.seconds:7.2f} s")
