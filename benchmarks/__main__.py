@@ -1,4 +1,7 @@
-"""Play scenarios, write their results and plots, print the table: python -m benchmarks [--scenario N] [--runs N]."""
+"""Play scenarios, write their results and plots, print the table: python -m benchmarks [--scenario N] [--runs N].
+
+A scenario gets a share of the minutes and plays as many rounds as fit into it, one at least.
+"""
 
 import argparse
 import signal
@@ -17,6 +20,8 @@ from benchmarks.scenarios import SCENARIOS
 from benchmarks.stage import Stage
 from lab import why_not
 
+OVERTIME = 100  # seconds: what the last round may take longer than expected
+
 
 def main() -> int:
     """The exit status is 0 if every scenario that could be played here was; goals that are not met are no error."""
@@ -28,7 +33,9 @@ def main() -> int:
     words.add_argument("--folder", type=Path, help="where the files are made, 25 GB of them at most (TMPDIR)")
     words.add_argument("--out", type=Path, default=report.OUT, help="where results and plots are written")
     options = words.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _interrupt)
+    signal.alarm(round(60 * options.minutes + OVERTIME))
     chosen = sorted(set(options.scenario or SCENARIOS))
     try:
         failed = play(chosen, options)

@@ -23,7 +23,7 @@ TITLES = {
     3: "3 unequal mirrors, one file of 1.5 GB",
     4: "20 shards x 200 MB, the same three mirrors",
     5: "2,000 small files (0.4-40 kB), 160 ms round trip",
-    6: "mixed: 3,000 small and 8 large files, 160 ms",
+    6: "mixed: 3,000 small and 8 large files (100 MB), 160 ms",
     7: "4 GB over loopback, no limit, verified",
     8: "from the last byte to verified, 10 GB",
     9: "nothing to do, and a listing of 100,000 files",

@@ -28,7 +28,7 @@ def slow_connections(stage: Stage) -> None:
         for yardstick in [aria2("aria2c -x16", "-x16", "-s16"), *_axel()]:
             extra(stage, yardstick, all_, 35)
     speed = CONNECTIONS * PER_CONNECTION
-    least = size / speed - 1  # nginx lets each answer begin with what one second is worth
+    least = max(0.1, size / speed - 1)  # nginx lets each answer begin with what one second is worth
     told = f"{least:.1f} s: {CONNECTIONS} connections"
     seconds = stage.seconds(GPUARIA)
     note = "nginx gives the first second of each answer at once, so more answers than connections may pass the limit"
