@@ -24,12 +24,10 @@ def large(path: Path, size: int, seed: int) -> Path:
 
 
 def small(count: int, seed: int, least: int = 400, most: int = 40_000) -> dict[str, bytes]:
-    """Files by name, in folders of 100; their sizes are spread evenly over the orders of magnitude."""
+    """Files by name, in no folder; their sizes are spread evenly over the orders of magnitude."""
     dice = random.Random(seed)
     return {
-        f"part-{i // 100:04d}/{i:06d}.json": dice.randbytes(
-            round(math.exp(dice.uniform(math.log(least), math.log(most))))
-        )
+        f"{i:06d}.json": dice.randbytes(round(math.exp(dice.uniform(math.log(least), math.log(most)))))
         for i in range(count)
     }
 

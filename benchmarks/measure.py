@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.records import Samples
+from benchmarks.records import Samples, arrived
 from lab import Counter
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -102,9 +102,9 @@ class Watch:
         self._over.set()
         self._thread.join()
 
-    def total(self) -> int:
-        """Bytes sent by all since the start, by the last reading."""
-        return sum(self.samples[-1][1].values()) if self.samples else 0
+    def arrived(self) -> int:
+        """Bytes that have reached the client since the start, by the last reading."""
+        return arrived(self.samples[-1][1]) if self.samples else 0
 
     def _read(self) -> None:
         while True:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-Samples = list[tuple[float, dict[str, int]]]  # seconds since the start, bytes that each host has sent by then
+# Seconds since the start, bytes that each host has sent and the client has received by then, headers included.
+Samples = list[tuple[float, dict[str, int]]]
 
 
 @dataclass
@@ -73,6 +74,11 @@ class Result:
             Run(**{**run, "samples": [(float(at), dict(sent)) for at, sent in run["samples"]]}) for run in told["runs"]
         ]
         return cls(**{**told, "rows": [Row(**row) for row in told["rows"]], "runs": runs})
+
+
+def arrived(counts: Mapping[str, int]) -> int:
+    """Bytes that have reached the client, of one sample; on the loopback, all that was sent."""
+    return counts.get("client", counts.get("loopback", 0))
 
 
 def median(values: Iterable[float]) -> float:

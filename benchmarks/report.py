@@ -155,6 +155,8 @@ How it is measured:
 - The rivals are real ones from their own packages. `hf download` runs with Xet off, since there is no chunk store
   here. Plain aria2c is the same binary that gpuaria uses; unless it says hfd.sh, it gets final addresses, and their
   look-up is not timed.
+- The link of 500 Mbit/s is counted as 58 MB/s of payload; with nothing lost it carries 60. What nginx limits per
+  connection comes in steps of a second, and an answer begins with one second's worth at once.
 - Contestants take turns in the same minutes. A ratio is the median over the pairs of a round. Each round begins with
   an empty home, an empty target and what was written before on disk. The last column says of how many rounds;
   `RUNS=5` is the most, and fewer fit into half an hour.

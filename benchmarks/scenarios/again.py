@@ -8,14 +8,15 @@ from urllib.parse import urlsplit
 from benchmarks import content
 from benchmarks.measure import Process, Watch
 from benchmarks.place import Work
-from benchmarks.records import Run, median
+from benchmarks.records import Run, arrived, median
 from benchmarks.rivals import Contestant, aria2, gpuaria, hf
 from benchmarks.scenarios.links import GPUARIA
 from benchmarks.stage import Stage
-from lab import inside
+from lab import LINK, Host, inside
 
 WARM, COLD, PLAN, BROKEN = "again", "first", "plan", "killed"
 LISTED = 100_000
+PAYLOAD_OF_PACKET = 1448 / 1500  # of a full one, with TCP's time stamps
 PER_CONNECTION = 4_000_000  # bytes/s: the kill has to come half way
 
 
@@ -73,11 +74,16 @@ def walk(work: Work) -> float:
 
 
 def killed(stage: Stage) -> None:
-    """Scenario 10: kill -9 of the program, not of its aria2c, and the same command at once."""
+    """Scenario 10: kill -9 of the program, not of its aria2c, and the same command at once.
+
+    On a link of 500 Mbit/s where a lab can be built: nginx's own limit sends what a second is worth in one go.
+    """
     size = stage.amount(1_000_000_000, 60_000_000)
     repo = stage.repo("one", {"model.gguf": size})
-    part = stage.repo("part", {"model.gguf": size // 20}, seed=1)
-    with stage.loopback([repo, part], limit_rate=PER_CONNECTION) as served:
+    part = stage.repo("part", {"model.gguf": size // (5 if stage.lab else 20)}, seed=1)
+    with stage.network(
+        {"cdn": Host(), "hub": Host()}, [repo, part], LINK, 0 if stage.lab else PER_CONNECTION
+    ) as served:
         all_, some = Work(repo, served), Work(part, served)
         for number in stage.rounds(reserve=45):
             twice(stage, gpuaria(), all_)
@@ -93,7 +99,8 @@ def killed(stage: Stage) -> None:
     share = median(run.more["again"] for run in runs)
     others = ", ".join(f"{who}: {100 * value:.0f} %" for who, value in again.items() if who != GPUARIA)
     got = f"{100 * share:.2f} %" + (f" ({others})" if others else "")
-    stage.row("10a", 100 * share, got, limit="0", runs=len(runs))
+    note = "payload that reached the client's device over both runs, beyond the file's size; the listing is in it"
+    stage.row("10a", 100 * share, got, limit="0", runs=len(runs), note=note)
 
 
 def _others(stage: Stage) -> list[tuple[str, str]]:
@@ -101,16 +108,18 @@ def _others(stage: Stage) -> list[tuple[str, str]]:
 
 
 def twice(stage: Stage, who: Contestant, work: Work, part: str = "") -> Run:
-    """Kill it once half of the bytes have passed and run it again; bytes are counted by nginx's log, over both."""
+    """Kill it once half of the bytes have come and run it again: what came too much, by the client's own device."""
+    payload = PAYLOAD_OF_PACKET if "client" in work.served.counters else 1.0
 
     def kill(process: Process, watch: Watch) -> None:
         end = time.monotonic() + 120
-        while watch.total() < work.size // 2 and time.monotonic() < end:
+        while watch.arrived() * payload < work.size / 2 and time.monotonic() < end:
             time.sleep(0.01)
         process.kill()
 
     first = stage.fetch(who, work, part=BROKEN, during=kill, every=0.02, check=False, expect=-signal.SIGKILL)
     second = stage.fetch(who, work, part=part, keep=True)
-    second.more["again"] = (first.sent + second.sent - work.size) / work.size
-    stage.say(f"{100 * second.more['again']:.2f} % of the file were sent again")
+    come = sum(arrived(run.samples[-1][1]) for run in (first, second))
+    second.more["again"] = payload * come / work.size - 1
+    stage.say(f"{100 * second.more['again']:.2f} % of the file came again")
     return second

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.machine import sha256_rate
 from benchmarks.measure import Process, Watch
 from benchmarks.place import Work
-from benchmarks.records import Run, median, ratio
+from benchmarks.records import Run, arrived, median, ratio
 from benchmarks.rivals import Contestant, aria2, gpuaria, yardsticks
 from benchmarks.scenarios.links import GPUARIA, extra
 from benchmarks.stage import Stage
@@ -97,9 +97,9 @@ def last_growth(run: Run) -> float:
     """When the last reading was made that had grown by more than talk."""
     last, before = 0.0, 0
     for at, sent in run.samples:
-        if sum(sent.values()) - before > QUIET:
+        if arrived(sent) - before > QUIET:
             last = at
-        before = sum(sent.values())
+        before = arrived(sent)
     return last
 
 

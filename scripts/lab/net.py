@@ -111,8 +111,9 @@ class Net:
         return ["ip", "netns", "exec", self.space(host), *map(str, words)]
 
     def counters(self) -> dict[str, Counter]:
-        """What each host sends."""
-        return {name: Counter(self.space(name), "eth0") for name in self.hosts}
+        """What each host sends, and what of it arrives at the client."""
+        sent = {name: Counter(self.space(name), "eth0") for name in self.hosts}
+        return {"client": Counter(self.space("client"), "tun0", received=True), **sent}
 
     def popen(self, host: str, argv: Sequence[object], **how: Any) -> subprocess.Popen[Any]:
         """Start a program on a host; it is ended with the network."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
-_SENT = 8  # in /proc/net/dev: bytes transmitted
+_RECEIVED, _SENT = 0, 8  # columns of /proc/net/dev, in bytes
 
 
 @contextmanager
@@ -33,10 +33,10 @@ def _enter(descriptor: int) -> None:
 
 
 class Counter:
-    """Bytes that a network device of a namespace has sent so far, headers included."""
+    """Bytes that a network device of a namespace has sent (or received) so far, headers included."""
 
-    def __init__(self, space: str, device: str) -> None:
-        self._name = f"{device}:".encode()
+    def __init__(self, space: str, device: str, *, received: bool = False) -> None:
+        self._name, self._column = device.encode(), _RECEIVED if received else _SENT
         with inside(space):
             self._file = open("/proc/thread-self/net/dev", "rb", buffering=0)  # noqa: SIM115 it stays in that namespace
 
@@ -45,8 +45,8 @@ class Counter:
         self._file.seek(0)
         for line in self._file.read().splitlines():
             name, _, numbers = line.partition(b":")
-            if name.strip() + b":" == self._name:
-                return int(numbers.split()[_SENT])
+            if name.strip() == self._name:
+                return int(numbers.split()[self._column])
         raise RuntimeError(f"there is no {self._name.decode()}")
 
     def close(self) -> None:
