@@ -1,4 +1,4 @@
-"""Play scenarios, write their results and plots, print the table: python -m benchmarks [--scenario N] [--runs N].
+"""Play scenarios, write their results and plots, print the table: python -m benchmarks [--scenario N].
 
 A scenario gets a share of the minutes and plays as many rounds as fit into it, one at least.
 """
@@ -36,14 +36,14 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _interrupt)
     signal.alarm(round(60 * options.minutes + OVERTIME))
-    chosen = sorted(set(options.scenario or SCENARIOS))
+    chosen, since = sorted(set(options.scenario or SCENARIOS)), _now()
     try:
         failed = play(chosen, options)
     except KeyboardInterrupt:
         print("interrupted; what was measured before is kept", file=sys.stderr)
         return 130
     finally:
-        print(f"\n{report.table(report.newest(options.out), chosen)}")
+        print(f"\n{report.table(report.newest(options.out, since=since), chosen)}")
     if options.scale == 1 and options.out == report.OUT:
         report.write()
         print(f"\nwritten: {report.PAGE.relative_to(report.ROOT)}")

@@ -27,12 +27,12 @@ def save(result: Result, folder: Path = OUT) -> Path:
     return path
 
 
-def newest(folder: Path = OUT, *, full: bool = False) -> dict[int, Result]:
-    """The last result of each scenario; `full`: those at full scale only."""
+def newest(folder: Path = OUT, *, full: bool = False, since: str = "") -> dict[int, Result]:
+    """The last result of each scenario; `full`: those at full scale only; `since`: not those of an earlier date."""
     found: dict[int, Result] = {}
     for path in sorted(folder.glob("*.json")):
         result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
-        if result.scale == 1 or not full:
+        if (result.scale == 1 or not full) and result.date >= since:
             kept = found.get(result.scenario)
             if kept is None or kept.date <= result.date:
                 found[result.scenario] = result
@@ -166,6 +166,7 @@ How it is measured:
 - curl, wget and axel, other settings of aria2c and other builds of it run once, where there is time left: no goal is
   about them. One that is not installed is named.
 - A rival that would take too long gets a part of the work. It says so below, with the part's own time.
+- `WORK` in a command is the folder of one run; its `aria2.input` names every file of the repo with its addresses.
 - Large files are made of 4 kB of random bytes per MiB and zeros. Nothing on the way compresses.
 
 `make bench ARGS="--scale 0.05"` shows in a few minutes that all works; its figures mean nothing and do not come here.

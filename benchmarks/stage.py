@@ -123,6 +123,8 @@ class Stage:
         run.command, run.samples = readable(words, self.folder), watch.samples
         run.said = target.with_name("output").read_text(errors="replace")[-400:] if not run.right else ""
         self.runs.append(run)
+        if not run.right:
+            self.note(f"{who.name}: a run is not counted, it ended with status {run.status} or with other bytes")
         self.say(f"{who.name:28s} {part:12s} {run.seconds:7.2f} s{'' if run.right else '  FAILED: ' + run.said[-200:]}")
         return run
 

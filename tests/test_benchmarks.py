@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from benchmarks import content, goals, plot, records, report
 from benchmarks.__main__ import skipped
+from benchmarks.measure import Process
 from benchmarks.place import Work
 from benchmarks.records import Result, Row, Run
 from benchmarks.rivals import Contestant
@@ -109,6 +111,7 @@ def test_only_full_scale_comes_to_the_page(tmp_path: Path) -> None:
     report.save(small, tmp_path)
     assert report.newest(tmp_path)[3].scale == 0.1
     assert report.newest(tmp_path, full=True)[3].scale == 1
+    assert report.newest(tmp_path, since="2026-01-04T00:00:00+00:00") == {}
 
 
 def test_the_page_has_every_goal_the_reasons_and_the_runs() -> None:
@@ -188,6 +191,20 @@ def test_small_files_are_as_many_and_as_large_as_asked_for() -> None:
     assert len(files) == len(set(files.values())) == 300
     assert all(400 <= len(data) <= 40_000 for data in files.values())
     assert files == content.small(300, seed=1)
+
+
+def test_a_program_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    used = Process(["sleep", "600"], {"PATH": os.environ["PATH"]}, tmp_path, tmp_path / "output").wait(0.2)
+    assert used.late
+    assert used.status == -signal.SIGTERM
+
+
+def test_cpu_seconds_of_a_program_are_apart_from_those_of_what_it_started(tmp_path: Path) -> None:
+    burn = "import time; [0 for _ in iter(lambda: time.process_time() < 0.5, False)]"
+    words = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"]
+    used = Process(words, dict(os.environ), tmp_path, tmp_path / "output").wait(60)
+    assert used.status == 0
+    assert used.tree_cpu - used.own_cpu >= 0.45
 
 
 def test_a_small_scenario_for_real(tmp_path: Path) -> None:
