@@ -94,7 +94,10 @@ class Net:
             table.writelines(f"{self.ip[name]} {h.delay} {h.loss}\n" for name, h in self.hosts.items())
             table.write("default 0 0\n")
         wan = subprocess.Popen(
-            [_built_wan(), client, "tun0", core, "tun1", table.name], stdout=subprocess.PIPE, text=True
+            [_built_wan(), client, "tun0", core, "tun1", table.name],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C ends the network in order, not its middle first
         )
         self._processes.append(wan)
         if wan.stdout is None or wan.stdout.readline().strip() != "ready":
