@@ -41,7 +41,7 @@ def firsts(runs: Sequence[Run]) -> list[Run]:
     """The first run of each contestant and work that was long enough to see something."""
     found: dict[tuple[str, str], Run] = {}
     for run in runs:
-        if run.work != "tiny" and run.samples and run.samples[-1][0] > 2 * STEP:
+        if run.work not in ("tiny", "start-up") and run.samples and run.samples[-1][0] > 2 * STEP:
             found.setdefault((run.who, run.work), run)
     return list(found.values())[:PANELS]
 
