@@ -40,7 +40,7 @@ def main() -> int:
     try:
         failed = play(chosen, options)
     except KeyboardInterrupt:
-        print("interrupted; what was measured before is kept", file=sys.stderr)
+        print("interrupted; python -m benchmarks.report makes the page of what is complete", file=sys.stderr)
         return 130
     finally:
         print(f"\n{report.table(report.newest(options.out, since=since), chosen)}")

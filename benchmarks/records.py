@@ -14,7 +14,8 @@ class Run:
     """One program, once. CPU in seconds, `rss` (the largest of its processes) in bytes, `size` in bytes.
 
     `own_cpu` is the process itself, `tree_cpu` with all that it started. `right`: the files are byte for byte the
-    server's. `work` names the part that was done, where that is not all of it.
+    server's; `proven`: the program itself has checked digests. `work` names the part that was done, where that is not
+    all of it.
     """
 
     who: str
@@ -27,6 +28,7 @@ class Run:
     files: int = 1
     work: str = ""
     right: bool = True
+    proven: bool = False
     hub_requests: int = 0
     sent: int = 0
     command: str = ""

@@ -149,6 +149,7 @@ class Stage:
             files=len(work.files),
             work=part,
             right=right and not usage.late,
+            proven=who.verifies,
             hub_requests=work.served.asked(),
             sent=work.served.sent(),
         )

@@ -36,6 +36,7 @@ MACHINE = {
     "kernel": "6.1",
     "python": "3.11.2",
     "sha256_mb_s": 340,
+    "sha256sum_mb_s": 100,
     "congestion": "cubic",
     "versions": {"gpuaria": "0.1.0", "axel": ""},
 }
@@ -48,7 +49,9 @@ def sample() -> Result:
         (1.0, {"m1": 1_500_000, "m2": 0}),
         (1.6, {"m1": 1_500_000, "m2": 600_000}),
     ]
-    runs = [Run("gpuaria", 2.0, 0, size=100, samples=curve), Run("aria2c -x16 -s48", 3.0, 0, size=100, right=False)]
+    size = 500_000_000
+    ours = Run("gpuaria", 2.0, 0, size=size, samples=curve, proven=True)
+    runs = [ours, Run("aria2c -x16 -s48", 3.0, 0, size=size, right=False)]
     rows = [
         Row("3a", "58 MB/s: the link", "0.950", True, 5),
         Row("3b", "58 MB/s: the link", "1.01", False, 3, "why not"),
@@ -122,6 +125,8 @@ def test_the_page_has_every_goal_the_reasons_and_the_runs() -> None:
     assert "**3b**: the slowest mirror ends last" in page
     assert "| 1a | share of the limit |  | >= 0.97 | not measured yet |  |  |" in page
     assert "no axel" in " ".join(page.split())
+    assert "| gpuaria |  | 2.00 s | proven | 2.0 |" in page
+    assert "| aria2c -x16 -s48 |  | 3.00 s | 8.00 s | 3.0 |" in page
     assert "0 of 1 runs" in page
     assert "3b: why not." in page
     assert "Axel is not installed." in page
