@@ -6,7 +6,7 @@ REPO ?= gpt2-medium
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fetch test faults lab lint format clean
+.PHONY: help demo fetch test faults lab bench lint format clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ faults: $(VENV)/dev.stamp  ## Every fault of docs/faults.md, one after the other
 lab: $(VENV)/run.stamp  ## Unequal mirrors in namespaces beside plain aria2 (root): make lab ARGS="--runs 3 --failures"
 	@$(BIN)/python scripts/mirrors_lab.py $(ARGS)
 
+bench: $(VENV)/bench.stamp  ## Eleven scenarios beside the rivals, docs/benchmarks.md: make bench SCENARIO=3 RUNS=5 (root)
+	@$(BIN)/python -m benchmarks $(SCENARIO:%=--scenario %) $(RUNS:%=--runs %) $(ARGS)
+
 lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -40,6 +43,10 @@ clean:  ## Remove the set-up and what tools left behind
 
 $(VENV)/run.stamp: pyproject.toml scripts/bootstrap.sh
 	@sh scripts/bootstrap.sh $(VENV) '.[demo]'
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/run.stamp
+	@sh scripts/bootstrap.sh $(VENV) '.[demo,plot]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp

@@ -18,12 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import Host, Net, why_not
+from lab import LINK, PAYLOAD, UNEQUAL, Net, why_not
 from lab.serve import REPO
 
-HOSTS = {"m1": Host("160mbit", 10), "m2": Host("240mbit", 40, 0.02), "m3": Host("400mbit", 100, 0.05)}
-CLIENT = "500mbit"
-PAYLOAD = 58e6  # bytes/s of payload that the client's link carries in packets of 1,500 bytes
 SCRIPTS = Path(__file__).parent
 
 
@@ -89,7 +86,7 @@ def main() -> int:
     if reason := why_not():
         print(f"no lab can be built here: {reason}", file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory(prefix="gpuaria-lab-") as name, Net(HOSTS, CLIENT, prefix="gb") as net:
+    with tempfile.TemporaryDirectory(prefix="gpuaria-lab-") as name, Net(UNEQUAL, LINK, prefix="gb") as net:
         lab = _served(net, Path(name), options.megabytes)
         print(f"{lab.file.stat().st_size / 1e6:.0f} MB; link {PAYLOAD / 1e6:.0f} MB/s of payload")
         (_failures if options.failures else _compare)(lab, options.runs)

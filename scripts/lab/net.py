@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.spaces import Counter, end_all
+
 HERE = Path(__file__).parent
 
 
@@ -92,7 +94,10 @@ class Net:
             table.writelines(f"{self.ip[name]} {h.delay} {h.loss}\n" for name, h in self.hosts.items())
             table.write("default 0 0\n")
         wan = subprocess.Popen(
-            [_built_wan(), client, "tun0", core, "tun1", table.name], stdout=subprocess.PIPE, text=True
+            [_built_wan(), client, "tun0", core, "tun1", table.name],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C ends the network in order, not its middle first
         )
         self._processes.append(wan)
         if wan.stdout is None or wan.stdout.readline().strip() != "ready":
@@ -104,16 +109,25 @@ class Net:
         if self._client_rate:
             _shape(core, "tun1", self._client_rate)
 
+    def argv(self, host: str, words: Sequence[object]) -> list[str]:
+        """A command line that runs on a host."""
+        return ["ip", "netns", "exec", self.space(host), *map(str, words)]
+
+    def counters(self) -> dict[str, Counter]:
+        """What each host sends, and what of it arrives at the client."""
+        sent = {name: Counter(self.space(name), "eth0") for name in self.hosts}
+        return {"client": Counter(self.space("client"), "tun0", received=True), **sent}
+
     def popen(self, host: str, argv: Sequence[object], **how: Any) -> subprocess.Popen[Any]:
         """Start a program on a host; it is ended with the network."""
-        process = subprocess.Popen(["ip", "netns", "exec", self.space(host), *map(str, argv)], **how)
+        process = subprocess.Popen(self.argv(host, argv), **how)
         self._processes.append(process)
         return process
 
     def run(self, host: str, argv: Sequence[object], **how: Any) -> subprocess.CompletedProcess[str]:
         """Run a program on a host to its end, its output caught as text."""
         how = {"text": True, "capture_output": True, "check": False, **how}
-        return subprocess.run(["ip", "netns", "exec", self.space(host), *map(str, argv)], **how)
+        return subprocess.run(self.argv(host, argv), **how)
 
     def cut(self, host: str) -> None:
         """The host goes dark: its packets are lost."""
@@ -141,6 +155,7 @@ class Net:
                     process.kill()
                     process.wait()
         for name in ("client", "core", *self.hosts):
+            end_all(self.space(name))
             subprocess.run(["ip", "netns", "del", self.space(name)], capture_output=True, check=False)
         if self._table is not None:
             self._table.unlink(missing_ok=True)

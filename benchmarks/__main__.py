@@ -1,0 +1,94 @@
+"""Play scenarios, write their results and plots, print the table: python -m benchmarks [--scenario N].
+
+A scenario gets a share of the minutes and plays as many rounds as fit into it, one at least.
+"""
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+from benchmarks import machine, plot, report
+from benchmarks.goals import GOALS, TITLES
+from benchmarks.records import Result, Row
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.stage import Stage
+from lab import why_not
+
+OVERTIME = 100  # seconds: what the last round may take longer than expected
+
+
+def main() -> int:
+    """The exit status is 0 if every scenario that could be played here was; goals that are not met are no error."""
+    words = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    words.add_argument("--scenario", type=int, action="append", choices=sorted(SCENARIOS), help="only this one")
+    words.add_argument("--runs", type=int, default=5, help="rounds of each scenario, if the time permits")
+    words.add_argument("--minutes", type=float, default=28, help="for all scenarios together")
+    words.add_argument("--scale", type=float, default=1.0, help="of sizes and counts; 0.05 shows that all works")
+    words.add_argument("--folder", type=Path, help="where the files are made, 25 GB of them at most (TMPDIR)")
+    words.add_argument("--out", type=Path, default=report.OUT, help="where results and plots are written")
+    options = words.parse_args()
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _interrupt)
+    signal.alarm(round(60 * options.minutes + OVERTIME))
+    chosen, since = sorted(set(options.scenario or SCENARIOS)), _now()
+    try:
+        failed = play(chosen, options)
+    except KeyboardInterrupt:
+        print("interrupted; python -m benchmarks.report makes the page of what is complete", file=sys.stderr)
+        return 130
+    finally:
+        print(f"\n{report.table(report.newest(options.out, since=since), chosen)}")
+    if options.scale == 1 and options.out == report.OUT:
+        report.write()
+        print(f"\nwritten: {report.PAGE.relative_to(report.ROOT)}")
+    return 1 if failed else 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def play(chosen: Sequence[int], options: argparse.Namespace) -> list[int]:
+    """Play scenarios one after the other; which ones ended with an error."""
+    until, reason, failed = time.monotonic() + options.minutes * 60, why_not(), list[int]()
+    about, scale = machine.describe(), options.scale
+    for at, number in enumerate(chosen):
+        scenario = SCENARIOS[number]
+        began = time.monotonic()
+        print(f"{number:2d}  {TITLES[number]}", flush=True)
+        if scenario.lab and reason:
+            print(f"    not run: {reason}", flush=True)
+            report.save(Result(number, TITLES[number], _now(), scale, about, skipped(number, reason), []), options.out)
+            continue
+        left = sum(SCENARIOS[n].weight for n in chosen[at:] if not (SCENARIOS[n].lab and reason))
+        share = (until - began) * scenario.weight / left
+        with tempfile.TemporaryDirectory(prefix="gpuaria-bench-", dir=options.folder) as place:
+            stage = Stage(Path(place), options.runs, scale, began + share, lab=not reason)
+            try:
+                scenario.play(stage)
+            except Exception as error:  # noqa: BLE001 the other scenarios are still worth their time
+                failed.append(number)
+                stage.note(f"ended by {type(error).__name__}: {error}")
+        result = Result(number, TITLES[number], _now(), scale, about, stage.rows, stage.runs, stage.notes)
+        plot.speeds(result, report.save(result, options.out).with_suffix(".png"))
+        print(f"    {time.monotonic() - began:.0f} s", flush=True)
+    return failed
+
+
+def skipped(number: int, reason: str) -> list[Row]:
+    """The rows of a scenario that cannot be played here."""
+    return [Row(goal.key, "", "not run", None, 0, reason) for goal in GOALS if goal.scenario == number]
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""A program from its start to its end: time, CPU, memory, and what the hosts sent meanwhile."""
+
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.records import Samples, arrived
+from lab import Counter
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Seconds of wall clock and CPU, bytes of memory. `status` is negative for a signal; `late`: its time was up."""
+
+    seconds: float
+    status: int
+    own_cpu: float
+    tree_cpu: float
+    rss: int
+    late: bool = False
+
+
+class Process:
+    """A program under way in a session of its own, its output in a file."""
+
+    def __init__(self, words: Sequence[str], env: Mapping[str, str], folder: Path, output: Path) -> None:
+        with output.open("wb") as out:
+            self.began = time.monotonic()
+            self._process = subprocess.Popen(
+                words,
+                env=env,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def kill(self) -> None:
+        """kill -9 of this process, not of what it started."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, seconds: float) -> Usage:
+        """Its end; ended by force after `seconds`, or when we are interrupted."""
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            ready = bool(select.select([descriptor], [], [], seconds)[0])
+            took = time.monotonic() - self.began
+            if not ready:
+                self._end(descriptor)
+        except BaseException:
+            self._end(descriptor)
+            self._process.wait()
+            raise
+        finally:
+            os.close(descriptor)
+        # Nobody has waited for it: its own time is not mixed with that of its children yet.
+        numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        user, system, children_user, children_system = (int(word) / _TICK for word in numbers[11:15])
+        _, status, used = os.wait4(self.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        own = user + system
+        tree = own + children_user + children_system
+        return Usage(took, self._process.returncode, own, tree, used.ru_maxrss * 1024, late=not ready)
+
+    def _end(self, descriptor: int) -> None:
+        """In order first: gpuaria takes its aria2c along, which has a session of its own."""
+        for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                return
+            if select.select([descriptor], [], [], patience)[0]:
+                return
+
+
+class Watch:
+    """Reads counters while the `with` lasts."""
+
+    def __init__(self, counters: Mapping[str, Counter], every: float = 0.1) -> None:
+        self.samples: Samples = []
+        self._counters, self._every = counters, every
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self.began = time.monotonic()
+        self._start = {name: counter.read() for name, counter in self._counters.items()}
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def arrived(self) -> int:
+        """Bytes that have reached the client since the start, by the last reading."""
+        return arrived(self.samples[-1][1]) if self.samples else 0
+
+    def _read(self) -> None:
+        while True:
+            over = self._over.wait(self._every)
+            sent = {name: counter.read() - self._start[name] for name, counter in self._counters.items()}
+            self.samples.append((round(time.monotonic() - self.began, 4), sent))
+            if over:
+                return

@@ -1,0 +1,125 @@
+"""The same command again: where nothing is left to do, where there is much to plan, and after a kill -9."""
+
+import http.client
+import signal
+import time
+from urllib.parse import urlsplit
+
+from benchmarks import content
+from benchmarks.measure import Process, Watch
+from benchmarks.place import Work
+from benchmarks.records import Run, arrived, median
+from benchmarks.rivals import Contestant, aria2, gpuaria, hf
+from benchmarks.scenarios.links import GPUARIA
+from benchmarks.stage import Stage
+from lab import LINK, Host, inside
+
+WARM, COLD, PLAN, BROKEN = "again", "first", "plan", "killed"
+LISTED = 100_000
+PAYLOAD_OF_PACKET = 1448 / 1500  # of a full one, with TCP's time stamps
+PER_CONNECTION = 4_000_000  # bytes/s: the kill has to come half way
+
+
+def nothing_to_do(stage: Stage) -> None:
+    """Scenario 9, both parts."""
+    repo = stage.repo("done", content.small(stage.amount(1000, 50), seed=9))
+    huge = stage.repo("huge", {f"part-{i // 1000:03d}/{i:06d}.json": b"%d" % i for i in range(stage.amount(LISTED))})
+    with stage.loopback([repo, huge]) as served:
+        work = Work(repo, served)
+        for who in (gpuaria(), hf()):
+            if who.missing:
+                stage.note(who.missing)
+                continue
+            stage.fetch(who, work, part=COLD)
+            for _ in range(stage.rounds_wanted):
+                stage.fetch(who, work, part=WARM, keep=True, check=False)
+        listing = Work(huge, served)
+        plan = gpuaria(extra=["--dry-run", "-q"])
+        hub = []
+        for _ in stage.rounds():
+            hub.append(walk(listing))
+            stage.fetch(plan, listing, part=PLAN, check=False)
+    _rows(stage, median(hub))
+
+
+def _rows(stage: Stage, hub: float) -> None:
+    warm, plan = stage.good(GPUARIA, WARM), stage.good(GPUARIA, PLAN)
+    seconds, asked = median(run.seconds for run in warm), median(run.hub_requests for run in warm)
+    theirs = median(stage.seconds("hf download", WARM))
+    stage.row("9a", seconds, f"{seconds:.2f} s (hf: {theirs:.2f} s)", limit="one request", runs=len(warm))
+    stage.row("9b", asked, f"{asked:.0f}", limit="one request", runs=len(warm))
+    planned, memory = median(run.seconds for run in plan), median(run.rss / 1e6 for run in plan)
+    limit = f"{hub:.1f} s: this hub's own time for its pages"
+    stage.row("9c", planned, f"{planned:.1f} s", limit=limit, runs=len(plan))
+    stage.row("9d", memory, f"{memory:.0f} MB", limit="-", runs=len(plan))
+
+
+def walk(work: Work) -> float:
+    """Seconds that a client needs which reads every page of a listing and does nothing with it."""
+    began = time.monotonic()
+    place = urlsplit(work.served.origin.url)
+    target = f"/api/models/{work.name}/tree/{work.repo.head}?recursive=true&expand=false"
+    with inside(work.served.place.space("client")):
+        connection = http.client.HTTPConnection(place.netloc)
+        connection.connect()
+    while target:
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        answer.read()
+        link = answer.headers.get("Link", "")
+        after = urlsplit(link[1 : link.index(">")]) if link else None
+        target = f"{after.path}?{after.query}" if after else ""
+    connection.close()
+    return time.monotonic() - began
+
+
+def killed(stage: Stage) -> None:
+    """Scenario 10: kill -9 of the program, not of its aria2c, and the same command at once.
+
+    On a link of 500 Mbit/s where a lab can be built: nginx's own limit sends what a second is worth in one go.
+    """
+    size = stage.amount(1_000_000_000, 60_000_000)
+    repo = stage.repo("one", {"model.gguf": size})
+    part = stage.repo("part", {"model.gguf": size // (5 if stage.lab else 20)}, seed=1)
+    with stage.network(
+        {"cdn": Host(), "hub": Host()}, [repo, part], LINK, 0 if stage.lab else PER_CONNECTION
+    ) as served:
+        all_, some = Work(repo, served), Work(part, served)
+        for number in stage.rounds(reserve=45):
+            twice(stage, gpuaria(), all_)
+            if number == 0:
+                twice(stage, aria2("aria2c -x16 -c", "-x16", "-s16", "-c"), all_)
+                theirs = hf()
+                if theirs.missing:
+                    stage.note(theirs.missing)
+                else:
+                    twice(stage, theirs, some, "part")
+    again = {who: median(run.more["again"] for run in stage.good(who, part)) for who, part in _others(stage)}
+    runs = stage.good(GPUARIA)
+    share = median(run.more["again"] for run in runs)
+    others = ", ".join(f"{who}: {100 * value:.0f} %" for who, value in again.items() if who != GPUARIA)
+    got = f"{100 * share:.2f} %" + (f" ({others})" if others else "")
+    note = "payload that reached the client's device over both runs, beyond the file's size; the listing is in it"
+    stage.row("10a", 100 * share, got, limit="0", runs=len(runs), note=note)
+
+
+def _others(stage: Stage) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((run.who, run.work) for run in stage.runs if run.work != BROKEN))
+
+
+def twice(stage: Stage, who: Contestant, work: Work, part: str = "") -> Run:
+    """Kill it once half of the bytes have come and run it again: what came too much, by the client's own device."""
+    payload = PAYLOAD_OF_PACKET if "client" in work.served.counters else 1.0
+
+    def kill(process: Process, watch: Watch) -> None:
+        end = time.monotonic() + 120
+        while watch.arrived() * payload < work.size / 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        process.kill()
+
+    first = stage.fetch(who, work, part=BROKEN, during=kill, every=0.02, check=False, expect=-signal.SIGKILL)
+    second = stage.fetch(who, work, part=part, keep=True)
+    come = sum(arrived(run.samples[-1][1]) for run in (first, second))
+    second.more["again"] = payload * come / work.size - 1
+    stage.say(f"{100 * second.more['again']:.2f} % of the file came again")
+    return second

@@ -1,0 +1,41 @@
+"""Servers and client on one machine without a network between them: the same shape as Net, on the loopback."""
+
+import subprocess
+from collections.abc import Iterable, Sequence
+
+from lab.net import why_not
+from lab.spaces import Counter, end_all, inside
+
+
+class Loop:
+    """A loopback of its own where namespaces are permitted, else this machine's; host i is 127.0.0.(2+i)."""
+
+    def __init__(self, hosts: Iterable[str], prefix: str = "gl") -> None:
+        self.hosts = list(hosts)
+        self.ip = {name: f"127.0.0.{2 + i}" for i, name in enumerate(self.hosts)}
+        self._space = "" if why_not() else f"{prefix}-loop"
+
+    def __enter__(self) -> "Loop":
+        if self._space:
+            subprocess.run(["ip", "netns", "add", self._space], check=True)
+            subprocess.run(["ip", "-n", self._space, "link", "set", "lo", "up"], check=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._space:
+            end_all(self._space)
+            subprocess.run(["ip", "netns", "del", self._space], check=False)
+
+    def space(self, name: str) -> str:
+        """The namespace of a host; empty for this machine's own."""
+        return self._space
+
+    def argv(self, host: str, words: Sequence[object]) -> list[str]:
+        """A command line that runs on a host."""
+        prefix = ["ip", "netns", "exec", self.space(host)] if self._space else []
+        return [*prefix, *map(str, words)]
+
+    def counters(self) -> dict[str, Counter]:
+        """What all hosts send together: they share one device."""
+        with inside(self._space):
+            return {"loopback": Counter("", "lo")}
