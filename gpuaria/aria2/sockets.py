@@ -18,6 +18,7 @@ _DONE, _ERROR = 3, 2
 _INFO = 2  # INET_DIAG_INFO: struct tcp_info
 _LISTEN = 1 << 10
 _ALL_BUT_LISTEN = 0xFFF & ~_LISTEN
+_INODE = 68  # its offset in struct inet_diag_msg
 _BYTES_RECEIVED = 128  # its offset in struct tcp_info, since Linux 4.1
 
 
@@ -36,8 +37,7 @@ def read(pid: int) -> list[Socket]:
     with contextlib.suppress(OSError, struct.error):
         inodes = _inodes(pid)
         if inodes:
-            both = (*_dump(socket.AF_INET), *_dump(socket.AF_INET6))
-            return [found for found in both if found.inode in inodes]
+            return [*_dump(socket.AF_INET, inodes), *_dump(socket.AF_INET6, inodes)]
     return []
 
 
@@ -45,8 +45,8 @@ def listening(pid: int) -> set[tuple[str, int]]:
     """Addresses and ports at which process `pid` accepts connections; empty where that cannot be known."""
     with contextlib.suppress(OSError, struct.error):
         inodes = _inodes(pid)
-        both = (*_dump(socket.AF_INET, _LISTEN), *_dump(socket.AF_INET6, _LISTEN))
-        return {found.local for found in both if found.inode in inodes}
+        both = (*_dump(socket.AF_INET, inodes, _LISTEN), *_dump(socket.AF_INET6, inodes, _LISTEN))
+        return {found.local for found in both}
     return set()
 
 
@@ -60,7 +60,8 @@ def _inodes(pid: int) -> set[int]:
     return found
 
 
-def _dump(family: int, states: int = _ALL_BUT_LISTEN) -> list[Socket]:
+def _dump(family: int, inodes: set[int], states: int = _ALL_BUT_LISTEN) -> list[Socket]:
+    """Those of `inodes`; the kernel tells of all that there are, and a busy machine has thousands."""
     request = struct.pack("=BBBxI48x", family, socket.IPPROTO_TCP, 1 << (_INFO - 1), states)
     header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0)
     sockets: list[Socket] = []
@@ -74,7 +75,8 @@ def _dump(family: int, states: int = _ALL_BUT_LISTEN) -> list[Socket]:
                 length, kind = struct.unpack_from("=IH", data, at)
                 if kind in (_DONE, _ERROR) or length < 16:
                     return sockets
-                sockets.append(_parse(data[at + 16 : at + length]))
+                if struct.unpack_from("=I", data, at + 16 + _INODE)[0] in inodes:
+                    sockets.append(_parse(data[at + 16 : at + length]))
                 at += (length + 3) & ~3
 
 
@@ -84,7 +86,7 @@ def _parse(message: bytes) -> Socket:
     width = 4 if family == socket.AF_INET else 16
     here, there = struct.unpack_from("!HH", message, 4)
     local, remote = _text(message[8 : 8 + width]), _text(message[24 : 24 + width])
-    (inode,) = struct.unpack_from("=I", message, 68)
+    (inode,) = struct.unpack_from("=I", message, _INODE)
     at, received = 72, 0
     while at + 4 <= len(message):
         length, kind = struct.unpack_from("=HH", message, at)
