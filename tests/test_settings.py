@@ -72,7 +72,7 @@ def world(tmp_path: Path) -> World:
 def test_built_in(world: World) -> None:
     s = world.load()
     assert s.endpoint == "https://huggingface.co"
-    assert (s.connections, s.jobs, s.small_jobs, s.verify_jobs) == (16, 4, 16, 2)
+    assert (s.connections, s.jobs, s.small_jobs, s.verify_jobs) == (16, 4, 32, 2)
     assert (s.small_file, s.min_split, s.max_speed) == (8_000_000, MIB, 0)
     assert (s.connect_timeout, s.timeout, s.patience, s.probe_budget) == (10.0, 30.0, 600.0, 3.0)
     assert (s.trust, s.offline, s.symlinks, s.implicit_token) == ("quorum", False, None, True)
@@ -137,7 +137,7 @@ def test_a_named_file_stands_for_the_users_and_the_projects(world: World, tmp_pa
         "variable": lambda: world.load(GPUARIA_CONFIG=str(named)),
         "relative": lambda: world.load(config=Path("mine.yaml")),
     }[how]()
-    assert (s.endpoint, s.jobs, s.small_jobs, s.verify_jobs) == ("https://hub.example", 4, 16, 5)
+    assert (s.endpoint, s.jobs, s.small_jobs, s.verify_jobs) == ("https://hub.example", 4, 32, 5)
     assert s.origin("endpoint") == Origin("file", f"{named}:1")
 
 

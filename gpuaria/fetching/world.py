@@ -54,7 +54,7 @@ class Limits:
     rules: planning.Rules
     shape: Shape
     jobs: int = 4
-    small_jobs: int = 16
+    small_jobs: int = 32
     verify_jobs: int = 2
     patience: float = 600.0
     user_agent: str = "gpuaria"

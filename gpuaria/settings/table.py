@@ -123,7 +123,7 @@ class Settings:
     )
     jobs: int = _key(kinds.whole(1, 64), "4", "Large files that are downloaded at once.", "GPUARIA_JOBS", unit="files")
     small_jobs: int = _key(
-        kinds.whole(1, 128), "16", "Small files that are downloaded at once.", "GPUARIA_SMALL_JOBS", unit="files"
+        kinds.whole(1, 128), "32", "Small files that are downloaded at once.", "GPUARIA_SMALL_JOBS", unit="files"
     )
     small_file: int = _key(
         kinds.size(), "8 MB", "A file below this size is fetched in one piece.", "GPUARIA_SMALL_FILE", unit="bytes"
