@@ -127,10 +127,11 @@ def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], 
 def carriers(manifest: Manifest, world: World) -> tuple[list[str], dict[str, int]]:
     """Who may serve the bytes, best first by what is remembered of them, and connections to each.
 
-    Only the origin sees a credential, so only it has those that need one. Where mirrors had to vouch it is away.
+    Bytes that need a credential come from the origin and from mirrors that have one of their own. Where mirrors had to
+    vouch the origin is away.
     """
     away = manifest.trust in ("pinned", "quorum", "mirror only")
-    names = [m.name for m in world.mirrors if (not away if m.origin else not manifest.restricted)]
+    names = [m.name for m in world.mirrors if (not away if m.origin else m.own_token or not manifest.restricted)]
     if len(names) < 2:
         return names, {}
     ranked = world.remembered(names, manifest.size).accepted
