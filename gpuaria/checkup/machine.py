@@ -8,7 +8,7 @@ from gpuaria._version import __version__
 from gpuaria.api import mirrors_of, visit
 from gpuaria.aria2 import binary
 from gpuaria.checkup.finding import Notes
-from gpuaria.errors import Aria2Error
+from gpuaria.errors import Aria2Error, ConfigError
 from gpuaria.net import ca_file
 from gpuaria.probe.deadline import Deadline
 from gpuaria.probe.icmp import NOT_PERMITTED, ping
@@ -59,6 +59,8 @@ def aria2c(settings: Settings, notes: Notes) -> None:
             _attached(settings, notes)
         else:
             _private(settings, notes)
+    except ConfigError as error:
+        notes.failed("aria2c", error, "unset GPUARIA_RPC")
     except Aria2Error as error:
         notes.failed("aria2c", error, _fix(settings, error))
     except OSError as error:  # the folder for its conf file and its secret
