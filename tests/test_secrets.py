@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gpuaria.aria2 import private
+from gpuaria.aria2 import binary, private
 from standin import EmbeddedBytes, Hub, Repo
 from standin.wire import Handler, Server
 
@@ -86,15 +86,16 @@ def test_a_mirror_with_a_token_stands_in_for_the_hub(user: User, serve: Serve, p
 def test_bytes_that_only_the_token_opens_come_by_our_own_client(
     user: User, serve: Serve, big_bytes: bytes, tmp_path: Path
 ) -> None:
-    """A server that wants a token for everything, of public repos too, and sends its large files itself."""
+    """A mirror that wants a token for everything, of public repos too, and sends its large files itself."""
     folder = tmp_path / "guarded"
     repo = Repo.build("org/guarded", {"m.safetensors": big_bytes, "c.json": b"{}"}, folder=folder)
     hub = serve(repo)
-    with Guard(hub, SHELLS) as guard:
-        env = {"HF_ENDPOINT": guard.url, "HF_TOKEN": SHELLS}
-        done = user.run("fetch", "org/guarded", "--to", "out", **env)
-        assert done.status == 0, done.err
-        assert contents(user.home / "out") == expected(repo)
+    hub.fault("/resolve/", status=403)
+    with Guard(serve(repo, name="behind"), MIRRORS) as guard:
+        env = {"GPUARIA_TOKENS": f"{guard.url}=env:PASS_OF_IT", "PASS_OF_IT": MIRRORS}
+        words = ["--mirror", guard.url, "--patience", "20s"]
+        user.run("fetch", "org/guarded", "m.safetensors", "--to", "out", *words, **env).ok()
+        assert contents(user.home / "out")["m.safetensors"] == big_bytes
         large = [seen for seen in guard.journal.snapshot() if "m.safetensors" in seen.target]
         assert [(seen.method, seen.status) for seen in large] == [("HEAD", 200), ("HEAD", 401), ("GET", 200)]
 
@@ -380,7 +381,7 @@ def test_tokens_of_single_hosts_turn_up_nowhere(user: User, serve: Serve, privat
     seen_by = user.home / "environments"
     own = helper(user, f"env >> {seen_by}; tr '\\0' ' ' < /proc/$PPID/cmdline >> {seen_by}; echo password={HUBS}")
     aria2c = user.home / "aria2c"
-    aria2c.write_text(f'#!/bin/sh\nenv >> {seen_by}\nPATH={os.environ["PATH"]} exec aria2c "$@"\n')
+    aria2c.write_text(f'#!/bin/sh\nenv >> {seen_by}\nexec {binary.find().path} "$@"\n')
     aria2c.chmod(0o755)
     (user.home / ".config/gpuaria").mkdir(parents=True)
     (user.home / ".config/gpuaria/config.yaml").write_text(

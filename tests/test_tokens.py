@@ -68,7 +68,17 @@ def test_python_gives_a_mapping() -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        *(MARK, f"env:{MARK}", f"file:{MARK}", f"token:{MARK}", f"helper:'{MARK}", "helper:", "helper:''", "env:"),
+        *(
+            MARK,
+            f"env:{MARK}",
+            f"file:{MARK}",
+            f"token:{MARK}",
+            f"helper:'{MARK}",
+            f"helper:{MARK}",
+            "helper:",
+            "helper:''",
+            "env:",
+        ),
         *("env:lower", "env:A B", "file:", "file:relative", "env", f"env:{'X' * 65}", "helper:a\0b", "7f3c9a"),
     ],
 )

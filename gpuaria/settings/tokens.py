@@ -17,6 +17,7 @@ _FORMS = "env:NAME, file:/PATH or helper:COMMAND"
 _EXPECTS = f"a mapping of hosts to where their token is, each {_FORMS}"
 _NEVER = "The token itself never stands in settings."
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # capitals only: a token that stands here by mistake is not one
+_TOKEN = re.compile(r"hf_\w{16,}")
 _FILE_LIMIT = 8192  # bytes
 
 
@@ -140,6 +141,6 @@ def _source(place: str, raw: Raw, folders: Folders) -> TokenSource:
 def _words(command: str, folders: Folders) -> tuple[str, ...]:
     """A command without a shell: quotes group, and nothing else is special. Raises ValueError, NoHome."""
     program, *words = shlex.split(command) or [""]
-    if not program:
+    if not program or _TOKEN.fullmatch(program):
         raise ValueError
     return (str(folders.path(program)) if "/" in program else program, *words)

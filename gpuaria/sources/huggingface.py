@@ -160,7 +160,7 @@ class HuggingFace:
     def address(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
         """One HEAD; its Location is the signed address, which is not followed.
 
-        One more, without the token, where a token was sent and no Location came back: the bytes may need it.
+        One more, without the token, to a mirror that has one of its own and sends no Location: its bytes may need it.
         """
         url = self.file_url(mirror, manifest, file)
         answer = http.head(url, anonymous=mirror.anonymous)
@@ -173,8 +173,9 @@ class HuggingFace:
             return Address(mirror.name, target, expiry(target))
         if answer.status != 200:
             raise NetworkError(f"{mirror.base} answers {answer.status} for {file.path}, with no address", _MIRROR_HINT)
-        sent = not mirror.anonymous and http.has_credential(url)
-        if sent and (manifest.restricted or http.head(answer.url, anonymous=True).status != 200):
+        if manifest.restricted and not mirror.anonymous and http.has_credential(url):
+            return None
+        if mirror.own_token and http.head(answer.url, anonymous=True).status != 200:
             return None
         return Address(mirror.name, answer.url, expiry(answer.url))
 
