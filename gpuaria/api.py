@@ -13,6 +13,7 @@ from gpuaria import fetching
 from gpuaria._version import __version__
 from gpuaria.addresses import encrypted_or_local, origin
 from gpuaria.aria2.options import Shape
+from gpuaria.credentials import credentials
 from gpuaria.disk.audit import AuditLog
 from gpuaria.disk.extra import others
 from gpuaria.disk.find import find_layout, read_lock, read_manifest
@@ -20,7 +21,7 @@ from gpuaria.disk.folder import Folder
 from gpuaria.disk.hf_cache import HfCache, repo_folder
 from gpuaria.disk.layout import Layout
 from gpuaria.disk.receipts import Receipts
-from gpuaria.errors import NotFound, SomeFilesFailed, UsageError
+from gpuaria.errors import ConfigError, NotFound, SomeFilesFailed, UsageError
 from gpuaria.events import Emit, Waiting, Warned
 from gpuaria.net import Http, ca_file
 from gpuaria.paths import printable
@@ -55,7 +56,7 @@ class Session:
         self.world = fetching.World(
             http=self.http,
             source=SOURCES["hf"],
-            mirrors=mirrors_of(settings),
+            mirrors=tuple(self._with_token(mirror) for mirror in mirrors_of(settings)),
             layout=self.layout,
             local_commit=self._local_commit,
             daemon=self._daemon,
@@ -122,11 +123,10 @@ class Session:
         return fetching.Limits(rules, shape, s.jobs, s.small_jobs, s.verify_jobs, s.patience, USER_AGENT)
 
     def _client(self, stop: threading.Event) -> Http:
-        s, token = self.settings, self.settings.find_token()
-        if token and not encrypted_or_local(s.endpoint):
-            self._emit(Warned(f"the token is not sent: {s.endpoint} is not encrypted"))
+        s = self.settings
         return Http(
-            credentials={origin(s.endpoint): token} if token else {},
+            credentials=credentials(s, stop),
+            in_clear=s.send_token_in_clear_text_to,
             user_agent=USER_AGENT,
             connect_timeout=s.connect_timeout,
             timeout=s.timeout,
@@ -136,12 +136,25 @@ class Session:
             stop=stop,
         )
 
+    def _with_token(self, mirror: Mirror) -> Mirror:
+        """Noted where a mirror is sent a token of its own; a token that would go out in the clear is told instead.
+
+        One that shares the endpoint's host stays without: the hub's token is for the hub.
+        """
+        why = self.http.withheld(mirror.base)
+        own = not mirror.origin and origin(mirror.base) != origin(self.settings.endpoint)
+        if why and (own or mirror.origin):
+            self._emit(Warned(f"the token for {mirror.base} is not sent: {why}; {_anyway(mirror.base)}"))
+        return replace(mirror, own_token=own and self.http.has_credential(mirror.base))
+
     def _daemon(self) -> "Daemon":
         from gpuaria.aria2 import binary, daemon
 
-        if self.settings.rpc:
-            return daemon.attach(self.settings.rpc, self.settings.rpc_secret.reveal())
-        return daemon.start(binary.find(self.settings.aria2c), ca_file(str(self.settings.ca_bundle or "")))
+        s = self.settings
+        if s.rpc:
+            return visit(s)
+        found = binary.find(s.aria2c, s.secret_variables)
+        return daemon.start(found, ca_file(str(s.ca_bundle or "")), s.secret_variables)
 
     def _history(self) -> "History":
         from gpuaria.probe.history import History
@@ -201,6 +214,26 @@ def _check_holds(layout: Layout, ref: RepoRef) -> None:
             f"{layout.root} holds {kept.ref}, not {ref}, and we are offline",
             "Leave --offline and HF_HUB_OFFLINE out to fetch it, or name another folder.",
         )
+
+
+def visit(settings: Settings) -> "Daemon":
+    """The running aria2c that the setting rpc names. Raises ConfigError where its secret would go out in the clear."""
+    from gpuaria.aria2 import daemon
+
+    if settings.rpc_secret and not encrypted_or_local(settings.rpc):
+        raise ConfigError(
+            f"the secret of aria2c is not sent to {settings.rpc}: it is not encrypted",
+            "Use an aria2c of this machine, on 127.0.0.1: it writes to this machine's disks anyway.",
+        )
+    return daemon.attach(settings.rpc, settings.rpc_secret.reveal())
+
+
+def _anyway(base: str) -> str:
+    """What to do where a token is withheld."""
+    host = urlsplit(base).hostname
+    if encrypted_or_local(base):  # a proxy stands between us and ourselves
+        return f"set no_proxy={host}"
+    return f"GPUARIA_SEND_TOKEN_IN_CLEAR_TEXT_TO={host} sends it for all on the way to read"
 
 
 def _policy(settings: Settings) -> Policy:

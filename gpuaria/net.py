@@ -7,12 +7,12 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 from gpuaria.addresses import bare, encrypted_or_local, origin
 from gpuaria.errors import BadListing, ConfigError, Interrupted, NetworkError, RateLimited
@@ -23,6 +23,7 @@ RETRY_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])
 ATTEMPTS = 5
 MAX_REDIRECTS = 8
 REDIRECTS = frozenset([301, 302, 303, 307, 308])
+SHORTEST = 6  # characters of a token that is struck out where it turns up; a shorter one would blot out words
 METADATA_CEILING = 64 << 20  # bytes of one decoded metadata answer; a page of 1,000 entries has 0.4 MB
 
 
@@ -59,6 +60,9 @@ def ca_file(bundle: str = "") -> str:
 class Http:
     """A thread-safe client. `credentials` maps an origin to the token that belongs to it and to no other origin.
 
+    A token travels over TLS and within this machine, over plain http to the hosts of `in_clear` alone. Where a server
+    repeats it in a header or a metadata document it is struck out.
+
     Raises NetworkError when a host cannot be reached after a few tries, RateLimited when it asks for more patience
     than `patience` seconds, Interrupted once `stop` is set. Answers with an error status are returned, not raised.
     """
@@ -67,6 +71,7 @@ class Http:
         self,
         *,
         credentials: Mapping[str, Hidden] | None = None,
+        in_clear: Collection[str] = (),
         user_agent: str = "gpuaria",
         connect_timeout: float = 10.0,
         timeout: float = 30.0,
@@ -76,6 +81,8 @@ class Http:
         stop: threading.Event | None = None,
     ) -> None:
         self._credentials = dict(credentials or {})
+        self._in_clear = frozenset(in_clear)
+        self._sent: frozenset[str] = frozenset()  # tokens that some server knows from us
         self._user_agent = user_agent
         self._timeouts = (connect_timeout, timeout)
         self._patience = patience
@@ -95,7 +102,25 @@ class Http:
 
     def has_credential(self, url: str) -> bool:
         """Whether a token would be sent to `url`."""
-        return origin(url) in self._credentials and encrypted_or_local(url)
+        return origin(url) in self._credentials and not self._exposed(url)
+
+    def withheld(self, url: str) -> str:
+        """Why the token that belongs to `url` is not sent there; empty if it is, or if there is none."""
+        return self._exposed(url) if origin(url) in self._credentials else ""
+
+    def _exposed(self, url: str) -> str:
+        """Who could read a token on its way to `url`, empty if nobody, or if the user wants it sent nevertheless."""
+        if url.startswith("https://") or urlsplit(url).hostname in self._in_clear:
+            return ""
+        if not encrypted_or_local(url):
+            return "it is not encrypted"
+        return "a proxy would read it" if _by_proxy(url) else ""
+
+    def _struck(self, text: str) -> str:
+        """`text` without the tokens that were sent, which a server may repeat."""
+        for token in self._sent:
+            text = text.replace(token, "***")
+        return text
 
     def count(self, url: str) -> int:
         """Requests sent so far to the host of `url`."""
@@ -149,6 +174,8 @@ class Http:
             try:
                 with self.open(method, url, anonymous=anonymous, headers=headers, body=sent) as (answer, chunks):
                     body = _read(chunks, ceiling, url) if answer.status not in REDIRECTS else b""
+                    for token in self._sent:
+                        body = body.replace(token.encode(), b"***")
                     answer = Answer(answer.status, answer.url, answer.headers, body)
             except NetworkError as error:
                 if attempt == 3 or error.retry != "later":
@@ -186,7 +213,9 @@ class Http:
     ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
         """GET a file's bytes from offset `start`, following redirects to any host; the credential stays at its own.
 
-        Never from https down to http. An answer with an error status is given as it is, with its body unread.
+        Once they led to another origin none is sent any more, not even that one's own: no server decides what is asked
+        elsewhere in the user's name. Never from https down to http. An answer with an error status is given as it is,
+        with its body unread.
         """
         headers = {"accept-encoding": "identity"} | ({"range": f"bytes={start}-"} if start else {})
         hops: dict[str, str] = {}
@@ -198,6 +227,7 @@ class Http:
                     return
                 hops |= _told(answer)
             check_redirect(url, target)
+            anonymous = anonymous or origin(target) != origin(url)
             url = target
         raise _circle(url)
 
@@ -225,14 +255,17 @@ class Http:
             raise Interrupted("interrupted")
         sent = dict(headers or {})
         if not anonymous and self.has_credential(url):
-            sent["authorization"] = f"Bearer {self._credentials[origin(url)].reveal()}"
+            token = self._credentials[origin(url)].reveal()
+            with self._counting:
+                self._sent |= {token} if len(token) >= SHORTEST else set()
+            sent["authorization"] = f"Bearer {token}"
         with self._counting:
             self.requests[origin(url)] += 1
         started, answered = time.monotonic(), False
         try:
             with self._http(url).stream(method, url, headers=sent, content=body or None) as response:
                 LOG.debug("%s %s -> %d in %.3f s", method, bare(url), response.status_code, time.monotonic() - started)
-                got = {name.lower(): value for name, value in response.headers.items()}
+                got = {name.lower(): self._struck(value) for name, value in response.headers.items()}
                 self.budget.learn(url, got)
                 answer, answered = Answer(response.status_code, url, got), True
                 yield (
@@ -241,7 +274,7 @@ class Http:
                 )  # as they come: a larger chunk would be lost when the connection breaks
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             LOG.debug("%s %s failed: %s", method, bare(url), type(error).__name__)
-            raise _as_ours(error, url) from None
+            raise _as_ours(error, url, self._struck(str(error).strip())) from None
         except UnicodeError:  # what the resolver says to a name with a part of more than 63 letters
             if answered:
                 raise
@@ -273,6 +306,13 @@ class Http:
                         "Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.",
                     ) from None
             return self._clients[tls]
+
+
+def _by_proxy(url: str) -> bool:
+    """Whether an http address of this machine would be asked for by way of a proxy that the environment names."""
+    parts = urlsplit(url)
+    named = getproxies()
+    return bool(named.get("http") or named.get("all")) and not proxy_bypass(parts.hostname or "")
 
 
 def _told(answer: Answer) -> dict[str, str]:
@@ -334,12 +374,12 @@ def _read(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:
     return bytes(body)
 
 
-def _as_ours(error: Exception, url: str) -> NetworkError:
+def _as_ours(error: Exception, url: str, said: str) -> NetworkError:
     """A transport error as one sentence; `retry` says "later" where the same request may pass a second time."""
     import httpx2
 
     host = urlsplit(url).netloc.rpartition("@")[2] or bare(url)
-    text = str(error).strip() or type(error).__name__
+    text = said or type(error).__name__
     hint = "Check the network, or name a mirror with --mirror."
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.partition("CERTIFICATE_VERIFY_FAILED] ")[2].partition(" (_ssl")[0] or text

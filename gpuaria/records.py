@@ -85,12 +85,21 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A server of the source's protocol. `origin`: the one that vouches, and the only one that sees a credential."""
+    """A server of the source's protocol. `origin`: the one that vouches, and the only one that sees its credential.
+
+    `own_token`: it is sent a credential that was issued for itself.
+    """
 
     name: str
     base: str
     origin: bool = False
     location: str = ""
+    own_token: bool = False
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether it is asked without any credential."""
+        return not (self.origin or self.own_token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,7 @@ def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tu
     """
     manifest, file = subject.manifest, subject.file
     url = source.file_url(mirror, manifest, file)
-    answer = _head(http, url, anonymous=not mirror.origin)
+    answer = _head(http, url, anonymous=mirror.anonymous)
     target = redirected(answer)
     named = "x-repo-commit" in answer.headers
     if answer.status >= 400:
@@ -219,7 +219,7 @@ def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tu
         raise NotAHub("captive portal: it answers with HTML where bytes were due")
     if answer.status != 200:
         raise NetworkError(f"it answers {answer.status} for {file.path}, with no address")
-    if manifest.restricted and http.has_credential(url):
+    if manifest.restricted and not mirror.anonymous and http.has_credential(url):
         return None
     return answer.url, answer.headers
 

@@ -19,11 +19,13 @@ from gpuaria.aria2 import binary, daemon
 from gpuaria.aria2.binary import Binary
 from gpuaria.aria2.daemon import Daemon
 from gpuaria.aria2.options import DAEMON, DOWNLOAD, Shape, download_options
+from gpuaria.aria2.wire import Rpc
 from gpuaria.errors import Aria2Error
 from gpuaria.formats.metalink import for_download
 from gpuaria.net import ca_file
 from gpuaria.records import Transfer
 from standin import Hub, Repo
+from standin.wire import Handler, Server
 
 BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
 pytestmark = pytest.mark.wire
@@ -464,6 +466,23 @@ def test_a_visit_to_nobody_is_an_error() -> None:
     with pytest.raises(Aria2Error, match=r"at http://127\.0\.0\.1:9 does not answer") as caught:
         daemon.attach("http://127.0.0.1:9/jsonrpc", "x")
     assert caught.value.exit_code == 9
+
+
+class _Deep(Handler):
+    def answer(self) -> None:
+        self.reply(200, [("Content-Type", "application/json")], b"[" * 100_000)
+
+
+def test_an_answer_that_is_nested_without_end_is_an_error() -> None:
+    server = Server(_Deep, host="127.0.0.1", port=0, name="deep")
+    server.start()
+    try:
+        with pytest.raises(Aria2Error, match="does not answer"):
+            daemon.attach(f"{server.url}/jsonrpc", "x")
+        with pytest.raises(Aria2Error, match="does not answer"):
+            Rpc(f"{server.url}/jsonrpc", "x").poll(["0" * 16])
+    finally:
+        server.close()
 
 
 # --- options ------------------------------------------------------------------------------------------------------

@@ -66,11 +66,19 @@ def front() -> Iterator[Front]:
     """Open a way to a server at another address, with TLS if a certificate is given."""
     with ExitStack() as stack:
 
-        def opened(to: str, certificate: Path | None = None, host: str = "127.0.0.1") -> str:
+        def opened(
+            to: str,
+            certificate: Path | None = None,
+            host: str = "127.0.0.1",
+            newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+        ) -> str:
             context = None
             if certificate:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(certificate)
+                if newest is not ssl.TLSVersion.MAXIMUM_SUPPORTED:
+                    context.set_ciphers("ALL:@SECLEVEL=0")  # or openssl itself would speak nothing older
+                    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, newest
             relay = _Relay(host, to, context)
             threading.Thread(target=relay.serve_forever, args=(0.02,), daemon=True).start()
             stack.callback(relay.server_close)
@@ -204,6 +212,55 @@ def test_a_good_certificate_is_enough(
     env = {"HF_ENDPOINT": front(hub.url, certificates["good"]), "SSL_CERT_FILE": str(certificates["good"]), **QUICK}
     user.quick("fetch", "org/big", "--to", "out", **env).ok()
     assert contents(user.home / "out") == expected(big)
+    assert any("want-digest" in seen.headers for seen in hub.cdn.requests), "aria2c was not there"
+
+
+OLD = {
+    "where": "server",
+    "does": "Does not speak to it; TLS 1.2 is the oldest that gpuaria and aria2c accept.",
+    "sees": "the host, and that no connection can be made",
+    "status": 7,
+}
+
+
+def speaks(url: str) -> str:
+    """The version of TLS on which a server agrees with a client that takes any."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    parts = urlsplit(url)
+    with (
+        socket.create_connection((parts.hostname or "", parts.port or 0), 10) as plain,
+        context.wrap_socket(plain) as line,
+    ):
+        return str(line.version())
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize(
+    "who",
+    [
+        pytest.param("endpoint", marks=pytest.mark.fault("TLS 1.1: the endpoint has nothing newer", **OLD)),
+        pytest.param("bytes", marks=pytest.mark.fault("TLS 1.1: the byte server has nothing newer", **OLD)),
+    ],
+)
+def test_tls_1_1_is_too_old(
+    user: User, serve: Serve, big: Repo, front: Front, certificates: dict[str, Path], who: str
+) -> None:
+    hub, good = serve(big), certificates["good"]
+    places = {"endpoint": hub.url, "bytes": hub.cdn.url}
+    env = {"SSL_CERT_FILE": str(good), **QUICK}
+    for newest, status in ((ssl.TLSVersion.TLSv1_1, 7), (ssl.TLSVersion.TLSv1_2, 0)):
+        place = front(places[who], good, newest=newest)
+        assert speaks(place) == newest.name.replace("_", ".")
+        hub.location_base = place if who == "bytes" else front(hub.cdn.url, good)
+        env["HF_ENDPOINT"] = place if who == "endpoint" else hub.url
+        name = f"out-{status}"
+        done = user.quick("fetch", "org/big", "model.safetensors", "--to", name, "--patience", "1s", **env)
+        assert done.status == status, done.err
+        assert hub.cdn.count() == 0 or status == 0
+    assert contents(user.home / "out-0")["model.safetensors"] == expected(big)["model.safetensors"]
 
 
 # --- elsewhere ----------------------------------------------------------------------------------------------------

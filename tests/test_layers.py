@@ -17,7 +17,7 @@ LEVELS = [
     {"hashing", "rates"},
     {"ranking", "plan", "selection", "formats", "proof"},
     {"settings", "net", "probe", "disk", "aria2", "content"},
-    {"sources", "verifying", "screening"},
+    {"sources", "verifying", "screening", "credentials"},
     {"transfer", "vouching", "surveying", "provenance"},
     {"fetching"},
     {"api"},

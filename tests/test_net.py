@@ -233,6 +233,37 @@ def test_a_download_follows_to_any_host_without_the_credential(status: int, host
             assert authorized(other) == [False]
 
 
+def test_after_a_foreign_redirect_no_credential_is_sent_at_all() -> None:
+    """Not the other origin's own either, and not on the way back: a server does not ask in the user's name."""
+
+    def reply(seen: Seen) -> Reply:
+        return (302, [("Location", f"{other.url}/x")], b"") if seen.target == "/a" else (200, [], b"home")
+
+    with Scripted(always(302, location="/elsewhere")) as other, Scripted(reply) as home:
+        other.reply = lambda seen: (307, [("Location", f"{home.url}/b" if seen.target == "/y" else "/y")], b"")
+        http = Http(credentials={origin(home.url): Token(), origin(other.url): Token("hf_of_the_other")})
+        with http.download(f"{home.url}/a") as (answer, chunks):
+            assert (answer.url, b"".join(chunks)) == (f"{home.url}/b", b"home")
+        assert authorized(home) == [True, False]
+        assert authorized(other) == [False, False]
+        http.head(f"{other.url}/x")
+        assert other.seen[-1].headers["authorization"] == "Bearer hf_of_the_other"
+
+
+def test_what_a_server_repeats_is_struck_out() -> None:
+    said = {"X_Error_Message": f"no, Bearer {TOKEN}", "Location": f"http://127.0.0.2:9/{TOKEN}?{TOKEN}"}
+    with Scripted(always(403, f"<{TOKEN}>".encode(), **said)) as home, Scripted(always(body=TOKEN.encode())) as other:
+        http = client(home.url)
+        assert http.get(f"{other.url}/a").body == TOKEN.encode(), "nobody was sent it yet"
+        answer = http.get(f"{home.url}/a")
+        assert (answer.body, answer.headers["x-error-message"]) == (b"<***>", "no, Bearer ***")
+        assert answer.headers["location"] == "http://127.0.0.2:9/***?***"
+        with http.open("GET", f"{home.url}/a") as (head, _):
+            assert TOKEN not in str(head.headers)
+        short = Http(credentials={origin(home.url): Token("no")})
+        assert short.get(f"{home.url}/a").headers["x-error-message"].startswith("no, "), "too short to be struck out"
+
+
 def test_the_cdn_of_the_hub_accepts_what_a_download_sends(repo: Repo) -> None:
     with Hub([repo], server="embedded", tokens={TOKEN}) as hub:
         http = client(hub.url)
@@ -355,6 +386,12 @@ def test_https_with_the_right_bundle_and_never_down_to_http(
             pass
         sentence(caught.value)
         assert plain.seen == []
+        plain.reply = lambda seen: (302, [("Location", f"{secure(server)}/up")], b"")
+        http = client(plain.url, ca_bundle=str(certificate[0]))
+        with http.download(f"{plain.url}/a") as (_, chunks):
+            assert b"".join(chunks) == b"yes"
+        assert (authorized(plain), server.seen[-1].target) == ([True], "/up")
+        assert "authorization" not in server.seen[-1].headers, "another scheme is another origin"
 
 
 @pytest.mark.parametrize(
@@ -772,7 +809,17 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(
 def test_a_credential_never_leaves_this_machine_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     with Scripted(always()) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
+        here = client("http://127.0.0.1:9")
+        here.get("http://127.0.0.1:9/a")
+        assert authorized(proxy) == [False]
+        assert here.withheld("http://127.0.0.1:9") == "a proxy would read it"
+        named = client("http://hub.example.invalid", in_clear=["hub.example.invalid"])
+        named.get("http://hub.example.invalid/a")
+        assert authorized(proxy) == [False, True]
+        proxy.journal.reset()
         http = client("http://hub.example.invalid")
+        assert http.withheld("http://hub.example.invalid/x") == "it is not encrypted"
+        assert http.withheld("http://other.example.invalid") == ""
         http.get("http://hub.example.invalid/api/x")
         http.head("http://hub.example.invalid/api/x")
         with http.download("http://hub.example.invalid/api/x"):

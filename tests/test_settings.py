@@ -199,6 +199,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("no_pickle", "yes", True),
     ("signature_key", "/signer.pub", Path("/signer.pub")),
     ("state_dir", "~", Path("/h")),
+    ("send_token_in_clear_text_to", "Hub.lan, 10.0.0.7 [FD00::1]", ("hub.lan", "10.0.0.7", "fd00::1")),
     ("probe_budget", "1 s", 1.0),
     ("verify_jobs", "16", 16),
     ("max_speed", "20M", 20_000_000),
@@ -230,6 +231,8 @@ BAD: list[tuple[str, str]] = [
     *((key, text) for key in ("offline", "check_content", "no_pickle") for text in ("", "maybe", "2", "y", "auto")),
     *((key, text) for key in ("cache_dir", "ca_bundle", "signature_key") for text in ("", "a\0b", "\ud800")),
     *((key, text) for key in ("token", "rpc_secret") for text in ("", "a b", "a\nb", "a\x7fb", "tökén", "x" * 5000)),
+    *(("send_token_in_clear_text_to", text) for text in ("*", "http://hub.lan", "hub.lan:80", "hub.lan/x", "u@h")),
+    *(("tokens", text) for text in ("hub.example", "hub.example=hf_abc", "h=env:x", "h/path=env:X", "=env:X")),
     ("aria2c", ""),
     ("aria2c", "a\nb"),
     *(("mirrors", text) for text in ("hf-mirror.com", "https://m?x=1", "https://u@m")),
@@ -241,7 +244,7 @@ BAD: list[tuple[str, str]] = [
 
 
 def test_the_table_has_a_row_for_every_key() -> None:
-    other = {"token", "mirrors", "resolvers"}  # below
+    other = {"token", "mirrors", "resolvers", "tokens"}  # below, and in test_tokens.py
     assert {key for key, _, _ in GOOD} | other == set(KEYS)
     assert {key for key, _ in BAD} >= set(KEYS) - {"token_file", "state_dir", "implicit_token", "symlinks"}
 
@@ -540,6 +543,7 @@ def test_what_a_project_may_not_set(world: World, key: Key) -> None:
 def test_which_keys_a_project_may_not_set() -> None:
     assert {key.name for key in describe() if key.files == "not project"} == {
         *("endpoint", "aria2c", "rpc", "rpc_secret", "token_file", "ca_bundle", "state_dir", "cache_dir"),
+        *("tokens", "send_token_in_clear_text_to"),
         *("trust", "implicit_token"),  # a folder that brings its own mirrors must not have them believed
         *("check_content", "no_pickle", "signature_key"),  # nor let its own files pass
     }

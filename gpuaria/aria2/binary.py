@@ -5,12 +5,14 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpuaria.errors import Aria2Error
 
 OLDEST = (1, 36)
+_PRIVATE = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "APIKEY", "ACCESS_KEY", "PRIVATE_KEY")
 _HINT = "Install aria2 1.36 or later (apt install aria2), or name a binary with the setting aria2c."
 
 
@@ -27,19 +29,22 @@ class Binary:
         return f"{self.path} {'.'.join(map(str, self.version))} ({self.origin})"
 
 
-def find(setting: str = "") -> Binary:
-    """The binary to use. Raises Aria2Error when the named one does not work or there is none at all."""
+def find(setting: str = "", hidden: Collection[str] = ()) -> Binary:
+    """The binary to use; it does not see the variables `hidden`.
+
+    Raises Aria2Error when the named one does not work or there is none at all.
+    """
     if setting:
         named = shutil.which(setting)
         if named is None:
             raise Aria2Error(f"the aria2c named in the settings, {setting}, is not a program that can be run", _HINT)
-        return probe(named, "setting")
+        return probe(named, "setting", hidden)
     reasons = []
     for path, where in ((_on_path(), "PATH"), (shipped(), "wheel")):
         if path is None:
             continue
         try:
-            return probe(path, where)
+            return probe(path, where, hidden)
         except Aria2Error as error:
             reasons.append(error.message)
     raise Aria2Error("; ".join(reasons) or "there is no aria2c on this machine", _HINT)
@@ -71,10 +76,24 @@ def shipped() -> str | None:
     return next((str(path) for path in names if path.is_file()), None)
 
 
-def probe(path: str, where: str) -> Binary:
+def environment(hidden: Collection[str] = ()) -> dict[str, str]:
+    """Our environment without what aria2c has no use for: no token may be read from its /proc/PID/environ.
+
+    That of a proxy stays, which aria2c goes through as we do.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in hidden and not any(word in name.upper() for word in _PRIVATE)
+    }
+
+
+def probe(path: str, where: str, hidden: Collection[str] = ()) -> Binary:
     """Ask a binary who it is. Raises Aria2Error if it is older than 1.36 or is no aria2."""
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=20, check=False, env=environment(hidden)
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Aria2Error(f"{path} cannot be run: {error}", _HINT) from None
     match = re.search(r"^aria2(?:-next)?\b.*?(\d+(?:\.\d+)+)", done.stdout, re.MULTILINE)

@@ -2,16 +2,15 @@
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 
-from gpuaria.aria2 import sockets
-from gpuaria.aria2.binary import Binary
+from gpuaria.aria2 import private, sockets
+from gpuaria.aria2.binary import Binary, environment
 from gpuaria.aria2.options import DAEMON
 from gpuaria.aria2.wire import Rpc
 from gpuaria.errors import Aria2Error
@@ -23,7 +22,7 @@ START_SECONDS = 15.0
 class Daemon:
     """An aria2c and its RPC. `own` tells whether we started it and so may stop it."""
 
-    def __init__(self, rpc: Rpc, process: subprocess.Popen[bytes] | None, folder: Path | None) -> None:
+    def __init__(self, rpc: Rpc, process: subprocess.Popen[bytes] | None, folder: private.Folder | None) -> None:
         self.rpc = rpc
         self._process = process
         self._folder = folder
@@ -58,15 +57,21 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.remove()
 
 
-def start(binary: Binary, ca_certificate: str) -> Daemon:
-    """Start an aria2c that ends when this process does; another one may take the port first, so try a few."""
+def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> Daemon:
+    """Start an aria2c that ends when this process does, and does not see the environment variables `hidden`.
+
+    Another process may take the port first, so try a few.
+    """
+    private.sweep()
     said = ""
     for _ in range(START_TRIES):
-        folder = _private_folder()
+        held = private.folder()
+        folder = held.path
         port, secret = _free_port(), secrets.token_urlsafe(24)
         conf = folder / "aria2.conf"
         _write_conf(conf, port, secret, ca_certificate)
@@ -77,11 +82,11 @@ def start(binary: Binary, ca_certificate: str) -> Daemon:
                 stdout=output,
                 stderr=output,
                 cwd=folder,
-                env=_environment(),
+                env=environment(hidden),
                 start_new_session=True,  # Ctrl-C on the terminal reaches us, and we end it in order
             )
         rpc = Rpc(f"http://127.0.0.1:{port}/jsonrpc", secret, timeout=10.0)
-        daemon = Daemon(rpc, process, folder)
+        daemon = Daemon(rpc, process, held)
         try:
             _wait_until_up(daemon, port)
         except Aria2Error:
@@ -95,16 +100,6 @@ def start(binary: Binary, ca_certificate: str) -> Daemon:
         return daemon
     line = said.splitlines()[-1] if said else "it says nothing"
     raise Aria2Error(f"{binary.path} does not start: {line}", "Run it by hand with --enable-rpc to see why.")
-
-
-def _private_folder() -> Path:
-    """A temporary folder of mode 0700."""
-    try:
-        return Path(tempfile.mkdtemp(prefix="gpuaria-"))
-    except OSError as error:
-        raise Aria2Error(
-            f"aria2c needs a temporary folder, and none can be made: {error.strerror}", "Set TMPDIR to one."
-        ) from None
 
 
 def attach(url: str, secret: str) -> Daemon:
@@ -147,8 +142,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _environment() -> dict[str, str]:
-    """Our environment without what aria2c has no use for: no token may be read from its /proc/PID/environ."""
-    return {name: value for name, value in os.environ.items() if not any(word in name for word in ("TOKEN", "SECRET"))}

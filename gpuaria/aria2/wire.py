@@ -53,7 +53,7 @@ class Rpc:
                     f"aria2c at {self._shown} refuses our secret", "Pass its rpc-secret with GPUARIA_RPC_SECRET."
                 ) from None
             raise Aria2Error(f"aria2c at {self._shown} refuses {method}: {error}") from None
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, ValueError, RecursionError) as error:
             raise Aria2Error(
                 f"aria2c at {self._shown} does not answer ({type(error).__name__})",
                 "Is it running, with --enable-rpc, on that port?",
@@ -125,7 +125,7 @@ class Rpc:
         packed = [{"methodName": method, "params": token + params} for method, params in calls]
         try:
             answers = self._client.call("system.multicall", [packed], insert_secret=False)
-        except (requests.RequestException, ValueError, aria2p.ClientException) as error:
+        except (requests.RequestException, ValueError, RecursionError, aria2p.ClientException) as error:
             raise Aria2Error(f"aria2c at {self._shown} does not answer ({type(error).__name__})") from None
         return [answer[0] if isinstance(answer, list) else answer for answer in answers]
 

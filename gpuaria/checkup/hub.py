@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from gpuaria.addresses import encrypted_or_local
 from gpuaria.checkup.finding import Notes
-from gpuaria.errors import BadToken, GpuariaError, NetworkError, NotAHub
+from gpuaria.errors import AccessDenied, BadToken, ConfigError, GpuariaError, NetworkError, NotAHub
 from gpuaria.net import Answer, Http, redirected
 from gpuaria.settings import Settings
 
@@ -49,14 +49,20 @@ def _is_object(body: bytes) -> bool:
 
 def check(settings: Settings, http: Http, notes: Notes) -> None:
     """Clock, token and quota, from one answer of the endpoint."""
-    where, plain = _token_from(settings), not encrypted_or_local(settings.endpoint)
+    where, plain = _token_from(settings), http.withheld(settings.endpoint)
+    local = encrypted_or_local(settings.endpoint)  # then it is a proxy that would see the token
     if where and plain:
-        text = f"the token from {where} is not sent: {settings.endpoint} is not encrypted"
-        notes.warn("token", text, f"export HF_ENDPOINT={settings.endpoint.replace('http:', 'https:', 1)}")
+        text = f"the token from {where} is not sent to {settings.endpoint}: {plain}"
+        secure = f"export HF_ENDPOINT={settings.endpoint.replace('http:', 'https:', 1)}"
+        notes.warn("token", text, f"export no_proxy={urlsplit(settings.endpoint).hostname}" if local else secure)
     elif not where:
         _no_token(settings, notes)
     try:
         answer = whoami(settings.endpoint, http, anonymous=False)
+    except (AccessDenied, ConfigError) as error:  # of the helper, the file or the variable that has the token
+        notes.unknown("clock", f"nobody told the time: {error.message}", _AGAIN)
+        notes.failed("token", error)
+        return
     except GpuariaError as error:
         notes.unknown("clock", f"nobody told the time: {error.message}", _AGAIN)
         if where and not plain:
@@ -69,6 +75,9 @@ def check(settings: Settings, http: Http, notes: Notes) -> None:
 
 def _token_from(settings: Settings) -> str:
     """Where the token that would be sent comes from, empty if there is none. Its own file's errors are told before."""
+    source = settings.token_source(settings.endpoint)
+    if source is not None:
+        return source.place
     try:
         if not settings.find_token():
             return ""

@@ -5,10 +5,10 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from gpuaria._version import __version__
-from gpuaria.api import mirrors_of
+from gpuaria.api import mirrors_of, visit
 from gpuaria.aria2 import binary
 from gpuaria.checkup.finding import Notes
-from gpuaria.errors import Aria2Error
+from gpuaria.errors import Aria2Error, ConfigError
 from gpuaria.net import ca_file
 from gpuaria.probe.deadline import Deadline
 from gpuaria.probe.icmp import NOT_PERMITTED, ping
@@ -59,6 +59,8 @@ def aria2c(settings: Settings, notes: Notes) -> None:
             _attached(settings, notes)
         else:
             _private(settings, notes)
+    except ConfigError as error:
+        notes.failed("aria2c", error, "unset GPUARIA_RPC")
     except Aria2Error as error:
         notes.failed("aria2c", error, _fix(settings, error))
     except OSError as error:  # the folder for its conf file and its secret
@@ -74,9 +76,7 @@ def _fix(settings: Settings, error: Aria2Error) -> str:
 
 
 def _attached(settings: Settings, notes: Notes) -> None:
-    from gpuaria.aria2 import daemon
-
-    visited = daemon.attach(settings.rpc, settings.rpc_secret.reveal())
+    visited = visit(settings)
     try:
         version = visited.rpc.version()
     finally:
@@ -90,7 +90,7 @@ def _attached(settings: Settings, notes: Notes) -> None:
 
 def _private(settings: Settings, notes: Notes) -> None:
     """Start one as a fetch does, and end it."""
-    found = binary.find(settings.aria2c)
+    found = binary.find(settings.aria2c, settings.secret_variables)
     who = f"aria2c {'.'.join(map(str, found.version))} ({found.path}, from {_origin(found.origin)})"
     encrypted = any(mirror.base.startswith("https:") for mirror in mirrors_of(settings))
     missing = [name for name in ("HTTPS", "Metalink") if name not in found.features and (encrypted or name != "HTTPS")]
@@ -99,7 +99,7 @@ def _private(settings: Settings, notes: Notes) -> None:
         return notes.problem("aria2c", text, _INSTALL, Aria2Error.exit_code)
     from gpuaria.aria2 import daemon
 
-    private = daemon.start(found, ca_file(str(settings.ca_bundle or "")))
+    private = daemon.start(found, ca_file(str(settings.ca_bundle or "")), settings.secret_variables)
     _end(private)
     return notes.ok("aria2c", f"{who} starts and answers; it has {_built_with(found)}")
 

@@ -114,7 +114,8 @@ class _Network:
             timeout=min(self._settings.timeout, _SILENCE),
         )
         try:
-            s.find_token()
+            if s.token_source(s.endpoint) is None:
+                s.find_token()
         except ConfigError as error:
             self._notes.failed("token", error)
             s = replace(s, implicit_token=False)

@@ -107,8 +107,8 @@ class Ways:
         http, source = self._session.http, self._session.world.source
         manifest = self._manifest
         try:
-            if manifest is None or self._file is _NOTHING or (manifest.restricted and not mirror.origin):
-                hub.whoami(mirror.base, http, anonymous=True)
+            if manifest is None or self._file is _NOTHING or (manifest.restricted and mirror.anonymous):
+                hub.whoami(mirror.base, http, anonymous=not mirror.own_token)
                 return None
             address = source.address(mirror, manifest, self._file, http)
         except GpuariaError as error:

@@ -10,6 +10,7 @@ from gpuaria.api import Session, request_for
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import _below, known_kind, patterns, split
+from gpuaria.cli.render import choose
 from gpuaria.errors import NotFound, UnsafePath, UsageError
 from gpuaria.fetching import World, resolve
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
@@ -37,7 +38,7 @@ def command(
         raise UsageError(f"--format {form} is unknown", f"It is one of {', '.join(FORMS)}.")
     name, files = split(words, repo)
     settings = settings_from(flags)
-    with Session(settings, stop=stop) as session:
+    with Session(settings, emit=choose(quiet=True, as_json=False), stop=stop) as session:
         ref = session.ref(name, known_kind(kind), revision)
         request = request_for(
             ref, [*files, *_below(ref.path)], patterns(include), patterns(exclude), offline=settings.offline

@@ -137,10 +137,10 @@ def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], 
 def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[str], dict[str, int]]:
     """Who may serve the bytes, best first by what is remembered of them, and connections to each.
 
-    Only the origin sees a credential, so only it has those that need one. `away`: it could not be reached,
-    and is asked only if there is nobody else.
+    Bytes that need a credential come from the origin and from mirrors that have one of their own. `away`: the origin
+    could not be reached, and is asked only if there is nobody else.
     """
-    names = [m.name for m in world.mirrors if (not away if m.origin else not manifest.restricted)]
+    names = [m.name for m in world.mirrors if (not away if m.origin else m.own_token or not manifest.restricted)]
     names = names or [world.origin.name]
     if len(names) < 2:
         return names, {}

@@ -5,6 +5,7 @@
 secret.py   a credential that does not print
 values.py   text -> one checked value, and back
 folders.py  home, XDG and Hugging Face folders from the environment that was handed in
+tokens.py   where the token of a host is
 kinds.py    what a key accepts, in words and as a parser
 table.py    every key, declared once; Settings
 files.py    one YAML file -> entries with their lines
@@ -17,6 +18,7 @@ from gpuaria.settings.known import KnownMirror
 from gpuaria.settings.loading import known_mirrors, load, user_file
 from gpuaria.settings.secret import Secret
 from gpuaria.settings.table import Key, Layer, Origin, Settings, describe
+from gpuaria.settings.tokens import TokenSource
 
 __all__ = [
     "Key",
@@ -25,6 +27,7 @@ __all__ = [
     "Origin",
     "Secret",
     "Settings",
+    "TokenSource",
     "describe",
     "known_mirrors",
     "load",

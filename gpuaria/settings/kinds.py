@@ -43,13 +43,17 @@ def show(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`expects` completes "must be ..."; `parse` raises Misfit; `empty` is the value where there is no default."""
+    """`expects` completes "must be ..."; `parse` raises Misfit; `empty` is the value where there is no default.
+
+    `many`: one text is split into rows at `between`.
+    """
 
     expects: str
     parse: Callable[[Raw, Folders], Any]
     show: Callable[[Any], str] = show
     empty: Any = ""
     many: bool = False
+    between: str = r"[,\s]+"
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -124,6 +128,16 @@ def resolvers() -> Kind:
         return tuple(dict.fromkeys(["system", *rows]))
 
     return Kind(f"a list of DNS servers, each {expects}", parse, empty=("system",), many=True)
+
+
+def hosts() -> Kind:
+    """Hosts without scheme and port."""
+    expects = "a list of host names or IP addresses, without scheme and port"
+
+    def parse(raw: Raw, folders: Folders) -> Any:
+        return tuple(dict.fromkeys(_read(row, expects, values.host) for row in _rows(raw)))
+
+    return Kind(expects, parse, empty=(), many=True)
 
 
 def mirrors() -> Kind:

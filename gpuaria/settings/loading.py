@@ -223,17 +223,19 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, Raw]:
     return {
         key.name: _raw(key, flags[key.name], key.flag)
         for key in describe()
-        if flags.get(key.name) not in (None, [], ())
+        if flags.get(key.name) not in (None, [], (), {})
     }
 
 
 def _raw(key: Key, value: object, where: str) -> Raw:
-    """A value that is not from a file; a list in one text is split at commas and spaces."""
+    """A value that is not from a file; a list in one text is split, mostly at commas and spaces."""
+    if isinstance(value, Mapping):
+        return Raw({str(name): Raw(_text(row), where) for name, row in value.items()}, where)
     if isinstance(value, list | tuple):
         return Raw(tuple(Raw(_text(row), where) for row in value), where)
     text = _text(value)
     if key.kind.many:
-        return Raw(tuple(Raw(part, where) for part in re.split(r"[,\s]+", text) if part), where)
+        return Raw(tuple(Raw(part, where) for part in re.split(key.kind.between, text) if part.strip()), where)
     return Raw(text, where)
 
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from gpuaria.addresses import origin
 from gpuaria.errors import ConfigError
 from gpuaria.records import Mirror
 from gpuaria.settings import kinds
 from gpuaria.settings.kinds import Kind
 from gpuaria.settings.secret import Secret
-from gpuaria.settings.values import credential
+from gpuaria.settings.tokens import TokenSource, in_file, tokens
 
 Layer = Literal["built-in", "site", "user", "project", "file", "environment", "flag"]
 Files = Literal["any", "not project", "none"]
 Policy = Literal["origin", "quorum", "any"]
-_TOKEN_FILE_LIMIT = 8192  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Settings:
     endpoint: str = _key(
         kinds.address(),
         "https://huggingface.co",
-        "The hub that vouches for listings, and the only host that is sent the token.",
+        "The hub that vouches for listings, and the only host that is sent the hub's token.",
         "GPUARIA_ENDPOINT",
         "HF_ENDPOINT",
         files="not project",
@@ -97,6 +97,22 @@ class Settings:
         disabling=("HF_HUB_DISABLE_IMPLICIT_TOKEN",),
         files="not project",
     )
+    tokens: tuple[TokenSource, ...] = _key(
+        tokens(),
+        "",
+        "Where the tokens of single hosts are, each sent to its own host only.",
+        "GPUARIA_TOKENS",
+        files="not project",
+        example="{mirror.example: env:MIRROR_TOKEN, hub.example: 'helper:git credential fill'}",
+    )
+    send_token_in_clear_text_to: tuple[str, ...] = _key(
+        kinds.hosts(),
+        "",
+        "Hosts that are sent their token over http, where everyone on the way can read it.",
+        "GPUARIA_SEND_TOKEN_IN_CLEAR_TEXT_TO",
+        files="not project",
+        example="[hub.lan]",
+    )
     _cache_dir: Path | None = _key(
         kinds.path(),
         "$HF_HOME/hub",
@@ -109,7 +125,7 @@ class Settings:
     mirrors: tuple[Mirror, ...] = _key(
         kinds.mirrors(),
         "",
-        "Servers of the hub's protocol that may serve bytes; they never see the token.",
+        "Servers of the hub's protocol that may serve bytes; they never see the hub's token.",
         "GPUARIA_MIRRORS",
         flag="--mirror",
         example="[https://hf-mirror.com]",
@@ -271,6 +287,20 @@ class Settings:
             origin = self.origin(key.name)
             yield key.name, key.kind.show(getattr(self, FIELDS[key.name])), origin.layer, origin.where
 
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """The environment variables that hold credentials of ours, which no child process is to see."""
+        own = {name for key in describe() if key.secret for name in key.variables}
+        return frozenset(own | {source.variable for source in self.tokens if source.variable})
+
+    def token_source(self, base: str) -> TokenSource | None:
+        """Where the token of that address's own host is, as `tokens` says; None on --token or without implicit ones."""
+        if not self.implicit_token:
+            return None
+        if origin(base) == origin(self.endpoint) and self.origin("token").layer == "flag":
+            return None
+        return next((source for source in self.tokens if source.origin == origin(base)), None)
+
     def find_token(self) -> Secret:
         """The token to use, false for none; reads token_file. Raises ConfigError, without the token in it."""
         if not self.implicit_token:
@@ -281,30 +311,16 @@ class Settings:
         if self.token_file is None:
             return Secret()
         where = f"token_file {self.token_file}"
-        try:
-            with self.token_file.open("rb") as file:
-                content = file.read(_TOKEN_FILE_LIMIT)
-        except FileNotFoundError:
-            if self.origin("token_file").layer in ("built-in", "environment"):  # as the huggingface_hub client
-                return Secret()
-            raise ConfigError(f"{where} does not exist", "Correct the path, or write the token there.") from None
-        except OSError as error:
-            raise ConfigError(f"{where} cannot be read: {error.strerror}", "Correct the path or its mode.") from None
-        return _as_token(content, where)
+        optional = self.origin("token_file").layer in ("built-in", "environment")  # as the huggingface_hub client
+        if not optional and not self.token_file.exists():
+            raise ConfigError(f"{where} does not exist", "Correct the path, or write the token there.")
+        return in_file(self.token_file, where)
 
     def _needed(self, key: str, path: Path | None) -> Path:
         if path is None:
             names = " or ".join(next(k for k in describe() if k.name == key).variables[:1])
             raise ConfigError(f"{key} is not known: there is no home folder", f"Set HOME, or {names}.")
         return path
-
-
-def _as_token(content: bytes, where: str) -> Secret:
-    text = content.decode("latin-1").strip()
-    try:
-        return Secret(credential(text)) if text else Secret()
-    except ValueError:
-        raise ConfigError(f"{where} does not hold one token alone", "Write the token there and nothing else.") from None
 
 
 def _named(name: str, key: Key) -> Key:

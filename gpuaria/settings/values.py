@@ -102,6 +102,15 @@ def address(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 
 
+def host(text: str) -> str:
+    """A host's name or IP address as `urlsplit` gives it: lower case, no brackets."""
+    word = text.strip().lower().removeprefix("[").removesuffix("]")
+    parts = _split(f"http://[{word}]" if ":" in word else f"http://{word}")
+    if parts.path or parts.port or not parts.hostname:
+        raise ValueError
+    return parts.hostname
+
+
 def rpc_address(text: str) -> str:
     """The address of an aria2 daemon: http(s)://host:port/jsonrpc."""
     parts = _split(text)

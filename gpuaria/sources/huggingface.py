@@ -158,9 +158,12 @@ class HuggingFace:
         return f"{mirror.base}/api/resolve-cache/{kind}s/{manifest.name}/{commit}/{quote(file.path)}"
 
     def address(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
-        """One HEAD; its Location is the signed address, which is not followed."""
+        """One HEAD; its Location is the signed address, which is not followed.
+
+        One more, without the token, to a mirror that has one of its own and sends no Location: its bytes may need it.
+        """
         url = self.file_url(mirror, manifest, file)
-        answer = http.head(url, anonymous=not mirror.origin)
+        answer = http.head(url, anonymous=mirror.anonymous)
         if answer.status >= 400:
             raise self.refused(mirror, manifest, file, answer, http)
         _check_same(answer, mirror, manifest, file)
@@ -170,7 +173,9 @@ class HuggingFace:
             return Address(mirror.name, target, expiry(target))
         if answer.status != 200:
             raise NetworkError(f"{mirror.base} answers {answer.status} for {file.path}, with no address", _MIRROR_HINT)
-        if manifest.restricted and http.has_credential(url):
+        if manifest.restricted and not mirror.anonymous and http.has_credential(url):
+            return None
+        if mirror.own_token and http.head(answer.url, anonymous=True).status != 200:
             return None
         return Address(mirror.name, answer.url, expiry(answer.url))
 

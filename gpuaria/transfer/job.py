@@ -30,7 +30,8 @@ class Hands:
 class Job:
     """Belongs to the thread that drives aria2. `done` counts bytes on disk, those of earlier runs included.
 
-    `guilty` mirrors served wrong bytes alone; `suspects` are all that there were then. `renew_at`: seconds since 1970.
+    `sealed`: some mirror has it, and only a credential opens it there. `guilty` mirrors served wrong bytes alone;
+    `suspects` are all that there were then. `renew_at`: seconds since 1970.
     """
 
     step: Step
@@ -39,6 +40,7 @@ class Job:
     cause: GpuariaError | None = None
     attempt: int = 0
     awaited: int = 0
+    sealed: bool = False
     row: list[Window] = field(default_factory=list)
     digester: Digester | None = None
     done: int = 0

@@ -139,7 +139,7 @@ class LargeFiles:
                 continue
             self._looking.append(job)
             mirrors = self._roster.usable(job.step.mirrors)
-            job.addresses, job.reasons, job.awaited = {}, {}, len(mirrors)
+            job.addresses, job.reasons, job.awaited, job.sealed = {}, {}, len(mirrors), False
             job.attempt, job.moved = job.attempt + 1, job.moved or now
             for mirror in mirrors:
                 self._lookups.submit(partial(self._look_up, job, mirror, job.attempt))
@@ -168,6 +168,8 @@ class LargeFiles:
             else:
                 self._engine.serving.exchange(job, mirror, found)
             return
+        if found is None:
+            job.sealed = True
         if isinstance(found, GpuariaError):
             job.reasons[mirror] = found.message
             job.cause = found
@@ -184,7 +186,7 @@ class LargeFiles:
     def _without_address(self, job: Job) -> None:
         """No mirror has an address that aria2 could use: decide what the answers mean."""
         only = len(job.step.mirrors) == 1
-        if not job.reasons:
+        if job.sealed or not job.reasons:
             self._hands.by_http(job.step)
         elif isinstance(job.cause, NotAHub) and only and job.attempt > PORTAL:
             self._landing.failed(job.file, Verdict(job.file.path, "failed", job.cause.message), job.cause)

@@ -121,7 +121,7 @@ class SmallFiles:
                 with ExitStack() as held:
                     turn = held.enter_context(self._shortcuts.turn(mirror.name)) if short else None
                     url = short if turn and turn.short else self.source.file_url(mirror, self.manifest, file)
-                    opened = self.http.download(url, start, anonymous=not mirror.origin)
+                    opened = self.http.download(url, start, anonymous=mirror.anonymous)
                     answer, chunks = held.enter_context(opened)
                     if answer.status in (200, 206):
                         if turn and url != short:
