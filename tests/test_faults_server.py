@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,9 +19,9 @@ import pytest
 from standin import Hub, Repo
 
 if TYPE_CHECKING:
-    from tests.conftest import Done, Serve, User, contents, expected
+    from tests.conftest import Done, Serve, User, contents, expected, until
 else:
-    from conftest import Done, Serve, User, contents, expected
+    from conftest import Done, Serve, User, contents, expected, until
 
 BIG, OTHER = "model.safetensors", "config.json"
 SIZES = {"small": 1_000_000, "large": 9_000_000}  # from 8 MB on a file goes by aria2
@@ -171,19 +172,22 @@ CASES = [
     ),
     Case(
         "coding: gzip where identity was asked for, always",
-        "Unpacks it.",
+        "Unpacks it; a large file it takes over from aria2c, over one connection.",
         NOTHING,
         (order("gzip"),),
-        sizes=("small",),
     ),
     Case(
-        "coding: gzip where identity was asked for, always (large file)",
-        "Takes it for wrong bytes: fetches the file once more, then gives it up. It is never published.",
-        AGAIN,
-        (order("gzip"),),
-        4,
-        "sha256",
-        sizes=("large",),
+        "coding: gzip of the whole file, without ranges and length, always",
+        "Unpacks it; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("flow_gzip"),),
+    ),
+    Case(
+        "coding: gzip of the whole file, and connections that break, a few times",
+        "Begins again, and goes on behind what it has.",
+        NOTHING,
+        (order("flow_gzip", 2, after=400_000), order("flow_gzip", 1, after=300_000), order("flow_gzip")),
+        sizes=("small",),
     ),
     Case(
         "coding: chunked, without a length, once",
@@ -193,19 +197,28 @@ CASES = [
     ),
     Case(
         "coding: chunked, without a length, always",
-        "Takes it as it is.",
+        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
         NOTHING,
         (order("chunked"),),
-        sizes=("small",),
     ),
     Case(
-        "coding: chunked, without a length, always (large file)",
-        "Refuses each answer that does not say the declared length.",
-        UNUSED,
-        (order("chunked"),),
-        7,
-        patience="1s",
-        sizes=("large",),
+        "coding: the whole file in chunks, without ranges and length, always",
+        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("flow"),),
+    ),
+    Case(
+        "coding: the whole file until the connection is closed, without ranges and length, always",
+        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("flow_until_close"),),
+    ),
+    Case(
+        "coding: no length, and connections that break, a few times",
+        "Begins again, and goes on behind what it has.",
+        NOTHING,
+        (order("flow", 2, after=400_000), order("flow", 1, after=300_000), order("chunked")),
+        sizes=("small",),
     ),
     Case(
         "redirect: a chain of 301, 302, 303, 307 and 308",
@@ -422,3 +435,70 @@ def test_a_signature_is_in_no_sentence_of_aria2c(user: User, serve: Serve, repos
     hub.cdn.fault(BIG, "redirect", status=302, to="file://")
     for _ in range(3):
         failed(user, fetch(user, repos["large"], patience="1s"), 7, "")
+
+
+CODED = "coding: a server that aria2c cannot use, beside a good one"
+
+
+@pytest.mark.parametrize("which", ["origin", "mirror"])
+@pytest.mark.parametrize("kind", ["gzip", "flow_gzip", "chunked", "flow", "flow_until_close"])
+@pytest.mark.fault(
+    CODED,
+    where="server",
+    does="Leaves it out, and fetches the file from the good one.",
+    sees="the mirror that was left out, and that it packs files or does not say how long they are",
+    status=0,
+)
+def test_a_packing_server_beside_a_good_one(
+    user: User, serve: Serve, repos: dict[str, Repo], kind: str, which: str
+) -> None:
+    hubs = {"origin": serve(repos["large"]), "mirror": serve(repos["large"], host="127.0.0.2")}
+    good = hubs["mirror" if which == "origin" else "origin"]
+    good.cdn.limit_rate = 300_000  # type: ignore[attr-defined]  # or it may have sent all before the other one joins
+    hubs[which].cdn.fault(BIG, kind)
+    report = complete(user, fetch(user, repos["large"], "--mirror", hubs["mirror"].url), repos["large"])
+    assert report["bytes_fetched"] < SIZES["large"] * 2.5
+    if kind == "gzip":  # the others aria2 drops at their first answer, before there is anything to explain
+        (bad,) = (use for use in report["mirrors"] if use["name"] == hubs[which].url.removeprefix("http://"))
+        assert "packed" in bad["rejected"]
+
+
+@pytest.mark.fault(CODED)
+def test_a_server_without_lengths_is_named(user: User, serve: Serve, tmp_path: Path) -> None:
+    """When the download lasts long enough to notice that aria2 does without it."""
+    files: dict[str, bytes | Path] = {BIG: random.Random(9).randbytes(48_000_000), OTHER: b"{}"}
+    repo = Repo.build("org/long", files, folder=tmp_path / "long", direct=True)
+    serve(repo, limit_rate=250_000)
+    mirror = serve(repo, host="127.0.0.2")
+    mirror.cdn.fault(BIG, "flow")
+    report = complete(user, fetch(user, repo, "--mirror", mirror.url), repo)
+    assert any("how long" in use["rejected"] for use in report["mirrors"]), report["mirrors"]
+
+
+@pytest.mark.fault(
+    "coding: no length, and the server goes away in mid-file",
+    where="server",
+    does="Waits until the patience ends. What had arrived is kept, and the next run goes on behind it.",
+    sees="the file by its name, and what its server answers",
+    status=7,
+)
+@pytest.mark.parametrize("before", ["flow", ""])
+def test_what_came_without_a_length_is_kept(user: User, serve: Serve, repos: dict[str, Repo], before: str) -> None:
+    """Also what aria2c had fetched from a better server before."""
+    hub = serve(repos["large"], limit_rate=0 if before else 150_000)
+    if before:
+        hub.cdn.fault(BIG, "flow", after=5_000_000)
+        failed(user, fetch(user, repos["large"], patience="1s"), 7, "")
+    else:
+        run = user.start("fetch", "org/large", "--to", "out")
+        until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 6_000_000)
+        run.terminate()
+        assert run.wait(20) == 130
+        hub.cdn.limit_rate = 0  # type: ignore[attr-defined]
+    hub.heal()
+    hub.cdn.fault(BIG, "chunked")
+    hub.reset()
+    complete(user, fetch(user, repos["large"]), repos["large"])
+    ours = [seen.headers["range"] for seen in hub.cdn.requests if seen.headers.get("range", "").endswith("-")]
+    assert len(ours) == 1
+    assert int(re.sub(r"\D", "", ours[0])) >= (5_000_000 if before else 200_000)

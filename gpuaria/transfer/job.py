@@ -15,15 +15,16 @@ from gpuaria.transfer.windows import PIECE, Window
 class Hands:
     """What a large file needs done by others, from worker threads.
 
-    `lookup`: the address of a file at a mirror. `by_http`: take over a file that only a credential opens. `finish`:
-    fill (path, size, gaps, addresses) and say whether it worked. `test`: why an address cannot be used now, and the
-    seconds it asks to wait.
+    `lookup`: the address of a file at a mirror. `by_http`: take over a file that aria2 cannot have. `finish`: fill
+    (path, size, gaps, addresses) and say whether it worked. `test`: why an address cannot be used now, and the seconds
+    it asks to wait. `unfit`: why aria2 could not use it though it gives bytes.
     """
 
     lookup: Callable[[str, RemoteFile], Address | None]
     by_http: Callable[[Step], None]
     finish: Callable[..., bool]
     test: Callable[[Address], tuple[str, float | None]]
+    unfit: Callable[[Address], str]
 
 
 @dataclass
