@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 
+import gpuaria
 from gpuaria.cli import app
 from standin import Hub, Repo, make_gpt2
 
 GPUARIA = [sys.executable, "-m", "gpuaria"]
+HERE = str(Path(gpuaria.__file__).parent.parent)  # children run what is tested, though another one may be installed
 # Not what is installed beside this interpreter: whether a venv is activated must not decide which aria2c is used.
 PATH = os.pathsep.join(
     folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != Path(sys.executable).parent
@@ -85,7 +87,7 @@ class User:
 
     def environ(self, **more: str) -> dict[str, str]:
         """What their commands see."""
-        base = {"PATH": PATH, "HOME": str(self.home), "TMPDIR": str(self.temp), "LANG": "C.UTF-8"}
+        base = {"PATH": PATH, "HOME": str(self.home), "TMPDIR": str(self.temp), "LANG": "C.UTF-8", "PYTHONPATH": HERE}
         return {**base, **self.env, **more}
 
     def run(self, *words: str | Path, **env: str) -> Done:

@@ -91,10 +91,10 @@ def finish(user: User, repo: Repo) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "kills", "moments", "most"),
+    ("size", "kills", "moments"),
     [
-        pytest.param(SIZE, 6, (1.5, 5.0), 1.0, id="a few", marks=pytest.mark.timeout(300)),
-        pytest.param(300_000_000, 200, (0.5, 4.0), 0.03, id="200", marks=[pytest.mark.deep, pytest.mark.timeout(3000)]),
+        pytest.param(SIZE, 6, (1.0, 3.5), id="a few", marks=pytest.mark.timeout(300)),
+        pytest.param(300_000_000, 200, (0.5, 4.0), id="200", marks=[pytest.mark.deep, pytest.mark.timeout(3000)]),
     ],
 )
 @pytest.mark.fault(
@@ -112,20 +112,22 @@ def test_killed_at_random_moments(
     size: int,
     kills: int,
     moments: tuple[float, float],
-    most: float,
 ) -> None:
     """One download is killed again and again; when it is complete, a new one begins.
 
-    What is fetched again is what came since aria2c last noted its progress, a second ago at most. How much that is
-    depends on the machine, so the bound is a share: half of all that came between the kills, where nothing kept would
-    be all of it. `most`: of the file, for each kill, where the rate of the server bounds it.
+    What is fetched again is what came since aria2c last noted its progress, a second ago at most. `moments`: seconds
+    from the first byte where the kills are few, so that a busy machine does not change how long each run has bytes;
+    the bound is a share of what came then, 1 if nothing were kept. Else from the start, start-up and all, and the bound
+    is the one that we promise.
     """
     chance, kills = random.Random(SEED), KILLS or kills
     repo = huge(tmp_path / "huge", size)
     hub = serve(repo, limit_rate=RATE)
     downloads, done = 0, 0
     while done < kills:
-        run = user.start(*FETCH)
+        run, before = user.start(*FETCH), sent(hub)
+        if size == SIZE:
+            until(lambda run=run, before=before: sent(hub) > before or run.poll() is not None)  # type: ignore[misc]
         whom, moment = chance.choice(WHOM), chance.uniform(*moments)
         with suppress(subprocess.TimeoutExpired):
             run.wait(moment)
@@ -148,8 +150,10 @@ def test_killed_at_random_moments(
     share = lost / done / size
     record_property("refetched_share_per_kill", round(share, 4))
     print(f"{done} kills, {downloads + 1} downloads, {lost / done / 1e6:.1f} MB ({100 * share:.1f} %) again for each")
-    assert lost <= came / 2, f"{lost} of {came} bytes came in vain"
-    assert share < most
+    if size == SIZE:
+        assert lost <= came * 0.6, f"{lost} of {came} bytes came in vain"
+    else:
+        assert share < 0.03
 
 
 def _start_anew(user: User) -> None:

@@ -74,7 +74,7 @@ def names(tmp_path: Path) -> Iterator[Names]:
     except OSError as error:
         pytest.skip(f"port 53 cannot be had: {error.strerror}")
     with server:
-        (tmp_path / "resolv").write_text(f"nameserver {server.server_address[0]}\noptions timeout:8 attempts:1\n")
+        (tmp_path / "resolv").write_text(f"nameserver {server.server_address[0]!s}\noptions timeout:8 attempts:1\n")
         (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
         (tmp_path / "nss").write_text("hosts: files dns\n")
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

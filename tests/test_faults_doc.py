@@ -41,6 +41,23 @@ TAIL = """
 Two faults at once, on two mirrors, drawn from those that pass: right bytes each time. `GPUARIA_TEST_SEED=7 make faults`
 draws others, and draws the same ones again.
 
+## Power cuts
+
+A file system may lose what was not synced and keep what was written later. Of each file, in this order:
+
+| step | why there |
+|---|---|
+| a range's control file is synced, then the range gets its name | a range without a control file counts as complete |
+| each stretch is synced as it is hashed, the whole file when it is proven | what is proven is not in memory only |
+| only then the names of its ranges go, and the file gets its name | a name stands for proven bytes on the disk |
+| at the end, each folder that got a name is synced | many names cost one sync |
+| then the ref is written, synced, named, and its folder synced | a ref points to names that are there |
+| the receipts come last | without one a file is hashed again; one too many would vouch for what was lost |
+
+aria2c's own notes on a download under way are not synced: it writes them each second, and a sync would cost more
+than it saves. After a power cut they may say more than is there, or be torn: the digest finds the first and the file is
+fetched once more, the second is thrown away with what it told of.
+
 ## Figures
 
 A list of 100,000 files on 100 pages takes 12 s and 166 MiB of memory to read, check, plan and print (`gpuaria fetch
@@ -48,7 +65,7 @@ A list of 100,000 files on 100 pages takes 12 s and 166 MiB of memory to read, c
 
 ## Not covered
 
-- A power cut itself: what is on the disk after each step is tested by killing the process there.
+- A power cut itself: the order of writes is read from the kernel's own trace, and the process is killed at each step.
 - A file system that does not tell upper from lower case: none can be mounted in the tests. The check is a pure function
   with tests of its own (`tests/test_paths.py`).
 - A list that ends early is noticed only where the hub names the repo's files on its page too, as huggingface.co does.
