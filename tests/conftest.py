@@ -29,6 +29,18 @@ PATH = os.pathsep.join(
     folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != Path(sys.executable).parent
 )
 Serve = Callable[..., Hub]
+SEED = int(os.environ.get("GPUARIA_TEST_SEED", "1"))  # of whatever a test draws
+
+
+def pytest_report_header() -> str:
+    """The seed, so that a run can be had again."""
+    return f"seed: {SEED}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """The same where it is looked for."""
+    if exitstatus:
+        terminalreporter.write_line(f"the same draws again: make faults SEED={SEED}")
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,14 @@ import pytest
 from standin import Hub, Repo
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve, User, children, contents, expected, until
+    from tests.conftest import SEED, Serve, User, children, contents, expected, until
 else:
-    from conftest import Serve, User, children, contents, expected, until
+    from conftest import SEED, Serve, User, children, contents, expected, until
 
 SIZE = 60_000_000
 RATE = 500_000  # bytes per second and connection: 8 MB/s for 16 of them, some eight seconds for all
 PER_KILL = 15_000_000  # bytes: what comes in a second between two savings, and as much again for a busy machine
 KILLS = int(os.environ.get("GPUARIA_TEST_KILLS", "0"))
-SEED = int(os.environ.get("GPUARIA_TEST_SEED", "1"))
 WHOM = os.environ.get("GPUARIA_TEST_WHOM", "gpuaria aria2c both").split()
 FETCH = ("fetch", "org/huge", "--to", "out", "--json")
 
@@ -233,7 +232,7 @@ def test_killed_in_the_endgame(user: User, serve: Serve, repo: Repo) -> None:
         assert sent(hub) - before < PER_KILL * 2
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.deep) for n in (1, 2))])
 def test_killed_when_all_is_here(user: User, serve: Serve, repo: Repo, seed: int) -> None:
     """While it is proven, sealed and named."""
     hub = serve(repo)

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Names(socketserver.ThreadingUDPServer):
-    """A name server that knows every name below test. as 127.0.0.1; those that end in `late` after 5 s, `lost` not."""
+    """A name server that knows all below test. but for what ends in `late`, `lost` or `silent`."""
 
     daemon_threads = True
 
@@ -42,6 +42,7 @@ class Names(socketserver.ThreadingUDPServer):
         super().__init__(address, _Question)
         self.late = self.lost = self.silent = "-"
         self.asked: list[str] = []
+        self.seconds = 5.0
 
 
 class _Question(socketserver.BaseRequestHandler):
@@ -56,7 +57,7 @@ class _Question(socketserver.BaseRequestHandler):
         if name.endswith(names.silent):
             return
         if name.endswith(names.late):
-            time.sleep(5)
+            time.sleep(names.seconds)
         answer = dns.message.make_response(query)
         if name.endswith(names.lost) or not name.endswith(".test"):
             answer.set_rcode(dns.rcode.NXDOMAIN)
@@ -126,6 +127,7 @@ def ended(run: subprocess.Popen[str]) -> Done:
     return Done(run.returncode, out, err)
 
 
+@pytest.mark.parametrize("seconds", [1.5, pytest.param(5.0, marks=pytest.mark.deep)])
 @pytest.mark.fault(
     "DNS: answers take 5 s from mid-run on",
     where="server",
@@ -133,8 +135,11 @@ def ended(run: subprocess.Popen[str]) -> Done:
     sees="nothing",
     status=0,
 )
-def test_names_that_answer_late(user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path) -> None:
+def test_names_that_answer_late(
+    user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, seconds: float
+) -> None:
     hub = serve(repo, limit_rate=200_000)
+    names.seconds = seconds
     run = start(user, hub, tmp_path)
     in_the_middle(hub, names, lambda: setattr(names, "late", "test"))
     done = ended(run).ok()

@@ -26,7 +26,9 @@ GROUPS = {
 HEAD = """# Faults
 
 What gpuaria does when something goes wrong, and what you see of it. Each row is proven by the tests that it names; this
-page is made from them (`python tests/test_faults_doc.py`). `make faults` runs them all.
+page is made from them (`python tests/test_faults_doc.py`). `make test` runs a part of them, each kind of fault at
+least once, `make faults` all of them, with other draws each time: a failure says its seed, and `make faults SEED=7`
+draws the same again.
 
 Whatever happens, these hold: a file has its name only after its bytes were verified; what had arrived is kept, and
 the same command goes on with it; a failure is one sentence, a hint, and an [exit status](exit-status.md). A mirror that
@@ -38,8 +40,8 @@ Some rows differ for small files (below 8 MB, fetched by gpuaria itself) and lar
 TAIL = """
 ## Pairs
 
-Two faults at once, on two mirrors, drawn from those that pass: right bytes each time. `GPUARIA_TEST_SEED=7 make faults`
-draws others, and draws the same ones again.
+Two faults at once, on two mirrors, drawn from those that pass, and one of them with a run that is killed or stopped
+meanwhile: right bytes each time.
 
 ## Power cuts
 

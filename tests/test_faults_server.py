@@ -49,10 +49,16 @@ class Case:
     patience: str = "20s"
 
     def params(self) -> list[Any]:
-        """A row for each size."""
+        """A row for each size; the fast subset has one of them: the large file, which is the longer way."""
         text: dict[str, Any] = {"does": self.does, "sees": self.sees, "status": self.status}
         mark = pytest.mark.fault(self.name, where="server", **text)
-        return [pytest.param(self, size, marks=mark, id=f"{self.name}, {size}") for size in self.sizes]
+        fast = self.sizes[0 if self.name.startswith(("status", "login", "redirect")) else -1]
+        return [
+            pytest.param(
+                self, size, marks=[mark] if size == fast else [mark, pytest.mark.deep], id=f"{self.name}, {size}"
+            )
+            for size in self.sizes
+        ]
 
 
 NOTHING = "nothing, or a line about the wait"
@@ -280,10 +286,10 @@ CASES = [
         (order("status", 1, status=429, headers={"RateLimit": '"pages";r=0;t=1'}),),
     ),
     Case(
-        "status: 500, 502 and 504 in a burst",
+        "status: 500, 502, 503 and 504 in a burst",
         "Asks again, a little later each time.",
         NOTHING,
-        tuple(order("status", 1, status=status) for status in (500, 502, 504)),
+        tuple(order("status", 1, status=status) for status in (500, 502, 503, 504)),
     ),
     Case(
         "status: 503, always",
@@ -352,6 +358,14 @@ CASES = [
         "Takes that for silence: hangs up and goes on where it was.",
         NOTHING,
         (order("slow", 1, rate=1),),
+    ),
+    Case(
+        "connection: 1 byte a second, always",
+        "Takes that for silence, and gives up when the patience ends.",
+        UNUSED,
+        (order("slow", rate=1),),
+        7,
+        patience="2s",
     ),
     Case(
         "connection: silent, always",
@@ -428,6 +442,7 @@ def test_the_byte_server(user: User, serve: Serve, repos: dict[str, Repo], case:
     complete(user, fetch(user, repo), repo)
 
 
+@pytest.mark.deep
 @pytest.mark.fault("redirect: to a file of this machine")
 def test_a_signature_is_in_no_sentence_of_aria2c(user: User, serve: Serve, repos: dict[str, Repo]) -> None:
     """Which of its connections has the last word is chance: three runs."""
@@ -447,8 +462,19 @@ def test_everybody_asks_for_the_bytes_as_they_are(user: User, serve: Serve, repo
 CODED = "coding: a server that aria2c cannot use, beside a good one"
 
 
-@pytest.mark.parametrize("which", ["origin", "mirror"])
-@pytest.mark.parametrize("kind", ["gzip", "flow_gzip", "chunked", "flow", "flow_until_close"])
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    [
+        ("gzip", "origin"),
+        ("flow", "mirror"),
+        *(
+            pytest.param(kind, which, marks=pytest.mark.deep)
+            for kind in ("gzip", "flow_gzip", "chunked", "flow", "flow_until_close")
+            for which in ("origin", "mirror")
+            if (kind, which) not in (("gzip", "origin"), ("flow", "mirror"))
+        ),
+    ],
+)
 @pytest.mark.fault(
     CODED,
     where="server",
@@ -471,6 +497,7 @@ def test_a_packing_server_beside_a_good_one(
         assert "packed" in bad["rejected"]
 
 
+@pytest.mark.deep
 @pytest.mark.fault(CODED)
 def test_a_server_without_lengths_is_named(user: User, serve: Serve, tmp_path: Path) -> None:
     """When the download lasts long enough to notice that aria2 does without it."""
@@ -490,7 +517,7 @@ def test_a_server_without_lengths_is_named(user: User, serve: Serve, tmp_path: P
     sees="the file by its name, and what its server answers",
     status=7,
 )
-@pytest.mark.parametrize("before", ["flow", ""])
+@pytest.mark.parametrize("before", ["flow", pytest.param("", marks=pytest.mark.deep)])
 def test_what_came_without_a_length_is_kept(user: User, serve: Serve, repos: dict[str, Repo], before: str) -> None:
     """Also what aria2c had fetched from a better server before."""
     hub = serve(repos["large"], limit_rate=0 if before else 150_000)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import email.utils
 import json
-import os
 import random
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
@@ -28,7 +27,11 @@ from gpuaria.records import RepoRef
 from gpuaria.settings import load
 from gpuaria.sources import SOURCES
 
-SEED = int(os.environ.get("GPUARIA_TEST_SEED", "1"))
+if TYPE_CHECKING:
+    from tests.conftest import SEED
+else:
+    from conftest import SEED
+
 HUB, COMMIT, SHA256 = "https://hub.example", "c" * 40, "a" * 64
 HOW_MANY = pytest.mark.parametrize(
     "count", [200, pytest.param(20_000, marks=[pytest.mark.deep, pytest.mark.timeout(1800)])]
