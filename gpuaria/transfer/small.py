@@ -66,7 +66,7 @@ class SmallFiles:
             self.board.fail(GpuariaError(f"{type(error).__name__} on {step.file.path}: {error}", "Please report this."))
 
     def _fetch(self, step: Step) -> None:
-        """Wrong bytes get one more try, from elsewhere if there is an elsewhere; a broken network gets patience."""
+        """Wrong bytes get one more try when each mirror had its own; a broken network gets patience."""
         moved, pause, wrong, portals = time.monotonic(), 1.0, 0, 0
         part = self._part(step.file)
         liars: set[str] = set()
@@ -94,7 +94,7 @@ class SmallFiles:
                 reasons.append(f"{name} serves {verdict.outcome.replace('wrong', 'the wrong')}")
                 wrong += 1
                 liars.add(name)
-                if wrong >= 2 and liars.issuperset(step.mirrors):
+                if wrong > len(step.mirrors) and liars.issuperset(step.mirrors):
                     self.landing.failed(step.file, Verdict(step.file.path, verdict.outcome, verdict.detail))
                     return
             if wrong == before:
