@@ -377,3 +377,16 @@ def test_an_aria2c_that_is_late(user: User, serve: Serve, big: Repo) -> None:
         os.kill(engine, signal.SIGCONT)
     ended(run).ok()
     assert contents(user.home / "out") == expected(big)
+
+
+@pytest.mark.deep
+@pytest.mark.fault("aria2c: late with its answers")
+def test_an_aria2c_that_never_answers_again(user: User, serve: Serve, big: Repo) -> None:
+    hub = serve(big, limit_rate=150_000)
+    run = user.start("fetch", "org/big", "--to", "out")
+    until(lambda: sent(hub) > 2_000_000 and bool(children(run.pid)))
+    (engine,) = children(run.pid)
+    os.kill(engine, signal.SIGSTOP)
+    until(lambda: run.poll() is not None or bool({*children(run.pid)} - {engine}), 60)
+    ended(run).ok()
+    assert contents(user.home / "out") == expected(big)

@@ -52,6 +52,7 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
             landing = carry_out(plan, chosen, layout, board, world, limits)
             signature = landing.signature(chosen.files, whole=request.whole)
         finally:
+            board.close()
             if sealed is None:
                 layout.finish(whole, complete=telling.good(board) == len(plan.steps))
     if board.fatal is not None:
