@@ -17,11 +17,12 @@ demo: $(VENV)/run.stamp  ## The main job for real, against embedded mirrors, wit
 fetch: $(VENV)/run.stamp  ## The same against the real hub: make fetch REPO=gpt2-medium ARGS="--to DIR"
 	@$(BIN)/gpuaria fetch --repo "$(REPO)" $(ARGS)
 
-test: $(VENV)/dev.stamp  ## All tests; what this machine cannot do is skipped with a reason
+test: $(VENV)/dev.stamp  ## The tests, with a part of each kind of fault; what this machine cannot do is skipped
 	@$(BIN)/python -m pytest $(ARGS)
 
-faults: $(VENV)/dev.stamp  ## Every fault of docs/faults.md, one after the other
-	@$(BIN)/python -m pytest -m fault $(ARGS)
+faults: SEED := $(or $(SEED),$(shell date +%s))
+faults: $(VENV)/dev.stamp  ## Every fault of docs/faults.md and all that takes long; a failure again: make faults SEED=N
+	@GPUARIA_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m "fault or deep" $(ARGS)
 
 lab: $(VENV)/run.stamp  ## Unequal mirrors in namespaces beside plain aria2 (root): make lab ARGS="--runs 3 --failures"
 	@$(BIN)/python scripts/mirrors_lab.py $(ARGS)

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from gpuaria.addresses import origin
 
+_NUMBER = r"(\d{1,9})(?!\d)"  # more digits than that nobody means, and a float cannot hold
+
 
 @dataclass
 class _Bucket:
@@ -48,11 +50,11 @@ class RateBudget:
 
     def learn(self, url: str, headers: Mapping[str, str]) -> None:
         """Take over what an answer says of its quota: `"api";r=12;t=55`."""
-        match = re.search(r'"([\w-]+)"\s*;\s*r=(\d+)\s*;\s*t=(\d+)', headers.get("ratelimit", ""))
+        match = re.search(rf'"([\w-]+)"\s*;\s*r={_NUMBER}\s*;\s*t={_NUMBER}', headers.get("ratelimit", ""))
         if not match:
             return
         name, remaining = match[1], int(match[2])
-        policy = re.search(rf'"{name}"\s*;\s*q=(\d+)\s*;\s*w=(\d+)', headers.get("ratelimit-policy", ""))
+        policy = re.search(rf'"{name}"\s*;\s*q={_NUMBER}\s*;\s*w={_NUMBER}', headers.get("ratelimit-policy", ""))
         quota, window = (int(policy[1]), float(policy[2])) if policy else (0, 0.0)
         with self._lock:
             now = self.clock()

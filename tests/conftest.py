@@ -19,10 +19,12 @@ from typing import Any
 
 import pytest
 
+import gpuaria
 from gpuaria.cli import app
 from standin import Hub, Repo, make_gpt2
 
 GPUARIA = [sys.executable, "-m", "gpuaria"]
+HERE = str(Path(gpuaria.__file__).parent.parent)  # children run what is tested, though another one may be installed
 # Not what is installed beside this interpreter: whether a venv is activated must not decide which aria2c is used.
 PATH = os.pathsep.join(
     folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != Path(sys.executable).parent
@@ -31,6 +33,18 @@ Serve = Callable[..., Hub]
 # A job that a shell puts into the background ignores Ctrl-C, and its children would: the tests press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+SEED = int(os.environ.get("GPUARIA_TEST_SEED", "1"))  # of whatever a test draws
+
+
+def pytest_report_header() -> str:
+    """The seed, so that a run can be had again."""
+    return f"seed: {SEED}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """The same where it is looked for."""
+    if exitstatus:
+        terminalreporter.write_line(f"the same draws again: make faults SEED={SEED}")
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ class User:
 
     def environ(self, **more: str) -> dict[str, str]:
         """What their commands see."""
-        base = {"PATH": PATH, "HOME": str(self.home), "TMPDIR": str(self.temp), "LANG": "C.UTF-8"}
+        base = {"PATH": PATH, "HOME": str(self.home), "TMPDIR": str(self.temp), "LANG": "C.UTF-8", "PYTHONPATH": HERE}
         return {**base, **self.env, **more}
 
     def run(self, *words: str | Path, **env: str) -> Done:

@@ -17,15 +17,14 @@ import pytest
 from standin import Hub, Repo
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve, User, children, contents, expected, until
+    from tests.conftest import SEED, Serve, User, children, contents, expected, until
 else:
-    from conftest import Serve, User, children, contents, expected, until
+    from conftest import SEED, Serve, User, children, contents, expected, until
 
 SIZE = 60_000_000
-RATE = 1_500_000  # bytes per second and connection: some 24 MB/s, more than two seconds for all
-PER_KILL = 30_000_000  # bytes: what comes in a second between two savings, the pieces begun, the aria2c not yet gone
-ROUNDS = int(os.environ.get("GPUARIA_TEST_KILLS", "12"))
-SEED = int(os.environ.get("GPUARIA_TEST_SEED", "1"))
+RATE = 500_000  # bytes per second and connection: 8 MB/s for 16 of them, some eight seconds for all
+PER_KILL = 15_000_000  # bytes: what comes in a second between two savings, and as much again for a busy machine
+KILLS = int(os.environ.get("GPUARIA_TEST_KILLS", "0"))
 WHOM = os.environ.get("GPUARIA_TEST_WHOM", "gpuaria aria2c both").split()
 FETCH = ("fetch", "org/huge", "--to", "out", "--json")
 
@@ -33,8 +32,13 @@ FETCH = ("fetch", "org/huge", "--to", "out", "--json")
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """org/huge: one file of 60 MB."""
-    content = {"w.safetensors": random.Random(6).randbytes(SIZE)}
-    return Repo.build("org/huge", content, folder=tmp_path_factory.mktemp("huge"), direct=True)
+    return huge(tmp_path_factory.mktemp("huge"), SIZE)
+
+
+def huge(folder: Path, size: int) -> Repo:
+    """One file of that many bytes."""
+    data = b"".join(random.Random(n).randbytes(min(SIZE, size - n)) for n in range(0, size, SIZE))
+    return Repo.build("org/huge", {"w.safetensors": data}, folder=folder, direct=True)
 
 
 def sent(hub: Hub) -> int:
@@ -85,7 +89,13 @@ def finish(user: User, repo: Repo) -> None:
     assert rest == []
 
 
-@pytest.mark.timeout(60 + 20 * ROUNDS)
+@pytest.mark.parametrize(
+    ("size", "kills", "moments"),
+    [
+        pytest.param(SIZE, 6, (1.0, 3.5), id="a few", marks=pytest.mark.timeout(300)),
+        pytest.param(300_000_000, 200, (0.5, 4.0), id="200", marks=[pytest.mark.deep, pytest.mark.timeout(3000)]),
+    ],
+)
 @pytest.mark.fault(
     "killed (kill -9): gpuaria, aria2c or both, at any moment",
     where="machine",
@@ -94,19 +104,34 @@ def finish(user: User, repo: Repo) -> None:
     status=0,
 )
 def test_killed_at_random_moments(
-    user: User, serve: Serve, repo: Repo, record_property: Callable[[str, object], None]
+    user: User,
+    serve: Serve,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+    size: int,
+    kills: int,
+    moments: tuple[float, float],
 ) -> None:
-    """One download is killed again and again; when it is complete, a new one begins."""
-    chance = random.Random(SEED)
+    """One download is killed again and again; when it is complete, a new one begins.
+
+    What is fetched again is what came since aria2c last noted its progress, a second ago at most. `moments`: seconds
+    from the first byte where the kills are few, so that a busy machine does not change how long each run has bytes;
+    the bound is a share of what came then, 1 if nothing were kept. Else from the start, start-up and all, and the bound
+    is the one that we promise.
+    """
+    chance, kills = random.Random(SEED), KILLS or kills
+    repo = huge(tmp_path / "huge", size)
     hub = serve(repo, limit_rate=RATE)
-    kills = downloads = 0
-    while kills < ROUNDS:
-        run = user.start(*FETCH)
-        whom, moment = chance.choice(WHOM), chance.uniform(0.3, 2.5)
+    downloads, done = 0, 0
+    while done < kills:
+        run, before = user.start(*FETCH), sent(hub)
+        if size == SIZE:
+            until(lambda run=run, before=before: sent(hub) > before or run.poll() is not None)  # type: ignore[misc]
+        whom, moment = chance.choice(WHOM), chance.uniform(*moments)
         with suppress(subprocess.TimeoutExpired):
             run.wait(moment)
         if run.poll() is None:
-            kills += 1
+            done += 1
             found = engines(run)
             kill(found if whom == "aria2c" else [run.pid, *(found if whom == "both" else [])])
             if whom == "aria2c":  # gpuaria starts another one and goes on, or is in its last steps
@@ -117,13 +142,17 @@ def test_killed_at_random_moments(
         if published(user, repo):
             downloads += 1
             _start_anew(user)
+    came = sent(hub)
+    hub.cdn.limit_rate = 0  # type: ignore[attr-defined]
     finish(user, repo)
-    downloads += 1
-    lost = sent(hub) - downloads * SIZE
-    share = lost / kills / SIZE
+    lost = sent(hub) - (downloads + 1) * size
+    share = lost / done / size
     record_property("refetched_share_per_kill", round(share, 4))
-    print(f"{kills} kills, {downloads} downloads, {lost / kills / 1e6:.1f} MB ({100 * share:.1f} %) again for each")
-    assert lost <= kills * PER_KILL
+    print(f"{done} kills, {downloads + 1} downloads, {lost / done / 1e6:.1f} MB ({100 * share:.1f} %) again for each")
+    if size == SIZE:
+        assert lost <= came * 0.6, f"{lost} of {came} bytes came in vain"
+    else:
+        assert share < 0.03
 
 
 def _start_anew(user: User) -> None:
@@ -137,7 +166,7 @@ def test_gpuaria_starts_another_aria2c(user: User, serve: Serve, repo: Repo, tim
     hub = serve(repo, limit_rate=RATE)
     run = user.start(*FETCH)
     for number in range(1, times + 1):
-        until(lambda number=number: sent(hub) > number * SIZE // 4 and engines(run) != [])  # type: ignore[misc]
+        until(lambda number=number: sent(hub) > number * SIZE // (times + 1) and engines(run) != [])  # type: ignore[misc]
         kill(engines(run))
     assert run.wait(60) == 0
     assert published(user, repo)
@@ -152,7 +181,7 @@ def test_gpuaria_starts_another_aria2c(user: User, serve: Serve, repo: Repo, tim
     status=9,
 )
 def test_an_aria2c_that_dies_whenever_it_runs_ends_the_run(user: User, serve: Serve, repo: Repo) -> None:
-    hub = serve(repo, limit_rate=RATE // 8)
+    hub = serve(repo, limit_rate=RATE // 3)
     run = user.start(*FETCH)
     until(lambda: sent(hub) > 0)
     while run.poll() is None:
@@ -164,7 +193,7 @@ def test_an_aria2c_that_dies_whenever_it_runs_ends_the_run(user: User, serve: Se
 
 
 def test_an_interrupted_run_ends_soon_and_takes_aria2c_along(user: User, serve: Serve, repo: Repo) -> None:
-    hub = serve(repo, limit_rate=RATE // 4)
+    hub = serve(repo, limit_rate=RATE)
     run = user.start(*FETCH)
     until(lambda: sent(hub) > SIZE // 8)
     found = engines(run)
@@ -175,11 +204,11 @@ def test_an_interrupted_run_ends_soon_and_takes_aria2c_along(user: User, serve: 
     before = sent(hub)
     hub.cdn.limit_rate = 0  # type: ignore[attr-defined]
     finish(user, repo)
-    assert sent(hub) - before < SIZE - SIZE // 8 + PER_KILL // 3
+    assert sent(hub) - before < SIZE - SIZE // 8 + PER_KILL * 2 // 3
 
 
 def test_aria2c_does_not_outlive_a_killed_gpuaria(user: User, serve: Serve, repo: Repo) -> None:
-    hub = serve(repo, limit_rate=RATE // 4)
+    hub = serve(repo, limit_rate=RATE)
     run = user.start(*FETCH)
     until(lambda: sent(hub) > SIZE // 8)
     found = engines(run)
@@ -191,19 +220,19 @@ def test_aria2c_does_not_outlive_a_killed_gpuaria(user: User, serve: Serve, repo
 
 @pytest.mark.fault("killed (kill -9): gpuaria, aria2c or both, at any moment")
 def test_killed_in_the_endgame(user: User, serve: Serve, repo: Repo) -> None:
-    """The last bytes are asked for by ourselves, with a header that aria2 does not send."""
-    hub = serve(repo, limit_rate=RATE)
+    """The last bytes are asked for by ourselves, without a header that aria2 sends."""
+    hub = serve(repo, limit_rate=RATE * 3)
     run = user.start(*FETCH)
-    until(lambda: any(seen.headers.get("accept-encoding") == "identity" for seen in hub.cdn.requests))
+    until(lambda: any("want-digest" not in seen.headers for seen in hub.cdn.requests))
     kill([run.pid, *engines(run)])
     run.wait()
     if not published(user, repo):
         before = sent(hub)
         finish(user, repo)
-        assert sent(hub) - before < PER_KILL
+        assert sent(hub) - before < PER_KILL * 2
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.deep) for n in (1, 2))])
 def test_killed_when_all_is_here(user: User, serve: Serve, repo: Repo, seed: int) -> None:
     """While it is proven, sealed and named."""
     hub = serve(repo)
@@ -215,4 +244,17 @@ def test_killed_when_all_is_here(user: User, serve: Serve, repo: Repo, seed: int
     if not published(user, repo):
         before = sent(hub)
         finish(user, repo)
-        assert sent(hub) - before <= SIZE + PER_KILL // 3, "at this speed it may all be of the last second"
+        assert sent(hub) - before <= SIZE * 1.5, "at this speed it may all be of the last second"
+
+
+def test_the_next_run_ends_the_aria2c_of_one_that_was_killed(user: User, serve: Serve, repo: Repo) -> None:
+    hub = serve(repo, limit_rate=RATE)
+    run = user.start(*FETCH)
+    until(lambda: sent(hub) > SIZE // 4)
+    orphans = engines(run)
+    assert orphans
+    kill([run.pid])
+    user.run(*FETCH).ok()
+    assert gone(orphans)
+    assert published(user, repo)
+    assert not list(user.temp.glob("gpuaria-*"))

@@ -26,7 +26,9 @@ GROUPS = {
 HEAD = """# Faults
 
 What gpuaria does when something goes wrong, and what you see of it. Each row is proven by the tests that it names; this
-page is made from them (`python tests/test_faults_doc.py`). `make faults` runs them all.
+page is made from them (`python tests/test_faults_doc.py`). `make test` runs a part of them, each kind of fault at
+least once, `make faults` all of them, with other draws each time: a failure says its seed, and `make faults SEED=7`
+draws the same again.
 
 Whatever happens, these hold: a file has its name only after its bytes were verified; what had arrived is kept, and
 the same command goes on with it; a failure is one sentence, a hint, and an [exit status](exit-status.md). A mirror that
@@ -38,8 +40,25 @@ Some rows differ for small files (below 8 MB, fetched by gpuaria itself) and lar
 TAIL = """
 ## Pairs
 
-Two faults at once, on two mirrors, drawn from those that pass: right bytes each time. `GPUARIA_TEST_SEED=7 make faults`
-draws others, and draws the same ones again.
+Two faults at once, on two mirrors, drawn from those that pass, and one of them with a run that is killed or stopped
+meanwhile: right bytes each time.
+
+## Power cuts
+
+A file system may lose what was not synced and keep what was written later. Of each file, in this order:
+
+| step | why there |
+|---|---|
+| a range's control file is synced, then the range gets its name | a range without a control file counts as complete |
+| each stretch is synced as it is hashed, the whole file when it is proven | what is proven is not in memory only |
+| only then the names of its ranges go, and the file gets its name | a name stands for proven bytes on the disk |
+| at the end, each folder that got a name is synced | many names cost one sync |
+| then the ref is written, synced, named, and its folder synced | a ref points to names that are there |
+| the receipts come last | without one a file is hashed again; one too many would vouch for what was lost |
+
+aria2c's own notes on a download under way are not synced: it writes them each second, and a sync would cost more
+than it saves. After a power cut they may say more than is there, or be torn: the digest finds the first and the file is
+fetched once more, the second is thrown away with what it told of.
 
 ## Figures
 
@@ -48,7 +67,7 @@ A list of 100,000 files on 100 pages takes 12 s and 166 MiB of memory to read, c
 
 ## Not covered
 
-- A power cut itself: what is on the disk after each step is tested by killing the process there.
+- A power cut itself: the order of writes is read from the kernel's own trace, and the process is killed at each step.
 - A file system that does not tell upper from lower case: none can be mounted in the tests. The check is a pure function
   with tests of its own (`tests/test_paths.py`).
 - A list that ends early is noticed only where the hub names the repo's files on its page too, as huggingface.co does.

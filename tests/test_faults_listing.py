@@ -396,13 +396,13 @@ def test_a_text_of_a_gigabyte(user: User) -> None:
         assert max(seen.sent for seen in hub.journal.snapshot()) < 100 << 20
 
 
-@pytest.fixture
-def thousands() -> Iterator[Pages]:
-    """100,000 files in 100 pages."""
-    names = [f"d{number // 1000:02d}/file-{number:06d}.json" for number in range(100_000)]
+@pytest.fixture(params=[10_000, pytest.param(100_000, marks=pytest.mark.deep)])
+def thousands(request: pytest.FixtureRequest) -> Iterator[Pages]:
+    """So many files on pages of 1,000."""
+    names = [f"d{number // 1000:02d}/file-{number:06d}.json" for number in range(request.param)]
     entries = [plain(name, name.encode()) for name in names]
-    pages = [entries[start : start + 1000] for start in range(0, 100_000, 1000)]
-    with Pages(lambda number: pages[number], 100) as hub:
+    pages = [entries[start : start + 1000] for start in range(0, request.param, 1000)]
+    with Pages(lambda number: pages[number], len(pages)) as hub:
         yield hub
 
 
@@ -430,5 +430,5 @@ def test_100_000_files(user: User, thousands: Pages, record_property: Callable[[
     record_property("seconds", round(seconds, 1))
     record_property("megabytes", round(most))
     print(f"{seconds:.1f} s, {most:.0f} MiB at most")
-    assert sum("/file-" in line for line in done.out.splitlines()) == 100_000
-    assert len(thousands.journal) == 101
+    assert sum("/file-" in line for line in done.out.splitlines()) == thousands.count * 1000
+    assert len(thousands.journal) == thousands.count + 1

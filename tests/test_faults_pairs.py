@@ -1,4 +1,4 @@
-"""Two faults at once, on two mirrors, drawn from those that pass: right bytes, and little fetched twice.
+"""Two faults at once, drawn from those that pass: right bytes, and little fetched twice.
 
 GPUARIA_TEST_SEED draws other pairs, GPUARIA_TEST_PAIRS that many.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
-from itertools import combinations_with_replacement
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import combinations_with_replacement, product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,9 +19,9 @@ import pytest
 from standin import Repo
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve, User, contents, expected
+    from tests.conftest import SEED, Serve, User, contents, expected
 else:
-    from conftest import Serve, User, contents, expected
+    from conftest import SEED, Serve, User, contents, expected
 
 LARGE, SMALL = 9_000_000, 300_000
 FAULTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -40,9 +43,22 @@ FAULTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "circle": ("redirect", {"times": 2, "status": 302}),
 }
 LASTING = ("flip", "expire", "html")  # also for good, on the mirror alone
-SEED = int(os.environ.get("GPUARIA_TEST_SEED", "1"))
-COUNT = int(os.environ.get("GPUARIA_TEST_PAIRS", "8"))
-PAIRS = random.Random(SEED).sample([*combinations_with_replacement(FAULTS, 2)], COUNT)
+COUNT = int(os.environ.get("GPUARIA_TEST_PAIRS", "20"))
+FAST = 4  # of them; the others are for `make faults`
+CHANCE = random.Random(SEED)
+PAIRS = CHANCE.sample([*combinations_with_replacement(FAULTS, 2)], COUNT)
+KILLED = [
+    (name, CHANCE.choice([signal.SIGKILL, signal.SIGTERM]), CHANCE.uniform(0.2, 2.5))
+    for name in CHANCE.sample([*FAULTS], 10)
+]
+
+
+def drawn(rows: Sequence[Any], fast: int, ids: Callable[[Any], str]) -> list[Any]:
+    """Rows of a test, the first few for the fast subset."""
+    return [
+        pytest.param(*row, id=ids(row), marks=[pytest.mark.deep] if number >= fast else [])
+        for number, row in enumerate(rows)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +69,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     return Repo.build("org/pair", {**files, "a.txt": b"a"}, folder=tmp_path_factory.mktemp("pair"), direct=True)
 
 
-@pytest.mark.parametrize(("one", "other"), PAIRS, ids=[f"{one} and {other}" for one, other in PAIRS])
+@pytest.mark.parametrize(("one", "other"), drawn(PAIRS, FAST, " and ".join))
 @pytest.mark.fault(
     "pairs: any two faults that pass, on two mirrors at once",
     where="server",
@@ -74,8 +90,7 @@ def test_two_at_once(user: User, serve: Serve, repo: Repo, one: str, other: str)
     assert done.report["bytes_fetched"] < (LARGE + SMALL) * (3.1 if wrong else 1.5)
 
 
-@pytest.mark.parametrize("bad", LASTING)
-@pytest.mark.parametrize("passing", ["reset", "503"])
+@pytest.mark.parametrize(("passing", "bad"), drawn([*product(["reset", "503"], LASTING)], 2, " and ".join))
 @pytest.mark.fault(
     "pairs: a mirror that is wrong for good beside one that has a bad moment",
     where="server",
@@ -92,4 +107,34 @@ def test_a_bad_mirror_beside_a_shaky_one(user: User, serve: Serve, repo: Repo, b
         hubs[1].cdn.fault(suffix, kind, **{**args, "times": None})
     words = ("fetch", "org/pair", "--to", "out", "--json", "--patience", "30s", "--mirror", hubs[1].url)
     user.quick(*words, GPUARIA_TIMEOUT="1s", GPUARIA_CONNECT_TIMEOUT="1s").ok()
+    assert contents(user.home / "out") == expected(repo)
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "moment"), drawn(KILLED, 2, lambda row: f"{row[0]} and {row[1].name} after {row[2]:.1f} s")
+)
+@pytest.mark.fault(
+    "pairs: a fault that passes, and the run is killed or stopped meanwhile",
+    where="machine",
+    does="The next run goes on where it was.",
+    sees="nothing, or a line about the wait",
+    status=0,
+)
+def test_a_fault_and_an_end(
+    user: User, serve: Serve, repo: Repo, name: str, how: signal.Signals, moment: float
+) -> None:
+    hub = serve(repo, limit_rate=300_000)
+    kind, args = FAULTS[name]
+    for suffix in ("large.safetensors", "small.bin"):
+        hub.cdn.fault(suffix, kind, **args)
+    words = ("fetch", "org/pair", "--to", "out", "--patience", "30s")
+    quick = {"GPUARIA_TIMEOUT": "1s", "GPUARIA_CONNECT_TIMEOUT": "1s"}
+    run = user.start(*words, **quick)
+    with suppress(subprocess.TimeoutExpired):
+        run.wait(0.7 + moment)
+    run.send_signal(how)
+    assert run.wait(20) in (0, 130, -signal.SIGKILL)
+    there = contents(user.home / "out") if (user.home / "out").is_dir() else {}
+    assert there.items() <= expected(repo).items()
+    user.run(*words, **quick).ok()
     assert contents(user.home / "out") == expected(repo)

@@ -284,6 +284,21 @@ def test_redirected_to_another_host(user: User, serve: Serve, big: Repo, front: 
 
 
 @pytest.mark.fault(
+    "redirect: into TLS",
+    where="server",
+    does="Follows it, and checks the certificate.",
+    sees="nothing",
+    status=0,
+)
+def test_redirected_into_tls(user: User, serve: Serve, big: Repo, front: Front, certificates: dict[str, Path]) -> None:
+    hub = serve(big)
+    there = front(hub.cdn.url, certificates["good"])
+    hub.cdn.fault("model.safetensors", "redirect", times=1, status=301, to=there)
+    user.quick("fetch", "org/big", "--to", "out", SSL_CERT_FILE=str(certificates["good"]), **QUICK).ok()
+    assert contents(user.home / "out") == expected(big)
+
+
+@pytest.mark.fault(
     "redirect: out of TLS",
     where="server",
     does="Does not follow.",

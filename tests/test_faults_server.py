@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,9 +19,9 @@ import pytest
 from standin import Hub, Repo
 
 if TYPE_CHECKING:
-    from tests.conftest import Done, Serve, User, contents, expected
+    from tests.conftest import Done, Serve, User, contents, expected, until
 else:
-    from conftest import Done, Serve, User, contents, expected
+    from conftest import Done, Serve, User, contents, expected, until
 
 BIG, OTHER = "model.safetensors", "config.json"
 SIZES = {"small": 1_000_000, "large": 9_000_000}  # from 8 MB on a file goes by aria2
@@ -48,10 +49,16 @@ class Case:
     patience: str = "20s"
 
     def params(self) -> list[Any]:
-        """A row for each size."""
+        """A row for each size; the fast subset has one of them: the large file, which is the longer way."""
         text: dict[str, Any] = {"does": self.does, "sees": self.sees, "status": self.status}
         mark = pytest.mark.fault(self.name, where="server", **text)
-        return [pytest.param(self, size, marks=mark, id=f"{self.name}, {size}") for size in self.sizes]
+        fast = self.sizes[0 if self.name.startswith(("status", "login", "redirect")) else -1]
+        return [
+            pytest.param(
+                self, size, marks=[mark] if size == fast else [mark, pytest.mark.deep], id=f"{self.name}, {size}"
+            )
+            for size in self.sizes
+        ]
 
 
 NOTHING = "nothing, or a line about the wait"
@@ -171,19 +178,22 @@ CASES = [
     ),
     Case(
         "coding: gzip where identity was asked for, always",
-        "Unpacks it.",
+        "Unpacks it; a large file it takes over from aria2c, over one connection.",
         NOTHING,
         (order("gzip"),),
-        sizes=("small",),
     ),
     Case(
-        "coding: gzip where identity was asked for, always (large file)",
-        "Takes it for wrong bytes: fetches the file once more, then gives it up. It is never published.",
-        AGAIN,
-        (order("gzip"),),
-        4,
-        "sha256",
-        sizes=("large",),
+        "coding: gzip of the whole file, without ranges and length, always",
+        "Unpacks it; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("flow_gzip"),),
+    ),
+    Case(
+        "coding: gzip of the whole file, and connections that break, a few times",
+        "Begins again, and goes on behind what it has.",
+        NOTHING,
+        (order("flow_gzip", 2, after=400_000), order("flow_gzip", 1, after=300_000), order("flow_gzip")),
+        sizes=("small",),
     ),
     Case(
         "coding: chunked, without a length, once",
@@ -193,19 +203,28 @@ CASES = [
     ),
     Case(
         "coding: chunked, without a length, always",
-        "Takes it as it is.",
+        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
         NOTHING,
         (order("chunked"),),
-        sizes=("small",),
     ),
     Case(
-        "coding: chunked, without a length, always (large file)",
-        "Refuses each answer that does not say the declared length.",
-        UNUSED,
-        (order("chunked"),),
-        7,
-        patience="1s",
-        sizes=("large",),
+        "coding: the whole file in chunks, without ranges and length, always",
+        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("flow"),),
+    ),
+    Case(
+        "coding: the whole file until the connection is closed, without ranges and length, always",
+        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("flow_until_close"),),
+    ),
+    Case(
+        "coding: no length, and connections that break, a few times",
+        "Begins again, and goes on behind what it has.",
+        NOTHING,
+        (order("flow", 2, after=400_000), order("flow", 1, after=300_000), order("chunked")),
+        sizes=("small",),
     ),
     Case(
         "redirect: a chain of 301, 302, 303, 307 and 308",
@@ -267,10 +286,10 @@ CASES = [
         (order("status", 1, status=429, headers={"RateLimit": '"pages";r=0;t=1'}),),
     ),
     Case(
-        "status: 500, 502 and 504 in a burst",
+        "status: 500, 502, 503 and 504 in a burst",
         "Asks again, a little later each time.",
         NOTHING,
-        tuple(order("status", 1, status=status) for status in (500, 502, 504)),
+        tuple(order("status", 1, status=status) for status in (500, 502, 503, 504)),
     ),
     Case(
         "status: 503, always",
@@ -339,6 +358,14 @@ CASES = [
         "Takes that for silence: hangs up and goes on where it was.",
         NOTHING,
         (order("slow", 1, rate=1),),
+    ),
+    Case(
+        "connection: 1 byte a second, always",
+        "Takes that for silence, and gives up when the patience ends.",
+        UNUSED,
+        (order("slow", rate=1),),
+        7,
+        patience="2s",
     ),
     Case(
         "connection: silent, always",
@@ -415,6 +442,7 @@ def test_the_byte_server(user: User, serve: Serve, repos: dict[str, Repo], case:
     complete(user, fetch(user, repo), repo)
 
 
+@pytest.mark.deep
 @pytest.mark.fault("redirect: to a file of this machine")
 def test_a_signature_is_in_no_sentence_of_aria2c(user: User, serve: Serve, repos: dict[str, Repo]) -> None:
     """Which of its connections has the last word is chance: three runs."""
@@ -422,3 +450,90 @@ def test_a_signature_is_in_no_sentence_of_aria2c(user: User, serve: Serve, repos
     hub.cdn.fault(BIG, "redirect", status=302, to="file://")
     for _ in range(3):
         failed(user, fetch(user, repos["large"], patience="1s"), 7, "")
+
+
+def test_everybody_asks_for_the_bytes_as_they_are(user: User, serve: Serve, repos: dict[str, Repo]) -> None:
+    """A server may pack what it sends to a client that does not mention it (RFC 9110 12.5.3)."""
+    hub = serve(repos["large"])
+    complete(user, fetch(user, repos["large"]), repos["large"])
+    assert {seen.headers.get("accept-encoding") for seen in hub.cdn.requests} == {"identity"}
+
+
+CODED = "coding: a server that aria2c cannot use, beside a good one"
+
+
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    [
+        ("gzip", "origin"),
+        ("flow", "mirror"),
+        *(
+            pytest.param(kind, which, marks=pytest.mark.deep)
+            for kind in ("gzip", "flow_gzip", "chunked", "flow", "flow_until_close")
+            for which in ("origin", "mirror")
+            if (kind, which) not in (("gzip", "origin"), ("flow", "mirror"))
+        ),
+    ],
+)
+@pytest.mark.fault(
+    CODED,
+    where="server",
+    does="Leaves it out, and fetches the file from the good one.",
+    sees="the mirror that was left out, and that it packs files or does not say how long they are",
+    status=0,
+)
+def test_a_packing_server_beside_a_good_one(
+    user: User, serve: Serve, repos: dict[str, Repo], kind: str, which: str
+) -> None:
+    hubs = {"origin": serve(repos["large"]), "mirror": serve(repos["large"], host="127.0.0.2")}
+    good = hubs["mirror" if which == "origin" else "origin"]
+    good.cdn.limit_rate = 300_000  # type: ignore[attr-defined]  # or it may have sent all before the other one joins
+    hubs[which].cdn.fault(BIG, kind)
+    report = complete(user, fetch(user, repos["large"], "--mirror", hubs["mirror"].url), repos["large"])
+    assert report["bytes_fetched"] < SIZES["large"] * 2.5
+    # The others aria2 drops at their first answer, and the last bytes are unpacked as they come.
+    if kind == "gzip" and report["bytes_fetched"] > SIZES["large"] * 1.3:
+        (bad,) = (use for use in report["mirrors"] if use["name"] == hubs[which].url.removeprefix("http://"))
+        assert "packed" in bad["rejected"]
+
+
+@pytest.mark.deep
+@pytest.mark.fault(CODED)
+def test_a_server_without_lengths_is_named(user: User, serve: Serve, tmp_path: Path) -> None:
+    """When the download lasts long enough to notice that aria2 does without it."""
+    files: dict[str, bytes | Path] = {BIG: random.Random(9).randbytes(48_000_000), OTHER: b"{}"}
+    repo = Repo.build("org/long", files, folder=tmp_path / "long", direct=True)
+    serve(repo, limit_rate=250_000)
+    mirror = serve(repo, host="127.0.0.2")
+    mirror.cdn.fault(BIG, "flow")
+    report = complete(user, fetch(user, repo, "--mirror", mirror.url), repo)
+    assert any("how long" in use["rejected"] for use in report["mirrors"]), report["mirrors"]
+
+
+@pytest.mark.fault(
+    "coding: no length, and the server goes away in mid-file",
+    where="server",
+    does="Waits until the patience ends. What had arrived is kept, and the next run goes on behind it.",
+    sees="the file by its name, and what its server answers",
+    status=7,
+)
+@pytest.mark.parametrize("before", ["flow", pytest.param("", marks=pytest.mark.deep)])
+def test_what_came_without_a_length_is_kept(user: User, serve: Serve, repos: dict[str, Repo], before: str) -> None:
+    """Also what aria2c had fetched from a better server before."""
+    hub = serve(repos["large"], limit_rate=0 if before else 150_000)
+    if before:
+        hub.cdn.fault(BIG, "flow", after=5_000_000)
+        failed(user, fetch(user, repos["large"], patience="1s"), 7, "")
+    else:
+        run = user.start("fetch", "org/large", "--to", "out")
+        until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 6_000_000)
+        run.terminate()
+        assert run.wait(20) == 130
+        hub.cdn.limit_rate = 0  # type: ignore[attr-defined]
+    hub.heal()
+    hub.cdn.fault(BIG, "chunked")
+    hub.reset()
+    complete(user, fetch(user, repos["large"]), repos["large"])
+    ours = [seen.headers["range"] for seen in hub.cdn.requests if seen.headers.get("range", "").endswith("-")]
+    assert len(ours) == 1
+    assert int(re.sub(r"\D", "", ours[0])) >= (5_000_000 if before else 200_000)

@@ -514,6 +514,17 @@ def test_which_quota_an_address_is_counted_against(url: str, name: str) -> None:
     assert budget.wait(url) == 51
 
 
+@pytest.mark.parametrize("number", ["9" * 10, "9" * 400, "9" * 5000])
+@pytest.mark.parametrize("field", ["r", "t", "q", "w"])
+def test_numbers_that_no_hub_means_are_passed_over(field: str, number: str) -> None:
+    said = {"r": "5", "t": "55", "q": "500", "w": "300"} | {field: number}
+    budget = RateBudget(Clock())
+    limit, policy = f'"api";r={said["r"]};t={said["t"]}', f'"api";q={said["q"]};w={said["w"]}'
+    budget.learn("https://hub/api/x", {"ratelimit": limit, "ratelimit-policy": policy})
+    assert budget.wait("https://hub/api/x") == 0
+    assert budget.left("https://hub/api/x") == ({} if field in "rt" else {"api": 4})
+
+
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_rate_header_can_be_read(text: str, policy: str) -> None:
     budget = RateBudget(Clock())

@@ -1,12 +1,14 @@
-"""What a large file under way knows of itself."""
+"""What a large file under way knows of itself, and what a run still tells."""
 
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from gpuaria.paths import SafePath
-from gpuaria.records import Address, RemoteFile, Step
+from gpuaria.records import Address, RemoteFile, Step, Verdict
+from gpuaria.transfer.board import Board
 from gpuaria.transfer.job import Job
 from gpuaria.transfer.windows import PIECE, Window
 
@@ -38,3 +40,14 @@ def test_a_piece_is_spare_when_no_connection_can_hold_it(
     assert job.spare is spare
     job.row.append(Window(SIZE, 2 * SIZE, Path("y"), SIZE))
     assert job.spare
+
+
+def test_a_thread_that_is_late_says_nothing_behind_the_last_word() -> None:
+    said: list[object] = []
+    board = Board(said.append, threading.Event(), set())
+    file = RemoteFile(SafePath("a"), 1, None)
+    board.settle(file, Verdict(file.path, "ok"))
+    board.close()
+    board.settle(file, Verdict(file.path, "failed"))
+    assert len(said) == 1
+    assert board.verdicts[file.path].outcome == "failed"

@@ -161,6 +161,13 @@ def test_a_fault_that_lasts_beside_a_good_mirror(
     good(user, fetch(user, "--mirror", hubs[1].url), repo)
 
 
+def test_wrong_bytes_once_from_each(user: User, serve: Serve, repo: Repo) -> None:
+    hubs = [serve(repo), serve(repo, host="127.0.0.2")]
+    for hub in hubs:
+        hub.cdn.fault(NAME, "flip", times=1, offset=5)
+    good(user, fetch(user, "--mirror", hubs[1].url), repo)
+
+
 def test_wrong_bytes_from_one_and_trouble_with_the_other(user: User, serve: Serve, repo: Repo) -> None:
     """A mirror that lies is not asked a second time while the right one has a bad moment."""
     hubs = [serve(repo), serve(repo)]

@@ -85,6 +85,7 @@ def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> 
                 env=environment(hidden),
                 start_new_session=True,  # Ctrl-C on the terminal reaches us, and we end it in order
             )
+        held.serves(process.pid)
         rpc = Rpc(f"http://127.0.0.1:{port}/jsonrpc", secret, timeout=10.0)
         daemon = Daemon(rpc, process, held)
         try:

@@ -36,6 +36,7 @@ DOWNLOAD: Mapping[str, tuple[str, str]] = {
     "max-resume-failure-tries": ("1", "the same"),
     "piece-length": ("1M", "the grain of resume and of the last segments"),
     "http-accept-gzip": ("false", "digests are over the bytes as they are"),
+    "header": ("Accept-Encoding: identity", "without it a server may pack what it sends"),
     "enable-http-keep-alive": ("true", "one handshake per connection"),
     "enable-http-pipelining": ("false", "measured to be harmful"),
     "no-netrc": ("true", "a netrc password must not travel to a CDN"),

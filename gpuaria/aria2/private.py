@@ -1,12 +1,15 @@
 """The private temporary folder of one aria2c, and what is left of those whose gpuaria was killed.
 
 Its conf file holds the RPC secret of a daemon that ends with the process that made it, and is deleted once it was read.
+That end takes aria2c one to two seconds, in which it writes on: who begins again at once waits for it, or the bytes of
+those seconds would be fetched twice.
 """
 
 import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from pathlib import Path
 from gpuaria.errors import Aria2Error
 
 _PREFIX = "gpuaria-"
+_LAST_WORDS = 3.0  # seconds for an aria2c to save how far it is
 _YOUNG = 60.0  # seconds; a folder of that age may be one that is made right now, and not locked yet
 
 
@@ -24,6 +28,11 @@ class Folder:
 
     path: Path
     lock: int
+
+    def serves(self, pid: int) -> None:
+        """Note whose folder it is."""
+        with contextlib.suppress(OSError):
+            (self.path / "pid").write_text(str(pid))
 
     def remove(self) -> None:
         """Delete it with all that is in it."""
@@ -46,7 +55,7 @@ def folder() -> Folder:
 
 
 def sweep() -> None:
-    """Delete the folders of ours that nobody uses any more: their makers were killed."""
+    """End the aria2c of those who were killed, let each save its progress, and delete what they left."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(tempfile.gettempdir()):
             if entry.name.startswith(_PREFIX):
@@ -58,9 +67,33 @@ def _sweep(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         state = os.fstat(descriptor)
-        if state.st_uid != os.geteuid() or state.st_mode & 0o077 or time.time() - state.st_mtime < _YOUNG:
+        if state.st_uid != os.geteuid() or state.st_mode & 0o077:
             return
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _ended(Path(path)) and time.time() - state.st_mtime < _YOUNG:
+            return
         shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(descriptor)
+
+
+def _ended(path: Path) -> bool:
+    """Whether the aria2c that a folder was made for is no more; it is told to end, and given time to."""
+    try:
+        pid = int((path / "pid").read_text())
+        until = time.monotonic() + _LAST_WORDS
+        if _is_for(pid, path):
+            os.kill(pid, signal.SIGTERM)  # once: a second one would end it before it has saved
+        while _is_for(pid, path) and time.monotonic() < until:
+            time.sleep(0.02)
+        return not _is_for(pid, path)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_for(pid: int, path: Path) -> bool:
+    """Whether a process was started with the conf file of this folder: the number may be another's by now."""
+    try:
+        return os.fsencode(path) in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

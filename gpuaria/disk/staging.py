@@ -22,6 +22,7 @@ from gpuaria.hashing import CHUNK, hasher, matches
 from gpuaria.records import RemoteFile
 
 CONTROL = (".aria2", ".aria2__temp")  # aria2's control file, and what it writes just before it is renamed to that
+PREFIX = ".prefix"  # bytes from the start of a file, without a gap, that our own client fetched
 _TEMPORARY = "tmp-"
 _WINDOWS = ".windows"  # a folder beside a staged file: links to it, one for each range that aria2 is given as a file
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # the last one: a planted pipe would block for ever
@@ -187,8 +188,8 @@ class Staging:
         self._below.unlink(self._parts, name, *(name + ending for ending in CONTROL))
 
     def drop_controls(self, file: RemoteFile) -> None:
-        """Remove control files that were left beside bytes which have their final name now."""
-        self._below.unlink(self._parts, *(_name(file) + ending for ending in CONTROL))
+        """Remove control files that were left beside bytes which have their final name now, and a shorter copy."""
+        self._below.unlink(self._parts, *(_name(file) + ending for ending in (*CONTROL, PREFIX)))
 
     def remove_if_empty(self) -> None:
         """Leave no empty folder behind."""

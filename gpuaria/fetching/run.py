@@ -77,6 +77,7 @@ def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tupl
             landing = carry_out(plan, chosen, instead, layout, board, world, limits)
             signature = landing.signature(chosen.files, whole=request.whole)
         finally:
+            board.close()
             if sealed is None:
                 # A lock tells of the past: what the cache knows a branch to be now, it does not change.
                 layout.finish(whole, complete=request.lock is None and telling.good(board) == len(plan.steps))

@@ -12,6 +12,7 @@ from gpuaria.fetching import telling
 from gpuaria.fetching.world import Limits, World
 from gpuaria.paths import SafePath
 from gpuaria.records import Address, DownloadPlan, Manifest, RemoteFile, Step
+from gpuaria.transfer import unfit
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.endgame import Endgame, try_out
 from gpuaria.transfer.job import Hands
@@ -56,6 +57,7 @@ def carry_out(
             by_http=lambda step: small_pool.submit(partial(small.fetch, step)),
             finish=finish,
             test=partial(try_out, world.http),
+            unfit=partial(unfit.ask, world.http),
         ),
         start=world.daemon,
         layout=layout,

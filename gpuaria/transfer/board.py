@@ -29,6 +29,8 @@ class Board:
     _uses: dict[str, MirrorUse] = field(default_factory=dict)
     _origins: dict[str, Origins] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _telling: threading.Lock = field(default_factory=threading.Lock)
+    _over: bool = False
 
     def arrived(self, path: str, mirror: str, count: int) -> None:
         """`count` bytes of the file `path` came from `mirror`."""
@@ -79,7 +81,9 @@ class Board:
                 self.causes[file.path] = cause
         self.wake.set()
         self.settled(file, verdict)
-        self.emit(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
+        with self._telling:
+            if not self._over:
+                self.emit(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
 
     def fail(self, error: GpuariaError) -> None:
         """End the run: it makes no sense to try the other files."""
@@ -87,6 +91,11 @@ class Board:
             self.fatal = self.fatal or error
         self.stop.set()
         self.wake.set()
+
+    def close(self) -> None:
+        """The run is over: what threads that nobody waits for still find is recorded, and told to nobody."""
+        with self._telling:
+            self._over = True
 
     def uses(self) -> tuple[MirrorUse, ...]:
         """What each mirror gave, the most useful first."""

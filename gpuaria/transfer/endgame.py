@@ -17,6 +17,7 @@ from gpuaria.errors import GpuariaError
 from gpuaria.net import Http
 from gpuaria.rates import retry_after
 from gpuaria.records import Address
+from gpuaria.transfer.unfit import why_unfit
 
 SMALLEST_CUT = 128 * 1024  # bytes
 LARGEST_CUT = 2 << 20
@@ -185,14 +186,14 @@ def _write(path: Path, body: bytes, at: int) -> None:
 
 
 def try_out(http: Http, address: Address) -> tuple[str, float | None]:
-    """Whether an address gives bytes now: ("", None), or why not and how many seconds it asks to wait."""
+    """Whether an address gives aria2 bytes now: ("", None), or why not and how many seconds it asks to wait."""
     headers = {"range": f"bytes=0-{SMALLEST_CUT - 1}", "accept-encoding": "identity"}
     try:
         with http.open("GET", address.url, anonymous=True, headers=headers) as (answer, chunks):
             if answer.status not in (200, 206):
                 return f"it answers {answer.status}", retry_after(answer.headers, time.time())
             if next(iter(chunks), b""):
-                return "", None
+                return why_unfit(answer), None
             return "it sends nothing", None
     except GpuariaError as error:
         return error.message, None

@@ -36,6 +36,7 @@ KEEP = 1.0  # seconds; aria2 saves as often
 TICK = 0.25  # seconds between two readings
 MOST_BY_OURSELVES = 256_000_000  # bytes that are taken over from aria2
 NEXT_RANGE = 0.7  # of its connections: when a range has no more than that at work, the next one begins
+CRAWLS = "next to nothing comes"
 AHEAD = 0.4  # seconds before its last byte that the next range begins: new connections take two round trips
 _DISK_FULL, _DISK = "9", {"15", "16", "17", "18"}
 
@@ -131,6 +132,7 @@ class Engine:
         self._board.holds(job.file.path, done)
         job.done = done
         job.ending, job.used, self._share = Ending(), job.used | set(job.addresses), share
+        job.begun = time.monotonic()
         self.jobs.append(job)
         self._hash_on(job)
         if not job.waiting:
@@ -203,7 +205,11 @@ class Engine:
                 self._settle(job, transfers)
             self._keep()
             for job in list(self.jobs):
-                self._steer(job)
+                if not self._shape.max_speed and job.crawls(time.monotonic(), self._shaped(job).timeout + 2):
+                    self._let_go(job, CRAWLS)
+                    self._on_stumble(job, CRAWLS, "")
+                else:
+                    self._steer(job)
         except Aria2Error as error:  # it may die between any two calls
             self._lost(error)
             return
@@ -333,15 +339,8 @@ class Engine:
 
     def _broken(self, job: Job, transfer: Transfer) -> None:
         """A range ended with an error: stop the others of the file too, and let it be begun again."""
-        self.jobs.remove(job)
-        for window in job.running:
-            with suppress(Aria2Error):
-                self._rpc.remove(window.gid)
-            window.gid = ""
         text = transfer.error or f"aria2 error {transfer.error_code}"
-        if len(job.addresses) < len(job.step.mirrors):  # let the others have a turn, rather than the same ones again
-            for mirror in job.addresses:
-                self._roster.out(mirror, text)
+        self._let_go(job, text)
         if transfer.error_code == _DISK_FULL:
             hint = "Free some space and run the command again."
             self._board.fail(NoSpace(f"the disk is full at {self._layout.staging}", hint))
@@ -349,6 +348,17 @@ class Engine:
             self._board.fail(DiskError(f"aria2c cannot write {job.file.path}: {text}"))
         else:
             self._on_stumble(job, text, transfer.error_code)
+
+    def _let_go(self, job: Job, reason: str) -> None:
+        """Take a file out of aria2; its control files stay."""
+        self.jobs.remove(job)
+        for window in job.running:
+            with suppress(Aria2Error):
+                self._rpc.remove(window.gid)
+            window.gid = ""
+        if len(job.addresses) < len(job.step.mirrors):  # let the others have a turn, rather than the same ones again
+            for mirror in job.addresses:
+                self._roster.out(mirror, reason)
 
 
 def _hash(digester: Digester, end: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gpuaria.errors import GpuariaError
 from gpuaria.records import Address, RemoteFile, Step, Transfer
 from gpuaria.transfer.digester import Digester
-from gpuaria.transfer.watch import Ending
+from gpuaria.transfer.watch import TRICKLE, Ending
 from gpuaria.transfer.windows import PIECE, Window
 
 
@@ -15,15 +15,16 @@ from gpuaria.transfer.windows import PIECE, Window
 class Hands:
     """What a large file needs done by others, from worker threads.
 
-    `lookup`: the address of a file at a mirror. `by_http`: take over a file that only a credential opens. `finish`:
-    fill (file, path, gaps, addresses) and say whether it worked. `test`: why an address cannot be used now, and the
-    seconds it asks to wait.
+    `lookup`: the address of a file at a mirror. `by_http`: take over a file that aria2 cannot have. `finish`: fill
+    (file, path, gaps, addresses) and say whether it worked. `test`: why an address cannot be used now, and the seconds
+    it asks to wait. `unfit`: why aria2 could not use it though it gives bytes.
     """
 
     lookup: Callable[[str, RemoteFile], Address | None]
     by_http: Callable[[Step], None]
     finish: Callable[..., bool]
     test: Callable[[Address], tuple[str, float | None]]
+    unfit: Callable[[Address], str]
 
 
 @dataclass
@@ -56,7 +57,9 @@ class Job:
     renew_at: dict[str, float] = field(default_factory=dict)
     pause: float = 1.0
     not_before: float = 0.0
-    moved: float = 0.0
+    moved: float = 0.0  # monotonic seconds at which bytes had come in earnest
+    begun: float = 0.0  # monotonic seconds at which aria2 was given it
+    trickled: int = 0  # bytes since `moved`
     stuck: int = 0
 
     @property
@@ -93,9 +96,14 @@ class Job:
         done = sum(window.completed for window in self.row)
         came = max(0, done - self.done)
         if came:
-            self.done = done
-            self.moved, self.pause, self.stuck = time.monotonic(), 1.0, 0
+            self.done, self.trickled, now = done, self.trickled + came, time.monotonic()
+            if self.trickled >= TRICKLE * max(1.0, now - self.moved):
+                self.moved, self.pause, self.stuck, self.trickled = now, 1.0, 0, 0
         return came
+
+    def crawls(self, now: float, timeout: float) -> bool:
+        """Whether next to nothing has come for `timeout` seconds, which aria2, given a byte a second, does not mind."""
+        return now - max(self.moved, self.begun) > timeout
 
     def turns(self, mirror: str, most: int) -> list[str]:
         """The mirror's address, once for each connection that it gets; `most` is what aria2 may open to one server."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpuaria.aria2.options import Shape
 from gpuaria.disk.layout import Layout
+from gpuaria.disk.oserrors import explained
 from gpuaria.errors import AccessDenied, Aria2Error, GpuariaError, NetworkError, NotAHub, NotFound, NoUsableMirror
 from gpuaria.events import ActiveFile, Waiting
 from gpuaria.records import Address, Step, Verdict
@@ -19,12 +20,14 @@ from gpuaria.transfer.flow import Endpoint, Flow, endpoints
 from gpuaria.transfer.job import Hands, Job
 from gpuaria.transfer.landing import Landing
 from gpuaria.transfer.roster import Roster
-from gpuaria.transfer.small import PORTAL
+from gpuaria.transfer.small import PORTAL, prefix_of
+from gpuaria.transfer.unfit import DOUBTFUL, PACKED, keep_prefix
 from gpuaria.transfer.workers import Workers
 
 if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import
 
+UNFIT_FOR = 600.0  # seconds for which a mirror that aria2 cannot use is left out while there are others
 RENEW_BEFORE = 60.0  # seconds before its end at which a signed address is looked up anew
 
 
@@ -54,6 +57,8 @@ class LargeFiles:
         self._waiting = deque(Job(step) for step in steps)
         self._looking: list[Job] = []
         self._checking: list[Job] = []
+        self._asking: list[Job] = []
+        self._unfit: set[str] = set()  # mirrors that have bytes which aria2 cannot take
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._roster, self._flow = roster, Flow()
         self._engine = Engine(
@@ -74,7 +79,7 @@ class LargeFiles:
     @property
     def busy(self) -> bool:
         """Whether there is anything left to do."""
-        lists = (self._waiting, self._looking, self._checking)
+        lists = (self._waiting, self._looking, self._checking, self._asking)
         return any(lists) or self._engine.busy > 0 or not self._inbox.empty()
 
     @property
@@ -137,8 +142,11 @@ class LargeFiles:
             if job.not_before > now:
                 self._waiting.append(job)
                 continue
-            self._looking.append(job)
             mirrors = self._roster.usable(job.step.mirrors)
+            if self._unfit.issuperset(mirrors):
+                self._hands.by_http(job.step)
+                continue
+            self._looking.append(job)
             job.addresses, job.reasons, job.awaited, job.sealed = {}, {}, len(mirrors), False
             job.attempt, job.moved = job.attempt + 1, job.moved or now
             for mirror in mirrors:
@@ -222,7 +230,14 @@ class LargeFiles:
     # --- another try -----------------------------------------------------------------------------------------
 
     def _stumbled(self, job: Job, text: str, code: str) -> None:
-        """A download ended with an error: go on at once if it had moved just now, else after a pause."""
+        """A download ended with an error, which may be that aria2 cannot use what it gets."""
+        if code in DOUBTFUL:
+            self._ask(job, partial(self._go_on, job, text, code))
+        else:
+            self._go_on(job, text, code)
+
+    def _go_on(self, job: Job, text: str, code: str) -> None:
+        """Go on at once if it had moved just now, else after a pause."""
         job.stuck += 1
         # "Download aborted." for ever: an unusable control file. Servers that are away are code 1 too, in other words.
         if code == "1" and "aborted" in text and job.stuck >= 2:
@@ -247,6 +262,46 @@ class LargeFiles:
             self._board.emit(Waiting(f"{job.file.path}: {reason}", job.pause))
         job.pause = min(60.0, job.pause * 2)
         self._waiting.append(job)
+
+    # --- what aria2 cannot carry -----------------------------------------------------------------------------
+
+    def _ask(self, job: Job, otherwise: Callable[[], None]) -> None:
+        """Find out whether the servers' answers are ones that aria2 cannot use; `otherwise` goes on if they are not."""
+        self._asking.append(job)
+        self._lookups.submit(partial(self._ask_all, job, dict(job.addresses), otherwise))
+
+    def _ask_all(self, job: Job, addresses: dict[str, Address], otherwise: Callable[[], None]) -> None:
+        """On a worker thread."""
+        found: dict[str, str] = {}
+        try:
+            found = {mirror: why for mirror, address in addresses.items() if (why := self._hands.unfit(address))}
+        except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
+            self._board.fail(GpuariaError(f"{type(error).__name__} while asking for {job.file.path}: {error}"))
+        self._post(lambda: self._asked(job, found, otherwise))
+
+    def _asked(self, job: Job, unfit: dict[str, str], otherwise: Callable[[], None]) -> None:
+        """Go on with the mirrors that aria2 can use; if there is none, by our own client and over one connection."""
+        self._asking.remove(job)
+        if not unfit:
+            otherwise()
+            return
+        self._unfit |= set(unfit)
+        everyone = job.suspects or job.step.mirrors
+        left = tuple(name for name in everyone if name not in self._unfit | job.guilty)
+        for mirror, why in unfit.items() if left else ():
+            self._roster.out(mirror, why, UNFIT_FOR)
+        job.step = replace(job.step, mirrors=left or everyone)
+        if any(why.startswith(PACKED) for why in unfit.values()):  # aria2 may have written that
+            self._layout.discard(job.file)
+            job.start_over()
+        if left:
+            self._waiting.appendleft(job)
+            return
+        base = self._layout.staged(job.file)
+        with explained(base):
+            keep_prefix(base, job.row, prefix_of(base))
+        self._layout.discard(job.file)
+        self._hands.by_http(job.step)
 
     # --- proof -----------------------------------------------------------------------------------------------
 
@@ -282,15 +337,17 @@ class LargeFiles:
                 )
             )
         else:
-            self._wrong(job, verdict)
+            self._layout.discard(job.file)
+            used = set(job.used)
+            job.start_over()
+            self._ask(job, partial(self._wrong, job, verdict, used))
 
-    def _wrong(self, job: Job, verdict: Verdict) -> None:
+    def _wrong(self, job: Job, verdict: Verdict, names: set[str]) -> None:
         """Wrong bytes are fetched afresh: from the origin alone if it had a part, then from those beside it.
 
         A mirror that was alone is guilty, and asked again only if there is no other.
         """
-        self._layout.discard(job.file)
-        used, several = sorted(job.used), len(job.used) > 1
+        used, several = sorted(names), len(names) > 1
         for mirror in used:
             words = ", from it or from one beside it" if several else ""
             self._board.rejected(mirror, f"wrong bytes for {job.file.path}{words}")
@@ -303,7 +360,6 @@ class LargeFiles:
         if job.afresh > 2 or (job.afresh > 1 and not left):
             self._landing.failed(job.file, Verdict(job.file.path, verdict.outcome, verdict.detail))
             return
-        job.start_over()
         origin = [name for name in left if name == self._origin]
         job.step = replace(job.step, mirrors=tuple(origin or left or job.suspects))
         self._waiting.appendleft(job)

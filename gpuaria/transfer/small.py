@@ -1,4 +1,4 @@
-"""Files fetched by the metadata client in one piece: all small ones, and large ones that only a credential opens."""
+"""Files fetched by the metadata client in one piece: all small ones, and large ones that aria2 cannot have."""
 
 import re
 import time
@@ -10,6 +10,7 @@ from pathlib import Path
 from gpuaria.addresses import bare, origin
 from gpuaria.disk.layout import Layout
 from gpuaria.disk.oserrors import explained
+from gpuaria.disk.staging import PREFIX
 from gpuaria.errors import (
     AccessDenied,
     DiskError,
@@ -28,9 +29,10 @@ from gpuaria.transfer.board import Board
 from gpuaria.transfer.landing import Landing
 from gpuaria.transfer.roster import Roster
 from gpuaria.transfer.shortcut import Shortcuts
+from gpuaria.transfer.unfit import packed
+from gpuaria.transfer.watch import TRICKLE
 
 PORTAL = 3  # answers of something else than a hub that may pass: a portal may close
-TRICKLE = 256  # bytes per second; a connection that stays below it is as good as silent
 TRICKLE_SECONDS = 20.0
 
 
@@ -64,7 +66,7 @@ class SmallFiles:
             self.board.fail(GpuariaError(f"{type(error).__name__} on {step.file.path}: {error}", "Please report this."))
 
     def _fetch(self, step: Step) -> None:
-        """Wrong bytes get one more try, from elsewhere if there is an elsewhere; a broken network gets patience."""
+        """Wrong bytes get one more try when each mirror had its own; a broken network gets patience."""
         moved, pause, wrong, portals = time.monotonic(), 1.0, 0, 0
         part = self._part(step.file)
         liars: set[str] = set()
@@ -94,7 +96,7 @@ class SmallFiles:
                 self.board.trouble(step.file.path, f"{name} served wrong bytes: {verdict.detail}")
                 wrong += 1
                 liars.add(name)
-                if wrong >= 2 and liars.issuperset(step.mirrors):
+                if wrong > len(step.mirrors) and liars.issuperset(step.mirrors):
                     self.landing.failed(step.file, Verdict(step.file.path, verdict.outcome, verdict.detail))
                     return
             if wrong == before:
@@ -104,7 +106,7 @@ class SmallFiles:
                 pause = min(60.0, pause * 2)
 
     def _part(self, file: RemoteFile) -> Path:
-        return self.layout.staged(file).with_suffix(".prefix")
+        return prefix_of(self.layout.staged(file))
 
     def _from(self, mirror: Mirror, file: RemoteFile, attempts: int, until: float) -> Verdict:
         """One file from one mirror into staging, resumed after a break, then verified and published.
@@ -112,7 +114,7 @@ class SmallFiles:
         More `attempts` than one are for when there is no other mirror to go on with. They end at `until` (monotonic
         seconds), and begin anew when something came.
         """
-        part, attempt = self._part(file), 0
+        part, attempt, whole = self._part(file), 0, False
         short = self.source.shortcut(mirror, self.manifest, file)
         while True:
             attempt, start, began = attempt + 1, _prefix(part, file), time.monotonic()
@@ -121,13 +123,16 @@ class SmallFiles:
                 with ExitStack() as held:
                     turn = held.enter_context(self._shortcuts.turn(mirror.name)) if short else None
                     url = short if turn and turn.short else self.source.file_url(mirror, self.manifest, file)
-                    opened = self.http.download(url, start, anonymous=mirror.anonymous)
+                    opened = self.http.download(url, 0 if whole else start, anonymous=mirror.anonymous)
                     answer, chunks = held.enter_context(opened)
                     if answer.status in (200, 206):
                         if turn and url != short:
                             turn.found(bare(answer.url) == short)
                         if url != short:
                             self.source.check(answer, mirror, self.manifest)
+                        if answer.status == 206 and start and packed(answer) and not whole:
+                            whole = True  # a part of what is packed (RFC 9110 14.2), which cannot be unpacked by itself
+                            continue
                         self._write(part, file, answer, chunks, mirror.name, start)
                         break
                     if turn and url == short and answer.status not in RETRY_STATUS:  # it is no way after all
@@ -173,19 +178,21 @@ class SmallFiles:
         return error
 
     def _write(self, part: Path, file: RemoteFile, answer: Answer, chunks: object, mirror: str, begun: int) -> None:
-        """Append or rewrite `part`; more bytes than declared end the file, fewer end it as a broken connection."""
+        """Append to `part`; more bytes than declared end the file, fewer end it as a broken connection.
+
+        What is here of an answer that begins before its end is not written again: it may come no further this time.
+        """
         start = _resumed_at(answer, begun, file.size)
         _check_length(answer, file)
-        with explained(part), part.open("r+b" if start else "wb") as out:
-            out.seek(start)
-            out.truncate()
-            self.board.holds(file.path, start)
+        with explained(part), part.open("ab" if begun else "wb") as out:
+            self.board.holds(file.path, begun)
             total, since, mark = start, time.monotonic(), start
             for chunk in chunks:  # type: ignore[attr-defined]
+                known = max(0, begun - total)
                 total += len(chunk)
                 if total > file.size:
                     break
-                out.write(chunk)
+                out.write(chunk[known:])
                 self.board.arrived(file.path, mirror, len(chunk))
                 seconds = time.monotonic() - since
                 if seconds > min(TRICKLE_SECONDS, self.patience / 10):
@@ -197,6 +204,11 @@ class SmallFiles:
         if total > file.size:
             part.unlink(missing_ok=True)
             raise NetworkError(f"{mirror} sends more for {file.path} than the {file.size} bytes of the listing")
+
+
+def prefix_of(staged: Path) -> Path:
+    """Where the bytes are that were fetched in order, of a file that has its unfinished ones at `staged`."""
+    return staged.with_name(staged.name + PREFIX)
 
 
 def _moved(size: int, began: float) -> bool:

@@ -13,6 +13,7 @@ POOR = 0.002  # of what the others send: it holds pieces for longer than they wo
 UNUSED = 3.0  # seconds without any connection after which aria2 has dropped it
 IDLE = 2.0  # seconds
 LITTLE = 1.2  # seconds at its pace that a download is from its end
+TRICKLE = 256  # bytes per second; what stays below it is as good as silent
 MEMORY = 6.0  # seconds over which the usual speed is averaged
 
 

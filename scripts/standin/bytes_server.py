@@ -10,11 +10,12 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
-from .faults import LOGIN_PAGE, PARTS, WHOLE, Fault, Faults, Piece, body_plan, shifted
+from .faults import FLOWING, LOGIN_PAGE, PARTS, WHOLE, Fault, Faults, Piece, body_plan, shifted
 from .repo import Entry, Repo
 from .signing import AUTH_REFUSED, BAD_RANGE, BAD_SIGNATURE, EXPIRED, NO_SUCH_KEY, Signer
 from .wire import SYNC_PATH, BadRange, Handler, Headers, Seen, Server, parse_range
@@ -141,9 +142,25 @@ class _Handler(Handler):
         if not file.is_file():
             return self.reply(404, [XML], NO_SUCH_KEY)
         fault = cdn.faults.take(lambda fault: self._fits(fault, file, names)) if self.command == "GET" else None
-        if not self._other(fault):
+        if fault and fault.kind in FLOWING:
+            self._flow(cdn, file, fault)
+        elif not self._other(fault):
             self._send(cdn, file, fault)
         return None
+
+    def _flow(self, cdn: EmbeddedBytes, file: Path, fault: Fault) -> None:
+        """The whole file without its length, in chunks or until the connection is closed."""
+        body = file.read_bytes()
+        headers: Headers = [("Content-Type", "application/octet-stream")]
+        if fault.kind == "flow_gzip":
+            body, headers = _packed(body), [*headers, ("Content-Encoding", "gzip")]
+        chunked = fault.kind != "flow_until_close"
+        plan: list[Piece] = [body[: fault.after or None]]
+        if chunked:
+            plan = [f"{len(body):x}\r\n".encode(), *plan, *([] if fault.after else [b"\r\n0\r\n\r\n"])]
+        self.close_connection = not chunked or fault.after > 0
+        self.wfile.write(self.head(200, headers, None, chunked=chunked))
+        self._send_plan(file, plan, _Pace(cdn.limit_rate, self.home.stopping))
 
     def _fits(self, fault: Fault, file: Path, names: set[str]) -> bool:
         if not any(name.endswith(fault.suffix) for name in names):
@@ -234,6 +251,12 @@ class _Handler(Handler):
                         raise ConnectionError(f"{file} ended early")
                     start += done
                     pace.spend(done)
+
+
+@lru_cache(maxsize=4)
+def _packed(body: bytes) -> bytes:
+    """Many connections ask for the same at once, and it takes long."""
+    return gzip.compress(body, 1)
 
 
 class _Pace:

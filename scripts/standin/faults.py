@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 WHOLE = frozenset({"status", "html", "expire", "redirect"})  # answers that need no file
+# A whole file as a server sends it that makes its answers as it goes: no ranges, no length, packed or not.
+FLOWING = frozenset({"flow", "flow_gzip", "flow_until_close"})
 PARTS = frozenset({"wrong_range", "other_part", "wrong_part"})  # said, sent or both is another part than was asked for
 BODY = frozenset(
     {"short", "flip", "ignore_range", "stall", "slow", "reset", "wrong_size", "gzip", "chunked", "changed"}
 )
-KINDS = WHOLE | PARTS | BODY
+KINDS = WHOLE | PARTS | BODY | FLOWING
 FaultT = TypeVar("FaultT", "Fault", "HubFault")
 LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in to continue.</body></html>"
 
@@ -23,6 +25,7 @@ LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Ple
 class Fault:
     """A fault of the byte server: byte counts and offsets in bytes, seconds in seconds, rate in bytes per second.
 
+    A flowing answer breaks off after `after` bytes, if that is not 0.
     `to` is where a redirect leads: a base address before the path and query of the request, "" for the same server.
     """
 

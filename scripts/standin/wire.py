@@ -181,13 +181,16 @@ class Handler(BaseHTTPRequestHandler):
         """The server this connection belongs to."""
         return cast(Server, self.server)
 
-    def head(self, status: int, headers: Headers, length: int | None) -> bytes:
-        """Note the status in the journal and return the answer's head, announcing length body bytes (None: chunked)."""
+    def head(self, status: int, headers: Headers, length: int | None, *, chunked: bool = True) -> bytes:
+        """Note the status in the journal and return the answer's head, announcing length body bytes.
+
+        None: no length; in chunks, or else until the connection is closed.
+        """
         self.seen.status = status
         self.home.journal.add(self.seen)
         fixed = [("Date", email.utils.formatdate(usegmt=True)), ("Server", f"standin-{self.home.label}")]
         if length is None:
-            fixed.append(("Transfer-Encoding", "chunked"))
+            fixed += [("Transfer-Encoding", "chunked")] if chunked else []
         elif status != HTTPStatus.NO_CONTENT:
             fixed.append(("Content-Length", str(length)))
         if self.close_connection:
