@@ -40,6 +40,11 @@ def test_a_cut_covers_all_without_overlap_on_borders_of_pieces(size: int, first:
     assert len(row) < 30
 
 
+@pytest.mark.parametrize(("size", "most"), [(4 << 30, 512 << 20), (64 << 30, 4 << 30)])
+def test_no_range_is_so_long_that_hashing_waits_for_it(size: int, most: int) -> None:
+    assert max(b - a for a, b in cut(0, size)) == most
+
+
 @pytest.mark.parametrize(
     ("start", "end", "count"),
     [(0, 0, 0), (5, 5, 0), (0, 1, 1), (0, 3 * SMALLEST - 1, 1), (0, 3 * SMALLEST, 2), (0, 140 << 30, 8)],

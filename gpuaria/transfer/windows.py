@@ -2,8 +2,8 @@
 
 aria2 spreads its connections over the whole of a file, and the bytes from the start come together only at the end. So
 it is given ranges, each as a download of its own: a second name of the staged file and a control file that says that
-everything outside the range is there already. The first range is two thirds of the file, the next two thirds of the
-rest, and so on: few ranges, and little left to hash when the last byte arrives.
+everything outside the range is there already. A range is two thirds of what is left, and no longer than what leaves the
+hashing thread something to do soon: few ranges, and little left to hash when the last byte arrives.
 
 On disk, in a folder of the staged file's own: `START-END` (the link) and `START-END.aria2`. A link without a control
 file is a range that is complete, since aria2 removes the control file only then.
@@ -21,6 +21,7 @@ from gpuaria.aria2 import control
 
 PIECE = 1 << 20  # bytes; aria2's smallest
 SMALLEST = 24 << 20  # bytes; what is hashed after the last byte has come
+LONGEST = 512 << 20  # bytes, of a file of up to 8 GiB; a sixteenth of a larger one
 _NAME = re.compile(r"(\d{1,16})-(\d{1,16})")
 
 
@@ -133,10 +134,10 @@ def single(base: Path, size: int) -> list[Window]:
 
 
 def cut(start: int, end: int) -> list[tuple[int, int]]:
-    """Two thirds of what is left, again and again, on borders of pieces, until little is left."""
-    cuts = []
+    """Two thirds of what is left, or the most, again and again, on borders of pieces, until little is left."""
+    cuts, most = [], max(LONGEST, (end - start) // 16)
     while end - start >= 3 * SMALLEST:
-        border = (start + (end - start) * 2 // 3) // PIECE * PIECE
+        border = (start + min(most, (end - start) * 2 // 3)) // PIECE * PIECE
         cuts.append((start, border))
         start = border
     return [*cuts, (start, end)] if end > start else cuts
