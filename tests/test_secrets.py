@@ -433,7 +433,7 @@ def test_what_a_killed_run_left_is_gone_after_the_next(user: User, serve: Serve,
     run.communicate(timeout=30)
     (left,) = user.temp.iterdir()
     assert left.stat().st_mode & 0o777 == 0o700
-    assert [path.name for path in left.iterdir()] == ["output"], "the secret is gone once aria2c has read it"
+    assert {path.name for path in left.iterdir()} == {"output", "pid"}, "the secret is gone once aria2c has read it"
     (left / "aria2.conf").write_text("rpc-secret=as if it had been killed before\n")
     until(lambda: not Path(f"/proc/{aria2c}").exists())
     hub.heal()
