@@ -114,7 +114,7 @@ class Http:
             return ""
         if not encrypted_or_local(url):
             return "it is not encrypted"
-        return "a proxy would read it" if _by_proxy(url) else ""
+        return "a proxy would read it" if by_proxy(url) else ""
 
     def _struck(self, text: str) -> str:
         """`text` without the tokens that were sent, which a server may repeat."""
@@ -308,11 +308,11 @@ class Http:
             return self._clients[tls]
 
 
-def _by_proxy(url: str) -> bool:
-    """Whether an http address of this machine would be asked for by way of a proxy that the environment names."""
+def by_proxy(url: str) -> bool:
+    """Whether an address is asked for by way of a proxy that the environment names."""
     parts = urlsplit(url)
     named = getproxies()
-    return bool(named.get("http") or named.get("all")) and not proxy_bypass(parts.hostname or "")
+    return bool(named.get(parts.scheme) or named.get("all")) and not proxy_bypass(parts.hostname or "")
 
 
 def _told(answer: Answer) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ Trust = Literal["pinned", "origin", "quorum", "mirror only", "first seen", "none
 Action = Literal["skip", "name", "verify", "copy", "create", "download", "replace", "refuse"]
 Carrier = Literal["aria2", "http", ""]
 Outcome = Literal["ok", "missing", "wrong size", "wrong digest", "unverifiable", "extra", "failed", "refused"]
+GOOD: tuple[Outcome, ...] = ("ok", "unverifiable")  # the file is in place, as far as anybody can tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,16 @@ class Verdict:
     path: str
     outcome: Outcome
     detail: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether a run may end with it as a success."""
+        return self.outcome in GOOD
+
+
+def outcomes(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """How many files have each outcome, in the order in which they are met."""
+    return dict(Counter(verdict.outcome for verdict in verdicts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuaria.hashing import hash_stream, matches
-from gpuaria.records import PickleFile, RemoteFile, Verdict
+from gpuaria.records import PickleFile, RemoteFile, Verdict, outcomes
 
 
 def verify_file(path: Path, file: RemoteFile) -> Verdict:
@@ -38,10 +38,7 @@ class Checked:
 
     def count(self) -> dict[str, int]:
         """How many files have each outcome."""
-        counts: dict[str, int] = {}
-        for verdict in self.verdicts:
-            counts[verdict.outcome] = counts.get(verdict.outcome, 0) + 1
-        return counts
+        return outcomes(self.verdicts)
 
 
 def verify_all(

@@ -13,6 +13,7 @@ from gpuaria.cli import words
 from gpuaria.cli.eta import Eta
 from gpuaria.cli.render import failed, opening, summary
 from gpuaria.events import Event, FileDone, Finished, Planned, Progress, Waiting, Warned
+from gpuaria.records import GOOD
 
 SHOWN = 6  # files in flight that get a bar of their own
 
@@ -32,7 +33,7 @@ class Bars:
             self._print(opening(event))
         elif isinstance(event, Warned):
             self._print(f"warning: {event.text}", "yellow")
-        elif isinstance(event, FileDone) and event.outcome not in ("ok", "unverifiable"):
+        elif isinstance(event, FileDone) and event.outcome not in GOOD:
             self._print(failed(event), "red")
         elif isinstance(event, Waiting):
             self._note = f"{event.text}; waiting up to {words.duration(event.seconds)}"

@@ -12,7 +12,7 @@ from gpuaria.cli.eta import Eta
 from gpuaria.errors import GpuariaError
 from gpuaria.events import Event, FileDone, Finished, Planned, Progress, Waiting, Warned
 from gpuaria.paths import printable
-from gpuaria.records import PickleFile, Report, Signature, to_json
+from gpuaria.records import GOOD, PickleFile, Report, Signature, to_json
 
 LINE_EVERY = 10.0  # seconds
 FEW = 5  # names on a line
@@ -49,7 +49,7 @@ class Quiet:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned):
             self._say(f"warning: {event.text}")
-        elif isinstance(event, FileDone) and event.outcome not in ("ok", "unverifiable"):
+        elif isinstance(event, FileDone) and event.outcome not in GOOD:
             self._say(failed(event))
 
     def _say(self, text: str) -> None:

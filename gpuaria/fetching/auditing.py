@@ -13,14 +13,13 @@ from gpuaria.disk.layout import Layout
 from gpuaria.errors import GpuariaError
 from gpuaria.events import Warned
 from gpuaria.fetching.steps import twins_of
+from gpuaria.fetching.telling import reused
 from gpuaria.fetching.world import Request, World
 from gpuaria.formats.audit import FileLine, Part, RunLine, clean, dump, name
 from gpuaria.paths import SafePath
-from gpuaria.records import DownloadPlan, Manifest, MirrorUse, RemoteFile, Step, Verdict
+from gpuaria.records import GOOD, DownloadPlan, Manifest, MirrorUse, RemoteFile, Step, Verdict, outcomes
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.origins import Origins
-
-_GOOD = ("ok", "unverifiable")
 
 
 class Audit:
@@ -51,7 +50,7 @@ class Audit:
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
         """A file has its verdict. One that is in place and was proven before gets no line, nor one that never came."""
         action = self._steps[file.path].action
-        if action == "skip" and verdict.outcome in _GOOD:
+        if action == "skip" and verdict.outcome in GOOD:
             return
         assert self._board is not None
         origins = self._board.origins(file.path)
@@ -78,7 +77,7 @@ class Audit:
         path, content = f"{self._root}/{file.path}", ""
         with suppress(OSError, GpuariaError):  # to have no line would be worse
             content = os.path.realpath(self._layout.content(file))
-        copied = step.action == "copy" and outcome in _GOOD
+        copied = step.action == "copy" and outcome in GOOD
         here = step.action in ("name", "verify", "skip") and not origins.given
         line = FileLine(
             run=self._run,
@@ -100,7 +99,7 @@ class Audit:
             action="replace" if step.action in ("name", "verify") and origins.given else step.action,
             mirrors=tuple(self._part(MirrorUse(mirror, count)) for mirror, count in origins.given.items()),
             about=step.carrier != "http" and (len(origins.given) > 1 or outcome == "unfinished"),
-            reused=file.size if copied or (here and outcome in _GOOD) else origins.before,
+            reused=file.size if copied or (here and outcome in GOOD) else origins.before,
             same_as=self._owners.get(file.path, "") if copied else "",
             problems=tuple(map(clean, origins.problems)),
         )
@@ -114,10 +113,6 @@ class Audit:
         if self._request.dry_run:
             return
         request, manifest, board = self._request, self._manifest, self._board
-        verdicts = list(board.verdicts.values()) if board else []
-        sizes = {path: step.file.size for path, step in self._steps.items()}
-        good = sum(sizes[SafePath(verdict.path)] for verdict in verdicts if verdict.outcome in _GOOD)
-        fetched = board.fetched if board else 0
         line = RunLine(
             run=self._run,
             at=self._at,
@@ -135,9 +130,9 @@ class Audit:
             path=self._root,
             endpoint=clean(self._world.origin.base),
             mirrors=tuple(map(self._part, board.uses() if board else ())),
-            verdicts=_counts(verdicts),
-            bytes_fetched=fetched,
-            bytes_reused=max(0, good - fetched),
+            verdicts=outcomes(board.verdicts.values()) if board else {},
+            bytes_fetched=board.fetched if board else 0,
+            bytes_reused=reused(manifest, board) if manifest and board else 0,
             exit_code=exit_code,
             error=error,
             message=clean(message),
@@ -145,13 +140,6 @@ class Audit:
         self._world.audit.append(dump(line))
         if self._world.audit.problem:
             self._world.emit(Warned(self._world.audit.problem))
-
-
-def _counts(verdicts: list[Verdict]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for verdict in verdicts:
-        counts[verdict.outcome] = counts.get(verdict.outcome, 0) + 1
-    return counts
 
 
 def _now() -> str:

@@ -8,16 +8,21 @@ from gpuaria.disk.layout import Layout
 from gpuaria.errors import GpuariaError, NetworkError, SomeFilesFailed, WrongBytes
 from gpuaria.events import Planned, Progress
 from gpuaria.fetching.world import World
-from gpuaria.records import DownloadPlan, Manifest, Report, Verdict
+from gpuaria.records import DownloadPlan, Manifest, Report, Verdict, outcomes
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.large import LargeFiles
-
-_GOOD = ("ok", "unverifiable")
 
 
 def good(board: Board) -> int:
     """How many files have a verdict that a run may end with as a success."""
-    return sum(verdict.outcome in _GOOD for verdict in board.verdicts.values())
+    return sum(verdict.good for verdict in board.verdicts.values())
+
+
+def reused(manifest: Manifest, board: Board) -> int:
+    """Bytes of files in place that did not come in this run."""
+    verdicts = board.verdicts
+    here = sum(file.size for file in manifest.files if file.path in verdicts and verdicts[file.path].good)
+    return max(0, here - board.fetched)
 
 
 def planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, mirrors: Sequence[str]) -> Planned:
@@ -53,29 +58,25 @@ def progress(large: LargeFiles, requests: int, plan: DownloadPlan, board: Board)
 
 def report(world: World, manifest: Manifest, layout: Layout, board: Board | None, began: float) -> Report:
     """What happened; `board` is None where nothing was carried out, `began` is of the monotonic clock."""
-    chosen, verdicts = manifest.files, dict(board.verdicts) if board else {}
-    good_bytes = sum(file.size for file in chosen if file.path in verdicts and verdicts[file.path].outcome in _GOOD)
-    counts: dict[str, int] = {}
-    for verdict in verdicts.values():
-        counts[verdict.outcome] = counts.get(verdict.outcome, 0) + 1
+    verdicts = dict(board.verdicts) if board else {}
     bases = {mirror.name: mirror.base for mirror in world.mirrors}
     pickle_files, misnamed = world.screening.told()
     return Report(
         ref=str(manifest.ref),
         commit=manifest.commit,
         path=str(layout.root),
-        files=len(chosen),
+        files=len(manifest.files),
         bytes_fetched=board.fetched if board else 0,
-        bytes_reused=max(0, good_bytes - board.fetched) if board else 0,
+        bytes_reused=reused(manifest, board) if board else 0,
         seconds=round(time.monotonic() - began, 3),
         hub_requests=world.http.count(world.origin.base),
         vouched_by=manifest.vouched_by,
         trust=manifest.trust,
-        verdicts=counts,
+        verdicts=outcomes(verdicts.values()),
         mirrors=tuple(replace(use, requests=world.http.count(bases[use.name])) for use in board.uses())
         if board
         else (),
-        problems=tuple(verdict for verdict in verdicts.values() if verdict.outcome not in _GOOD),
+        problems=tuple(verdict for verdict in verdicts.values() if not verdict.good),
         pickles=len(world.screening.pickles),
         pickle_files=pickle_files,
         misnamed=misnamed,
@@ -87,7 +88,7 @@ def _exit_code(verdicts: Sequence[Verdict], causes: Mapping[str, GpuariaError]) 
     """Wrong and refused bytes come before failed files; files that failed for want of a network alone say so."""
     if any(verdict.outcome in ("wrong size", "wrong digest", "refused") for verdict in verdicts):
         return WrongBytes.exit_code
-    failed = [causes.get(verdict.path) for verdict in verdicts if verdict.outcome not in _GOOD]
+    failed = [causes.get(verdict.path) for verdict in verdicts if not verdict.good]
     if failed and all(isinstance(cause, NetworkError) for cause in failed):
         return NetworkError.exit_code
     return SomeFilesFailed.exit_code if failed else 0

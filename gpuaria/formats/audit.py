@@ -10,7 +10,7 @@ import typing
 from dataclasses import MISSING, dataclass, fields
 
 from gpuaria.addresses import bare
-from gpuaria.records import to_json
+from gpuaria.records import GOOD, to_json
 
 _LONGEST = 500  # characters of a sentence
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
@@ -63,7 +63,7 @@ class FileLine:
     @property
     def good(self) -> bool:
         """Whether the file was in place then."""
-        return self.outcome in ("ok", "unverifiable")
+        return self.outcome in GOOD
 
 
 @dataclass(frozen=True, slots=True)

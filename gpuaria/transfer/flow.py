@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from gpuaria.aria2 import sockets
+from gpuaria.net import by_proxy
 from gpuaria.records import Address
 
 Endpoint = tuple[str, int]
@@ -18,8 +18,7 @@ def endpoints(address: Address) -> list[Endpoint]:
     """The numeric addresses at which aria2 may reach an address; none where a proxy stands between."""
     parts = urlsplit(address.url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    proxies = getproxies()
-    if (proxies.get(parts.scheme) or proxies.get("all")) and not proxy_bypass(host):
+    if by_proxy(address.url):
         return []
     with contextlib.suppress(OSError):
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

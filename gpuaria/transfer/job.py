@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gpuaria.errors import GpuariaError
 from gpuaria.records import Address, RemoteFile, Step, Transfer
 from gpuaria.transfer.digester import Digester
-from gpuaria.transfer.watch import TRICKLE, Ending
+from gpuaria.transfer.watch import Ending, in_earnest
 from gpuaria.transfer.windows import PIECE, Window
 
 
@@ -97,7 +97,7 @@ class Job:
         came = max(0, done - self.done)
         if came:
             self.done, self.trickled, now = done, self.trickled + came, time.monotonic()
-            if self.trickled >= TRICKLE * max(1.0, now - self.moved):
+            if in_earnest(self.trickled, now - self.moved):
                 self.moved, self.pause, self.stuck, self.trickled = now, 1.0, 0, 0
         return came
 

@@ -37,7 +37,7 @@ class Landing:
         """
         right = digest and file.digest and matches(file.digest, digest) and staged.stat().st_size == file.size
         verdict = Verdict(file.path, "ok") if right else verify_file(staged, file)
-        if verdict.outcome in ("ok", "unverifiable"):
+        if verdict.good:
             refusal = self._screening.judge(file, lambda _: staged)
             if refusal:
                 self._layout.discard(file)
@@ -88,7 +88,7 @@ class Landing:
         is wrong is a file that is refused, so that nobody who reads the verdicts takes the repo for complete."""
         if self._board.fatal is not None:
             return None
-        here = [file for file in files if self._board.verdicts[file.path].outcome in ("ok", "unverifiable")]
+        here = [file for file in files if self._board.verdicts[file.path].good]
         complete = whole and len(here) == len(files)
         found = self._screening.signature(here, self._layout.content, complete=complete)
         if found is not None and found.state == "wrong":

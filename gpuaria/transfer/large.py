@@ -326,7 +326,7 @@ class LargeFiles:
         self._checking.remove(job)
         if failure or verdict is None:
             self._board.fail(failure or GpuariaError(f"no verdict on {job.file.path}"))
-        elif verdict.outcome in ("ok", "unverifiable"):
+        elif verdict.good:
             for mirror in job.used:
                 self._board.served(mirror)
         elif verdict.outcome == "missing":

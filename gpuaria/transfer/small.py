@@ -30,7 +30,7 @@ from gpuaria.transfer.landing import Landing
 from gpuaria.transfer.roster import Roster
 from gpuaria.transfer.shortcut import Shortcuts
 from gpuaria.transfer.unfit import packed
-from gpuaria.transfer.watch import TRICKLE
+from gpuaria.transfer.watch import TRICKLE, in_earnest
 
 PORTAL = 3  # answers of something else than a hub that may pass: a portal may close
 TRICKLE_SECONDS = 20.0
@@ -89,7 +89,7 @@ class SmallFiles:
                     if len(step.mirrors) > 1 and error.retry != "never":
                         self.roster.out(name, error.message)
                     continue
-                if verdict.outcome in ("ok", "unverifiable"):
+                if verdict.good:
                     return
                 self.board.rejected(name, f"wrong bytes for {step.file.path}")
                 reasons.append(f"{name} serves {verdict.outcome.replace('wrong', 'the wrong')}")
@@ -152,7 +152,7 @@ class SmallFiles:
                 raise refusal
             self.http.back_off(answer, attempt)
         verdict = self.landing.staged(file, part)
-        if verdict.outcome in ("ok", "unverifiable"):
+        if verdict.good:
             self.board.served(mirror.name)
         else:
             part.unlink(missing_ok=True)
@@ -213,7 +213,7 @@ def prefix_of(staged: Path) -> Path:
 
 def _moved(size: int, began: float) -> bool:
     """Whether `size` bytes since `began` are worth more patience."""
-    return size >= TRICKLE * max(1.0, time.monotonic() - began)
+    return in_earnest(size, time.monotonic() - began)
 
 
 def _passing(text: str) -> NetworkError:

@@ -17,6 +17,11 @@ TRICKLE = 256  # bytes per second; what stays below it is as good as silent
 MEMORY = 6.0  # seconds over which the usual speed is averaged
 
 
+def in_earnest(count: int, seconds: float) -> bool:
+    """Whether `count` bytes in that time are more than a trickle."""
+    return count >= TRICKLE * max(1.0, seconds)
+
+
 @dataclass
 class _Seen:
     since: float
