@@ -51,6 +51,15 @@ def engines(run: subprocess.Popen[str]) -> list[int]:
     return [pid for pid in children(run.pid) if _name(pid) == "aria2c"]
 
 
+def under_way(user: User, hub: Hub, least: int) -> tuple[subprocess.Popen[str], list[int]]:
+    """A run that was sent more than `least` bytes, and its aria2c."""
+    run = user.start(*FETCH)
+    until(lambda: sent(hub) > least)
+    found = engines(run)
+    assert found
+    return run, found
+
+
 def _name(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
@@ -194,10 +203,7 @@ def test_an_aria2c_that_dies_whenever_it_runs_ends_the_run(user: User, serve: Se
 
 def test_an_interrupted_run_ends_soon_and_takes_aria2c_along(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=RATE)
-    run = user.start(*FETCH)
-    until(lambda: sent(hub) > SIZE // 8)
-    found = engines(run)
-    assert found
+    run, found = under_way(user, hub, SIZE // 8)
     run.send_signal(signal.SIGINT)
     assert run.wait(10) == 130
     until(lambda: gone(found), 3)
@@ -209,10 +215,7 @@ def test_an_interrupted_run_ends_soon_and_takes_aria2c_along(user: User, serve: 
 
 def test_aria2c_does_not_outlive_a_killed_gpuaria(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=RATE)
-    run = user.start(*FETCH)
-    until(lambda: sent(hub) > SIZE // 8)
-    found = engines(run)
-    assert found
+    run, found = under_way(user, hub, SIZE // 8)
     kill([run.pid])
     run.wait()  # a process that nobody has waited for still counts as one
     until(lambda: gone(found), 10)
@@ -249,10 +252,7 @@ def test_killed_when_all_is_here(user: User, serve: Serve, repo: Repo, seed: int
 
 def test_the_next_run_ends_the_aria2c_of_one_that_was_killed(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=RATE)
-    run = user.start(*FETCH)
-    until(lambda: sent(hub) > SIZE // 4)
-    orphans = engines(run)
-    assert orphans
+    run, orphans = under_way(user, hub, SIZE // 4)
     kill([run.pid])
     user.run(*FETCH).ok()
     assert gone(orphans)
