@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -132,13 +132,13 @@ class Ran:
         self.came: Counter[str] = Counter()
         self.stop = threading.Event()
         self.http = Http(connect_timeout=2.0, timeout=timeout, stop=self.stop)
-        self.game = Endgame(path, SIZE, GAPS, mirrors.addresses, self.http, self._arrived, self.stop)
+        self.game = Endgame(path, SIZE, mirrors.addresses, self.http, self._arrived, self.stop)
 
     def _arrived(self, mirror: str, count: int) -> None:
         self.came[mirror] += count
 
-    def run(self) -> bool:
-        return self.game.run()
+    def run(self, gaps: Sequence[tuple[int, int]] = GAPS) -> bool:
+        return self.game.finish(gaps)
 
 
 def test_one_good_mirror_fills_all(path: Path, mirrors: Mirrors) -> None:
@@ -152,9 +152,64 @@ def test_one_good_mirror_fills_all(path: Path, mirrors: Mirrors) -> None:
 def test_no_gaps_no_request(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     ran = Ran(path, mirrors)
-    ran.game.gaps = [(5, 5)]
-    assert ran.run()
+    assert ran.run([(5, 5)])
     assert len(mirrors.servers["good"].journal) == 0
+
+
+def test_begun_early_it_takes_the_rest_when_that_is_known(path: Path, mirrors: Mirrors) -> None:
+    mirrors.add("good", good)
+    ran = Ran(path, mirrors)
+    far: list[int] = []
+    ran.game.reached = far.append
+    ran.game.start(GAPS[1:])
+    while ran.game.came < LEFT - GAPS[0][1]:
+        time.sleep(0.01)
+    assert ran.game.left == 0
+    assert path.read_bytes()[GAPS[0][1] :] == DATA[GAPS[0][1] :]
+    assert far == [], "nobody knows yet what is missing before"
+    assert ran.run(GAPS[:1])
+    assert path.read_bytes() == DATA
+    assert ran.came == {"good": LEFT}
+    assert far[-1] == SIZE
+    assert far == sorted(far)
+
+
+def test_begun_early_and_nothing_is_left_for_the_end(path: Path, mirrors: Mirrors) -> None:
+    mirrors.add("good", good)
+    ran = Ran(path, mirrors)
+    ran.game.start(GAPS)
+    while ran.game.came < LEFT:
+        time.sleep(0.01)
+    assert ran.run([])
+    assert path.read_bytes() == DATA
+
+
+def test_begun_early_from_mirrors_that_fail(path: Path, mirrors: Mirrors) -> None:
+    mirrors.dead("dead")
+    ran = Ran(path, mirrors)
+    ran.game.start(GAPS[1:])
+    assert not ran.run(GAPS[:1])
+
+
+def test_called_off_it_writes_nothing_any_more(path: Path, mirrors: Mirrors) -> None:
+    asked, let_go = threading.Semaphore(0), threading.Event()
+
+    def late(mirror: Answers, start: int, end: int) -> None:
+        asked.release()
+        let_go.wait(10)
+        good(mirror, start, end)
+
+    mirrors.add("late", late)
+    before = path.read_bytes()
+    ran = Ran(path, mirrors, timeout=30.0)
+    ran.game.start(GAPS)
+    for _ in range(3):
+        assert asked.acquire(timeout=5)
+    ran.game.call_off()
+    let_go.set()
+    assert not ran.run([])
+    assert path.read_bytes() == before
+    assert not ran.came
 
 
 def test_only_the_gaps_are_asked_for(path: Path, mirrors: Mirrors) -> None:
@@ -240,8 +295,8 @@ def test_slow_connections_hold_the_last_pieces(rate: float, idle: bool, since: f
     ending, total, found = Ending(), 20_000_000, None
     for tick in range(60):
         now, done = 100 + tick / 4, int(min(total, 4_000_000 + rate * tick / 4))
-        ending.near(now, done, total, 16, 20)
-        if found is None and ending.held_up(now, done, total, idle=idle):
+        ending.near(now, done, total - done, 16, 20)
+        if found is None and ending.held_up(now, done, total - done, idle=idle):
             found = tick / 4
     assert found == since
 

@@ -146,7 +146,7 @@ def ends(total: int, rate: Rate, connections: Count, tick: float = 0.1) -> tuple
     while done < total and now < 1000:
         now += tick
         done = min(total, done + rate(now) * tick)
-        if ending.near(50 + now, int(done), total, connections(now), 16):
+        if ending.near(50 + now, int(done), total - int(done), connections(now), 16):
             return now, total - int(done)
     return None
 
@@ -179,13 +179,13 @@ def test_nothing_came_yet() -> None:
     ending = Ending()
     for step in range(100):
         assert not ending.near(step / 10, 0, 1000, 16, 16)
-        assert not ending.in_sight(0, 1000)
+        assert not ending.in_sight(1000)
 
 
 def test_done_is_not_near() -> None:
     ending = Ending()
     for step in range(50):
-        ending.near(step / 10, step * 1000, 50_000, 16, 16)
-    assert not ending.near(5.0, 50_000, 50_000, 0, 16)
-    assert ending.in_sight(49_000, 50_000)
-    assert not ending.in_sight(49_000, 50_000_000)
+        ending.near(step / 10, step * 1000, 50_000 - step * 1000, 16, 16)
+    assert not ending.near(5.0, 50_000, 0, 0, 16)
+    assert ending.in_sight(1000)
+    assert not ending.in_sight(49_951_000)

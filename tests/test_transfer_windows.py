@@ -17,7 +17,7 @@ from gpuaria.aria2.options import Shape, download_options
 from gpuaria.formats.metalink import for_download
 from gpuaria.net import ca_file
 from gpuaria.transfer import windows
-from gpuaria.transfer.windows import PIECE, SMALLEST, Window, control_bytes, cut, gaps, prefix, recover, single
+from gpuaria.transfer.windows import PIECE, SMALLEST, Window, control_bytes, cut, gaps, prefix, recover, single, split
 from standin import Hub, Repo
 
 BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
@@ -29,10 +29,10 @@ sizes = st.integers(1, 1 << 42)
 # --- cutting -------------------------------------------------------------------------------------------------------
 
 
-@given(sizes, st.integers(0, 1 << 22))
-def test_a_cut_covers_all_without_overlap_on_borders_of_pieces(size: int, first: int) -> None:
+@given(sizes, st.integers(0, 1 << 22), st.integers(0, 1 << 42))
+def test_a_cut_covers_all_without_overlap_on_borders_of_pieces(size: int, first: int, behind: int) -> None:
     start = min(first * PIECE, (size - 1) // PIECE * PIECE)
-    row = cut(start, size)
+    row = cut(start, size, behind)
     assert [a for a, _ in row] == [start, *(b for _, b in row[:-1])]
     assert row[-1][1] == size
     assert all(a % PIECE == 0 and a < b for a, b in row)
@@ -51,6 +51,31 @@ def test_no_range_is_so_long_that_hashing_waits_for_it(size: int, most: int) -> 
 )
 def test_how_many_ranges(start: int, end: int, count: int) -> None:
     assert (len(cut(start, end)) >= 8) if count == 8 else (len(cut(start, end)) == count)
+
+
+@pytest.mark.parametrize(("size", "count"), [(3 * SMALLEST, 1), (500 * MB, 1), (2 << 30, 5), (16 << 30, 16)])
+def test_few_ranges_where_other_files_follow(size: int, count: int) -> None:
+    assert len(cut(0, size, behind=size)) <= count <= len(cut(0, size))
+
+
+@pytest.mark.parametrize(("most", "length"), [(10 * MB, 10), (25 * MB, 25), (26 * MB, 50), (0, 1)])
+def test_a_range_that_nobody_began_is_split_where_it_is_long(tmp_path: Path, most: int, length: int) -> None:
+    row = [Window(0, 9 * MB, tmp_path / "a", 59 * MB), Window(9 * MB, 59 * MB, tmp_path / "b", 59 * MB)]
+    last = split(row, row[1], most)
+    assert last is row[-1]
+    assert last.end - last.start == length * MB
+    assert [a.end for a in row[:-1]] == [b.start for b in row[1:]]
+    assert [window.path for window in row[2:]] == [tmp_path / f"{last.start}-{last.end}"] * (len(row) - 2)
+
+
+def test_a_range_that_was_begun_is_not_split(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.write_bytes(bytes(SIZE))
+    window = Window(0, SIZE, tmp_path / "row" / f"0-{SIZE}", SIZE)
+    window.open(base)
+    row = [window]
+    assert split(row, window, MB) is window
+    assert row == [window]
 
 
 @st.composite

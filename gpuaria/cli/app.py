@@ -12,7 +12,10 @@ import typer
 
 from gpuaria._version import __version__
 from gpuaria.cli.main import bug, complain
+from gpuaria.cli.plain import words_only
 from gpuaria.errors import GpuariaError, Interrupted, UsageError
+
+_HELP = ["-h", "--help"]
 
 app = typer.Typer(
     name="gpuaria",
@@ -21,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": _HELP},
 )
 
 Words = Annotated[
@@ -262,7 +265,7 @@ def main(words: Sequence[str], stop: threading.Event) -> int:
     if {"-v", "--verbose"} & set(words):
         _log_to_stderr()
     try:
-        status: Any = typer.main.get_command(app).main(
+        status: Any = words_only(typer.main.get_command(app), _HELP).main(
             args=spread(words), prog_name="gpuaria", standalone_mode=False, obj=stop
         )
     except typer.Exit as error:

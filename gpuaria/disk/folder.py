@@ -16,15 +16,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gpuaria.disk import trees
 from gpuaria.disk.below import Below, Parts
 from gpuaria.disk.locks import TargetLock
 from gpuaria.disk.oserrors import explain, explained
 from gpuaria.disk.receipts import Receipts
-from gpuaria.disk.saved import create, read_saved
+from gpuaria.disk.saved import Saved, create
 from gpuaria.disk.staging import Staging
 from gpuaria.errors import DiskError, NotWritable, WrongBytes
-from gpuaria.formats import manifest as manifests
 from gpuaria.paths import SafePath
 from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
 
@@ -44,6 +42,7 @@ class Folder:
         self._below = Below(root)
         self._receipts = receipts
         self._staging = Staging(self._below, (*HIDDEN, "gpuaria"))
+        self._saved = Saved(self._below, SAVED, (*TREES, f"{commit}.json"))
         self._root = str(self._below.root)
         self._metadata = str(self._below.path((*HIDDEN, "download")))
 
@@ -155,10 +154,7 @@ class Folder:
         self._staging.prepare()
         create(self._below, (*HIDDEN, "CACHEDIR.TAG"), _CACHEDIR_TAG)
         create(self._below, (*HIDDEN, ".gitignore"), "*")
-        self._staging.write(SAVED, manifests.dump(manifest))
-        tree = (*TREES, f"{self.commit_id}.json")
-        if sure and not trees.says(self._below.read_text(tree), manifest):
-            self._staging.write(tree, trees.dump(manifest))
+        self._saved.write(self._staging, manifest, sure=sure)
 
     def finish(self, manifest: Manifest, complete: bool) -> None:
         """See Layout."""
@@ -168,7 +164,7 @@ class Folder:
 
     def saved(self) -> Manifest | None:
         """See Layout."""
-        return read_saved(self._below, SAVED, (*TREES, f"{self.commit_id}.json"), self.ref, self.commit_id)
+        return self._saved.read(self.ref, self.commit_id)
 
 
 def _etag(file: RemoteFile) -> str:

@@ -18,15 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from gpuaria.disk import trees
 from gpuaria.disk.below import Below, Parts
 from gpuaria.disk.locks import TargetLock, let_go, take
 from gpuaria.disk.oserrors import explain, explained
 from gpuaria.disk.receipts import Receipts
-from gpuaria.disk.saved import create, read_saved
+from gpuaria.disk.saved import Saved, create
 from gpuaria.disk.staging import Staging
 from gpuaria.errors import WrongBytes
-from gpuaria.formats import manifest as manifests
 from gpuaria.paths import SafePath
 from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
 
@@ -64,6 +62,8 @@ class HfCache:
         self._snapshot: Parts = (self._repo, "snapshots", commit)
         self._blobs: Parts = (self._repo, "blobs")
         self._staging = Staging(self._below, (self._repo, ".gpuaria"))
+        saved, tree = (self._repo, ".gpuaria", "manifests"), (self._repo, "trees")
+        self._saved = Saved(self._below, (*saved, f"{commit}.json"), (*tree, f"{commit}.json"))
         self._blobs_path = str(self._below.path(self._blobs))
         self._snapshot_path = str(self._below.path(self._snapshot))
 
@@ -201,9 +201,7 @@ class HfCache:
             with explained(self._below.path(folder)), self._below.folder(folder, create=True):
                 pass
         create(self._below, ("CACHEDIR.TAG",), _CACHEDIR_TAG)
-        self._staging.write(self._saved, manifests.dump(manifest))
-        if sure and not trees.says(self._below.read_text(self._tree), manifest):
-            self._staging.write(self._tree, trees.dump(manifest))
+        self._saved.write(self._staging, manifest, sure=sure)
 
     def finish(self, manifest: Manifest, complete: bool) -> None:
         """See Layout. The ref moves when the snapshot is complete, so that a reader who is offline keeps a whole one;
@@ -221,15 +219,7 @@ class HfCache:
 
     def saved(self) -> Manifest | None:
         """See Layout."""
-        return read_saved(self._below, self._saved, self._tree, self.ref, self.commit_id)
-
-    @property
-    def _saved(self) -> Parts:
-        return (self._repo, ".gpuaria", "manifests", f"{self.commit_id}.json")
-
-    @property
-    def _tree(self) -> Parts:
-        return (self._repo, "trees", f"{self.commit_id}.json")
+        return self._saved.read(self.ref, self.commit_id)
 
     def _key(self, file: RemoteFile) -> str:
         """The etag that the hub gives: sha256 or git blob id. A file with no such digest is kept by commit and path."""

@@ -6,18 +6,36 @@ from pathlib import Path
 from gpuaria.disk import trees
 from gpuaria.disk.below import Below, Parts
 from gpuaria.disk.oserrors import explained
+from gpuaria.disk.staging import Staging
 from gpuaria.errors import BadListing, UsageError
 from gpuaria.formats import manifest as manifests
 from gpuaria.records import Manifest, RepoRef
 
 
-def read_saved(below: Below, ours: Parts, tree: Parts, ref: RepoRef, commit: str) -> Manifest | None:
-    """The manifest that gpuaria saved, else the one in the client's tree, else None. Raises DiskError, UnsafePath."""
-    manifest = read_ours(below, ours)
-    if manifest is not None and manifest.commit == commit:
-        return manifest
-    text = below.read_text(tree)
-    return trees.load(text, ref, commit) if text else None
+class Saved:
+    """What is saved beside one target: the manifest of gpuaria's own (`ours`), and the client's tree.
+
+    What was read is not written again. All methods raise DiskError and UnsafePath.
+    """
+
+    def __init__(self, below: Below, ours: Parts, tree: Parts) -> None:
+        self._below, self._ours, self._tree = below, ours, tree
+        self._read: Manifest | None = None
+
+    def read(self, ref: RepoRef, commit: str) -> Manifest | None:
+        """The manifest that gpuaria saved, else the one in the client's tree, else None."""
+        self._read = read_ours(self._below, self._ours)
+        if self._read is not None and self._read.commit == commit:
+            return self._read
+        text = self._below.read_text(self._tree)
+        return trees.load(text, ref, commit) if text else None
+
+    def write(self, staging: Staging, manifest: Manifest, *, sure: bool) -> None:
+        """Save the manifest, and the client's tree where the origin is `sure` of it and the client has none so far."""
+        if manifest != self._read:
+            staging.write(self._ours, manifests.dump(manifest))
+        if sure and not trees.says(self._below.read_text(self._tree), manifest):
+            staging.write(self._tree, trees.dump(manifest))
 
 
 def read_ours(below: Below, parts: Parts) -> Manifest | None:

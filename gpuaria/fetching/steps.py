@@ -1,7 +1,7 @@
 """The steps of a plan, carried out by three kinds of hands until every file has a verdict."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -46,16 +46,18 @@ def carry_out(
     def lookup(mirror: str, file: RemoteFile) -> Address | None:
         return world.source.address(mirrors[mirror], manifest, file, world.http)
 
-    def finish(file: RemoteFile, path: Path, gaps: Sequence[tuple[int, int]], addresses: dict[str, Address]) -> bool:
+    def endgame(
+        file: RemoteFile, path: Path, addresses: Mapping[str, Address], reached: Callable[[int], None], each: int
+    ) -> Endgame:
         arrived = partial(board.arrived, file.path)
-        return Endgame(path, file.size, gaps, addresses, world.http, arrived, world.stop).run()
+        return Endgame(path, file.size, addresses, world.http, arrived, world.stop, reached, each)
 
     large = LargeFiles(
         steps=[step for step in plan.steps if step.carrier == "aria2"],
         hands=Hands(
             lookup=lookup,
             by_http=lambda step: small_pool.submit(partial(small.fetch, step)),
-            finish=finish,
+            endgame=endgame,
             test=partial(try_out, world.http),
             unfit=partial(unfit.ask, world.http),
         ),

@@ -18,6 +18,11 @@ class Digester:
         self._at = 0
         self._working = threading.Lock()
 
+    @property
+    def busy(self) -> bool:
+        """Whether it hashes at this moment."""
+        return self._working.locked()
+
     def reach(self, end: int) -> None:
         """Hash up to byte `end`, which with all before it must be in place, and have it written out. Raises OSError."""
         if self._state is None:

@@ -23,7 +23,7 @@ SMALLEST_CUT = 128 * 1024  # bytes
 LARGEST_CUT = 2 << 20
 MOST_COPIES = 2  # of one cut from one mirror
 FIRST_WAIT = 0.25  # seconds after which a cut is late, as long as none has come
-CONNECTIONS = 16  # to each mirror
+CONNECTIONS = 16  # to each mirror, for all files together
 
 
 @dataclass
@@ -38,50 +38,90 @@ class _Cut:
 
 @dataclass
 class Endgame:
-    """Fills `gaps` (start, end) of the file `path`, of `size` bytes, from `addresses`.
+    """Fills gaps (start, end) of the file `path`, of `size` bytes, from `addresses`.
 
-    `arrived` is told (mirror, bytes) as they are written. `run` returns whether every gap is filled.
+    `start` with some of them while aria2 is still at work, so that the connections are warm when it lets go; `finish`
+    with the rest. `arrived` is told (mirror, bytes) as they are written; `reached`, once `finish` has named every gap,
+    up to which byte the file is there. `connections` to each mirror at most.
     """
 
     path: Path
     size: int
-    gaps: Sequence[tuple[int, int]]
     addresses: Mapping[str, Address]
     http: Http
     arrived: Callable[[str, int], None]
     stop: threading.Event
+    reached: Callable[[int], None] = lambda end: None
+    connections: int = CONNECTIONS
     reasons: dict[str, str] = field(default_factory=dict)
+    came: int = 0  # bytes written
     _free: list[tuple[int, int]] = field(default_factory=list)
     _cuts: list[_Cut] = field(default_factory=list)
     _usual: float = FIRST_WAIT  # seconds from asking for a cut to having it
     _lock: threading.Condition = field(default_factory=threading.Condition)
     _over: threading.Event = field(default_factory=threading.Event)
+    _sealed: bool = False  # every gap is known
+    _called_off: bool = False
+    _writing: int = 0
     _working: int = 0
-    _workers: int = 1
+    _workers: int = 0
 
-    def run(self) -> bool:
-        """Work until all is here or no mirror is left."""
-        self._free = [gap for gap in self.gaps if gap[0] < gap[1]]
-        left = sum(end - start for start, end in self._free)
-        if not left:
-            return True
-        each = max(1, min(CONNECTIONS, left // SMALLEST_CUT // max(1, len(self.addresses)) + 1))
+    def start(self, gaps: Sequence[tuple[int, int]]) -> None:
+        """Begin to fill them; more may follow."""
+        self._free = [gap for gap in gaps if gap[0] < gap[1]]
+        each = max(1, min(self.connections, self.left // SMALLEST_CUT // max(1, len(self.addresses)) + 1))
         names = [name for _ in range(each) for name in self.addresses]
         self._working = self._workers = len(names)
         for name in names:
             threading.Thread(target=self._work, args=(name,), name=f"endgame-{name}", daemon=True).start()
+
+    @property
+    def left(self) -> int:
+        """Bytes that nobody has begun with."""
+        return sum(end - start for start, end in self._free)
+
+    def finish(self, gaps: Sequence[tuple[int, int]]) -> bool:
+        """Fill these too, and work until all is here or no mirror is left: whether every gap is filled."""
+        more = [gap for gap in gaps if gap[0] < gap[1]]
+        with self._lock:
+            self._sealed = True
+            if self._workers:
+                self._free = sorted((*self._free, *more))
+                if self._all_done():
+                    return True
+                self._lock.notify_all()
+        if not self._workers:
+            if not more:
+                return True
+            self.start(more)
         while not self._over.wait(0.1):
             if self.stop.is_set():
                 return False
         return self._all_done()
 
+    def call_off(self) -> None:
+        """Write nothing any more; what is being written is waited for."""
+        with self._lock:
+            self._called_off = True
+            self._lock.notify_all()
+            self._lock.wait_for(lambda: not self._writing)
+
+    def counted(self, tell: Callable[[int], None]) -> None:
+        """Call `tell` with the bytes written so far, while none are added."""
+        with self._lock:
+            tell(self.came)
+
     def _all_done(self) -> bool:
-        return not self._free and all(cut.done for cut in self._cuts)
+        return self._sealed and not self._free and all(cut.done for cut in self._cuts)
+
+    @property
+    def _ended(self) -> bool:
+        return self._called_off or self.stop.is_set()
 
     def _work(self, mirror: str) -> None:
         """One connection: cut after cut, until there is none left or the mirror fails."""
         try:
-            while (cut := self._next(mirror)) is not None and not self.stop.is_set():
+            while (cut := self._next(mirror)) is not None:
                 self._fetch(cut, mirror)
         except GpuariaError as error:
             self.reasons[mirror] = error.message
@@ -100,13 +140,13 @@ class Endgame:
         others always have a turn.
         """
         with self._lock:
-            while not self.stop.is_set():
+            while not self._ended:
                 if self._free:
                     self._cuts.append(self._cut())
                     self._cuts[-1].copies[mirror] += 1
                     return self._cuts[-1]
                 left = [cut for cut in self._cuts if not cut.taken and cut.copies[mirror] < MOST_COPIES]
-                if not left:
+                if not left and self._sealed:
                     return None
                 now = time.monotonic()
                 late = [cut for cut in left if not cut.copies.total() or now - cut.begun > self._patience(cut, mirror)]
@@ -114,7 +154,7 @@ class Endgame:
                     cut = min(late, key=lambda cut: (cut.copies[mirror], cut.copies.total()))
                     cut.copies[mirror] += 1
                     return cut
-                self._lock.wait(0.02)
+                self._lock.wait(0.02 if self._sealed else 0.1)
         return None
 
     def _patience(self, cut: _Cut, mirror: str) -> float:
@@ -141,11 +181,11 @@ class Endgame:
                     raise GpuariaError(f"it answers {answer.status} to a range")
                 for chunk in chunks:
                     body += chunk
-                    if cut.taken or len(body) > cut.end - cut.start or self.stop.is_set():
+                    if cut.taken or len(body) > cut.end - cut.start or self._ended:
                         break
             if len(body) == cut.end - cut.start:
                 self._take(cut, bytes(body), mirror, time.monotonic() - asked)
-            elif not cut.taken and not self.stop.is_set():
+            elif not cut.taken and not self._ended:
                 raise GpuariaError(f"it sends {len(body)} bytes for a range of {cut.end - cut.start}")
         finally:
             with self._lock:
@@ -155,22 +195,31 @@ class Endgame:
     def _take(self, cut: _Cut, body: bytes, mirror: str, seconds: float) -> None:
         """Write a cut that nobody wrote before."""
         with self._lock:
-            if cut.taken:
+            if cut.taken or self._ended:
                 return
             cut.taken = True
+            self._writing += 1
             came = sum(other.taken for other in self._cuts)
             self._usual += (seconds - self._usual) / min(came, 8)
         try:
             _write(self.path, body, cut.start)
-        except OSError:
-            cut.taken = False
-            raise
-        self.arrived(mirror, len(body))
-        with self._lock:
             cut.done = True
-            self._lock.notify_all()
-            if self._all_done():
-                self._over.set()
+        finally:
+            with self._lock:
+                self._writing -= 1
+                cut.taken = cut.done
+                self._lock.notify_all()
+                if cut.done:
+                    self.came += len(body)
+                    self.arrived(mirror, len(body))
+                    self._tell()
+                if self._all_done():
+                    self._over.set()
+
+    def _tell(self) -> None:
+        if self._sealed:
+            missing = [*(start for start, _ in self._free), *(cut.start for cut in self._cuts if not cut.done)]
+            self.reached(min(missing, default=self.size))
 
 
 def _write(path: Path, body: bytes, at: int) -> None:

@@ -18,6 +18,7 @@ from gpuaria.records import Transfer
 from gpuaria.transfer import windows
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.digester import Digester
+from gpuaria.transfer.endgame import CONNECTIONS, Endgame
 from gpuaria.transfer.flow import Flow, shares
 from gpuaria.transfer.job import Hands, Job
 from gpuaria.transfer.roster import Roster
@@ -37,7 +38,9 @@ TICK = 0.25  # seconds between two readings
 MOST_BY_OURSELVES = 256_000_000  # bytes that are taken over from aria2
 NEXT_RANGE = 0.7  # of its connections: when a range has no more than that at work, the next one begins
 CRAWLS = "next to nothing comes"
-AHEAD = 0.4  # seconds before its last byte that the next range begins: new connections take two round trips
+AHEAD = 0.5  # seconds before its last byte that the next range begins: new connections take two round trips
+TAIL = 1.2  # seconds: how much of a file's end we fetch ourselves, beginning that long before aria2 is through
+HUNGRY = 0.25  # seconds of work that our connections have left when what aria2 still holds is taken from it
 _DISK_FULL, _DISK = "9", {"15", "16", "17", "18"}
 
 
@@ -45,6 +48,7 @@ class Engine:
     """The downloads that are under way; all methods are for the thread that drives.
 
     `on_complete(job)`: every byte is here. `on_stumble(job, reason, aria2's code)`: it has to be begun again.
+    `following()`: bytes of other files that nobody has begun with.
     """
 
     def __init__(
@@ -62,12 +66,13 @@ class Engine:
         post: Callable[[Callable[[], None]], None],
         on_complete: Callable[[Job], None],
         on_stumble: Callable[[Job, str, str], None],
+        following: Callable[[], int],
     ) -> None:
         self._start, self._hands, self._layout, self._board = start, hands, layout, board
         self._roster = roster
         self._hashers, self._enders = hashers, Workers("endgame", 4)
         self._shape, self._user_agent, self._post = shape, user_agent, post
-        self._on_complete, self._on_stumble = on_complete, on_stumble
+        self._on_complete, self._on_stumble, self._following = on_complete, on_stumble, following
         self._daemon: Daemon | None = None
         self._restarts = self._late = 0
         self._kept = 0.0
@@ -89,6 +94,11 @@ class Engine:
     def busy(self) -> int:
         """Files under way."""
         return len(self.jobs) + len(self.ending)
+
+    @property
+    def taken(self) -> int:
+        """How many of them leave no room for another."""
+        return sum(not job.fading for job in (*self.jobs, *self.ending))
 
     def warm_up(self) -> None:
         """Start aria2c, if it does not run yet."""
@@ -112,7 +122,7 @@ class Engine:
 
     def pause(self) -> float:
         """Seconds until the next tick is due: short where a file is about to end."""
-        if any(job.ending.in_sight(job.done, job.file.size) for job in self.jobs):
+        if any(job.ending.in_sight(job.left) for job in self.jobs):
             return 0.08
         return TICK if self.jobs else 0.05
 
@@ -124,7 +134,7 @@ class Engine:
         anew = not job.row
         with explained(base):
             if not job.row or any(not window.done for window in job.row):
-                job.row = self._recover(job, windows.recover(base, folder, job.file.size))
+                job.row = self._recover(job, windows.recover(base, folder, job.file.size, self._following()))
         job.digester = job.digester or Digester(base, job.file)
         done = sum(window.completed for window in job.row)
         if not anew:
@@ -234,36 +244,71 @@ class Engine:
             elif transfer.status in ("error", "removed", "gone"):
                 self._broken(job, transfer)
                 return
-        if all(window.done for window in job.row):
+        if job.tail is not None and not job.running:
+            self._take_over(job)
+        elif all(window.done for window in job.row):
             self._all_here(job)
 
     def _steer(self, job: Job) -> None:
         """A running file: the next range when this one has connections to spare, or the last bytes by ourselves."""
         newest = job.running[-1] if job.running else None
-        near = job.ending.near(time.monotonic(), job.done, job.file.size, job.connections, job.widest)
+        near = job.ending.near(time.monotonic(), job.done, job.left, job.connections, job.widest)
+        pace, others = job.ending.pace, self._following() > 0
         if job.waiting:
+            last = (
+                len(job.waiting) == 1 and newest is not None and not self._shape.max_speed and pace > 0 and not others
+            )
+            ahead = pace * (TAIL if last else AHEAD)
             if newest is None or (
-                newest.completed
-                and (job.connections <= job.widest * NEXT_RANGE or newest.left <= job.ending.pace * AHEAD)
+                newest.completed and (job.connections <= job.widest * NEXT_RANGE or newest.left <= ahead)
             ):
-                self._begin_next(job)
+                if last:
+                    self._begin_tail(job, int(pace * TAIL))
+                else:
+                    self._begin_next(job)
             return
-        near = near or self._held_up(job)
-        if near and not self._shape.max_speed:
-            for window in job.running:
-                self._rpc.stop(window.gid)
-            self.jobs.remove(job)
-            self.ending.append(job)
-            self._enders.submit(partial(self._finish, job))
+        if job.tail is not None:
+            near = job.tail.left <= pace * HUNGRY
+        job.fading = job.fading or (near and others)
+        if job.fading and others and job.tail is None:  # they keep the link busy, and aria2 ends this one at less cost
+            near = False
+        if (near or self._held_up(job)) and not self._shape.max_speed:
+            self._take_over(job)
+
+    def _begin_tail(self, job: Job, most: int) -> None:
+        """Fetch the file's last bytes ourselves: our connections have come to their speed when aria2 lets go."""
+        window = windows.split(job.row, job.waiting[0], most)
+        if window is not job.waiting[0]:
+            self._begin_next(job)
+            return
+        window.ours = True
+        job.tail = self._endgame(job)
+        job.tail.start(window.missing())
+
+    def _endgame(self, job: Job) -> Endgame:
+        def reached(end: int) -> None:
+            if job.digester is not None and not job.digester.busy:
+                self._hashers.submit(partial(_hash, job.digester, end))
+
+        each = max(2, CONNECTIONS // self.busy)
+        return self._hands.endgame(job.file, self._layout.staged(job.file), dict(job.addresses), reached, each)
+
+    def _take_over(self, job: Job) -> None:
+        """Take a file out of aria2; what it misses we fetch ourselves."""
+        for window in job.running:
+            self._rpc.stop(window.gid)
+        self.jobs.remove(job)
+        self.ending.append(job)
+        self._enders.submit(partial(self._finish, job))
 
     def _held_up(self, job: Job) -> bool:
         """Whether slow connections keep the last pieces from mirrors that have nothing to do; seen once for a file."""
-        if job.stuck or job.file.size - job.done > MOST_BY_OURSELVES:
+        if job.stuck or job.left > MOST_BY_OURSELVES:
             return False
         hosts = {urlsplit(address.url).hostname for address in job.addresses.values()}
         few = min(job.step.connections, self._shape.per_server * len(hosts)) * 0.6
         idle = not job.spare and (job.connections <= few or not job.serving.issuperset(job.addresses))
-        return job.ending.held_up(time.monotonic(), job.done, job.file.size, idle=idle)
+        return job.ending.held_up(time.monotonic(), job.done, job.left, idle=idle)
 
     def _hash_on(self, job: Job) -> None:
         if job.digester is not None and (end := windows.prefix(job.row)):
@@ -284,10 +329,11 @@ class Engine:
             for window in job.running:
                 window.done = window.path != base and window.ended()  # aria2 was quicker than we
             missing = windows.gaps(job.row)
-            here = job.file.size - sum(end - start for start, end in missing)
-            self._credit_last(job, here - job.done)
-            self._board.holds(job.file.path, here)
-            filled = self._hands.finish(job.file, base, missing, dict(job.addresses))
+            came = job.left - sum(end - start for start, end in missing)
+            self._credit_last(job, came)
+            tail = job.tail or self._endgame(job)
+            tail.counted(lambda ours: self._board.holds(job.file.path, job.done + came + ours))
+            filled = tail.finish(missing)
             for window in job.row if filled else ():
                 window.complete(base)
         except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
@@ -302,6 +348,7 @@ class Engine:
 
     def _finished(self, job: Job, filled: bool) -> None:
         self.ending.remove(job)
+        job.drop_tail()
         for window in job.running:
             with suppress(Aria2Error):
                 self._rpc.forget([window.gid])
@@ -333,6 +380,7 @@ class Engine:
         jobs = list(self.jobs)
         self.jobs.clear()
         for job in jobs:
+            job.drop_tail()
             for window in job.running:
                 window.gid = ""
             self.add(job, self._share)
@@ -352,6 +400,7 @@ class Engine:
     def _let_go(self, job: Job, reason: str) -> None:
         """Take a file out of aria2; its control files stay."""
         self.jobs.remove(job)
+        job.drop_tail()
         for window in job.running:
             with suppress(Aria2Error):
                 self._rpc.remove(window.gid)

@@ -1,12 +1,14 @@
 """One large file on its way: its addresses, its ranges, how far it is, and when to try again."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gpuaria.errors import GpuariaError
 from gpuaria.records import Address, RemoteFile, Step, Transfer
 from gpuaria.transfer.digester import Digester
+from gpuaria.transfer.endgame import Endgame
 from gpuaria.transfer.watch import Ending, in_earnest
 from gpuaria.transfer.windows import PIECE, Window
 
@@ -15,14 +17,15 @@ from gpuaria.transfer.windows import PIECE, Window
 class Hands:
     """What a large file needs done by others, from worker threads.
 
-    `lookup`: the address of a file at a mirror. `by_http`: take over a file that aria2 cannot have. `finish`: fill
-    (file, path, gaps, addresses) and say whether it worked. `test`: why an address cannot be used now, and the seconds
-    it asks to wait. `unfit`: why aria2 could not use it though it gives bytes.
+    `lookup`: the address of a file at a mirror. `by_http`: take over a file that aria2 cannot have. `endgame`: what
+    fills the last gaps of (file, its staged path) from these addresses, tells how far from its start the file is there,
+    and uses so many connections to each mirror. `test`: why an address cannot be used now, and the seconds it asks to
+    wait. `unfit`: why aria2 could not use it though it gives bytes.
     """
 
     lookup: Callable[[str, RemoteFile], Address | None]
     by_http: Callable[[Step], None]
-    finish: Callable[..., bool]
+    endgame: Callable[[RemoteFile, Path, Mapping[str, Address], Callable[[int], None], int], Endgame]
     test: Callable[[Address], tuple[str, float | None]]
     unfit: Callable[[Address], str]
 
@@ -51,6 +54,8 @@ class Job:
     used: set[str] = field(default_factory=set)
     serving: set[str] = field(default_factory=set)  # mirrors with a connection now
     ending: Ending = field(default_factory=Ending)
+    tail: Endgame | None = None  # at work on a range that aria2 does not get
+    fading: bool = False  # its last connections are at work, and leave room for another file
     afresh: int = 0
     guilty: set[str] = field(default_factory=set)
     suspects: tuple[str, ...] = ()
@@ -75,7 +80,17 @@ class Job:
     @property
     def waiting(self) -> list[Window]:
         """Ranges that nobody has begun in this run."""
-        return [window for window in self.row if not window.done and not window.gid]
+        return [window for window in self.row if not window.done and not window.gid and not window.ours]
+
+    @property
+    def left(self) -> int:
+        """Bytes that aria2 has still to fetch."""
+        return self.file.size - self.done - sum(window.left for window in self.row if window.ours)
+
+    @property
+    def here(self) -> int:
+        """Bytes of the file that are on disk, whoever fetched them."""
+        return self.done + (self.tail.came if self.tail else 0)
 
     @property
     def spare(self) -> bool:
@@ -116,6 +131,15 @@ class Job:
         if address.expires is not None:
             now = time.time()
             self.renew_at[address.mirror] = now + max(1.0, (address.expires - now) * 2 / 3)
+
+    def drop_tail(self) -> None:
+        """Leave what was ours to aria2 after all: the file is begun again."""
+        self.fading = False
+        if self.tail is not None:
+            self.tail.call_off()
+            self.tail = None
+        for window in self.row:
+            window.ours = False
 
     def start_over(self) -> None:
         """Its bytes were thrown away."""

@@ -74,6 +74,7 @@ class LargeFiles:
             post=self._post,
             on_complete=self._to_check,
             on_stumble=self._stumbled,
+            following=lambda: sum(job.file.size for job in (*self._waiting, *self._looking)),
         )
 
     @property
@@ -99,7 +100,7 @@ class LargeFiles:
     def active(self) -> tuple[ActiveFile, ...]:
         """The files in flight, in the order in which they began."""
         return tuple(
-            ActiveFile(job.file.path, job.done, job.file.size, job.speed, job.connections)
+            ActiveFile(job.file.path, job.here, job.file.size, job.speed, job.connections)
             for job in (*self._engine.jobs, *self._engine.ending)
         )
 
@@ -136,7 +137,8 @@ class LargeFiles:
         """Keep `jobs` files running and one more looked up, so that a free place is filled at once."""
         now = time.monotonic()
         for _ in range(len(self._waiting)):
-            if self._engine.busy + len(self._looking) > self._jobs:
+            room = self._jobs + 1 - len(self._looking)
+            if self._engine.taken >= room or self._engine.busy >= 2 * room:
                 return
             job = self._waiting.popleft()
             if job.not_before > now:

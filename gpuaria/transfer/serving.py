@@ -60,7 +60,7 @@ class Serving:
             for mirror, part in shares(count, _weights(job, own[job.file.path], total, sent)).items():
                 self._board.arrived(job.file.path, mirror, part)
         # While a file ends, connections run out of work through no fault of theirs.
-        if sent and not any(job.ending.in_sight(job.done, job.file.size) for job in self._jobs):
+        if sent and not any(job.ending.in_sight(job.left) for job in self._jobs):
             counts = {mirror: len(each) for mirror, each in rates.items() if mirror not in self._excused(rates)}
             received = {mirror: self._flow.received[mirror] for mirror in counts}
             for mirror, reason in self._watch.judge(time.monotonic(), received, counts).items():

@@ -100,10 +100,10 @@ class Ending:
     pace: float = 0.0
     waiting_since: float | None = None
 
-    def near(self, now: float, done: int, total: int, connections: int, most: int) -> bool:
+    def near(self, now: float, done: int, left: int, connections: int, most: int) -> bool:
         """Whether connections run out of work, or the flow breaks off, with little left to fetch.
 
-        `done` and `total` in bytes; `most`: connections when there was work for all. Little is what LITTLE seconds
+        `done` and `left` in bytes; `most`: connections when there was work for all. Little is what LITTLE seconds
         would bring at the pace so far.
         """
         self.readings.append((now, done))
@@ -112,13 +112,12 @@ class Ending:
         then, before = self.readings[0]
         if now - then >= 0.5:
             self.pace = max((done - before) / (now - then), self.pace * 0.98)
-        left = total - done
         if self.pace <= 0 or left <= 0 or left > self.pace * LITTLE:
             return False
         few = most * (0.8 if left <= self.pace * LITTLE / 5 else 0.25)
         return connections <= few or self._broken_off(now, done)
 
-    def held_up(self, now: float, done: int, total: int, *, idle: bool) -> bool:
+    def held_up(self, now: float, done: int, left: int, *, idle: bool) -> bool:
         """Whether slow connections hold the last pieces from mirrors that are `idle`, and would for IDLE seconds more.
 
         They must have been for IDLE seconds already.
@@ -128,13 +127,13 @@ class Ending:
             return False
         then, before = next((reading for reading in self.readings if now - reading[0] <= IDLE), (now, done))
         rate = (done - before) / (now - then) if now > then else 0.0
-        return total - done > rate * IDLE
+        return left > rate * IDLE
 
     def _broken_off(self, now: float, done: int) -> bool:
         """Under a third of the pace in the last half second."""
         recent = next((reading for reading in self.readings if now - reading[0] <= 0.6), None)
         return recent is not None and now - recent[0] >= 0.4 and (done - recent[1]) / (now - recent[0]) < self.pace / 3
 
-    def in_sight(self, done: int, total: int) -> bool:
+    def in_sight(self, left: int) -> bool:
         """Whether the end is so near that readings should come quickly."""
-        return self.pace > 0 and total - done <= self.pace * 2.5
+        return self.pace > 0 and left <= self.pace * 2.5

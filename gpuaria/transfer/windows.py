@@ -38,6 +38,7 @@ class Window:
     gid: str = ""
     connections: int = 0
     asked: bool = False  # aria2 was told to begin it; it may have, though its answer was lost
+    ours: bool = False  # aria2 does not get it
 
     @property
     def control_path(self) -> Path:
@@ -109,10 +110,11 @@ class Window:
         return known if known is not None and known.total == self.size else None
 
 
-def recover(base: Path, folder: Path, size: int) -> list[Window]:
+def recover(base: Path, folder: Path, size: int, behind: int = 0) -> list[Window]:
     """The row for a file of `size` bytes staged at `base`: ranges of an earlier run as they are, new ones for the rest.
 
-    Makes `base`, or empties it if it has another size. Raises OSError.
+    `behind`: bytes of other files that nobody has begun with. Makes `base`, or empties it if it has another size.
+    Raises OSError.
     """
     if not base.exists() or base.stat().st_size != size:
         for path in folder.glob("*") if folder.is_dir() else ():
@@ -122,7 +124,7 @@ def recover(base: Path, folder: Path, size: int) -> list[Window]:
     kept = [_kept(path, base, size) for path in sorted(folder.glob("*-*")) if _NAME.fullmatch(path.name)]
     row = _apart([window for window in kept if window is not None])
     for start, end in _uncovered(row, size):
-        row += [Window(a, b, folder / f"{a}-{b}", size) for a, b in cut(start, end)]
+        row += [Window(a, b, folder / f"{a}-{b}", size) for a, b in cut(start, end, behind)]
     return sorted(row, key=lambda window: window.start)
 
 
@@ -133,19 +135,36 @@ def single(base: Path, size: int) -> list[Window]:
     return [window]
 
 
-def cut(start: int, end: int) -> list[tuple[int, int]]:
-    """Two thirds of what is left, or the most, again and again, on borders of pieces, until little is left."""
+def cut(start: int, end: int, behind: int = 0) -> list[tuple[int, int]]:
+    """Two thirds of what is left, or the most, again and again, on borders of pieces, until little is left.
+
+    Where as much is to come `behind` it, hashing need not be soon: then all that is left, or the most.
+    """
     cuts, most = [], max(LONGEST, (end - start) // 16)
-    while end - start >= 3 * SMALLEST:
-        border = (start + min(most, (end - start) * 2 // 3)) // PIECE * PIECE
+    while (left := end - start) > most or (left >= 3 * SMALLEST and left > behind):
+        border = (start + min(most, left * 2 // 3)) // PIECE * PIECE
         cuts.append((start, border))
         start = border
     return [*cuts, (start, end)] if end > start else cuts
 
 
+def split(row: list[Window], window: Window, most: int) -> Window:
+    """Cut a range of the row that nobody has begun so that about `most` bytes are in its last part; returns that.
+
+    One that is less than twice as long stays as it is.
+    """
+    border = (window.end - max(most, PIECE)) // PIECE * PIECE
+    if window.completed or window.control_path.exists() or border - window.start < most:
+        return window
+    folder, at = window.path.parent, row.index(window)
+    parts = [Window(a, b, folder / f"{a}-{b}", window.size) for a, b in ((window.start, border), (border, window.end))]
+    row[at : at + 1] = parts
+    return parts[1]
+
+
 def gaps(row: Iterable[Window]) -> list[tuple[int, int]]:
-    """What all ranges that are not done miss, in order."""
-    return [gap for window in row if not window.done for gap in window.missing()]
+    """What all ranges of aria2's that are not done miss, in order."""
+    return [gap for window in row if not window.done and not window.ours for gap in window.missing()]
 
 
 def prefix(row: Sequence[Window]) -> int:
