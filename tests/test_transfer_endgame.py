@@ -156,6 +156,29 @@ def test_no_gaps_no_request(path: Path, mirrors: Mirrors) -> None:
     assert len(mirrors.servers["good"].journal) == 0
 
 
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_connections_than_allowed(path: Path, mirrors: Mirrors, most: int) -> None:
+    lock, now, seen = threading.Lock(), Counter[str](), Counter[str]()
+
+    def counted(mirror: Answers, start: int, end: int) -> None:
+        name = str(mirror.server.server_address)
+        with lock:
+            now[name] += 1
+            seen[name] = max(seen[name], now[name])
+        time.sleep(0.02)
+        with lock:
+            now[name] -= 1
+        good(mirror, start, end)
+
+    mirrors.add("a", counted)
+    mirrors.add("b", counted)
+    ran = Ran(path, mirrors)
+    ran.game.connections = most
+    assert ran.run()
+    assert path.read_bytes() == DATA
+    assert list(seen.values()) == [most, most]
+
+
 def test_begun_early_it_takes_the_rest_when_that_is_known(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     ran = Ran(path, mirrors)

@@ -23,7 +23,6 @@ SMALLEST_CUT = 128 * 1024  # bytes
 LARGEST_CUT = 2 << 20
 MOST_COPIES = 2  # of one cut from one mirror
 FIRST_WAIT = 0.25  # seconds after which a cut is late, as long as none has come
-CONNECTIONS = 16  # to each mirror, for all files together
 
 
 @dataclass
@@ -52,7 +51,7 @@ class Endgame:
     arrived: Callable[[str, int], None]
     stop: threading.Event
     reached: Callable[[int], None] = lambda end: None
-    connections: int = CONNECTIONS
+    connections: int = 16
     reasons: dict[str, str] = field(default_factory=dict)
     came: int = 0  # bytes written
     _free: list[tuple[int, int]] = field(default_factory=list)

@@ -18,7 +18,7 @@ from gpuaria.records import Transfer
 from gpuaria.transfer import windows
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.digester import Digester
-from gpuaria.transfer.endgame import CONNECTIONS, Endgame
+from gpuaria.transfer.endgame import Endgame
 from gpuaria.transfer.flow import Flow, shares
 from gpuaria.transfer.job import Hands, Job
 from gpuaria.transfer.roster import Roster
@@ -290,7 +290,7 @@ class Engine:
             if job.digester is not None and not job.digester.busy:
                 self._hashers.submit(partial(_hash, job.digester, end))
 
-        each = max(2, CONNECTIONS // self.busy)
+        each = max(1, self._shape.per_server // self.busy)
         return self._hands.endgame(job.file, self._layout.staged(job.file), dict(job.addresses), reached, each)
 
     def _take_over(self, job: Job) -> None:
