@@ -95,6 +95,50 @@ def test_a_folder_swapped_for_a_link_after_it_was_opened(tmp_path: Path) -> None
         pass
 
 
+@pytest.mark.parametrize("how", ["removed", "moved", "a link", "a parent is a link"])
+def test_a_folder_that_is_held_and_no_longer_there(tmp_path: Path, how: str) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    outside.mkdir()
+    below = Below(root)
+    below.hold(("a", "b"))
+    below.release()
+    below.hold(("a", "b"))
+    if how == "removed":
+        (root / "a" / "b").rmdir()
+    elif how == "a parent is a link":
+        (root / "a").rename(outside / "a")
+        (outside / "b").mkdir()
+        (root / "a").symlink_to(outside)
+    else:
+        (root / "a" / "b").rename(outside / "b")
+        if how == "a link":
+            (root / "a" / "b").symlink_to(outside / "b")
+    if "link" in how:
+        with pytest.raises(UnsafePath, match="symbolic link"), below.folder(("a", "b", "c"), create=True):
+            pass
+    else:
+        with below.folder(("a", "b", "c"), create=True) as fd:
+            os.mkdir("made", dir_fd=fd)
+        assert (root / "a" / "b" / "c" / "made").is_dir()
+    assert not list(outside.rglob("c"))
+
+
+def test_a_held_folder_is_let_go(tmp_path: Path) -> None:
+    def held() -> int:
+        return sum(os.readlink(f"/proc/self/fd/{fd}").startswith(str(tmp_path)) for fd in opened())
+
+    def opened() -> list[str]:
+        return [fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
+
+    below = Below(tmp_path)
+    below.hold(("a",))
+    with below.folder(("a",)), below.folder(("a", "b"), create=True):
+        assert held() == 3
+    assert held() == 1
+    del below
+    assert held() == 0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user for a moment")
 def test_a_parent_that_may_not_be_searched_is_a_sentence(tmp_path: Path) -> None:
     closed = tmp_path / "closed"

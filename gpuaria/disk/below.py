@@ -28,6 +28,22 @@ class Below:
         self.root = Path(os.path.abspath(root))
         self._touched: set[Parts] = set()
         self._guard = threading.Lock()
+        self._held: tuple[Parts, int] | None = None
+
+    def __del__(self) -> None:
+        self.release()
+
+    def hold(self, parts: Parts) -> None:
+        """Keep one folder open, made if it is not there: walks to it are a good part of what a small file costs."""
+        self.release()
+        with self.folder(parts, create=True) as fd:
+            self._held = (parts, os.dup(fd))
+
+    def release(self) -> None:
+        """Let it go; no other thread may be at work in it."""
+        if self._held is not None:
+            os.close(self._held[1])
+            self._held = None
 
     def path(self, parts: Sequence[str]) -> Path:
         """`parts` below the root; does not look at the disk."""
@@ -45,15 +61,24 @@ class Below:
 
         Raises UnsafePath naming a component that is a symlink, FileNotFoundError for one that is not there.
         """
-        fd = self._open_root(create)
+        known, fd = self._start(tuple(parts), create)
         try:
-            for depth, part in enumerate(parts):
-                inner = self._step(fd, parts[: depth + 1], part, create)
+            for depth in range(known, len(parts)):
+                inner = self._step(fd, parts[: depth + 1], parts[depth], create)
                 os.close(fd)
                 fd = inner
             yield fd
         finally:
             os.close(fd)
+
+    def _start(self, parts: Parts, create: bool) -> tuple[int, int]:
+        """From where to walk to `parts`: how many of them are behind, and a descriptor of that folder."""
+        if self._held is not None and parts[: len(self._held[0])] == self._held[0]:
+            held, fd = self._held
+            with suppress(OSError):  # or it is gone, and whoever comes by the root makes it anew
+                if os.path.samestat(os.lstat(self.path(held)), os.fstat(fd)):
+                    return len(held), os.dup(fd)
+        return 0, self._open_root(create)
 
     def _open_root(self, create: bool) -> int:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

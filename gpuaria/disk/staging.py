@@ -43,6 +43,7 @@ class Staging:
         """Make the folder and remove what must not be written through or continued. Raises DiskError, UnsafePath."""
         with explained(self.path), self._below.folder(self._parts, create=True) as fd:
             _sweep(fd)
+        self._below.hold(self._parts)
         # Files get the mode that a new file gets in this folder, as the client does: asking for the umask is not
         # possible without changing it for all threads.
         with self._temporary() as (parts, inner):
@@ -193,6 +194,7 @@ class Staging:
 
     def remove_if_empty(self) -> None:
         """Leave no empty folder behind."""
+        self._below.release()
         try:
             with self._below.folder(self._parts[:-1]) as fd:
                 os.rmdir(self._parts[-1], dir_fd=fd)
