@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -319,3 +320,22 @@ def test_a_mirror_that_was_much_slower_gets_fewer_connections(
     # aria2's requests, which ask for digests; gpuaria asks for the last bytes itself.
     asked = [seen for seen in weak.cdn.requests if "want-digest" in seen.headers]
     assert len(asked) in connections
+
+
+def test_one_file_at_a_time_means_one(user: User, serve: Serve, tmp_path: Path) -> None:
+    """But for the last connections of the one before, which would leave the link idle."""
+    size = 12_000_000
+    files = {f"{n}.gguf": random.Random(n).randbytes(size) for n in range(3)}
+    some = Repo.build("org/three", files, folder=tmp_path / "three", direct=True)
+    hub = serve(some, server="embedded", limit_rate=400_000)
+    run = user.start("fetch", "org/three", "--to", "out", "-j", "1", "-q")
+    sent_before: dict[str, int] = {}
+    while run.poll() is None:
+        for seen in hub.cdn.requests:
+            sent_before.setdefault(urlsplit(seen.target).path, sum(one.sent for one in hub.cdn.requests))
+        time.sleep(0.02)
+    assert run.returncode == 0, run.communicate()[1]
+    assert contents(user.home / "out") == expected(some)
+    assert len(sent_before) == 3
+    for number, sent in enumerate(sent_before.values()):
+        assert sent >= (number - 0.25) * size

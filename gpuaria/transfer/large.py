@@ -134,10 +134,10 @@ class LargeFiles:
     # --- addresses -------------------------------------------------------------------------------------------
 
     def _start_lookups(self) -> None:
-        """Keep `jobs` files running and one more looked up, so that a free place is filled at once."""
+        """Keep `jobs` files at work; one that has only its last connections left does not count."""
         now = time.monotonic()
         for _ in range(len(self._waiting)):
-            room = self._jobs + 1 - len(self._looking)
+            room = self._jobs - len(self._looking)
             if self._engine.taken >= room or self._engine.busy >= 2 * room:
                 return
             job = self._waiting.popleft()
