@@ -62,7 +62,7 @@ class Endgame:
     _sealed: bool = False  # every gap is known
     _called_off: bool = False
     _writing: int = 0
-    _working: int = 0
+    working: int = 0  # connections
     _workers: int = 0
 
     def start(self, gaps: Sequence[tuple[int, int]]) -> None:
@@ -70,7 +70,7 @@ class Endgame:
         self._free = [gap for gap in gaps if gap[0] < gap[1]]
         each = max(1, min(self.connections, self.left // SMALLEST_CUT // max(1, len(self.addresses)) + 1))
         names = [name for _ in range(each) for name in self.addresses]
-        self._working = self._workers = len(names)
+        self.working = self._workers = len(names)
         for name in names:
             threading.Thread(target=self._work, args=(name,), name=f"endgame-{name}", daemon=True).start()
 
@@ -128,8 +128,8 @@ class Endgame:
             self.reasons[mirror] = f"cannot write: {error.strerror}"
         finally:
             with self._lock:
-                self._working -= 1
-                if self._working == 0:
+                self.working -= 1
+                if self.working == 0:
                     self._over.set()
 
     def _next(self, mirror: str) -> _Cut | None:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -12,15 +11,15 @@ from urllib.parse import urlsplit
 from gpuaria.aria2.options import Shape, download_options
 from gpuaria.disk.layout import Layout
 from gpuaria.disk.oserrors import explained
-from gpuaria.errors import Aria2Error, DiskError, GpuariaError, NoSpace
+from gpuaria.errors import Aria2Error, DiskError, NoSpace
 from gpuaria.formats.metalink import for_download
 from gpuaria.records import Transfer
 from gpuaria.transfer import windows
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.digester import Digester
-from gpuaria.transfer.endgame import Endgame
-from gpuaria.transfer.flow import Flow, shares
+from gpuaria.transfer.flow import Flow
 from gpuaria.transfer.job import Hands, Job
+from gpuaria.transfer.lastbytes import LastBytes
 from gpuaria.transfer.roster import Roster
 from gpuaria.transfer.serving import Serving
 from gpuaria.transfer.watch import Ending
@@ -68,10 +67,17 @@ class Engine:
         on_stumble: Callable[[Job, str, str], None],
         following: Callable[[], int],
     ) -> None:
-        self._start, self._hands, self._layout, self._board = start, hands, layout, board
+        self._start, self._layout, self._board = start, layout, board
         self._roster = roster
-        self._hashers, self._enders = hashers, Workers("endgame", 4)
-        self._shape, self._user_agent, self._post = shape, user_agent, post
+        self._last = LastBytes(
+            hands=hands,
+            layout=layout,
+            board=board,
+            hashers=hashers,
+            per_server=shape.per_server,
+            done=lambda job, filled: post(lambda: self._finished(job, filled)),
+        )
+        self._shape, self._user_agent = shape, user_agent
         self._on_complete, self._on_stumble, self._following = on_complete, on_stumble, following
         self._daemon: Daemon | None = None
         self._restarts = self._late = 0
@@ -138,13 +144,13 @@ class Engine:
         job.digester = job.digester or Digester(base, job.file)
         done = sum(window.completed for window in job.row)
         if not anew:
-            self._credit_last(job, done - job.done)
+            self._last.credit(job, done - job.done)
         self._board.holds(job.file.path, done)
         job.done = done
         job.ending, job.used, self._share = Ending(), job.used | set(job.addresses), share
         job.begun = time.monotonic()
         self.jobs.append(job)
-        self._hash_on(job)
+        self._last.hash_on(job)
         if not job.waiting:
             self._all_here(job)
             return
@@ -239,7 +245,7 @@ class Engine:
             if transfer.status == "complete":
                 gid, window.gid = window.gid, ""
                 window.done, window.completed = True, window.end - window.start
-                self._hash_on(job)
+                self._last.hash_on(job)
                 self._rpc.forget([gid])
             elif transfer.status in ("error", "removed", "gone"):
                 self._broken(job, transfer)
@@ -278,28 +284,19 @@ class Engine:
     def _begin_tail(self, job: Job, most: int) -> None:
         """Fetch the file's last bytes ourselves: our connections have come to their speed when aria2 lets go."""
         window = windows.split(job.row, job.waiting[0], most)
-        if window is not job.waiting[0]:
-            self._begin_next(job)
+        if window is not job.waiting[0] or window.left > 2 * max(most, windows.PIECE):
+            self._begin_next(job)  # what is before that; or what is too much for us
             return
-        window.ours = True
-        job.tail = self._endgame(job)
-        job.tail.start(window.missing())
-
-    def _endgame(self, job: Job) -> Endgame:
-        def reached(end: int) -> None:
-            if job.digester is not None and not job.digester.busy:
-                self._hashers.submit(partial(_hash, job.digester, end))
-
-        each = max(1, self._shape.per_server // self.busy)
-        return self._hands.endgame(job.file, self._layout.staged(job.file), dict(job.addresses), reached, each)
+        self._last.begin(job, window, self.busy)
 
     def _take_over(self, job: Job) -> None:
         """Take a file out of aria2; what it misses we fetch ourselves."""
         for window in job.running:
             self._rpc.stop(window.gid)
+        job.connections = 0
         self.jobs.remove(job)
         self.ending.append(job)
-        self._enders.submit(partial(self._finish, job))
+        self._last.finish(job, self.busy)
 
     def _held_up(self, job: Job) -> bool:
         """Whether slow connections keep the last pieces from mirrors that have nothing to do; seen once for a file."""
@@ -310,41 +307,9 @@ class Engine:
         idle = not job.spare and (job.connections <= few or not job.serving.issuperset(job.addresses))
         return job.ending.held_up(time.monotonic(), job.done, job.left, idle=idle)
 
-    def _hash_on(self, job: Job) -> None:
-        if job.digester is not None and (end := windows.prefix(job.row)):
-            self._hashers.submit(partial(_hash, job.digester, end))
-
     def _all_here(self, job: Job) -> None:
         self.jobs.remove(job)
         self._on_complete(job)
-
-    # --- the last bytes --------------------------------------------------------------------------------------
-
-    def _finish(self, job: Job) -> None:
-        """On a worker thread: aria2 has let go; fetch what its control files say is missing."""
-        filled = False
-        try:
-            _wait_until_saved(job)
-            base = self._layout.staged(job.file)
-            for window in job.running:
-                window.done = window.path != base and window.ended()  # aria2 was quicker than we
-            missing = windows.gaps(job.row)
-            came = job.left - sum(end - start for start, end in missing)
-            self._credit_last(job, came)
-            tail = job.tail or self._endgame(job)
-            tail.counted(lambda ours: self._board.holds(job.file.path, job.done + came + ours))
-            filled = tail.finish(missing)
-            for window in job.row if filled else ():
-                window.complete(base)
-        except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
-            self._board.fail(GpuariaError(f"{type(error).__name__} at the end of {job.file.path}: {error}"))
-        self._post(lambda: self._finished(job, filled))
-
-    def _credit_last(self, job: Job, came: int) -> None:
-        """What aria2 wrote between the last reading and its end; nobody knows any more from whom, so as before."""
-        given: dict[str, float] = {**self._board.origins(job.file.path).given}
-        for mirror, part in shares(max(0, came), given or dict.fromkeys(job.addresses, 1.0)).items():
-            self._board.arrived(job.file.path, mirror, part)
 
     def _finished(self, job: Job, filled: bool) -> None:
         self.ending.remove(job)
@@ -408,20 +373,3 @@ class Engine:
         if len(job.addresses) < len(job.step.mirrors):  # let the others have a turn, rather than the same ones again
             for mirror in job.addresses:
                 self._roster.out(mirror, reason)
-
-
-def _hash(digester: Digester, end: int) -> None:
-    """On a hashing thread. A file that cannot be read is found out when it is checked."""
-    with suppress(OSError):
-        digester.reach(end)
-
-
-def _wait_until_saved(job: Job) -> None:
-    """aria2 writes the control files when it lets a download go, within 0.1 s; until then older ones are there."""
-    deadline = time.monotonic() + 1.0
-    for window in job.running:
-        while time.monotonic() < deadline:
-            left = sum(end - start for start, end in window.missing())
-            if left <= window.end - window.start - window.completed or not window.control_path.exists():
-                break
-            time.sleep(0.01)

@@ -88,6 +88,11 @@ class Job:
         return self.file.size - self.done - sum(window.left for window in self.row if window.ours)
 
     @property
+    def busy(self) -> int:
+        """Connections at work, aria2's and ours."""
+        return self.connections + (self.tail.working if self.tail else 0)
+
+    @property
     def here(self) -> int:
         """Bytes of the file that are on disk, whoever fetched them."""
         return self.done + (self.tail.came if self.tail else 0)

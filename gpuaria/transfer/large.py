@@ -100,7 +100,7 @@ class LargeFiles:
     def active(self) -> tuple[ActiveFile, ...]:
         """The files in flight, in the order in which they began."""
         return tuple(
-            ActiveFile(job.file.path, job.here, job.file.size, job.speed, job.connections)
+            ActiveFile(job.file.path, job.here, job.file.size, job.speed, job.busy)
             for job in (*self._engine.jobs, *self._engine.ending)
         )
 
