@@ -39,7 +39,8 @@ NEXT_RANGE = 0.7  # of its connections: when a range has no more than that at wo
 CRAWLS = "next to nothing comes"
 AHEAD = 0.5  # seconds before its last byte that the next range begins: new connections take two round trips
 TAIL = 1.2  # seconds: how much of a file's end we fetch ourselves, beginning that long before aria2 is through
-HUNGRY = 0.25  # seconds of work that our connections have left when what aria2 still holds is taken from it
+WORTH = 0.5  # seconds that it must take at the least: an end that comes quicker aria2 makes as well, with less CPU
+HUNGRY = 0.25  # seconds of work that our connections, or aria2's, have left when what aria2 holds is taken from it
 _DISK_FULL, _DISK = "9", {"15", "16", "17", "18"}
 
 
@@ -261,9 +262,7 @@ class Engine:
         near = job.ending.near(time.monotonic(), job.done, job.left, job.connections, job.widest)
         pace, others = job.ending.pace, self._following() > 0
         if job.waiting:
-            last = (
-                len(job.waiting) == 1 and newest is not None and not self._shape.max_speed and pace > 0 and not others
-            )
+            last = newest is not None and not others and self._ours(job)
             ahead = pace * (TAIL if last else AHEAD)
             if newest is None or (
                 newest.completed and (job.connections <= job.widest * NEXT_RANGE or newest.left <= ahead)
@@ -274,12 +273,17 @@ class Engine:
                     self._begin_next(job)
             return
         if job.tail is not None:
-            near = job.tail.left <= pace * HUNGRY
+            near = job.tail.left <= pace * HUNGRY and (near or job.left <= pace * HUNGRY)
         job.fading = job.fading or (near and others)
         if job.fading and others and job.tail is None:  # they keep the link busy, and aria2 ends this one at less cost
             near = False
         if (near or self._held_up(job)) and not self._shape.max_speed:
             self._take_over(job)
+
+    def _ours(self, job: Job) -> bool:
+        """Whether the range that waits is the last one, and on a way on which its end takes time."""
+        pace = job.ending.pace
+        return len(job.waiting) == 1 and not self._shape.max_speed and 0 < pace * WORTH <= job.waiting[0].left
 
     def _begin_tail(self, job: Job, most: int) -> None:
         """Fetch the file's last bytes ourselves: our connections have come to their speed when aria2 lets go."""

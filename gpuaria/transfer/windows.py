@@ -2,7 +2,7 @@
 
 aria2 spreads its connections over the whole of a file, and the bytes from the start come together only at the end. So
 it is given ranges, each as a download of its own: a second name of the staged file and a control file that says that
-everything outside the range is there already. A range is half of what is left, and no longer than what leaves the
+everything outside the range is there already. A range is two thirds of what is left, and no longer than what leaves the
 hashing thread something to do soon: few ranges, and little left to hash when the last byte arrives.
 
 On disk, in a folder of the staged file's own: `START-END` (the link) and `START-END.aria2`. A link without a control
@@ -136,13 +136,13 @@ def single(base: Path, size: int) -> list[Window]:
 
 
 def cut(start: int, end: int, behind: int = 0) -> list[tuple[int, int]]:
-    """Half of what is left, or the most, again and again, on borders of pieces, until little is left.
+    """Two thirds of what is left, or the most, again and again, on borders of pieces, until little is left.
 
     Where as much is to come `behind` it, hashing need not be soon: then all that is left, or the most.
     """
     cuts, most = [], max(LONGEST, (end - start) // 16)
     while (left := end - start) > most or (left >= 3 * SMALLEST and left > behind):
-        border = (start + min(most, left // 2)) // PIECE * PIECE
+        border = (start + min(most, left * 2 // 3)) // PIECE * PIECE
         cuts.append((start, border))
         start = border
     return [*cuts, (start, end)] if end > start else cuts
