@@ -10,13 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from gpuaria.addresses import bare, encrypted_or_local, origin
-from gpuaria.connections import Connections
-from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited
+from gpuaria.errors import BadListing, ConfigError, Interrupted, NetworkError, RateLimited
 from gpuaria.rates import RateBudget, retry_after
 
 LOG = logging.getLogger("gpuaria.net")
@@ -84,17 +83,22 @@ class Http:
         self._credentials = dict(credentials or {})
         self._in_clear = frozenset(in_clear)
         self._sent: frozenset[str] = frozenset()  # tokens that some server knows from us
+        self._user_agent = user_agent
+        self._timeouts = (connect_timeout, timeout)
         self._patience = patience
+        self._ca_bundle = ca_bundle
         self._on_wait = on_wait
         self._stop = stop or threading.Event()
-        self._connections = Connections(user_agent, connect_timeout, timeout, lambda: tls_context(ca_bundle))
+        self._clients: dict[bool, Any] = {}  # by whether TLS is needed
+        self._opening = threading.Lock()
         self._counting = threading.Lock()
         self.budget = RateBudget()
         self.requests: Counter[str] = Counter()
 
     def close(self) -> None:
         """Close every connection."""
-        self._connections.close()
+        for client in self._clients.values():
+            client.close()
 
     def has_credential(self, url: str) -> bool:
         """Whether a token would be sent to `url`."""
@@ -259,10 +263,7 @@ class Http:
             self.requests[origin(url)] += 1
         started, answered = time.monotonic(), False
         try:
-            with (
-                self._connections.one(url) as client,
-                client.stream(method, url, headers=sent, content=body or None) as response,
-            ):
+            with self._http(url).stream(method, url, headers=sent, content=body or None) as response:
                 LOG.debug("%s %s -> %d in %.3f s", method, bare(url), response.status_code, time.monotonic() - started)
                 got = {name.lower(): self._struck(value) for name, value in response.headers.items()}
                 self.budget.learn(url, got)
@@ -278,6 +279,33 @@ class Http:
             if answered:
                 raise
             raise NetworkError(f"{urlsplit(url).hostname} cannot be the name of a host") from None
+
+    def _http(self, url: str) -> Any:
+        """The client for an address; the certificates are read only when there is one to check, which takes 0.1 s."""
+        tls = not url.startswith("http://") or bool({"http", "all"} & set(getproxies()))
+        with self._opening:
+            if tls not in self._clients:
+                import httpx2
+
+                connect, read = self._timeouts
+                # Every user has a bounded number of threads; a common bound would let slow mirrors starve the others.
+                limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+                context = tls_context(self._ca_bundle) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                try:
+                    self._clients[tls] = httpx2.Client(
+                        verify=context,
+                        timeout=httpx2.Timeout(read, connect=connect, pool=None),
+                        limits=limits,
+                        headers={"user-agent": self._user_agent},
+                        follow_redirects=False,
+                    )
+                except (ImportError, ValueError, httpx2.InvalidURL):  # its text may show the proxy's password
+                    raise ConfigError(
+                        "the proxy that the environment names cannot be used: gpuaria speaks to http and https "
+                        "proxies only",
+                        "Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.",
+                    ) from None
+            return self._clients[tls]
 
 
 def by_proxy(url: str) -> bool:
