@@ -51,5 +51,5 @@ $(VENV)/bench.stamp: $(VENV)/run.stamp
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
-	@sh scripts/bootstrap.sh $(VENV) '.[demo,dev,plot,signing]'
+	@sh scripts/bootstrap.sh $(VENV) '.[demo,dev,plot,model-signing]'
 	@touch $@

@@ -93,7 +93,7 @@ class Screening:
         if file is None:
             return Signature(signing.NAME, "absent") if self._key and complete else None
         if self._key is None:
-            extra = "" if signing.installed() else "pip install 'gpuaria[signing]', and "
+            extra = "" if signing.installed() else "pip install 'gpuaria[model-signing]', and "
             return Signature(file.path, "not checked", f"{extra}set signature_key to the signer's public key")
         if not complete:
             return Signature(file.path, "not checked", "it is for the whole repo, and not all of that is here")
@@ -159,7 +159,8 @@ class Screening:
 def _usable(key: Path) -> None:
     if not signing.installed():
         raise ConfigError(
-            "signature_key is set, and the package that checks signatures is missing", "pip install 'gpuaria[signing]'"
+            "signature_key is set, and the package that checks signatures is missing",
+            "pip install 'gpuaria[model-signing]'",
         )
     try:
         key.read_bytes()

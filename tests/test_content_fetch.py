@@ -261,7 +261,7 @@ def test_a_signature_that_nobody_checks_is_named(
     assert f"signature '{name}' is present but not checked: " in done.err
     assert "set signature_key" in done.err
     monkeypatch.setitem(sys.modules, "model_signing", None)  # as if it were not installed
-    assert "pip install 'gpuaria[signing]'" in user.quick("fetch", "org/content").ok().err
+    assert "pip install 'gpuaria[model-signing]'" in user.quick("fetch", "org/content").ok().err
     signature = user.quick("fetch", "org/content", "--json").ok().report["signature"]
     assert (signature["path"], signature["state"]) == (name, "not checked")
     assert user.quick("fetch", "org/content", "config.json", "--json").ok().report["signature"] is None
@@ -273,7 +273,7 @@ def test_a_key_without_the_package_is_an_error_before_any_byte(
     monkeypatch.setitem(sys.modules, "model_signing", None)  # as if it were not installed
     hub = serve(repo(tmp_path, SIGNED))
     user.quick("fetch", "org/content", GPUARIA_SIGNATURE_KEY="/key.pub").refused(
-        10, "signature_key", "gpuaria[signing]"
+        10, "signature_key", "gpuaria[model-signing]"
     )
     assert hub.cdn.count() == 0
 

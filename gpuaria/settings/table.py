@@ -260,7 +260,7 @@ class Settings:
     signature_key: Path | None = _key(
         kinds.path(),
         "",
-        "The public key (PEM) that a repo's model.sig is checked with; needs gpuaria[signing].",
+        "The public key (PEM) that a repo's model.sig is checked with; needs gpuaria[model-signing].",
         "GPUARIA_SIGNATURE_KEY",
         files="not project",
         example="/etc/gpuaria/signer.pub",
