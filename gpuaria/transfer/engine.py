@@ -221,12 +221,13 @@ class Engine:
             for job in list(self.jobs):
                 self._settle(job, transfers)
             self._keep()
+            others = self._following() > 0  # once for all: there may be ten thousand
             for job in list(self.jobs):
                 if not self._shape.max_speed and job.crawls(time.monotonic(), self._shaped(job).timeout + 2):
                     self._let_go(job, CRAWLS)
                     self._on_stumble(job, CRAWLS, "")
                 else:
-                    self._steer(job)
+                    self._steer(job, others=others)
         except Aria2Error as error:  # it may die between any two calls
             self._lost(error)
             return
@@ -256,11 +257,14 @@ class Engine:
         elif all(window.done for window in job.row):
             self._all_here(job)
 
-    def _steer(self, job: Job) -> None:
-        """A running file: the next range when this one has connections to spare, or the last bytes by ourselves."""
+    def _steer(self, job: Job, *, others: bool) -> None:
+        """A running file: the next range when this one has connections to spare, or the last bytes by ourselves.
+
+        `others`: whether another file is to follow.
+        """
         newest = job.running[-1] if job.running else None
         near = job.ending.near(time.monotonic(), job.done, job.left, job.connections, job.widest)
-        pace, others = job.ending.pace, self._following() > 0
+        pace = job.ending.pace
         if job.waiting:
             last = newest is not None and not others and self._ours(job)
             ahead = pace * (TAIL if last else AHEAD)

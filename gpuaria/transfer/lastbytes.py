@@ -48,8 +48,11 @@ class LastBytes:
         self._enders.submit(partial(self._finish, job, busy))
 
     def hash_on(self, job: Job) -> None:
-        """Hash what is there without a gap."""
-        if job.digester is not None and (end := windows.prefix(job.row)):
+        """Hash what is there without a gap, as whole ranges."""
+        self._hash_to(job, windows.prefix(job.row))
+
+    def _hash_to(self, job: Job, end: int) -> None:
+        if job.digester is not None and end:
             self._hashers.submit(partial(_hash, job.digester, end))
 
     def credit(self, job: Job, came: int) -> None:
@@ -61,7 +64,7 @@ class LastBytes:
     def _endgame(self, job: Job, busy: int) -> Endgame:
         def reached(end: int) -> None:
             if job.digester is not None and not job.digester.busy:
-                self._hashers.submit(partial(_hash, job.digester, end))
+                self._hash_to(job, end)
 
         each = max(1, self._per_server // max(1, busy))
         return self._hands.endgame(job.file, self._layout.staged(job.file), dict(job.addresses), reached, each)
