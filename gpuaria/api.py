@@ -13,6 +13,7 @@ from gpuaria import fetching
 from gpuaria._version import __version__
 from gpuaria.addresses import encrypted_or_local, origin
 from gpuaria.aria2.options import Shape
+from gpuaria.clients import ca_file, tls_context
 from gpuaria.credentials import credentials
 from gpuaria.disk.audit import AuditLog
 from gpuaria.disk.extra import others
@@ -23,9 +24,10 @@ from gpuaria.disk.layout import Layout
 from gpuaria.disk.receipts import Receipts
 from gpuaria.errors import ConfigError, NotFound, SomeFilesFailed, UsageError
 from gpuaria.events import Emit, Waiting, Warned
-from gpuaria.net import Http, ca_file
+from gpuaria.net import Http
 from gpuaria.paths import printable
 from gpuaria.plan import Rules
+from gpuaria.probe.names import Names
 from gpuaria.ranking import rank
 from gpuaria.records import Choice, Kind, Manifest, Mirror, Probe, Ranking, RepoRef, Report, Verdict
 from gpuaria.screening import Screening
@@ -133,6 +135,9 @@ class Session:
             patience=s.patience,
             ca_bundle=str(s.ca_bundle or ""),
             on_wait=lambda text, seconds: self._emit(Waiting(text, seconds)),
+            names=Names(
+                s.resolvers, lambda: tls_context(str(s.ca_bundle or "")), lambda text: self._emit(Warned(text))
+            ),
             stop=stop,
         )
 

@@ -3,19 +3,17 @@
 import contextlib
 import logging
 import random
-import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from gpuaria.addresses import bare, encrypted_or_local, origin
-from gpuaria.errors import BadListing, ConfigError, Interrupted, NetworkError, RateLimited
+from gpuaria.clients import SYSTEM, Clients, Names, by_proxy
+from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited
 from gpuaria.rates import RateBudget, retry_after
 
 LOG = logging.getLogger("gpuaria.net")
@@ -43,20 +41,6 @@ class Answer:
     body: bytes = b""
 
 
-def ca_file(bundle: str = "") -> str:
-    """The certificate bundle that Python and aria2c both use: the setting, the system's, or certifi's."""
-    if bundle:
-        return bundle
-    system = ssl.get_default_verify_paths().cafile
-    candidates = [system or "", "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
-    found = next((c for c in candidates if c and Path(c).is_file()), "")
-    if found:
-        return found
-    import certifi
-
-    return certifi.where()
-
-
 class Http:
     """A thread-safe client. `credentials` maps an origin to the token that belongs to it and to no other origin.
 
@@ -78,27 +62,25 @@ class Http:
         patience: float = 600.0,
         ca_bundle: str = "",
         on_wait: Callable[[str, float], None] = lambda text, seconds: None,
+        names: Names = SYSTEM,
         stop: threading.Event | None = None,
     ) -> None:
         self._credentials = dict(credentials or {})
         self._in_clear = frozenset(in_clear)
         self._sent: frozenset[str] = frozenset()  # tokens that some server knows from us
-        self._user_agent = user_agent
-        self._timeouts = (connect_timeout, timeout)
         self._patience = patience
-        self._ca_bundle = ca_bundle
         self._on_wait = on_wait
         self._stop = stop or threading.Event()
-        self._clients: dict[bool, Any] = {}  # by whether TLS is needed
-        self._opening = threading.Lock()
+        self.clients = Clients(
+            user_agent=user_agent, connect_timeout=connect_timeout, timeout=timeout, ca_bundle=ca_bundle, names=names
+        )
         self._counting = threading.Lock()
         self.budget = RateBudget()
         self.requests: Counter[str] = Counter()
 
     def close(self) -> None:
         """Close every connection."""
-        for client in self._clients.values():
-            client.close()
+        self.clients.close()
 
     def has_credential(self, url: str) -> bool:
         """Whether a token would be sent to `url`."""
@@ -263,7 +245,7 @@ class Http:
             self.requests[origin(url)] += 1
         started, answered = time.monotonic(), False
         try:
-            with self._http(url).stream(method, url, headers=sent, content=body or None) as response:
+            with contextlib.closing(self.clients.send(method, url, sent, body)) as response:
                 LOG.debug("%s %s -> %d in %.3f s", method, bare(url), response.status_code, time.monotonic() - started)
                 got = {name.lower(): self._struck(value) for name, value in response.headers.items()}
                 self.budget.learn(url, got)
@@ -279,40 +261,6 @@ class Http:
             if answered:
                 raise
             raise NetworkError(f"{urlsplit(url).hostname} cannot be the name of a host") from None
-
-    def _http(self, url: str) -> Any:
-        """The client for an address; the certificates are read only when there is one to check, which takes 0.1 s."""
-        tls = not url.startswith("http://") or bool({"http", "all"} & set(getproxies()))
-        with self._opening:
-            if tls not in self._clients:
-                import httpx2
-
-                connect, read = self._timeouts
-                # Every user has a bounded number of threads; a common bound would let slow mirrors starve the others.
-                limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-                context = tls_context(self._ca_bundle) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                try:
-                    self._clients[tls] = httpx2.Client(
-                        verify=context,
-                        timeout=httpx2.Timeout(read, connect=connect, pool=None),
-                        limits=limits,
-                        headers={"user-agent": self._user_agent},
-                        follow_redirects=False,
-                    )
-                except (ImportError, ValueError, httpx2.InvalidURL):  # its text may show the proxy's password
-                    raise ConfigError(
-                        "the proxy that the environment names cannot be used: gpuaria speaks to http and https "
-                        "proxies only",
-                        "Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.",
-                    ) from None
-            return self._clients[tls]
-
-
-def by_proxy(url: str) -> bool:
-    """Whether an address is asked for by way of a proxy that the environment names."""
-    parts = urlsplit(url)
-    named = getproxies()
-    return bool(named.get(parts.scheme) or named.get("all")) and not proxy_bypass(parts.hostname or "")
 
 
 def _told(answer: Answer) -> dict[str, str]:
@@ -351,18 +299,6 @@ def check_redirect(url: str, target: str) -> None:
 
 def _circle(url: str) -> NetworkError:
     return NetworkError(f"{bare(url)} redirects in a circle", "The endpoint or mirror is broken; try another.")
-
-
-def tls_context(bundle: str = "") -> ssl.SSLContext:
-    """Certificates verified against one bundle, TLS 1.2 or newer."""
-    try:
-        context = ssl.create_default_context(cafile=ca_file(bundle))
-    except (OSError, ssl.SSLError) as error:
-        raise NetworkError(
-            f"the certificate bundle {ca_file(bundle)} cannot be read: {error}", "Correct SSL_CERT_FILE or ca_bundle."
-        ) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 def _read(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:

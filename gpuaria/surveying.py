@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from gpuaria.addresses import origin
+from gpuaria.clients import tls_context
 from gpuaria.errors import NetworkError, NotAHub, RevisionNotFound
-from gpuaria.net import MAX_REDIRECTS, REDIRECTS, Answer, Http, check_redirect, redirected, tls_context
+from gpuaria.net import MAX_REDIRECTS, REDIRECTS, Answer, Http, check_redirect, redirected
 from gpuaria.paths import SafePath
 from gpuaria.probe.dns import Resolvers
 from gpuaria.probe.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings

@@ -15,13 +15,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import gpuaria
 from gpuaria.cli import app
 from standin import Hub, Repo, make_gpt2
+
+if TYPE_CHECKING:
+    from tests.fronts import front as front
+    from tests.nameserver import names as names
+else:
+    from fronts import front as front
+    from nameserver import names as names
 
 GPUARIA = [sys.executable, "-m", "gpuaria"]
 HERE = str(Path(gpuaria.__file__).parent.parent)  # children run what is tested, though another one may be installed
@@ -258,6 +265,12 @@ def expected(repo: Repo, revision: str = "main") -> dict[str, bytes]:
     """What a repo of the stand-in holds."""
     commit = repo.commits[repo.resolve(revision) or ""]
     return {name: entry.file.read_bytes() for name, entry in sorted(commit.files.items())}
+
+
+def ended(run: subprocess.Popen[str]) -> Done:
+    """A run that was started, to its end."""
+    out, err = run.communicate(timeout=90)
+    return Done(run.returncode, out, err)
 
 
 def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

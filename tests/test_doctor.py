@@ -34,10 +34,10 @@ from standin import Hub, RateLimit, Repo
 
 if TYPE_CHECKING:
     from tests.conftest import SMALL, Serve, User
-    from tests.test_probe_dns import NameServer
+    from tests.nameserver import NameServer
 else:
     from conftest import SMALL
-    from test_probe_dns import NameServer
+    from nameserver import NameServer
 
 HOST = "hub.example-models.com"
 TOKEN = "hf_MARKERmarkerMARKER"

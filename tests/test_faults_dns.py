@@ -7,11 +7,8 @@ import random
 import re
 import shutil
 import socket
-import socketserver
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,64 +20,16 @@ import pytest
 from standin import Hub, Repo
 
 if TYPE_CHECKING:
-    from tests.conftest import GPUARIA, Done, Serve, User, contents, expected, until
+    from tests.conftest import Serve, User, contents, ended, expected, until
+    from tests.nameserver import Names, named, start
 else:
-    from conftest import GPUARIA, Done, Serve, User, contents, expected, until
+    from conftest import Serve, User, contents, ended, expected, until
+    from nameserver import Names, named, start
 
 SIZE = 9_000_000
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare, for a resolv.conf of its own"
 )
-
-
-class Names(socketserver.ThreadingUDPServer):
-    """A name server that knows all below test. but for what ends in `late`, `lost` or `silent`."""
-
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        super().__init__(address, _Question)
-        self.late = self.lost = self.silent = "-"
-        self.asked: list[str] = []
-        self.seconds = 5.0
-
-
-class _Question(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        names = self.server
-        assert isinstance(names, Names)
-        data, sock = self.request
-        query = dns.message.from_wire(data)
-        asked = query.question[0]
-        name = asked.name.to_text(omit_final_dot=True)
-        names.asked.append(name)
-        if name.endswith(names.silent):
-            return
-        if name.endswith(names.late):
-            time.sleep(names.seconds)
-        answer = dns.message.make_response(query)
-        if name.endswith(names.lost) or not name.endswith(".test"):
-            answer.set_rcode(dns.rcode.NXDOMAIN)
-        elif asked.rdtype == dns.rdatatype.A:
-            answer.answer.append(dns.rrset.from_text(asked.name, 1, "IN", "A", "127.0.0.1"))
-        sock.sendto(answer.to_wire(), self.client_address)
-
-
-@pytest.fixture
-def names(tmp_path: Path) -> Iterator[Names]:
-    """On port 53 of an address of this process's own."""
-    own = os.getpid()
-    try:
-        server = Names((f"127.{64 + own // 65536 % 64}.{own // 256 % 256}.{own % 256}", 53))
-    except OSError as error:
-        pytest.skip(f"port 53 cannot be had: {error.strerror}")
-    with server:
-        (tmp_path / "resolv").write_text(f"nameserver {server.server_address[0]!s}\noptions timeout:8 attempts:1\n")
-        (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
-        (tmp_path / "nss").write_text("hosts: files dns\n")
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 @pytest.fixture
@@ -90,41 +39,11 @@ def repo(tmp_path: Path) -> Repo:
     return Repo.build("org/r", {f"{n}.safetensors": data[n:] for n in range(3)}, folder=tmp_path / "r", direct=True)
 
 
-def named(hub: Hub, name: str, url: str) -> str:
-    """An address of the stand-in by name."""
-    return url.replace("127.0.0.1", name)
-
-
-def start(user: User, hub: Hub, tmp_path: Path, *words: str, patience: str = "40s") -> subprocess.Popen[str]:
-    """A run that has its names from our server only."""
-    hub.location_base = named(hub, "one.test", hub.cdn.url)
-    mounts = {"resolv": "/etc/resolv.conf", "hosts": "/etc/hosts", "nss": "/etc/nsswitch.conf"}
-    own = " && ".join([*(f"mount --bind {tmp_path}/{ours} {theirs}" for ours, theirs in mounts.items()), 'exec "$@"'])
-    fetch = ("fetch", "org/r", "--to", "out", "--json", "-j", "1", "--patience", patience, *words)
-    run = subprocess.Popen(
-        ["unshare", "-m", "sh", "-c", own, "sh", *GPUARIA, *fetch],
-        env=user.environ(
-            HF_ENDPOINT=named(hub, "hub.test", hub.url), GPUARIA_TIMEOUT="1s", GPUARIA_CONNECT_TIMEOUT="1s"
-        ),
-        cwd=user.home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    user.started.append(run)
-    return run
-
-
 def in_the_middle(hub: Hub, names: Names, change: Callable[[], None], after: int = SIZE) -> None:
     """While the first two files come, let the bytes be at another name from now on, and something happen to that."""
     until(lambda: sum(seen.sent for seen in hub.cdn.requests) > after)
-    hub.location_base = named(hub, "two.test", hub.cdn.url)
+    hub.location_base = named("two.test", hub.cdn.url)
     change()
-
-
-def ended(run: subprocess.Popen[str]) -> Done:
-    out, err = run.communicate(timeout=90)
-    return Done(run.returncode, out, err)
 
 
 @pytest.mark.parametrize("seconds", [1.5, pytest.param(5.0, marks=pytest.mark.deep)])

@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import socketserver
 import ssl
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,70 +18,12 @@ from standin import Repo
 
 if TYPE_CHECKING:
     from tests.conftest import GPUARIA, Serve, User, contents, expected, until
+    from tests.fronts import Front, openssl
 else:
     from conftest import GPUARIA, Serve, User, contents, expected, until
+    from fronts import Front, openssl
 
 QUICK = {"GPUARIA_TIMEOUT": "1s", "GPUARIA_CONNECT_TIMEOUT": "1s"}
-Front = Callable[..., str]
-
-
-class _Relay(socketserver.ThreadingTCPServer):
-    """Passes connections on to another port, out of TLS if it has a context."""
-
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 128
-
-    def __init__(self, host: str, to: str, context: ssl.SSLContext | None) -> None:
-        super().__init__((host, 0), _Passing)
-        self.to, self.context = (urlsplit(to).hostname, urlsplit(to).port), context
-
-
-class _Passing(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        relay = self.server
-        assert isinstance(relay, _Relay)
-        with suppress(OSError), ExitStack() as stack:
-            near = self.request
-            if relay.context:
-                near = stack.enter_context(relay.context.wrap_socket(near, server_side=True))
-            far = stack.enter_context(socket.create_connection(relay.to))
-            threading.Thread(target=_copy, args=(near, far), daemon=True).start()
-            _copy(far, near)
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError, ValueError):
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-
-
-@pytest.fixture
-def front() -> Iterator[Front]:
-    """Open a way to a server at another address, with TLS if a certificate is given."""
-    with ExitStack() as stack:
-
-        def opened(
-            to: str,
-            certificate: Path | None = None,
-            host: str = "127.0.0.1",
-            newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
-        ) -> str:
-            context = None
-            if certificate:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                context.load_cert_chain(certificate)
-                if newest is not ssl.TLSVersion.MAXIMUM_SUPPORTED:
-                    context.set_ciphers("ALL:@SECLEVEL=0")  # or openssl itself would speak nothing older
-                    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, newest
-            relay = _Relay(host, to, context)
-            threading.Thread(target=relay.serve_forever, args=(0.02,), daemon=True).start()
-            stack.callback(relay.server_close)
-            stack.callback(relay.shutdown)
-            return f"http{'s' if context else ''}://{host}:{relay.server_address[1]}"
-
-        yield opened
 
 
 CONF = """[ca]
@@ -139,12 +77,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made[name] = folder / "both.pem"
         made[name].write_text((folder / "key").read_text() + (folder / "crt").read_text())
     return made
-
-
-def openssl(folder: Path, *words: str) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl")
-    subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
 
 # --- TLS ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ LEVELS = [
     {"paths", "addresses"},
     {"records"},
     {"events"},
-    {"hashing", "rates"},
+    {"hashing", "rates", "clients"},
     {"ranking", "plan", "selection", "formats", "proof"},
     {"settings", "net", "probe", "disk", "aria2", "content"},
     {"sources", "verifying", "screening", "credentials"},

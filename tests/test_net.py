@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuaria.addresses import bare, encrypted_or_local, origin
+from gpuaria.clients import ca_file
 from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, NetworkError, RateLimited
-from gpuaria.net import Http, ca_file, check_redirect
+from gpuaria.net import Http, check_redirect
 from gpuaria.rates import RateBudget, retry_after
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server

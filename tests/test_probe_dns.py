@@ -5,15 +5,13 @@ from __future__ import annotations
 import http.server
 import ipaddress
 import socket
-import socketserver
 import ssl
-import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dns.flags
 import dns.message
@@ -33,89 +31,13 @@ from gpuaria.probe.resolver import parse
 from gpuaria.probe.survey import Tools, survey
 from gpuaria.records import Mirror, RemoteFile
 
+if TYPE_CHECKING:
+    from tests.nameserver import NameServer, Zone
+else:
+    from nameserver import NameServer, Zone
+
 HOST = "hub.example-models.com"
 PUBLIC, OTHER, SIX = "93.184.216.34", "151.101.1.69", "2606:4700::6810:84e5"
-Zone = dict[str, list[str]]
-
-
-class NameServer:
-    """A DNS server on loopback, UDP and TCP on one port. `zone` maps a name to its addresses; else NXDOMAIN."""
-
-    def __init__(
-        self,
-        zone: Zone,
-        *,
-        ttl: int = 60,
-        truncate: bool = False,
-        udp: bool = True,
-        mute: threading.Event | None = None,
-        rcode: int | None = None,
-        alias: str = "",
-        context: ssl.SSLContext | None = None,
-    ) -> None:
-        self.zone, self.ttl, self.truncate, self.mute = zone, ttl, truncate, mute
-        self.rcode, self.alias = rcode, alias
-        self.asked: list[tuple[str, str]] = []
-        owner = self
-
-        class Stream(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                with suppress(OSError, struct.error):
-                    line = context.wrap_socket(self.request, server_side=True) if context else self.request
-                    (length,) = struct.unpack("!H", line.recv(2))
-                    reply = owner.reply(line.recv(length), "tls" if context else "tcp")
-                    line.sendall(struct.pack("!H", len(reply)) + reply)
-
-        class Packet(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                data, sock = self.request
-                if udp:
-                    sock.sendto(owner.reply(data, "udp"), self.client_address)
-
-        self._tcp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Stream, bind_and_activate=False)
-        self._tcp.allow_reuse_address = self._tcp.daemon_threads = True
-        self._tcp.server_bind()
-        self._tcp.server_activate()
-        self.port = int(self._tcp.server_address[1])
-        self._udp = socketserver.ThreadingUDPServer(("127.0.0.1", self.port), Packet)
-        self._udp.daemon_threads = True
-        self._servers = [self._tcp, self._udp]
-        self.spec = f"127.0.0.1:{self.port}"
-
-    def __enter__(self) -> NameServer:
-        for server in self._servers:
-            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *rest: object) -> None:
-        if self.mute:
-            self.mute.set()
-        for server in self._servers:
-            server.shutdown()
-            server.server_close()
-
-    def reply(self, data: bytes, way: str) -> bytes:
-        query = dns.message.from_wire(data)
-        question = query.question[0]
-        name, kind = question.name.to_text(omit_final_dot=True), dns.rdatatype.to_text(question.rdtype)
-        self.asked.append((way, kind))
-        if self.mute:
-            self.mute.wait(20)
-        answer = dns.message.make_response(query)
-        if self.rcode is not None or name not in self.zone:
-            answer.set_rcode(dns.rcode.Rcode(dns.rcode.NXDOMAIN if self.rcode is None else self.rcode))
-            return answer.to_wire()
-        if way == "udp" and self.truncate:
-            answer.flags |= dns.flags.TC
-            return answer.to_wire()
-        owner = question.name
-        if self.alias:
-            answer.answer.append(dns.rrset.from_text(owner, self.ttl // 2, "IN", "CNAME", f"{self.alias}."))
-            owner = dns.name.from_text(self.alias)
-        wanted = [a for a in self.zone[name] if (":" in a) == (kind == "AAAA")]
-        if wanted:
-            answer.answer.append(dns.rrset.from_text(owner, self.ttl, "IN", kind, *wanted))
-        return answer.to_wire()
 
 
 def ask(resolvers: Resolvers, host: str = HOST, *, seconds: float = 10, settle: float = 10) -> tuple[DnsAnswer, ...]:

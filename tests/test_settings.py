@@ -343,6 +343,15 @@ def test_resolvers(world: World) -> None:
     assert world.user_says("resolvers: []").resolvers == ("system",)
     assert world.load(GPUARIA_RESOLVERS="1.0.0.1 ,8.8.4.4").resolvers == ("system", "1.0.0.1", "8.8.4.4")
     assert world.load({"resolvers": ("::1",)}).resolvers == ("system", "::1")
+    ports = "127.0.0.53:53, [2620:FE::fe]:5353, tls://9.9.9.9:8853"
+    assert world.load(GPUARIA_RESOLVERS=ports).resolvers[1:] == (
+        "127.0.0.53:53",
+        "[2620:fe::fe]:5353",
+        "tls://9.9.9.9:8853",
+    )
+    for wrong in ("9.9.9.9:0", "9.9.9.9:65536", "9.9.9.9:x", "9.9.9.9:", "2620:fe::fe:99999", "tls://:853"):
+        with pytest.raises(ConfigError):
+            world.load(GPUARIA_RESOLVERS=wrong)
 
 
 # --- folders
@@ -466,8 +475,8 @@ SAID: list[tuple[str, str, str]] = [
     ),
     (
         "resolvers: [1.1.1.1,\n  dns]",
-        "F:2: resolvers must be a list of DNS servers, each an IP address, tls://IP, https://host/dns-query or system, "
-        "not 'dns'",
+        "F:2: resolvers must be a list of DNS servers, each IP[:PORT], tls://IP[:PORT], https://host/dns-query or "
+        "system, not 'dns'",
         "Correct it, or leave it out: the default is 8.8.8.8, 1.1.1.1, 223.5.5.5.",
     ),
     (

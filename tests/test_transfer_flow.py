@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuaria.aria2 import sockets
+from gpuaria.net import Http
 from gpuaria.records import Address
 from gpuaria.transfer.flow import Flow, endpoints, shares
 
@@ -119,11 +120,12 @@ def test_endpoints_are_numeric_and_none_behind_a_proxy(monkeypatch: pytest.Monke
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    assert endpoints(Address("m", "http://127.0.0.1:81/x")) == [("127.0.0.1", 81)]
-    assert endpoints(Address("m", "https://[::1]/x")) == [("::1", 443)]
-    assert endpoints(Address("m", "http://no-such-host.invalid/x")) == []
+    clients = Http().clients
+    assert endpoints(clients, Address("m", "http://127.0.0.1:81/x")) == [("127.0.0.1", 81)]
+    assert endpoints(clients, Address("m", "https://[::1]/x")) == [("::1", 443)]
+    assert endpoints(clients, Address("m", "http://no-such-host.invalid/x")) == []
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
-    assert endpoints(Address("m", "http://192.0.2.1/x")) == []
-    assert endpoints(Address("m", "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
+    assert endpoints(clients, Address("m", "http://192.0.2.1/x")) == []
+    assert endpoints(clients, Address("m", "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
     monkeypatch.setenv("no_proxy", "192.0.2.1")
-    assert endpoints(Address("m", "http://192.0.2.1/x")) == [("192.0.2.1", 80)]
+    assert endpoints(clients, Address("m", "http://192.0.2.1/x")) == [("192.0.2.1", 80)]

@@ -64,6 +64,11 @@ class Shape:
     allocation: str = "none"
 
 
+def by_relay(url: str) -> dict[str, str]:
+    """The options by which one download goes through our own relay, and through no proxy of the environment."""
+    return {"http-proxy": url, "https-proxy": url, "no-proxy": "", "proxy-method": "tunnel"}
+
+
 def download_options(folder: Path, shape: Shape, user_agent: str) -> dict[str, str]:
     """The options of one addMetalink call; aria2 refuses more than 16 per server and a cut below 1 MiB."""
     return {name: value for name, (value, _) in DOWNLOAD.items()} | {

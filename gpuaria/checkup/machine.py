@@ -8,8 +8,8 @@ from gpuaria._version import __version__
 from gpuaria.api import mirrors_of, visit
 from gpuaria.aria2 import binary
 from gpuaria.checkup.finding import Notes
+from gpuaria.clients import ca_file
 from gpuaria.errors import Aria2Error, ConfigError
-from gpuaria.net import ca_file
 from gpuaria.probe.deadline import Deadline
 from gpuaria.probe.icmp import NOT_PERMITTED, ping
 from gpuaria.settings import Settings

@@ -9,8 +9,8 @@ from gpuaria.api import Session, mirrors_of
 from gpuaria.checkup import hub, machine, names, storage, tls, trace
 from gpuaria.checkup.finding import Finding, Notes, exit_status
 from gpuaria.checkup.ways import Ways, offline, worst
+from gpuaria.clients import tls_context
 from gpuaria.errors import ConfigError, GpuariaError
-from gpuaria.net import tls_context
 from gpuaria.probe.deadline import Deadline, Job, together
 from gpuaria.probe.dns import Resolvers
 from gpuaria.probe.proxy import route

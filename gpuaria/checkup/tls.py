@@ -4,8 +4,8 @@ import ssl
 from collections.abc import Sequence
 
 from gpuaria.checkup.finding import Notes
+from gpuaria.clients import ca_file, tls_context
 from gpuaria.errors import NetworkError
-from gpuaria.net import ca_file, tls_context
 from gpuaria.probe.bogus import is_private_name
 from gpuaria.probe.deadline import Deadline
 from gpuaria.probe.findings import MirrorFindings

@@ -1,11 +1,13 @@
 """The steps of a plan, carried out by three kinds of hands until every file has a verdict."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from gpuaria import plan as planning
+from gpuaria.clients import Clients
 from gpuaria.disk.layout import Layout
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.fetching import telling
@@ -15,6 +17,7 @@ from gpuaria.records import Address, DownloadPlan, Manifest, RemoteFile, Step
 from gpuaria.transfer import unfit
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.endgame import Endgame, try_out
+from gpuaria.transfer.flow import endpoints
 from gpuaria.transfer.job import Hands
 from gpuaria.transfer.landing import Landing
 from gpuaria.transfer.large import LargeFiles
@@ -52,6 +55,7 @@ def carry_out(
         arrived = partial(board.arrived, file.path)
         return Endgame(path, file.size, addresses, world.http, arrived, world.stop, reached, each)
 
+    held = ExitStack()
     large = LargeFiles(
         steps=[step for step in plan.steps if step.carrier == "aria2"],
         hands=Hands(
@@ -60,6 +64,8 @@ def carry_out(
             endgame=endgame,
             test=partial(try_out, world.http),
             unfit=partial(unfit.ask, world.http),
+            places=partial(endpoints, world.http.clients),
+            detour=_detour(world.http.clients, held),
         ),
         start=world.daemon,
         layout=layout,
@@ -100,7 +106,27 @@ def carry_out(
         _turn(large, (small_pool, hashers), plan, board, world)
     finally:
         large.close()
+        held.close()
     return landing
+
+
+def _detour(clients: Clients, held: ExitStack) -> Callable[[Collection[Address]], str]:
+    """What gives a relay's address for hosts to which aria2c does not find the way, and begins it when it has to."""
+    url = ""
+
+    def detour(addresses: Collection[Address]) -> str:
+        nonlocal url
+        if not any(clients.elsewhere(address.url) for address in addresses):
+            return ""
+        if not url:
+            from gpuaria.aria2.relay import Relay
+
+            relay = Relay(clients.connect)
+            held.callback(relay.close)
+            url = relay.url
+        return url
+
+    return detour
 
 
 def _turn(large: LargeFiles, pools: Sequence[Workers], plan: DownloadPlan, board: Board, world: World) -> None:

@@ -50,7 +50,7 @@ def parse(spec: str) -> Server:
         return Server(text, "plain", *_host_port(text, 53))
     except ValueError:
         raise ConfigError(
-            f"{spec!r} is not a DNS server", "Give an IP address, tls://IP, https://host/dns-query or system."
+            f"{spec!r} is not a DNS server", "Give IP[:PORT], tls://IP[:PORT], https://host/dns-query or system."
         ) from None
 
 

@@ -121,7 +121,7 @@ def secret() -> Kind:
 
 def resolvers() -> Kind:
     """DNS servers; the system's own is always the first."""
-    expects = "an IP address, tls://IP, https://host/dns-query or system"
+    expects = "IP[:PORT], tls://IP[:PORT], https://host/dns-query or system"
 
     def parse(raw: Raw, folders: Folders) -> Any:
         rows = [_read(row, f"a list of DNS servers, each {expects}", values.resolver) for row in _rows(raw)]

@@ -232,7 +232,7 @@ class Settings:
     resolvers: tuple[str, ...] = _key(
         kinds.resolvers(),
         "8.8.8.8, 1.1.1.1, 223.5.5.5",
-        "DNS servers that are asked beside the system's own.",
+        "DNS servers that are asked beside the system's own, by a fetch only where that is of no use.",
         "GPUARIA_RESOLVERS",
         flag="--resolver",
         example="[8.8.8.8, 1.1.1.1, 223.5.5.5]",

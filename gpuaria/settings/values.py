@@ -120,17 +120,28 @@ def rpc_address(text: str) -> str:
 
 
 def resolver(text: str) -> str:
-    """A DNS server: an IP address, tls://IP, https://host/dns-query, or the word "system"."""
+    """A DNS server: IP or IP:PORT, the same after tls://, https://host/dns-query, or the word "system"."""
     word = text.strip()
     if word.lower() == "system":
         return "system"
     if word.lower().startswith("tls://"):
-        return f"tls://{ip_address(word[6:].strip('[]'))}"
+        return f"tls://{_place(word[6:])}"
     if word.lower().startswith("https://"):
         if _split(word).path in ("", "/"):
             raise ValueError
         return address(word)
-    return str(ip_address(word))
+    return _place(word)
+
+
+def _place(text: str) -> str:
+    """An IP address, and a port where one is named; IPv6 is in brackets then (RFC 3986 3.2.2)."""
+    host, mark, port = text.rpartition(":") if text.count(":") == 1 or "]:" in text else (text, "", "")
+    ip = ip_address(host.removeprefix("[").removesuffix("]"))
+    if not mark:
+        return str(ip)
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError
+    return f"[{ip}]:{int(port)}" if ip.version == 6 else f"{ip}:{int(port)}"
 
 
 def program(text: str) -> str:

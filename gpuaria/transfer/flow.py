@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gpuaria.aria2 import sockets
-from gpuaria.net import by_proxy
+from gpuaria.clients import Clients, by_proxy
 from gpuaria.records import Address
 
 Endpoint = tuple[str, int]
 
 
-def endpoints(address: Address) -> list[Endpoint]:
-    """The numeric addresses at which aria2 may reach an address; none where a proxy stands between."""
+def endpoints(clients: Clients, address: Address) -> list[Endpoint]:
+    """The numeric addresses at which aria2 may reach an address; none where a proxy or our relay stands between."""
     parts = urlsplit(address.url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    if by_proxy(address.url):
+    if by_proxy(address.url) or clients.elsewhere(address.url):
         return []
     with contextlib.suppress(OSError):
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

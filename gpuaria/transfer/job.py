@@ -1,7 +1,7 @@
 """One large file on its way: its addresses, its ranges, how far it is, and when to try again."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from gpuaria.errors import GpuariaError
 from gpuaria.records import Address, RemoteFile, Step, Transfer
 from gpuaria.transfer.digester import Digester
 from gpuaria.transfer.endgame import Endgame
+from gpuaria.transfer.flow import Endpoint
 from gpuaria.transfer.watch import Ending, in_earnest
 from gpuaria.transfer.windows import PIECE, Window
 
@@ -20,7 +21,8 @@ class Hands:
     `lookup`: the address of a file at a mirror. `by_http`: take over a file that aria2 cannot have. `endgame`: what
     fills the last gaps of (file, its staged path) from these addresses, tells how far from its start the file is there,
     and uses so many connections to each mirror. `test`: why an address cannot be used now, and the seconds it asks to
-    wait. `unfit`: why aria2 could not use it though it gives bytes.
+    wait. `unfit`: why aria2 could not use it though it gives bytes. `places`: where aria2 connects to for an address.
+    `detour`: the proxy by which it gets to them, empty where it needs none; this one does not block.
     """
 
     lookup: Callable[[str, RemoteFile], Address | None]
@@ -28,6 +30,8 @@ class Hands:
     endgame: Callable[[RemoteFile, Path, Mapping[str, Address], Callable[[int], None], int], Endgame]
     test: Callable[[Address], tuple[str, float | None]]
     unfit: Callable[[Address], str]
+    places: Callable[[Address], list[Endpoint]]
+    detour: Callable[[Collection[Address]], str]
 
 
 @dataclass

@@ -16,7 +16,7 @@ from gpuaria.events import ActiveFile, Waiting
 from gpuaria.records import Address, Step, Verdict
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.engine import Engine
-from gpuaria.transfer.flow import Endpoint, Flow, endpoints
+from gpuaria.transfer.flow import Endpoint, Flow
 from gpuaria.transfer.job import Hands, Job
 from gpuaria.transfer.landing import Landing
 from gpuaria.transfer.roster import Roster
@@ -160,7 +160,7 @@ class LargeFiles:
         places: list[Endpoint] = []
         try:
             found = self._hands.lookup(mirror, job.file)
-            places = endpoints(found) if found else []
+            places = self._hands.places(found) if found else []
         except GpuariaError as error:
             found = error
         except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread

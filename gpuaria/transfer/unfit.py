@@ -15,8 +15,8 @@ from gpuaria.records import Address
 from gpuaria.transfer import windows
 from gpuaria.transfer.windows import Window
 
-# What aria2 ends with in these cases, among others: unknown, time-out, no range.
-DOUBTFUL = {"1", "2", "8"}
+# What aria2 ends with in these cases, among others: unknown, time-out, no range; and where it cannot get to a host.
+DOUBTFUL = {"1", "2", "6", "8", "19"}
 PACKED = "it sends files packed"
 
 
