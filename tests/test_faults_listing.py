@@ -407,10 +407,10 @@ def thousands(request: pytest.FixtureRequest) -> Iterator[Pages]:
 
 
 MOST = """
-import atexit, sys
-from gpuaria.cli.main import run
-atexit.register(lambda: print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0], file=sys.stderr))
-run()
+import resource, subprocess, sys
+status = subprocess.run([sys.executable, "-m", "gpuaria", *sys.argv[1:]]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(status)
 """
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from types import FrameType
+from typing import NoReturn
 
 from gpuaria._version import __version__
 from gpuaria.cli import streams
@@ -22,7 +23,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     streams.install()
     if words in (["--version"], ["-V"]):
         print(f"gpuaria {__version__}")
-        sys.exit(_ended(0))
+        _leave(_ended(0))
     stop = threading.Event()
     _catch_signals(stop)
     try:
@@ -32,7 +33,15 @@ def run(argv: Sequence[str] | None = None) -> None:
     except Interrupted as error:  # before the command had begun
         complain(error)
         status = error.exit_code
-    sys.exit(_ended(status))
+    _leave(_ended(status))
+
+
+def _leave(status: int) -> NoReturn:
+    """End without taking every object and module apart, which takes 0.07 s: what has to be closed is closed by now."""
+    sys.stderr.flush()
+    if sys.getprofile() or sys.gettrace():  # which tell what they saw at the interpreter's end
+        sys.exit(status)
+    os._exit(status)
 
 
 def _ended(status: int) -> int:
