@@ -88,7 +88,8 @@ class Clients:
     def __init__(
         self, *, user_agent: str, connect_timeout: float, timeout: float, ca_bundle: str, names: Names
     ) -> None:
-        self._user_agent, self._timeouts, self._ca_bundle = user_agent, (connect_timeout, timeout), ca_bundle
+        self.user_agent, self.timeouts, self._ca_bundle = user_agent, (connect_timeout, timeout), ca_bundle
+        self._context: ssl.SSLContext | None = None
         self._names = names
         self._clients: dict[tuple[bool, str], httpx2.Client] = {}
         self._by_proxy: dict[tuple[str, str], bool] = {}
@@ -110,14 +111,14 @@ class Clients:
         try:
             return self._send(addresses, method, url, headers, body)
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            others = () if self._proxied(url) else self._names.doubt(urlsplit(url).hostname or "", addresses)
+            others = () if self.proxied(url) else self._names.doubt(urlsplit(url).hostname or "", addresses)
             if not others:
                 raise
             return self._send(others, method, url, headers, body)
 
     def elsewhere(self, url: str) -> Sequence[str]:
         """The addresses by which its host is reached, empty where the system's resolver or a proxy sees to that."""
-        return () if self._proxied(url) else self._names.instead(urlsplit(url).hostname or "")
+        return () if self.proxied(url) else self._names.instead(urlsplit(url).hostname or "")
 
     def connect(self, host: str, port: int) -> socket.socket:
         """A plain connection to a host, by the same addresses. Raises OSError."""
@@ -125,7 +126,7 @@ class Clients:
         failure = OSError(f"no address is known for {host}")
         for address in others or (host,):
             try:
-                line = socket.create_connection((address, port), self._timeouts[0])
+                line = socket.create_connection((address, port), self.timeouts[0])
             except OSError as error:
                 failure = error
                 continue
@@ -134,7 +135,13 @@ class Clients:
             return line
         raise failure
 
-    def _proxied(self, url: str) -> bool:
+    def context(self) -> ssl.SSLContext:
+        """For connections that others make; read once."""
+        with self._opening:
+            self._context = self._context or tls_context(self._ca_bundle)
+            return self._context
+
+    def proxied(self, url: str) -> bool:
         """The same as `by_proxy`, which takes too long to be asked for every request."""
         parts = urlsplit(url)
         place = parts.scheme, parts.netloc
@@ -177,7 +184,7 @@ class Clients:
             if (tls, host) not in self._clients:
                 import httpx2
 
-                connect, read = self._timeouts
+                connect, read = self.timeouts
                 # Every user has a bounded number of threads; a common bound would let slow mirrors starve the others.
                 limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
                 context = tls_context(self._ca_bundle) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -186,7 +193,7 @@ class Clients:
                         verify=context,
                         timeout=httpx2.Timeout(read, connect=connect, pool=None),
                         limits=limits,
-                        headers={"user-agent": self._user_agent},
+                        headers={"user-agent": self.user_agent},
                         follow_redirects=False,
                     )
                 except (ImportError, ValueError, httpx2.InvalidURL):  # its text may show the proxy's password

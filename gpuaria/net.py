@@ -213,6 +213,20 @@ class Http:
             url = target
         raise _circle(url)
 
+    def admit(self, url: str) -> None:
+        """Wait until the quota of its host allows one more request, and count that. Raises RateLimited, Interrupted."""
+        while (held := self.budget.wait(url)) > 0:
+            if held > self._patience:
+                raise RateLimited(
+                    f"the quota of {urlsplit(url).hostname} is used up for {held:.0f} s more",
+                    "Try again later, raise --patience, or log in: a token raises the hub's quota.",
+                )
+            self.pause(held, f"the quota of {urlsplit(url).hostname} is used up")
+        if self._stop.is_set():
+            raise Interrupted("interrupted")
+        with self._counting:
+            self.requests[origin(url)] += 1
+
     @contextlib.contextmanager
     def open(
         self,
@@ -226,23 +240,13 @@ class Http:
         """Send one request, no redirect followed, and give its head and its decoded body in chunks."""
         import httpx2
 
-        while (held := self.budget.wait(url)) > 0:
-            if held > self._patience:
-                raise RateLimited(
-                    f"the quota of {urlsplit(url).hostname} is used up for {held:.0f} s more",
-                    "Try again later, raise --patience, or log in: a token raises the hub's quota.",
-                )
-            self.pause(held, f"the quota of {urlsplit(url).hostname} is used up")
-        if self._stop.is_set():
-            raise Interrupted("interrupted")
+        self.admit(url)
         sent = dict(headers or {})
         if not anonymous and self.has_credential(url):
             token = self._credentials[origin(url)].reveal()
             with self._counting:
                 self._sent |= {token} if len(token) >= SHORTEST else set()
             sent["authorization"] = f"Bearer {token}"
-        with self._counting:
-            self.requests[origin(url)] += 1
         started, answered = time.monotonic(), False
         try:
             with contextlib.closing(self.clients.send(method, url, sent, body)) as response:

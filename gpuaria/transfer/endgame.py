@@ -17,6 +17,7 @@ from gpuaria.errors import GpuariaError
 from gpuaria.net import Http
 from gpuaria.rates import retry_after
 from gpuaria.records import Address
+from gpuaria.transfer.line import Line
 from gpuaria.transfer.unfit import why_unfit
 
 SMALLEST_CUT = 128 * 1024  # bytes
@@ -119,14 +120,16 @@ class Endgame:
 
     def _work(self, mirror: str) -> None:
         """One connection: cut after cut, until there is none left or the mirror fails."""
+        line = Line(self.http, self.addresses[mirror].url, self.size)
         try:
             while (cut := self._next(mirror)) is not None:
-                self._fetch(cut, mirror)
+                self._fetch(cut, mirror, line)
         except GpuariaError as error:
             self.reasons[mirror] = error.message
         except OSError as error:
             self.reasons[mirror] = f"cannot write: {error.strerror}"
         finally:
+            line.close()
             with self._lock:
                 self.working -= 1
                 if self.working == 0:
@@ -169,23 +172,12 @@ class Endgame:
             end = start + share
         return _Cut(start, end, time.monotonic())
 
-    def _fetch(self, cut: _Cut, mirror: str) -> None:
-        url = self.addresses[mirror].url
-        wanted = f"bytes {cut.start}-{cut.end - 1}/{self.size}"
-        headers = {"range": f"bytes={cut.start}-{cut.end - 1}", "accept-encoding": "identity"}
-        body, asked = bytearray(), time.monotonic()
+    def _fetch(self, cut: _Cut, mirror: str, line: Line) -> None:
+        asked = time.monotonic()
         try:
-            with self.http.open("GET", url, anonymous=True, headers=headers) as (answer, chunks):
-                if answer.status != 206 or answer.headers.get("content-range") != wanted:
-                    raise GpuariaError(f"it answers {answer.status} to a range")
-                for chunk in chunks:
-                    body += chunk
-                    if cut.taken or len(body) > cut.end - cut.start or self._ended:
-                        break
-            if len(body) == cut.end - cut.start:
-                self._take(cut, bytes(body), mirror, time.monotonic() - asked)
-            elif not cut.taken and not self._ended:
-                raise GpuariaError(f"it sends {len(body)} bytes for a range of {cut.end - cut.start}")
+            body = line.get(cut.start, cut.end, lambda: cut.taken or self._ended)
+            if body is not None:
+                self._take(cut, body, mirror, time.monotonic() - asked)
         finally:
             with self._lock:
                 cut.copies[mirror] -= 1
