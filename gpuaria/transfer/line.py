@@ -77,20 +77,23 @@ class Line:
         return body
 
     def _body(self, answer: http.client.HTTPResponse, over: Callable[[], bool]) -> bytes | None:
-        """What came with the head lies in the answer's buffer; all after it is read past that."""
+        """What came with the head lies in the answer's buffer; all after it is read past that where that pays."""
         assert self._connection is not None
         assert answer.length is not None
         line, body = self._connection.sock, bytearray(answer.length)
-        first = answer.read1(len(body))
-        body[: len(first)] = first
-        rest = memoryview(body)[len(first) :]
+        rest, direct = memoryview(body), _TOGETHER and type(line) is socket.socket  # not TLS, not a last answer
+        if direct:
+            rest = rest[answer.readinto(rest[: len(answer.fp.peek())]) :]
+            line.settimeout(None)
         while rest:
             if over():
                 return None
-            count = line.recv_into(rest[:SLICE], 0, _TOGETHER if type(line) is socket.socket else 0)
+            count = line.recv_into(rest[:SLICE], 0, _TOGETHER) if direct else answer.readinto(rest[:SLICE])
             if not count:
                 raise GpuariaError(f"it sends {len(body) - len(rest)} bytes for a range of {len(body)}")
             rest = rest[count:]
+        if direct:
+            line.settimeout(self._web.clients.timeouts[1])
         return bytes(body)
 
     def _connected(self) -> http.client.HTTPConnection:
@@ -104,12 +107,10 @@ class Line:
         try:
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sock = self._web.clients.context().wrap_socket(line, server_hostname=host) if tls else line
-            if _TOGETHER:  # the interpreter's own time-out would not wait for all
-                connection.sock.settimeout(None)
+            connection.sock.settimeout(read)
+            if not tls and _TOGETHER:  # for when the interpreter's time-out is off, which would not wait for all
                 seconds = struct.pack("ll", int(read), int(read % 1 * 1e6))
-                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-            else:
-                connection.sock.settimeout(read)
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
         except BaseException:
             line.close()
             raise
