@@ -58,6 +58,25 @@ def test_few_ranges_where_other_files_follow(size: int, count: int) -> None:
     assert len(cut(0, size, behind=size)) <= count <= len(cut(0, size))
 
 
+def test_ranges_that_nobody_began_grow_longer(tmp_path: Path) -> None:
+    """And cover the same bytes; those that were begun stay as they are."""
+    size = 5 << 30
+    row = [Window(a, b, tmp_path / f"{a}-{b}", size) for a, b in cut(0, size)]
+    row[0].asked = True
+    before = len(row)
+    windows.lengthen(row)
+    assert len(row) < before
+    assert (row[0].start, row[0].end) == (0, 512 * MB)
+    assert row[1].end - row[1].start == 2 << 30
+    assert [a.end for a in row[:-1]] == [b.start for b in row[1:]]
+    assert row[-1].end == size
+    assert [window.path.name for window in row] == [f"{window.start}-{window.end}" for window in row]
+    kept = [(window.start, window.end) for window in row]
+    row[-1].control_path.write_bytes(b"of an earlier run")
+    windows.lengthen(row)
+    assert [(window.start, window.end) for window in row] == kept
+
+
 @pytest.mark.parametrize(("most", "length"), [(10 * MB, 10), (25 * MB, 25), (26 * MB, 50), (0, 1)])
 def test_a_range_that_nobody_began_is_split_where_it_is_long(tmp_path: Path, most: int, length: int) -> None:
     row = [Window(0, 9 * MB, tmp_path / "a", 59 * MB), Window(9 * MB, 59 * MB, tmp_path / "b", 59 * MB)]

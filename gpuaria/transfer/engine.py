@@ -40,6 +40,7 @@ CRAWLS = "next to nothing comes"
 AHEAD = 0.5  # seconds before its last byte that the next range begins: new connections take two round trips
 TAIL = 1.2  # seconds: how much of a file's end we fetch ourselves, beginning that long before aria2 is through
 WORTH = 0.5  # seconds that it must take at the least: an end that comes quicker aria2 makes as well, with less CPU
+SLOW = 80e6  # bytes/s: half of what hashing brings at its slowest, so that it is never far behind
 HUNGRY = 0.25  # seconds of work that our connections, or aria2's, have left when what aria2 holds is taken from it
 _DISK_FULL, _DISK = "9", {"15", "16", "17", "18"}
 
@@ -275,8 +276,10 @@ class Engine:
             ):
                 if last:
                     self._begin_tail(job, int(pace * TAIL))
-                else:
-                    self._begin_next(job)
+                    return
+                if 0 < pace < SLOW and not others:
+                    windows.lengthen(job.row)
+                self._begin_next(job)
             return
         if job.tail is not None:
             near = job.tail.left <= pace * HUNGRY and (near or job.left <= pace * HUNGRY)

@@ -22,6 +22,7 @@ from gpuaria.aria2 import control
 PIECE = 1 << 20  # bytes; aria2's smallest
 SMALLEST = 24 << 20  # bytes; what is hashed after the last byte has come
 LONGEST = 512 << 20  # bytes, of a file of up to 8 GiB; a sixteenth of a larger one
+UNHURRIED = 2 << 30  # bytes, on a slow way: what is hashed should still be in the page cache
 _NAME = re.compile(r"(\d{1,16})-(\d{1,16})")
 
 
@@ -44,6 +45,12 @@ class Window:
     def control_path(self) -> Path:
         """aria2's control file."""
         return self.path.with_name(self.path.name + ".aria2")
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nobody has begun with it, in this run or an earlier one."""
+        begun = self.done or self.asked or self.ours or self.completed
+        return not begun and not self.control_path.exists() and not self.kept_path.exists()
 
     @property
     def left(self) -> int:
@@ -135,17 +142,30 @@ def single(base: Path, size: int) -> list[Window]:
     return [window]
 
 
-def cut(start: int, end: int, behind: int = 0) -> list[tuple[int, int]]:
+def cut(start: int, end: int, behind: int = 0, most: int = LONGEST) -> list[tuple[int, int]]:
     """Two thirds of what is left, or the most, again and again, on borders of pieces, until little is left.
 
     Where as much is to come `behind` it, hashing need not be soon: then all that is left, or the most.
     """
-    cuts, most = [], max(LONGEST, (end - start) // 16)
+    cuts, most = [], max(most, (end - start) // 16)
     while (left := end - start) > most or (left >= 3 * SMALLEST and left > behind):
         border = (start + min(most, left * 2 // 3)) // PIECE * PIECE
         cuts.append((start, border))
         start = border
     return [*cuts, (start, end)] if end > start else cuts
+
+
+def lengthen(row: list[Window]) -> None:
+    """Cut what nobody has begun, at the row's end, into longer ranges: for a way so slow that hashing catches up.
+
+    Each range has its price: connections are opened anew, and what is on the way in those of the last one is lost.
+    """
+    at = len(row)
+    while at and row[at - 1].untouched:
+        at -= 1
+    if len(row) - at > 1:
+        folder, size = row[at].path.parent, row[at].size
+        row[at:] = [Window(a, b, folder / f"{a}-{b}", size) for a, b in cut(row[at].start, row[-1].end, 0, UNHURRIED)]
 
 
 def split(row: list[Window], window: Window, most: int) -> Window:
@@ -154,7 +174,7 @@ def split(row: list[Window], window: Window, most: int) -> Window:
     One that is less than twice as long stays as it is.
     """
     border = (window.end - max(most, PIECE)) // PIECE * PIECE
-    if window.completed or window.control_path.exists() or border - window.start < most:
+    if not window.untouched or border - window.start < most:
         return window
     folder, at = window.path.parent, row.index(window)
     parts = [Window(a, b, folder / f"{a}-{b}", window.size) for a, b in ((window.start, border), (border, window.end))]
