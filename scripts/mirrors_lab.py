@@ -1,6 +1,7 @@
 """Three unequal mirrors in namespaces: gpuaria beside plain aria2, and what a mirror that fails in mid-file costs.
 
-python scripts/mirrors_lab.py [--megabytes N] [--runs N] [--failures]      (needs root, iproute2, gcc, nginx, aria2c)
+python scripts/mirrors_lab.py [--megabytes N] [--runs N] [--failures | --end]
+(needs root, iproute2, gcc, nginx, aria2c)
 """
 
 import argparse
@@ -81,15 +82,16 @@ def main() -> int:
     words.add_argument("--megabytes", type=int, default=1500)
     words.add_argument("--runs", type=int, default=5)
     words.add_argument("--failures", action="store_true", help="let a mirror fail instead of comparing")
+    words.add_argument("--end", action="store_true", help="a file's last 70 MB by our own connections, beside aria2c")
     options = words.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if reason := why_not():
         print(f"no lab can be built here: {reason}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="gpuaria-lab-") as name, Net(UNEQUAL, LINK, prefix="gb") as net:
-        lab = _served(net, Path(name), options.megabytes)
+        lab = _served(net, Path(name), 70 if options.end else options.megabytes)
         print(f"{lab.file.stat().st_size / 1e6:.0f} MB; link {PAYLOAD / 1e6:.0f} MB/s of payload")
-        (_failures if options.failures else _compare)(lab, options.runs)
+        (_ends if options.end else _failures if options.failures else _compare)(lab, options.runs)
     return 0
 
 
@@ -123,6 +125,24 @@ def _compare(lab: Lab, runs: int) -> None:
         )
         told = f"{rate / 1e6:5.1f} MB/s, {100 * rate / PAYLOAD:5.1f} % of the link, gpuaria is {ratio:.2f} x as fast"
         print(f"{name:24s} {statistics.median(seconds):6.2f} s  {told}   {[round(s, 1) for s in seconds]}")
+
+
+def _ends(lab: Lab, runs: int) -> None:
+    """The last bytes of a file by gpuaria's own connections, from none on, and as many bytes by aria2c."""
+    size = str(lab.file.stat().st_size)
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])}
+    ours, theirs, used = [], [], []
+    for _ in range(runs):
+        words = [sys.executable, "-m", "lab.last", size, lab.folder / "end.bin", *map(lab.final, lab.urls)]
+        seconds, processor = map(float, lab.net.run("client", words, env=env).stdout.split())
+        ours.append(seconds)
+        used.append(processor)
+        theirs.append(lab.aria2())
+        if (lab.folder / "end.bin").read_bytes() != lab.file.read_bytes():
+            raise RuntimeError("the bytes are wrong")
+    for name, times in (("gpuaria's own connections", ours), ("aria2c -x16 -s48", theirs)):
+        print(f"{name:26s} {statistics.median(times):5.2f} s   {[round(s, 2) for s in times]}")
+    print(f"gpuaria's own processor time {statistics.median(used):.2f} s")
 
 
 def _failures(lab: Lab, runs: int) -> None:
