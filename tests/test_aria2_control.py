@@ -161,3 +161,32 @@ def at_rest(path: Path) -> Control | None:
             break
         time.sleep(0.05)
     return last
+
+
+@st.composite
+def wholes_and_gaps(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
+    """A size, and gaps in order that do not touch, on borders of blocks but for the last end."""
+    size = draw(st.integers(1, 40 * MIB))
+    blocks = -(-size // BLOCK)
+    borders = sorted(draw(st.sets(st.integers(0, blocks), max_size=12)))
+    pairs = zip(borders[::2], borders[1::2], strict=False)
+    return size, [(start * BLOCK, min(size, end * BLOCK)) for start, end in pairs]
+
+
+@given(wholes_and_gaps())
+def test_what_is_composed_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, what: tuple[int, list[tuple[int, int]]]
+) -> None:
+    size, gaps = what
+    path = tmp_path_factory.getbasetemp() / "composed.aria2"
+    path.write_bytes(control.compose(size, MIB, gaps))
+    known = control.read(path)
+    assert known is not None
+    assert (known.total, known.piece, list(known.missing)) == (size, MIB, gaps)
+    assert known.completed == size - sum(end - start for start, end in gaps)
+
+
+def test_less_than_a_block_counts_as_missing(tmp_path: Path) -> None:
+    known = read(tmp_path, control.compose(4 * MIB, MIB, [(5, 6), (BLOCK, BLOCK + 1), (3 * MIB - 1, 3 * MIB + 1)]))
+    assert known is not None
+    assert known.missing == ((0, 2 * BLOCK), (3 * MIB - BLOCK, 3 * MIB + BLOCK))

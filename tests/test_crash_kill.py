@@ -235,6 +235,26 @@ def test_killed_in_the_endgame(user: User, serve: Serve, repo: Repo) -> None:
         assert sent(hub) - before < PER_KILL * 2
 
 
+def test_interrupted_in_the_last_second(user: User, serve: Serve, tmp_path: Path) -> None:
+    """What our own connections had brought is not fetched again."""
+    size = 150_000_000
+    repo = huge(tmp_path, size)
+    hub = serve(repo, limit_rate=RATE * 4)
+    run = user.start(*FETCH)
+    until(lambda: _ours(hub) > 20_000_000)
+    run.send_signal(signal.SIGINT)
+    run.wait(10)
+    before = sent(hub)
+    assert not published(user, repo)
+    finish(user, repo)
+    assert sent(hub) < size + 12_000_000, f"{before / 1e6:.0f} MB and {(sent(hub) - before) / 1e6:.0f} MB"
+
+
+def _ours(hub: Hub) -> int:
+    """Bytes that were asked for without a header that aria2 sends."""
+    return sum(seen.sent for seen in hub.cdn.requests if "want-digest" not in seen.headers)
+
+
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.deep) for n in (1, 2))])
 def test_killed_when_all_is_here(user: User, serve: Serve, repo: Repo, seed: int) -> None:
     """While it is proven, sealed and named."""

@@ -152,6 +152,38 @@ def test_aria2_fetches_exactly_the_range(program: str, size: int, tmp_path: Path
 
 
 @pytest.mark.parametrize("program", BINARIES)
+def test_aria2_goes_on_from_what_we_noted(program: str, tmp_path: Path) -> None:
+    """Ours ended in mid-range, twice, and aria2 takes the rest."""
+    size = 40 * MB + 77
+    data = random.Random(8).randbytes(size)
+    repo = Repo.build("org/r", {"w.bin": data}, folder=tmp_path / "r")
+    base, folder = tmp_path / "base", tmp_path / "base.windows"
+    recover(base, folder, size)
+    window = Window(4 * MB, size, folder / f"{4 * MB}-{size}", size)
+    ours = [(4 * MB, 20 * MB + 50_000), (21 * MB + 1, 39 * MB), (40 * MB - 3, size)]
+    with base.open("r+b") as file:
+        for start, end in [(0, 4 * MB), *ours]:
+            file.seek(start)
+            file.write(data[start:end])
+    window.note(base, ours[:1])
+    window.note(base, ours)
+    left = sum(end - start for start, end in window.missing())
+    assert 0 <= left - (size - 4 * MB - sum(end - start for start, end in ours)) < 6 * control.BLOCK
+    assert [found.start for found in recover(base, folder, size) if not found.done] == [0, 4 * MB]
+    with Hub([repo], server="embedded") as hub:
+        own = daemon.start(Binary(program, (1, 36), "setting"), ca_file())
+        try:
+            window.open(base)
+            _fetch(own, hub, repo, window)
+            assert window.ended()
+            assert sum(seen.sent for seen in hub.cdn.requests) <= left + 4 * MB
+        finally:
+            own.kill()
+            own.stop()
+    assert base.read_bytes() == data
+
+
+@pytest.mark.parametrize("program", BINARIES)
 def test_a_row_of_one_is_no_complete_file(program: str, tmp_path: Path) -> None:
     """Without hard links: aria2 takes a sparse file of full length for complete, unless a control file tells."""
     data = random.Random(3).randbytes(SIZE)

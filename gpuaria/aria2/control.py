@@ -4,6 +4,7 @@ Layout: aria2's technical notes, "Control File (*.aria2) Format", version 1; int
 """
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,35 @@ def read(path: Path) -> Control | None:
         return _parse(data)
     except (OSError, struct.error, ValueError):
         return None
+
+
+def compose(total: int, piece: int, missing: Iterable[tuple[int, int]]) -> bytes:
+    """A control file that says that all of `total` bytes is there but `missing`, rounded outwards to blocks."""
+    bits = _all(-(-total // piece))
+    begun: dict[int, bytearray] = {}
+    for start, end in missing:
+        for index in range(start // piece, -(-end // piece)):
+            bits[index // 8] &= ~(0x80 >> (index % 8))
+            first, last = index * piece, min(total, (index + 1) * piece)
+            if start > first or end < last or index in begun:
+                blocks = begun.setdefault(index, _all(-(-(last - first) // BLOCK)))
+                for block in range((max(start, first) - first) // BLOCK, -(-(min(end, last) - first) // BLOCK)):
+                    blocks[block // 8] &= ~(0x80 >> (block % 8))
+    rows = [
+        struct.pack(">III", index, min(piece, total - index * piece), len(blocks)) + blocks
+        for index, blocks in begun.items()
+        if any(blocks)
+    ]
+    head = struct.pack(">H4sIIQQI", 1, bytes(4), 0, piece, total, 0, len(bits))
+    return b"".join([head, bits, struct.pack(">I", len(rows)), *rows])
+
+
+def _all(count: int) -> bytearray:
+    """So many bits that are set, the first one in front."""
+    bits = bytearray(b"\xff" * (count // 8))
+    if count % 8:
+        bits.append(0xFF << (8 - count % 8) & 0xFF)
+    return bits
 
 
 def _parse(data: bytes) -> Control:

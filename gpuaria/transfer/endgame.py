@@ -23,6 +23,7 @@ from gpuaria.transfer.unfit import why_unfit
 SMALLEST_CUT = 128 * 1024  # bytes
 LARGEST_CUT = 2 << 20
 MOST_COPIES = 2  # of one cut from one mirror
+LAST_WORDS = 0.3  # seconds for connections that are called off to write what they have
 FIRST_WAIT = 0.25  # seconds after which a cut is late, as long as none has come
 
 
@@ -34,6 +35,7 @@ class _Cut:
     copies: Counter[str] = field(default_factory=Counter)  # under way, by mirror
     taken: bool = False  # somebody has its bytes and writes them
     done: bool = False
+    part: int = 0  # bytes from its start that are written, of one that was not done when all ended
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Endgame:
     _over: threading.Event = field(default_factory=threading.Event)
     _sealed: bool = False  # every gap is known
     _called_off: bool = False
+    _closed: bool = False
     _writing: int = 0
     working: int = 0  # connections
     _workers: int = 0
@@ -99,11 +102,18 @@ class Endgame:
                 return False
         return self._all_done()
 
+    def filled(self) -> list[tuple[int, int]]:
+        """What it has written, in order."""
+        with self._lock:
+            return sorted((cut.start, cut.end if cut.done else cut.start + cut.part) for cut in self._cuts)
+
     def call_off(self) -> None:
-        """Write nothing any more; what is being written is waited for."""
+        """Let every connection write what it has, and nothing after that."""
         with self._lock:
             self._called_off = True
             self._lock.notify_all()
+            self._lock.wait_for(lambda: not self.working, LAST_WORDS)
+            self._closed = True
             self._lock.wait_for(lambda: not self._writing)
 
     def counted(self, tell: Callable[[int], None]) -> None:
@@ -132,6 +142,7 @@ class Endgame:
             line.close()
             with self._lock:
                 self.working -= 1
+                self._lock.notify_all()
                 if self.working == 0:
                     self._over.set()
 
@@ -176,7 +187,9 @@ class Endgame:
         asked = time.monotonic()
         try:
             body = line.get(cut.start, cut.end, lambda: cut.taken or self._ended)
-            if body is not None:
+            if self._ended:
+                self._take_part(cut, body)
+            elif len(body) == cut.end - cut.start:
                 self._take(cut, body, mirror, time.monotonic() - asked)
         finally:
             with self._lock:
@@ -206,6 +219,21 @@ class Endgame:
                     self._tell()
                 if self._all_done():
                     self._over.set()
+
+    def _take_part(self, cut: _Cut, body: bytes) -> None:
+        """Write the beginning of a cut that nobody will have whole: a later run need not fetch that."""
+        with self._lock:
+            if cut.taken or self._closed or len(body) <= cut.part:
+                return
+            cut.taken = True
+            self._writing += 1
+        try:
+            _write(self.path, body, cut.start)
+            cut.part = len(body)
+        finally:
+            with self._lock:
+                self._writing -= 1
+                self._lock.notify_all()
 
     def _tell(self) -> None:
         if self._sealed:

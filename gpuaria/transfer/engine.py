@@ -115,6 +115,8 @@ class Engine:
 
     def close(self) -> None:
         """Leave aria2: our downloads are taken out, their control files stay, a daemon of our own is ended."""
+        for job in (*self.jobs, *self.ending):
+            self._last.leave(job, alone=job in self.ending)
         if self._daemon is None:
             return
         if self._daemon.own and not self.jobs:
@@ -242,6 +244,8 @@ class Engine:
             self._kept = now
             for window in [window for job in self.jobs for window in job.running]:
                 window.keep()
+            for job in self.jobs:
+                self._last.keep(job)
 
     def _settle(self, job: Job, transfers: dict[str, Transfer]) -> None:
         """Ranges that ended, well or not."""
@@ -326,6 +330,8 @@ class Engine:
 
     def _finished(self, job: Job, filled: bool) -> None:
         self.ending.remove(job)
+        if not filled:
+            self._last.leave(job, alone=True)
         job.drop_tail()
         for window in job.running:
             with suppress(Aria2Error):
@@ -358,6 +364,7 @@ class Engine:
         jobs = list(self.jobs)
         self.jobs.clear()
         for job in jobs:
+            self._last.leave(job, alone=False)
             job.drop_tail()
             for window in job.running:
                 window.gid = ""
@@ -378,6 +385,7 @@ class Engine:
     def _let_go(self, job: Job, reason: str) -> None:
         """Take a file out of aria2; its control files stay."""
         self.jobs.remove(job)
+        self._last.leave(job, alone=False)
         job.drop_tail()
         for window in job.running:
             with suppress(Aria2Error):

@@ -47,6 +47,25 @@ class LastBytes:
         """Fetch the rest, once aria2 has let go."""
         self._enders.submit(partial(self._finish, job, busy))
 
+    def leave(self, job: Job, *, alone: bool) -> None:
+        """End our own connections, for this run is at its end, and note what they have brought."""
+        if job.tail is not None:
+            job.tail.call_off()
+            self.keep(job, alone=alone)
+
+    def keep(self, job: Job, *, alone: bool = False) -> None:
+        """Note what our own connections have brought, so that a later run goes on from there.
+
+        `alone`: aria2 has let go of the file, and its ranges are ours too.
+        """
+        if job.tail is None:
+            return
+        base, filled = self._layout.staged(job.file), job.tail.filled()
+        for window in job.row:
+            if not window.done and (alone or window.ours):
+                with suppress(OSError):  # a full disk: then it is fetched again
+                    window.note(base, filled)
+
     def hash_on(self, job: Job) -> None:
         """Hash what is there without a gap, as whole ranges."""
         self._hash_to(job, windows.prefix(job.row))

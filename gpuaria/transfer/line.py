@@ -27,8 +27,8 @@ class Line:
         self._web, self._url, self._size = web, url, size
         self._connection: http.client.HTTPConnection | None = None
 
-    def get(self, start: int, end: int, over: Callable[[], bool]) -> bytes | None:
-        """The bytes from `start` to `end`, None once they are `over`, which is asked for each slice.
+    def get(self, start: int, end: int, over: Callable[[], bool]) -> bytes:
+        """The bytes from `start` to `end`, or the first of them once it is `over`, which is asked for each slice.
 
         Raises GpuariaError for an answer that is not just these bytes, for a connection that fails or stays silent.
         """
@@ -61,7 +61,7 @@ class Line:
             self._connection.close()
             self._connection = None
 
-    def _get(self, start: int, end: int, headers: dict[str, str], over: Callable[[], bool]) -> bytes | None:
+    def _get(self, start: int, end: int, headers: dict[str, str], over: Callable[[], bool]) -> bytes:
         if self._connection is None:
             self._connection = self._connected()
         parts = urlsplit(self._url)
@@ -72,11 +72,11 @@ class Line:
             if answer.length != end - start:
                 raise GpuariaError(f"it sends {answer.length} bytes for a range of {end - start}")
             body = self._body(answer, over)
-        if body is None or answer.will_close:
+        if len(body) < end - start or answer.will_close:
             self.close()
         return body
 
-    def _body(self, answer: http.client.HTTPResponse, over: Callable[[], bool]) -> bytes | None:
+    def _body(self, answer: http.client.HTTPResponse, over: Callable[[], bool]) -> bytes:
         """What came with the head lies in the answer's buffer; all after it is read past that where that pays."""
         assert self._connection is not None
         assert answer.length is not None
@@ -87,7 +87,7 @@ class Line:
             line.settimeout(None)
         while rest:
             if over():
-                return None
+                return bytes(body[: len(body) - len(rest)])
             count = line.recv_into(rest[:SLICE], 0, _TOGETHER) if direct else answer.readinto(rest[:SLICE])
             if not count:
                 raise GpuariaError(f"it sends {len(body) - len(rest)} bytes for a range of {len(body)}")
@@ -120,16 +120,17 @@ class Line:
         if status != 206 or said != f"bytes {start}-{end - 1}/{self._size}":
             raise GpuariaError(f"it answers {status} to a range")
 
-    def _by_client(self, start: int, end: int, headers: dict[str, str], over: Callable[[], bool]) -> bytes | None:
+    def _by_client(self, start: int, end: int, headers: dict[str, str], over: Callable[[], bool]) -> bytes:
         body = bytearray()
         with self._web.open("GET", self._url, anonymous=True, headers=headers) as (answer, chunks):
             self._check(answer.status, answer.headers.get("content-range"), start, end)
             for chunk in chunks:
                 body += chunk
-                if over():
-                    return None
-                if len(body) > end - start:
+                if over() or len(body) > end - start:
                     break
-        if len(body) != end - start:
-            raise GpuariaError(f"it sends {len(body)} bytes for a range of {end - start}")
+            else:
+                if len(body) < end - start:
+                    raise GpuariaError(f"it sends {len(body)} bytes for a range of {end - start}")
+        if len(body) > end - start:
+            raise GpuariaError(f"it sends more than the {end - start} bytes of a range")
         return bytes(body)

@@ -11,7 +11,6 @@ file is a range that is complete, since aria2 removes the control file only then
 
 import os
 import re
-import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,6 +95,19 @@ class Window:
             self.path.parent.mkdir(exist_ok=True)
             self.path.unlink(missing_ok=True)
             _write(self.control_path, control_bytes(self.size, self.start, self.end))
+            os.link(base, self.path)
+
+    def note(self, base: Path, filled: Sequence[tuple[int, int]]) -> None:
+        """Write down that `filled` is here too, for a later run; aria2 must not be at work on it. Raises OSError."""
+        left = _without(self.missing(), filled)
+        if self.path == base or not left:
+            return
+        self.path.parent.mkdir(exist_ok=True)
+        new = self.path.with_name(self.path.name + ".new")
+        _write(new, control.compose(self.size, PIECE, left))
+        new.replace(self.control_path)
+        if not _same(self.path, base):
+            self.path.unlink(missing_ok=True)
             os.link(base, self.path)
 
     def complete(self, base: Path) -> None:
@@ -198,15 +210,8 @@ def prefix(row: Sequence[Window]) -> int:
 
 
 def control_bytes(size: int, start: int, end: int) -> bytes:
-    """A control file (version 1) that says that all but `start` to `end` of `size` bytes is there."""
-    pieces = -(-size // PIECE)
-    bits = bytearray(b"\xff" * (pieces // 8))
-    if pieces % 8:
-        bits.append(0xFF << (8 - pieces % 8) & 0xFF)
-    for index in range(start // PIECE, -(-end // PIECE)):
-        bits[index // 8] &= ~(0x80 >> (index % 8))
-    head = struct.pack(">H4sIIQQI", 1, bytes(4), 0, PIECE, size, 0, len(bits))
-    return head + bytes(bits) + struct.pack(">I", 0)
+    """A control file that says that all but `start` to `end` of `size` bytes is there."""
+    return control.compose(size, PIECE, [(start // PIECE * PIECE, min(size, -(-end // PIECE) * PIECE))])
 
 
 def _kept(path: Path, base: Path, size: int) -> Window | None:
@@ -220,6 +225,20 @@ def _kept(path: Path, base: Path, size: int) -> Window | None:
     left = 0 if window.done else sum(b - a for a, b in window.missing())
     window.completed = end - start - left
     return window
+
+
+def _without(gaps: Iterable[tuple[int, int]], filled: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What is left of the gaps; `filled` is in order."""
+    left = []
+    for start, end in gaps:
+        for a, b in filled:
+            if b > start and a < end:
+                if a > start:
+                    left.append((start, a))
+                start = min(b, end)
+        if start < end:
+            left.append((start, end))
+    return left
 
 
 def _same(path: Path, base: Path) -> bool:
