@@ -333,6 +333,7 @@ def test_the_secret_of_a_running_aria2c_is_hidden_too(user: User, serve: Serve, 
 IMPORTED = """
 import json, runpy, sys
 sys.argv = ["gpuaria", *{words!r}]
+sys.setprofile(lambda *what: None)  # for whose sake the interpreter comes to its end
 try:
     runpy.run_module("gpuaria", run_name="__main__")
 except SystemExit:
