@@ -181,6 +181,28 @@ def test_over_tls_with_its_certificate_checked(front: Front, tmp_path: Path) -> 
             line(secret).get(0, 7, never)
 
 
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443), ("https", 8443)])
+def test_the_host_is_named_as_the_address_has_it(scheme: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signed addresses are signed for that."""
+    near, far = socket.socketpair()
+    with near, far:
+        one = line(f"{scheme}://cdn.example.test{'' if port in (80, 443) else f':{port}'}/file")
+        monkeypatch.setattr(one._web.clients, "context", lambda: PlainContext())
+        monkeypatch.setattr(one._web.clients, "connect", lambda *place: near if place[1] == port else pytest.fail())
+        threading.Thread(target=lambda: pytest.raises(NetworkError, one.get, 0, 10, never), daemon=True).start()
+        head = far.recv(4096).decode()
+    assert f"\r\nhost: cdn.example.test{':8443' if port == 8443 else ''}\r\n" in head
+    assert head.lower().count("host:") == 1
+
+
+class PlainContext:
+    """TLS that hides nothing, to read what is said."""
+
+    def wrap_socket(self, line: socket.socket, server_hostname: str) -> socket.socket:
+        assert server_hostname == "cdn.example.test"
+        return line
+
+
 def test_tls_that_stalls(front: Front, tmp_path: Path) -> None:
     both = tmp_path / "both.pem"
     words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]

@@ -66,7 +66,9 @@ class Line:
             self._connection = self._connected()
         parts = urlsplit(self._url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._connection.request("GET", target, headers={"user-agent": self._web.clients.user_agent, **headers})
+        # A signature may be over the host as the address has it; http.client would add :443.
+        own = {"host": parts.netloc.rpartition("@")[2], "user-agent": self._web.clients.user_agent}
+        self._connection.request("GET", target, headers={**own, **headers})
         with contextlib.closing(self._connection.getresponse()) as answer:
             self._check(answer.status, answer.getheader("content-range"), start, end)
             if answer.length != end - start:
