@@ -110,11 +110,14 @@ class Clients:
         addresses = self.elsewhere(url)
         try:
             return self._send(addresses, method, url, headers, body)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             others = () if self.proxied(url) else self._names.doubt(urlsplit(url).hostname or "", addresses)
             if not others:
                 raise
-            return self._send(others, method, url, headers, body)
+            try:
+                return self._send(others, method, url, headers, body)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                raise error from None  # a certificate that is not trusted says more than silence elsewhere
 
     def elsewhere(self, url: str) -> Sequence[str]:
         """The addresses by which its host is reached, empty where the system's resolver or a proxy sees to that."""

@@ -153,6 +153,21 @@ def test_an_address_that_shows_a_wrong_certificate(
     assert all(liar.met for liar in liars)
 
 
+@privileged
+def test_an_inspecting_network_is_told_by_its_certificate(
+    user: User, serve: Serve, repo: Repo, names: Names, front: Front, tmp_path: Path
+) -> None:
+    """Where no other address answers, the first finding is the one that helps."""
+    hub = serve(repo)
+    url = front(hub.url, signed(tmp_path, "hub.test"))
+    with NameServer({"hub.test": ["127.0.0.79"]}) as server:
+        run = start(
+            user, hub, tmp_path, GPUARIA_RESOLVERS=server.spec, HF_ENDPOINT=named("hub.test", url), patience="1s"
+        )
+        done = ended(run)
+    done.refused(7, "the certificate of hub.test", "cannot be trusted", "SSL_CERT_FILE")
+
+
 class Liar:
     """A server with the wrong certificate at the right port of another address."""
 

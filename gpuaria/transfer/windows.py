@@ -98,13 +98,16 @@ class Window:
             os.link(base, self.path)
 
     def note(self, base: Path, filled: Sequence[tuple[int, int]]) -> None:
-        """Write down that `filled` is here too, for a later run; aria2 must not be at work on it. Raises OSError."""
+        """Write down that `filled` is here too, for a later run; aria2 must not be at work on it. Raises OSError.
+
+        Not forced to disk, as aria2's own is not: that could take long, and what is wrong after a power cut is found out.
+        """
         left = _without(self.missing(), filled)
         if self.path == base or not left:
             return
         self.path.parent.mkdir(exist_ok=True)
         new = self.path.with_name(self.path.name + ".new")
-        _write(new, control.compose(self.size, PIECE, left))
+        new.write_bytes(control.compose(self.size, PIECE, left))
         new.replace(self.control_path)
         if not _same(self.path, base):
             self.path.unlink(missing_ok=True)
