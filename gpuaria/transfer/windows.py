@@ -100,7 +100,7 @@ class Window:
     def note(self, base: Path, filled: Sequence[tuple[int, int]]) -> None:
         """Write down that `filled` is here too, for a later run; aria2 must not be at work on it. Raises OSError.
 
-        Not forced to disk, as aria2's own is not: that could take long, and what is wrong after a power cut is found out.
+        Not forced to disk, which could take long: what is wrong after a power cut is found out by its digest.
         """
         left = _without(self.missing(), filled)
         if self.path == base or not left:
