@@ -194,7 +194,7 @@ def test_the_credential_stays_at_the_hub(user: User, serve: Serve, repo: Repo) -
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-def test_the_way_to_the_resolve_cache_is_known(user: User, serve: Serve, tmp_path: Path, sealed: bool) -> None:
+def test_the_way_to_the_resolve_cache_is_learned(user: User, serve: Serve, tmp_path: Path, sealed: bool) -> None:
     """A 307 for each file would double the requests; a hub that wants to be asked the long way is asked so."""
     files: dict[str, bytes | Path] = {f"{n:03d} ü.txt": b"%d" % n for n in range(150)}
     hub = serve(Repo.build("org/plain", files, folder=tmp_path / "plain"), sealed_cache=sealed)
@@ -206,16 +206,8 @@ def test_the_way_to_the_resolve_cache_is_known(user: User, serve: Serve, tmp_pat
         assert len(long_way) == 150
         assert hub.count() <= 2 + 2 * 150 + 32
     else:
-        assert len(long_way) == 0
-        assert hub.count() == 2 + 150
-
-
-def test_a_legacy_name_costs_one_request_more(user: User, serve: Serve, gpt2: Repo) -> None:
-    """The commit, the 307 from the bare name, the listing; then one for each file, whether small or looked up."""
-    hub = serve(gpt2)
-    done = user.quick("fetch", "gpt2-medium", "--json").ok()
-    assert hub.count() == 3 + sum(1 for content in expected(gpt2).values() if content)
-    assert done.report["hub_requests"] == hub.count()
+        assert len(long_way) == 1
+        assert hub.count() == 2 + 150 + 1
 
 
 # --- answers that no decent server gives ----------------------------------------------------------------------------

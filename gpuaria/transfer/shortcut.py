@@ -1,4 +1,4 @@
-"""Whether small files can be asked for where the Hub's redirect leads: the first one tries, the others wait."""
+"""Whether small files can be asked for where the hub's redirect leads: the first one finds out, the others wait."""
 
 import threading
 from collections import defaultdict
@@ -43,8 +43,8 @@ class Turn:
 
     @property
     def short(self) -> bool:
-        """Whether to take the shortcut; who does not know and is alone tries it, as the Hub itself has one."""
-        return self.shortcuts._known.get(self.mirror, self.alone)
+        """Whether to take the shortcut."""
+        return self.shortcuts._known.get(self.mirror, False)
 
     def found(self, leads_there: bool) -> None:
         """The redirect leads where the shortcut goes, or not; a shortcut that once failed is not taken again."""

@@ -115,7 +115,7 @@ class SmallFiles:
         seconds), and begin anew when something came.
         """
         part, attempt, whole = self._part(file), 0, False
-        short = "" if self.manifest.restricted else self.source.shortcut(mirror, self.manifest, file)
+        short = self.source.shortcut(mirror, self.manifest, file)
         while True:
             attempt, start, began = attempt + 1, _prefix(part, file), time.monotonic()
             last = attempt >= attempts or time.monotonic() > until
@@ -126,8 +126,8 @@ class SmallFiles:
                     opened = self.http.download(url, 0 if whole else start, anonymous=mirror.anonymous)
                     answer, chunks = held.enter_context(opened)
                     if answer.status in (200, 206):
-                        if turn:
-                            turn.found(url == short or bare(answer.url) == short)
+                        if turn and url != short:
+                            turn.found(bare(answer.url) == short)
                         if url != short:
                             self.source.check(answer, mirror, self.manifest)
                         if answer.status == 206 and start and packed(answer) and not whole:
