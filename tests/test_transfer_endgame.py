@@ -235,6 +235,19 @@ def test_called_off_it_writes_nothing_any_more(path: Path, mirrors: Mirrors) -> 
     assert not ran.came
 
 
+def test_called_off_when_all_is_here_it_waits_for_nobody(
+    path: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late copy that still comes is of no use; who drives the downloads must not wait for it."""
+    monkeypatch.setattr("gpuaria.transfer.endgame.LAST_WORDS", 600.0)
+    mirrors.add("good", good)
+    mirrors.add("stall", stall)
+    ran = Ran(path, mirrors, timeout=600.0)
+    assert ran.run()
+    assert ran.game.working
+    ran.game.call_off()
+
+
 def test_only_the_gaps_are_asked_for(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     asked = set()

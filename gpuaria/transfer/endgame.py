@@ -34,8 +34,12 @@ class _Cut:
     begun: float  # monotonic seconds
     copies: Counter[str] = field(default_factory=Counter)  # under way, by mirror
     taken: bool = False  # somebody has its bytes and writes them
-    done: bool = False
-    part: int = 0  # bytes from its start that are written, of one that was not done when all ended
+    written: int = 0  # bytes from its start
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it is here."""
+        return self.written == self.end - self.start
 
 
 @dataclass
@@ -105,14 +109,14 @@ class Endgame:
     def filled(self) -> list[tuple[int, int]]:
         """What it has written, in order."""
         with self._lock:
-            return sorted((cut.start, cut.end if cut.done else cut.start + cut.part) for cut in self._cuts)
+            return sorted((cut.start, cut.start + cut.written) for cut in self._cuts)
 
     def call_off(self) -> None:
         """Let every connection write what it has, and nothing after that."""
         with self._lock:
             self._called_off = True
             self._lock.notify_all()
-            self._lock.wait_for(lambda: not self.working, LAST_WORDS)
+            self._lock.wait_for(lambda: not self.working or self._all_done(), LAST_WORDS)
             self._closed = True
             self._lock.wait_for(lambda: not self._writing)
 
@@ -187,27 +191,26 @@ class Endgame:
         asked = time.monotonic()
         try:
             body = line.get(cut.start, cut.end, lambda: cut.taken or self._ended)
-            if self._ended:
-                self._take_part(cut, body)
-            elif len(body) == cut.end - cut.start:
-                self._take(cut, body, mirror, time.monotonic() - asked)
+            self._take(cut, body, mirror, time.monotonic() - asked)
         finally:
             with self._lock:
                 cut.copies[mirror] -= 1
                 self._lock.notify_all()
 
     def _take(self, cut: _Cut, body: bytes, mirror: str, seconds: float) -> None:
-        """Write a cut that nobody wrote before."""
+        """Write a cut that nobody wrote before; its beginning too once all ends, so that a later run has that."""
+        whole = len(body) == cut.end - cut.start
         with self._lock:
-            if cut.taken or self._ended:
+            if cut.taken or self._closed or not (whole or self._ended) or len(body) <= cut.written:
                 return
             cut.taken = True
             self._writing += 1
-            came = sum(other.taken for other in self._cuts)
-            self._usual += (seconds - self._usual) / min(came, 8)
+            if whole:
+                came = sum(other.taken for other in self._cuts)
+                self._usual += (seconds - self._usual) / min(came, 8)
         try:
             _write(self.path, body, cut.start)
-            cut.done = True
+            cut.written = len(body)
         finally:
             with self._lock:
                 self._writing -= 1
@@ -219,21 +222,6 @@ class Endgame:
                     self._tell()
                 if self._all_done():
                     self._over.set()
-
-    def _take_part(self, cut: _Cut, body: bytes) -> None:
-        """Write the beginning of a cut that nobody will have whole: a later run need not fetch that."""
-        with self._lock:
-            if cut.taken or self._closed or len(body) <= cut.part:
-                return
-            cut.taken = True
-            self._writing += 1
-        try:
-            _write(self.path, body, cut.start)
-            cut.part = len(body)
-        finally:
-            with self._lock:
-                self._writing -= 1
-                self._lock.notify_all()
 
     def _tell(self) -> None:
         if self._sealed:

@@ -280,10 +280,10 @@ class Engine:
             ):
                 if last:
                     self._begin_tail(job, int(pace * TAIL))
-                    return
-                if 0 < pace < SLOW and not others:
-                    windows.lengthen(job.row)
-                self._begin_next(job)
+                else:
+                    if 0 < pace < SLOW and not others:
+                        windows.lengthen(job.row)
+                    self._begin_next(job)
             return
         if job.tail is not None:
             near = job.tail.left <= pace * HUNGRY and (near or job.left <= pace * HUNGRY)
@@ -330,9 +330,7 @@ class Engine:
 
     def _finished(self, job: Job, filled: bool) -> None:
         self.ending.remove(job)
-        if not filled:
-            self._last.leave(job, alone=True)
-        job.drop_tail()
+        self._last.leave(job, alone=True)
         for window in job.running:
             with suppress(Aria2Error):
                 self._rpc.forget([window.gid])
@@ -365,7 +363,6 @@ class Engine:
         self.jobs.clear()
         for job in jobs:
             self._last.leave(job, alone=False)
-            job.drop_tail()
             for window in job.running:
                 window.gid = ""
             self.add(job, self._share)
@@ -386,7 +383,6 @@ class Engine:
         """Take a file out of aria2; its control files stay."""
         self.jobs.remove(job)
         self._last.leave(job, alone=False)
-        job.drop_tail()
         for window in job.running:
             with suppress(Aria2Error):
                 self._rpc.remove(window.gid)

@@ -142,11 +142,8 @@ class Job:
             self.renew_at[address.mirror] = now + max(1.0, (address.expires - now) * 2 / 3)
 
     def drop_tail(self) -> None:
-        """Leave what was ours to aria2 after all: the file is begun again."""
-        self.fading = False
-        if self.tail is not None:
-            self.tail.call_off()
-            self.tail = None
+        """Nothing of it is ours any more."""
+        self.fading, self.tail = False, None
         for window in self.row:
             window.ours = False
 

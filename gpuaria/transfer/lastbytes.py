@@ -48,10 +48,11 @@ class LastBytes:
         self._enders.submit(partial(self._finish, job, busy))
 
     def leave(self, job: Job, *, alone: bool) -> None:
-        """End our own connections, for this run is at its end, and note what they have brought."""
+        """End our own connections, note what they have brought, and leave the rest to aria2 after all."""
         if job.tail is not None:
             job.tail.call_off()
             self.keep(job, alone=alone)
+        job.drop_tail()
 
     def keep(self, job: Job, *, alone: bool = False) -> None:
         """Note what our own connections have brought, so that a later run goes on from there.
