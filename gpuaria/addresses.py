@@ -5,16 +5,36 @@ import re
 from urllib.parse import urlsplit
 
 
+def server(url: str) -> tuple[str, int]:
+    """The host of an address, in lower case, and its port: the scheme's own where none is named."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+
+
 def origin(url: str) -> str:
     """`scheme://host:port` of an address, the unit to which a credential belongs (RFC 6454)."""
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
+    host, port = server(url)
+    return f"{urlsplit(url).scheme}://{host}:{port}"
+
+
+def authority(url: str) -> str:
+    """Host and port as the address has them, without a user: what a Host header says (RFC 9110 7.2)."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def bare(url: str) -> str:
     """An address without its query, which may be a signature, and without a password: what logs may show."""
     return re.sub(r"^(\w+://)[^/?#]*@", r"\1", url).partition("?")[0]
+
+
+def ip_and_port(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int | None]:
+    """The parts of `IP[:PORT]`; IPv6 with a port is in brackets (RFC 3986 3.2.2). Raises ValueError."""
+    if text.count(":") > 1 and not text.startswith("["):
+        return ipaddress.ip_address(text), None
+    found = re.fullmatch(r"(\[)?([^\[\]]*?)(?(1)\])(?::([0-9]{1,5}))?", text, re.ASCII)
+    if found is None or (found[3] and not 0 < int(found[3]) < 65536):
+        raise ValueError(text)
+    return ipaddress.ip_address(found[2]), int(found[3]) if found[3] else None
 
 
 def encrypted_or_local(url: str) -> bool:

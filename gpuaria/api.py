@@ -27,7 +27,6 @@ from gpuaria.events import Emit, Waiting, Warned
 from gpuaria.net import Http
 from gpuaria.paths import printable
 from gpuaria.plan import Rules
-from gpuaria.probe.names import Names
 from gpuaria.ranking import rank
 from gpuaria.records import Choice, Kind, Manifest, Mirror, Probe, Ranking, RepoRef, Report, Verdict
 from gpuaria.screening import Screening
@@ -125,6 +124,8 @@ class Session:
         return fetching.Limits(rules, shape, s.jobs, s.small_jobs, s.verify_jobs, s.patience, USER_AGENT)
 
     def _client(self, stop: threading.Event) -> Http:
+        from gpuaria.probe.names import Names
+
         s = self.settings
         return Http(
             credentials=credentials(s, stop),

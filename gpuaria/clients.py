@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from gpuaria.addresses import authority
 from gpuaria.errors import ConfigError, NetworkError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Clients:
         self._names = names
         self._clients: dict[tuple[bool, str], httpx2.Client] = {}
         self._by_proxy: dict[tuple[str, str], bool] = {}
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
 
     def close(self) -> None:
         """Close every connection."""
@@ -139,7 +140,7 @@ class Clients:
         raise failure
 
     def context(self) -> ssl.SSLContext:
-        """For connections that others make; read once."""
+        """Read once; it takes 0.1 s."""
         with self._opening:
             self._context = self._context or tls_context(self._ca_bundle)
             return self._context
@@ -166,7 +167,7 @@ class Clients:
             request = client.build_request(
                 method,
                 httpx2.URL(url).copy_with(host=address),
-                headers={**headers, "host": urlsplit(url).netloc.rpartition("@")[2]},
+                headers={**headers, "host": authority(url)},
                 content=body or None,
                 extensions={"sni_hostname": host},
             )
@@ -181,7 +182,7 @@ class Clients:
         raise failure
 
     def _client(self, url: str, host: str = "") -> "httpx2.Client":
-        """The client for an address; the certificates are read only when there is one to check, which takes 0.1 s."""
+        """The client for an address; the certificates are read only when there is one to check."""
         tls = not url.startswith("http://") or bool({"http", "all"} & set(getproxies()))
         with self._opening:
             if (tls, host) not in self._clients:
@@ -190,7 +191,7 @@ class Clients:
                 connect, read = self.timeouts
                 # Every user has a bounded number of threads; a common bound would let slow mirrors starve the others.
                 limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-                context = tls_context(self._ca_bundle) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context = self.context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 try:
                     self._clients[tls, host] = httpx2.Client(
                         verify=context,

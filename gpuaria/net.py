@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
-from gpuaria.addresses import bare, encrypted_or_local, origin
+from gpuaria.addresses import authority, bare, encrypted_or_local, origin
 from gpuaria.clients import SYSTEM, Clients, Names, by_proxy
 from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited
 from gpuaria.rates import RateBudget, retry_after
@@ -254,10 +254,8 @@ class Http:
                 got = {name.lower(): self._struck(value) for name, value in response.headers.items()}
                 self.budget.learn(url, got)
                 answer, answered = Answer(response.status_code, url, got), True
-                yield (
-                    answer,
-                    response.iter_bytes(),
-                )  # as they come: a larger chunk would be lost when the connection breaks
+                # As they come: a larger chunk would be lost when the connection breaks.
+                yield answer, response.iter_bytes()
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             LOG.debug("%s %s failed: %s", method, bare(url), type(error).__name__)
             raise _as_ours(error, url, self._struck(str(error).strip())) from None
@@ -318,7 +316,7 @@ def _as_ours(error: Exception, url: str, said: str) -> NetworkError:
     """A transport error as one sentence; `retry` says "later" where the same request may pass a second time."""
     import httpx2
 
-    host = urlsplit(url).netloc.rpartition("@")[2] or bare(url)
+    host = authority(url) or bare(url)
     text = said or type(error).__name__
     hint = "Check the network, or name a mirror with --mirror."
     if "CERTIFICATE_VERIFY_FAILED" in text:

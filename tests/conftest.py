@@ -156,8 +156,12 @@ class User:
 
     def start(self, *words: str | Path, **env: str) -> subprocess.Popen[str]:
         """`gpuaria WORDS` under way."""
+        return self.spawn(*GPUARIA, *words, **env)
+
+    def spawn(self, *words: str | Path, **env: str) -> subprocess.Popen[str]:
+        """Any command under way."""
         run = subprocess.Popen(
-            [*GPUARIA, *(str(word) for word in words)],
+            [str(word) for word in words],
             env=self.environ(**env),
             cwd=self.home,
             stdin=subprocess.DEVNULL,

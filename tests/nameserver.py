@@ -178,21 +178,11 @@ def start(
     mounts = {"resolv": "/etc/resolv.conf", "hosts": "/etc/hosts", "nss": "/etc/nsswitch.conf"}
     own = " && ".join([*(f"mount --bind {tmp_path}/{ours} {theirs}" for ours, theirs in mounts.items()), 'exec "$@"'])
     fetch = ("fetch", "org/r", "--to", "out", "--json", "-j", "1", "--patience", patience, *words)
-    run = subprocess.Popen(
-        ["unshare", "-m", "sh", "-c", own, "sh", sys.executable, "-m", "gpuaria", *fetch],
-        env=user.environ(
-            **{
-                "HF_ENDPOINT": named("hub.test", hub.url),
-                "GPUARIA_RESOLVERS": "system",
-                "GPUARIA_TIMEOUT": "1s",
-                "GPUARIA_CONNECT_TIMEOUT": "1s",
-                **env,
-            }
-        ),
-        cwd=user.home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    user.started.append(run)
-    return run
+    settings = {
+        "HF_ENDPOINT": named("hub.test", hub.url),
+        "GPUARIA_RESOLVERS": "system",
+        "GPUARIA_TIMEOUT": "1s",
+        "GPUARIA_CONNECT_TIMEOUT": "1s",
+    }
+    gpuaria = (sys.executable, "-m", "gpuaria", *fetch)
+    return user.spawn("unshare", "-m", "sh", "-c", own, "sh", *gpuaria, **(settings | env))

@@ -24,11 +24,11 @@ from standin import Hub, Repo
 
 if TYPE_CHECKING:
     from tests.conftest import Done, Serve, User, contents, ended, expected, until
-    from tests.fronts import Front, openssl
+    from tests.fronts import Front, signed
     from tests.nameserver import Names, NameServer, named, start
 else:
     from conftest import Done, Serve, User, contents, ended, expected, until
-    from fronts import Front, openssl
+    from fronts import Front, signed
     from nameserver import Names, NameServer, named, start
 
 SIZE = 9_000_000
@@ -186,15 +186,6 @@ class Liar:
                 self.context.wrap_socket(line, server_side=True).close()
             except OSError:
                 line.close()
-
-
-def signed(folder: Path, name: str) -> Path:
-    """Key and certificate for a name, which vouch for themselves."""
-    both = folder / f"{name}.pem"
-    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    openssl(folder, *words, "-addext", f"subjectAltName=DNS:{name}", "-keyout", f"{name}.key", "-out", str(both))
-    both.write_text(both.read_text() + (folder / f"{name}.key").read_text())
-    return both
 
 
 def relayed(relay: Relay, request: bytes) -> bytes:

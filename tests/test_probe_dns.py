@@ -121,7 +121,21 @@ def test_specs(spec: str, way: str, host: str, port: int) -> None:
     assert (server.way, server.host, server.port) == (way, host, port)
 
 
-@pytest.mark.parametrize("spec", ["", "dns.google", "8.8.8.8:0", "8.8.8.8:x", "tls://one.one", "https://", "[::1]x"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "dns.google",
+        "8.8.8.8:0",
+        "8.8.8.8:x",
+        "tls://one.one",
+        "https://",
+        "[::1]x",
+        "[::1",
+        "[8.8.8.8",
+        "8.8.8.8]:53",
+    ],
+)
 def test_specs_that_make_no_sense(spec: str) -> None:
     with pytest.raises(ConfigError, match="is not a DNS server"):
         Resolvers([spec])

@@ -125,7 +125,9 @@ def test_endpoints_are_numeric_and_none_behind_a_proxy(monkeypatch: pytest.Monke
     assert endpoints(clients, Address("m", "https://[::1]/x")) == [("::1", 443)]
     assert endpoints(clients, Address("m", "http://no-such-host.invalid/x")) == []
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
+    clients = Http().clients  # which reads the environment once for each host
     assert endpoints(clients, Address("m", "http://192.0.2.1/x")) == []
     assert endpoints(clients, Address("m", "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
     monkeypatch.setenv("no_proxy", "192.0.2.1")
+    clients = Http().clients
     assert endpoints(clients, Address("m", "http://192.0.2.1/x")) == [("192.0.2.1", 80)]

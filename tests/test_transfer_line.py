@@ -23,9 +23,9 @@ from gpuaria.transfer.line import SLICE, Line
 from standin.wire import Handler, Server, parse_range
 
 if TYPE_CHECKING:
-    from tests.fronts import Front, openssl
+    from tests.fronts import Front, signed
 else:
-    from fronts import Front, openssl
+    from fronts import Front, signed
 
 SIZE = 1 << 20
 DATA = random.Random(6).randbytes(SIZE)
@@ -168,10 +168,7 @@ def test_it_ends_when_it_is_over() -> None:
 
 
 def test_over_tls_with_its_certificate_checked(front: Front, tmp_path: Path) -> None:
-    both = tmp_path / "both.pem"
-    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    openssl(tmp_path, *words, "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key", "-out", str(both))
-    both.write_text(both.read_text() + (tmp_path / "key").read_text())
+    both = signed(tmp_path, "127.0.0.1")
     with serving(Mirror.part) as (url, _):
         secret = f"{front(url, both)}/file"
         one = line(secret, ca_bundle=str(both))
@@ -217,10 +214,7 @@ class PlainContext:
 
 
 def test_tls_that_stalls(front: Front, tmp_path: Path) -> None:
-    both = tmp_path / "both.pem"
-    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    openssl(tmp_path, *words, "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key", "-out", str(both))
-    both.write_text(both.read_text() + (tmp_path / "key").read_text())
+    both = signed(tmp_path, "127.0.0.1")
     with serving(stall) as (url, _), pytest.raises(NetworkError, match="stopped answering"):
         line(f"{front(url, both)}/file", ca_bundle=str(both), timeout=0.5).get(0, 300_000, never)
 

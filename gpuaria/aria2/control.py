@@ -37,12 +37,12 @@ def compose(total: int, piece: int, missing: Iterable[tuple[int, int]]) -> bytes
     begun: dict[int, bytearray] = {}
     for start, end in missing:
         for index in range(start // piece, -(-end // piece)):
-            bits[index // 8] &= ~(0x80 >> (index % 8))
+            _clear(bits, index)
             first, last = index * piece, min(total, (index + 1) * piece)
             if start > first or end < last or index in begun:
                 blocks = begun.setdefault(index, _all(-(-(last - first) // BLOCK)))
                 for block in range((max(start, first) - first) // BLOCK, -(-(min(end, last) - first) // BLOCK)):
-                    blocks[block // 8] &= ~(0x80 >> (block % 8))
+                    _clear(blocks, block)
     rows = [
         struct.pack(">III", index, min(piece, total - index * piece), len(blocks)) + blocks
         for index, blocks in begun.items()
@@ -58,6 +58,10 @@ def _all(count: int) -> bytearray:
     if count % 8:
         bits.append(0xFF << (8 - count % 8) & 0xFF)
     return bits
+
+
+def _clear(bits: bytearray, index: int) -> None:
+    bits[index // 8] &= ~(0x80 >> (index % 8))
 
 
 def _parse(data: bytes) -> Control:

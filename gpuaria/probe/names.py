@@ -51,7 +51,7 @@ class Names:
 
     def instead(self, host: str) -> Sequence[str]:
         """The addresses to use for `host`; empty while the system's own are good, or nobody knows better."""
-        if not host or bogus.is_literal(host) or f".{host}".endswith(".localhost"):  # RFC 6761 6.3
+        if _is_known(host):
             return ()
         one = self._host(host)
         if not one.asked:  # else without the lock: who drives the downloads must not wait for it
@@ -66,7 +66,7 @@ class Names:
 
     def doubt(self, host: str, tried: Sequence[str]) -> Sequence[str]:
         """Addresses beside those `tried` in vain, or beside the system's if these are what was tried."""
-        if bogus.is_literal(host) or not host:
+        if _is_known(host):
             return ()
         with (one := self._host(host)).lock:
             if time.monotonic() - one.at > AGAIN:
@@ -105,6 +105,11 @@ class Names:
             for address in usable
             if address not in one.system
         }
+
+
+def _is_known(host: str) -> bool:
+    """Whether nobody need be asked for it: an address, or this machine by any name (RFC 6761 6.3)."""
+    return not host or bogus.is_literal(host) or f".{host}".endswith(".localhost")
 
 
 def _of_system(host: str) -> tuple[tuple[str, ...], str]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from gpuaria.addresses import server
+
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
@@ -49,9 +51,8 @@ def route(url: str, environ: Mapping[str, str]) -> Route:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"not an http address: {url.partition('?')[0]}")
-    tls = parts.scheme == "https"
-    port = parts.port or (443 if tls else 80)
-    return Route(parts.hostname, port, tls, proxy_for(parts.scheme, parts.hostname, port, environ))
+    host, port = server(url)
+    return Route(host, port, parts.scheme == "https", proxy_for(parts.scheme, host, port, environ))
 
 
 def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:

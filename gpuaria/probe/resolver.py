@@ -4,13 +4,13 @@ Plain DNS over UDP, over TCP where the answer is truncated or UDP stays silent (
 the certificate is checked for the server's address); DNS over HTTPS (RFC 8484); or the system's own resolver.
 """
 
-import ipaddress
 import socket
 import ssl
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from gpuaria.addresses import ip_and_port
 from gpuaria.errors import ConfigError, NetworkError
 from gpuaria.probe.deadline import Deadline
 
@@ -57,18 +57,8 @@ def parse(spec: str) -> Server:
 
 
 def _host_port(text: str, port: int) -> tuple[str, int]:
-    host = text
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        if rest and not rest.startswith(":"):
-            raise ValueError
-        port = int(rest[1:]) if rest else port
-    elif text.count(":") == 1:
-        host, _, number = text.partition(":")
-        port = int(number)
-    if not 0 < port < 65536:
-        raise ValueError
-    return str(ipaddress.ip_address(host)), port
+    ip, named = ip_and_port(text)
+    return str(ip), named or port
 
 
 def ask_system(host: str) -> dict[int, tuple[str, ...]]:
@@ -158,23 +148,12 @@ def _over_https(server: Server, question: Any, deadline: Deadline, context: ssl.
     import dns.message
     import httpx2
 
-    where = server.host
-    try:
-        ipaddress.ip_address(where)
-    except ValueError:  # dnspython would read resolv.conf by itself, past /etc/hosts and nsswitch
-        where = str(socket.getaddrinfo(where, server.port, type=socket.SOCK_STREAM)[0][4][0])
-    url = httpx2.URL(server.url)
-    headers = {"host": url.netloc.decode(), "accept": _DOH, "content-type": _DOH}
     client = httpx2.Client(
         verify=context if context is not None else True, trust_env=False, timeout=max(0.001, deadline.left())
     )
-    asked = client.stream(
-        "POST",
-        url.copy_with(host=where),
-        content=question.to_wire(),
-        headers=headers,
-        extensions={"sni_hostname": server.host},
-    )
+    headers = {"accept": _DOH, "content-type": _DOH}
+    # By the system's resolver; dnspython would read resolv.conf by itself, past /etc/hosts and nsswitch.
+    asked = client.stream("POST", server.url, content=question.to_wire(), headers=headers)
     try:
         with client, asked as response:
             if not response.is_success:

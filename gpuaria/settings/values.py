@@ -3,8 +3,9 @@
 import math
 import re
 from decimal import Decimal
-from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
+
+from gpuaria.addresses import ip_and_port
 
 _TRUE = frozenset({"1", "on", "yes", "true"})
 _FALSE = frozenset({"0", "off", "no", "false"})
@@ -135,13 +136,10 @@ def resolver(text: str) -> str:
 
 def _place(text: str) -> str:
     """An IP address, and a port where one is named; IPv6 is in brackets then (RFC 3986 3.2.2)."""
-    host, mark, port = text.rpartition(":") if text.count(":") == 1 or "]:" in text else (text, "", "")
-    ip = ip_address(host.removeprefix("[").removesuffix("]"))
-    if not mark:
+    ip, port = ip_and_port(text)
+    if port is None:
         return str(ip)
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise ValueError
-    return f"[{ip}]:{int(port)}" if ip.version == 6 else f"{ip}:{int(port)}"
+    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
 
 
 def program(text: str) -> str:

@@ -5,10 +5,10 @@ import socket
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
+from gpuaria.addresses import server
 from gpuaria.aria2 import sockets
-from gpuaria.clients import Clients, by_proxy
+from gpuaria.clients import Clients
 from gpuaria.records import Address
 
 Endpoint = tuple[str, int]
@@ -16,10 +16,9 @@ Endpoint = tuple[str, int]
 
 def endpoints(clients: Clients, address: Address) -> list[Endpoint]:
     """The numeric addresses at which aria2 may reach an address; none where a proxy or our relay stands between."""
-    parts = urlsplit(address.url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    if by_proxy(address.url) or clients.elsewhere(address.url):
+    if clients.proxied(address.url) or clients.elsewhere(address.url):
         return []
+    host, port = server(address.url)
     with contextlib.suppress(OSError):
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return [(str(entry[4][0]).partition("%")[0], port) for entry in found]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from gpuaria.addresses import authority, server
 from gpuaria.errors import GpuariaError, NetworkError
 from gpuaria.net import Http
 
@@ -47,7 +48,7 @@ class Line:
                 return self._get(start, end, headers, over)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            host = urlsplit(self._url).netloc
+            host = authority(self._url)
             if isinstance(error, TimeoutError | BlockingIOError) or "timed out" in str(error):
                 raise NetworkError(f"{host} stopped answering") from None
             raise NetworkError(f"{host} broke the connection off: {error or type(error).__name__}") from None
@@ -67,12 +68,12 @@ class Line:
         parts = urlsplit(self._url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         # A signature may be over the host as the address has it; http.client would add :443.
-        own = {"host": parts.netloc.rpartition("@")[2], "user-agent": self._web.clients.user_agent}
+        own = {"host": authority(self._url), "user-agent": self._web.clients.user_agent}
         self._connection.request("GET", target, headers={**own, **headers})
         with contextlib.closing(self._connection.getresponse()) as answer:
             self._check(answer.status, answer.getheader("content-range"), start, end)
             if answer.length != end - start:
-                raise GpuariaError(f"it sends {answer.length} bytes for a range of {end - start}")
+                raise _wrong_length(answer.length, end - start)
             body = self._body(answer, over)
         if len(body) < end - start or answer.will_close:
             self.close()
@@ -92,17 +93,15 @@ class Line:
                 return bytes(body[: len(body) - len(rest)])
             count = line.recv_into(rest[:SLICE], 0, _TOGETHER) if direct else answer.readinto(rest[:SLICE])
             if not count:
-                raise GpuariaError(f"it sends {len(body) - len(rest)} bytes for a range of {len(body)}")
+                raise _wrong_length(len(body) - len(rest), len(body))
             rest = rest[count:]
         if direct:
             line.settimeout(self._web.clients.timeouts[1])
         return bytes(body)
 
     def _connected(self) -> http.client.HTTPConnection:
-        parts = urlsplit(self._url)
-        tls = parts.scheme == "https"
-        port = parts.port or (443 if tls else 80)
-        host = parts.hostname or ""
+        tls = self._url.startswith("https:")
+        host, port = server(self._url)
         connection = http.client.HTTPConnection(host, port)
         line = self._web.clients.connect(host, port)
         read = self._web.clients.timeouts[1]
@@ -128,11 +127,14 @@ class Line:
             self._check(answer.status, answer.headers.get("content-range"), start, end)
             for chunk in chunks:
                 body += chunk
-                if over() or len(body) > end - start:
+                if len(body) > end - start:
                     break
-            else:
-                if len(body) < end - start:
-                    raise GpuariaError(f"it sends {len(body)} bytes for a range of {end - start}")
-        if len(body) > end - start:
-            raise GpuariaError(f"it sends more than the {end - start} bytes of a range")
+                if over():
+                    return bytes(body)
+        if len(body) != end - start:
+            raise _wrong_length(len(body), end - start)
         return bytes(body)
+
+
+def _wrong_length(sent: int | None, wanted: int) -> GpuariaError:
+    return GpuariaError(f"it sends {sent} bytes for a range of {wanted}")

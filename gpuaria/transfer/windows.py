@@ -145,7 +145,7 @@ def recover(base: Path, folder: Path, size: int, behind: int = 0) -> list[Window
             file.truncate(size)
     kept = [_kept(path, base, size) for path in sorted(folder.glob("*-*")) if _NAME.fullmatch(path.name)]
     row = _apart([window for window in kept if window is not None])
-    for start, end in _uncovered(row, size):
+    for start, end in _without([(0, size)], [(window.start, window.end) for window in row]):
         row += [Window(a, b, folder / f"{a}-{b}", size) for a, b in cut(start, end, behind)]
     return sorted(row, key=lambda window: window.start)
 
@@ -259,16 +259,6 @@ def _apart(kept: Sequence[Window]) -> list[Window]:
         else:
             row.append(window)
     return sorted(row, key=lambda window: window.start)
-
-
-def _uncovered(row: Sequence[Window], size: int) -> list[tuple[int, int]]:
-    """Ranges between the kept ones."""
-    free, at = [], 0
-    for window in row:
-        if window.start > at:
-            free.append((at, window.start))
-        at = max(at, window.end)
-    return [*free, (at, size)] if at < size else free
 
 
 def _write(path: Path, data: bytes) -> None:
