@@ -21,7 +21,9 @@ from benchmarks.records import Result, Row, Run
 from benchmarks.rivals import Contestant
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.proof import THEN_SUM, last_growth
+from benchmarks.scenarios.small import IN_FLIGHT
 from benchmarks.stage import Stage, readable
+from gpuaria.settings import load
 
 if TYPE_CHECKING:
     from tests.conftest import until
@@ -289,3 +291,7 @@ def running(word: str) -> list[str]:
         if path.name != str(os.getpid()) and (word in line or any(word in name for name in descriptors)):
             found.append(line)
     return found
+
+
+def test_the_limit_of_small_files_is_of_as_many_as_are_fetched_at_once(tmp_path: Path) -> None:
+    assert load({}, {}, tmp_path, site=tmp_path / "none").small_jobs == IN_FLIGHT

@@ -11,7 +11,7 @@ from benchmarks.stage import Stage
 from lab import LINK, PAYLOAD
 
 ROUND_TRIP = 0.160  # seconds
-IN_FLIGHT = 16  # requests, as the setting small_jobs has it
+IN_FLIGHT = 32  # requests, as the setting small_jobs has it
 PAGE = 1000  # files on one page of a listing
 PART = 0.2  # of the files, for those that are slow
 
