@@ -44,11 +44,10 @@ def long_way(stage: Stage) -> None:
     with stage.network(FAR, repos, LINK) as served:
         all_, part, tiny = (Work(repo, served) for repo in repos)
         ours, many, theirs = gpuaria(), aria2("aria2c -x16", "-x16", "-s16"), hf()
-        for number in stage.rounds(reserve=100):
+        for _ in stage.rounds(reserve=100):
             stage.fetch(ours, all_)
             stage.fetch(many, all_)
-            if number < 3:
-                fetch_part(stage, theirs, part)
+            fetch_part(stage, theirs, part)
         fetch_part(stage, theirs, tiny)
         for yardstick in [hfd(), *engines()]:
             extra(stage, yardstick, all_, 40)
