@@ -163,7 +163,7 @@ How it is measured:
   connection comes in steps of a second, and an answer begins with one second's worth at once.
 - Contestants take turns in the same minutes. A ratio is the median over the pairs of a round. Each round begins with
   an empty home, an empty target and what was written before on disk. The last column says of how many rounds: five
-  of all take an hour and a half, `make bench ARGS="--minutes 100"`, and one or two fit into half an hour.
+  of all take an hour and a quarter, `make bench ARGS="--minutes 88"`, and one or two fit into half an hour.
 - gpuaria's time includes its proof. No rival checks digests over HTTP, so their times are without; "with sha256sum"
   adds what that program takes here for as many bytes (scenario 7 really runs it). After every run, outside its time,
   each file is compared byte for byte with the server's, and a run that does not match is not counted.
