@@ -2,7 +2,10 @@
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+
+# Lower case, since aria2c takes `HTTP://` for no address at all (1.36 and 1.37).
+PLAIN = re.compile(r"https?://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?#][!-~]*)?")
 
 
 def server(url: str) -> tuple[str, int]:
@@ -20,6 +23,20 @@ def origin(url: str) -> str:
 def authority(url: str) -> str:
     """Host and port as the address has them, without a user: what a Host header says (RFC 9110 7.2)."""
     return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def plain(url: str) -> str:
+    """The same http(s) address as PLAIN wants it: a host by its IDNA name, what is not printable ASCII as %XX.
+
+    Raises ValueError where that cannot be, as with a user or a password.
+    """
+    scheme, _, rest = url.partition("://")
+    host = re.match(r"[^/?#]*", rest)[0]  # type: ignore[index]  # it always matches
+    named = host if host.isascii() else host.encode("idna").decode()
+    spelt = f"{scheme.lower()}://{named}" + re.sub(r"[^!-~]+", lambda found: quote(found[0]), rest[len(host) :])
+    if not PLAIN.fullmatch(spelt):
+        raise ValueError(bare(url))
+    return spelt
 
 
 def bare(url: str) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
-from gpuaria.addresses import authority, bare, encrypted_or_local, origin
-from gpuaria.clients import SYSTEM, Clients, Names, by_proxy
+from gpuaria.addresses import authority, bare, encrypted_or_local, origin, plain
+from gpuaria.clients import SYSTEM, Clients, Names
 from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited
 from gpuaria.rates import RateBudget, retry_after
 
@@ -96,7 +96,7 @@ class Http:
             return ""
         if not encrypted_or_local(url):
             return "it is not encrypted"
-        return "a proxy would read it" if by_proxy(url) else ""
+        return "a proxy would read it" if self.clients.proxied(url) else ""
 
     def _struck(self, text: str) -> str:
         """`text` without the tokens that were sent, which a server may repeat."""
@@ -271,9 +271,9 @@ def _told(answer: Answer) -> dict[str, str]:
 
 
 def redirected(answer: Answer) -> str:
-    """Where an answer sends its client, as an absolute address; empty if it does not.
+    """Where an answer sends its client, as an absolute address in plain ASCII; empty if it does not.
 
-    Raises NetworkError for a Location that no client can follow.
+    Raises NetworkError for a Location that no client can follow, or should: one with a user or a password.
     """
     if answer.status not in REDIRECTS or "location" not in answer.headers:
         return ""
@@ -281,12 +281,12 @@ def redirected(answer: Answer) -> str:
         target = urljoin(answer.url, answer.headers["location"])
         origin(target)
         (urlsplit(target).hostname or "").encode("idna")
+        return plain(target) if urlsplit(target).scheme in ("http", "https") else target
     except ValueError:
         raise NetworkError(
             f"{bare(answer.url)} redirects to an address that makes no sense",
             "The endpoint or mirror is broken; try another.",
         ) from None
-    return target
 
 
 def check_redirect(url: str, target: str) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gpuaria.addresses import bare, encrypted_or_local, origin
 from gpuaria.clients import ca_file
 from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, NetworkError, RateLimited
-from gpuaria.net import Http, check_redirect
+from gpuaria.net import Answer, Http, check_redirect, redirected
 from gpuaria.rates import RateBudget, retry_after
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server
@@ -300,7 +300,15 @@ def test_redirects_in_a_circle_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["http://h:port/", "http://[::/", "http://h:99999/", f"http://{'a' * 70}.example/"]
+    "location",
+    [
+        "http://h:port/",
+        "http://[::/",
+        "http://h:99999/",
+        f"http://{'a' * 70}.example/",
+        "http://a b/",
+        "http://user:word@127.0.0.1/",
+    ],
 )
 def test_a_redirect_to_nonsense_is_an_error_and_no_traceback(location: str) -> None:
     with Scripted(always(302, location=location)) as home:
@@ -311,6 +319,19 @@ def test_a_redirect_to_nonsense_is_an_error_and_no_traceback(location: str) -> N
             sentence(caught.value)
         with pytest.raises(NetworkError, match="makes no sense"), http.download(f"{home.url}/a"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("http://h/d\u00e9p\u00f4t/a b?x=\u00fc&y=%C3%BC", "http://h/d%C3%A9p%C3%B4t/a%20b?x=%C3%BC&y=%C3%BC"),
+        ("HTTP://H:80/a", "http://H:80/a"),
+        ("https://b\u00fccher.example/x", "https://xn--bcher-kva.example/x"),
+        ("//[::1]:81/x?sig=a+b/c==", "http://[::1]:81/x?sig=a+b/c=="),
+    ],
+)
+def test_a_redirect_is_told_as_aria2_can_read_it(location: str, target: str) -> None:
+    assert redirected(Answer(302, "http://127.0.0.1/a", {"location": location})) == target
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x/"])

@@ -165,6 +165,7 @@ def test_nothing_of_the_process_environment_is_read(world: World, monkeypatch: p
 
 GOOD: list[tuple[str, str, object]] = [
     ("endpoint", "https://Hub.Example:8443/hf/", "https://hub.example:8443/hf"),
+    ("endpoint", "http://h/d\u00e9p\u00f4t", "http://h/d%C3%A9p%C3%B4t"),
     ("endpoint", "http://[::1]:80", "http://[::1]:80"),
     ("token_file", "~/t", Path("/h/t")),
     ("implicit_token", "off", False),

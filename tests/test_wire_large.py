@@ -166,6 +166,23 @@ def test_a_mirror_without_the_file(user: User, serve: Serve, repo: Repo) -> None
     complete(user, fetch(user, "--mirror", mirror.url), repo)
 
 
+@pytest.mark.parametrize("target", ["/d\u00e9p\u00f4t/a b/x.bin", "//user:word@127.0.0.1/x.bin"])
+@pytest.mark.fault(
+    "mirror: redirects to an address that is none by RFC 3986",
+    where="server",
+    does="Writes as %XX what has to be; leaves the mirror out where there is a user or a password in the address.",
+    sees="the mirror, and why it is left out",
+    status=0,
+)
+def test_a_mirror_that_redirects_to_a_strange_address(user: User, serve: Serve, repo: Repo, target: str) -> None:
+    """The mirror answers first; aria2 can be given an address in plain ASCII only."""
+    serve(repo).fault(f"/resolve/.*{BIG}", delay=1.0)
+    mirror = serve(repo)
+    location = f"http:{target}" if target.startswith("//") else mirror.cdn.url + target
+    mirror.fault("/resolve/", status=302, headers={"Location": location, "X-Repo-Commit": repo.head})
+    complete(user, fetch(user, "--mirror", mirror.url, patience="20s"), repo)
+
+
 @pytest.mark.fault(
     "mirror: stale, it serves another commit",
     where="server",

@@ -2,6 +2,7 @@
 
 import re
 
+from gpuaria.addresses import PLAIN
 from gpuaria.errors import BadListing, UsageError
 from gpuaria.hashing import LENGTHS
 from gpuaria.paths import printable
@@ -10,8 +11,6 @@ from gpuaria.records import Digest
 _HEX = re.compile(r"[0-9a-f]+")
 _PREFIX_LENGTHS = range(8, 65)  # torch.hub: "the first eight or more digits of the SHA256 hash"
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#\\\s]*)")
-# Lower case, since aria2c takes `HTTP://` for no address at all (1.36 and 1.37).
-_ADDRESS = re.compile(r"https?://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?#][!-~]*)?")
 
 
 def check_url(url: str, of: str) -> str:
@@ -20,7 +19,7 @@ def check_url(url: str, of: str) -> str:
     Raises UsageError, which repeats no part of the address but the host: a signed query is a secret.
     """
     refuse_credential(url, f"an address of {printable(of)}")
-    if not _ADDRESS.fullmatch(url):
+    if not PLAIN.fullmatch(url):
         raise UsageError(
             f"an address of {printable(of)} is not a plain http:// or https:// one",
             "Write other characters than printable ASCII as %XX, and the scheme in lower case.",

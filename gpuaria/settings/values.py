@@ -5,7 +5,7 @@ import re
 from decimal import Decimal
 from urllib.parse import SplitResult, urlsplit
 
-from gpuaria.addresses import ip_and_port
+from gpuaria.addresses import ip_and_port, plain
 
 _TRUE = frozenset({"1", "on", "yes", "true"})
 _FALSE = frozenset({"0", "off", "no", "false"})
@@ -98,9 +98,12 @@ def show_seconds(value: float) -> str:
 
 
 def address(text: str) -> str:
-    """An http(s) address with a host, without user, query or fragment; host in lower case, no `/` at the end."""
+    """An http(s) address with a host, without user, query or fragment; host in lower case, no `/` at the end.
+
+    In plain ASCII, as the addresses have to be that are made from it.
+    """
     parts = _split(text)
-    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+    return plain(f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}")
 
 
 def host(text: str) -> str:
