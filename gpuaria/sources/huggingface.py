@@ -150,12 +150,15 @@ class HuggingFace:
         prefix = "" if manifest.ref.kind == "model" else f"{manifest.ref.kind}s/"
         return f"{mirror.base}/{prefix}{manifest.name}/resolve/{manifest.commit}/{quote(file.path)}"
 
-    def shortcut(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
-        """`/api/resolve-cache/{kind}s/{id}/{commit}/{path}`, where the Hub's 307 for a file that is in git leads."""
+    def shortcuts(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> tuple[str, ...]:
+        """`/api/resolve-cache/{kind}s/{id}/{commit}/{path}`, where the Hub's 307 for a file that is in git leads.
+
+        The Hub writes a slash in the path as %2F; others may leave it.
+        """
         if file.digest is None or file.digest.algorithm != "git-sha1":
-            return ""
-        kind, commit = manifest.ref.kind, manifest.commit
-        return f"{mirror.base}/api/resolve-cache/{kind}s/{manifest.name}/{commit}/{quote(file.path)}"
+            return ()
+        folder = f"{mirror.base}/api/resolve-cache/{manifest.ref.kind}s/{manifest.name}/{manifest.commit}/"
+        return tuple(dict.fromkeys(folder + quote(file.path, safe) for safe in ("", "/")))
 
     def address(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
         """One HEAD; its Location is the signed address, which is not followed.

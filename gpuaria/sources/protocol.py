@@ -42,8 +42,8 @@ class Source(Protocol):
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
         """Where the mirror answers for one file, possibly by a redirect."""
 
-    def shortcut(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
-        """The address that `file_url` of a small file is usually redirected to, "" if there is none."""
+    def shortcuts(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> tuple[str, ...]:
+        """The address that `file_url` of a small file may be redirected to, as hubs write it, the likeliest first."""
 
     def address(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
         """Look the final address up, in one request; None where the bytes come only with a credential.

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpuaria.addresses import bare, origin
+from gpuaria.addresses import origin
 from gpuaria.disk.layout import Layout
 from gpuaria.disk.oserrors import explained
 from gpuaria.disk.staging import PREFIX
@@ -115,28 +115,28 @@ class SmallFiles:
         seconds), and begin anew when something came.
         """
         part, attempt, whole = self._part(file), 0, False
-        short = self.source.shortcut(mirror, self.manifest, file)
+        ways = self.source.shortcuts(mirror, self.manifest, file)
         while True:
             attempt, start, began = attempt + 1, _prefix(part, file), time.monotonic()
             last = attempt >= attempts or time.monotonic() > until
             try:
                 with ExitStack() as held:
-                    turn = held.enter_context(self._shortcuts.turn(mirror.name)) if short else None
-                    url = short if turn and turn.short else self.source.file_url(mirror, self.manifest, file)
+                    turn = held.enter_context(self._shortcuts.turn(mirror.name, ways))
+                    short = turn.way
+                    url = short or self.source.file_url(mirror, self.manifest, file)
                     opened = self.http.download(url, 0 if whole else start, anonymous=mirror.anonymous)
                     answer, chunks = held.enter_context(opened)
                     if answer.status in (200, 206):
-                        if turn and url != short:
-                            turn.found(bare(answer.url) == short)
-                        if url != short:
+                        if not short:
+                            turn.led(answer.url)
                             self.source.check(answer, mirror, self.manifest)
                         if answer.status == 206 and start and packed(answer) and not whole:
                             whole = True  # a part of what is packed (RFC 9110 14.2), which cannot be unpacked by itself
                             continue
                         self._write(part, file, answer, chunks, mirror.name, start)
                         break
-                    if turn and url == short and answer.status not in RETRY_STATUS:  # it is no way after all
-                        turn.found(False)
+                    if short and answer.status not in RETRY_STATUS:
+                        turn.refused(short)
                         continue
                     refusal = self._judge(mirror, file, answer, last=last)
             except NetworkError as error:

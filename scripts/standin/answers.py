@@ -6,7 +6,6 @@ import base64
 import json
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 from .repo import Commit, Entry, Repo
 
@@ -118,8 +117,3 @@ def refs(repo: Repo, *, pulls: bool) -> Json:
 def dump(value: object) -> bytes:
     """Return compact JSON."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def quoted(path: str) -> str:
-    """Return a repository path for use in an address; slashes stay."""
-    return quote(path, safe="/")

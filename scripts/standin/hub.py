@@ -88,6 +88,7 @@ class Hub:
         signed_form: str = "cloudfront",
         signed_age: float = 0,
         sealed_cache: bool = False,
+        cache_slash: str = "%2F",
     ) -> None:
         if server not in ("auto", "embedded", "nginx") or signed_form not in ("cloudfront", "s3"):
             raise ValueError(f"unknown server ({server}) or form of signed addresses ({signed_form})")
@@ -95,7 +96,7 @@ class Hub:
         self.aliases = dict(aliases)
         self.granted = set(granted)
         self.tokens = set(tokens) | self.granted
-        self.sealed_cache = sealed_cache
+        self.sealed_cache, self.cache_slash = sealed_cache, cache_slash
         self.page, self.link_host = page, link_host and link_host.rstrip("/")
         self.commit_header, self.xet_hash, self.name = commit_header, xet_hash, name
         self.location_base = location_base

@@ -222,6 +222,8 @@ def _cached(hub: Hub, request: Request) -> Answer:
     commit = _revision(repo, rest[0]) if rest else None
     if commit is None or (hub.sealed_cache and "etag=" not in request.target):
         raise Refusal(404, "Entry not found", "EntryNotFound")
+    if hub.cache_slash not in "/".join(rest[1:]) and "/" in unquote("/".join(rest[1:])):
+        raise Refusal(404, "Sorry, we can't find the page you are looking for.")
     return _content(request, commit, _entry(commit, rest[1:]))
 
 
@@ -255,14 +257,15 @@ def _file(hub: Hub, request: Request, head: list[str]) -> Answer:
         return _shape_b(hub, repo, commit, entry)
     if not entry.size or repo.private or repo.gated or repo.direct or "/" not in repo.repo_id:
         return _content(request, commit, entry)
-    return _shape_a(request, repo, commit, entry)
+    return _shape_a(hub, request, repo, commit, entry)
 
 
-def _shape_a(request: Request, repo: Repo, commit: Commit, entry: Entry) -> Answer:
+def _shape_a(hub: Hub, request: Request, repo: Repo, commit: Commit, entry: Entry) -> Answer:
     """Answer for a small file of a public repository: a relative redirect to the resolve cache."""
     path = request.target.partition("?")[0]
     query = urlencode({path: "", "etag": f'"{entry.oid}"'})
-    location = f"/api/resolve-cache/{repo.kind}s/{repo.repo_id}/{commit.oid}/{answers.quoted(entry.path)}?{query}"
+    path = hub.cache_slash.join(quote(part, safe="") for part in entry.path.split("/"))
+    location = f"/api/resolve-cache/{repo.kind}s/{repo.repo_id}/{commit.oid}/{path}?{query}"
     answer = _redirect(307, location, "Temporary Redirect")
     answer.headers += [("X-Repo-Commit", commit.oid), ("X-Linked-Etag", f'"{entry.oid}"')]
     return answer
