@@ -27,15 +27,21 @@ pytestmark = pytest.mark.wire
 
 
 class Forgetful(BaseHTTPRequestHandler):
-    """Passes requests on to aria2c, and hangs up instead of answering the first `forgets` that begin a download."""
+    """Passes requests on to aria2c, and hangs up instead of answering the first `forgets` that begin a download.
+
+    With `instead` it answers that to them, and passes none on.
+    """
 
     protocol_version = "HTTP/1.1"
     target = ""
     forgets = 0
     begun = 0
+    instead = b""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
+        if self.instead and b"addMetalink" in body:
+            return self._say(self.instead)
         with urllib.request.urlopen(urllib.request.Request(self.target, body), timeout=10) as answer:
             text = answer.read()
         here = type(self)
@@ -43,7 +49,10 @@ class Forgetful(BaseHTTPRequestHandler):
             here.begun += 1
             if here.begun <= here.forgets:
                 self.close_connection = True
-                return
+                return None
+        return self._say(text)
+
+    def _say(self, text: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -122,3 +131,45 @@ def test_nothing_is_left_with_an_aria2c_that_cannot_be_talked_to(
     run.communicate(timeout=20)
     assert _downloads(between.target) == []
     assert between.begun == 1
+
+
+REFUSAL = b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"No such method: aria2.addMetalink"}}'
+
+
+@pytest.mark.fault(
+    "aria2c: refuses every download, as one without Metalink does",
+    where="machine",
+    does="Ends at once, and says what it refuses.",
+    sees="aria2c's own words",
+    status=9,
+)
+@pytest.mark.parametrize("limit", ["0", "100M"])
+def test_an_aria2c_that_refuses_a_download_ends_the_run(
+    user: User, serve: Serve, big: Repo, between: type[Forgetful], limit: str
+) -> None:
+    """It was asked again and again, until the patience ended, and with a limit of the speed for ever."""
+    serve(big)
+    between.instead = REFUSAL
+    run = user.run("fetch", "org/big", "--rpc", between.url, "--patience", "600", GPUARIA_MAX_SPEED=limit)  # type: ignore[attr-defined]
+    run.refused(9, "refuses aria2.addMetalink", "No such method")
+
+
+@pytest.mark.parametrize("answer", [b'{"detail":"Not Found"}', b"[]", b"17", b'{"result":["x"]}', b'{"error":{}}'])
+def test_what_answers_json_and_is_no_aria2(user: User, serve: Serve, big: Repo, answer: bytes) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    serve(big)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_port}/jsonrpc"
+        user.run("fetch", "org/big", "--rpc", url).refused(9, "is not aria2c")
+        assert "is not aria2c" in user.run("doctor", "org/big", "--rpc", url).out
+        other.shutdown()

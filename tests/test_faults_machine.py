@@ -381,6 +381,22 @@ def test_an_aria2c_that_is_late(user: User, serve: Serve, big: Repo) -> None:
 
 @pytest.mark.deep
 @pytest.mark.fault("aria2c: late with its answers")
+def test_an_aria2c_that_never_answers_from_the_start(user: User, serve: Serve, big: Repo) -> None:
+    """Before it was given anything to do, it was waited for until the patience ended."""
+    hub = serve(big)
+    hub.fault("/resolve/", delay=4.0)
+    run = user.start("fetch", "org/big", "--to", "out")
+    until(lambda: bool(children(run.pid)))
+    time.sleep(2)
+    (engine,) = children(run.pid)
+    os.kill(engine, signal.SIGSTOP)
+    until(lambda: run.poll() is not None or bool({*children(run.pid)} - {engine}), 60)
+    ended(run).ok()
+    assert contents(user.home / "out") == expected(big)
+
+
+@pytest.mark.deep
+@pytest.mark.fault("aria2c: late with its answers")
 def test_an_aria2c_that_never_answers_again(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=150_000)
     run = user.start("fetch", "org/big", "--to", "out")

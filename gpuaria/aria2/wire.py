@@ -29,7 +29,7 @@ class _Client(aria2p.Client):  # type: ignore[misc]
 
 
 class Rpc:
-    """One daemon. Raises Aria2Error when it does not answer or refuses."""
+    """One daemon. Raises Aria2Error when it refuses, or does not answer: then `retry` is "later"."""
 
     def __init__(self, url: str, secret: str, *, timeout: float = 10.0) -> None:
         parts = urlsplit(url)
@@ -53,16 +53,30 @@ class Rpc:
                 raise Aria2Error(
                     f"aria2c at {self._shown} refuses our secret", "Pass its rpc-secret with GPUARIA_RPC_SECRET."
                 ) from None
-            raise Aria2Error(f"aria2c at {self._shown} refuses {method}: {error}") from None
-        except (requests.RequestException, ValueError, RecursionError) as error:
             raise Aria2Error(
-                f"aria2c at {self._shown} does not answer ({type(error).__name__})",
-                "Is it running, with --enable-rpc, on that port?",
+                f"aria2c at {self._shown} refuses {method}: {error}", "Use aria2 1.36 or 1.37, built with Metalink."
             ) from None
+        except (requests.RequestException, ValueError, RecursionError) as error:
+            raise self._silent(error) from None
+        except (KeyError, TypeError, AttributeError):
+            raise self._stranger() from None
+
+    def _silent(self, error: Exception) -> Aria2Error:
+        ours = Aria2Error(
+            f"aria2c at {self._shown} does not answer ({type(error).__name__})",
+            "Is it running, with --enable-rpc, on that port?",
+        )
+        ours.retry = "later"
+        return ours
+
+    def _stranger(self) -> Aria2Error:
+        return Aria2Error(f"what answers at {self._shown} is not aria2c", "Check the port in GPUARIA_RPC or --rpc.")
 
     def version(self) -> str:
         """The daemon's own version, which also proves the secret. Raises Aria2Error for aria2-next."""
         answer = self._call("aria2.getVersion")
+        if not isinstance(answer, dict) or "version" not in answer:
+            raise self._stranger()
         if product := answer.get("product"):  # which aria2 itself does not tell
             raise Aria2Error(f"at {self._shown} runs {product} {answer['version']}: {NO_CONTROL_FILES}", HINT)
         return str(answer["version"])
@@ -130,7 +144,9 @@ class Rpc:
         try:
             answers = self._client.call("system.multicall", [packed], insert_secret=False)
         except (requests.RequestException, ValueError, RecursionError, aria2p.ClientException) as error:
-            raise Aria2Error(f"aria2c at {self._shown} does not answer ({type(error).__name__})") from None
+            raise self._silent(error) from None
+        except (KeyError, TypeError, AttributeError):
+            raise self._stranger() from None
         return [answer[0] if isinstance(answer, list) else answer for answer in answers]
 
 

@@ -22,7 +22,7 @@ from gpuaria.transfer.job import Hands, Job
 from gpuaria.transfer.lastbytes import LastBytes
 from gpuaria.transfer.roster import Roster
 from gpuaria.transfer.serving import Serving
-from gpuaria.transfer.watch import Ending
+from gpuaria.transfer.watch import TRICKLE, Ending
 from gpuaria.transfer.windows import Window
 from gpuaria.transfer.workers import Workers
 
@@ -192,7 +192,7 @@ class Engine:
             options |= by_relay(relay)
         self.warm_up()
         window.asked = True
-        window.gid = self._rpc.add(metalink, options)
+        window.gid, self._late = self._rpc.add(metalink, options), 0
 
     def _shaped(self, job: Job) -> Shape:
         """Where there is another mirror to turn to, none gets long to answer. Mirrors may still join: room for all."""
@@ -220,7 +220,7 @@ class Engine:
         try:
             gids = [window.gid for job in self.jobs for window in job.running]
             transfers, speeds = self._rpc.poll(gids)
-            self._late = 0
+            self._late = 0 if gids else self._late  # without one it was not asked anything
             came = [(job, job.account(transfers)) for job in self.jobs]
             self.serving.credit(self._daemon.pid if self._daemon else 0, came, speeds)
             for job in list(self.jobs):
@@ -228,7 +228,7 @@ class Engine:
             self._keep()
             others = self._following() > 0  # once for all: there may be ten thousand
             for job in list(self.jobs):
-                if not self._shape.max_speed and job.crawls(time.monotonic(), self._shaped(job).timeout + 2):
+                if self._crawls(job):
                     self._let_go(job, CRAWLS)
                     self._on_stumble(job, CRAWLS, "")
                 else:
@@ -237,6 +237,12 @@ class Engine:
             self._lost(error)
             return
         self.serving.try_again()
+
+    def _crawls(self, job: Job) -> bool:
+        """Whether next to nothing comes, though more may."""
+        shape = self._shaped(job)
+        slow = 0 < shape.max_speed < 4 * TRICKLE
+        return not slow and job.crawls(time.monotonic(), shape.timeout + 2)
 
     def _keep(self) -> None:
         now = time.monotonic()
@@ -345,7 +351,7 @@ class Engine:
     def _lost(self, error: Aria2Error) -> None:
         """aria2c is gone: start another one, the control files carry the progress over."""
         daemon = self._daemon
-        if daemon is None:  # it could not even be started
+        if daemon is None or error.retry == "never":  # it could not even be started, or it refuses
             self._board.fail(error)
             return
         self._late += 1
