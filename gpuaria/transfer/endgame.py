@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from gpuaria.errors import GpuariaError
@@ -19,6 +20,7 @@ from gpuaria.rates import retry_after
 from gpuaria.records import Address
 from gpuaria.transfer.line import Line
 from gpuaria.transfer.unfit import why_unfit
+from gpuaria.transfer.watch import in_earnest
 
 SMALLEST_CUT = 128 * 1024  # bytes
 LARGEST_CUT = 2 << 20
@@ -61,6 +63,7 @@ class Endgame:
     connections: int = 16
     reasons: dict[str, str] = field(default_factory=dict)
     came: int = 0  # bytes written
+    _heard: int = 0  # bytes that came over any connection, written or not
     _free: list[tuple[int, int]] = field(default_factory=list)
     _cuts: list[_Cut] = field(default_factory=list)
     _usual: float = FIRST_WAIT  # seconds from asking for a cut to having it
@@ -88,7 +91,7 @@ class Endgame:
         return sum(end - start for start, end in self._free)
 
     def finish(self, gaps: Sequence[tuple[int, int]]) -> bool:
-        """Fill these too, and work until all is here or no mirror is left: whether every gap is filled."""
+        """Fill these too, and work until all is here or next to nothing comes: whether every gap is filled."""
         more = [gap for gap in gaps if gap[0] < gap[1]]
         with self._lock:
             self._sealed = True
@@ -101,8 +104,12 @@ class Endgame:
             if not more:
                 return True
             self.start(more)
+        moved, heard = time.monotonic(), self._heard
         while not self._over.wait(0.1):
-            if self.stop.is_set():
+            now = time.monotonic()
+            if in_earnest(self._heard - heard, now - moved):
+                moved, heard = now, self._heard
+            if self.stop.is_set() or now - moved > self.http.clients.timeouts[1] + 2:
                 return False
         return self._all_done()
 
@@ -190,12 +197,18 @@ class Endgame:
     def _fetch(self, cut: _Cut, mirror: str, line: Line) -> None:
         asked = time.monotonic()
         try:
-            body = line.get(cut.start, cut.end, lambda: cut.taken or self._ended)
+            body = line.get(cut.start, cut.end, partial(self._needless, cut))
             self._take(cut, body, mirror, time.monotonic() - asked)
         finally:
             with self._lock:
                 cut.copies[mirror] -= 1
                 self._lock.notify_all()
+
+    def _needless(self, cut: _Cut, came: int) -> bool:
+        """Whether nobody wants the rest of a cut any more; `came`: bytes of it since this was last asked."""
+        with self._lock:
+            self._heard += came
+        return cut.taken or self._ended
 
     def _take(self, cut: _Cut, body: bytes, mirror: str, seconds: float) -> None:
         """Write a cut that nobody wrote before; its beginning too once all ends, so that a later run has that."""

@@ -28,8 +28,10 @@ class Line:
         self._web, self._url, self._size = web, url, size
         self._connection: http.client.HTTPConnection | None = None
 
-    def get(self, start: int, end: int, over: Callable[[], bool]) -> bytes:
-        """The bytes from `start` to `end`, or the first of them once it is `over`, which is asked for each slice.
+    def get(self, start: int, end: int, over: Callable[[int], bool]) -> bytes:
+        """The bytes from `start` to `end`, or the first of them once it is `over`.
+
+        That is asked for each slice, and told how many bytes came with the one before.
 
         Raises GpuariaError for an answer that is not just these bytes, for a connection that fails or stays silent.
         """
@@ -62,7 +64,7 @@ class Line:
             self._connection.close()
             self._connection = None
 
-    def _get(self, start: int, end: int, headers: dict[str, str], over: Callable[[], bool]) -> bytes:
+    def _get(self, start: int, end: int, headers: dict[str, str], over: Callable[[int], bool]) -> bytes:
         if self._connection is None:
             self._connection = self._connected()
         parts = urlsplit(self._url)
@@ -79,7 +81,7 @@ class Line:
             self.close()
         return body
 
-    def _body(self, answer: http.client.HTTPResponse, over: Callable[[], bool]) -> bytes:
+    def _body(self, answer: http.client.HTTPResponse, over: Callable[[int], bool]) -> bytes:
         """What came with the head lies in the answer's buffer; all after it is read past that where that pays."""
         assert self._connection is not None
         assert answer.length is not None
@@ -88,8 +90,9 @@ class Line:
         if direct:
             rest = rest[answer.readinto(rest[: len(answer.fp.peek())]) :]
             line.settimeout(None)
+        count = 0
         while rest:
-            if over():
+            if over(count):
                 return bytes(body[: len(body) - len(rest)])
             count = line.recv_into(rest[:SLICE], 0, _TOGETHER) if direct else answer.readinto(rest[:SLICE])
             if not count:
@@ -121,7 +124,7 @@ class Line:
         if status != 206 or said != f"bytes {start}-{end - 1}/{self._size}":
             raise GpuariaError(f"it answers {status} to a range")
 
-    def _by_client(self, start: int, end: int, headers: dict[str, str], over: Callable[[], bool]) -> bytes:
+    def _by_client(self, start: int, end: int, headers: dict[str, str], over: Callable[[int], bool]) -> bytes:
         body = bytearray()
         with self._web.open("GET", self._url, anonymous=True, headers=headers) as (answer, chunks):
             self._check(answer.status, answer.headers.get("content-range"), start, end)
@@ -129,7 +132,7 @@ class Line:
                 body += chunk
                 if len(body) > end - start:
                     break
-                if over():
+                if over(len(chunk)):
                     return bytes(body)
         if len(body) != end - start:
             raise _wrong_length(len(body), end - start)
