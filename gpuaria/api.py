@@ -80,6 +80,7 @@ class Session:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.world.stop.set()  # for threads that an error left at work
         self.receipts.close()
         self.audit.close()
         self.http.close()

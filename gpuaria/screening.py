@@ -83,11 +83,12 @@ class Screening:
         return why
 
     def signature(
-        self, files: Sequence[RemoteFile], content: Callable[[RemoteFile], Path], *, complete: bool
+        self, files: Sequence[RemoteFile], content: Callable[[RemoteFile], Path], *, complete: bool, locked: bool
     ) -> Signature | None:
         """What the signature is worth that lies among `files`, all of which are in place; None without one.
 
-        `complete`: they are the whole repo. A signature speaks of all of it, and a part cannot be compared.
+        `complete`: they are the whole repo, or all that a lock names if they are `locked`. A signature speaks of the
+        whole repo, and a part cannot be compared.
         """
         file = signing.find(files, content)
         if file is None:
@@ -97,7 +98,7 @@ class Screening:
             return Signature(file.path, "not checked", f"{extra}set signature_key to the signer's public key")
         if not complete:
             return Signature(file.path, "not checked", "it is for the whole repo, and not all of that is here")
-        return signing.check(file, files, content, self._key)
+        return signing.check(file, files, content, self._key, locked=locked)
 
     @property
     def pickles(self) -> tuple[PickleFile, ...]:

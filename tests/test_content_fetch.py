@@ -322,6 +322,22 @@ def test_a_right_signature(
 
 
 @needs_package
+@pytest.mark.parametrize("what", ["whole", "part", "changed"])
+def test_a_signature_beside_a_lock(
+    what: str, user: User, serve: Serve, tmp_path: Path, signed: tuple[str, bytes]
+) -> None:
+    """A lock of a part is all that is asked for, and still not what was signed."""
+    key, signature = signed
+    serve(repo(tmp_path, {**SIGNED, **({"config.json": b"[]"} if what == "changed" else {}), "model.sig": signature}))
+    flags = [] if what == "whole" else ["--exclude", "sub/"]
+    lock = user.home / "lock.json"
+    lock.write_text(user.quick("resolve", "org/content", "--format", "manifest", *flags).ok().out)
+    done = user.quick("fetch", "--lock", str(lock), "--to", "x", "--json", GPUARIA_SIGNATURE_KEY=key)
+    state = {"whole": "right", "part": "not checked", "changed": "wrong"}[what]
+    assert (done.status, done.report["signature"]["state"]) == (4 if what == "changed" else 0, state)
+
+
+@needs_package
 @pytest.mark.parametrize("what", ["changed", "large", "added", "missing", "another key", "forged", "garbage"])
 def test_a_wrong_signature_fails_the_run(
     what: str, user: User, serve: Serve, tmp_path: Path, signed: tuple[str, bytes]

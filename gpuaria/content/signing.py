@@ -34,8 +34,13 @@ def find(files: Iterable[RemoteFile], content: Callable[[RemoteFile], Path]) -> 
     return next((file for file in named if file.path == NAME or _bundle(content(file)) is not None), None)
 
 
-def check(file: RemoteFile, files: Iterable[RemoteFile], content: Callable[[RemoteFile], Path], key: Path) -> Signature:
-    """Check the signature in `file` over `files`, all of which are in place and proven, with the public key `key`."""
+def check(
+    file: RemoteFile, files: Iterable[RemoteFile], content: Callable[[RemoteFile], Path], key: Path, *, locked: bool
+) -> Signature:
+    """Check the signature in `file` over `files`, all of which are in place and proven, with the public key `key`.
+
+    `locked`: they are what a lock names, which may be a part of what was signed.
+    """
     bundle = _bundle(content(file))
     if bundle is None:
         return Signature(file.path, "wrong", "it is no sigstore bundle")
@@ -47,8 +52,17 @@ def check(file: RemoteFile, files: Iterable[RemoteFile], content: Callable[[Remo
         with redirect_stdout(io.StringIO()):  # the package prints its warnings
             _verify(content(file), key, signed, content)
     except Exception as error:  # noqa: BLE001 whatever a hostile bundle makes the package raise, it is not right
-        return Signature(file.path, "wrong", (str(error) or type(error).__name__)[:300])
+        said = str(error) or type(error).__name__
+        if locked and _only_missing(said):
+            return Signature(file.path, "not checked", "it is for the whole repo, and the lock is of a part of it")
+        return Signature(file.path, "wrong", said[:300])
     return Signature(file.path, "right", f"by the key {key}, over {len(signed)} files")
+
+
+def _only_missing(said: str) -> bool:
+    """Whether nothing is wrong but that it signs more files than were compared, by the package's own words."""
+    words = ("Missing files in model", "Extra files found", "Hash mismatch for")
+    return [word in said for word in words] == [True, False, False]
 
 
 def _bundle(path: Path) -> dict[str, Any] | None:

@@ -130,7 +130,7 @@ class Audit:
             path=self._root,
             endpoint=clean(self._world.origin.base),
             mirrors=tuple(map(self._part, board.uses() if board else ())),
-            verdicts=outcomes(board.verdicts.values()) if board else {},
+            verdicts=outcomes(board.found()) if board else {},
             bytes_fetched=board.fetched if board else 0,
             bytes_reused=reused(manifest, board) if manifest and board else 0,
             exit_code=exit_code,

@@ -75,7 +75,7 @@ def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tupl
         audit.begins(chosen, layout, plan, board)
         try:
             landing = carry_out(plan, chosen, instead, layout, board, world, limits)
-            signature = landing.signature(chosen.files, whole=request.whole)
+            signature = landing.signature(chosen.files, whole=request.whole, locked=request.lock is not None)
         finally:
             board.close()
             if sealed is None:

@@ -1,7 +1,7 @@
 """The steps of a plan, carried out by three kinds of hands until every file has a verdict."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -103,7 +103,7 @@ def carry_out(
             layout.staged(step.file).touch()
             landing.staged(step.file, layout.staged(step.file))
     try:
-        _turn(large, (small_pool, hashers), plan, board, world)
+        _turn(large, small_pool, hashers, plan, board, world)
     finally:
         large.close()
         held.close()
@@ -129,24 +129,25 @@ def _detour(clients: Clients, held: ExitStack) -> Callable[[Collection[Address]]
     return detour
 
 
-def _turn(large: LargeFiles, pools: Sequence[Workers], plan: DownloadPlan, board: Board, world: World) -> None:
+def _turn(large: LargeFiles, small: Workers, hashers: Workers, plan: DownloadPlan, board: Board, world: World) -> None:
     """The loop: a tick whenever something happened, and a few times a second."""
     told = 0.0
     while not world.stop.is_set():
         board.wake.clear()
         large.tick()
-        if not large.busy and not any(pool.pending for pool in pools):
+        # In this order: hashing finds files to fetch, and aria2 leaves some to the metadata client.
+        if not (hashers.pending or large.busy or small.pending):
             break
         if time.monotonic() - told >= 0.45:
             told = time.monotonic()
-            world.emit(telling.progress(large, pools[0].busy, plan, board))
+            world.emit(telling.progress(large, small.busy, plan, board))
         board.wake.wait(large.pause())
     if world.stop.is_set() and board.fatal is None:
         raise Interrupted(
             f"interrupted; {telling.good(board)} of {len(plan.steps)} files are in place",
             "Run the same command again to continue.",
         )
-    world.emit(telling.progress(large, pools[0].busy, plan, board))
+    world.emit(telling.progress(large, small.busy, plan, board))
 
 
 def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], None]) -> None:

@@ -15,7 +15,7 @@ from gpuaria.transfer.large import LargeFiles
 
 def good(board: Board) -> int:
     """How many files have a verdict that a run may end with as a success."""
-    return sum(verdict.good for verdict in board.verdicts.values())
+    return sum(verdict.good for verdict in board.found())
 
 
 def reused(manifest: Manifest, board: Board) -> int:
@@ -58,7 +58,7 @@ def progress(large: LargeFiles, requests: int, plan: DownloadPlan, board: Board)
 
 def report(world: World, manifest: Manifest, layout: Layout, board: Board | None, began: float) -> Report:
     """What happened; `board` is None where nothing was carried out, `began` is of the monotonic clock."""
-    verdicts = dict(board.verdicts) if board else {}
+    verdicts = board.found() if board else ()
     bases = {mirror.name: mirror.base for mirror in world.mirrors}
     pickle_files, misnamed = world.screening.told()
     return Report(
@@ -72,15 +72,15 @@ def report(world: World, manifest: Manifest, layout: Layout, board: Board | None
         hub_requests=world.http.count(world.origin.base),
         vouched_by=manifest.vouched_by,
         trust=manifest.trust,
-        verdicts=outcomes(verdicts.values()),
+        verdicts=outcomes(verdicts),
         mirrors=tuple(replace(use, requests=world.http.count(bases[use.name])) for use in board.uses())
         if board
         else (),
-        problems=tuple(verdict for verdict in verdicts.values() if not verdict.good),
+        problems=tuple(verdict for verdict in verdicts if not verdict.good),
         pickles=len(world.screening.pickles),
         pickle_files=pickle_files,
         misnamed=misnamed,
-        exit_code=_exit_code(list(verdicts.values()), board.causes if board else {}),
+        exit_code=_exit_code(verdicts, board.causes if board else {}),
     )
 
 

@@ -55,6 +55,11 @@ class Board:
         with self._lock:
             return self._origins.get(path, Origins()).copy()
 
+    def found(self) -> tuple[Verdict, ...]:
+        """The verdicts so far; others may come at any time, from threads that nobody waits for."""
+        with self._lock:
+            return tuple(self.verdicts.values())
+
     def unfinished(self) -> list[str]:
         """Paths of files of which something has come, and that have no verdict."""
         with self._lock:

@@ -83,14 +83,17 @@ class Landing:
             self._layout.adopt(twin, self._layout.content(file))
             self._board.settle(twin, Verdict(twin.path, verdict.outcome, f"the same bytes as {file.path}"))
 
-    def signature(self, files: Sequence[RemoteFile], *, whole: bool) -> Signature | None:
+    def signature(self, files: Sequence[RemoteFile], *, whole: bool, locked: bool) -> Signature | None:
         """Check the signature among `files`, which are the `whole` repo or not, once all have their verdicts. One that
-        is wrong is a file that is refused, so that nobody who reads the verdicts takes the repo for complete."""
+        is wrong is a file that is refused, so that nobody who reads the verdicts takes the repo for complete.
+
+        `locked`: they are what a lock names, which may be a part of the repo.
+        """
         if self._board.fatal is not None:
             return None
         here = [file for file in files if self._board.verdicts[file.path].good]
         complete = whole and len(here) == len(files)
-        found = self._screening.signature(here, self._layout.content, complete=complete)
+        found = self._screening.signature(here, self._layout.content, complete=complete, locked=locked)
         if found is not None and found.state == "wrong":
             file = next(file for file in here if file.path == found.path)
             self.refused(file, f"the signature is wrong: {found.detail}")
