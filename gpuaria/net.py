@@ -75,6 +75,7 @@ class Http:
             user_agent=user_agent, connect_timeout=connect_timeout, timeout=timeout, ca_bundle=ca_bundle, names=names
         )
         self._counting = threading.Lock()
+        self._waits: dict[str, float] = {}  # reason -> monotonic seconds until which somebody waits for it
         self.budget = RateBudget()
         self.requests: Counter[str] = Counter()
 
@@ -183,8 +184,16 @@ class Http:
         self.pause(seconds, f"{host} answers {answer.status}")
 
     def pause(self, seconds: float, why: str = "") -> None:
-        """Sleep, told to the listener when it is long enough to notice. Raises Interrupted when asked to stop."""
+        """Sleep, told to the listener when it is long enough to notice. Raises Interrupted when asked to stop.
+
+        Told once, however many threads wait for the same reason at the same time.
+        """
+        now, news = time.monotonic(), False
         if why and seconds >= 1:
+            with self._counting:
+                news = self._waits.get(why, 0.0) <= now
+                self._waits[why] = max(self._waits.get(why, 0.0), now + seconds)
+        if news:
             self._on_wait(why, seconds)
         if self._stop.wait(seconds):
             raise Interrupted("interrupted")

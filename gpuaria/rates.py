@@ -1,4 +1,4 @@
-"""How often a hub may be asked: the quotas that its answers tell, and the pauses that they ask for.
+"""How often a hub may be asked, and how fast: the quotas that its answers tell, the pauses that they ask for, a limit.
 
 The headers: `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers, `Retry-After` of RFC 9110.
 """
@@ -69,6 +69,25 @@ class RateBudget:
         """Requests left by quota name at the hub of `url`, as far as it said so."""
         with self._lock:
             return {name: b.remaining for (where, name), b in self._buckets.items() if where == origin(url)}
+
+
+@dataclass
+class Throttle:
+    """At most `rate` bytes per second for all who ask, on average; 0 is no limit. Thread-safe."""
+
+    rate: float
+    clock: Callable[[], float] = time.monotonic
+    _free: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def owed(self, count: int) -> float:
+        """`count` bytes have come: the seconds for which whoever got them should take no more."""
+        if not self.rate:
+            return 0.0
+        with self._lock:
+            now = self.clock()
+            self._free = max(now, self._free) + count / self.rate
+            return self._free - now
 
 
 def _bucket_name(url: str) -> str:

@@ -19,7 +19,7 @@ from gpuaria.addresses import bare, encrypted_or_local, origin
 from gpuaria.clients import ca_file
 from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, NetworkError, RateLimited
 from gpuaria.net import Answer, Http, check_redirect, redirected
-from gpuaria.rates import RateBudget, retry_after
+from gpuaria.rates import RateBudget, Throttle, retry_after
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server
 
@@ -570,6 +570,17 @@ def test_no_request_is_ever_refused_where_the_hub_tells_its_quota(repo: Repo) ->
         assert waits
 
 
+def test_a_limit_holds_for_all_who_ask() -> None:
+    now = [50.0]
+    throttle = Throttle(1000, clock=lambda: now[0])
+    assert [throttle.owed(500), throttle.owed(500), throttle.owed(1000)] == [0.5, 1.0, 2.0]
+    now[0] = 51.5
+    assert throttle.owed(100) == pytest.approx(0.6)
+    now[0] = 99
+    assert throttle.owed(100) == pytest.approx(0.1), "what was not used is not saved up"
+    assert Throttle(0).owed(10**12) == 0
+
+
 def test_a_quota_that_is_used_up_beyond_patience_is_not_asked_for() -> None:
     with Scripted(always(RateLimit='"pages";r=0;t=900')) as home:
         http = client(patience=60)
@@ -663,6 +674,16 @@ def test_a_wait_is_told_and_stopping_ends_it() -> None:
         with pytest.raises(Interrupted):
             http.get(f"{home.url}/a")
         assert len(home.seen) == 1
+
+
+def test_a_wait_that_many_share_is_told_once() -> None:
+    told: list[str] = []
+    http = client(on_wait=lambda text, seconds: told.append(text))
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: http.pause(1.5, "the quota is used up"), range(16)))
+    http.pause(1.0, "the quota is used up")
+    http.pause(0.1, "too short to notice")
+    assert told == ["the quota is used up"] * 2
 
 
 def test_stopping_ends_a_wait_for_the_quota() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -213,6 +214,20 @@ def test_a_hub_that_wants_to_be_asked_the_long_way_is_asked_so(user: User, serve
     assert contents(user.home / "out") == files
     assert len([seen for seen in hub.requests if "/resolve/" in seen.target]) == 150
     assert hub.count() <= 2 + 2 * 150 + 32
+
+
+@pytest.mark.parametrize("large", [0, 12_000_000])
+def test_a_limit_of_the_speed_is_kept_with_small_files_too(
+    user: User, serve: Serve, tmp_path: Path, large: int
+) -> None:
+    """They came as fast as they could. The time is a lower bound, which no slow machine can break."""
+    files: dict[str, bytes | Path] = {f"{n}.bin": random.Random(n).randbytes(1_500_000) for n in range(4)}
+    files |= {"large.bin": random.Random(9).randbytes(large)} if large else {}
+    serve(Repo.build("org/mixed", files, folder=tmp_path / "mixed", direct=True))
+    began = time.monotonic()
+    user.run("fetch", "org/mixed", "--to", "out", GPUARIA_MAX_SPEED="3M" if large else "1M").ok()
+    assert time.monotonic() - began > (18 / 3 if large else 6 / 1) * 0.7
+    assert contents(user.home / "out") == files
 
 
 # --- answers that no decent server gives ----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class Bars:
         self._live: Live | None = None
         self._eta = Eta()
         self._most = 0
-        self._note = ""
+        self._note, self._noted = "", 0.0  # and the monotonic seconds until which it is true
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Planned):
@@ -37,11 +37,11 @@ class Bars:
             self._print(failed(event), "red")
         elif isinstance(event, Waiting):
             self._note = f"{event.text}; waiting up to {words.duration(event.seconds)}"
+            self._noted = time.monotonic() + event.seconds
             if self._live is None:
                 self._print(self._note)
         elif isinstance(event, Progress) and event.total:
             self._draw(event)
-            self._note = ""
         elif isinstance(event, Finished):
             self.close()
             for line in summary(event.report):
@@ -76,7 +76,7 @@ class Bars:
             )
         hidden = f", {len(now.active) - SHOWN} more in flight" if len(now.active) > SHOWN else ""
         checking = f", {now.verifying} being hashed" if now.verifying else ""
-        note = f"\n{self._note}" if self._note else ""
+        note = f"\n{self._note}" if time.monotonic() < self._noted else ""
         return Group(
             grid,
             Text(

@@ -3,16 +3,19 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from gpuaria import plan as planning
+from gpuaria.aria2.options import Shape
 from gpuaria.clients import Clients
 from gpuaria.disk.layout import Layout
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.fetching import telling
 from gpuaria.fetching.world import Limits, World
 from gpuaria.paths import SafePath
+from gpuaria.rates import Throttle
 from gpuaria.records import Address, DownloadPlan, Manifest, RemoteFile, Step
 from gpuaria.transfer import unfit
 from gpuaria.transfer.board import Board
@@ -24,6 +27,8 @@ from gpuaria.transfer.large import LargeFiles
 from gpuaria.transfer.roster import Roster
 from gpuaria.transfer.small import SmallFiles
 from gpuaria.transfer.workers import Workers
+
+SLICE = 65_536  # bytes per second and connection: under a limit, fewer of them than that make one wait for long
 
 
 def carry_out(
@@ -43,8 +48,12 @@ def carry_out(
     landing = Landing(layout, board, twins, world.screening)
     roster = Roster(board)
     mirrors = {mirror.name: mirror for mirror in world.mirrors}
-    small_pool, hashers = Workers("small", limits.small_jobs), Workers("hash", limits.verify_jobs)
-    small = SmallFiles(world.source, manifest, mirrors, world.http, layout, landing, board, roster, limits.patience)
+    shape, throttle = _limited(limits.shape, plan)
+    readers = min(limits.small_jobs, max(1, int(throttle.rate) // SLICE)) if throttle.rate else limits.small_jobs
+    small_pool, hashers = Workers("small", readers), Workers("hash", limits.verify_jobs)
+    small = SmallFiles(
+        world.source, manifest, mirrors, world.http, layout, landing, board, roster, limits.patience, throttle
+    )
 
     def lookup(mirror: str, file: RemoteFile) -> Address | None:
         return world.source.address(mirrors[mirror], manifest, file, world.http)
@@ -73,7 +82,7 @@ def carry_out(
         board=board,
         roster=roster,
         hashers=hashers,
-        shape=limits.shape,
+        shape=shape,
         user_agent=limits.user_agent,
         jobs=limits.jobs,
         patience=limits.patience,
@@ -108,6 +117,19 @@ def carry_out(
         large.close()
         held.close()
     return landing
+
+
+def _limited(shape: Shape, plan: DownloadPlan) -> tuple[Shape, Throttle]:
+    """The speed limit, divided between aria2 and the metadata client by the bytes that each of them has to fetch."""
+    bytes_of = {"aria2": 0, "http": 0}
+    for step in plan.steps:
+        if step.carrier in bytes_of:
+            bytes_of[step.carrier] += step.file.size
+    limit, whole = shape.max_speed, sum(bytes_of.values())
+    if not limit or not all(bytes_of.values()):
+        return shape, Throttle(limit)
+    small = max(1, limit * bytes_of["http"] // whole)
+    return replace(shape, max_speed=max(1, limit - small)), Throttle(small)
 
 
 def _detour(clients: Clients, held: ExitStack) -> Callable[[Collection[Address]], str]:

@@ -200,7 +200,7 @@ class Engine:
         return replace(
             self._shape,
             split=job.step.connections,
-            max_speed=self._shape.max_speed // self._share,
+            max_speed=-(-self._shape.max_speed // self._share),
             connect_timeout=min(self._shape.connect_timeout, 4.0 if several else 600.0),
             timeout=min(self._shape.timeout, 8.0 if several else 600.0),
         )
@@ -281,9 +281,8 @@ class Engine:
         if job.waiting:
             last = newest is not None and not others and self._ours(job)
             ahead = pace * (TAIL if last else AHEAD)
-            if newest is None or (
-                newest.completed and (job.connections <= job.widest * NEXT_RANGE or newest.left <= ahead)
-            ):
+            early = newest is not None and newest.completed and not self._shape.max_speed  # each range has the limit
+            if newest is None or (early and (job.connections <= job.widest * NEXT_RANGE or newest.left <= ahead)):
                 if last:
                     self._begin_tail(job, int(pace * TAIL))
                 else:

@@ -23,6 +23,7 @@ from gpuaria.errors import (
     RateLimited,
 )
 from gpuaria.net import ATTEMPTS, RETRY_STATUS, Answer, Http
+from gpuaria.rates import Throttle
 from gpuaria.records import Manifest, Mirror, RemoteFile, Step, Verdict
 from gpuaria.sources import Source
 from gpuaria.transfer.board import Board
@@ -49,6 +50,7 @@ class SmallFiles:
     board: Board
     roster: Roster
     patience: float
+    throttle: Throttle
     _shortcuts: Shortcuts = field(default_factory=Shortcuts)
 
     def fetch(self, step: Step) -> None:
@@ -194,6 +196,9 @@ class SmallFiles:
                     break
                 out.write(chunk[known:])
                 self.board.arrived(file.path, mirror, len(chunk))
+                if pause := self.throttle.owed(len(chunk)):
+                    self.http.pause(pause)
+                    since += pause
                 seconds = time.monotonic() - since
                 if seconds > min(TRICKLE_SECONDS, self.patience / 10):
                     if total - mark < TRICKLE * seconds:
