@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from gpuaria.addresses import authority
 from gpuaria.probe.history import History, Outcome
 from gpuaria.probe.network import network_id
 from gpuaria.records import Mirror
@@ -67,6 +68,7 @@ def failed(user: User, done: Done, status: int, words: str) -> None:
     (problem,) = done.report["problems"]
     assert problem["path"] == BIG
     assert re.search(words, problem["detail"]), problem
+    assert BIG not in problem["detail"], "it is named before that"
     assert "Traceback" not in done.err
     assert "Signature" not in done.out + done.err
 
@@ -221,8 +223,8 @@ def test_addresses_that_live_for_seconds(user: User, serve: Serve, repo: Repo) -
     status=7,
 )
 def test_addresses_that_are_over_at_once(user: User, serve: Serve, repo: Repo) -> None:
-    serve(repo, ttl=-5)
-    failed(user, fetch(user), 7, ".")
+    hub = serve(repo, ttl=-5)
+    failed(user, fetch(user), 7, f"{authority(hub.cdn.url)}: .*403")
 
 
 @pytest.mark.fault(

@@ -44,7 +44,10 @@ def progress(large: LargeFiles, requests: int, plan: DownloadPlan, board: Board)
     """How far the run is; `requests` of the metadata client are under way, for small files."""
     active = large.active()
     return Progress(
-        done=board.done_bytes + sum(file.done for file in active) + sum(job.file.size for job in large.checking),
+        done=board.done_bytes
+        + large.resting
+        + sum(file.done for file in active)
+        + sum(job.file.size for job in large.checking),
         total=sum(step.file.size for step in plan.steps if step.file.path in board.wanted),
         speed=sum(file.speed for file in active),
         connections=sum(file.connections for file in active) + requests,

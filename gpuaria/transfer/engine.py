@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from gpuaria.addresses import authority
 from gpuaria.aria2.options import Shape, by_relay, download_options
 from gpuaria.disk.layout import Layout
 from gpuaria.disk.oserrors import explained
@@ -374,7 +375,8 @@ class Engine:
 
     def _broken(self, job: Job, transfer: Transfer) -> None:
         """A range ended with an error: stop the others of the file too, and let it be begun again."""
-        text = transfer.error or f"aria2 error {transfer.error_code}"
+        hosts = sorted({authority(address.url) for address in job.addresses.values()})
+        text = f"{' or '.join(hosts)}: {transfer.error or f'aria2 error {transfer.error_code}'}"
         self._let_go(job, text)
         if transfer.error_code == _DISK_FULL:
             hint = "Free some space and run the command again."

@@ -89,6 +89,11 @@ class LargeFiles:
         return self._checking
 
     @property
+    def resting(self) -> int:
+        """Bytes that are here of files that wait for another try."""
+        return sum(job.done for job in (*self._waiting, *self._looking, *self._asking))
+
+    @property
     def hosts(self) -> int:
         """Mirrors with a connection."""
         return len(self._engine.serving.hosts)
@@ -257,7 +262,7 @@ class LargeFiles:
         now = time.monotonic()
         if now + job.pause > job.moved + self._patience:
             error = NoUsableMirror(f"{job.file.path}: {reason}", "Run the same command again to continue.")
-            self._landing.failed(job.file, Verdict(job.file.path, "failed", error.message), error)
+            self._landing.failed(job.file, Verdict(job.file.path, "failed", reason), error)
             return
         job.not_before = now + job.pause
         if job.pause > 1:

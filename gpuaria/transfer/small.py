@@ -103,7 +103,7 @@ class SmallFiles:
                     return
             if wrong == before:
                 if time.monotonic() - moved + pause > self.patience:
-                    raise NoUsableMirror(f"{step.file.path}: {'; '.join(reasons)}", "Try again later.")
+                    raise NoUsableMirror("; ".join(reasons), "Try again later.")
                 self.http.pause(pause, reasons[-1] if reasons else "")
                 pause = min(60.0, pause * 2)
 
