@@ -4,6 +4,8 @@ import ipaddress
 import re
 from urllib.parse import quote, urlsplit
 
+from gpuaria.errors import NetworkError
+
 # Lower case, since aria2c takes `HTTP://` for no address at all (1.36 and 1.37).
 PLAIN = re.compile(r"https?://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?#][!-~]*)?")
 
@@ -52,6 +54,16 @@ def ip_and_port(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Addres
     if found is None or (found[3] and not 0 < int(found[3]) < 65536):
         raise ValueError(text)
     return ipaddress.ip_address(found[2]), int(found[3]) if found[3] else None
+
+
+def check_redirect(url: str, target: str) -> None:
+    """Raise NetworkError for a redirect that nobody should follow: to another scheme than http(s), or out of TLS."""
+    scheme = urlsplit(target).scheme
+    if scheme not in ("http", "https") or (scheme == "http" and url.startswith("https:")):
+        raise NetworkError(
+            f"{bare(url)} redirects to {scheme}://{urlsplit(target).hostname}, out of the encrypted connection",
+            "The endpoint or mirror is broken; try another.",
+        )
 
 
 def encrypted_or_local(url: str) -> bool:

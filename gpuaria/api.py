@@ -37,7 +37,6 @@ from gpuaria.verifying import Checked, verify_all
 
 if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon
-    from gpuaria.probe.history import History
 
 USER_AGENT = f"gpuaria/{__version__}"
 FAILS_OFTEN = 2.0  # recent failures from which a mirror is tried last
@@ -163,15 +162,11 @@ class Session:
         found = binary.find(s.aria2c, s.secret_variables)
         return daemon.start(found, ca_file(str(s.ca_bundle or "")), s.secret_variables)
 
-    def _history(self) -> "History":
-        from gpuaria.probe.history import History
-        from gpuaria.probe.network import network_id
-
-        return History(self.settings.state_dir, network_id())
-
     def _remembered(self, names: Sequence[str], size: int) -> Ranking:
         """Mirrors in the order of what they gave before on this network; one that often failed comes last."""
-        history = self._history()
+        from gpuaria.probe.history import History
+
+        history = History.here(self.settings.state_dir)
         known = {mirror.name: history.expect(mirror) for mirror in self.world.mirrors if mirror.name in names}
         history.close()
         probes = [Probe(name, past=past.rate, confidence=past.confidence) for name, past in known.items()]
@@ -183,9 +178,9 @@ class Session:
         """Note what each of several mirrors gave."""
         if len(self.world.mirrors) < 2 or not report.mirrors:
             return
-        from gpuaria.probe.history import Outcome
+        from gpuaria.probe.history import History, Outcome
 
-        history = self._history()
+        history = History.here(self.settings.state_dir)
         bases = {mirror.name: mirror for mirror in self.world.mirrors}
         for use in report.mirrors:
             rate = use.bytes / report.seconds if use.bytes > WORTH_NOTING and report.seconds else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
-from gpuaria.addresses import authority, bare, encrypted_or_local, origin, plain
+from gpuaria.addresses import authority, bare, check_redirect, encrypted_or_local, origin, plain
 from gpuaria.clients import SYSTEM, Clients, Names
 from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited
 from gpuaria.rates import RateBudget, retry_after
@@ -296,16 +296,6 @@ def redirected(answer: Answer) -> str:
             f"{bare(answer.url)} redirects to an address that makes no sense",
             "The endpoint or mirror is broken; try another.",
         ) from None
-
-
-def check_redirect(url: str, target: str) -> None:
-    """Raise NetworkError for a redirect that nobody should follow: to another scheme than http(s), or out of TLS."""
-    scheme = urlsplit(target).scheme
-    if scheme not in ("http", "https") or (scheme == "http" and url.startswith("https:")):
-        raise NetworkError(
-            f"{bare(url)} redirects to {scheme}://{urlsplit(target).hostname}, out of the encrypted connection",
-            "The endpoint or mirror is broken; try another.",
-        )
 
 
 def _circle(url: str) -> NetworkError:

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from gpuaria.addresses import origin
+from gpuaria.addresses import check_redirect, origin
 from gpuaria.clients import tls_context
 from gpuaria.errors import NetworkError, NotAHub, RevisionNotFound
-from gpuaria.net import MAX_REDIRECTS, REDIRECTS, Answer, Http, check_redirect, redirected
+from gpuaria.net import MAX_REDIRECTS, REDIRECTS, Answer, Http, redirected
 from gpuaria.paths import SafePath
 from gpuaria.probe.dns import Resolvers
 from gpuaria.probe.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings
 from gpuaria.probe.history import History, Past
-from gpuaria.probe.network import network_id
 from gpuaria.probe.pipes import same_pipes
 from gpuaria.probe.survey import Tools, survey
 from gpuaria.ranking import rank
@@ -40,11 +39,6 @@ def subject_of(manifest: Manifest) -> Subject | None:
     """The largest file of the manifest; None where it has none with bytes in it."""
     files = [file for file in manifest.files if file.size > 0]
     return Subject(manifest, max(files, key=lambda file: (file.size, file.path))) if files else None
-
-
-def history_of(settings: Settings) -> History:
-    """What is remembered of mirrors in the network that this machine is in now."""
-    return History(settings.state_dir, network_id())
 
 
 def tools_for(

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuaria.addresses import bare, encrypted_or_local, origin
+from gpuaria.addresses import bare, check_redirect, encrypted_or_local, origin
 from gpuaria.clients import ca_file
 from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, NetworkError, RateLimited
-from gpuaria.net import Answer, Http, check_redirect, redirected
+from gpuaria.net import Answer, Http, redirected
 from gpuaria.rates import RateBudget, Throttle, retry_after
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server

@@ -20,7 +20,6 @@ import pytest
 from gpuaria.errors import FileNotInRepo, GpuariaError, Interrupted, NetworkError
 from gpuaria.net import Http
 from gpuaria.paths import SafePath
-from gpuaria.probe.answers import retry_after
 from gpuaria.probe.deadline import Deadline
 from gpuaria.probe.dns import Resolvers
 from gpuaria.probe.findings import BytesFinding, MirrorFindings, read
@@ -275,14 +274,6 @@ def test_plain_http_goes_through_the_proxy_in_absolute_form() -> None:
     assert seen[0].startswith(b"GET http://far.example/f?sig=1 HTTP/1.1\r\nhost: far.example\r\n")
     assert b"proxy-authorization: Basic dTpw\r\n" in seen[0]
     assert (found.state, found.bytes, found.peer, found.final_host) == ("measured", 5, "", "far.example")
-
-
-def test_retry_after_as_seconds_as_a_date_and_as_nonsense() -> None:
-    assert retry_after({"retry-after": "30"}, 0) == 30
-    assert retry_after({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, 40) == 60
-    assert retry_after({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, 400) == 0
-    assert retry_after({"retry-after": "soon"}, 0) is None
-    assert retry_after({}, 0) is None
 
 
 # --- fresh --------------------------------------------------------------------------------------------------------

@@ -20,13 +20,12 @@ from gpuaria.cli.render import Quiet
 from gpuaria.errors import GpuariaError, NetworkError, NoUsableMirror, UsageError
 from gpuaria.fetching import resolve
 from gpuaria.probe.findings import MirrorFindings
-from gpuaria.probe.history import Past
+from gpuaria.probe.history import History, Past
 from gpuaria.records import Mirror, Ranking
 from gpuaria.selection import select
 from gpuaria.surveying import (
     Subject,
     expectations,
-    history_of,
     ranked,
     reusable,
     subject_of,
@@ -114,7 +113,7 @@ def _measured(text: str, kind: Any, revision: str, flags: dict[str, Any], stop: 
                 subject, size = _subject(session, ref)
             except NetworkError as error:
                 problem = error  # the mirrors are what is asked about: go on without the file
-        world, history = session.world, history_of(settings)
+        world, history = session.world, History.here(settings.state_dir)
         try:
             known = reusable(world.mirrors, history, subject)
             pasts = expectations(world.mirrors, history)  # as they were before this survey

@@ -1,12 +1,11 @@
 """What the head of an answer to a ranged read says: the wanted part of the file, or why not (RFC 9110 14, 15). Pure."""
 
-import email.utils
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from gpuaria.errors import NetworkError
+from gpuaria.rates import retry_after
 
 
 class Refused(Exception):
@@ -54,24 +53,6 @@ def check(status: int, headers: Mapping[str, str], part: Part, at: int, size: in
         raise Refused(f"answers {status}{wait}", asked)
     if status == 206 and part.at != at:
         raise Refused("sends another range than was asked for")
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that an answer asks us to wait (RFC 9110 10.2.3: seconds or a date), None if it does not."""
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}", text):
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now) if text else None
-    except (ValueError, OverflowError, TypeError):
-        return None
-
-
-def check_redirect(url: str, target: str) -> None:
-    """Raise NetworkError for a redirect to another scheme than http(s), or out of TLS."""
-    scheme = urlsplit(target).scheme
-    if scheme not in ("http", "https") or (scheme == "http" and url.startswith("https:")):
-        raise NetworkError(f"redirects to {scheme}://{urlsplit(target).hostname}, out of the encrypted connection")
 
 
 def place(url: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from gpuaria import errors
 from gpuaria.errors import GpuariaError, NetworkError
 from gpuaria.probe.findings import FreshFinding, LookupFinding, MirrorFindings, read
+from gpuaria.probe.network import network_id
 from gpuaria.records import Mirror, to_json
 
 RATE_HALF_LIFE = 3 * 86400.0  # seconds
@@ -75,6 +76,11 @@ class History:
         self._lock, self._writes = threading.Lock(), 0
         self.problem = ""
         self._db = self._open(folder)
+
+    @classmethod
+    def here(cls, folder: Path) -> "History":
+        """What is remembered in `folder` of mirrors in the network that this machine is in now."""
+        return cls(folder, network_id())
 
     def _open(self, folder: Path | None) -> sqlite3.Connection:
         if folder is not None:

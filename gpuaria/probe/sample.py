@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from urllib.parse import urljoin
 
+from gpuaria.addresses import check_redirect
 from gpuaria.errors import GpuariaError, Interrupted
-from gpuaria.probe.answers import Part, Refused, check, check_redirect, declared, place
+from gpuaria.probe.answers import Part, Refused, check, declared, place
 from gpuaria.probe.deadline import Deadline, Job, together
 from gpuaria.probe.findings import NO_TIME, BytesFinding, Throughput
 from gpuaria.probe.stream import Limits, Stream, throughput

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, quote, unquote, urljoin, urlsplit
 
-from gpuaria.addresses import bare, origin
+from gpuaria.addresses import bare, check_redirect, origin
 from gpuaria.errors import (
     AccessDenied,
     BadListing,
@@ -28,7 +28,7 @@ from gpuaria.errors import (
     UsageError,
 )
 from gpuaria.hashing import lfs_pointer_oid
-from gpuaria.net import Answer, Http, check_redirect, redirected
+from gpuaria.net import Answer, Http, redirected
 from gpuaria.paths import SafePath, printable
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.sources.protocol import RepoInfo
