@@ -9,7 +9,7 @@ import pytest
 
 from gpuaria.disk.below import Below
 from gpuaria.disk.oserrors import explain, explained
-from gpuaria.disk.space import case_sensitive, check, decimal, free, same_file_system
+from gpuaria.disk.space import case_sensitive, check, decimal, free
 from gpuaria.errors import DiskError, NoSpace, NotWritable, UnsafePath
 
 
@@ -38,11 +38,6 @@ def test_this_file_system_is_measured_and_nothing_is_left(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == ["a"]
     with pytest.raises(DiskError, match="is not there"):
         case_sensitive(tmp_path / "missing")
-
-
-def test_same_file_system(tmp_path: Path) -> None:
-    assert same_file_system(tmp_path / "a", tmp_path / "b" / "c")
-    assert not same_file_system(tmp_path, Path("/proc"))
 
 
 @pytest.mark.parametrize(

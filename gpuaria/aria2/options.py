@@ -61,7 +61,6 @@ class Shape:
     connect_timeout: float = 10.0
     timeout: float = 30.0
     max_speed: int = 0
-    allocation: str = "none"
 
 
 def by_relay(url: str) -> dict[str, str]:
@@ -79,6 +78,6 @@ def download_options(folder: Path, shape: Shape, user_agent: str) -> dict[str, s
         "connect-timeout": str(min(600, max(1, round(shape.connect_timeout)))),
         "timeout": str(min(600, max(1, round(shape.timeout)))),
         "max-download-limit": str(max(0, shape.max_speed)),
-        "file-allocation": shape.allocation,
+        "file-allocation": "none",
         "user-agent": user_agent,
     }

@@ -34,12 +34,6 @@ def nearest(path: Path) -> Path:
         return next((place for place in (path, *path.parents) if place.exists()), path)
 
 
-def same_file_system(a: Path, b: Path) -> bool:
-    """Whether a rename can go from `a` to `b`, each or its nearest parent that exists. Raises DiskError."""
-    with explained(a):
-        return os.stat(nearest(a)).st_dev == os.stat(nearest(b)).st_dev
-
-
 def case_sensitive(folder: Path) -> bool:
     """Whether `folder` tells `A` from `a` and a composed from a decomposed letter: measured with a file made there.
 

@@ -25,7 +25,6 @@ MAX_TTL = 3600.0
 SYSTEM_TTL = 30.0  # getaddrinfo does not tell
 CACHED = 256  # answers
 FAMILIES = (4, 6)
-Late = tuple[State, str]  # what is said of a resolver that did not answer
 
 
 class Resolvers:

@@ -122,13 +122,6 @@ class BytesFinding:
     retry_after: float | None = None
     problem: str = ""
 
-    @property
-    def scaling(self) -> float | None:
-        """How many times faster the most connections were than one: near 1 for a capped mirror; None if unknown."""
-        if len(self.rates) < 2 or not self.rates[0].tail:
-            return None
-        return self.rates[-1].tail / self.rates[0].tail
-
 
 @dataclass(frozen=True, slots=True)
 class FreshFinding:

@@ -22,7 +22,7 @@ from gpuaria.probe.pipes import Pipes, same_pipes
 from gpuaria.probe.proxy import Route, route
 from gpuaria.probe.sample import sample
 from gpuaria.probe.stream import Limits
-from gpuaria.probe.wire import Carrier, Open, Straight, Through
+from gpuaria.probe.wire import Carrier, Straight
 from gpuaria.records import Mirror, RemoteFile
 
 BUDGET = 3.0  # seconds
@@ -35,15 +35,13 @@ class Tools:
     """What touches the world.
 
     `lookup` gives the final address of the sampled file at a mirror and the answer's headers (names in lower case),
-    None where its bytes come only with a credential; it raises GpuariaError. `open`: reads the bytes where our own
-    socket cannot, through a proxy of another kind than HTTP. `pings` off leaves ICMP out.
+    None where its bytes come only with a credential; it raises GpuariaError. `pings` off leaves ICMP out.
     """
 
     lookup: Lookup
     resolvers: Resolvers
     context: ssl.SSLContext
     environ: Mapping[str, str] = field(default_factory=dict)
-    open: Open | None = None
     user_agent: str = "gpuaria"
     pings: bool = True
     clock: Callable[[], float] = time.monotonic
@@ -217,7 +215,7 @@ class _Visit:
     def _carrier(self, there: Route) -> Carrier | None:
         tools = self._tools
         if there.proxy and there.proxy.problem:
-            return Through(tools.open, str(there.proxy)) if tools.open else None
+            return None
 
         def resolve(host: str) -> Sequence[str]:
             found = self.findings()

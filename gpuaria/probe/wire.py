@@ -1,16 +1,11 @@
-"""One HTTP/1.1 connection (RFC 9112) that tells when its parts stood: what the sample reads through.
+"""One HTTP/1.1 connection (RFC 9112) that tells when its parts stood: what the sample reads through."""
 
-`Straight` speaks over its own socket; `Through` uses any client that the caller has (gpuaria.net.Http.open).
-"""
-
-import contextlib
 import http.client
 import io
 import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -20,7 +15,6 @@ from gpuaria.probe.deadline import Deadline
 from gpuaria.probe.proxy import Route, route
 
 Head = tuple[int, Mapping[str, str]]
-Open = Callable[[str, Mapping[str, str]], AbstractContextManager[tuple[int, Mapping[str, str], Iterator[bytes]]]]
 Resolve = Callable[[str], Sequence[str]]
 _HEAD_LIMIT = 65536
 _CHUNK = 1 << 16
@@ -170,37 +164,3 @@ def _parse(head: bytes) -> Head:
     except http.client.HTTPException as error:
         raise NetworkError(f"sends a broken head ({type(error).__name__})") from None
     return int(match[1]), {name.lower(): str(value) for name, value in fields.items()}
-
-
-class Through:
-    """Requests by the caller's own client, which does not say how long its connection took."""
-
-    def __init__(self, client: Open, proxy: str = "") -> None:
-        self._client, self._stack = client, contextlib.ExitStack()
-        self.connect: float | None = None
-        self.handshake: float | None = None
-        self.peer, self.proxy = "", proxy
-
-    def prepare(self, url: str) -> None:
-        """Nothing: the client connects with the request."""
-
-    def get(self, url: str, headers: Mapping[str, str], patience: Callable[[], float]) -> tuple[Head, Iterator[bytes]]:
-        """See Carrier; a read waits as long as the client does, and the time is looked at in between."""
-        self.close()
-        status, got, chunks = self._stack.enter_context(self._client(url, headers))
-
-        def body() -> Iterator[bytes]:
-            for chunk in chunks:
-                yield chunk
-                if patience() <= 0:
-                    raise TimeoutError
-
-        return (status, got), body()
-
-    def another(self) -> "Through":
-        """One more of its kind."""
-        return Through(self._client, self.proxy)
-
-    def close(self) -> None:
-        """Leave the running request."""
-        self._stack.close()
