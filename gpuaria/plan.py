@@ -67,7 +67,7 @@ def _copied(step: Step, owner: Step) -> Step:
     """A file that another one of the plan has the bytes of is copied from it."""
     if owner is step or not step.fetches:
         return step
-    return Step(step.file, "copy", f"the same bytes as {owner.file.path}")
+    return Step(step.file, "copy", f"the same bytes as {owner.file.path}", owner=owner.file.path)
 
 
 def _step(file: RemoteFile, state: LocalState, mirrors: Sequence[str], rules: Rules, counts: Mapping[str, int]) -> Step:

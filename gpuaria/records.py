@@ -174,7 +174,7 @@ class Step:
     """What is to be done for one file, and why.
 
     `skip`: proven and in place. `name`: proven, its name is missing. `verify`: bytes are here that nobody has proven.
-    `copy`: another file of the plan has the same bytes. `create`: it is empty. `download`; `replace`: download over
+    `copy`: the file `owner` of the plan has the same bytes. `create`: it is empty. `download`; `replace`: download over
     what is here. `refuse`: its content is known, and not wanted. The rest is for the two before: `carrier`, `mirrors`
     (names, best first), `connections` (in all) and `counts` (of connections, to each mirror that is much weaker than
     the others).
@@ -187,6 +187,7 @@ class Step:
     mirrors: tuple[str, ...] = ()
     connections: int = 1
     counts: Mapping[str, int] = field(default_factory=dict)
+    owner: SafePath | None = None
 
     @property
     def fetches(self) -> bool:

@@ -118,6 +118,7 @@ def test_the_same_bytes_are_fetched_once() -> None:
     actions = {str(step.file.path): (step.action, step.reason) for step in plan.steps}
     assert actions["a"][0] == actions["c"][0] == actions["d"][0] == "download"
     assert actions["b"] == ("copy", "the same bytes as a")
+    assert [step.owner for step in plan.steps if step.action == "copy"] == ["a"]
     assert plan.fetch_bytes == 3 * BIG + 1
 
 

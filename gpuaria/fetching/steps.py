@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gpuaria import plan as planning
 from gpuaria.aria2.options import Shape
 from gpuaria.clients import Clients
 from gpuaria.disk.layout import Layout
@@ -203,13 +202,8 @@ def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[str], d
 
 def twins_of(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
     """Files that get their bytes from another one of the plan, by that one's path."""
-    owners = {
-        planning.identity(step.file): step.file.path
-        for step in sorted(plan.steps, key=lambda step: step.fetches, reverse=True)
-        if step.action not in ("copy", "refuse")
-    }
     twins: dict[SafePath, list[RemoteFile]] = {}
     for step in plan.steps:
-        if step.action == "copy":
-            twins.setdefault(owners[planning.identity(step.file)], []).append(step.file)
+        if step.owner is not None:
+            twins.setdefault(step.owner, []).append(step.file)
     return twins
