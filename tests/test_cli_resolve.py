@@ -82,6 +82,21 @@ def test_what_is_chosen(words: list[str], chosen: set[str], user: User, serve: S
         assert {file["path"] for file in told["files"]} == chosen
 
 
+@pytest.mark.parametrize("before", ["-x8", "-j4", "-qv", "-qx8", "-x 8", "-qx 8", "-q", "--connections 8", "-x8 -j 4"])
+@pytest.mark.parametrize("named", ["org/small", "--repo org/small"])
+def test_short_options_before_the_repo(before: str, named: str, user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    line = ["fetch", *before.split(), *named.split(), "--dry-run", "--json", "--exclude", "*.txt", "*.bin"]
+    plan = json.loads(user.quick(*line).ok().out)
+    assert [step["file"]["path"] for step in plan["steps"]] == ["config.json"]
+
+
+def test_a_bundle_with_v_in_it_says_what_is_sent(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    assert "/api/models/org/small" in user.run("fetch", "-qv", "org/small", "--dry-run").ok().err
+    assert "/api/models/org/small" in user.run("fetch", "-vx8", "org/small", "--dry-run").ok().err
+
+
 def test_patterns_may_come_before_the_repo(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     told = json.loads(user.quick("resolve", "--include", "*.bin", "org/small", "--json").ok().out)

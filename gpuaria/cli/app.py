@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -262,7 +263,7 @@ def config(context: typer.Context, as_json: AsJson = False) -> None:
 
 def main(words: Sequence[str], stop: threading.Event) -> int:
     """Run one command and give its exit status; every error becomes a sentence."""
-    if {"-v", "--verbose"} & set(words):
+    if any(_verbose(word) for word in words):
         _log_to_stderr()
     try:
         status: Any = words_only(typer.main.get_command(app), _HELP).main(
@@ -324,7 +325,7 @@ def spread(words: Sequence[str]) -> list[str]:
     for word in words:
         if word.startswith("-") and len(word) > 1:
             option, first = (word, True) if word in ("--include", "--exclude") else ("", False)
-            skip = word not in _SWITCHES and "=" not in word and not option
+            skip = _takes_next(word) and not option
             out.append(word)
         elif option:
             if first:
@@ -343,20 +344,22 @@ def spread(words: Sequence[str]) -> list[str]:
 
 
 _SWITCHES = {
-    *(
-        "--force",
-        "--force-download",
-        "--no-pickle",
-        "--dry-run",
-        "--offline",
-        "-q",
-        "--quiet",
-        "-v",
-        "--verbose",
-        "--json",
-    ),
-    *("--strict", "--why", "--trace", "-h", "--help", "--version", "-V"),
+    *("--force", "--force-download", "--no-pickle", "--dry-run", "--offline", "--quiet", "--verbose", "--json"),
+    *("--strict", "--why", "--trace", "--help", "--version"),
 }
+_BUNDLE = re.compile(r"-(?P<switches>[qvhV]*)(?P<option>[^-].*)?", re.DOTALL)  # of short options: -q, -x, -x8, -qvx8
+
+
+def _takes_next(word: str) -> bool:
+    """Whether the next word is this option's value: `-x8` has brought its own, and `-qv` are two that have none."""
+    if bundle := _BUNDLE.fullmatch(word):
+        return len(bundle["option"] or "") == 1
+    return word not in _SWITCHES and "=" not in word
+
+
+def _verbose(word: str) -> bool:
+    bundle = _BUNDLE.fullmatch(word)
+    return "v" in bundle["switches"] if bundle else word == "--verbose"
 
 
 class _Stderr(logging.StreamHandler[Any]):
