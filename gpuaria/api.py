@@ -1,5 +1,6 @@
 """The Python API, and where settings become the objects that touch the world."""
 
+import glob
 import os
 import socket
 import threading
@@ -102,7 +103,7 @@ class Session:
                 f"{printable(str(path))} locks {ref}, not {asked}",
                 "Leave the repo and its revision out: the lock says them.",
             )
-        return replace(manifest, ref=replace(ref, path=""), vouched_by=f"the lock {printable(path.name)}")
+        return replace(manifest, ref=replace(ref, path=asked.path), vouched_by=f"the lock {printable(path.name)}")
 
     def layout(self, ref: RepoRef, commit: str) -> Layout:
         """The target: the folder of --to, else the Hugging Face cache."""
@@ -281,7 +282,8 @@ def fetch(
 ) -> Report:
     """Fetch a repo and give the report; `settings` are those of `gpuaria config` by name (`connections=8`).
 
-    With a `lock` file the repo need not be named, and nobody is asked what it holds.
+    Of a pasted address of a folder or a file, only that. With a `lock` file the repo need not be named, and nobody is
+    asked what it holds.
     Raises GpuariaError's children; FetchFailed, which has the report, when some files failed.
     """
     with session(settings, to, emit, environ) as it:
@@ -302,10 +304,13 @@ def resolve(
     environ: Mapping[str, str] | None = None,
     **settings: object,
 ) -> Manifest:
-    """The files of a repo at one commit, with sizes and digests. Raises GpuariaError's children."""
+    """The files of a repo, or of a pasted address's part of it, at one commit, with sizes and digests.
+
+    Raises GpuariaError's children.
+    """
     with session(settings, None, lambda event: None, environ) as it:
         request = request_for(it.ref(repo, kind, revision), offline=it.settings.offline)
-        return fetching.resolve(request, it.world)[0]
+        return request.selected(fetching.resolve(request, it.world)[0])
 
 
 def session(
@@ -330,6 +335,10 @@ def request_for(
     """A request; the folder or file that a pasted address named limits it like a name given beside it."""
     if any(not text for text in (*names, *include, *exclude)):
         raise UsageError("an empty file name or pattern selects nothing", "Leave it out.")
+    if ref.path:
+        exact = glob.escape(ref.path)  # an address is no pattern
+        names = (*names, exact)
+        include = (*include, *([] if exact.endswith("/") else [f"{exact}/"]))
     return fetching.Request(ref, tuple(names), tuple(include), tuple(exclude), force, dry_run, offline, lock)
 
 
@@ -352,7 +361,14 @@ def verify(path: str | Path, *, each: Callable[[Verdict], None] = lambda verdict
     return check(layout, read_manifest(layout), each)
 
 
-def check(layout: Layout, manifest: Manifest, each: Callable[[Verdict], None] = lambda verdict: None) -> Checked:
-    """Check what is in place for every file of `manifest`, and name files that it does not know."""
+def check(
+    layout: Layout,
+    manifest: Manifest,
+    each: Callable[[Verdict], None] = lambda verdict: None,
+    chosen: Callable[[str], bool] = lambda path: True,
+) -> Checked:
+    """Check what is in place for every chosen file of `manifest`, and name files that it does not know."""
     known = {str(file.path) for file in manifest.files}
-    return verify_all(manifest.files, lambda f: f.path.under(layout.root), others(layout.root, known), each)
+    files = [file for file in manifest.files if chosen(file.path)]
+    extra = filter(chosen, others(layout.root, known))
+    return verify_all(files, lambda file: file.path.under(layout.root), extra, each)

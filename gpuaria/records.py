@@ -19,7 +19,10 @@ GOOD: tuple[Outcome, ...] = ("ok", "unverifiable")  # the file is in place, as f
 
 @dataclass(frozen=True, slots=True)
 class RepoRef:
-    """A repo as the user asked for it; `path` is the folder or file that a pasted address named, or empty."""
+    """A repo as the user asked for it. `path`: what of it a pasted address named, empty for all.
+
+    With a slash at its end it is a folder, without one a file or a folder.
+    """
 
     source: str
     kind: Kind

@@ -34,13 +34,17 @@ def select(
     manifest: Manifest, chosen: Callable[[str], bool], names: Sequence[str], patterns: Sequence[str]
 ) -> Manifest:
     """The manifest of the chosen files only. Raises FileNotInRepo for a plain name that is not in the repo and
-    NothingMatched when nothing is left; an empty repo is no error where nothing was asked of it."""
+    NothingMatched when nothing is left; an empty repo is no error where nothing was asked of it. A name that is among
+    the patterns with a slash behind it may be a folder's."""
     known = {str(file.path) for file in manifest.files}
     for name in names:
         plain = not any(c in name for c in "*?[") and not name.endswith("/")
         if plain and name not in known:
+            below = any(path.startswith(f"{name}/") for path in known)
+            if below and f"{name}/" in patterns:
+                continue
             near = sorted(path for path in known if path.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1])
-            near += [f"{name}/"] if any(path.startswith(f"{name}/") for path in known) else []
+            near += [f"{name}/"] if below else []
             hint = f"Did you mean {near[0]}?" if near else f"See what there is: gpuaria resolve {manifest.ref}"
             raise FileNotInRepo(f"{manifest.name} has no file {printable(name)} at {manifest.commit[:12]}", hint)
     files = tuple(file for file in manifest.files if chosen(file.path))

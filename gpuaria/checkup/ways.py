@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from gpuaria import fetching
 from gpuaria.api import Session, request_for
@@ -38,7 +37,8 @@ class Ways:
 
     def __init__(self, session: Session, ref: RepoRef | None, deadline: Deadline, notes: Notes) -> None:
         self._session, self._ref, self._deadline, self._notes = session, ref, deadline, notes
-        self._manifest: Manifest | None = None
+        self._manifest: Manifest | None = None  # of what is asked for
+        self._whole = 0  # files of the repo
         self._file = _NOTHING
         self.errors: dict[str, GpuariaError] = {}
         self.works = False
@@ -67,7 +67,12 @@ class Ways:
         if done is None:
             text = f"the files of {ref} were not listed within {RESOLVE} s"
             return self._notes.unknown("repo", text, f"gpuaria resolve {ref}", NetworkError.exit_code)
-        self._manifest, layout = done
+        whole, layout = done
+        try:
+            self._manifest = request_for(ref).selected(whole)
+        except NotFound as error:
+            return self._notes.failed("repo", error)
+        self._whole = len(whole.files)
         if self._manifest.files:
             self._file = max(self._manifest.files, key=lambda file: file.size)
         seen = layout.look(self._manifest.files)
@@ -85,7 +90,7 @@ class Ways:
             return done or first.result(deadline, 0)
         court = Court(world.http, world.source, world.mirrors, world.policy, world.emit)
         silent = NetworkError(f"{world.origin.base} is silent")
-        other = Job(lambda: by_mirrors(court, ref, lambda path: True, silent))
+        other = Job(lambda: by_mirrors(court, ref, request.chosen(), silent))
         done = first.result(deadline, 0)
         listed = None if done is not None else other.result(Deadline(0), 0)
         return done if listed is None else (listed, world.layout(ref, listed.commit))
@@ -162,7 +167,9 @@ class Ways:
         return self._notes.warn(_topic(mirror), text + more, fix)
 
     def _repo(self, manifest: Manifest) -> None:
-        text = f"{self._ref} has {len(manifest.files)} files at commit {manifest.commit[:12]}; its bytes can be had"
+        text = f"{self._ref} has {self._whole} files at commit {manifest.commit[:12]}; its bytes can be had"
+        if len(manifest.files) < self._whole:
+            text += f"; asked for: {len(manifest.files)} of its {self._whole} files"
         if manifest.trust not in ("quorum", "mirror only"):
             return self._notes.ok("repo", text)
         text += f"; only {manifest.vouched_by} vouches for the list ({manifest.trust})"
@@ -228,7 +235,9 @@ def worst(found: list[MirrorFindings]) -> MirrorFindings | None:
 def offline(session: Session, ref: RepoRef, notes: Notes) -> None:
     """Without a network: whether all of a repo is in the cache."""
     try:
-        manifest, layout = fetching.resolve(replace(request_for(ref), offline=True), session.world)
+        request = request_for(ref, offline=True)
+        whole, layout = fetching.resolve(request, session.world)
+        manifest = request.selected(whole)
         seen = layout.look(manifest.files)
     except GpuariaError as error:
         return notes.failed("repo", error)

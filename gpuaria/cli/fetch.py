@@ -44,10 +44,9 @@ def command(
         with Session(settings, to=Path(to).expanduser() if to else None, emit=sink, stop=stop) as session:
             locked = session.lock(Path(lock), name, known_kind(kind), revision) if lock is not None else None
             ref = locked.ref if locked else session.ref(name, known_kind(kind), revision)
-            names = [*files, *_below(ref.path)]
             request = request_for(
                 ref,
-                names,
+                files,
                 patterns(include),
                 patterns(exclude),
                 force=force,
@@ -92,11 +91,6 @@ def known_kind(kind: str) -> Kind | None:
     if singular not in ("model", "dataset", "space"):
         raise UsageError(f"--type {kind} is unknown", "It is model, dataset or space.")
     return cast(Kind, singular)
-
-
-def _below(path: str) -> list[str]:
-    """The part of a repo that a pasted tree or blob address means; which of both, the name does not tell."""
-    return [path] if "." in path.rsplit("/", 1)[-1] else [f"{path}/"] if path else []
 
 
 def show(plan: DownloadPlan) -> str:

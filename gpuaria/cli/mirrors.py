@@ -13,7 +13,7 @@ from typing import Any
 from gpuaria.api import USER_AGENT, Session, request_for
 from gpuaria.cli import mirrors_table
 from gpuaria.cli.app import settings_from
-from gpuaria.cli.fetch import _below, known_kind
+from gpuaria.cli.fetch import known_kind
 from gpuaria.cli.main import complain
 from gpuaria.cli.mirrors_list import EDITS, edit
 from gpuaria.cli.render import Quiet
@@ -22,7 +22,6 @@ from gpuaria.fetching import resolve
 from gpuaria.probe.findings import MirrorFindings
 from gpuaria.probe.history import History, Past
 from gpuaria.records import Mirror, Ranking
-from gpuaria.selection import select
 from gpuaria.surveying import (
     Subject,
     expectations,
@@ -130,9 +129,8 @@ def _measured(text: str, kind: Any, revision: str, flags: dict[str, Any], stop: 
 
 def _subject(session: Session, ref: Any) -> tuple[Subject | None, int]:
     """The file to read, and the bytes of all that the reference means."""
-    request = request_for(ref, _below(ref.path))
-    whole, _ = resolve(request, session.world)
-    chosen = select(whole, request.chosen(), request.names, ())
+    request = request_for(ref)
+    chosen = request.selected(resolve(request, session.world)[0])
     return subject_of(chosen), chosen.size
 
 

@@ -9,14 +9,13 @@ from typing import Any
 from gpuaria.api import Session, request_for
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
-from gpuaria.cli.fetch import _below, known_kind, patterns, split
+from gpuaria.cli.fetch import known_kind, patterns, split
 from gpuaria.cli.render import choose
 from gpuaria.errors import NotFound, UnsafePath, UsageError
 from gpuaria.fetching import World, resolve
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
 from gpuaria.paths import printable
 from gpuaria.records import Manifest, to_json
-from gpuaria.selection import select
 
 FORMS = ("table", "json", "metalink", "aria2", "sha256sums", "manifest")
 
@@ -40,11 +39,8 @@ def command(
     settings = settings_from(flags)
     with Session(settings, emit=choose(quiet=True, as_json=False), stop=stop) as session:
         ref = session.ref(name, known_kind(kind), revision)
-        request = request_for(
-            ref, [*files, *_below(ref.path)], patterns(include), patterns(exclude), offline=settings.offline
-        )
-        whole, _ = resolve(request, session.world)
-        chosen = select(whole, request.chosen(), request.names, (*request.include, *request.exclude))
+        request = request_for(ref, files, patterns(include), patterns(exclude), offline=settings.offline)
+        chosen = request.selected(resolve(request, session.world)[0])
         if chosen.restricted and form in ("metalink", "aria2"):
             print("warning: these files need a token, which is not written into the output", file=sys.stderr)
         sys.stdout.write(_written(form, chosen, session.world))

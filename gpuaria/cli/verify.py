@@ -3,10 +3,11 @@
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpuaria.api import Session, check
+from gpuaria.api import Session, check, request_for
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind
 from gpuaria.cli.render import pickles
@@ -33,9 +34,11 @@ def command(
     """List what is not as the manifest says; status 4 for wrong bytes, 3 for missing files."""
     with Session(settings_from({**flags, "offline": True}), stop=threading.Event()) as session:
         given = read_lock(Path(lock).expanduser()) if lock else None
-        layout = _layout(target, kind, revision, session, given)
+        layout, part = _layout(target, kind, revision, session, given)
         expected = given or read_manifest(layout)
-        found = check(layout, expected, _ignore if quiet or as_json else _told)
+        request = request_for(replace(expected.ref, path=part))
+        request.selected(expected)  # raises where the address is of nothing in there
+        found = check(layout, expected, _ignore if quiet or as_json else _told, request.chosen())
     if not quiet and not as_json:
         for verdict in found.verdicts:
             if verdict.outcome == "extra":  # known only after all others, which were told one by one
@@ -52,21 +55,24 @@ def command(
     return _status(counts, strict)
 
 
-def _layout(target: str, kind: str, revision: str, session: Session, given: Manifest | None) -> Layout:
-    """A folder that is there, which with a manifest may be anybody's, or else a repo in the cache."""
+def _layout(target: str, kind: str, revision: str, session: Session, given: Manifest | None) -> tuple[Layout, str]:
+    """A folder that is there, which with a manifest may be anybody's, or else a repo in the cache.
+
+    And the part of it that a pasted address is of, as RepoRef has it.
+    """
     path = Path(target).expanduser()
     if path.exists():
         try:
-            return find_layout(path, session.receipts)
+            return find_layout(path, session.receipts), ""
         except DiskError:
             if given is None or not path.is_dir():
                 raise
-            return Folder(path, given.ref, given.commit, session.receipts)
+            return Folder(path, given.ref, given.commit, session.receipts), ""
     if target.startswith(("/", ".", "~")):
         raise NotFound(f"there is no folder {target}", "Name a folder that was fetched, or a repo in the cache.")
     ref = session.ref(target, known_kind(kind), revision)
     try:
-        return session.layout(ref, session.world.local_commit(ref))
+        return session.layout(ref, session.world.local_commit(ref)), ref.path
     except NotFound as error:
         raise NotFound(error.message, f"Fetch it first: gpuaria fetch {ref}") from None
 

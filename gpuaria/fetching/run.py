@@ -17,7 +17,6 @@ from gpuaria.fetching.steps import carriers, carry_out
 from gpuaria.fetching.world import Limits, Request, World
 from gpuaria.paths import check_together
 from gpuaria.records import DownloadPlan, Manifest, Report
-from gpuaria.selection import select
 from gpuaria.transfer.board import Board
 from gpuaria.vouching import Court
 
@@ -49,7 +48,7 @@ def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tupl
         whole, layout = resolve(request, world)
     except NetworkError as error:
         whole, layout = _as_before(request, world, error)
-    chosen = select(whole, request.chosen(), request.names, (*request.include, *request.exclude))
+    chosen = request.selected(whole)
     if not any(file.digest for file in chosen.files):
         chosen = replace(chosen, trust="none")
     with ExitStack() as held:

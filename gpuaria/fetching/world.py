@@ -13,7 +13,7 @@ from gpuaria.events import Emit
 from gpuaria.net import Http
 from gpuaria.records import Manifest, Mirror, Ranking, RepoRef, Report
 from gpuaria.screening import Screening
-from gpuaria.selection import selector
+from gpuaria.selection import select, selector
 from gpuaria.settings.table import Policy
 from gpuaria.sources import Source
 
@@ -40,6 +40,10 @@ class Request:
     def chosen(self) -> Callable[[str], bool]:
         """Whether a path of the repo is asked for."""
         return selector(self.names, self.include, self.exclude)
+
+    def selected(self, whole: Manifest) -> Manifest:
+        """The files that are asked for. Raises FileNotInRepo, NothingMatched."""
+        return select(whole, self.chosen(), self.names, (*self.include, *self.exclude))
 
     @property
     def whole(self) -> bool:

@@ -48,7 +48,8 @@ class HuggingFace:
     def parse(self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str]) -> RepoRef:
         """`name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or an address of a repo, tree or blob page.
 
-        Only `hf://` has a path behind the revision, as fsspec writes it; elsewhere a branch may have a slash.
+        Only `hf://` has a path behind the revision, as fsspec writes it; elsewhere a branch may have a slash. The
+        path of a tree page is a folder's, and gets a slash at its end.
         """
         rest, path, from_text = text.strip(), "", ""
         if re.match(r"https?://", rest, re.IGNORECASE):
@@ -246,9 +247,16 @@ def _split_page(parts: list[str]) -> tuple[list[str], str, str]:
             if parts[at] in ("discussions", "settings") or not after:
                 return parts[:at], "", ""
             if after[0] == "refs" and len(after) >= 3:
-                return parts[:at], "/".join(after[:3]), "/".join(after[3:])
-            return parts[:at], after[0], "/".join(after[1:]) if parts[at] != "commits" else ""
+                return parts[:at], "/".join(after[:3]), _inside(parts[at], after[3:])
+            return parts[:at], after[0], _inside(parts[at], after[1:])
     return parts, "", ""
+
+
+def _inside(page: str, parts: list[str]) -> str:
+    """What of the repo a page is of: a folder, with a slash at its end, for "tree", else a file."""
+    if page == "commits" or not parts:
+        return ""
+    return "/".join(parts) + ("/" if page == "tree" else "")
 
 
 def _json(answer: Answer, endpoint: str) -> Any:
