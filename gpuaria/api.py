@@ -85,9 +85,13 @@ class Session:
         self.audit.close()
         self.http.close()
 
-    def ref(self, text: str, kind: Kind | None = None, revision: str = "") -> RepoRef:
-        """Read a reference; pasted addresses may be of the endpoint or of any mirror. Raises UsageError."""
-        return self.world.source.parse(text, kind, revision, [mirror.base for mirror in self.world.mirrors])
+    def ref(self, text: str, kind: Kind | None = None, revision: str = "", default: str = "main") -> RepoRef:
+        """Read a reference; pasted addresses may be of the endpoint or of any mirror. Raises UsageError.
+
+        `default`: the revision that is meant where neither `text` nor `revision` names one.
+        """
+        bases = [mirror.base for mirror in self.world.mirrors]
+        return self.world.source.parse(text, kind, revision, bases, default)
 
     def lock(self, path: Path, name: str = "", kind: Kind | None = None, revision: str = "") -> Manifest:
         """The manifest of a lock file, as its own witness; what is named beside it must be what it locks.
@@ -96,8 +100,8 @@ class Session:
         """
         manifest = read_lock(path.expanduser())
         ref = manifest.ref
-        asked = self.ref(name or ref.name, kind or (None if name else ref.kind), revision)
-        names, revisions = (ref.name, manifest.name), (ref.revision, manifest.commit, "main")
+        asked = self.ref(name or ref.name, kind or (None if name else ref.kind), revision, ref.revision)
+        names, revisions = (ref.name, manifest.name), (ref.revision, manifest.commit)
         if ref.source != "hf" or asked.kind != ref.kind or asked.name not in names or asked.revision not in revisions:
             raise UsageError(
                 f"{printable(str(path))} locks {ref}, not {asked}",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import gpuaria
+from gpuaria.errors import UsageError
 from standin import Repo
 from tests.conftest import Serve, User
 
@@ -130,6 +131,28 @@ def test_what_is_named_beside_a_lock_must_be_what_it_locks(
     serve(made("one"))
     lock(user)
     user.quick("fetch", "--lock", "held.lock.json", *beside).refused(2, "locks org/held@main, not")
+
+
+def test_a_lock_of_another_revision_than_main(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+    repo = made("one")
+    repo.tag("v1")
+    serve(repo)
+    file = lock(user, "--revision", "v1")
+    for beside in (["--revision", "main"], ["--repo", "org/held@main"], ["--repo", "org/held", "--revision", "main"]):
+        user.quick("fetch", "--lock", file, *beside).refused(2, "locks org/held@v1, not org/held@main")
+    for named, revision in (("", "main"), ("org/held", "main"), ("hf:org/held@main", "")):
+        with pytest.raises(UsageError, match="locks org/held@v1, not org/held@main"):
+            gpuaria.fetch(named, lock=file, revision=revision, environ=user.environ())
+    fine: tuple[list[str], ...] = (
+        [],
+        ["--repo", "org/held"],
+        ["--revision", "v1"],
+        ["--repo", "org/held@v1"],
+        ["--revision", repo.head],
+    )
+    for beside in fine:
+        path = user.quick("fetch", "--lock", file, *beside).ok().path
+        assert path.name == (path.parent.parent / "refs/v1").read_text() == repo.head
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format": "gpuaria-manifest/9"}', "\x00\xff"])

@@ -45,7 +45,9 @@ _NEXT = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next"?')
 class HuggingFace:
     """The `hf:` source."""
 
-    def parse(self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str]) -> RepoRef:
+    def parse(
+        self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = "main"
+    ) -> RepoRef:
         """`name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or an address of a repo, tree or blob page.
 
         Only `hf://` has a path behind the revision, as fsspec writes it; elsewhere a branch may have a slash. The
@@ -75,7 +77,7 @@ class HuggingFace:
                 f"{printable(text)} names another revision than --revision {printable(revision)}",
                 "Leave one of them out.",
             )
-        chosen = revision or from_text or "main"
+        chosen = revision or from_text or default
         _check_revision(chosen)
         return RepoRef("hf", kind or named or "model", "/".join(names), chosen, path)
 

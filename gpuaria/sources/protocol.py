@@ -25,8 +25,10 @@ class RepoInfo:
 class Source(Protocol):
     """A hub's protocol. `endpoint` is the base address in use, without a slash at its end."""
 
-    def parse(self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str]) -> RepoRef:
-        """Read what a person typed or pasted. Raises UsageError."""
+    def parse(
+        self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = "main"
+    ) -> RepoRef:
+        """Read what a person typed or pasted; `default` is the revision of what names none. Raises UsageError."""
 
     def commit(self, ref: RepoRef, endpoint: str, http: Http) -> RepoInfo:
         """Resolve the revision, once. Raises NotFound, AccessDenied, NetworkError."""
