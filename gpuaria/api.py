@@ -18,7 +18,7 @@ from gpuaria.clients import ca_file, tls_context
 from gpuaria.credentials import credentials
 from gpuaria.disk.audit import AuditLog
 from gpuaria.disk.extra import others
-from gpuaria.disk.find import find_layout, read_lock, read_manifest
+from gpuaria.disk.find import find_layout, noted_commit, read_lock, read_manifest
 from gpuaria.disk.folder import Folder
 from gpuaria.disk.hf_cache import HfCache, repo_folder
 from gpuaria.disk.layout import Layout
@@ -202,11 +202,10 @@ class Session:
             _check_holds(layout, ref)
             return layout.commit_id
         place = self._to or self.settings.cache_dir
-        note = place / repo_folder(ref) / "refs" / ref.revision
-        try:
-            return note.read_text(encoding="utf-8").strip()
-        except OSError:
-            raise NotFound(f"{ref} is not in {place}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.") from None
+        commit = noted_commit(place / repo_folder(ref) / "refs" / ref.revision)
+        if not commit:
+            raise NotFound(f"{ref} is not in {place}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.")
+        return commit
 
 
 def _check_holds(layout: Layout, ref: RepoRef) -> None:

@@ -172,6 +172,28 @@ def test_a_branch_that_moved_is_followed(user: User, serve: Serve, versions: Rep
     assert user.quick("fetch", "org/v", "--offline").ok().path == path
 
 
+@pytest.mark.parametrize("note", [b"\xff\xfe\x00", b"", b"../../x", b"\x1b[2J", b"main\n", None])
+def test_a_ref_that_names_no_commit_is_as_good_as_none(
+    note: bytes | None, user: User, serve: Serve, versions: Repo
+) -> None:
+    serve(versions)
+    path = user.quick("fetch", "org/v").ok().path
+    ref = path.parent.parent / "refs/main"
+    ref.unlink()
+    if note is None:
+        os.mkfifo(ref)
+    else:
+        ref.write_bytes(note)
+    user.quick("fetch", "org/v", "--offline").refused(5, "org/v@main is not in", "--offline")
+    user.quick("resolve", "org/v", "--offline").refused(5, "org/v@main is not in", "--offline")
+    user.quick("verify", "org/v").refused(5, "org/v@main is not in", "gpuaria fetch org/v@main")
+    assert "2 ok" in user.quick("verify", path.parent.parent).ok().out
+    assert "2 ok" in user.quick("verify", path).ok().out
+    user.quick("fetch", "org/v", HF_ENDPOINT="http://127.0.0.1:9").refused(7, "127.0.0.1:9")
+    assert user.quick("fetch", "org/v").ok().path == path
+    assert ref.read_text() == path.name
+
+
 @pytest.mark.parametrize("kind", ["dataset", "space"])
 def test_datasets_and_spaces(kind: str, user: User, serve: Serve, tmp_path: Path) -> None:
     files = {"data/train.bin": b"rows" * 99, "README.md": b"# it\n"}

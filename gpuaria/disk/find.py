@@ -17,6 +17,7 @@ from gpuaria.formats import manifest as manifests
 from gpuaria.records import Kind, Manifest, RepoRef
 
 _REPO = re.compile(r"(model|dataset|space)s--(.+)")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SOURCE = "hf"
 _WRITE_ONE = "Name one that gpuaria resolve --format manifest wrote."
 
@@ -62,16 +63,24 @@ def read_lock(path: Path) -> Manifest:
 
 def _in_cache(repo: Path, ref: RepoRef, commit: str, receipts: Receipts) -> HfCache:
     refs = {file.relative_to(repo / "refs").as_posix(): file for file in sorted((repo / "refs").rglob("*"))}
-    names = [name for name, file in refs.items() if file.is_file() and file.read_text("utf-8", "replace") == commit]
+    names = [name for name, file in refs.items() if noted_commit(file) == commit]
     revision = "main" if "main" in names else names[0] if names else commit
     return HfCache(repo.parent, RepoRef(ref.source, ref.kind, ref.name, revision), commit, receipts)
 
 
+def noted_commit(ref: Path) -> str:
+    """The commit that a file below refs/ names; empty if there is none, or something else in its place."""
+    try:
+        text = ref.read_text(encoding="ascii").strip() if ref.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if _COMMIT.fullmatch(text) else ""
+
+
 def _only_commit(repo: Path) -> str:
     """The commit of `main`, else the only snapshot: as the client chooses (_resolve_commit_hash_from_cache)."""
-    main = repo / "refs" / "main"
-    if main.is_file():
-        return main.read_text("utf-8", "replace").strip()
+    if main := noted_commit(repo / "refs" / "main"):
+        return main
     snapshots = repo / "snapshots"
     commits = sorted(entry.name for entry in snapshots.iterdir() if entry.is_dir()) if snapshots.is_dir() else []
     if len(commits) == 1:
