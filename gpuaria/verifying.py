@@ -1,5 +1,6 @@
 """Bytes on disk against a manifest. A digest always comes from whoever vouched, never from the server of the bytes."""
 
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,13 @@ from gpuaria.records import PickleFile, RemoteFile, Verdict, outcomes
 
 
 def verify_file(path: Path, file: RemoteFile) -> Verdict:
-    """Read `path` and compare size, then digest. Without a digest the outcome is "unverifiable", never "ok"."""
+    """Read `path` and compare size, then digest. Without a digest the outcome is "unverifiable", never "ok".
+
+    What is no regular file is not opened: a pipe would block for ever, and a device may do things when it is read.
+    """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return Verdict(file.path, "failed", "is not a regular file")
         with path.open("rb", buffering=0) as stream:
             size = path.stat().st_size
             if size != file.size:

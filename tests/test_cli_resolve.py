@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,6 +216,35 @@ def test_verify_missing_is_3_and_extra_is_0(user: User, serve: Serve, small: Rep
     assert "1 extra" in user.quick("verify", "x").ok().out
     (path / "config.json").unlink()
     assert user.quick("verify", "x").status == 3
+
+
+def put(kind: str, path: Path) -> None:
+    """Something that is no regular file, under that name."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        folder = os.open(path.parent, os.O_RDONLY)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"/proc/self/fd/{folder}/{path.name}")  # an address has room for 107 bytes
+        os.close(folder)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+@pytest.mark.parametrize("where", ["org/small", "x"])
+def test_verify_opens_regular_files_only(where: str, kind: str, user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    flags = ["--to", "x"] if where == "x" else []
+    path = user.quick("fetch", "org/small", *flags).ok().path
+    (path / "config.json").unlink()
+    put(kind, path / "config.json")
+    done = user.run("verify", where)
+    assert (done.status, done.out.splitlines()[0]) == (3, "failed: 'config.json': is not a regular file")
+    assert user.quick("fetch", "org/small", *flags).status == (8 if kind == "folder" else 0)
+    assert user.run("verify", where).status == (3 if kind == "folder" else 0)
 
 
 def test_verify_against_a_lock_file(user: User, serve: Serve, small: Repo) -> None:
