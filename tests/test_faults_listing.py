@@ -283,6 +283,21 @@ def test_pages_that_repeat(user: User) -> None:
 
 
 @pytest.mark.fault(
+    "pages: bring ever new names",
+    where="listing",
+    does="Stops after a million files and folders, before they fill the memory.",
+    sees="that more is listed than is taken",
+    status=7,
+)
+def test_pages_that_bring_ever_new_names(user: User) -> None:
+    rest: list[Entry] = [{"type": "unknown"}] * 99_999  # short, so that a million take no time
+    with Pages(lambda number: [plain(f"f{number}"), *rest], 10**9) as hub:
+        done = user.quick("fetch", "org/r", "--to", "out", HF_ENDPOINT=hub.url)
+        done.refused(7, "more than 1,000,000 files and folders")
+        assert len(hub.journal) <= 13
+
+
+@pytest.mark.fault(
     "pages: end too early",
     where="listing",
     does="Compares the list with the names on the repo's own page, where the hub gives them.",

@@ -30,6 +30,7 @@ from gpuaria.errors import (
 from gpuaria.hashing import lfs_pointer_oid
 from gpuaria.net import Answer, Http, redirected
 from gpuaria.paths import SafePath, printable
+from gpuaria.proof import MAX_ENTRIES
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.sources.protocol import RepoInfo
 
@@ -123,7 +124,7 @@ class HuggingFace:
 
     def _entries(self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http) -> Iterator[dict[str, Any]]:
         tree = f"{endpoint}/api/{ref.kind}s/{info.name}/tree/{info.commit}"
-        url, seen, names = f"{tree}?recursive=true&expand=false", set[str](), set[str]()
+        url, seen, names, total = f"{tree}?recursive=true&expand=false", set[str](), set[str](), 0
         while url:
             if url in seen or len(seen) >= MAX_PAGES:
                 raise BadListing(f"the file list of {info.name} at {endpoint} never ends", _MIRROR_HINT)
@@ -132,6 +133,12 @@ class HuggingFace:
             page = _json(answer, endpoint) if answer.status == 200 else None
             if not isinstance(page, list) or not all(isinstance(entry, dict) for entry in page):
                 raise _refusal(answer, ref, endpoint, http)
+            total += len(page)
+            if total > MAX_ENTRIES:
+                raise BadListing(
+                    f"{endpoint} lists more than {MAX_ENTRIES:,} files and folders in {info.name}",
+                    "A repo of that size cannot be fetched, and a smaller one should be listed as such.",
+                )
             yield from page
             before, url = len(names), _next_page(answer, tree, endpoint)
             names.update(str(entry.get("path")) for entry in page)
