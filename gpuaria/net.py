@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 from gpuaria.addresses import authority, bare, check_redirect, encrypted_or_local, origin, plain
 from gpuaria.clients import SYSTEM, Clients, Names
 from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited
+from gpuaria.paths import printable
 from gpuaria.rates import RateBudget, retry_after
 
 LOG = logging.getLogger("gpuaria.net")
@@ -256,6 +257,7 @@ class Http:
             with self._counting:
                 self._sent |= {token} if len(token) >= SHORTEST else set()
             sent["authorization"] = f"Bearer {token}"
+        _check_headers(sent, url)
         started, answered = time.monotonic(), False
         try:
             with contextlib.closing(self.clients.send(method, url, sent, body)) as response:
@@ -265,13 +267,13 @@ class Http:
                 answer, answered = Answer(response.status_code, url, got), True
                 # As they come: a larger chunk would be lost when the connection breaks.
                 yield answer, response.iter_bytes()
-        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
             LOG.debug("%s %s failed: %s", method, bare(url), type(error).__name__)
             raise _as_ours(error, url, self._struck(str(error).strip())) from None
-        except UnicodeError:  # what the resolver says to a name with a part of more than 63 letters
+        except (httpx2.InvalidURL, UnicodeError) as error:
             if answered:
                 raise
-            raise NetworkError(f"{urlsplit(url).hostname} cannot be the name of a host") from None
+            raise _impossible(url, str(error)) from None
 
 
 def _told(answer: Answer) -> dict[str, str]:
@@ -309,6 +311,27 @@ def _read(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:
         if len(body) > ceiling > 0:
             raise BadListing(f"{bare(url)} answers with more than {ceiling:,} bytes", "The endpoint is broken.")
     return bytes(body)
+
+
+def _check_headers(headers: Mapping[str, str], url: str) -> None:
+    """Raise NetworkError for a value that no client can send. It is not shown: it may be a token."""
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            what = "token" if name == "authorization" else f"header {name}"
+            raise NetworkError(f"the {what} for {authority(url)} cannot be sent: it is not printable ASCII")
+
+
+def _impossible(url: str, said: str) -> NetworkError:
+    """An address that httpx2 refuses, or that cannot be put into bytes, as the resolver has a name of a host."""
+    host = urlsplit(url).hostname or ""
+    try:
+        host.encode("idna")  # as the resolver does: not with an empty part, or one of more than 63 letters
+        possible = "IDNA hostname" not in said  # as httpx2 does: IDNA 2008 knows fewer letters
+    except UnicodeError:
+        possible = False
+    if not possible:
+        return NetworkError(f"{printable(host)} cannot be the name of a host")
+    return NetworkError(f"{printable(bare(url))} is no address that can be asked for")
 
 
 def _as_ours(error: Exception, url: str, said: str) -> NetworkError:

@@ -718,9 +718,43 @@ def test_a_host_without_an_address_is_not_tried_again() -> None:
     assert http.count("http://no-such-host.invalid") == 1
 
 
-def test_a_name_that_cannot_be_is_an_error_and_no_traceback() -> None:
-    with pytest.raises(NetworkError, match="cannot be the name of a host"):
-        client().get(f"http://{'a' * 70}/")
+@pytest.mark.parametrize(
+    "host",
+    ["a" * 70, "a" * 64 + ".example", "a..b", ".example", "ü" * 64, "a\udcffb.example", "a😀b.example", "☃.example"],
+)
+def test_a_name_that_cannot_be_is_an_error_and_no_traceback(host: str) -> None:
+    http = client()
+    with pytest.raises(NetworkError, match="cannot be the name of a host") as caught:
+        http.get(f"http://{host}/a?Signature=1")
+    sentence(caught.value)
+    assert http.count(f"http://{host}") == 1
+
+
+@pytest.mark.parametrize("path", ["/a\udcff", "/a\x01b", "/a?\udcff"])
+def test_an_address_that_cannot_be_says_nothing_against_its_host(path: str) -> None:
+    http = client()
+    with pytest.raises(NetworkError, match=r"'http://h\.example/a.*' is no address that can be asked for") as caught:
+        http.get(f"http://h.example{path}")
+    sentence(caught.value)
+    assert http.count("http://h.example") == 1
+
+
+def test_letters_that_are_not_ascii_are_fine_in_a_path() -> None:
+    with Scripted(always()) as home:
+        assert client().get(f"{home.url}/ä b").status == 200
+        assert home.seen[0].target == "/%C3%A4%20b"
+
+
+@pytest.mark.parametrize("word", ["hf_töken", "hf_\udcff", "hf_a\nx: y", "hf_日本"])
+def test_a_token_or_header_that_cannot_be_sent_is_named_and_not_shown(word: str) -> None:
+    with Scripted(always()) as home:
+        with pytest.raises(NetworkError, match=r"the token for 127\.0\.0\.1:\d+ cannot be sent") as caught:
+            Http(credentials={origin(home.url): Token(word)}).get(f"{home.url}/a")
+        sentence(caught.value)
+        assert "hf_" not in caught.value.message
+        with pytest.raises(NetworkError, match=r"the header x-y for 127\.0\.0\.1:\d+ cannot be sent"):
+            client().get(f"{home.url}/a", headers={"x-y": word})
+        assert home.seen == []
 
 
 def test_a_reset_is_tried_again() -> None:
