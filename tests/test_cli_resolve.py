@@ -205,8 +205,18 @@ def test_verify_lists_what_is_not_right(where: str, user: User, serve: Serve, sm
     assert "stranger.txt" in outcomes["extra"]
     told = user.quick("verify", where, "--json")
     problems = {problem["path"]: problem["outcome"] for problem in json.loads(told.out)["problems"]}
+    assert json.loads(told.out)["exit_code"] == 4
     assert (told.status, problems["stranger.txt"], problems["weights.bin"]) == (4, "extra", "wrong digest")
     assert user.quick("verify", where, "-q").out.count("\n") == 1
+
+
+def test_an_answer_that_is_a_document_has_no_status_in_it(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    for words in (["resolve", "org/small"], ["fetch", "org/small", "--dry-run"], ["config"]):
+        assert "exit_code" not in user.quick(*words, "--json").ok().out
+    for words in (["resolve", "org/none"], ["fetch", "org/none", "--dry-run"], ["verify", "org/none"]):
+        done = user.quick(*words, "--json")
+        assert done.status == done.report["exit_code"] == 5
 
 
 def test_verify_missing_is_3_and_extra_is_0(user: User, serve: Serve, small: Repo) -> None:
@@ -214,6 +224,7 @@ def test_verify_missing_is_3_and_extra_is_0(user: User, serve: Serve, small: Rep
     path = user.quick("fetch", "org/small", "--to", "x").ok().path
     (path / "stranger.txt").write_bytes(b"?")
     assert "1 extra" in user.quick("verify", "x").ok().out
+    assert json.loads(user.quick("verify", "x", "--json").ok().out)["exit_code"] == 0
     (path / "config.json").unlink()
     assert user.quick("verify", "x").status == 3
 

@@ -44,15 +44,17 @@ def command(
             if verdict.outcome == "extra":  # known only after all others, which were told one by one
                 _told(verdict)
     counts = found.count()
+    status = _status(counts, strict)
     if as_json:
+        told = {"path": str(layout.root), "verdicts": counts, "problems": _problems(found)}
         files = {"pickles": len(found.pickles), "pickle_files": to_json(found.pickles)}
-        print(json.dumps({"path": str(layout.root), "verdicts": counts, "problems": _problems(found), **files}))
+        print(json.dumps({**told, **files, "exit_code": status}))
     else:
-        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-        print(f"{layout.root}: {told or 'no files'} (against {expected.vouched_by}, {expected.trust})")
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        print(f"{layout.root}: {summary or 'no files'} (against {expected.vouched_by}, {expected.trust})")
         for line in pickles(len(found.pickles), found.pickles):
             print(line)
-    return _status(counts, strict)
+    return status
 
 
 def _layout(target: str, kind: str, revision: str, session: Session, given: Manifest | None) -> tuple[Layout, str]:

@@ -281,7 +281,7 @@ def _stored(folder: int, name: str, size: int) -> int:
 
 
 def _shared(old: int, new: int) -> bool:
-    """Whether `new` now shares the extents of `old` (btrfs, XFS, bcachefs, APFS does not offer it this way)."""
+    """Whether `new` now shares the extents of `old` (on btrfs, XFS and bcachefs; APFS has another call for it)."""
     try:
         fcntl.ioctl(new, _FICLONE, old)
     except OSError:

@@ -1,7 +1,8 @@
 """Whether a mirror holds what the manifest says. Pure.
 
-`X-Repo-Commit`, `X-Linked-Size` and `X-Linked-Etag` are what a hub's resolve answer carries (SOURCES.md 1.5): for a
-large file the etag is the content's sha256, for a small one the git blob id. Some caches strip the linked ones.
+`X-Repo-Commit`, `X-Linked-Size` and `X-Linked-Etag` are what a hub's resolve answer carries (they are in
+huggingface_hub's constants.py): for a large file the etag is the content's sha256, for a small one the git blob id.
+Some caches strip the linked ones.
 """
 
 import re

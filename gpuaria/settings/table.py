@@ -184,7 +184,7 @@ class Settings:
     patience: float = _key(
         kinds.duration(),
         "10 min",
-        "How long to wait for a rate limit to pass before giving up.",
+        "How long to wait for a rate limit, for another run's lock, or for a file of which nothing comes.",
         "GPUARIA_PATIENCE",
         unit="seconds",
     )
@@ -213,7 +213,7 @@ class Settings:
     ca_bundle: Path | None = _key(
         kinds.path(),
         "",
-        "A PEM file with the certificate authorities to trust, instead of the shipped ones.",
+        "A PEM file with the certificate authorities to trust, instead of the system's (or certifi's).",
         "GPUARIA_CA_BUNDLE",
         "SSL_CERT_FILE",
         files="not project",

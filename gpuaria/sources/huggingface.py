@@ -1,6 +1,7 @@
 """The Hugging Face Hub and everything that speaks its protocol.
 
-Shapes are those of huggingface_hub 2.x and docs/hub; the three forms of a resolve answer are in docs/sources.md.
+Shapes are those of huggingface_hub 2.x and docs/hub. A resolve answer has one of three forms: the bytes themselves, a
+redirect within the hub (a file in git, or a repo that has moved), or one to a signed address elsewhere (a file in LFS).
 """
 
 import calendar
