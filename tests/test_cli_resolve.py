@@ -55,6 +55,7 @@ def test_json_is_the_manifest(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     out = user.quick("resolve", "org/small@v1", "--json").ok().out
     assert out == user.quick("resolve", "org/small@v1", "--format", "json").ok().out
+    assert out.count("\n") == 1
     told = json.loads(out)
     assert (told["commit"], told["vouched_by"], told["trust"]) == (small.head, hub.url, "origin")
     assert told["ref"] == {"source": "hf", "kind": "model", "name": "org/small", "revision": "v1", "path": ""}
@@ -204,16 +205,14 @@ def test_verify_lists_what_is_not_right(where: str, user: User, serve: Serve, sm
     assert "sub/other.txt" in outcomes["missing"]
     assert "stranger.txt" in outcomes["extra"]
     told = user.quick("verify", where, "--json")
-    problems = {problem["path"]: problem["outcome"] for problem in json.loads(told.out)["problems"]}
-    assert json.loads(told.out)["exit_code"] == 4
-    assert (told.status, problems["stranger.txt"], problems["weights.bin"]) == (4, "extra", "wrong digest")
+    problems = {problem["path"]: problem["outcome"] for problem in told.report["problems"]}
+    assert (told.status, told.report["exit_code"]) == (4, 4)
+    assert (problems["stranger.txt"], problems["weights.bin"]) == ("extra", "wrong digest")
     assert user.quick("verify", where, "-q").out.count("\n") == 1
 
 
-def test_an_answer_that_is_a_document_has_no_status_in_it(user: User, serve: Serve, small: Repo) -> None:
+def test_an_answer_that_is_a_document_ends_with_a_report_where_it_fails(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
-    for words in (["resolve", "org/small"], ["fetch", "org/small", "--dry-run"], ["config"]):
-        assert "exit_code" not in user.quick(*words, "--json").ok().out
     for words in (["resolve", "org/none"], ["fetch", "org/none", "--dry-run"], ["verify", "org/none"]):
         done = user.quick(*words, "--json")
         assert done.status == done.report["exit_code"] == 5
@@ -317,7 +316,7 @@ def test_config_names_the_layer_and_the_line(user: User) -> None:
     assert rows["patience"] == ["10", "min", "built-in"]
     assert rows["token"] == ["(set,", "hidden)", "environment", "HF_TOKEN"]
     assert "hf_secret" not in done.out
-    told = {row["key"]: row for row in json.loads(user.quick("config", "--json").ok().out)}
+    told = {row["key"]: row for row in user.quick("config", "--json").ok().report["settings"]}
     assert set(told) == set(rows) - {"key"}
     assert (told["connections"]["layer"], told["connections"]["where"]) == ("user", f"{file}:3")
 

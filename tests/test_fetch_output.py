@@ -187,9 +187,30 @@ def test_dry_run_prints_the_plan_and_moves_nothing(
     assert not list(user.home.rglob("*.incomplete")) + list(user.home.rglob("blobs"))
     assert not (user.home / "x").exists()
     if flags == ["--json"]:
-        plan = json.loads(first.out)
+        (plan,) = first.events
         assert [step["file"]["path"] for step in plan["steps"]] == ["model.safetensors", "README.md", "config.json"]
         assert plan["fetch_bytes"] == sum(map(len, expected(big).values()))
+        assert (plan["event"], plan["exit_code"]) == ("plan", 0)
+        assert (plan["ref"], plan["commit"]) == ("org/big@main", big.head)
+        assert (plan["vouched_by"], plan["trust"]) == (hub.url, "origin")
+        assert set(plan["mirrors"]) == {hub.url[7:], "127.0.0.1:9", "127.0.0.1:10"}
+
+
+def test_json_is_one_object_on_each_line_whatever_is_asked(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    path = user.quick("fetch", "org/small", "--to", "x").ok().path
+    asked: list[tuple[list[str | Path], str]] = [
+        (["fetch", "org/small", "--dry-run"], "plan"),
+        (["resolve", "org/small"], "manifest"),
+        (["verify", "x"], "report"),
+        (["why", path], "report"),
+        (["why", path / "weights.bin"], "report"),
+        (["mirrors", "list"], "report"),
+        (["config"], "report"),
+    ]
+    for words, event in asked:
+        (told,) = user.quick(*words, "--json").ok().events
+        assert (told["event"], told["exit_code"]) == (event, 0), words
 
 
 def test_dry_run_tells_what_is_here(user: User, serve: Serve, small: Repo) -> None:

@@ -1,6 +1,6 @@
 """`gpuaria fetch`."""
 
-import json
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from typing import Any, cast
 from gpuaria.api import Session, request_for
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
-from gpuaria.cli.render import choose
+from gpuaria.cli.render import Json, choose
 from gpuaria.errors import UsageError
 from gpuaria.fetching import fetch
-from gpuaria.records import DownloadPlan, Kind, to_json
+from gpuaria.records import DownloadPlan, Kind, Report, to_json
 
 
 def command(
@@ -57,8 +57,10 @@ def command(
             report, plan = fetch(request, session.world, session.limits(force=force))
     finally:
         sink.close()
-    if dry_run:
-        print(json.dumps(to_json(plan), indent=1) if as_json else show(plan))
+    if dry_run and as_json:
+        Json(sys.stdout).write("plan", plan_fields(plan, report))
+    elif dry_run:
+        print(show(plan))
     elif not as_json and report.exit_code == 0:
         print(report.path)
     return report.exit_code
@@ -91,6 +93,21 @@ def known_kind(kind: str) -> Kind | None:
     if singular not in ("model", "dataset", "space"):
         raise UsageError(f"--type {kind} is unknown", "It is model, dataset or space.")
     return cast(Kind, singular)
+
+
+def plan_fields(plan: DownloadPlan, report: Report) -> dict[str, Any]:
+    """The plan as the one JSON object of a dry run. `mirrors`: who would serve the bytes, empty where none are due."""
+    mirrors = dict.fromkeys(name for step in plan.steps for name in step.mirrors)
+    return {
+        "ref": report.ref,
+        "commit": report.commit,
+        "path": report.path,
+        "vouched_by": report.vouched_by,
+        "trust": report.trust,
+        "mirrors": list(mirrors),
+        **to_json(plan),
+        "exit_code": report.exit_code,
+    }
 
 
 def show(plan: DownloadPlan) -> str:

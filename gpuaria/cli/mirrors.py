@@ -1,6 +1,5 @@
 """`gpuaria mirrors`: measure and rank them, and `add`, `remove` and `list`."""
 
-import json
 import os
 import socket
 import sys
@@ -16,7 +15,7 @@ from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind
 from gpuaria.cli.main import complain
 from gpuaria.cli.mirrors_list import EDITS, edit
-from gpuaria.cli.render import Quiet
+from gpuaria.cli.render import Json, Quiet
 from gpuaria.errors import GpuariaError, NetworkError, NoUsableMirror, UsageError
 from gpuaria.fetching import resolve
 from gpuaria.probe.findings import MirrorFindings
@@ -73,7 +72,7 @@ def command(
     found = _measured(words[0] if words else "", wanted, revision, flags, stop)
     status = _status(found)
     if as_json:
-        print(json.dumps(mirrors_table.as_json(found, status), ensure_ascii=False))
+        Json(sys.stdout).write("report", mirrors_table.as_json(found, status))
     else:
         print(mirrors_table.show(found))
         if why:

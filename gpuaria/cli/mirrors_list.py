@@ -1,6 +1,5 @@
 """`gpuaria mirrors add`, `remove` and `list`: the names, and the user's settings file."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuaria.cli import words as text
+from gpuaria.cli.render import Json
 from gpuaria.errors import ConfigError, UsageError
 from gpuaria.records import Mirror, to_json
 from gpuaria.settings import KnownMirror, Settings, editing, known_mirrors, load, user_file
@@ -102,7 +102,10 @@ def _elsewhere(name: str, cwd: Path) -> str:
 
 
 def _say(line: str, fields: Mapping[str, str], *, as_json: bool) -> int:
-    print(json.dumps({"event": "report", **fields, "exit_code": 0}) if as_json else line)
+    if as_json:
+        Json(sys.stdout).write("report", {**fields, "exit_code": 0})
+    else:
+        print(line)
     origin = load({}, os.environ, Path.cwd()).origin("mirrors")
     if origin.layer in ("project", "environment"):
         print(f"note: {origin.where} names the mirrors that are used here, instead of this file", file=sys.stderr)
@@ -112,7 +115,7 @@ def _say(line: str, fields: Mapping[str, str], *, as_json: bool) -> int:
 def _list(flags: Mapping[str, Any], *, as_json: bool) -> int:
     rows = known_mirrors(flags, os.environ, Path.cwd())
     if as_json:
-        print(json.dumps({"event": "report", "mirrors": to_json(rows), "exit_code": 0}, ensure_ascii=False))
+        Json(sys.stdout).write("report", {"mirrors": to_json(rows), "exit_code": 0})
         return 0
     head = ("name", "base", "location", "from", "used", "checked")
     print(text.table([head, *(_shown(row) for row in rows)]))

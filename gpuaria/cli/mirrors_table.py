@@ -174,7 +174,6 @@ def as_json(found: "Survey", status: int) -> dict[str, Any]:
     """All of it as one object; rates in bytes per second, times in seconds."""
     subject = found.subject
     return {
-        "event": "report",
         **(_subject(subject, found.size) if subject else {}),
         "mirrors": [
             {

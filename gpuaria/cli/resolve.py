@@ -1,6 +1,5 @@
 """`gpuaria resolve`."""
 
-import json
 import sys
 import threading
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from gpuaria.api import Session, request_for
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind, patterns, split
-from gpuaria.cli.render import choose
+from gpuaria.cli.render import Json, choose
 from gpuaria.errors import NotFound, UnsafePath, UsageError
 from gpuaria.fetching import World, resolve
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
@@ -43,7 +42,10 @@ def command(
         chosen = request.selected(resolve(request, session.world)[0])
         if chosen.restricted and form in ("metalink", "aria2"):
             print("warning: these files need a token, which is not written into the output", file=sys.stderr)
-        sys.stdout.write(_written(form, chosen, session.world))
+        if form == "json":
+            Json(sys.stdout).write("manifest", {**to_json(chosen), "exit_code": 0})
+        else:
+            sys.stdout.write(_written(form, chosen, session.world))
     return 0
 
 
@@ -60,8 +62,6 @@ def _tell_without_sha256(chosen: Manifest) -> None:
 def _written(form: str, chosen: Manifest, world: World) -> str:
     if form == "table":
         return _table(chosen) + "\n"
-    if form == "json":
-        return json.dumps(to_json(chosen), indent=1, ensure_ascii=False) + "\n"
     if form == "sha256sums":
         _tell_without_sha256(chosen)
         return sha256sums.dump(chosen)

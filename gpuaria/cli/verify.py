@@ -1,6 +1,5 @@
 """`gpuaria verify`."""
 
-import json
 import sys
 import threading
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 from gpuaria.api import Session, check, request_for
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind
-from gpuaria.cli.render import pickles
+from gpuaria.cli.render import Json, pickles
 from gpuaria.disk.find import find_layout, read_lock, read_manifest
 from gpuaria.disk.folder import Folder
 from gpuaria.disk.layout import Layout
@@ -48,7 +47,7 @@ def command(
     if as_json:
         told = {"path": str(layout.root), "verdicts": counts, "problems": _problems(found)}
         files = {"pickles": len(found.pickles), "pickle_files": to_json(found.pickles)}
-        print(json.dumps({**told, **files, "exit_code": status}))
+        Json(sys.stdout).write("report", {**told, **files, "exit_code": status})
     else:
         summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
         print(f"{layout.root}: {summary or 'no files'} (against {expected.vouched_by}, {expected.trust})")

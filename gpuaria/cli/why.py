@@ -1,10 +1,11 @@
 """`gpuaria why`."""
 
-import json
+import sys
 from pathlib import Path
 
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
+from gpuaria.cli.render import Json
 from gpuaria.disk.oserrors import explained
 from gpuaria.errors import SomeFilesFailed, WrongBytes
 from gpuaria.formats.audit import FileLine, Part, RunLine
@@ -36,12 +37,18 @@ def command(path: str, *, as_json: bool) -> int:
         is_folder = place.is_dir()
     if is_folder:
         found = runs(place, folder)
-        print(json.dumps({"path": str(place), "runs": to_json(found), "exit_code": 0}) if as_json else _runs(found))
+        if as_json:
+            Json(sys.stdout).write("report", {"path": str(place), "runs": to_json(found), "exit_code": 0})
+        else:
+            print(_runs(found))
         return 0
     one = trace(place, folder)
     status = {"changed": WrongBytes.exit_code, "gone": SomeFilesFailed.exit_code if one.entry.good else 0}
     code = status.get(one.state, 0)
-    print(json.dumps({**to_json(one), "exit_code": code}) if as_json else "\n".join(_story(one)))
+    if as_json:
+        Json(sys.stdout).write("report", {**to_json(one), "exit_code": code})
+    else:
+        print("\n".join(_story(one)))
     return code
 
 
