@@ -214,6 +214,14 @@ def test_6_denied(repo: str, token: str, status: int, said: str, user: User, ser
     assert hub.cdn.count() == 0
 
 
+def test_6_a_gated_repo_does_not_hide_that_the_token_is_wrong(user: User, serve: Serve, closed: list[Repo]) -> None:
+    hub = serve(*closed, tokens={"hf_good"})
+    hub.fault("/revision/", status=401, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": "Please log in."})
+    done = user.quick("fetch", "org/gated", HF_TOKEN="hf_wrong")
+    done.refused(6, "does not know the token", "/settings/tokens", "/org/gated")
+    user.quick("fetch", "org/gated").refused(6, "terms accepted")
+
+
 def test_the_right_token_opens_both(user: User, serve: Serve, closed: list[Repo]) -> None:
     serve(*closed, tokens={"hf_good"}, granted={"hf_in"})
     assert contents(user.quick("fetch", "org/gated", HF_TOKEN="hf_in").ok().path) == SMALL

@@ -593,7 +593,7 @@ CLASSES: list[tuple[str, type[GpuariaError], int, str, str]] = [
     ("repo missing, valid token", RepoNotFound, 5, "has no model org/name$", "spelling"),
     ("bad token", BadToken, 6, "does not know the token", "new one"),
     ("gated, anonymous", Gated, 6, "wants the terms accepted", "HF_TOKEN"),
-    ("gated, garbage token", Gated, 6, "the token that was sent has no access", "Ask for access"),
+    ("gated, garbage token", BadToken, 6, "does not know the token", "terms accepted at"),
     ("gated, valid token, not granted", Gated, 6, "the token that was sent has no access", "Ask for access"),
     ("bad revision", RevisionNotFound, 5, "no revision 'main'", "/tree/main"),
     ("missing file", FileNotInRepo, 5, "has no file 'w.bin'", ""),

@@ -345,6 +345,11 @@ def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str 
     page, sent = f"{endpoint}/{prefix}{ref.name}", http.has_credential(endpoint)
     status = answer.status
     if code == "GatedRepo":
+        if sent and status == 401:  # 403 is what a token that the hub knows gets without a grant
+            return BadToken(
+                f"{endpoint} does not know the token that was sent, and {ref.name} is gated",
+                f"Make a new one at {endpoint}/settings/tokens; its account must have the terms accepted at {page}.",
+            )
         if sent:
             return Gated(
                 f"{ref.name} is gated, and the token that was sent has no access to it",
