@@ -28,6 +28,15 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Mismatch:
+    """What is here in a file's place has other bytes than the `size` ones that are due: it is fetched again."""
+
+    path: str
+    size: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """Nothing moves for up to `seconds`, and why."""
 
@@ -79,5 +88,5 @@ class Finished:
     report: Report
 
 
-Event = Planned | Warned | Waiting | Progress | FileDone | Finished
+Event = Planned | Warned | Mismatch | Waiting | Progress | FileDone | Finished
 Emit = Callable[[Event], None]

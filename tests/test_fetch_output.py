@@ -99,6 +99,36 @@ def test_a_closed_pipe_is_no_error(user: User, serve: Serve, small: Repo) -> Non
     assert "bug" not in done.err
 
 
+@pytest.mark.parametrize("where", [[], ["--to", "x"]])
+def test_a_file_with_other_bytes_is_named_before_it_is_fetched_again(
+    where: list[str], user: User, serve: Serve, small: Repo
+) -> None:
+    serve(small)
+
+    def spoil() -> Path:
+        path = user.quick("fetch", "org/small", *where).ok().path
+        (path / "weights.bin").resolve().write_bytes(b"WEIGHTS " * 4000)
+        (path / "config.json").resolve().write_bytes(b"{")
+        return path
+
+    path = spoil()
+    lines = user.quick("fetch", "org/small", *where).ok().err.splitlines()
+    assert sorted(lines[1:3]) == [
+        "'config.json' is fetched again (9 B): it has 1 bytes, not 9",
+        "'weights.bin' is fetched again (32.0 kB): the bytes that were here do not match",
+    ]
+    assert contents(path) == SMALL
+    assert "fetched again" not in user.quick("fetch", "org/small", "--force", *where).ok().err
+    spoil()
+    assert user.quick("fetch", "org/small", "-q", *where).ok().err == ""
+    spoil()
+    told = [event for event in user.quick("fetch", "org/small", "--json", *where).ok().events if "detail" in event]
+    assert {(event["path"], event["size"]) for event in told if event["event"] == "mismatch"} == {
+        ("config.json", 9),
+        ("weights.bin", 32000),
+    }
+
+
 # --- a terminal ---------------------------------------------------------------------------------------------------
 
 

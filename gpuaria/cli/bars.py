@@ -11,8 +11,8 @@ from rich.text import Text
 
 from gpuaria.cli import words
 from gpuaria.cli.eta import Eta
-from gpuaria.cli.render import failed, opening, summary
-from gpuaria.events import Event, FileDone, Finished, Planned, Progress, Waiting, Warned
+from gpuaria.cli.render import failed, mismatch, opening, summary
+from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
 from gpuaria.records import GOOD
 
 SHOWN = 6  # files in flight that get a bar of their own
@@ -31,6 +31,8 @@ class Bars:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Planned):
             self._print(opening(event))
+        elif isinstance(event, Mismatch):
+            self._print(mismatch(event))
         elif isinstance(event, Warned):
             self._print(f"warning: {event.text}", "yellow")
         elif isinstance(event, FileDone) and event.outcome not in GOOD:

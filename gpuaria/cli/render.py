@@ -10,7 +10,7 @@ from typing import Any, Protocol, TextIO
 from gpuaria.cli import words
 from gpuaria.cli.eta import Eta
 from gpuaria.errors import GpuariaError
-from gpuaria.events import Event, FileDone, Finished, Planned, Progress, Waiting, Warned
+from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
 from gpuaria.paths import printable
 from gpuaria.records import GOOD, PickleFile, Report, Signature, to_json
 
@@ -72,6 +72,8 @@ class Lines(Quiet):
         now = time.monotonic()
         if isinstance(event, Planned):
             self._say(opening(event))
+        elif isinstance(event, Mismatch):
+            self._say(mismatch(event))
         elif isinstance(event, Waiting):
             self._say(f"{event.text}; waiting up to {words.duration(event.seconds)}")
         elif isinstance(event, FileDone) and event.outcome == "ok" and event.fetched and event.size >= LARGE:
@@ -109,6 +111,11 @@ class Json:
 def failed(event: FileDone) -> str:
     """A file that did not make it."""
     return f"{event.outcome}: {printable(event.path)}{f': {event.detail}' if event.detail else ''}"
+
+
+def mismatch(event: Mismatch) -> str:
+    """A file that was here with other bytes: an opening that speaks of nothing to fetch would be wrong without it."""
+    return f"{printable(event.path)} is fetched again ({words.size(event.size)}): {event.detail}"
 
 
 def opening(plan: Planned) -> str:

@@ -93,12 +93,15 @@ def carry_out(
         board.wanted.add(step.file.path)
         board.trouble(step.file.path, "the bytes that were here did not match")
         fresh = instead(step)
+        board.mismatch(step.file, fresh.reason)
         if fresh.carrier == "aria2":
             large.add(fresh)
         else:
             small_pool.submit(partial(small.fetch, fresh))
 
     for step in plan.steps:
+        if step.action == "replace" and not limits.rules.force:
+            board.mismatch(step.file, step.reason)
         if step.action == "refuse":
             landing.refused(step.file, step.reason)
         elif step.action == "skip" and world.screening.knows(step.file):

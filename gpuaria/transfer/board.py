@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gpuaria.errors import GpuariaError
-from gpuaria.events import Emit, FileDone
+from gpuaria.events import Emit, FileDone, Mismatch
 from gpuaria.records import MirrorUse, RemoteFile, Verdict
 from gpuaria.transfer.origins import Origins
 
@@ -89,6 +89,12 @@ class Board:
         with self._telling:
             if not self._over:
                 self.emit(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
+
+    def mismatch(self, file: RemoteFile, detail: str) -> None:
+        """What is here in the place of `file` is something else, which is replaced."""
+        with self._telling:
+            if not self._over:
+                self.emit(Mismatch(file.path, file.size, detail))
 
     def fail(self, error: GpuariaError) -> None:
         """End the run: it makes no sense to try the other files."""
