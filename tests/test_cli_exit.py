@@ -21,9 +21,9 @@ from gpuaria.aria2 import binary
 from standin import EmbeddedBytes, Hub, RateLimit, Repo
 
 if TYPE_CHECKING:
-    from tests.conftest import PATH, SMALL, Serve, User, children, contents, expected, until
+    from tests.conftest import GPUARIA, PATH, SMALL, Serve, User, children, contents, expected, until
 else:
-    from conftest import PATH, SMALL, children, contents, expected, until
+    from conftest import GPUARIA, PATH, SMALL, children, contents, expected, until
 
 DOCS = Path(__file__).parent.parent / "docs" / "exit-status.md"
 
@@ -542,6 +542,30 @@ def test_130_while_the_hub_is_silent(user: User) -> None:
     assert run.returncode == 130
     assert "interrupted" in err
     assert '"exit_code": 130' in out.splitlines()[-1]
+
+
+def test_130_in_the_background_of_a_script(user: User, serve: Serve, small: Repo) -> None:
+    """There a shell has SIGINT ignored, and `kill -INT` means what it says."""
+    serve(small, rate=RateLimit(api=0, window=100))
+    run = user.spawn("sh", "-c", "trap '' INT; exec \"$@\"", "sh", *GPUARIA, "fetch", "org/small")
+    assert run.stderr is not None
+    assert "waiting up to" in run.stderr.readline()
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=10)
+    assert run.returncode == 130
+    assert "interrupted" in err
+
+
+@pytest.mark.parametrize("name", ["TERM", "HUP"])
+def test_other_signals_that_are_ignored_stay_so(name: str, user: User, serve: Serve, small: Repo) -> None:
+    """As nohup has it."""
+    serve(small).fault("/revision/", status=429, headers={"Retry-After": "2"}, times=1)
+    run = user.spawn("sh", "-c", f"trap '' {name}; exec \"$@\"", "sh", *GPUARIA, "fetch", "org/small")
+    assert run.stderr is not None
+    assert "waiting up to" in run.stderr.readline()
+    run.send_signal(signal.Signals[f"SIG{name}"])
+    run.communicate(timeout=30)
+    assert run.returncode == 0
 
 
 def test_130_while_waiting_for_a_quota(user: User, serve: Serve, small: Repo) -> None:

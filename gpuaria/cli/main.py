@@ -125,6 +125,7 @@ def _catch_signals(stop: threading.Event) -> None:
         if time.monotonic() - first > 2.0:
             os._exit(Interrupted.exit_code)
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    signal.signal(signal.SIGINT, handle)  # a script has it ignored in what it runs by `&`, and `kill -INT` is meant
+    for name in ("SIGTERM", "SIGHUP"):
         if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(getattr(signal, name), handle)
