@@ -54,6 +54,17 @@ def test_a_log_has_a_line_at_the_start_one_per_large_file_and_a_summary(user: Us
     )
 
 
+def test_a_repo_without_files_is_told_as_that(user: User, serve: Serve, tmp_path: Path) -> None:
+    repo = Repo.build("org/zero", {}, folder=tmp_path / "zero")
+    hub = serve(repo)
+    for flags in ([], ["--to", "x"]):
+        assert user.quick("fetch", "org/zero", *flags).ok().err.splitlines() == [
+            f"org/zero@main ({repo.head[:12]}): 0 files, nothing to fetch",
+            "org/zero@main: the repo has no files",
+            f"vouched for by {hub.url} (origin), 2 requests to the hub",
+        ]
+
+
 FIELDS = {
     *("event", "ref", "commit", "path", "files", "bytes_fetched", "bytes_reused", "seconds", "speed", "hub_requests"),
     *("mirrors", "verdicts", "vouched_by", "trust", "problems", "exit_code"),

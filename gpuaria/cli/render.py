@@ -141,16 +141,25 @@ def state(now: Progress, eta: Eta) -> str:
 
 def summary(report: Report) -> list[str]:
     """The last lines: what, how fast, from where, who vouched, and what went wrong."""
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.verdicts.items()))
     lines = [
-        f"{report.ref}: {counts}; fetched {words.size(report.bytes_fetched)}, reused {words.size(report.bytes_reused)} "
-        f"in {words.duration(report.seconds)} ({words.speed(report.speed)})",
+        f"{report.ref}: {came(report)}",
         f"vouched for by {report.vouched_by} ({report.trust}), {words.many(report.hub_requests, 'request')} to the hub",
     ]
     for use in report.mirrors:
         fate = f", not used: {use.rejected}" if use.rejected else ""
         lines.append(f"  {use.name}: {words.size(use.bytes)}, {words.files(use.files)}{fate}")
     return lines + content(report)
+
+
+def came(report: Report) -> str:
+    """What became of the files, and how fast."""
+    if not report.files:
+        return "the repo has no files"
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.verdicts.items()))
+    return (
+        f"{counts}; fetched {words.size(report.bytes_fetched)}, reused {words.size(report.bytes_reused)} "
+        f"in {words.duration(report.seconds)} ({words.speed(report.speed)})"
+    )
 
 
 def content(report: Report) -> list[str]:

@@ -49,7 +49,7 @@ def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tupl
     except NetworkError as error:
         whole, layout = _as_before(request, world, error)
     chosen = request.selected(whole)
-    if not any(file.digest for file in chosen.files):
+    if chosen.files and not any(file.digest for file in chosen.files):
         chosen = replace(chosen, trust="none")
     with ExitStack() as held:
         sealed = None if request.dry_run else _locked(held, layout, world, limits)
