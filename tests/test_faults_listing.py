@@ -236,7 +236,7 @@ def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path
         ),
         pytest.param(
             '<https://elsewhere.example{path}?cursor=1>; rel="next"',
-            "another host",
+            "elsewhere, at https://elsewhere.example",
             marks=pytest.mark.fault(
                 "pages: go on at another host",
                 where="listing",
@@ -246,6 +246,7 @@ def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path
             ),
             id="another host",
         ),
+        pytest.param('<http://127.0.0.1:9{path}?a=b>; rel="next"', "at http://127.0.0.1:9", id="another port"),
         pytest.param(
             '<{hub}/api/models/other/repo/tree/main>; rel="next"',
             "another path",

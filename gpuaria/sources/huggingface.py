@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, quote, unquote, urljoin, urlsplit
 
-from gpuaria.addresses import bare, check_redirect, origin
+from gpuaria.addresses import authority, bare, check_redirect, origin
 from gpuaria.errors import (
     AccessDenied,
     BadListing,
@@ -288,7 +288,8 @@ def _next_page(answer: Answer, tree: str, endpoint: str) -> str:
     except ValueError:
         raise BadListing(f"{endpoint} continues its file list at no address", _MIRROR_HINT) from None
     if foreign and target.hostname not in HUB_HOSTS:
-        raise BadListing(f"{endpoint} continues its file list at another host, {target.hostname}", _MIRROR_HINT)
+        elsewhere = f"{target.scheme}://{authority(link)}"
+        raise BadListing(f"{endpoint} continues its file list elsewhere, at {elsewhere}", _MIRROR_HINT)
     if not target.path.endswith(urlsplit(tree).path.removeprefix(urlsplit(endpoint).path)):
         raise BadListing(f"{endpoint} continues its file list at another path", _MIRROR_HINT)
     pairs = "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in parse_qsl(target.query))
