@@ -448,3 +448,16 @@ def test_100_000_files(user: User, thousands: Pages, record_property: Callable[[
     print(f"{seconds:.1f} s, {most:.0f} MiB at most")
     assert sum("/file-" in line for line in done.out.splitlines()) == thousands.count * 1000
     assert len(thousands.journal) == thousands.count + 1
+
+
+def test_a_dry_run_says_what_does_not_fit(user: User, serve: Serve, repo: Repo) -> None:
+    hub = serve(repo)
+    say(hub, [*listed(repo), large("huge.bin", size=1 << 49)])
+    told = fetch(user, "--dry-run").ok()
+    assert "huge.bin" in told.out
+    assert told.err.startswith("warning: 562.9 TB are needed and ")
+    assert told.err.endswith(f" are free at {user.home}\n")
+    warned, plan = fetch(user, "--dry-run", "--json").ok().events
+    assert (warned["event"], plan["event"], plan["space"]) == ("warned", "plan", (1 << 49) + 6)
+    assert warned["text"].startswith("562.9 TB are needed and ")
+    refused(user, hub, fetch(user), 8, "562.9 TB are needed")

@@ -39,7 +39,7 @@ def command(
     if to == "":
         raise UsageError("--to is empty", "Name a folder, or leave it out for the Hugging Face cache.")
     settings = settings_from(flags)
-    sink = choose(quiet=quiet or dry_run, as_json=as_json and not dry_run)
+    sink = choose(quiet=quiet or dry_run, as_json=as_json)
     try:
         with Session(settings, to=Path(to).expanduser() if to else None, emit=sink, stop=stop) as session:
             locked = session.lock(Path(lock), name, known_kind(kind), revision) if lock is not None else None

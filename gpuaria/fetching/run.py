@@ -9,7 +9,7 @@ from gpuaria import plan as planning
 from gpuaria import vouching
 from gpuaria.disk import space
 from gpuaria.disk.layout import Layout
-from gpuaria.errors import GpuariaError, NetworkError, NotFound, NotWritable
+from gpuaria.errors import GpuariaError, NetworkError, NoSpace, NotFound, NotWritable
 from gpuaria.events import Finished, Waiting, Warned
 from gpuaria.fetching import telling
 from gpuaria.fetching.auditing import Audit
@@ -58,10 +58,12 @@ def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tupl
         wanted, refused = world.screening.beforehand(chosen.files)
         plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), names, limits.rules, counts)
         plan = replace(plan, steps=(*plan.steps, *refused))
-        world.emit(telling.planned(chosen, layout, plan, names))
+        if not request.dry_run:
+            world.emit(telling.planned(chosen, layout, plan, names))
         if request.offline:
             _need_nothing(plan, chosen)
         if request.dry_run:
+            _warn_of_space(layout, plan, world)
             return telling.report(world, chosen, layout, None, began), plan
         if sealed is not None and any(step.action not in _READS for step in plan.steps):
             raise sealed
@@ -83,6 +85,14 @@ def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tupl
     if board.fatal is not None:
         raise board.fatal
     return replace(telling.report(world, chosen, layout, board, began), signature=signature), plan
+
+
+def _warn_of_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
+    """A plan is no failure where it does not fit yet, and whoever asks for one wants to know."""
+    try:
+        space.check(layout.staging, plan.space)
+    except NoSpace as error:
+        world.emit(Warned(error.message))
 
 
 def _locked(held: ExitStack, layout: Layout, world: World, limits: Limits) -> NotWritable | None:
