@@ -130,6 +130,17 @@ def test_an_ampersand_is_escaped_or_refused(user: User, serve: Serve, tmp_path: 
         assert contents(user.home / "got") == {"a&b.bin": b"and"}
 
 
+def test_names_that_aria2_misreads_are_counted_and_a_way_out_is_named(user: User, serve: Serve, tmp_path: Path) -> None:
+    files: dict[str, bytes | Path] = {f"{n}&.bin": b"%d" % n for n in range(7)}
+    serve(Repo.build("org/and", {**files, "plain.bin": b"p"}, folder=tmp_path / "and"))
+    done = user.quick("resolve", "org/and", "--format", "metalink")
+    done.refused(8, "7 of 8 files", "'3&.bin', '4&.bin' and 2 more", "--format aria2", "--exclude '*&*'")
+    assert done.out == ""
+    text = user.quick("resolve", "org/and", "--format", "metalink", "--exclude", "*&*").ok().out
+    assert text.count("<file ") == 1
+    user.quick("resolve", "org/and", "1&.bin", "--format", "metalink").refused(8, "1 of 1 file ", "'1&.bin'")
+
+
 @NEEDS_ARIA2
 def test_aria2c_takes_the_input_file(user: User, serve: Serve, odd: Repo) -> None:
     serve(odd)

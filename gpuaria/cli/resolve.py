@@ -9,7 +9,7 @@ from gpuaria.api import Session, request_for
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind, patterns, split
-from gpuaria.cli.render import Json, choose
+from gpuaria.cli.render import Json, choose, named
 from gpuaria.errors import NotFound, UnsafePath, UsageError
 from gpuaria.fetching import World, resolve
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
@@ -59,6 +59,17 @@ def _tell_without_sha256(chosen: Manifest) -> None:
         print(f"warning: {len(without)} of {len(chosen.files)} files have no sha256, only a git id", file=sys.stderr)
 
 
+def _refuse_misread(chosen: Manifest) -> None:
+    """Raise UnsafePath where aria2c would save files of a Metalink under other names."""
+    names = [printable(file.path) for file in chosen.files if metalink.misread_by_aria2(file.path)]
+    if names:
+        count = f"{len(names)} of {text.files(len(chosen.files))}"
+        raise UnsafePath(
+            f"aria2c would save {count} under other names from a Metalink: {named(names, len(names))}",
+            "Use --format aria2, which says them rightly, or leave them out with --exclude '*&*'.",
+        )
+
+
 def _written(form: str, chosen: Manifest, world: World) -> str:
     if form == "table":
         return _table(chosen) + "\n"
@@ -72,12 +83,7 @@ def _written(form: str, chosen: Manifest, world: World) -> str:
         for file in chosen.files
     }
     if form == "metalink":
-        for file in chosen.files:
-            if metalink.misread_by_aria2(file.path):
-                raise UnsafePath(
-                    f"aria2c would save {printable(file.path)} under another name from a Metalink",
-                    "Use --format aria2, or leave the file out with --exclude.",
-                )
+        _refuse_misread(chosen)
         return metalink.dump(chosen, urls)
     return aria2_input.dump(chosen, urls)
 
