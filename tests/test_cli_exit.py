@@ -372,6 +372,15 @@ def test_8_a_target_that_is_a_file(user: User, serve: Serve, small: Repo) -> Non
     assert (user.home / "x").read_text() == "mine"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no folders")
+@pytest.mark.parametrize("to", ["/proc/foo", "/proc/foo/bar"])
+def test_8_a_target_that_cannot_be_made(to: str, user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    done = user.quick("fetch", "org/small", "--to", to)
+    done.refused(8, f"the folder {to} cannot be made: ", "choose another")
+    assert ".cache" not in done.err
+
+
 # --- 9, 10 --------------------------------------------------------------------------------------------------------
 
 

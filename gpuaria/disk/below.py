@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gpuaria.disk.oserrors import explain, explained
+from gpuaria.disk.oserrors import explain, explained, unmade
 from gpuaria.errors import UnsafePath
 from gpuaria.paths import printable
 
@@ -88,7 +88,10 @@ class Below:
             except FileNotFoundError:
                 if not create:
                     raise
-            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unmade(error, self.root) from error
             return os.open(self.root, flags)
 
     def _step(self, fd: int, so_far: Sequence[str], part: str, create: bool) -> int:

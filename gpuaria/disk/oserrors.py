@@ -37,6 +37,14 @@ def explained(path: Path | str, parts: Sequence[str] = (), *, missing: bool = Fa
         raise explain(error, Path(path).joinpath(*parts)) from error
 
 
+def unmade(error: OSError, folder: Path) -> DiskError:
+    """The DiskError where `folder`, which is the user's choice, cannot be made. No parent that is missing is to blame,
+    since those are made too: ENOENT is what /proc and its like answer."""
+    told = explain(error, folder)
+    why = "that file system takes no new folders" if error.errno == errno.ENOENT else told.message
+    return type(told)(f"the folder {folder} cannot be made: {why}", told.hint or "Choose another target folder.")
+
+
 def explain(error: OSError, path: Path | str) -> DiskError:
     """The DiskError for `error`, with `path` as the thing that it is about."""
     known = _SENTENCES.get(error.errno or 0)
