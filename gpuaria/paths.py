@@ -4,8 +4,9 @@ A repo path is refused, not repaired: a file under another name than the manifes
 Drives, UNC paths and device names are refused on Linux too, so that a folder made here can be copied to Windows.
 """
 
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gpuaria.errors import UnsafePath
@@ -16,6 +17,7 @@ _RESERVED = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{device}{digit}" for device in ("com", "lpt") for digit in "123456789¹²³"]
 )
+_ODD = re.compile(r"[^ -~]")  # a quick look: few characters are
 _OURS = ((".cache", "huggingface"), (".git",))  # what the layouts keep for themselves below a target folder
 
 
@@ -49,6 +51,12 @@ def printable(text: str) -> str:
     """`text` quoted so that control and direction marks cannot disturb a terminal, cut at 120 characters."""
     short = text if len(text) <= 120 else text[:117] + "..."
     return ascii(short) if _has_hostile(short) else repr(short)
+
+
+def harmless(text: str, instead: Callable[[str], str] = lambda mark: "?") -> str:
+    """One line of `text` for a terminal, with `instead` of each control and direction mark: servers, certificates and
+    helpers have put words into it."""
+    return _ODD.sub(lambda found: instead(found[0]) if _is_hostile(found[0]) else found[0], text)
 
 
 def _has_hostile(text: str) -> bool:

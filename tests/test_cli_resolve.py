@@ -229,6 +229,17 @@ def test_an_answer_that_is_a_document_ends_with_a_report_where_it_fails(user: Us
         assert done.status == done.report["exit_code"] == 5
 
 
+def test_a_name_that_is_no_text_is_told_in_json_too(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    path = user.quick("fetch", "org/small", "--to", "x").ok().path
+    with open(os.fsencode(path) + b"/\xff\xe2\x80\xae.txt", "wb"):
+        pass
+    for words in (["verify", "x"], ["verify", "x", "--json"]):
+        done = user.run(*words).ok()
+        assert not set("\udcff\u202e") & set(done.out)
+    assert [problem["path"] for problem in done.report["problems"]] == ["\udcff\u202e.txt"]
+
+
 def test_verify_missing_is_3_and_extra_is_0(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     path = user.quick("fetch", "org/small", "--to", "x").ok().path

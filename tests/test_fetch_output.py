@@ -210,6 +210,44 @@ def test_the_terminal_is_given_back_after_ctrl_c(user: User, serve: Serve, big: 
     assert "Run the same command again" in terminal.read()
 
 
+# --- words of others ----------------------------------------------------------------------------------------------
+
+HOSTILE = "\x9b2Jgo\u202eaway"
+SPOKEN = {"X-Error-Message": HOSTILE.encode().decode("latin-1")}  # these bytes are what goes over the wire
+
+
+@pytest.mark.parametrize("where", ["/revision/", r"/resolve/.*config\.json"])
+def test_what_a_server_says_cannot_disturb_a_terminal(where: str, user: User, serve: Serve, small: Repo) -> None:
+    serve(small).fault(where, status=403, headers=SPOKEN)
+    for flags in ([], ["-q"], ["-v"]):
+        done = user.run("fetch", "org/small", *flags)
+        assert done.status in (3, 6)
+        assert "?2Jgo?away" in done.err
+        assert not set("\x9b\u202e") & set(done.err)
+    told = user.run("fetch", "org/small", "--json")
+    assert not set("\x9b\u202e") & set(told.out + told.err)
+    said = [told.report["error"]] if "error" in told.report else [one["detail"] for one in told.report["problems"]]
+    assert [HOSTILE in text for text in said] == [True]
+
+
+def test_nor_can_it_by_bars(user: User, serve: Serve, small: Repo) -> None:
+    serve(small).fault(r"/resolve/.*config\.json", status=403, headers=SPOKEN)
+    terminal = Terminal()
+    run = _on(terminal, user, "fetch", "org/small")
+    run.communicate(timeout=30)
+    assert "?2Jgo?away" in terminal.read()
+    assert not set("\x9b\u202e") & set(terminal.read())
+
+
+def test_nor_can_it_by_a_table(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    mirror = serve(small, name="mirror")
+    mirror.fault("/resolve/", status=403, headers=SPOKEN)
+    done = user.run("mirrors", "org/small", "--mirror", mirror.url, "--why")
+    assert done.out.count("?2Jgo?away") > 1
+    assert not set("\x9b\u202e") & set(done.out + done.err)
+
+
 # --- --dry-run ----------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """gpuaria.paths: what is refused, what is kept, and that nothing kept can leave its folder."""
 
+import json
 import os.path
 import unicodedata
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpuaria.errors import UnsafePath
-from gpuaria.paths import MAX_NAME_BYTES, MAX_PATH_BYTES, SafePath, check_together, printable
+from gpuaria.paths import MAX_NAME_BYTES, MAX_PATH_BYTES, SafePath, check_together, harmless, printable
 
 REFUSED = {
     "": "empty",
@@ -249,3 +250,18 @@ def test_a_name_that_another_system_sees_as_a_folder_of_ours_is_refused(name: st
 @pytest.mark.parametrize("name", [".cache/other", ".gitattributes", ".github/x", "a/.git", "cache"])
 def test_names_that_only_look_alike_are_fine(name: str) -> None:
     assert SafePath.parse(name) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "escaped"),
+    [
+        ("plain, ünï and 漢字\u00a0", "plain, ünï and 漢字\u00a0", "plain, ünï and 漢字\u00a0"),
+        ("a\x1b[2Jb\x9bc\n", "a?[2Jb?c?", r"a\u001b[2Jb\u009bc\n"),
+        ("\u202eaway \u2028 \ud800", "?away ? ?", r"\u202eaway \u2028 \ud800"),
+        ("\U000e0001", "?", r"\udb40\udc01"),
+        ("می\u200cخواهم", "می\u200cخواهم", "می\u200cخواهم"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_replaced(text: str, shown: str, escaped: str) -> None:
+    assert harmless(text) == shown
+    assert harmless(text, lambda mark: json.dumps(mark)[1:-1]) == escaped

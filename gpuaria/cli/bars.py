@@ -13,6 +13,7 @@ from gpuaria.cli import words
 from gpuaria.cli.eta import Eta
 from gpuaria.cli.render import failed, mismatch, opening, summary
 from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
+from gpuaria.paths import harmless
 from gpuaria.records import GOOD
 
 SHOWN = 6  # files in flight that get a bar of their own
@@ -38,7 +39,7 @@ class Bars:
         elif isinstance(event, FileDone) and event.outcome not in GOOD:
             self._print(failed(event), "red")
         elif isinstance(event, Waiting):
-            self._note = f"{event.text}; waiting up to {words.duration(event.seconds)}"
+            self._note = harmless(f"{event.text}; waiting up to {words.duration(event.seconds)}")
             self._noted = time.monotonic() + event.seconds
             if self._live is None:
                 self._print(self._note)
@@ -56,7 +57,7 @@ class Bars:
             self._live = None
 
     def _print(self, text: str, style: str = "") -> None:
-        self._console.print(Text(text, style=style))
+        self._console.print(Text(harmless(text), style=style))
 
     def _draw(self, now: Progress) -> None:
         self._most = max(self._most, now.done)  # a file that is fetched afresh must not move the bar back

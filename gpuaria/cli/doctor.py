@@ -3,8 +3,7 @@
 import os
 import sys
 import threading
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from gpuaria.checkup import GROUPS, Checkup, Finding, State, examine
@@ -12,6 +11,7 @@ from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind
 from gpuaria.cli.render import Json
 from gpuaria.errors import ConfigError, Interrupted, UsageError
+from gpuaria.paths import harmless
 from gpuaria.records import to_json
 
 _MARKS: Mapping[State, tuple[str, str]] = {  # the mark, and its colour as SGR (ECMA-48 8.3.117)
@@ -66,8 +66,8 @@ def _lines(found: Checkup, *, colours: bool) -> list[str]:
 def _row(finding: Finding, *, colours: bool) -> list[str]:
     mark, colour = _MARKS[finding.state]
     shown = f"\x1b[{colour}m{mark:<4}\x1b[0m" if colours else f"{mark:<4}"
-    lines = [f"  {shown}  {finding.topic:<10}  {_plain(finding.text)}"]
-    return [*lines, f"{'':20}fix: {_plain(finding.fix)}"] if finding.fix else lines
+    lines = [f"  {shown}  {finding.topic:<10}  {harmless(finding.text)}"]
+    return [*lines, f"{'':20}fix: {harmless(finding.fix)}"] if finding.fix else lines
 
 
 def _sum(found: Checkup) -> str:
@@ -75,9 +75,3 @@ def _sum(found: Checkup) -> str:
     if not found.exit_code:
         return f"{what} would work"
     return f"{what} would not work, or it is not known: exit status {found.exit_code}"
-
-
-def _plain(text: str) -> str:
-    """One line without control and direction marks: hosts and certificates have put words into it."""
-    marks: Sequence[str] = ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return "".join("?" if unicodedata.category(char) in marks else char for char in text)

@@ -14,6 +14,7 @@ from typing import NoReturn
 from gpuaria._version import __version__
 from gpuaria.cli import streams
 from gpuaria.errors import DiskError, GpuariaError, Interrupted
+from gpuaria.paths import harmless
 
 
 def run(argv: Sequence[str] | None = None) -> None:
@@ -98,16 +99,16 @@ def _places(text: bytes, secret: bytes) -> Iterator[int]:
 
 def complain(error: GpuariaError) -> None:
     """One sentence on stderr, and one that says what to do."""
-    print(f"gpuaria: {error.message}", file=sys.stderr)
+    print(f"gpuaria: {harmless(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+        print(f"  {harmless(error.hint)}", file=sys.stderr)
 
 
 def bug(error: Exception) -> int:
     """An error that nobody foresaw: one sentence, and the traceback for those who asked with -v. Returns 1."""
     if logging.getLogger("gpuaria").isEnabledFor(logging.DEBUG):
         logging.getLogger("gpuaria").debug("traceback", exc_info=error)
-    print(f"gpuaria: a bug: {type(error).__name__}: {error}", file=sys.stderr)
+    print(f"gpuaria: a bug: {type(error).__name__}: {harmless(str(error))}", file=sys.stderr)
     print("  Please report it, with what -v prints.", file=sys.stderr)
     return GpuariaError.exit_code
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpuaria.cli import words as text
-from gpuaria.paths import printable
+from gpuaria.paths import harmless, printable
 from gpuaria.probe.findings import BytesFinding, DnsAnswer, MirrorFindings
 from gpuaria.probe.history import Past
 from gpuaria.records import to_json
@@ -24,7 +24,8 @@ def show(found: "Survey") -> str:
     rows: list[Sequence[str]] = [HEAD]
     rows += [_row(by_name[name], "accepted", choice.reason) for name, choice in accepted.items()]
     rows += [_row(by_name[name], "rejected", reason) for name, reason in found.ranking.rejected]
-    lines = [_opening(found), text.table(rows), *(f"note: {remark}" for remark in found.remarks)]
+    notes = [harmless(f"note: {remark}") for remark in found.remarks]
+    lines = [_opening(found), text.table(rows), *notes]
     if found.reused:
         lines.append(f"measured within the last 5 minutes, not again: {', '.join(sorted(found.reused))}")
     return "\n".join(lines)
@@ -94,7 +95,7 @@ def explained(found: "Survey") -> str:
         where = f", {mirror.location}" if mirror.location else ""
         lines = [f"{mirror.name}: {mirror.base}{where}", *(f"  {line}" for line in _everything(one))]
         lines += [f"  {_remembered(found.pasts.get(mirror.name, Past()))}", f"  verdict: {_verdict(found, one.mirror)}"]
-        blocks.append("\n".join(lines))
+        blocks.append("\n".join(map(harmless, lines)))
     return "\n\n".join(blocks)
 
 

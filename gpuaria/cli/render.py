@@ -11,7 +11,7 @@ from gpuaria.cli import words
 from gpuaria.cli.eta import Eta
 from gpuaria.errors import GpuariaError
 from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
-from gpuaria.paths import printable
+from gpuaria.paths import harmless, printable
 from gpuaria.records import GOOD, PickleFile, Report, Signature, to_json
 
 LINE_EVERY = 10.0  # seconds
@@ -53,7 +53,7 @@ class Quiet:
             self._say(failed(event))
 
     def _say(self, text: str) -> None:
-        print(text, file=self._err, flush=True)
+        print(harmless(text), file=self._err, flush=True)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -101,8 +101,9 @@ class Json:
             self.write(type(event).__name__.lower(), to_json(event))
 
     def write(self, name: str, fields: dict[str, Any]) -> None:
-        """Print one object."""
-        print(json.dumps({"event": name, **fields}, ensure_ascii=False), file=self._out, flush=True)
+        """Print one object: letters as they are, marks that a terminal would obey as \\uXXXX."""
+        line = json.dumps({"event": name, **fields}, ensure_ascii=False)
+        print(harmless(line, lambda mark: json.dumps(mark)[1:-1]), file=self._out, flush=True)
 
     def close(self) -> None:
         """Nothing to give back."""
