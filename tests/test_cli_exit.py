@@ -565,6 +565,25 @@ def test_130_in_the_background_of_a_script(user: User, serve: Serve, small: Repo
     assert "interrupted" in err
 
 
+MIDST = """
+import os, signal, threading
+from gpuaria.cli.main import _catch_signals
+from gpuaria.errors import Interrupted
+stop = threading.Event()
+_catch_signals(stop)
+try:
+    with stop._cond:  # what the first and the last moment of stop.wait() hold
+        os.kill(os.getpid(), signal.SIGINT)
+        stop.wait()
+except Interrupted:
+    print(stop.wait(30))
+"""
+
+
+def test_130_in_the_moment_in_which_a_wait_begins(user: User) -> None:
+    assert user.command(sys.executable, "-c", MIDST, timeout=30).ok().out == "True\n"
+
+
 @pytest.mark.parametrize("name", ["TERM", "HUP"])
 def test_other_signals_that_are_ignored_stay_so(name: str, user: User, serve: Serve, small: Repo) -> None:
     """As nohup has it."""

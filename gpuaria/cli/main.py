@@ -1,5 +1,6 @@
 """The entry point: commands, signals, exit statuses."""
 
+import _thread
 import logging
 import os
 import signal
@@ -121,7 +122,7 @@ def _catch_signals(stop: threading.Event) -> None:
         nonlocal first
         if first == 0.0:
             first = time.monotonic()
-            stop.set()
+            _thread.start_new_thread(stop.set, ())  # here it could wait for a lock of `stop` that this thread holds
             raise Interrupted("interrupted", "Run the same command again to continue.")
         if time.monotonic() - first > 2.0:
             os._exit(Interrupted.exit_code)
