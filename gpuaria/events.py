@@ -29,7 +29,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """What is here in a file's place has other bytes than the `size` ones that are due: it is fetched again."""
+    """A file that was taken to be here has other bytes than the `size` ones that are due: it is fetched again."""
 
     path: str
     size: int

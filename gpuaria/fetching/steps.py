@@ -100,8 +100,6 @@ def carry_out(
             small_pool.submit(partial(small.fetch, fresh))
 
     for step in plan.steps:
-        if step.action == "replace" and not limits.rules.force:
-            board.mismatch(step.file, step.reason)
         if step.action == "refuse":
             landing.refused(step.file, step.reason)
         elif step.action == "skip" and world.screening.knows(step.file):

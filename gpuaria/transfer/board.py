@@ -91,7 +91,7 @@ class Board:
                 self.emit(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
 
     def mismatch(self, file: RemoteFile, detail: str) -> None:
-        """What is here in the place of `file` is something else, which is replaced."""
+        """What was taken for `file` has other bytes, and is replaced."""
         with self._telling:
             if not self._over:
                 self.emit(Mismatch(file.path, file.size, detail))
