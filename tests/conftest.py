@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import random
 import signal
@@ -118,9 +119,11 @@ class User:
         return self.command(*GPUARIA, *words, env=env)
 
     def quick(self, *words: str | Path, **env: str) -> Done:
-        """`gpuaria WORDS` inside this process, for tables of many rows: nothing is started, and -v is not for it."""
+        """`gpuaria WORDS` inside this process, for tables of many rows: nothing is started, and what -v began ends."""
         before, new, folder = dict(os.environ), self.environ(**env), Path.cwd()
         out, err = io.StringIO(), io.StringIO()
+        log = logging.getLogger("gpuaria")
+        handlers, level = log.handlers[:], log.level
         try:
             os.environ.clear()
             os.environ.update(new)
@@ -128,6 +131,8 @@ class User:
             with redirect_stdout(out), redirect_stderr(err):
                 status = app.main([str(word) for word in words], threading.Event())
         finally:
+            log.handlers[:] = handlers
+            log.setLevel(level)
             os.chdir(folder)
             os.environ.clear()
             os.environ.update(before)
