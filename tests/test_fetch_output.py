@@ -139,6 +139,16 @@ def test_a_file_with_other_bytes_is_named_before_it_is_fetched_again(
     ]
 
 
+def test_files_that_the_network_kept_back_may_be_had_by_the_same_command(user: User, serve: Serve, small: Repo) -> None:
+    hub = serve(small)
+    hub.cdn.fault("weights.bin", "status", status=503)
+    done = user.run("fetch", "org/small", "--patience", "1s")
+    assert done.status == 7
+    lines = done.err.splitlines()
+    assert any(line.startswith("failed: 'weights.bin': ") and "503" in line for line in lines)
+    assert lines[-1] == "run the same command again to continue: what has come is kept"
+
+
 # --- a terminal ---------------------------------------------------------------------------------------------------
 
 

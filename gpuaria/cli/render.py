@@ -9,7 +9,7 @@ from typing import Any, Protocol, TextIO
 
 from gpuaria.cli import words
 from gpuaria.cli.eta import Eta
-from gpuaria.errors import GpuariaError
+from gpuaria.errors import GpuariaError, NetworkError
 from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
 from gpuaria.paths import harmless, printable
 from gpuaria.records import GOOD, PickleFile, Report, Signature, to_json
@@ -149,6 +149,8 @@ def summary(report: Report) -> list[str]:
     for use in report.mirrors:
         fate = f", not used: {use.rejected}" if use.rejected else ""
         lines.append(f"  {use.name}: {words.size(use.bytes)}, {words.files(use.files)}{fate}")
+    if report.exit_code == NetworkError.exit_code:
+        lines.append("run the same command again to continue: what has come is kept")
     return lines + content(report)
 
 
