@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, quote, unquote, urljoin, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urljoin, urlsplit
 
 from gpuaria.addresses import authority, bare, check_redirect, origin
 from gpuaria.errors import (
@@ -26,20 +26,17 @@ from gpuaria.errors import (
     RepoNotFound,
     RevisionNotFound,
     UnsafePath,
-    UsageError,
 )
 from gpuaria.hashing import lfs_pointer_oid
 from gpuaria.net import Answer, Http, redirected
 from gpuaria.paths import SafePath, printable
 from gpuaria.proof import MAX_ENTRIES
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
+from gpuaria.sources import references
 from gpuaria.sources.protocol import RepoInfo
 
-HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com")
 MAX_SIZE = 1 << 50
 MAX_PAGES = 20_000
-_KINDS: dict[str, Kind] = {"models": "model", "datasets": "dataset", "spaces": "space"}
-_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next"?')
 
@@ -50,38 +47,8 @@ class HuggingFace:
     def parse(
         self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = "main"
     ) -> RepoRef:
-        """`name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or an address of a repo, tree or blob page.
-
-        Only `hf://` has a path behind the revision, as fsspec writes it; elsewhere a branch may have a slash. The
-        path of a tree page is a folder's, and gets a slash at its end.
-        """
-        rest, path, from_text = text.strip(), "", ""
-        if re.match(r"https?://", rest, re.IGNORECASE):
-            names, from_text, path = _split_page(_page(rest, endpoints))
-        else:
-            name, at, after = re.sub(r"^hf:(//)?", "", rest).partition("@")
-            names = name.strip("/").split("/")
-            if not rest.startswith("hf://"):
-                from_text = unquote(after)
-            elif match := re.fullmatch(r"(refs/[^/]+/[^/]+|[^/]+)(?:/(.*))?", after, re.DOTALL):
-                from_text, path = unquote(match[1]), match[2] or ""
-            if at and not from_text:
-                raise UsageError(f"{printable(text)} names no revision after the @", "Leave the @ out for main.")
-        named: Kind | None = None
-        if names[0] in _KINDS and len(names) > 1:
-            named, names = _KINDS[names[0]], names[1:]
-        if kind and named and kind != named:
-            raise UsageError(f"{printable(text)} names a {named}, --type says {kind}", "Leave one of them out.")
-        if not 1 <= len(names) <= 2 or not all(_good_name(name) for name in names):
-            raise UsageError(f"{printable(text)} is not a repo name", "Give it as name or organisation/name.")
-        if revision and from_text and revision != from_text:
-            raise UsageError(
-                f"{printable(text)} names another revision than --revision {printable(revision)}",
-                "Leave one of them out.",
-            )
-        chosen = revision or from_text or default
-        _check_revision(chosen)
-        return RepoRef("hf", kind or named or "model", "/".join(names), chosen, path)
+        """See references.parse."""
+        return references.parse(text, kind, revision, endpoints, default)
 
     def commit(self, ref: RepoRef, endpoint: str, http: Http) -> RepoInfo:
         """One request (two where the name has moved)."""
@@ -93,7 +60,7 @@ class HuggingFace:
         commit, name = info.get("sha"), info.get("id") or ref.name
         if not isinstance(commit, str) or not _SHA1.fullmatch(commit) or not isinstance(name, str):
             raise NotAHub(f"{endpoint} answers without naming a commit of {ref.name}", _NOT_A_HUB_HINT)
-        if name.count("/") > 1 or not all(_good_name(part) for part in name.split("/")):
+        if not references.is_name(name.split("/")):
             raise NotAHub(f"{endpoint} names the repo {printable(name)}", _NOT_A_HUB_HINT)
         if _SHA1.fullmatch(ref.revision) and ref.revision != commit:
             raise NotAHub(f"{endpoint} was asked for commit {ref.revision} and answers {commit}", _NOT_A_HUB_HINT)
@@ -203,7 +170,6 @@ class HuggingFace:
 
 
 _NOT_A_HUB_HINT = "A captive portal or a broken mirror answers in its place; check HF_ENDPOINT and --mirror."
-_REVISION_HINT = "Give a branch, a tag or a commit."
 _MIRROR_HINT = "Try again, or use another endpoint."
 
 
@@ -213,60 +179,6 @@ def _names(info: Mapping[str, Any]) -> frozenset[str]:
     entries = siblings if isinstance(siblings, list) else []
     named = [entry.get("rfilename") for entry in entries if isinstance(entry, dict)]
     return frozenset(name for name in named if isinstance(name, str))
-
-
-def _good_name(part: str) -> bool:
-    return bool(_NAME.fullmatch(part)) and "--" not in part and ".." not in part and not part.endswith(".git")
-
-
-def _check_revision(revision: str) -> None:
-    try:
-        SafePath.parse(revision)
-    except UnsafePath as error:
-        why = error.message.rpartition(": ")[2]
-        raise UsageError(f"{printable(revision)} is not a revision: {why}", _REVISION_HINT) from None
-    if revision.startswith("-") or re.search(r"[\s~^:?*\[]", revision):
-        raise UsageError(f"{printable(revision)} is not a revision", _REVISION_HINT)
-
-
-def _page(url: str, endpoints: Sequence[str]) -> list[str]:
-    """The parts of a page's path below its hub, each decoded by itself: a branch may be `feature%2Fx`."""
-    for base in (*endpoints, *(f"https://{host}" for host in HUB_HOSTS)):
-        try:
-            parts, hub = urlsplit(url), urlsplit(base)
-            same = parts.username is None and (parts.hostname, parts.port) == (hub.hostname, hub.port)
-        except ValueError:
-            continue
-        folder = hub.path.rstrip("/")
-        if same and f"{parts.path}/".startswith(f"{folder}/"):
-            return [unquote(part) for part in parts.path.removeprefix(folder).strip("/").split("/")]
-    raise UsageError(
-        f"{bare(url)} is not an address of the hub in use ({', '.join(map(bare, endpoints))})",
-        "Give the repo's name, or set HF_ENDPOINT to that hub.",
-    )
-
-
-def _split_page(parts: list[str]) -> tuple[list[str], str, str]:
-    """The path of a hub page -> (names, revision, path inside the repo)."""
-    start = 1 if parts[0] in _KINDS else 0
-    for at in range(start + 1, min(len(parts), start + 3)):
-        if parts[at] in ("tree", "blob", "resolve", "raw", "blame", "commits", "commit", "discussions", "settings"):
-            after = parts[at + 1 :]
-            if at == start + 1 and len(parts) == at + 1 and parts[at] not in ("discussions", "settings"):
-                continue  # a repo of that name: org/tree
-            if parts[at] in ("discussions", "settings") or not after:
-                return parts[:at], "", ""
-            if after[0] == "refs" and len(after) >= 3:
-                return parts[:at], "/".join(after[:3]), _inside(parts[at], after[3:])
-            return parts[:at], after[0], _inside(parts[at], after[1:])
-    return parts, "", ""
-
-
-def _inside(page: str, parts: list[str]) -> str:
-    """What of the repo a page is of: a folder, with a slash at its end, for "tree", else a file."""
-    if page == "commits" or not parts:
-        return ""
-    return "/".join(parts) + ("/" if page == "tree" else "")
 
 
 def _json(answer: Answer, endpoint: str) -> Any:
@@ -287,7 +199,7 @@ def _next_page(answer: Answer, tree: str, endpoint: str) -> str:
         target, foreign = urlsplit(link), origin(link) != origin(endpoint)
     except ValueError:
         raise BadListing(f"{endpoint} continues its file list at no address", _MIRROR_HINT) from None
-    if foreign and target.hostname not in HUB_HOSTS:
+    if foreign and target.hostname not in references.HUB_HOSTS:
         elsewhere = f"{target.scheme}://{authority(link)}"
         raise BadListing(f"{endpoint} continues its file list elsewhere, at {elsewhere}", _MIRROR_HINT)
     if not target.path.endswith(urlsplit(tree).path.removeprefix(urlsplit(endpoint).path)):

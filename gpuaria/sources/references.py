@@ -1,0 +1,109 @@
+"""What a person types or pastes to name a repo of the Hub: names, `hf:` references, addresses of its pages. Pure."""
+
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote, urlsplit
+
+from gpuaria.addresses import bare
+from gpuaria.errors import UnsafePath, UsageError
+from gpuaria.paths import SafePath, printable
+from gpuaria.records import Kind, RepoRef
+
+HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com")
+_KINDS: dict[str, Kind] = {"models": "model", "datasets": "dataset", "spaces": "space"}
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_REVISION_HINT = "Give a branch, a tag or a commit."
+
+
+def parse(text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str) -> RepoRef:
+    """`name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or an address of a repo, tree or blob page.
+
+    Only `hf://` has a path behind the revision, as fsspec writes it; elsewhere a branch may have a slash. The
+    path of a tree page is a folder's, and gets a slash at its end. Raises UsageError.
+    """
+    rest, path, from_text = text.strip(), "", ""
+    if re.match(r"https?://", rest, re.IGNORECASE):
+        names, from_text, path = _split_page(_page(rest, endpoints))
+    else:
+        name, at, after = re.sub(r"^hf:(//)?", "", rest).partition("@")
+        names = name.strip("/").split("/")
+        if not rest.startswith("hf://"):
+            from_text = unquote(after)
+        elif match := re.fullmatch(r"(refs/[^/]+/[^/]+|[^/]+)(?:/(.*))?", after, re.DOTALL):
+            from_text, path = unquote(match[1]), match[2] or ""
+        if at and not from_text:
+            raise UsageError(f"{printable(text)} names no revision after the @", "Leave the @ out for main.")
+    named: Kind | None = None
+    if names[0] in _KINDS and len(names) > 1:
+        named, names = _KINDS[names[0]], names[1:]
+    if kind and named and kind != named:
+        raise UsageError(f"{printable(text)} names a {named}, --type says {kind}", "Leave one of them out.")
+    if not is_name(names):
+        raise UsageError(f"{printable(text)} is not a repo name", "Give it as name or organisation/name.")
+    if revision and from_text and revision != from_text:
+        raise UsageError(
+            f"{printable(text)} names another revision than --revision {printable(revision)}",
+            "Leave one of them out.",
+        )
+    chosen = revision or from_text or default
+    _check_revision(chosen)
+    return RepoRef("hf", kind or named or "model", "/".join(names), chosen, path)
+
+
+def is_name(parts: Sequence[str]) -> bool:
+    """Whether the parts between slashes are `name` or `organisation/name`, as the Hub has them."""
+    return 1 <= len(parts) <= 2 and all(_good_part(part) for part in parts)
+
+
+def _good_part(part: str) -> bool:
+    return bool(_NAME.fullmatch(part)) and "--" not in part and ".." not in part and not part.endswith(".git")
+
+
+def _check_revision(revision: str) -> None:
+    try:
+        SafePath.parse(revision)
+    except UnsafePath as error:
+        why = error.message.rpartition(": ")[2]
+        raise UsageError(f"{printable(revision)} is not a revision: {why}", _REVISION_HINT) from None
+    if revision.startswith("-") or re.search(r"[\s~^:?*\[]", revision):
+        raise UsageError(f"{printable(revision)} is not a revision", _REVISION_HINT)
+
+
+def _page(url: str, endpoints: Sequence[str]) -> list[str]:
+    """The parts of a page's path below its hub, each decoded by itself: a branch may be `feature%2Fx`."""
+    for base in (*endpoints, *(f"https://{host}" for host in HUB_HOSTS)):
+        try:
+            parts, hub = urlsplit(url), urlsplit(base)
+            same = parts.username is None and (parts.hostname, parts.port) == (hub.hostname, hub.port)
+        except ValueError:
+            continue
+        folder = hub.path.rstrip("/")
+        if same and f"{parts.path}/".startswith(f"{folder}/"):
+            return [unquote(part) for part in parts.path.removeprefix(folder).strip("/").split("/")]
+    raise UsageError(
+        f"{bare(url)} is not an address of the hub in use ({', '.join(map(bare, endpoints))})",
+        "Give the repo's name, or set HF_ENDPOINT to that hub.",
+    )
+
+
+def _split_page(parts: list[str]) -> tuple[list[str], str, str]:
+    """The path of a hub page -> (names, revision, path inside the repo)."""
+    start = 1 if parts[0] in _KINDS else 0
+    for at in range(start + 1, min(len(parts), start + 3)):
+        if parts[at] in ("tree", "blob", "resolve", "raw", "blame", "commits", "commit", "discussions", "settings"):
+            after = parts[at + 1 :]
+            if at == start + 1 and len(parts) == at + 1 and parts[at] not in ("discussions", "settings"):
+                continue  # a repo of that name: org/tree
+            if parts[at] in ("discussions", "settings") or not after:
+                return parts[:at], "", ""
+            if after[0] == "refs" and len(after) >= 3:
+                return parts[:at], "/".join(after[:3]), _inside(parts[at], after[3:])
+            return parts[:at], after[0], _inside(parts[at], after[1:])
+    return parts, "", ""
+
+
+def _inside(page: str, parts: list[str]) -> str:
+    """What of the repo a page is of: a folder, with a slash at its end, for "tree", else a file."""
+    if page == "commits" or not parts:
+        return ""
+    return "/".join(parts) + ("/" if page == "tree" else "")
