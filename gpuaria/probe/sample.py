@@ -19,7 +19,7 @@ from gpuaria.probe.deadline import Deadline, Job, together
 from gpuaria.probe.findings import NO_TIME, BytesFinding, Throughput
 from gpuaria.probe.stream import Limits, Stream, throughput
 from gpuaria.probe.tcp import reason
-from gpuaria.probe.wire import Carrier
+from gpuaria.probe.wire import Straight
 
 MAX_REDIRECTS = 4
 SHARE = 0.55  # of the time left, for one connection
@@ -39,7 +39,7 @@ class _Read:
 
 def sample(
     url: str,
-    carrier: Carrier,
+    carrier: Straight,
     deadline: Deadline,
     *,
     size: int | None = None,
@@ -86,7 +86,7 @@ def sample(
 
 
 def _read(
-    carrier: Carrier,
+    carrier: Straight,
     url: str,
     size: int | None,
     lane: int,
@@ -131,7 +131,7 @@ def _stalled(done: _Read, deadline: Deadline, limits: Limits) -> str:
 
 
 def _finding(
-    done: _Read, carrier: Carrier, so_far: BytesFinding, problem: str, wait: float | None = None
+    done: _Read, carrier: Straight, so_far: BytesFinding, problem: str, wait: float | None = None
 ) -> BytesFinding:
     stream, part = done.stream, done.part
     found = replace(
@@ -156,9 +156,9 @@ def _finding(
 class _Lanes:
     """The further connections: opened while the first one reads, used when it is done."""
 
-    def __init__(self, carrier: Carrier, counts: Sequence[int]) -> None:
+    def __init__(self, carrier: Straight, counts: Sequence[int]) -> None:
         self._carrier, self._counts = carrier, tuple(counts)
-        self._lanes: list[Carrier] = []
+        self._lanes: list[Straight] = []
         self._jobs: list[Job[bool]] = []
 
     def prepare(self, url: str) -> None:
@@ -200,7 +200,7 @@ class _Lanes:
                 lane.close()
 
 
-def _close_later(lane: Carrier, job: Job[bool]) -> None:
+def _close_later(lane: Straight, job: Job[bool]) -> None:
     job.result(Deadline(30), 0)
     lane.close()
 

@@ -22,7 +22,7 @@ from gpuaria.probe.pipes import Pipes, same_pipes
 from gpuaria.probe.proxy import Route, route
 from gpuaria.probe.sample import sample
 from gpuaria.probe.stream import Limits
-from gpuaria.probe.wire import Carrier, Straight
+from gpuaria.probe.wire import Straight
 from gpuaria.records import Mirror, RemoteFile
 
 BUDGET = 3.0  # seconds
@@ -212,7 +212,7 @@ class _Visit:
 
         return self._set(bytes=pipes.measured(self._mirror.name, there.place, work, self._deadline))
 
-    def _carrier(self, there: Route) -> Carrier | None:
+    def _carrier(self, there: Route) -> Straight | None:
         tools = self._tools
         if there.proxy and there.proxy.problem:
             return None

@@ -6,7 +6,6 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from gpuaria.errors import NetworkError
@@ -20,35 +19,12 @@ _HEAD_LIMIT = 65536
 _CHUNK = 1 << 16
 
 
-class Carrier(Protocol):
-    """Something that sends ranged GETs to one server, one after the other.
-
-    `connect` and `handshake` in seconds, None where unknown; `peer` an address or empty; `proxy` as host:port.
-    """
-
-    connect: float | None
-    handshake: float | None
-    peer: str
-    proxy: str
-
-    def get(self, url: str, headers: Mapping[str, str], patience: Callable[[], float]) -> tuple[Head, Iterator[bytes]]:
-        """Send a request; its head and raw body, each read waiting `patience()` seconds. Raises OSError, GpuariaError.
-
-        The body has to be read to its end, or the carrier closed, before the next request.
-        """
-
-    def prepare(self, url: str) -> None:
-        """Connect, where that is a step of its own. Raises NetworkError."""
-
-    def another(self) -> "Carrier":
-        """One more connection to the same place."""
-
-    def close(self) -> None:
-        """Hang up."""
-
-
 class Straight:
-    """A connection of our own. `resolve` gives the addresses of a host, best first; all of it ends at `deadline`."""
+    """Sends ranged GETs to one server, one after the other. `resolve` gives a host's addresses, best first.
+
+    `connect` and `handshake` in seconds, None where unknown; `peer` an address or empty; `proxy` as host:port. All of
+    it ends at `deadline`.
+    """
 
     def __init__(
         self,
@@ -82,7 +58,10 @@ class Straight:
         self.peer = "" if there.proxy else line.address
 
     def get(self, url: str, headers: Mapping[str, str], patience: Callable[[], float]) -> tuple[Head, Iterator[bytes]]:
-        """See Carrier."""
+        """Send a request; its head and raw body, each read waiting `patience()` seconds. Raises OSError, GpuariaError.
+
+        The body has to be read to its end, or the connection closed, before the next request.
+        """
         self.prepare(url)
         assert self._sock is not None
         assert self._route is not None
