@@ -32,10 +32,9 @@ def plain(url: str) -> str:
 
     Raises ValueError where that cannot be, as with a user or a password.
     """
-    scheme, _, rest = url.partition("://")
-    host = re.match(r"[^/?#]*", rest)[0]  # type: ignore[index]  # it always matches
+    scheme, host, rest = re.split(r"://([^/?#]*)", url, maxsplit=1)
     named = host if host.isascii() else host.encode("idna").decode()
-    spelt = f"{scheme.lower()}://{named}" + re.sub(r"[^!-~]+", lambda found: quote(found[0]), rest[len(host) :])
+    spelt = f"{scheme.lower()}://{named}{re.sub(r'[^!-~]+', lambda found: quote(found[0]), rest)}"
     if not PLAIN.fullmatch(spelt):
         raise ValueError(bare(url))
     return spelt

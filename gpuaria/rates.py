@@ -75,7 +75,7 @@ class RateBudget:
 class Throttle:
     """At most `rate` bytes per second for all who ask, on average; 0 is no limit. Thread-safe."""
 
-    rate: float
+    rate: int
     clock: Callable[[], float] = time.monotonic
     _free: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)

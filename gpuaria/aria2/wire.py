@@ -2,7 +2,8 @@
 
 import base64
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,28 +47,32 @@ class Rpc:
         self._client.session.close()
 
     def _call(self, method: str, *params: Any) -> Any:
-        try:
-            return self._client.call(method, list(params))
-        except aria2p.ClientException as error:
-            if "unauthorized" in str(error).lower():
+        with self._answering():
+            try:
+                return self._client.call(method, list(params))
+            except aria2p.ClientException as error:
+                if "unauthorized" in str(error).lower():
+                    raise Aria2Error(
+                        f"aria2c at {self._shown} refuses our secret", "Pass its rpc-secret with GPUARIA_RPC_SECRET."
+                    ) from None
                 raise Aria2Error(
-                    f"aria2c at {self._shown} refuses our secret", "Pass its rpc-secret with GPUARIA_RPC_SECRET."
+                    f"aria2c at {self._shown} refuses {method}: {error}", "Use aria2 1.36 or 1.37, built with Metalink."
                 ) from None
-            raise Aria2Error(
-                f"aria2c at {self._shown} refuses {method}: {error}", "Use aria2 1.36 or 1.37, built with Metalink."
-            ) from None
-        except (requests.RequestException, ValueError, RecursionError) as error:
-            raise self._silent(error) from None
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """What comes instead of an answer of aria2's, as Aria2Error."""
+        try:
+            yield
+        except (requests.RequestException, ValueError, RecursionError, aria2p.ClientException) as error:
+            ours = Aria2Error(
+                f"aria2c at {self._shown} does not answer ({type(error).__name__})",
+                "Is it running, with --enable-rpc, on that port?",
+            )
+            ours.retry = "later"
+            raise ours from None
         except (KeyError, TypeError, AttributeError):
             raise self._stranger() from None
-
-    def _silent(self, error: Exception) -> Aria2Error:
-        ours = Aria2Error(
-            f"aria2c at {self._shown} does not answer ({type(error).__name__})",
-            "Is it running, with --enable-rpc, on that port?",
-        )
-        ours.retry = "later"
-        return ours
 
     def _stranger(self) -> Aria2Error:
         return Aria2Error(f"what answers at {self._shown} is not aria2c", "Check the port in GPUARIA_RPC or --rpc.")
@@ -141,12 +146,8 @@ class Rpc:
             return []
         token = [f"token:{self._client.secret}"] if self._client.secret else []
         packed = [{"methodName": method, "params": token + params} for method, params in calls]
-        try:
+        with self._answering():
             answers = self._client.call("system.multicall", [packed], insert_secret=False)
-        except (requests.RequestException, ValueError, RecursionError, aria2p.ClientException) as error:
-            raise self._silent(error) from None
-        except (KeyError, TypeError, AttributeError):
-            raise self._stranger() from None
         return [answer[0] if isinstance(answer, list) else answer for answer in answers]
 
 

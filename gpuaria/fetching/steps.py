@@ -48,11 +48,14 @@ def carry_out(
     roster = Roster(board)
     mirrors = {mirror.name: mirror for mirror in world.mirrors}
     shape, throttle = _limited(limits.shape, plan)
-    readers = min(limits.small_jobs, max(1, int(throttle.rate) // SLICE)) if throttle.rate else limits.small_jobs
+    readers = min(limits.small_jobs, max(1, throttle.rate // SLICE)) if throttle.rate else limits.small_jobs
     small_pool, hashers = Workers("small", readers), Workers("hash", limits.verify_jobs)
     small = SmallFiles(
         world.source, manifest, mirrors, world.http, layout, landing, board, roster, limits.patience, throttle
     )
+
+    def by_http(step: Step) -> None:
+        small_pool.submit(partial(small.fetch, step))
 
     def lookup(mirror: str, file: RemoteFile) -> Address | None:
         return world.source.address(mirrors[mirror], manifest, file, world.http)
@@ -68,7 +71,7 @@ def carry_out(
         steps=[step for step in plan.steps if step.carrier == "aria2"],
         hands=Hands(
             lookup=lookup,
-            by_http=lambda step: small_pool.submit(partial(small.fetch, step)),
+            by_http=by_http,
             endgame=endgame,
             test=partial(try_out, world.http),
             unfit=partial(unfit.ask, world.http),
@@ -97,7 +100,7 @@ def carry_out(
         if fresh.carrier == "aria2":
             large.add(fresh)
         else:
-            small_pool.submit(partial(small.fetch, fresh))
+            by_http(fresh)
 
     for step in plan.steps:
         if step.action == "refuse":
@@ -107,7 +110,7 @@ def carry_out(
         elif step.action in ("skip", "name", "verify"):
             hashers.submit(partial(_recheck, step, landing, board, anew))
         elif step.carrier == "http":
-            small_pool.submit(partial(small.fetch, step))
+            by_http(step)
         elif step.action == "create":
             layout.staged(step.file).touch()
             landing.staged(step.file, layout.staged(step.file))

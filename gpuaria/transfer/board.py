@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gpuaria.errors import GpuariaError
-from gpuaria.events import Emit, FileDone, Mismatch
+from gpuaria.events import Emit, Event, FileDone, Mismatch
 from gpuaria.records import MirrorUse, RemoteFile, Verdict
 from gpuaria.transfer.origins import Origins
 
@@ -86,15 +86,16 @@ class Board:
                 self.causes[file.path] = cause
         self.wake.set()
         self.settled(file, verdict)
-        with self._telling:
-            if not self._over:
-                self.emit(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
+        self._tell(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
 
     def mismatch(self, file: RemoteFile, detail: str) -> None:
         """What was taken for `file` has other bytes, and is replaced."""
+        self._tell(Mismatch(file.path, file.size, detail))
+
+    def _tell(self, event: Event) -> None:
         with self._telling:
             if not self._over:
-                self.emit(Mismatch(file.path, file.size, detail))
+                self.emit(event)
 
     def fail(self, error: GpuariaError) -> None:
         """End the run: it makes no sense to try the other files."""

@@ -221,7 +221,8 @@ class Engine:
         try:
             gids = [window.gid for job in self.jobs for window in job.running]
             transfers, speeds = self._rpc.poll(gids)
-            self._late = 0 if gids else self._late  # without one it was not asked anything
+            if gids:  # without one it was not asked anything
+                self._late = 0
             came = [(job, job.account(transfers)) for job in self.jobs]
             self.serving.credit(self._daemon.pid if self._daemon else 0, came, speeds)
             for job in list(self.jobs):
