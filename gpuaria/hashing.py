@@ -10,6 +10,12 @@ from typing import BinaryIO, Protocol
 from gpuaria.records import Digest
 
 CHUNK = 1 << 20
+EMPTY = frozenset(
+    [
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",  # sha256 of nothing
+        "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",  # git's id of the empty blob
+    ]
+)
 LENGTHS = {"sha256": 64, "sha512": 128, "sha3-256": 64, "sha1": 40, "md5": 32, "git-sha1": 40}
 _CONSTRUCTORS = {"git-sha1": "sha1", "sha3-256": "sha3_256", "sha256-prefix": "sha256"}
 

@@ -117,9 +117,13 @@ class Http:
         ceiling: int = METADATA_CEILING,
         anonymous: bool = False,
         headers: Mapping[str, str] | None = None,
+        moved: str = "",
     ) -> Answer:
-        """GET a metadata document of at most `ceiling` bytes, following redirects within its origin only."""
-        return self._walk("GET", url, anonymous=anonymous, ceiling=ceiling, headers=headers)
+        """GET a metadata document of at most `ceiling` bytes, following redirects within its origin only.
+
+        `moved`: a query for an address that `url` leads to, if that comes without one.
+        """
+        return self._walk("GET", url, anonymous=anonymous, ceiling=ceiling, headers=headers, moved=moved)
 
     def post(
         self,
@@ -138,7 +142,14 @@ class Http:
         return self._walk("HEAD", url, anonymous=anonymous, ceiling=0, headers={"accept-encoding": "identity"})
 
     def _walk(
-        self, method: str, url: str, *, anonymous: bool, ceiling: int, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        anonymous: bool,
+        ceiling: int,
+        headers: Mapping[str, str] | None = None,
+        moved: str = "",
     ) -> Answer:
         hops: dict[str, str] = {}
         for _ in range(MAX_REDIRECTS):
@@ -147,7 +158,7 @@ class Http:
             target = redirected(answer)
             if not target or origin(target) != origin(url):
                 return Answer(answer.status, url, {**hops, **answer.headers}, answer.body)
-            url = target
+            url = f"{target}?{moved}" if moved and "?" not in target else target
         raise _circle(url)
 
     def _tried(

@@ -5,15 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from gpuaria.hashing import EMPTY
 from gpuaria.paths import SafePath
 from gpuaria.records import Action, DownloadPlan, LocalState, Manifest, RemoteFile, Step
-
-EMPTY = frozenset(
-    [
-        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",  # sha256 of nothing
-        "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",  # git's id of the empty blob
-    ]
-)
 
 Identity = tuple[str, int]
 

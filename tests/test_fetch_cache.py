@@ -55,6 +55,14 @@ def test_the_client_takes_what_gpuaria_wrote(user: User, serve: Serve, gpt2: Rep
     assert not [seen for seen in hub.requests if "/resolve/" in seen.target]
 
 
+@pytest.mark.parametrize("name", ["gpt2-medium", "openai-community/gpt2-medium"])
+def test_a_hub_is_asked_three_times_and_once_for_each_file(user: User, serve: Serve, gpt2: Repo, name: str) -> None:
+    """Though it sends small files on, and old names too. Nobody is asked for the file that is empty."""
+    hub = serve(gpt2)
+    report = user.run("fetch", name, "--json").ok().report
+    assert hub.count() == report["hub_requests"] == 3 + 11
+
+
 def test_a_second_run_asks_twice_and_fetches_nothing(user: User, serve: Serve, gpt2: Repo) -> None:
     hub = serve(gpt2)
     first = user.quick("fetch", "gpt2-medium").ok().path

@@ -112,6 +112,21 @@ def test_nobody_else_is_asked_while_the_system_knows(
 
 
 @privileged
+@pytest.mark.parametrize("sealed", [False, True])
+def test_the_hub_itself_is_known_to_send_small_files_on(
+    user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, *, sealed: bool
+) -> None:
+    """By its name. No file finds that out first, and should the Hub do so no more, one request is in vain."""
+    files: dict[str, bytes | Path] = {f"{n}.json": b"%d" % n for n in range(40)}
+    hub = serve(Repo.build("org/r", files, folder=tmp_path / "small"), sealed_cache=sealed)
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost huggingface.co\n")
+    ended(start(user, hub, tmp_path, HF_ENDPOINT=named("huggingface.co", hub.url))).ok()
+    assert contents(user.home / "out") == files
+    long = [seen for seen in hub.requests if "/resolve/" in seen.target]
+    assert (len(long), hub.count()) == ((40, 2 + 1 + 2 * 40) if sealed else (0, 2 + 40))
+
+
+@privileged
 def test_a_name_that_gets_lost_in_mid_run(
     user: User, serve: Serve, repo: Repo, names: Names, honest: NameServer, tmp_path: Path
 ) -> None:

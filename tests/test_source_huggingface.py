@@ -189,7 +189,6 @@ CONTRACTS = [
                 1775732400.0,
             ),
         },
-        requests=3,
     ),
     Contract(
         "hf",
@@ -251,8 +250,9 @@ def test_contract_a_text_becomes_a_manifest_in_few_requests(contract: Contract) 
     with Recorded(contract.recorded) as hub:
         ref = source.parse(contract.text, None, "", [hub.url])
         assert ref == contract.ref
-        assert source.commit(ref, hub.url, http) == contract.info
-        manifest = source.listing(ref, contract.info, hub.url, http, everything)
+        info = source.commit(ref, hub.url, http)
+        assert info == contract.info
+        manifest = source.listing(ref, info, hub.url, http, everything)
         assert http.count(hub.url) == contract.requests
         assert hub.unknown == []
         assert {str(file.path): (file.size, str(file.digest)) for file in manifest.files} == contract.files
@@ -583,6 +583,96 @@ def test_a_disabled_repo_says_so() -> None:
     answer = {"id": "org/name", "sha": COMMIT, "disabled": True}
     with Scripted(saying(answer)) as hub, pytest.raises(AccessDenied, match="disabled"):
         HF.commit(REF, hub.url, ANONYMOUS)
+
+
+def sibling(path: str, size: int = 3, oid: object = BLOB, **more: object) -> dict[str, object]:
+    return {"rfilename": path, "size": size, "blobId": oid, **more}
+
+
+def moved(siblings: object, kind: Kind = "model") -> tuple[dict[str, int], list[str]]:
+    """List a repo by its old name from a hub that leaves the query out where it sends on; sizes and targets."""
+    old, new = (f"/api/{kind}s/{name}/revision/main" for name in ("old", "org/name"))
+
+    def reply(seen: Seen) -> Reply:
+        if seen.target == old:
+            return 307, {"location": new}, b""
+        if "/tree/" in seen.target:
+            return 200, JSON, json.dumps([plain("a.txt"), plain("b.txt")]).encode()
+        return 200, JSON, json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode()
+
+    with Scripted(reply) as hub:
+        ref = RepoRef("hf", kind, "old")
+        manifest = HF.listing(ref, HF.commit(ref, hub.url, ANONYMOUS), hub.url, ANONYMOUS, everything)
+        assert (manifest.name, manifest.commit) == ("org/name", COMMIT)
+        return {str(file.path): file.size for file in manifest.files}, hub.targets
+
+
+def test_what_a_moved_repo_holds_comes_with_its_commit() -> None:
+    lfs = sibling("w.bin", SIZE, POINTER, lfs={"sha256": SHA256, "size": SIZE, "pointerSize": 134})
+    sizes, targets = moved([lfs, sibling("a.txt"), sibling("none", 0, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391")])
+    assert sizes == {"a.txt": 3, "none": 0, "w.bin": SIZE}
+    assert targets == ["/api/models/old/revision/main", "/api/models/org/name/revision/main?blobs=true"]
+
+
+@pytest.mark.parametrize(
+    "siblings",
+    [
+        None,
+        [],
+        [{"rfilename": "a.txt"}],
+        [sibling("a.txt"), {"rfilename": "b.txt"}],
+        [sibling("a.txt"), sibling([]), 7],  # type: ignore[arg-type]
+        [sibling("a.txt"), sibling("b.txt", 0, COMMIT)],  # a submodule, perhaps
+        [sibling("a.txt")] * 10_001,
+    ],
+    ids=["none", "empty", "names", "not all", "odd", "submodule", "many"],
+)
+def test_where_a_repos_page_does_not_say_all_the_tree_is_asked(siblings: object) -> None:
+    sizes, targets = moved(siblings)
+    assert sizes == {"a.txt": 665, "b.txt": 665}
+    assert [target.partition("?")[0] for target in targets[2:]] == [f"/api/models/org/name/tree/{COMMIT}"]
+
+
+@pytest.mark.parametrize(("count", "blobs", "asked"), [(2000, True, 2), (2001, True, 1), (2001, False, 1 + 3)])
+def test_many_files_come_in_one_answer_where_the_hub_can(count: int, asked: int, *, blobs: bool) -> None:
+    """A hub that does not know the question costs one more request than the pages."""
+    names = [f"{n}.txt" for n in range(count)]
+
+    def reply(seen: Seen) -> Reply:
+        if "/revision/" in seen.target:
+            full = blobs and seen.target.endswith("?blobs=true")
+            siblings = [sibling(name) if full else {"rfilename": name} for name in names]
+            return 200, JSON, json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode()
+        start = int(seen.target.partition("cursor=")[2] or 0)
+        link = {"link": f'<?cursor={start + 1000}>; rel="next"'} if start + 1000 < count else {}
+        return 200, JSON | link, json.dumps([plain(name, size=3) for name in names[start : start + 1000]]).encode()
+
+    with Scripted(reply) as hub:
+        info = HF.commit(REF, hub.url, ANONYMOUS)
+        manifest = HF.listing(REF, info, hub.url, ANONYMOUS, everything)
+        assert {str(file.path): file.size for file in manifest.files} == dict.fromkeys(names, 3)
+        assert len(hub.targets) == 1 + asked
+
+
+def test_a_dataset_is_not_asked_for_all_its_files_at_once() -> None:
+    assert moved([sibling("a.txt")], "dataset")[1][1] == "/api/datasets/org/name/revision/main"
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (sibling("a.txt", -1), "the size -1"),
+        (sibling("a.txt", oid="x"), "no valid git id"),
+        (sibling("a.txt", oid=[BLOB]), "no valid git id"),
+        (sibling("w.bin", SIZE, POINTER, lfs={"sha256": BLOB, "size": SIZE}), "no valid LFS digest"),
+        (sibling("w.bin", SIZE, BLOB, lfs={"sha256": SHA256, "size": SIZE}), "contradicts itself"),
+        (sibling("w.bin", SIZE, POINTER, lfs="yes"), "no valid LFS digest"),
+        (sibling("../a.txt"), "leave|above|unsafe|outside"),
+    ],
+)
+def test_a_repos_page_is_checked_as_a_tree_is(entry: object, says: str) -> None:
+    with pytest.raises((BadListing, UnsafePath), match=says):
+        moved([entry])
 
 
 # --- errors -------------------------------------------------------------------------------------------------------

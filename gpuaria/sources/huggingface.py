@@ -27,7 +27,7 @@ from gpuaria.errors import (
     RevisionNotFound,
     UnsafePath,
 )
-from gpuaria.hashing import lfs_pointer_oid
+from gpuaria.hashing import EMPTY, lfs_pointer_oid
 from gpuaria.net import Answer, Http, redirected
 from gpuaria.paths import SafePath, printable
 from gpuaria.proof import MAX_ENTRIES
@@ -37,6 +37,8 @@ from gpuaria.sources.protocol import RepoInfo
 
 MAX_SIZE = 1 << 50
 MAX_PAGES = 20_000
+PAGE = 1000  # entries of a tree
+AT_ONCE = 10_000  # files that a repo's own page is believed to name; beyond 50,000 it is known to leave some out
 _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next"?')
 
@@ -51,9 +53,12 @@ class HuggingFace:
         return references.parse(text, kind, revision, endpoints, default)
 
     def commit(self, ref: RepoRef, endpoint: str, http: Http) -> RepoInfo:
-        """One request (two where the name has moved)."""
+        """One request. Two where the name has moved, and then the second one asks for the files too.
+
+        Not of a dataset: it may have more of them than a hub can name in one answer.
+        """
         url = f"{endpoint}/api/{ref.kind}s/{ref.name}/revision/{quote(ref.revision, safe='')}"
-        answer = http.get(url)
+        answer = http.get(url, moved="" if ref.kind == "dataset" else "blobs=true")
         info = _json(answer, endpoint) if answer.status == 200 else None
         if not isinstance(info, dict):
             raise _refusal(answer, ref, endpoint, http)
@@ -66,14 +71,16 @@ class HuggingFace:
             raise NotAHub(f"{endpoint} was asked for commit {ref.revision} and answers {commit}", _NOT_A_HUB_HINT)
         if info.get("disabled") is True:
             raise AccessDenied(f"the hub has disabled {name}", f"See {endpoint}/{name} for the reason.")
-        return RepoInfo(name, commit, bool(info.get("private")) or bool(info.get("gated")), _names(info))
+        restricted, siblings = bool(info.get("private")) or bool(info.get("gated")), _siblings(info)
+        named = frozenset(path for one in siblings if isinstance(path := one.get("rfilename"), str))
+        return RepoInfo(name, commit, restricted, named, _entries(siblings))
 
     def listing(
         self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http, wanted: Callable[[str], bool]
     ) -> Manifest:
-        """The recursive tree at the commit, page by page."""
+        """The recursive tree at the commit, page by page, where one answer does not bring all."""
         files: dict[str, RemoteFile] = {}
-        for entry in self._entries(ref, info, endpoint, http):
+        for entry in info.entries or self._at_once(ref, info, endpoint, http) or self._tree(ref, info, endpoint, http):
             if entry.get("type") in ("directory", "unknown"):  # "unknown": a submodule
                 continue
             if entry.get("type") != "file":
@@ -90,7 +97,16 @@ class HuggingFace:
         ordered = tuple(files[path] for path in sorted(files))
         return Manifest(ref, info.name, info.commit, endpoint, "origin", ordered, info.restricted)
 
-    def _entries(self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http) -> Iterator[dict[str, Any]]:
+    def _at_once(self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http) -> Sequence[Mapping[str, Any]]:
+        """The files of a repo whose tree would come on more than two pages; empty where the hub cannot."""
+        if not 2 * PAGE < len(info.names) <= AT_ONCE:
+            return ()
+        answer = http.get(f"{endpoint}/api/{ref.kind}s/{info.name}/revision/{info.commit}?blobs=true")
+        about = _json(answer, endpoint) if answer.status == 200 else None
+        entries = _entries(_siblings(about)) if isinstance(about, dict) else ()
+        return entries if {entry["path"] for entry in entries} == info.names else ()
+
+    def _tree(self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http) -> Iterator[dict[str, Any]]:
         tree = f"{endpoint}/api/{ref.kind}s/{info.name}/tree/{info.commit}"
         url, seen, names, total = f"{tree}?recursive=true&expand=false", set[str](), set[str](), 0
         while url:
@@ -138,6 +154,10 @@ class HuggingFace:
         folder = f"{mirror.base}/api/resolve-cache/{manifest.ref.kind}s/{manifest.name}/{manifest.commit}/"
         return tuple(dict.fromkeys(folder + quote(file.path, safe) for safe in ("", "/")))
 
+    def sends_on(self, mirror: Mirror, manifest: Manifest) -> bool:
+        """The Hub itself, for repos of a user or an organisation whose bytes are for everybody."""
+        return urlsplit(mirror.base).hostname == "huggingface.co" and "/" in manifest.name and not manifest.restricted
+
     def address(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
         """One HEAD; its Location is the signed address, which is not followed.
 
@@ -173,12 +193,23 @@ _NOT_A_HUB_HINT = "A captive portal or a broken mirror answers in its place; che
 _MIRROR_HINT = "Try again, or use another endpoint."
 
 
-def _names(info: Mapping[str, Any]) -> frozenset[str]:
+def _siblings(info: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the repo's own page counts up, where it does."""
     siblings = info.get("siblings")
-    entries = siblings if isinstance(siblings, list) else []
-    named = [entry.get("rfilename") for entry in entries if isinstance(entry, dict)]
-    return frozenset(name for name in named if isinstance(name, str))
+    return [one for one in siblings if isinstance(one, dict)] if isinstance(siblings, list) else []
+
+
+def _entries(siblings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The files that a repo's own page counts up, as its tree does; nothing where only the tree tells all."""
+    entries = []
+    for one in siblings if len(siblings) <= AT_ONCE else ():
+        path, oid, size, lfs = (one.get(key) for key in ("rfilename", "blobId", "size", "lfs"))
+        no_bytes = size == 0 and not lfs and str(oid) not in EMPTY  # a submodule, perhaps
+        if not isinstance(path, str) or oid is None or size is None or no_bytes:
+            return []
+        large = {"oid": lfs.get("sha256"), "size": lfs.get("size")} if isinstance(lfs, dict) else lfs
+        entries.append({"type": "file", "path": path, "oid": oid, "size": size, "lfs": large})
+    return entries
 
 
 def _json(answer: Answer, endpoint: str) -> Any:

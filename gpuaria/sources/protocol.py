@@ -1,8 +1,8 @@
 """What a source can do. Nothing here touches the disk or aria2."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from gpuaria.errors import GpuariaError
 from gpuaria.net import Answer, Http
@@ -14,12 +14,14 @@ class RepoInfo:
     """A moving name made fast: the repo's own id, its immutable commit, whether its bytes need a credential.
 
     `names` are files that it is known to hold: none where the hub does not say, not all where there are very many.
+    `entries` are all its files, as a listing has them, where the hub told them along with the commit.
     """
 
     name: str
     commit: str
     restricted: bool
     names: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    entries: Sequence[Mapping[str, Any]] = field(default=(), compare=False, repr=False)
 
 
 class Source(Protocol):
@@ -46,6 +48,9 @@ class Source(Protocol):
 
     def shortcuts(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> tuple[str, ...]:
         """The address that `file_url` of a small file may be redirected to, as hubs write it, the likeliest first."""
+
+    def sends_on(self, mirror: Mirror, manifest: Manifest) -> bool:
+        """Whether it is known, before anything is asked, that small files are redirected to their shortcut."""
 
     def address(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
         """Look the final address up, in one request; None where the bytes come only with a credential.

@@ -15,8 +15,12 @@ NONE = 99  # there is no shortcut
 
 @dataclass
 class Shortcuts:
-    """By mirror, which of the ways to write a shortcut is right. Thread-safe."""
+    """By mirror, which of the ways to write a shortcut is right. Thread-safe.
 
+    `presumed`: mirrors whose first file tries the likeliest one, where others are asked the long way.
+    """
+
+    presumed: frozenset[str] = frozenset()
     _known: dict[str, int] = field(default_factory=dict)
     _first: defaultdict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
 
@@ -49,11 +53,12 @@ class Turn:
     @property
     def way(self) -> str:
         """The shortcut to take; empty for the long way."""
-        known = self.shortcuts._known.get(self.mirror, NONE)
+        presumed = 0 if self.mirror in self.shortcuts.presumed else NONE
+        known = self.shortcuts._known.get(self.mirror, presumed)
         return self.ways[min(known, len(self.ways) - 1)] if self.ways and known != NONE else ""
 
     def led(self, url: str) -> None:
-        """The file's own address led there."""
+        """The bytes come from there."""
         self._found(next((at for at, way in enumerate(self.ways) if _same(way, url)), NONE))
 
     def refused(self, way: str) -> None:

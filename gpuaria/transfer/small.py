@@ -51,7 +51,11 @@ class SmallFiles:
     roster: Roster
     patience: float
     throttle: Throttle
-    _shortcuts: Shortcuts = field(default_factory=Shortcuts)
+    _shortcuts: Shortcuts = field(init=False)
+
+    def __post_init__(self) -> None:
+        mirrors = self.mirrors.items()
+        self._shortcuts = Shortcuts(frozenset(n for n, one in mirrors if self.source.sends_on(one, self.manifest)))
 
     def fetch(self, step: Step) -> None:
         """Fetch, verify and publish one file, trying its mirrors in order, and again until the patience ends."""
@@ -129,8 +133,8 @@ class SmallFiles:
                     opened = self.http.download(url, 0 if whole else start, anonymous=mirror.anonymous)
                     answer, chunks = held.enter_context(opened)
                     if answer.status in (200, 206):
+                        turn.led(short or answer.url)
                         if not short:
-                            turn.led(answer.url)
                             self.source.check(answer, mirror, self.manifest)
                         if answer.status == 206 and start and packed(answer) and not whole:
                             whole = True  # a part of what is packed (RFC 9110 14.2), which cannot be unpacked by itself
