@@ -1,6 +1,7 @@
 """A program from its start to its end: time, CPU, memory, and what the hosts sent meanwhile."""
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -14,11 +15,15 @@ from benchmarks.records import Samples, arrived
 from lab import Counter
 
 _TICK = os.sysconf("SC_CLK_TCK")
+_EVERY = 0.1  # seconds between two readings of a program's memory
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds of wall clock and CPU, bytes of memory. `status` is negative for a signal; `late`: its time was up."""
+    """Seconds of wall clock and CPU, bytes of memory. `status` is negative for a signal; `late`: its time was up.
+
+    `rss`: the most that the program itself had, 0 if it ended before that could be read.
+    """
 
     seconds: float
     status: int
@@ -51,9 +56,12 @@ class Process:
 
     def wait(self, seconds: float) -> Usage:
         """Its end; ended by force after `seconds`, or when we are interrupted."""
-        descriptor = os.pidfd_open(self.pid)
+        descriptor, until, rss = os.pidfd_open(self.pid), time.monotonic() + seconds, 0
         try:
-            ready = bool(select.select([descriptor], [], [], seconds)[0])
+            ready = False
+            while not ready and (left := until - time.monotonic()) > 0:
+                ready = bool(select.select([descriptor], [], [], min(left, _EVERY))[0])
+                rss = max(rss, self._memory())
             took = time.monotonic() - self.began
             if not ready:
                 self._end(descriptor)
@@ -66,11 +74,16 @@ class Process:
         # Nobody has waited for it: its own time is not mixed with that of its children yet.
         numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         user, system, children_user, children_system = (int(word) / _TICK for word in numbers[11:15])
-        _, status, used = os.wait4(self.pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         own = user + system
         tree = own + children_user + children_system
-        return Usage(took, self._process.returncode, own, tree, used.ru_maxrss * 1024, late=not ready)
+        return Usage(took, self._process.returncode, own, tree, rss, late=not ready)
+
+    def _memory(self) -> int:
+        """The most that it had so far. What Linux tells at the end (ru_maxrss) is at least what we had at its start."""
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{self.pid}/status").read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
 
     def _end(self, descriptor: int) -> None:
         """In order first: gpuaria takes its aria2c along, which has a session of its own."""

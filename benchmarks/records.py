@@ -11,7 +11,7 @@ Samples = list[tuple[float, dict[str, int]]]
 
 @dataclass
 class Run:
-    """One program, once. CPU in seconds, `rss` (the largest of its processes) in bytes, `size` in bytes.
+    """One program, once. CPU in seconds, `rss` (of the program itself) in bytes, `size` in bytes.
 
     `own_cpu` is the process itself, `tree_cpu` with all that it started. `right`: the files are byte for byte the
     server's; `proven`: the program itself has checked digests. `work` names the part that was done, where that is not

@@ -214,6 +214,16 @@ def test_cpu_seconds_of_a_program_are_apart_from_those_of_what_it_started(tmp_pa
     assert used.tree_cpu - used.own_cpu >= 0.45
 
 
+def test_memory_of_a_program_is_its_own(tmp_path: Path) -> None:
+    """Not what we have at its start, which Linux counts for it (ru_maxrss)."""
+    ours = bytearray(b"x") * 300_000_000
+    used = Process(["sleep", "0.3"], dict(os.environ), tmp_path, tmp_path / "output").wait(60)
+    assert 0 < used.rss < 30_000_000 < len(ours)
+    eat = "import time; x = bytearray(b'x') * 200_000_000; del x; time.sleep(0.3)"
+    used = Process([sys.executable, "-c", eat], dict(os.environ), tmp_path, tmp_path / "output").wait(60)
+    assert 200_000_000 < used.rss < 260_000_000
+
+
 def test_a_small_scenario_for_real(tmp_path: Path) -> None:
     """20 MB over the loopback, by gpuaria and by a rival, both compared with what the server has."""
     stage = Stage(tmp_path, 1, 0.001, until=0, lab=False)

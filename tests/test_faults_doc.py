@@ -63,9 +63,7 @@ fetched once more, the second is thrown away with what it told of.
 ## Figures
 
 A list of 100,000 files on 100 pages takes 12 s and 166 MiB of memory to read, check, plan and print (`gpuaria fetch
---dry-run`; Python 3.11, two cores that others used too). It is the peak of the process when a small
-one starts it. 9d of the [benchmarks](benchmarks.md) has more for the same work: Linux counts for a program at least the
-peak of the one that starts it, there the benchmark itself, which holds the hub's 100,000 files.
+--dry-run`; Python 3.11, two cores that others used too). 9c and 9d of the [benchmarks](benchmarks.md) are the same work.
 
 ## Not covered
 
