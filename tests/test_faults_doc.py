@@ -63,7 +63,7 @@ fetched once more, the second is thrown away with what it told of.
 ## Figures
 
 A list of 100,000 files on 100 pages takes 12 s and 166 MiB of memory to read, check, plan and print (`gpuaria fetch
---dry-run`; Python 3.11, two cores that others used too). 9c and 9d of the [benchmarks](benchmarks.md) are the same work.
+--dry-run`; Python 3.11, two cores that others used too). 9c and 9d of the [benchmarks](benchmarks.md) are the same.
 
 ## Not covered
 

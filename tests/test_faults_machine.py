@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -83,7 +84,7 @@ def ended(run: subprocess.Popen[str]) -> Done:
     status=8,
 )
 def test_a_disk_that_gets_full(user: User, serve: Serve, mount: Mount, tmp_path: Path, size: str) -> None:
-    data = os.urandom(9_000_000 if size == "large" else 2_000_000)
+    data = random.Random(15).randbytes(9_000_000 if size == "large" else 2_000_000)
     repo = Repo.build("org/r", {"w.safetensors": data}, folder=tmp_path / "r", direct=True)
     hub = serve(repo, limit_rate=150_000 if size == "large" else 600_000)
     disk = mount("12m")
