@@ -58,10 +58,10 @@ class Process:
         """Its end; ended by force after `seconds`, or when we are interrupted."""
         descriptor, until, rss = os.pidfd_open(self.pid), time.monotonic() + seconds, 0
         try:
-            ready = False
-            while not ready and (left := until - time.monotonic()) > 0:
+            left, ready = seconds, False
+            while not ready and left >= 0:
                 ready = bool(select.select([descriptor], [], [], min(left, _EVERY))[0])
-                rss = max(rss, self._memory())
+                rss, left = max(rss, self._memory()), until - time.monotonic()
             took = time.monotonic() - self.began
             if not ready:
                 self._end(descriptor)

@@ -114,7 +114,7 @@ def test_nobody_else_is_asked_while_the_system_knows(
 @privileged
 @pytest.mark.parametrize("sealed", [False, True])
 def test_the_hub_itself_is_known_to_send_small_files_on(
-    user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, *, sealed: bool
+    user: User, serve: Serve, names: Names, tmp_path: Path, *, sealed: bool
 ) -> None:
     """By its name. No file finds that out first, and should the Hub do so no more, one request is in vain."""
     files: dict[str, bytes | Path] = {f"{n}.json": b"%d" % n for n in range(40)}

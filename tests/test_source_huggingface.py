@@ -585,7 +585,7 @@ def test_a_disabled_repo_says_so() -> None:
         HF.commit(REF, hub.url, ANONYMOUS)
 
 
-def sibling(path: str, size: int = 3, oid: object = BLOB, **more: object) -> dict[str, object]:
+def sibling(path: object, size: int = 3, oid: object = BLOB, **more: object) -> dict[str, object]:
     return {"rfilename": path, "size": size, "blobId": oid, **more}
 
 
@@ -621,7 +621,7 @@ def test_what_a_moved_repo_holds_comes_with_its_commit() -> None:
         [],
         [{"rfilename": "a.txt"}],
         [sibling("a.txt"), {"rfilename": "b.txt"}],
-        [sibling("a.txt"), sibling([]), 7],  # type: ignore[arg-type]
+        [sibling("a.txt"), sibling([]), 7],
         [sibling("a.txt"), sibling("b.txt", 0, COMMIT)],  # a submodule, perhaps
         [sibling("a.txt")] * 10_001,
     ],
@@ -667,7 +667,7 @@ def test_a_dataset_is_not_asked_for_all_its_files_at_once() -> None:
         (sibling("w.bin", SIZE, POINTER, lfs={"sha256": BLOB, "size": SIZE}), "no valid LFS digest"),
         (sibling("w.bin", SIZE, BLOB, lfs={"sha256": SHA256, "size": SIZE}), "contradicts itself"),
         (sibling("w.bin", SIZE, POINTER, lfs="yes"), "no valid LFS digest"),
-        (sibling("../a.txt"), "leave|above|unsafe|outside"),
+        (sibling("../a.txt"), "it has a '..' part"),
     ],
 )
 def test_a_repos_page_is_checked_as_a_tree_is(entry: object, says: str) -> None:

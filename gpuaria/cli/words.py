@@ -45,7 +45,7 @@ def at_work(connections: int, mirrors: int, verified: int, total: int) -> str:
 
 def table(rows: Iterable[Sequence[str]]) -> str:
     """Left-justified columns, two spaces apart."""
-    kept = [list(row) for row in rows]
+    kept = list(rows)
     widths = [max(len(row[i]) for row in kept) for i in range(len(kept[0]))] if kept else []
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in kept)
     return "\n".join(map(harmless, lines))

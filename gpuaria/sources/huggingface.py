@@ -39,6 +39,7 @@ MAX_SIZE = 1 << 50
 MAX_PAGES = 20_000
 PAGE = 1000  # entries of a tree
 AT_ONCE = 10_000  # files that a repo's own page is believed to name; beyond 50,000 it is known to leave some out
+FILES_TOO = "blobs=true"  # asks a repo's own page for sizes and ids
 _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next"?')
 
@@ -57,9 +58,9 @@ class HuggingFace:
 
         Not of a dataset: it may have more of them than a hub can name in one answer.
         """
-        url = f"{endpoint}/api/{ref.kind}s/{ref.name}/revision/{quote(ref.revision, safe='')}"
-        answer = http.get(url, moved="" if ref.kind == "dataset" else "blobs=true")
-        info = _json(answer, endpoint) if answer.status == 200 else None
+        url = _about(ref, ref.name, ref.revision, endpoint)
+        answer = http.get(url, moved="" if ref.kind == "dataset" else FILES_TOO)
+        info = _json(answer, endpoint)
         if not isinstance(info, dict):
             raise _refusal(answer, ref, endpoint, http)
         commit, name = info.get("sha"), info.get("id") or ref.name
@@ -101,8 +102,7 @@ class HuggingFace:
         """The files of a repo whose tree would come on more than two pages; empty where the hub cannot."""
         if not 2 * PAGE < len(info.names) <= AT_ONCE:
             return ()
-        answer = http.get(f"{endpoint}/api/{ref.kind}s/{info.name}/revision/{info.commit}?blobs=true")
-        about = _json(answer, endpoint) if answer.status == 200 else None
+        about = _json(http.get(f"{_about(ref, info.name, info.commit, endpoint)}?{FILES_TOO}"), endpoint)
         entries = _entries(_siblings(about)) if isinstance(about, dict) else ()
         return entries if {entry["path"] for entry in entries} == info.names else ()
 
@@ -114,7 +114,7 @@ class HuggingFace:
                 raise BadListing(f"the file list of {info.name} at {endpoint} never ends", _MIRROR_HINT)
             seen.add(url)
             answer = http.get(url)
-            page = _json(answer, endpoint) if answer.status == 200 else None
+            page = _json(answer, endpoint)
             if not isinstance(page, list) or not all(isinstance(entry, dict) for entry in page):
                 raise _refusal(answer, ref, endpoint, http)
             total += len(page)
@@ -193,6 +193,11 @@ _NOT_A_HUB_HINT = "A captive portal or a broken mirror answers in its place; che
 _MIRROR_HINT = "Try again, or use another endpoint."
 
 
+def _about(ref: RepoRef, name: str, revision: str, endpoint: str) -> str:
+    """Where a hub says what a repo is at a revision."""
+    return f"{endpoint}/api/{ref.kind}s/{name}/revision/{quote(revision, safe='')}"
+
+
 def _siblings(info: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the repo's own page counts up, where it does."""
     siblings = info.get("siblings")
@@ -213,6 +218,9 @@ def _entries(siblings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _json(answer: Answer, endpoint: str) -> Any:
+    """What a success says; None for any other answer. Raises NotAHub."""
+    if answer.status != 200:
+        return None
     try:
         return json.loads(answer.body)
     except (ValueError, RecursionError):

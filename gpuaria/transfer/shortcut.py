@@ -53,8 +53,7 @@ class Turn:
     @property
     def way(self) -> str:
         """The shortcut to take; empty for the long way."""
-        presumed = 0 if self.mirror in self.shortcuts.presumed else NONE
-        known = self.shortcuts._known.get(self.mirror, presumed)
+        known = self.shortcuts._known.get(self.mirror, 0 if self.mirror in self.shortcuts.presumed else NONE)
         return self.ways[min(known, len(self.ways) - 1)] if self.ways and known != NONE else ""
 
     def led(self, url: str) -> None:

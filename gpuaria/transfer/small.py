@@ -133,7 +133,8 @@ class SmallFiles:
                     opened = self.http.download(url, 0 if whole else start, anonymous=mirror.anonymous)
                     answer, chunks = held.enter_context(opened)
                     if answer.status in (200, 206):
-                        turn.led(short or answer.url)
+                        if turn.alone or not short:
+                            turn.led(short or answer.url)
                         if not short:
                             self.source.check(answer, mirror, self.manifest)
                         if answer.status == 206 and start and packed(answer) and not whole:
