@@ -4,6 +4,7 @@ A new source adds rows to CONTRACTS and a file to tests/recorded for each; the `
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -652,6 +653,25 @@ def test_many_files_come_in_one_answer_where_the_hub_can(count: int, asked: int,
         manifest = HF.listing(REF, info, hub.url, ANONYMOUS, everything)
         assert {str(file.path): file.size for file in manifest.files} == dict.fromkeys(names, 3)
         assert len(hub.targets) == 1 + asked
+
+
+@pytest.mark.parametrize("kind", ["silent", "error", "no JSON"])
+def test_a_hub_that_cannot_name_many_files_at_once_is_asked_for_pages(kind: str) -> None:
+    names = [f"{n}.txt" for n in range(2001)]
+
+    def reply(seen: Seen) -> Reply:
+        if seen.target.endswith("?blobs=true"):
+            time.sleep(0.6 if kind == "silent" else 0)
+            return (400 if kind == "error" else 200), {}, b"<html>"
+        if "/tree/" in seen.target:
+            return 200, JSON, json.dumps([plain(name) for name in names]).encode()
+        siblings = [{"rfilename": name} for name in names]
+        return 200, JSON, json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode()
+
+    with Scripted(reply) as hub:
+        http = Http(timeout=0.3)
+        manifest = HF.listing(REF, HF.commit(REF, hub.url, http), hub.url, http, everything)
+        assert len(manifest.files) == 2001
 
 
 def test_a_dataset_is_not_asked_for_all_its_files_at_once() -> None:

@@ -102,7 +102,10 @@ class HuggingFace:
         """The files of a repo whose tree would come on more than two pages; empty where the hub cannot."""
         if not 2 * PAGE < len(info.names) <= AT_ONCE:
             return ()
-        about = _json(http.get(f"{_about(ref, info.name, info.commit, endpoint)}?{FILES_TOO}"), endpoint)
+        try:
+            about = _json(http.get(f"{_about(ref, info.name, info.commit, endpoint)}?{FILES_TOO}"), endpoint)
+        except NetworkError:  # if it is not the question that is too much, the tree tells so too
+            return ()
         entries = _entries(_siblings(about)) if isinstance(about, dict) else ()
         return entries if {entry["path"] for entry in entries} == info.names else ()
 
