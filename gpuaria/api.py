@@ -12,29 +12,29 @@ from urllib.parse import urlsplit
 
 from gpuaria import fetching
 from gpuaria._version import __version__
-from gpuaria.addresses import encrypted_or_local, origin
 from gpuaria.aria2.options import Shape
-from gpuaria.clients import ca_file, tls_context
-from gpuaria.credentials import credentials
-from gpuaria.disk.audit import AuditLog
-from gpuaria.disk.extra import others
-from gpuaria.disk.find import find_layout, noted_commit, read_lock, read_manifest
-from gpuaria.disk.folder import Folder
-from gpuaria.disk.hf_cache import HfCache, repo_folder
-from gpuaria.disk.layout import Layout
-from gpuaria.disk.receipts import Receipts
+from gpuaria.audit.log import AuditLog
+from gpuaria.content.policy import Screening
 from gpuaria.errors import ConfigError, NotFound, SomeFilesFailed, UsageError
 from gpuaria.events import Emit, Waiting, Warned
-from gpuaria.net import Http
-from gpuaria.paths import printable
+from gpuaria.fetching.verify import Checked, verify_all
+from gpuaria.http.auth import credentials
+from gpuaria.http.client import Http
+from gpuaria.http.pool import ca_file, tls_context
+from gpuaria.mirrors.rank import rank
 from gpuaria.plan import Rules
-from gpuaria.ranking import rank
 from gpuaria.records import Choice, Kind, Manifest, Mirror, Probe, Ranking, RepoRef, Report, Verdict
-from gpuaria.screening import Screening
 from gpuaria.settings import Settings, load
 from gpuaria.settings.table import Policy
 from gpuaria.sources import SOURCES
-from gpuaria.verifying import Checked, verify_all
+from gpuaria.storage.hf_cache import HfCache, repo_folder
+from gpuaria.storage.layout import Layout
+from gpuaria.storage.locate import find_layout, noted_commit, read_lock, read_manifest
+from gpuaria.storage.plain import Folder
+from gpuaria.storage.receipts import Receipts
+from gpuaria.storage.untracked import others
+from gpuaria.text import printable
+from gpuaria.urls import encrypted_or_local, origin
 
 if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon
@@ -129,7 +129,7 @@ class Session:
         return fetching.Limits(rules, shape, s.jobs, s.small_jobs, s.verify_jobs, s.patience, USER_AGENT)
 
     def _client(self, stop: threading.Event) -> Http:
-        from gpuaria.probe.names import Names
+        from gpuaria.dns.names import Names
 
         s = self.settings
         return Http(
@@ -169,7 +169,7 @@ class Session:
 
     def _remembered(self, names: Sequence[str], size: int) -> Ranking:
         """Mirrors in the order of what they gave before on this network; one that often failed comes last."""
-        from gpuaria.probe.history import History
+        from gpuaria.mirrors.history import History
 
         history = History.here(self.settings.state_dir)
         known = {mirror.name: history.expect(mirror) for mirror in self.world.mirrors if mirror.name in names}
@@ -183,7 +183,7 @@ class Session:
         """Note what each of several mirrors gave."""
         if len(self.world.mirrors) < 2 or not report.mirrors:
             return
-        from gpuaria.probe.history import History, Outcome
+        from gpuaria.mirrors.history import History, Outcome
 
         history = History.here(self.settings.state_dir)
         bases = {mirror.name: mirror for mirror in self.world.mirrors}

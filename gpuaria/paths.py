@@ -4,12 +4,12 @@ A repo path is refused, not repaired: a file under another name than the manifes
 Drives, UNC paths and device names are refused on Linux too, so that a folder made here can be copied to Windows.
 """
 
-import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from gpuaria.errors import UnsafePath
+from gpuaria.text import has_hostile, printable
 
 MAX_NAME_BYTES = 255  # NAME_MAX of ext4, xfs, btrfs, APFS
 MAX_PATH_BYTES = 1024
@@ -17,7 +17,6 @@ _RESERVED = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{device}{digit}" for device in ("com", "lpt") for digit in "123456789¹²³"]
 )
-_ODD = re.compile(r"[^ -~]")  # a quick look: few characters are
 _OURS = ((".cache", "huggingface"), (".git",))  # what the layouts keep for themselves below a target folder
 
 
@@ -47,28 +46,6 @@ class SafePath(str):
         return folder.joinpath(*self.parts)
 
 
-def printable(text: str) -> str:
-    """`text` quoted so that control and direction marks cannot disturb a terminal, cut at 120 characters."""
-    short = text if len(text) <= 120 else text[:117] + "..."
-    return ascii(short) if _has_hostile(short) else repr(short)
-
-
-def harmless(text: str, instead: Callable[[str], str] = lambda mark: "?") -> str:
-    """One line of `text` for a terminal, with `instead` of each control and direction mark: servers, certificates and
-    helpers have put words into it."""
-    return _ODD.sub(lambda found: instead(found[0]) if _is_hostile(found[0]) else found[0], text)
-
-
-def _has_hostile(text: str) -> bool:
-    plain = text.isascii() and text.isprintable()  # most names by far, in a fifth of the time
-    return not plain and any(_is_hostile(char) for char in text)
-
-
-def _is_hostile(char: str) -> bool:
-    """Control, direction, surrogate and line marks; the two joiners that Persian and Indic names need are not."""
-    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in "\u200c\u200d"
-
-
 def _why_unsafe(text: str) -> str:
     if not text:
         return "it is empty"
@@ -96,7 +73,7 @@ def _why_unsafe_part(part: str) -> str:
         return "it has an empty part"
     if part in (".", ".."):
         return f"it has a '{part}' part"
-    if _has_hostile(part):
+    if has_hostile(part):
         return "it has a control or invisible character"
     if part[1:2] == ":":
         return "it names a drive"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gpuaria.errors import FileNotInRepo, NothingMatched
-from gpuaria.paths import printable
 from gpuaria.records import Manifest
+from gpuaria.text import printable
 
 
 def pattern(text: str) -> str:

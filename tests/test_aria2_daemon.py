@@ -20,9 +20,9 @@ from gpuaria.aria2.binary import Binary
 from gpuaria.aria2.daemon import Daemon
 from gpuaria.aria2.options import DAEMON, DOWNLOAD, Shape, download_options
 from gpuaria.aria2.wire import Rpc
-from gpuaria.clients import ca_file
 from gpuaria.errors import Aria2Error
 from gpuaria.formats.metalink import for_download
+from gpuaria.http.pool import ca_file
 from gpuaria.records import Transfer
 from standin import Hub, Repo
 from standin.wire import Handler, Server

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpuaria.disk.audit import lines
-from gpuaria.formats.audit import FileLine, Line, RunLine, load
+from gpuaria.audit.log import lines
+from gpuaria.audit.record import FileLine, Line, RunLine, load
 from standin import Hub, Repo
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuaria.disk.audit import AuditLog, lines, rotated
-from gpuaria.formats.audit import FileLine, Part, RunLine, clean, dump, load, name
-from gpuaria.transfer.origins import Origins
+from gpuaria.audit.byte_sources import Origins
+from gpuaria.audit.log import AuditLog, lines, rotated
+from gpuaria.audit.record import FileLine, Part, RunLine, clean, dump, load, name
 
 PART = Part("mirror.example", "https://mirror.example", 5)
 FILE = FileLine(
@@ -177,8 +177,8 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None
 WRITER = """
 import sys
 from pathlib import Path
-from gpuaria.disk.audit import AuditLog
-from gpuaria.formats.audit import dump, load
+from gpuaria.audit.log import AuditLog
+from gpuaria.audit.record import dump, load
 line = load(sys.argv[2])
 import dataclasses
 log = AuditLog(Path(sys.argv[1]), rotate_at=int(sys.argv[4]), keep=10_000)
@@ -231,7 +231,7 @@ def test_a_holder_that_is_stopped_holds_nobody_up_for_long(tmp_path: Path) -> No
 FULL = """
 import resource, sys
 from pathlib import Path
-from gpuaria.disk.audit import AuditLog
+from gpuaria.audit.log import AuditLog
 log = AuditLog(Path(sys.argv[1]))
 line = sys.argv[2]
 resource.setrlimit(resource.RLIMIT_FSIZE, (len(line) * 5 // 2, resource.RLIM_INFINITY))

@@ -33,10 +33,10 @@ from hypothesis import strategies as st
 from gpuaria.content import pickles, safetensors
 from gpuaria.content.names import Scanned, named
 from gpuaria.content.opcodes import UNKNOWN
-from gpuaria.disk.receipts import Receipts
+from gpuaria.content.policy import Screening
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, RemoteFile
-from gpuaria.screening import Screening
+from gpuaria.storage.receipts import Receipts
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 WHOLE, PART = True, False

@@ -16,14 +16,14 @@ from huggingface_hub import get_cached_repo_tree, scan_cache_dir, snapshot_downl
 from huggingface_hub._tree_cache import TreeCacheEntry, _read_tree_cache_from_disk, write_tree_cache
 from huggingface_hub.errors import IncompleteSnapshotError
 
-from gpuaria.disk.find import find_layout, read_manifest
-from gpuaria.disk.hf_cache import HfCache, repo_folder
-from gpuaria.disk.receipts import Receipts
 from gpuaria.errors import DiskError, UnsafePath, WrongBytes
 from gpuaria.formats import manifest as manifests
 from gpuaria.hashing import hash_bytes
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Kind, LocalState, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.hf_cache import HfCache, repo_folder
+from gpuaria.storage.locate import find_layout, read_manifest
+from gpuaria.storage.receipts import Receipts
 from standin import Hub, Repo
 
 NAME = "some-org/some-model"
@@ -469,8 +469,8 @@ def test_the_clients_tree_serves_where_no_manifest_is_saved(world: World, hub: H
 CRASH = """
 import os, signal, sys
 from pathlib import Path
-from gpuaria.disk.hf_cache import HfCache
-from gpuaria.disk.receipts import Receipts
+from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.receipts import Receipts
 from gpuaria.formats import manifest as manifests
 
 manifest = manifests.load(Path(sys.argv[2]).read_text())

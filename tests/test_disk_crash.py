@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
-from gpuaria.disk.folder import Folder
-from gpuaria.disk.hf_cache import HfCache
-from gpuaria.disk.layout import Layout
-from gpuaria.disk.receipts import Receipts
 from gpuaria.hashing import hash_bytes
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.layout import Layout
+from gpuaria.storage.plain import Folder
+from gpuaria.storage.receipts import Receipts
 
 COMMIT, OLD = "c" * 40, b"what was there before"
 FILES = {"config.json": b"{}", "sub/model.bin": b"weights" * 1000}

@@ -14,13 +14,13 @@ from huggingface_hub.utils._verification import collect_local_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuaria.disk.find import find_layout, read_manifest
-from gpuaria.disk.folder import Folder
-from gpuaria.disk.receipts import Receipts
 from gpuaria.errors import DiskError, UnsafePath, WrongBytes
 from gpuaria.hashing import hash_bytes
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.locate import find_layout, read_manifest
+from gpuaria.storage.plain import Folder
+from gpuaria.storage.receipts import Receipts
 from standin import Hub, Repo
 
 NAME = "some-org/some-model"

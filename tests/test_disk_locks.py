@@ -16,18 +16,18 @@ from pathlib import Path
 import pytest
 from huggingface_hub.utils import WeakFileLock
 
-from gpuaria.disk.folder import Folder
-from gpuaria.disk.hf_cache import HfCache
-from gpuaria.disk.locks import TargetLock, let_go, take
-from gpuaria.disk.receipts import Receipts
 from gpuaria.errors import DiskError, Locked
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.locks import TargetLock, let_go, take
+from gpuaria.storage.plain import Folder
+from gpuaria.storage.receipts import Receipts
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from gpuaria.disk.locks import TargetLock
+from gpuaria.storage.locks import TargetLock
 with TargetLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

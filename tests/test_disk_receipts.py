@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria.disk.receipts import Receipts
 from gpuaria.records import Digest
+from gpuaria.storage.receipts import Receipts
 
 ONE, OTHER = Digest("sha256", "1" * 64), Digest("sha256", "2" * 64)
 

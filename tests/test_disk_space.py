@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria.disk.below import Below
-from gpuaria.disk.oserrors import explain, explained
-from gpuaria.disk.space import case_sensitive, check, decimal, free
 from gpuaria.errors import DiskError, NoSpace, NotWritable, UnsafePath
+from gpuaria.os_errors import explain, explained
+from gpuaria.storage.safe_dir import Below
+from gpuaria.storage.space import case_sensitive, check, free
+from gpuaria.text import decimal
 
 
 def test_free_is_asked_of_the_nearest_parent(tmp_path: Path) -> None:

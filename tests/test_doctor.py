@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpuaria.checkup import GROUPS, Finding, examine, exit_status
-from gpuaria.checkup.finding import Notes
-from gpuaria.checkup.trace import route_to
 from gpuaria.cli import doctor
+from gpuaria.dns.deadline import Deadline
+from gpuaria.doctor import GROUPS, Finding, examine, exit_status
+from gpuaria.doctor.finding import Notes
+from gpuaria.doctor.trace import route_to
 from gpuaria.errors import UsageError
-from gpuaria.probe.deadline import Deadline
 from gpuaria.records import to_json
 from gpuaria.settings import load
 from standin import Hub, RateLimit, Repo

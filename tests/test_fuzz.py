@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from gpuaria.errors import GpuariaError
 from gpuaria.formats import aria2_input, metalink
 from gpuaria.hashing import lfs_pointer_oid
-from gpuaria.net import Answer
-from gpuaria.rates import RateBudget, retry_after
+from gpuaria.http.client import Answer
+from gpuaria.http.ratelimit import RateBudget, retry_after
 from gpuaria.records import RepoRef
 from gpuaria.settings import load
 from gpuaria.sources import SOURCES

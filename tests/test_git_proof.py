@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria import vouching
+from gpuaria import trust
 from gpuaria.errors import Interrupted, NetworkError
-from gpuaria.net import Http
+from gpuaria.http.client import Http
 from gpuaria.records import Mirror, RepoRef
 from gpuaria.sources import SOURCES
 from standin import Hub, Repo, pointer_text
@@ -271,6 +271,6 @@ def test_a_stop_is_no_answer_of_a_mirror(serve: Serve, made: Callable[..., Repo]
     hub, stop = serve(repo), threading.Event()
     stop.set()
     mirrors = [Mirror("origin", GONE, origin=True), Mirror("m", hub.url)]
-    court = vouching.Court(Http(stop=stop), SOURCES["hf"], mirrors, "quorum", lambda event: None)
+    court = trust.Court(Http(stop=stop), SOURCES["hf"], mirrors, "quorum", lambda event: None)
     with pytest.raises(Interrupted):
-        vouching.by_mirrors(court, RepoRef("hf", "model", NAME, repo.head), lambda path: True, NetworkError("away"))
+        trust.by_mirrors(court, RepoRef("hf", "model", NAME, repo.head), lambda path: True, NetworkError("away"))

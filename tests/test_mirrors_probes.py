@@ -1,12 +1,13 @@
-"""gpuaria.surveying: what findings mean for the ranking."""
+"""gpuaria.mirrors.survey: what findings mean for the ranking."""
 
 from typing import Any
 
 import pytest
 
-from gpuaria.probe.findings import (
+from gpuaria.dns.findings import DnsAnswer
+from gpuaria.mirrors.history import Past
+from gpuaria.mirrors.measure.findings import (
     BytesFinding,
-    DnsAnswer,
     FreshFinding,
     IcmpFinding,
     LookupFinding,
@@ -14,8 +15,7 @@ from gpuaria.probe.findings import (
     TcpFinding,
     Throughput,
 )
-from gpuaria.probe.history import Past
-from gpuaria.surveying import probes, problem, stages
+from gpuaria.mirrors.survey import probes, problem, stages
 
 
 def findings(name: str, **more: Any) -> MirrorFindings:

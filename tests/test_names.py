@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gpuaria.aria2.relay import Relay
-from gpuaria.probe.deadline import Deadline
-from gpuaria.probe.dns import Resolvers
-from gpuaria.probe.findings import DnsAnswer
-from gpuaria.probe.names import Names as Known
+from gpuaria.dns.deadline import Deadline
+from gpuaria.dns.findings import DnsAnswer
+from gpuaria.dns.names import Names as Known
+from gpuaria.dns.resolvers import Resolvers
 from standin import Hub, Repo
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def test_names_of_one_network_are_not_told_outside(monkeypatch: pytest.MonkeyPat
             asked.append([server.spec for server in self.servers])
             return super().ask(host, deadline, settle=settle)
 
-    monkeypatch.setattr("gpuaria.probe.dns.Resolvers", Watched)
+    monkeypatch.setattr("gpuaria.dns.resolvers.Resolvers", Watched)
     with NameServer({"nas.internal": ["10.1.2.3"]}) as near:
         known = Known(("system", near.spec, "8.8.8.8"), ssl.create_default_context, told.append)
         assert known.instead("nas.internal") == ("10.1.2.3",)

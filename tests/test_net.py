@@ -1,4 +1,4 @@
-"""gpuaria.net against real servers on this machine: the stand-in hub, and one that says what a test wants."""
+"""gpuaria.http.client against real servers on this machine: the stand-in hub, and one that says what a test wants."""
 
 import email.utils
 import gzip
@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuaria.addresses import bare, check_redirect, encrypted_or_local, origin
-from gpuaria.clients import ca_file
 from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, NetworkError, RateLimited
-from gpuaria.net import Answer, Http, redirected
-from gpuaria.rates import RateBudget, Throttle, retry_after
+from gpuaria.http.client import Answer, Http, redirected
+from gpuaria.http.pool import ca_file
+from gpuaria.http.ratelimit import RateBudget, Throttle, retry_after
+from gpuaria.urls import bare, check_redirect, encrypted_or_local, origin
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server
 

@@ -11,7 +11,7 @@ import pytest
 
 import gpuaria
 from gpuaria import api
-from gpuaria.checkup import examine
+from gpuaria.doctor import examine
 from gpuaria.errors import NotFound
 from gpuaria.settings import load
 from standin import Hub, Repo

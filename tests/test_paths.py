@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpuaria.errors import UnsafePath
-from gpuaria.paths import MAX_NAME_BYTES, MAX_PATH_BYTES, SafePath, check_together, harmless, printable
+from gpuaria.paths import MAX_NAME_BYTES, MAX_PATH_BYTES, SafePath, check_together
+from gpuaria.text import harmless, printable
 
 REFUSED = {
     "": "empty",

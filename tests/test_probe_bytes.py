@@ -17,16 +17,16 @@ from typing import Any
 import httpx2
 import pytest
 
+from gpuaria.dns.deadline import Deadline
+from gpuaria.dns.resolvers import Resolvers
 from gpuaria.errors import FileNotInRepo, GpuariaError, Interrupted, NetworkError
+from gpuaria.mirrors.measure.connection import Straight
+from gpuaria.mirrors.measure.findings import BytesFinding, MirrorFindings, read
+from gpuaria.mirrors.measure.freshness import compare
+from gpuaria.mirrors.measure.sample import sample
+from gpuaria.mirrors.measure.stream import Limits
+from gpuaria.mirrors.measure.survey import Tools, survey
 from gpuaria.paths import SafePath
-from gpuaria.probe.deadline import Deadline
-from gpuaria.probe.dns import Resolvers
-from gpuaria.probe.findings import BytesFinding, MirrorFindings, read
-from gpuaria.probe.fresh import compare
-from gpuaria.probe.sample import sample
-from gpuaria.probe.stream import Limits
-from gpuaria.probe.survey import Tools, survey
-from gpuaria.probe.wire import Straight
 from gpuaria.records import Digest, Mirror, RemoteFile, to_json
 from standin import Hub, Repo
 

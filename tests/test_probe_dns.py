@@ -21,14 +21,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gpuaria.dns import false_answers as rules
+from gpuaria.dns.deadline import Deadline
+from gpuaria.dns.findings import DnsAnswer, TlsFinding
+from gpuaria.dns.resolvers import Resolvers, judge
+from gpuaria.dns.server import parse
 from gpuaria.errors import ConfigError, NetworkError
+from gpuaria.mirrors.measure.survey import Tools, survey
 from gpuaria.paths import SafePath
-from gpuaria.probe import bogus as rules
-from gpuaria.probe.deadline import Deadline
-from gpuaria.probe.dns import Resolvers, judge
-from gpuaria.probe.findings import DnsAnswer, TlsFinding
-from gpuaria.probe.resolver import parse
-from gpuaria.probe.survey import Tools, survey
 from gpuaria.records import Mirror, RemoteFile
 
 if TYPE_CHECKING:

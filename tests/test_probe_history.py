@@ -14,20 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuaria.probe.findings import (
+from gpuaria.dns.findings import DnsAnswer, TlsFinding
+from gpuaria.mirrors.history import MAX_AGE, MAX_ROWS, History, Outcome, outcome_of
+from gpuaria.mirrors.measure.findings import (
     BytesFinding,
-    DnsAnswer,
     FreshFinding,
     IcmpFinding,
     LookupFinding,
     MirrorFindings,
     TcpFinding,
     Throughput,
-    TlsFinding,
     read,
 )
-from gpuaria.probe.history import MAX_AGE, MAX_ROWS, History, Outcome, outcome_of
-from gpuaria.probe.network import default_route, network_id
+from gpuaria.mirrors.network import default_route, network_id
 from gpuaria.records import Mirror, to_json
 
 MIRROR, OTHER = Mirror("m", "https://m.example"), Mirror("o", "https://o.example")
@@ -231,7 +230,7 @@ def count(file: Path) -> int:
 
 def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom gpuaria.probe.history import History, Outcome\n"
+        "import sys\nfrom pathlib import Path\nfrom gpuaria.mirrors.history import History, Outcome\n"
         "from gpuaria.records import Mirror\n"
         "h = History(Path(sys.argv[1]), 'net')\n"
         "for _ in range(50): h.add(Mirror('m', 'https://m.example'), Outcome('probe', 1e6))\nprint(h.problem)"

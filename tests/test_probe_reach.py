@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from gpuaria.dns.deadline import Deadline, Job, together
 from gpuaria.errors import NetworkError
-from gpuaria.probe import tcp
-from gpuaria.probe.deadline import Deadline, Job, together
-from gpuaria.probe.icmp import ping
-from gpuaria.probe.proxy import Proxy, Route, proxy_for, route
+from gpuaria.http.proxy import Proxy, Route, proxy_for, route
+from gpuaria.mirrors.measure import tcp
+from gpuaria.mirrors.measure.icmp import ping
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="needs root")
@@ -39,7 +39,7 @@ def test_together_keeps_order_gives_none_for_late_ones_and_raises_bugs() -> None
 
 def test_a_stuck_thread_does_not_keep_the_process_from_ending() -> None:
     code = (
-        "import threading\nfrom gpuaria.probe.deadline import *\nprint(Job(threading.Event().wait).result(Deadline(0)))"
+        "import threading\nfrom gpuaria.dns.deadline import *\nprint(Job(threading.Event().wait).result(Deadline(0)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "None\n"
@@ -70,7 +70,7 @@ def test_without_privilege_it_is_not_permitted_and_not_dead() -> None:
     if Path("/proc/sys/net/ipv4/ping_group_range").read_text().split() != ["1", "0"]:
         pytest.skip("this system lets everyone ping")
     code = (
-        "import os\nfrom gpuaria.probe.icmp import ping\nfrom gpuaria.probe.deadline import Deadline\n"
+        "import os\nfrom gpuaria.mirrors.measure.icmp import ping\nfrom gpuaria.dns.deadline import Deadline\n"
         "import icmplib, encodings.idna\n"  # read before the privileges go, as the checkout may be unreadable
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "for f in ping(['127.0.0.1', '::1'], Deadline(5)): print(f.state, '|', f.problem, '|', f.rtt)\n"
@@ -83,7 +83,7 @@ def test_without_privilege_it_is_not_permitted_and_not_dead() -> None:
 def test_ping_groups_are_enough_where_raw_sockets_are_not() -> None:
     name = f"gp-ping{os.getpid()}"
     code = (
-        "import os\nfrom gpuaria.probe.icmp import ping\nfrom gpuaria.probe.deadline import Deadline\n"
+        "import os\nfrom gpuaria.mirrors.measure.icmp import ping\nfrom gpuaria.dns.deadline import Deadline\n"
         "import icmplib, encodings.idna\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "print(ping(['127.0.0.1'], Deadline(10))[0].state)\n"
@@ -99,7 +99,7 @@ def test_ping_groups_are_enough_where_raw_sockets_are_not() -> None:
 def test_no_reply_and_no_route_are_failures() -> None:
     name = f"gp-hole{os.getpid()}"
     code = (
-        "from gpuaria.probe.icmp import ping\nfrom gpuaria.probe.deadline import Deadline\n"
+        "from gpuaria.mirrors.measure.icmp import ping\nfrom gpuaria.dns.deadline import Deadline\n"
         "for f in ping(['10.9.9.9', '192.0.2.9'], Deadline(1.5)): print(f.state, '|', f.problem, '|', f.loss)\n"
     )
     with namespace(name):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuaria.probe.deadline import Deadline
-from gpuaria.probe.stream import Limits, Stream, tail, throughput
+from gpuaria.dns.deadline import Deadline
+from gpuaria.mirrors.measure.stream import Limits, Stream, tail, throughput
 
 MB = 1_000_000
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from gpuaria.errors import BadListing
 from gpuaria.hashing import git_id
 from gpuaria.paths import SafePath
-from gpuaria.proof import MAX_UNUSABLE, SMALL, doubt
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
+from gpuaria.sources.git_verify import MAX_UNUSABLE, SMALL, doubt
 from standin import pointer_text
 
 PLAIN, RUNS, LINK, FOLDER, MODULE = 0o100644, 0o100755, 0o120000, 0o040000, 0o160000

@@ -1,4 +1,4 @@
-"""gpuaria.ranking: which mirror wins and why, from probes alone."""
+"""gpuaria.mirrors.rank: which mirror wins and why, from probes alone."""
 
 import math
 from collections import Counter
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuaria.ranking import TIE, expected_rate, rank
+from gpuaria.mirrors.rank import TIE, expected_rate, rank
 from gpuaria.records import Probe, Ranking
 
 MB, GB = 1e6, 1_000_000_000

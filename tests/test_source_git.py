@@ -17,11 +17,11 @@ from dulwich.server import BackendRepo, DictBackend
 from dulwich.web import make_wsgi_chain
 
 from gpuaria.errors import BadListing, NetworkError
-from gpuaria.net import Http
+from gpuaria.http.client import Http
 from gpuaria.paths import SafePath
-from gpuaria.proof import doubt
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
 from gpuaria.sources import git
+from gpuaria.sources.git_verify import doubt
 from standin import Repo, pointer_text
 from standin.wire import Handler, Server
 from tests.conftest import Serve

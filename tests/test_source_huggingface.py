@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpuaria.addresses import origin
 from gpuaria.errors import (
     AccessDenied,
     BadListing,
@@ -32,12 +31,13 @@ from gpuaria.errors import (
 )
 from gpuaria.formats import manifest as manifest_format
 from gpuaria.hashing import LENGTHS, lfs_pointer_oid
-from gpuaria.net import Http
+from gpuaria.http.client import Http
 from gpuaria.paths import SafePath
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.sources import SOURCES
 from gpuaria.sources.huggingface import HuggingFace, expiry
 from gpuaria.sources.protocol import RepoInfo
+from gpuaria.urls import origin
 from standin import Hub, Repo, Seen
 from standin.wire import Handler, Server
 

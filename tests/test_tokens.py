@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria.credentials import Token, ask, credentials
 from gpuaria.errors import AccessDenied, ConfigError, GpuariaError, Interrupted, NetworkError, UsageError
+from gpuaria.http.auth import Token, ask, credentials
 from gpuaria.settings import Secret, Settings, TokenSource, load
 
 MARK = "hf_MarkerThatMustNotLeak0123456789"

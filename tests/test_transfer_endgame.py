@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria.net import Http
+from gpuaria.http.client import Http
 from gpuaria.records import Address
 from gpuaria.transfer.endgame import MOST_COPIES, Endgame, try_out
 from gpuaria.transfer.watch import Ending

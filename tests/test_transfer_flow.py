@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuaria.aria2 import sockets
-from gpuaria.net import Http
+from gpuaria.http.client import Http
 from gpuaria.records import Address
 from gpuaria.transfer.flow import Flow, endpoints, shares
 

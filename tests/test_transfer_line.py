@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from gpuaria.errors import GpuariaError, Interrupted, NetworkError
-from gpuaria.net import Http
+from gpuaria.http.client import Http
 from gpuaria.transfer.line import SLICE, Line
 from standin.wire import Handler, Server, parse_range
 

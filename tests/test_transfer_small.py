@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gpuaria.errors import NetworkError
-from gpuaria.net import Answer
+from gpuaria.http.client import Answer
 from gpuaria.transfer.small import _prefix, _resumed_at
 from standin import Hub, Repo
 from standin.wire import Handler, Server, parse_range

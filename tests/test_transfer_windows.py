@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from gpuaria.aria2 import binary, control, daemon
 from gpuaria.aria2.binary import Binary
 from gpuaria.aria2.options import Shape, download_options
-from gpuaria.clients import ca_file
 from gpuaria.formats.metalink import for_download
+from gpuaria.http.pool import ca_file
 from gpuaria.transfer import windows
 from gpuaria.transfer.windows import PIECE, SMALLEST, Window, control_bytes, cut, gaps, prefix, recover, single, split
 from standin import Hub, Repo

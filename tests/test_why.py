@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpuaria.disk.audit import AuditLog
+from gpuaria.audit.log import AuditLog
 from standin import Repo
 
 if TYPE_CHECKING:

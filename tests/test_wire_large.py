@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gpuaria.addresses import authority
-from gpuaria.probe.history import History, Outcome
-from gpuaria.probe.network import network_id
+from gpuaria.mirrors.history import History, Outcome
+from gpuaria.mirrors.network import network_id
 from gpuaria.records import Mirror
+from gpuaria.urls import authority
 from standin import Hub, Repo
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from gpuaria.cli import words
 from gpuaria.cli.eta import Eta
 from gpuaria.cli.render import failed, mismatch, opening, summary
 from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
-from gpuaria.paths import harmless
 from gpuaria.records import GOOD
+from gpuaria.text import harmless
 
 SHOWN = 6  # files in flight that get a bar of their own
 

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from gpuaria.checkup import GROUPS, Checkup, Finding, State, examine
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind
 from gpuaria.cli.render import Json
+from gpuaria.doctor import GROUPS, Checkup, Finding, State, examine
 from gpuaria.errors import ConfigError, Interrupted, UsageError
-from gpuaria.paths import harmless
 from gpuaria.records import to_json
+from gpuaria.text import harmless
 
 _MARKS: Mapping[State, tuple[str, str]] = {  # the mark, and its colour as SGR (ECMA-48 8.3.117)
     "ok": ("ok", "32"),

@@ -15,7 +15,7 @@ from typing import NoReturn
 from gpuaria._version import __version__
 from gpuaria.cli import streams
 from gpuaria.errors import DiskError, GpuariaError, Interrupted
-from gpuaria.paths import harmless
+from gpuaria.text import harmless
 
 
 def run(argv: Sequence[str] | None = None) -> None:

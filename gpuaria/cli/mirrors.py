@@ -18,18 +18,10 @@ from gpuaria.cli.mirrors_list import EDITS, edit
 from gpuaria.cli.render import Json, Quiet
 from gpuaria.errors import GpuariaError, NetworkError, NoUsableMirror, UsageError
 from gpuaria.fetching import resolve
-from gpuaria.probe.findings import MirrorFindings
-from gpuaria.probe.history import History, Past
+from gpuaria.mirrors.history import History, Past
+from gpuaria.mirrors.measure.findings import MirrorFindings
+from gpuaria.mirrors.survey import Subject, expectations, ranked, reusable, subject_of, survey_mirrors, tools_for
 from gpuaria.records import Mirror, Ranking
-from gpuaria.surveying import (
-    Subject,
-    expectations,
-    ranked,
-    reusable,
-    subject_of,
-    survey_mirrors,
-    tools_for,
-)
 
 PLOTS = (".png", ".svg")
 USUAL = 1_000_000_000  # bytes that mirrors are ranked for where no repo is named

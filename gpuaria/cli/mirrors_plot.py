@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuaria.errors import DiskError, UsageError
-from gpuaria.surveying import stages
+from gpuaria.mirrors.survey import stages
 
 if TYPE_CHECKING:
     from gpuaria.cli.mirrors import Survey

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpuaria.cli import words as text
-from gpuaria.paths import harmless, printable
-from gpuaria.probe.findings import BytesFinding, DnsAnswer, MirrorFindings
-from gpuaria.probe.history import Past
+from gpuaria.dns.findings import DnsAnswer
+from gpuaria.mirrors.history import Past
+from gpuaria.mirrors.measure.findings import BytesFinding, MirrorFindings
+from gpuaria.mirrors.survey import NO_FILE, Subject, stages
 from gpuaria.records import to_json
-from gpuaria.surveying import NO_FILE, Subject, stages
+from gpuaria.text import harmless, printable
 
 if TYPE_CHECKING:
     from gpuaria.cli.mirrors import Survey

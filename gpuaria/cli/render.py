@@ -11,8 +11,8 @@ from gpuaria.cli import words
 from gpuaria.cli.eta import Eta
 from gpuaria.errors import GpuariaError, NetworkError
 from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
-from gpuaria.paths import harmless, printable
 from gpuaria.records import GOOD, PickleFile, Report, Signature, to_json
+from gpuaria.text import harmless, printable
 
 LINE_EVERY = 10.0  # seconds
 FEW = 5  # names on a line

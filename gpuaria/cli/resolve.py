@@ -13,8 +13,8 @@ from gpuaria.cli.render import Json, choose, named
 from gpuaria.errors import NotFound, UnsafePath, UsageError
 from gpuaria.fetching import World, resolve
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
-from gpuaria.paths import printable
 from gpuaria.records import Manifest, to_json
+from gpuaria.text import printable
 
 FORMS = ("table", "json", "metalink", "aria2", "sha256sums", "manifest")
 

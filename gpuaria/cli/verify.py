@@ -10,13 +10,13 @@ from gpuaria.api import Session, check, request_for
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.fetch import known_kind
 from gpuaria.cli.render import Json, pickles
-from gpuaria.disk.find import find_layout, read_lock, read_manifest
-from gpuaria.disk.folder import Folder
-from gpuaria.disk.layout import Layout
 from gpuaria.errors import DiskError, NotFound, SomeFilesFailed, WrongBytes
-from gpuaria.paths import printable
+from gpuaria.fetching.verify import Checked
 from gpuaria.records import Manifest, Verdict, to_json
-from gpuaria.verifying import Checked
+from gpuaria.storage.layout import Layout
+from gpuaria.storage.locate import find_layout, read_lock, read_manifest
+from gpuaria.storage.plain import Folder
+from gpuaria.text import printable
 
 
 def command(

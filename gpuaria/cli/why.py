@@ -3,14 +3,14 @@
 import sys
 from pathlib import Path
 
+from gpuaria.audit.record import FileLine, Part, RunLine
+from gpuaria.audit.trace import Trace, runs, trace
 from gpuaria.cli import words as text
 from gpuaria.cli.app import settings_from
 from gpuaria.cli.render import Json
-from gpuaria.disk.oserrors import explained
 from gpuaria.errors import SomeFilesFailed, WrongBytes
-from gpuaria.formats.audit import FileLine, Part, RunLine
 from gpuaria.formats.fields import one_line
-from gpuaria.provenance import Trace, runs, trace
+from gpuaria.os_errors import explained
 from gpuaria.records import to_json
 
 MEANS = {

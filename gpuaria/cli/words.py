@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from gpuaria.disk.space import decimal
-from gpuaria.paths import harmless
+from gpuaria.text import decimal, harmless
 
 
 def size(count: float) -> str:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gpuaria.paths import printable
+from gpuaria.text import printable
 
 _LARGEST = 100_000_000  # bytes of a header: MAX_HEADER_SIZE of the reference implementation
 _MOST = 8_000_000  # brackets, commas and colons of a header, which is some 600,000 tensors

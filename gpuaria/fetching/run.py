@@ -6,19 +6,19 @@ from dataclasses import replace
 from functools import partial
 
 from gpuaria import plan as planning
-from gpuaria import vouching
-from gpuaria.disk import space
-from gpuaria.disk.layout import Layout
+from gpuaria import trust
 from gpuaria.errors import GpuariaError, NetworkError, NoSpace, NotFound, NotWritable
 from gpuaria.events import Finished, Waiting, Warned
-from gpuaria.fetching import telling
-from gpuaria.fetching.auditing import Audit
-from gpuaria.fetching.steps import carriers, carry_out
-from gpuaria.fetching.world import Limits, Request, World
+from gpuaria.fetching import report
+from gpuaria.fetching.execute import carriers, carry_out
+from gpuaria.fetching.recorder import Audit
+from gpuaria.fetching.request import Limits, Request, World
 from gpuaria.paths import check_together
 from gpuaria.records import DownloadPlan, Manifest, Report
+from gpuaria.storage import space
+from gpuaria.storage.layout import Layout
 from gpuaria.transfer.board import Board
-from gpuaria.vouching import Court
+from gpuaria.trust import Court
 
 _READS = ("skip", "name", "verify")  # actions that a target which is complete and read-only allows
 
@@ -53,18 +53,18 @@ def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tupl
         chosen = replace(chosen, trust="none")
     with ExitStack() as held:
         sealed = None if request.dry_run else _locked(held, layout, world, limits)
-        away = request.lock is None and whole.trust in vouching.WITHOUT_ORIGIN
+        away = request.lock is None and whole.trust in trust.WITHOUT_ORIGIN
         names, counts = carriers(chosen, world, away)
         wanted, refused = world.screening.beforehand(chosen.files)
         plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), names, limits.rules, counts)
         plan = replace(plan, steps=(*plan.steps, *refused))
         if not request.dry_run:
-            world.emit(telling.planned(chosen, layout, plan, names))
+            world.emit(report.planned(chosen, layout, plan, names))
         if request.offline:
             _need_nothing(plan, chosen)
         if request.dry_run:
             _warn_of_space(layout, plan, world)
-            return telling.report(world, chosen, layout, None, began), plan
+            return report.report(world, chosen, layout, None, began), plan
         if sealed is not None and any(step.action not in _READS for step in plan.steps):
             raise sealed
         space.check(layout.staging, plan.space)
@@ -81,10 +81,10 @@ def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tupl
             board.close()
             if sealed is None:
                 # A lock tells of the past: what the cache knows a branch to be now, it does not change.
-                layout.finish(whole, complete=request.lock is None and telling.good(board) == len(plan.steps))
+                layout.finish(whole, complete=request.lock is None and report.good(board) == len(plan.steps))
     if board.fatal is not None:
         raise board.fatal
-    return replace(telling.report(world, chosen, layout, board, began), signature=signature), plan
+    return replace(report.report(world, chosen, layout, board, began), signature=signature), plan
 
 
 def _warn_of_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
@@ -122,9 +122,9 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
             )
         return replace(kept, ref=ref), layout
     court = Court(world.http, world.source, world.mirrors, world.policy, world.emit)
-    info = vouching.commit(court, ref)
+    info = trust.commit(court, ref)
     if isinstance(info, NetworkError):
-        manifest = vouching.by_mirrors(court, ref, request.chosen(), info)
+        manifest = trust.by_mirrors(court, ref, request.chosen(), info)
         layout = world.layout(ref, manifest.commit)
         kept = _kept(layout, world) if manifest.trust == "mirror only" else None
         return (replace(kept, ref=ref, trust="first seen") if kept else manifest), layout

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from gpuaria.errors import BadListing, UnsafePath, UsageError
 from gpuaria.formats.fields import check_digest, check_url, one_line, refuse_credential
-from gpuaria.paths import SafePath, printable
+from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, RemoteFile
+from gpuaria.text import printable
 
 MAX_CONNECTIONS = 16  # per server; aria2c 1.36 refuses more
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")

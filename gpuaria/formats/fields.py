@@ -2,11 +2,11 @@
 
 import re
 
-from gpuaria.addresses import PLAIN
 from gpuaria.errors import BadListing, UsageError
 from gpuaria.hashing import LENGTHS
-from gpuaria.paths import printable
 from gpuaria.records import Digest
+from gpuaria.text import printable
+from gpuaria.urls import PLAIN
 
 _HEX = re.compile(r"[0-9a-f]+")
 _PREFIX_LENGTHS = range(8, 65)  # torch.hub: "the first eight or more digits of the SHA256 hash"

@@ -11,8 +11,9 @@ from typing import Any, TypeGuard, TypeVar, get_args
 
 from gpuaria.errors import BadListing
 from gpuaria.formats.fields import check_digest, refuse_credential
-from gpuaria.paths import SafePath, check_together, printable
+from gpuaria.paths import SafePath, check_together
 from gpuaria.records import Digest, Kind, Manifest, RemoteFile, RepoRef, Trust, to_json
+from gpuaria.text import printable
 
 _T = TypeVar("_T", bound=str)
 

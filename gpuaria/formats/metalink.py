@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from gpuaria._version import __version__
 from gpuaria.errors import BadListing, UnsafePath, UsageError
 from gpuaria.formats.fields import check_digest, check_url
-from gpuaria.paths import SafePath, printable
+from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest
+from gpuaria.text import printable
 
 NAMESPACE = "urn:ietf:params:xml:ns:metalink"
 MAX_CHARS = 64 << 20

@@ -4,8 +4,9 @@ import re
 
 from gpuaria.errors import BadListing
 from gpuaria.formats.fields import check_digest, one_line
-from gpuaria.paths import SafePath, printable
+from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile
+from gpuaria.text import printable
 
 _GNU = re.compile(r"(?P<escaped>\\?)(?P<hex>[0-9A-Fa-f]{64}) [ *](?P<name>.+)", re.DOTALL)
 _BSD = re.compile(r"(?P<escaped>\\?)SHA256 \((?P<name>.+)\) = (?P<hex>[0-9A-Fa-f]{64})", re.DOTALL)

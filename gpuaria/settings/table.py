@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gpuaria.addresses import origin
 from gpuaria.errors import ConfigError
 from gpuaria.records import Mirror
 from gpuaria.settings import kinds
 from gpuaria.settings.kinds import Kind
 from gpuaria.settings.secret import Secret
 from gpuaria.settings.tokens import TokenSource, in_file, tokens
+from gpuaria.urls import origin
 
 Layer = Literal["built-in", "site", "user", "project", "file", "environment", "flag"]
 Files = Literal["any", "not project", "none"]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpuaria.addresses import origin
 from gpuaria.errors import ConfigError
 from gpuaria.settings import values
 from gpuaria.settings.folders import Folders, NoHome
 from gpuaria.settings.kinds import Kind, Misfit, Raw
 from gpuaria.settings.secret import Secret
+from gpuaria.urls import origin
 
 _FORMS = "env:NAME, file:/PATH or helper:COMMAND"
 _EXPECTS = f"a mapping of hosts to where their token is, each {_FORMS}"

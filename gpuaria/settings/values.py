@@ -5,7 +5,7 @@ import re
 from decimal import Decimal
 from urllib.parse import SplitResult, urlsplit
 
-from gpuaria.addresses import ip_and_port, plain
+from gpuaria.urls import ip_and_port, plain
 
 _TRUE = frozenset({"1", "on", "yes", "true"})
 _FALSE = frozenset({"0", "off", "no", "false"})

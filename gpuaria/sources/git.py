@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from gpuaria.errors import NetworkError
-from gpuaria.net import RETRY_STATUS, Answer, Http
-from gpuaria.paths import printable
-from gpuaria.proof import SMALL
+from gpuaria.http.client import RETRY_STATUS, Answer, Http
 from gpuaria.sources.git_pack import unpack
+from gpuaria.sources.git_verify import SMALL
+from gpuaria.text import printable
 
 MAX_REFS = 8 << 20  # bytes in which a server says what it can; before protocol version 2 it names every ref there
 MAX_PACK = 64 << 20  # bytes of an answer

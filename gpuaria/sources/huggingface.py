@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, quote, urljoin, urlsplit
 
-from gpuaria.addresses import authority, bare, check_redirect, origin
 from gpuaria.errors import (
     AccessDenied,
     BadListing,
@@ -28,12 +27,14 @@ from gpuaria.errors import (
     UnsafePath,
 )
 from gpuaria.hashing import EMPTY, lfs_pointer_oid
-from gpuaria.net import Answer, Http, redirected
-from gpuaria.paths import SafePath, printable
-from gpuaria.proof import MAX_ENTRIES
+from gpuaria.http.client import Answer, Http, redirected
+from gpuaria.paths import SafePath
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.sources import references
+from gpuaria.sources.git_verify import MAX_ENTRIES
 from gpuaria.sources.protocol import RepoInfo
+from gpuaria.text import printable
+from gpuaria.urls import authority, bare, check_redirect, origin
 
 MAX_SIZE = 1 << 50
 MAX_PAGES = 20_000

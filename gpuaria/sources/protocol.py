@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gpuaria.errors import GpuariaError
-from gpuaria.net import Answer, Http
+from gpuaria.http.client import Answer, Http
 from gpuaria.records import Address, Kind, Manifest, Mirror, RemoteFile, RepoRef
 
 

@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
-from gpuaria.addresses import bare
 from gpuaria.errors import UnsafePath, UsageError
-from gpuaria.paths import SafePath, printable
+from gpuaria.paths import SafePath
 from gpuaria.records import Kind, RepoRef
+from gpuaria.text import printable
+from gpuaria.urls import bare
 
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com")
 _KINDS: dict[str, Kind] = {"models": "model", "datasets": "dataset", "spaces": "space"}

@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gpuaria.audit.byte_sources import Origins
 from gpuaria.errors import GpuariaError
 from gpuaria.events import Emit, Event, FileDone, Mismatch
 from gpuaria.records import MirrorUse, RemoteFile, Verdict
-from gpuaria.transfer.origins import Origins
 
 
 @dataclass

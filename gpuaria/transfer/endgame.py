@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from gpuaria.errors import GpuariaError
-from gpuaria.net import Http
-from gpuaria.rates import retry_after
+from gpuaria.http.client import Http
+from gpuaria.http.ratelimit import retry_after
 from gpuaria.records import Address
 from gpuaria.transfer.line import Line
 from gpuaria.transfer.unfit import why_unfit

@@ -8,13 +8,12 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gpuaria.addresses import authority
 from gpuaria.aria2.options import Shape, by_relay, download_options
-from gpuaria.disk.layout import Layout
-from gpuaria.disk.oserrors import explained
 from gpuaria.errors import Aria2Error, DiskError, NoSpace
 from gpuaria.formats.metalink import for_download
+from gpuaria.os_errors import explained
 from gpuaria.records import Transfer
+from gpuaria.storage.layout import Layout
 from gpuaria.transfer import windows
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.digester import Digester
@@ -26,6 +25,7 @@ from gpuaria.transfer.serving import Serving
 from gpuaria.transfer.watch import TRICKLE, Ending
 from gpuaria.transfer.windows import Window
 from gpuaria.transfer.workers import Workers
+from gpuaria.urls import authority
 
 if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import

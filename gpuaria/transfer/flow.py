@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpuaria.addresses import server
 from gpuaria.aria2 import sockets
-from gpuaria.clients import Clients
+from gpuaria.http.pool import Clients
 from gpuaria.records import Address
+from gpuaria.urls import server
 
 Endpoint = tuple[str, int]
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gpuaria.disk.layout import Layout
+from gpuaria.content.policy import Screening
 from gpuaria.errors import GpuariaError
 from gpuaria.hashing import matches
 from gpuaria.paths import SafePath
 from gpuaria.records import RemoteFile, Signature, Verdict
-from gpuaria.screening import Screening
+from gpuaria.storage.layout import Layout
 from gpuaria.transfer.board import Board
-from gpuaria.verifying import verify_file
+from gpuaria.verification import verify_file
 
 
 class Landing:

@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gpuaria.aria2.options import Shape
-from gpuaria.disk.layout import Layout
-from gpuaria.disk.oserrors import explained
 from gpuaria.errors import AccessDenied, Aria2Error, GpuariaError, NetworkError, NotAHub, NotFound, NoUsableMirror
 from gpuaria.events import ActiveFile, Waiting
+from gpuaria.os_errors import explained
 from gpuaria.records import Address, Step, Verdict
+from gpuaria.storage.layout import Layout
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.engine import Engine
 from gpuaria.transfer.flow import Endpoint, Flow

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from gpuaria.disk.layout import Layout
 from gpuaria.errors import GpuariaError
+from gpuaria.storage.layout import Layout
 from gpuaria.transfer import windows
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.digester import Digester

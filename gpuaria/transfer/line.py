@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from gpuaria.addresses import authority, server
 from gpuaria.errors import GpuariaError, NetworkError
-from gpuaria.net import Http
+from gpuaria.http.client import Http
+from gpuaria.urls import authority, server
 
 SLICE = 64 * 1024  # bytes that one call waits for
 _TOGETHER = getattr(socket, "MSG_WAITALL", 0) if sys.platform != "win32" else 0

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from gpuaria.addresses import bare
+from gpuaria.urls import bare
 
 LONGEST_WAIT = 1.0  # seconds for which a first file without an answer holds the others up
 NONE = 99  # there is no shortcut

@@ -7,10 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpuaria.addresses import origin
-from gpuaria.disk.layout import Layout
-from gpuaria.disk.oserrors import explained
-from gpuaria.disk.staging import PREFIX
 from gpuaria.errors import (
     AccessDenied,
     DiskError,
@@ -22,16 +18,20 @@ from gpuaria.errors import (
     NoUsableMirror,
     RateLimited,
 )
-from gpuaria.net import ATTEMPTS, RETRY_STATUS, Answer, Http
-from gpuaria.rates import Throttle
+from gpuaria.http.client import ATTEMPTS, RETRY_STATUS, Answer, Http
+from gpuaria.http.ratelimit import Throttle
+from gpuaria.os_errors import explained
 from gpuaria.records import Manifest, Mirror, RemoteFile, Step, Verdict
 from gpuaria.sources import Source
+from gpuaria.storage.layout import Layout
+from gpuaria.storage.staging import PREFIX
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.landing import Landing
 from gpuaria.transfer.roster import Roster
 from gpuaria.transfer.shortcut import Shortcuts
 from gpuaria.transfer.unfit import packed
 from gpuaria.transfer.watch import TRICKLE, in_earnest
+from gpuaria.urls import origin
 
 PORTAL = 3  # answers of something else than a hub that may pass: a portal may close
 TRICKLE_SECONDS = 20.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpuaria.errors import GpuariaError
-from gpuaria.net import Answer, Http
+from gpuaria.http.client import Answer, Http
 from gpuaria.records import Address
 from gpuaria.transfer import windows
 from gpuaria.transfer.windows import Window

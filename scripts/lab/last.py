@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from gpuaria.net import Http
+from gpuaria.http.client import Http
 from gpuaria.records import Address
 from gpuaria.transfer.endgame import Endgame
 

@@ -1,6 +1,0 @@
-"""What keeps a fetch from working here, each thing with the line that fixes it. See `examine`."""
-
-from gpuaria.checkup.finding import GROUPS, Finding, State, exit_status
-from gpuaria.checkup.run import Checkup, examine
-
-__all__ = ["GROUPS", "Checkup", "Finding", "State", "examine", "exit_status"]

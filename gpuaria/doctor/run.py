@@ -1,0 +1,159 @@
+"""All checks at once, one deadline; what is not known by then is said to be unknown."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from gpuaria.api import Session, mirrors_of
+from gpuaria.dns.deadline import Deadline, Job, together
+from gpuaria.dns.resolvers import Resolvers
+from gpuaria.doctor import hub, machine, names, storage, tls, trace
+from gpuaria.doctor.finding import Finding, Notes, exit_status
+from gpuaria.doctor.routes import Ways, offline, worst
+from gpuaria.errors import ConfigError, GpuariaError
+from gpuaria.http.pool import tls_context
+from gpuaria.http.proxy import route
+from gpuaria.records import Kind, RepoRef
+from gpuaria.settings import Settings
+from gpuaria.sources import SOURCES
+
+SECONDS = 5.5  # for everything but the traceroute
+TRACE = 1.5  # seconds more
+_CONNECT, _SILENCE = 2.0, 3.0  # seconds at the most for the client, whatever the settings say
+# What has to have a finding, with the line for finding out by hand and the status that a fetch would risk.
+_MACHINE = {"aria2c": ("aria2c --version", 9), "cache": ("df -h ~/.cache/huggingface", 8), "state": ("df -h ~", 0)}
+_NETWORK = {
+    "proxy": ("env | grep -i _proxy", 0),
+    "DNS": ("getent hosts huggingface.co", 0),
+    "TLS": ("curl -v https://huggingface.co", 0),
+    "clock": ("timedatectl status", 0),
+    "endpoint": ("curl -v https://huggingface.co/api/whoami-v2", 7),
+    "token": ("hf auth whoami", 0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """What was found, in the order of GROUPS; `ref` is empty where no repo was named."""
+
+    ref: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """See `exit_status`."""
+        return exit_status(self.findings)
+
+
+def examine(
+    settings: Settings, environ: Mapping[str, str], text: str, kind: Kind | None, revision: str, *, with_trace: bool
+) -> Checkup:
+    """Look at everything that a fetch of `text` (a repo, or empty) needs, for at most about 6 s, 8 s with a trace.
+
+    Raises UsageError if `text` names no repo; nothing for what is found.
+    """
+    notes, halt = Notes(), threading.Event()
+    network = _Network(settings, environ, notes, halt, with_trace=with_trace)
+    ref = network.parse(text, kind, revision) if text else None
+    deadline = Deadline(SECONDS)
+    machine.versions(notes)
+    machine.open_files(notes)
+    checks: list[Callable[[], None]] = [
+        partial(machine.aria2c, settings, notes),
+        partial(storage.cache, settings, notes),
+        partial(storage.state, settings, notes),
+        partial(machine.icmp, deadline, notes),
+        partial(network.check, ref, deadline),
+    ]
+    together(checks, Deadline(SECONDS + (TRACE if with_trace else 0.0)))
+    halt.set()
+    expected = _MACHINE if settings.offline else {**_MACHINE, **_NETWORK}
+    return Checkup(str(ref or ""), _completed(notes, expected))
+
+
+def _completed(notes: Notes, expected: Mapping[str, tuple[str, int]]) -> tuple[Finding, ...]:
+    """With "unknown" for what no check has told in time."""
+    known = {finding.topic for finding in notes.snapshot()}
+    for topic, (fix, status) in expected.items():
+        if topic not in known:
+            notes.unknown(topic, "could not be checked: it hangs, or what it needs is missing", fix, status)
+    return notes.snapshot()
+
+
+class _Network:
+    """All that needs the session: built on the thread of the check, since a state folder may hang too."""
+
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], notes: Notes, halt: threading.Event, *, with_trace: bool
+    ) -> None:
+        self._settings, self._environ, self._notes = settings, environ, notes
+        self._halt, self._with_trace = halt, with_trace
+
+    def parse(self, text: str, kind: Kind | None, revision: str) -> RepoRef:
+        """The repo that is meant. Raises UsageError."""
+        return SOURCES["hf"].parse(text, kind, revision, [mirror.base for mirror in mirrors_of(self._settings)])
+
+    def check(self, ref: RepoRef | None, deadline: Deadline) -> None:
+        """Everything behind the first packet, or why there is none."""
+        try:
+            session = self._session()
+        except ConfigError as error:
+            return self._notes.failed("settings", error)
+        with session:
+            if self._settings.offline:
+                return self._offline(session, ref)
+            return self._online(session, ref, deadline)
+
+    def _session(self) -> Session:
+        """One of little patience. A token that cannot be read is told, and then done without."""
+        s = replace(
+            self._settings,
+            patience=0.0,
+            connect_timeout=min(self._settings.connect_timeout, _CONNECT),
+            timeout=min(self._settings.timeout, _SILENCE),
+        )
+        try:
+            if s.token_source(s.endpoint) is None:
+                s.find_token()
+        except ConfigError as error:
+            self._notes.failed("token", error)
+            s = replace(s, implicit_token=False)
+        return Session(s, stop=self._halt)
+
+    def _offline(self, session: Session, ref: RepoRef | None) -> None:
+        where = self._settings.origin("offline").where or "--offline"
+        text = f"{where} is set: a fetch takes only what is on this disk, and the network is not looked at"
+        self._notes.warn("offline", text, f"unset {where}" if where.isupper() else f"leave {where} out")
+        if ref is not None:
+            offline(session, ref, self._notes)
+
+    def _online(self, session: Session, ref: RepoRef | None, deadline: Deadline) -> None:
+        s, mirrors = session.settings, session.world.mirrors
+        bundle = str(s.ca_bundle or "")
+        try:
+            context = tls_context(bundle)
+        except GpuariaError as error:
+            return self._notes.failed("TLS", error, "unset SSL_CERT_FILE GPUARIA_CA_BUNDLE")
+        resolvers = Resolvers(s.resolvers, context=context)
+        side = deadline.within(SECONDS - 1.0)
+        jobs = [
+            Job(partial(names.proxies, mirrors, self._environ, side, self._notes)),
+            Job(partial(names.resolvers, mirrors, resolvers, self._environ, side, self._notes)),
+            Job(partial(hub.check, s, session.http, self._notes)),
+        ]
+        ways = Ways(session, ref, deadline, self._notes)
+        found = ways.walk(resolvers, context, self._environ)
+        tls.check(route(s.endpoint, self._environ), found[0], bundle, deadline, self._notes)
+        for job in jobs:
+            job.result(deadline, 0)
+        if ways.works:
+            self._notes.soften("proxy", "TLS")
+        hub.quota(s.endpoint, session.http, self._notes, reached=found[0].lookup.state == "measured")
+        if self._with_trace:
+            bad = worst(found)
+            if bad is None:
+                text = "no host has an address to trace the route to"
+                return self._notes.unknown("route", text, "getent hosts huggingface.co")
+            trace.route_to(bad.host, bad.addresses[0], Deadline(TRACE - 0.3), self._notes)
+        return None

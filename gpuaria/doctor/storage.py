@@ -1,0 +1,112 @@
+"""The folders that a fetch writes to, tried with files that are removed again."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import SoftFileLock
+
+from gpuaria.doctor.finding import Notes
+from gpuaria.errors import ConfigError, DiskError, NoSpace
+from gpuaria.os_errors import explained
+from gpuaria.settings import Settings
+from gpuaria.storage import space
+from gpuaria.storage.locks import let_go, take
+from gpuaria.storage.receipts import Receipts
+from gpuaria.text import decimal
+
+FULL = 16 << 20  # bytes; no model fits into less
+LITTLE = 1_000_000_000  # bytes
+_PREFIX = ".gpuaria-doctor-"
+
+
+def cache(settings: Settings, notes: Notes) -> None:
+    """Whether the cache can be written, how much fits, and what its file system can do."""
+    try:
+        folder = settings.cache_dir
+    except ConfigError as error:
+        return notes.failed("cache", error, "export HF_HOME=/a/writable/folder")
+    fix = another(settings)
+    try:
+        with explained(folder):
+            place = space.nearest(folder)
+        free = space.free(place)
+        with _scratch(place) as scratch:
+            _locks(scratch, fix, notes)
+            _links(scratch, settings, notes)
+            _names(scratch, place, fix, notes)
+    except DiskError as error:
+        return notes.problem("cache", f"the cache {folder} cannot be written: {error.message}", fix, error.exit_code)
+    text = f"{folder} can be written, {decimal(free)} free"
+    if free < FULL:
+        return notes.problem("cache", f"the disk of {folder} is full: {text}", fix, NoSpace.exit_code)
+    return notes.warn("cache", text, fix) if free < LITTLE else notes.ok("cache", text)
+
+
+def another(settings: Settings) -> str:
+    """The line that names another cache: by the variable that is in force."""
+    where = settings.origin("cache_dir").where
+    return f"export {'GPUARIA_CACHE_DIR' if where == 'GPUARIA_CACHE_DIR' else 'HF_HUB_CACHE'}=/another/disk/hub"
+
+
+@contextmanager
+def _scratch(place: Path) -> Iterator[Path]:
+    """A folder at `place` that holds a few bytes, removed at the end. Raises DiskError."""
+    with explained(place):
+        made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+    try:
+        with explained(place):
+            (made / "bytes").write_bytes(bytes(4096))
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _locks(scratch: Path, fix: str, notes: Notes) -> None:
+    first = take(scratch / "lock", 0)
+    second = take(scratch / "lock", 0)
+    soft = isinstance(first, SoftFileLock)
+    for lock in (first, second):
+        if lock is not None:
+            let_go(lock)
+    if second is not None:
+        text = "locks exclude nobody on the cache's file system: run one gpuaria at a time there"
+        return notes.warn("locks", text, fix)
+    if soft:
+        return notes.warn("locks", "the cache's file system has no flock: a killed process leaves its locks", fix)
+    return notes.ok("locks", "file locks work in the cache")
+
+
+def _links(scratch: Path, settings: Settings, notes: Notes) -> None:
+    if settings.symlinks is False:
+        return notes.ok("links", "symbolic links are not used, as the setting symlinks says")
+    try:
+        os.symlink("bytes", scratch / "link")
+    except (OSError, NotImplementedError):
+        text = "the cache's file system has no symbolic links: two revisions of a file take twice the room"
+        return notes.warn("links", text, "export GPUARIA_SYMLINKS=no")
+    return notes.ok("links", "symbolic links work in the cache")
+
+
+def _names(scratch: Path, place: Path, fix: str, notes: Notes) -> None:
+    if space.case_sensitive(scratch):
+        return notes.ok("names", "the cache's file system tells upper from lower case")
+    text = f"the file system at {place} takes A for a: a repo with both names cannot be fetched to it"
+    return notes.warn("names", text, fix)
+
+
+def state(settings: Settings, notes: Notes) -> None:
+    """Whether proofs and the mirrors' history can be kept; a fetch works without them."""
+    fix = "export GPUARIA_STATE_DIR=/a/writable/folder"
+    try:
+        folder = settings.state_dir
+    except ConfigError as error:
+        return notes.failed("state", error, fix)
+    receipts = Receipts(folder / "receipts.sqlite")
+    receipts.close()
+    if receipts.problem:
+        return notes.warn("state", receipts.problem, fix)
+    return notes.ok("state", f"what was verified is remembered in {folder}")

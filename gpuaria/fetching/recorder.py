@@ -1,0 +1,156 @@
+"""What one run leaves in the audit log: a line for each file that it published, proved or refused, and its own."""
+
+import os
+import pwd
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from gpuaria._version import __version__
+from gpuaria.audit.byte_sources import Origins
+from gpuaria.audit.record import FileLine, Part, RunLine, clean, dump, name
+from gpuaria.errors import GpuariaError
+from gpuaria.events import Warned
+from gpuaria.fetching.execute import twins_of
+from gpuaria.fetching.report import reused
+from gpuaria.fetching.request import Request, World
+from gpuaria.paths import SafePath
+from gpuaria.records import GOOD, DownloadPlan, Manifest, MirrorUse, RemoteFile, Step, Verdict, outcomes
+from gpuaria.storage.layout import Layout
+from gpuaria.transfer.board import Board
+
+
+class Audit:
+    """The entries of one run. `settled` is for any thread; a dry run leaves nothing.
+
+    A file's line is written at the moment of its verdict, so that a run that is killed has told of what it published.
+    """
+
+    def __init__(self, request: Request, world: World) -> None:
+        self._request, self._world = request, world
+        self._run, self._at, self._began = secrets.token_hex(6), _now(), time.monotonic()
+        self._user, self._host = _user(), socket.gethostname()
+        self._bases = {mirror.name: clean(mirror.base) for mirror in world.mirrors}
+        self._manifest: Manifest | None = None
+        self._board: Board | None = None
+        self._layout: Layout | None = None
+        self._root = ""
+        self._steps: Mapping[SafePath, Step] = {}
+        self._owners: Mapping[SafePath, str] = {}
+
+    def begins(self, manifest: Manifest, layout: Layout, plan: DownloadPlan, board: Board) -> None:
+        """The plan is made and about to be carried out."""
+        self._manifest, self._board, self._layout = manifest, board, layout
+        self._root = os.path.realpath(layout.root)
+        self._steps = {step.file.path: step for step in plan.steps}
+        self._owners = {twin.path: owner for owner, twins in twins_of(plan).items() for twin in twins}
+
+    def settled(self, file: RemoteFile, verdict: Verdict) -> None:
+        """A file has its verdict. One that is in place and was proven before gets no line, nor one that never came."""
+        action = self._steps[file.path].action
+        if action == "skip" and verdict.outcome in GOOD:
+            return
+        assert self._board is not None
+        origins = self._board.origins(file.path)
+        if verdict.outcome in ("failed", "missing") and not origins.given:
+            return
+        self._tell(file, verdict.outcome, verdict.detail, origins)
+
+    def ended(self, exit_code: int) -> None:
+        """The run came to its end."""
+        self._close(exit_code, "", "")
+
+    def broke(self, error: BaseException) -> None:
+        """An error ended the run. What came of files without a verdict is told too: the next run goes on with it."""
+        for path in self._board.unfinished() if self._board else ():
+            assert self._board is not None
+            self._tell(self._steps[SafePath(path)].file, "unfinished", "", self._board.origins(path))
+        code = error.exit_code if isinstance(error, GpuariaError) else GpuariaError.exit_code
+        self._close(code, type(error).__name__, str(error))
+
+    def _tell(self, file: RemoteFile, outcome: str, detail: str, origins: Origins) -> None:
+        assert self._manifest is not None
+        assert self._layout is not None
+        manifest, step = self._manifest, self._steps[file.path]
+        path, content = f"{self._root}/{file.path}", ""
+        with suppress(OSError, GpuariaError):  # to have no line would be worse
+            content = os.path.realpath(self._layout.content(file))
+        copied = step.action == "copy" and outcome in GOOD
+        here = step.action in ("name", "verify", "skip") and not origins.given
+        line = FileLine(
+            run=self._run,
+            at=_now(),
+            user=self._user,
+            host=self._host,
+            ref=clean(str(self._request.ref)),
+            repo=manifest.name,
+            commit=manifest.commit,
+            vouched_by=clean(manifest.vouched_by),
+            trust=manifest.trust,
+            path=path,
+            content="" if content == path else content,
+            file=file.path,
+            size=file.size,
+            digest=str(file.digest or ""),
+            outcome=outcome,
+            detail=clean(detail),
+            action="replace" if step.action in ("name", "verify") and origins.given else step.action,
+            mirrors=tuple(self._part(MirrorUse(mirror, count)) for mirror, count in origins.given.items()),
+            about=step.carrier != "http" and (len(origins.given) > 1 or outcome == "unfinished"),
+            reused=file.size if copied or (here and outcome in GOOD) else origins.before,
+            same_as=self._owners.get(file.path, "") if copied else "",
+            problems=tuple(map(clean, origins.problems)),
+        )
+        self._world.audit.append(dump(line))
+
+    def _part(self, use: MirrorUse) -> Part:
+        return Part(name(use.name), self._bases.get(use.name, ""), use.bytes, use.files, clean(use.rejected))
+
+    def _close(self, exit_code: int, error: str, message: str) -> None:
+        """Write the run's own line, and say it if the log cannot be written."""
+        if self._request.dry_run:
+            return
+        request, manifest, board = self._request, self._manifest, self._board
+        line = RunLine(
+            run=self._run,
+            at=self._at,
+            seconds=round(time.monotonic() - self._began, 3),
+            user=self._user,
+            host=self._host,
+            gpuaria=__version__,
+            ref=clean(str(request.ref)),
+            asked=tuple(map(clean, (*request.names, *request.include, *(f"not {text}" for text in request.exclude)))),
+            flags=tuple(flag for flag in ("force", "offline") if getattr(request, flag)),
+            repo=manifest.name if manifest else "",
+            commit=manifest.commit if manifest else "",
+            vouched_by=clean(manifest.vouched_by) if manifest else "",
+            trust=manifest.trust if manifest else "",
+            path=self._root,
+            endpoint=clean(self._world.origin.base),
+            mirrors=tuple(map(self._part, board.uses() if board else ())),
+            verdicts=outcomes(board.found()) if board else {},
+            bytes_fetched=board.fetched if board else 0,
+            bytes_reused=reused(manifest, board) if manifest and board else 0,
+            exit_code=exit_code,
+            error=error,
+            message=clean(message),
+        )
+        self._world.audit.append(dump(line))
+        if self._world.audit.problem:
+            self._world.emit(Warned(self._world.audit.problem))
+
+
+def _now() -> str:
+    """This moment in UTC, as RFC 3339 has it."""
+    now = time.time_ns() // 10**6
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now // 1000))}.{now % 1000:03d}Z"
+
+
+def _user() -> str:
+    """Who runs this: what the system says, since variables can say anything."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

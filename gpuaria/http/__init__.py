@@ -1,0 +1,1 @@
+"""Talking HTTP: client, connections, redirects, retries, rate limits, credentials, byte ranges."""

@@ -1,0 +1,193 @@
+"""Which token belongs to which host, had when the first request there is due, once per run; helpers are asked here."""
+
+import contextlib
+import logging
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from gpuaria.errors import AccessDenied, ConfigError, GpuariaError, Interrupted, NetworkError
+from gpuaria.http.client import Hidden
+from gpuaria.settings import Secret, Settings, TokenSource
+from gpuaria.settings.values import credential
+from gpuaria.text import printable
+from gpuaria.urls import origin
+
+LOG = logging.getLogger("gpuaria.http.auth")
+HELPER_SECONDS = 60.0  # somebody may have to unlock a keyring
+_ATTRIBUTE = re.compile(  # git-credential(1), "INPUT/OUTPUT FORMAT"
+    r"(protocol|host|path|username|password|password_expiry_utc|oauth_refresh_token|url|authtype|credential|ephemeral"
+    r"|continue|quit|(capability|state|wwwauth)\[\])=.*"
+)
+_SECRET = re.compile(r"((?:password|secret|token)=)\S+|hf_\w{8,}", re.IGNORECASE)
+
+
+def credentials(settings: Settings, stop: threading.Event) -> dict[str, Hidden]:
+    """The tokens by the origin that each belongs to; nothing but the endpoint's own file is read before its time.
+
+    The setting `tokens` speaks for single hosts and so comes before what is meant for any endpoint; --token is for
+    this run and comes first. Raises ConfigError.
+    """
+    found: dict[str, Hidden] = {}
+    for source in settings.tokens:
+        if settings.token_source(source.origin) is source:
+            spare = source.origin != origin(settings.endpoint)
+            found[source.origin] = Token(source, settings.secret_variables, stop, spare=spare)
+    if settings.token_source(settings.endpoint) is None:
+        own = settings.find_token()
+        if own:
+            found[origin(settings.endpoint)] = own
+    return found
+
+
+@dataclass
+class Token:
+    """A token that is looked for when it is first asked for. What came of it, a failure too, holds for the run.
+
+    `spare`: of a mirror, which can be done without: a failure is NetworkError then, and otherwise as `read` and `ask`.
+    """
+
+    source: TokenSource
+    hidden: frozenset[str]
+    stop: threading.Event
+    spare: bool = False
+    _found: Secret | GpuariaError | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def reveal(self) -> str:
+        """The token itself. Thread-safe. Raises ConfigError, AccessDenied, NetworkError, Interrupted."""
+        with self._lock:
+            if self._found is None:
+                self._found = self._look()
+        if isinstance(self._found, GpuariaError):
+            raise self._found
+        return self._found.reveal()
+
+    def _look(self) -> Secret | GpuariaError:
+        try:
+            if not self.source.helper:
+                return self.source.read()
+            environ = {name: value for name, value in os.environ.items() if name not in self.hidden}
+            return ask(self.source.helper, self.source.origin, environ, self.stop)
+        except Interrupted:
+            raise
+        except GpuariaError as error:
+            return NetworkError(error.message, error.hint) if self.spare else error
+
+
+def ask(
+    words: Sequence[str],
+    place: str,
+    environ: Mapping[str, str],
+    stop: threading.Event,
+    *,
+    seconds: float = HELPER_SECONDS,
+) -> Secret:
+    """Ask a helper for the token of an origin as git-credential(1) has it: two lines in, `password=` out.
+
+    One line alone that is no attribute is taken as the token: so answer `keyring get` and `pass show`. Raises
+    ConfigError where it cannot be run, AccessDenied where it gives no token, Interrupted.
+    """
+    who = f"the helper {printable(words[0])}"
+    began = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            list(words),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"GIT_TERMINAL_PROMPT": "0", **environ},  # a run never asks
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"{who} for the token of {place} cannot be run: {error.strerror}", "Correct the setting tokens."
+        ) from None
+    try:
+        out, err, ended = _exchange(process, _question(place), began + seconds, stop)
+    finally:
+        _end(process)
+    if stop.is_set():
+        raise Interrupted("interrupted", "Run the same command again to continue.")
+    text = _answer(out)
+    said = _lines(err, text)
+    for line in said:
+        LOG.debug("%s says: %s", who, line)
+    LOG.debug("%s was asked for the token of %s: status %s in %.3f s", who, place, process.returncode, _since(began))
+    why = f": {'; '.join(said[-3:])}" if said else ""
+    hint = "Run it by hand: it is asked as git asks its credential helpers."
+    if not ended:
+        raise AccessDenied(f"{who} gives no token for {place} within {seconds:.0f} s{why}", hint)
+    if process.returncode != 0:
+        raise AccessDenied(f"{who} fails for {place} with status {process.returncode}{why}", hint)
+    if not text:
+        raise AccessDenied(f"{who} knows no token for {place}{why}", hint)
+    try:
+        return Secret(credential(text))
+    except ValueError:
+        raise AccessDenied(f"what {who} gives for {place} is no token", hint) from None
+
+
+def _since(began: float) -> float:
+    return time.monotonic() - began
+
+
+def _question(place: str) -> bytes:
+    """Attributes in the form of git-credential(1); the port only where it is not the scheme's own."""
+    parts = urlsplit(_bracketed(place))
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    port = "" if parts.port == default else f":{parts.port}"
+    return f"protocol={parts.scheme}\nhost={host}{port}\n\n".encode()
+
+
+def _bracketed(place: str) -> str:
+    """An origin as an address: an IPv6 host has no brackets in it."""
+    scheme, _, rest = place.partition("://")
+    host, _, port = rest.rpartition(":")
+    return f"{scheme}://[{host}]:{port}" if ":" in host else place
+
+
+def _exchange(
+    process: "subprocess.Popen[bytes]", question: bytes, until: float, stop: threading.Event
+) -> tuple[bytes, bytes, bool]:
+    """What it said on both streams, and whether it came to its end; what it started itself may hold them open."""
+    asked: bytes | None = question
+    out, err, ended = b"", b"", False
+    while not ended and not stop.is_set() and time.monotonic() < until:
+        ended = process.poll() is not None
+        try:
+            return *process.communicate(asked, timeout=0.1), True
+        except subprocess.TimeoutExpired as late:
+            asked = None  # it has been handed over
+            out, err = late.output or b"", late.stderr or b""
+    return out, err, ended
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        with contextlib.suppress(OSError):  # what was still to be written to it
+            if stream is not None:
+                stream.close()
+
+
+def _answer(out: bytes) -> str:
+    lines = [line for line in out.decode("utf-8", "replace").splitlines() if line.strip()]
+    named = [line.partition("=")[2] for line in lines if line.startswith("password=")]
+    if named:
+        return named[-1]
+    return lines[0].strip() if len(lines) == 1 and not _ATTRIBUTE.fullmatch(lines[0]) else ""
+
+
+def _lines(err: bytes, secret: str) -> list[str]:
+    """What it says on stderr, made fit to be shown: no control characters, and nothing that looks like a secret."""
+    text = err[-4096:].decode("utf-8", "replace")
+    text = _SECRET.sub(r"\1***", text.replace(secret, "***") if secret else text)
+    return ["".join(c for c in line if c.isprintable())[:200] for line in text.splitlines() if line.strip()]

@@ -1,0 +1,111 @@
+"""How often a hub may be asked, and how fast: the quotas that its answers tell, the pauses that they ask for, a limit.
+
+The headers: `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers, `Retry-After` of RFC 9110.
+"""
+
+import email.utils
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from gpuaria.urls import origin
+
+_NUMBER = r"(\d{1,9})(?!\d)"  # more digits than that nobody means, and a float cannot hold
+
+
+@dataclass
+class _Bucket:
+    remaining: int
+    reset: float  # monotonic seconds
+    quota: int = 0  # 0 where the hub does not say it
+    window: float = 0.0  # seconds
+
+
+@dataclass
+class RateBudget:
+    """What each quota of each hub has left, as its last answer said, less what is under way since."""
+
+    clock: Callable[[], float] = time.monotonic
+    _buckets: dict[tuple[str, str], _Bucket] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def wait(self, url: str) -> float:
+        """0 if a request may go now, which counts it; else the seconds after which to ask again."""
+        with self._lock:
+            bucket, now = self._buckets.get((origin(url), _bucket_name(url))), self.clock()
+            if bucket is None:
+                return 0.0
+            if now >= bucket.reset:
+                if not bucket.quota:
+                    return 0.0
+                # All who were held back ask again at once: no more of them may go than the new window allows.
+                bucket.remaining, bucket.reset = bucket.quota, now + bucket.window + 1
+            if bucket.remaining > 0:
+                bucket.remaining -= 1
+                return 0.0
+            return bucket.reset - now
+
+    def learn(self, url: str, headers: Mapping[str, str]) -> None:
+        """Take over what an answer says of its quota: `"api";r=12;t=55`."""
+        match = re.search(rf'"([\w-]+)"\s*;\s*r={_NUMBER}\s*;\s*t={_NUMBER}', headers.get("ratelimit", ""))
+        if not match:
+            return
+        name, remaining = match[1], int(match[2])
+        policy = re.search(rf'"{name}"\s*;\s*q={_NUMBER}\s*;\s*w={_NUMBER}', headers.get("ratelimit-policy", ""))
+        quota, window = (int(policy[1]), float(policy[2])) if policy else (0, 0.0)
+        with self._lock:
+            now = self.clock()
+            reset = now + int(match[3]) + 1
+            known = self._buckets.get((origin(url), name))
+            if known and now < known.reset and reset < known.reset + 1.5:
+                # The same window, told in whole seconds: what is left only shrinks, and answers overtake each other.
+                remaining = min(remaining, known.remaining)
+            self._buckets[origin(url), name] = _Bucket(remaining, reset, quota, window)
+
+    def left(self, url: str) -> dict[str, int]:
+        """Requests left by quota name at the hub of `url`, as far as it said so."""
+        with self._lock:
+            return {name: b.remaining for (where, name), b in self._buckets.items() if where == origin(url)}
+
+
+@dataclass
+class Throttle:
+    """At most `rate` bytes per second for all who ask, on average; 0 is no limit. Thread-safe."""
+
+    rate: int
+    clock: Callable[[], float] = time.monotonic
+    _free: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def owed(self, count: int) -> float:
+        """`count` bytes have come: the seconds for which whoever got them should take no more."""
+        if not self.rate:
+            return 0.0
+        with self._lock:
+            now = self.clock()
+            self._free = max(now, self._free) + count / self.rate
+            return self._free - now
+
+
+def _bucket_name(url: str) -> str:
+    path = urlsplit(url).path
+    if "/resolve/" in path or path.startswith("/api/resolve-cache/"):
+        return "resolvers"
+    return "api" if path.startswith("/api/") else "pages"
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds that an answer asks us to wait (RFC 9110 10.2.3: seconds or a date), None if it does not."""
+    limit = re.search(r";\s*r=0\s*;\s*t=(\d{1,9})", headers.get("ratelimit", ""))
+    if limit:
+        return float(limit[1]) + 1
+    text = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now) if text else None
+    except (ValueError, OverflowError, TypeError):
+        return None

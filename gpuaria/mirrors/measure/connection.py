@@ -1,0 +1,145 @@
+"""One HTTP/1.1 connection (RFC 9112) that tells when its parts stood: what the sample reads through."""
+
+import http.client
+import io
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+from gpuaria.dns.deadline import Deadline
+from gpuaria.errors import NetworkError
+from gpuaria.http.proxy import Route, route
+from gpuaria.mirrors.measure import tcp
+
+Head = tuple[int, Mapping[str, str]]
+Resolve = Callable[[str], Sequence[str]]
+_HEAD_LIMIT = 65536
+_CHUNK = 1 << 16
+
+
+class Straight:
+    """Sends ranged GETs to one server, one after the other. `resolve` gives a host's addresses, best first.
+
+    `connect` and `handshake` in seconds, None where unknown; `peer` an address or empty; `proxy` as host:port. All of
+    it ends at `deadline`.
+    """
+
+    def __init__(
+        self,
+        resolve: Resolve,
+        context: ssl.SSLContext,
+        environ: Mapping[str, str],
+        deadline: Deadline,
+        user_agent: str = "gpuaria",
+    ) -> None:
+        self._resolve, self._context, self._environ = resolve, context, environ
+        self._deadline, self._user_agent = deadline, user_agent
+        self._sock: socket.socket | None = None
+        self._route: Route | None = None
+        self.connect: float | None = None
+        self.handshake: float | None = None
+        self.peer = self.proxy = ""
+
+    def prepare(self, url: str) -> None:
+        """Connect to the server of `url`, unless this is the connection to it. Raises NetworkError."""
+        there = route(url, self._environ)
+        if self._sock is not None and there == self._route:
+            return
+        self.close()
+        addresses = [] if there.proxy else list(self._resolve(there.host))
+        if not addresses and not there.proxy:
+            raise NetworkError(f"no address is known for {there.host}")
+        line = tcp.connect(there, addresses, self._context, self._deadline)
+        self._sock, self._route = line.sock, there
+        self.connect, self.handshake = line.tcp.seconds, line.tls.seconds if line.tls else None
+        self.proxy = str(there.proxy or "")
+        self.peer = "" if there.proxy else line.address
+
+    def get(self, url: str, headers: Mapping[str, str], patience: Callable[[], float]) -> tuple[Head, Iterator[bytes]]:
+        """Send a request; its head and raw body, each read waiting `patience()` seconds. Raises OSError, GpuariaError.
+
+        The body has to be read to its end, or the connection closed, before the next request.
+        """
+        self.prepare(url)
+        assert self._sock is not None
+        assert self._route is not None
+        self._sock.settimeout(max(0.001, patience()))
+        self._sock.sendall(self._request(url, headers))
+        data = b""
+        while b"\r\n\r\n" not in data:
+            chunk = self._receive(patience)
+            data += chunk
+            if not chunk or len(data) > _HEAD_LIMIT:
+                raise NetworkError("broke the connection off" if not chunk else "sends an endless head")
+        head, _, rest = data.partition(b"\r\n\r\n")
+        status, got = _parse(head)
+        return (status, got), self._body(rest, got, patience)
+
+    def _request(self, url: str, headers: Mapping[str, str]) -> bytes:
+        there, parts = self._route, urlsplit(url)
+        assert there is not None
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        sent = {"host": there.place, "user-agent": self._user_agent, "accept": "*/*", **headers}
+        if there.proxy and not there.tls:  # RFC 9112 3.2.2
+            target = f"http://{there.place}{target}"
+            if there.proxy.authorization:
+                sent["proxy-authorization"] = there.proxy.authorization
+        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
+        if any(re.search(r"[\r\n\0]", line) for line in lines):
+            raise NetworkError("its address is not one that can be sent")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+
+    def _receive(self, patience: Callable[[], float]) -> bytes:
+        assert self._sock is not None
+        left = patience()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._sock.recv(_CHUNK)
+
+    def _body(self, rest: bytes, headers: Mapping[str, str], patience: Callable[[], float]) -> Iterator[bytes]:
+        """The body's bytes as they arrive; with chunked coding its frames too, which does for a rate."""
+        length = headers.get("content-length", "")
+        left = int(length) if re.fullmatch(r"\d{1,18}", length) and "transfer-encoding" not in headers else None
+        again = left is not None and headers.get("connection", "").lower() != "close"
+        chunk = rest
+        while left is None or left > 0:
+            chunk = chunk or self._receive(patience)
+            if not chunk:
+                self.close()
+                if left:
+                    raise NetworkError(f"broke off {left:,} bytes before the end")
+                return
+            piece = chunk if left is None else chunk[:left]
+            left = None if left is None else left - len(piece)
+            chunk = b""
+            yield piece
+        if not again:
+            self.close()
+
+    def another(self) -> "Straight":
+        """One more connection, to the very address that this one has."""
+        known, resolve = self.peer, self._resolve
+        there = self._route.host if self._route else ""
+        same: Resolve = lambda host: (known,) if known and host == there else resolve(host)  # noqa: E731
+        return Straight(same, self._context, self._environ, self._deadline, self._user_agent)
+
+    def close(self) -> None:
+        """Hang up; the times stay known."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+def _parse(head: bytes) -> Head:
+    first, _, rest = head.partition(b"\r\n")
+    match = re.match(rb"HTTP/1\.[01] (\d{3})\b", first)
+    if not match:
+        raise NetworkError("does not speak HTTP")
+    try:
+        fields = http.client.parse_headers(io.BytesIO(rest + b"\r\n\r\n"))
+    except http.client.HTTPException as error:
+        raise NetworkError(f"sends a broken head ({type(error).__name__})") from None
+    return int(match[1]), {name.lower(): str(value) for name, value in fields.items()}

@@ -1,0 +1,174 @@
+"""What was found out about mirrors: frozen records, JSON by `records.to_json` and back by `read`.
+
+Three different things are kept apart in every `state`: "measured", "failed" (it was tried; `problem` says what went
+wrong) and "not measured" (it was not tried, or not to its end; `problem` says why). A number is None unless measured.
+Times are seconds, rates bytes per second, sizes bytes. No record holds a query string: it may be a signature.
+"""
+
+import types
+import typing
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeVar
+
+from gpuaria.dns.findings import DnsAnswer, State, TlsFinding
+
+Verdict = Literal["fresh", "stale", "different", "unknown"]
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class IcmpFinding:
+    """Echo round trips to one address: their mean, the mean change between two in a row, the share that was lost."""
+
+    address: str
+    state: State
+    rtt: float | None = None
+    jitter: float | None = None
+    loss: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpFinding:
+    """Time to connect to one address; through a proxy, until its tunnel stands (`address` is then the host's name)."""
+
+    address: str
+    port: int
+    state: State
+    seconds: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LookupFinding:
+    """Asking the mirror where the file's bytes are. `error` is the class of the error (see errors.py), if it failed."""
+
+    state: State
+    seconds: float | None = None
+    problem: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """What `connections` parallel reads brought, from the first byte on.
+
+    `rate` over all of it, `tail` over its last part (an eighth of a second, or one and a half round trips, in which
+    all connections were at work). `growing`: the tail was still much faster than what came before it, as in slow
+    start; the tail is then less than what this many connections reach.
+    """
+
+    connections: int
+    bytes: int
+    seconds: float
+    rate: float
+    tail: float
+    growing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BytesFinding:
+    """A ranged read of a real file at its final address.
+
+    `first_byte`: from sending the request on a standing connection (with `connect` None: from opening it).
+    `bytes`, `seconds`, `rate`: of one connection; `rates`: with its tail, and how it goes with more connections.
+    `size`: the file's, as declared here. `final_host`: who sent it, with the port if it is not the scheme's own;
+    `peer`: its address. `retry_after`: seconds that the host asks to wait.
+    """
+
+    state: State
+    final_host: str = ""
+    peer: str = ""
+    status: int | None = None
+    connect: float | None = None
+    handshake: float | None = None
+    first_byte: float | None = None
+    bytes: int = 0
+    seconds: float | None = None
+    rate: float | None = None
+    rates: tuple[Throughput, ...] = ()
+    ranges: bool | None = None
+    size: int | None = None
+    retry_after: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FreshFinding:
+    """Whether the mirror has the manifest's commit, size and digest; what it says of them, empty or None if nothing."""
+
+    verdict: Verdict
+    commit: str = ""
+    size: int | None = None
+    etag: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorFindings:
+    """All about one mirror. `addresses`: those to use, best first. `proxy`: the one measured through, as host:port.
+
+    `same_pipe_as`: the mirror, earlier in the list, whose bytes come from the same host; empty if there is none.
+    """
+
+    mirror: str
+    host: str
+    lookup: LookupFinding
+    bytes: BytesFinding
+    fresh: FreshFinding
+    addresses: tuple[str, ...] = ()
+    dns: tuple[DnsAnswer, ...] = ()
+    icmp: tuple[IcmpFinding, ...] = ()
+    tcp: tuple[TcpFinding, ...] = ()
+    tls: tuple[TlsFinding, ...] = ()
+    proxy: str = ""
+    same_pipe_as: str = ""
+
+    @property
+    def failed(self) -> tuple[str, str]:
+        """The first stage that stopped the mirror and why: ("tls", "…"); two empty texts if none did.
+
+        ICMP is never it: many good hosts do not answer pings.
+        """
+        if self.dns and not self.addresses:
+            return "dns", next((lie for a in self.dns for lie in a.lies), "") or _why(self.dns, "no address is known")
+        for stage, found in (("tcp", self.tcp), ("tls", self.tls)):
+            if any(f.state == "failed" for f in found) and not any(f.state == "measured" for f in found):
+                return stage, _why(found, "")
+        if self.lookup.state == "failed":
+            return "lookup", self.lookup.problem
+        if self.fresh.verdict in ("stale", "different"):
+            return "fresh", self.fresh.problem
+        return ("bytes", self.bytes.problem) if self.bytes.state == "failed" else ("", "")
+
+
+def _why(found: typing.Iterable[Any], otherwise: str) -> str:
+    return next((f.problem for f in found if f.state == "failed" and f.problem), otherwise)
+
+
+def read(record: type[R], value: Any) -> R:
+    """The record that `records.to_json` made `value` of. Raises ValueError if `value` is not of that shape."""
+    try:
+        return typing.cast(R, _read(record, value))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a {record.__name__}: {error!r}") from None
+
+
+def _read(wanted: Any, value: Any) -> Any:
+    kind, parts = typing.get_origin(wanted), typing.get_args(wanted)
+    if kind is types.UnionType:
+        return None if value is None else _read(parts[0], value)
+    if kind is tuple:
+        return tuple(_read(parts[0], item) for item in value)
+    if kind is Literal:
+        if value not in parts:
+            raise ValueError(f"{value!r} is none of {parts}")
+        return value
+    if is_dataclass(wanted):
+        hints = typing.get_type_hints(wanted)
+        return wanted(**{f.name: _read(hints[f.name], value[f.name]) for f in fields(wanted)})  # type: ignore[operator]
+    if wanted is float and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, wanted):
+        raise ValueError(f"{value!r} is no {wanted.__name__}")
+    return value

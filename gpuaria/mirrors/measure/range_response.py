@@ -1,0 +1,63 @@
+"""What the head of an answer to a ranged read says: the wanted part of the file, or why not (RFC 9110 14, 15). Pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gpuaria.http.ratelimit import retry_after
+
+
+class Refused(Exception):
+    """An answer that carries no bytes of the file. `retry_after`: seconds that it asks to wait."""
+
+    def __init__(self, problem: str, retry_after: float | None = None) -> None:
+        super().__init__(problem)
+        self.problem, self.retry_after = problem, retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What an answer declares: whether it is a range, and the whole file's size, None if it does not say.
+
+    `at`: where its bytes begin, None for a range it does not describe.
+    """
+
+    ranges: bool
+    size: int | None
+    at: int | None
+
+
+def declared(status: int, headers: Mapping[str, str]) -> Part:
+    """Read Content-Range, or Content-Length of a whole answer; nonsense counts as unsaid."""
+    spoken = re.fullmatch(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)", headers.get("content-range", "").strip())
+    if status != 200:
+        size = int(spoken[2]) if spoken and spoken[2] != "*" else None
+        return Part(status == 206, size, int(spoken[1]) if spoken and spoken[1] else None)
+    length = headers.get("content-length", "")
+    return Part(False, int(length) if re.fullmatch(r"\d{1,18}", length) else None, 0)
+
+
+def check(status: int, headers: Mapping[str, str], part: Part, at: int, size: int | None, now: float) -> None:
+    """Raise Refused for what is not the file of `size` bytes (None: unknown) from offset `at`. `now`: Unix seconds."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    html = kind in ("text/html", "application/xhtml+xml")
+    other = size is not None and part.size is not None and part.size != size
+    if status in (200, 206) and html and (other or size is None or part.size is None):
+        raise Refused(f"answers {status} with a web page where a file was due: a captive portal, or no mirror")
+    if status in (200, 206, 416) and other:
+        raise Refused(f"declares {part.size:,} bytes for the file, not {size:,}")
+    if status not in (200, 206):
+        asked = retry_after(headers, now)
+        wait = f" and asks to wait {asked:.0f} s" if asked is not None else ""
+        raise Refused(f"answers {status}{wait}", asked)
+    if status == 206 and part.at != at:
+        raise Refused("sends another range than was asked for")
+
+
+def place(url: str) -> str:
+    """The host of an address, with the port unless it is the scheme's own."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    own = {"http": 80, "https": 443}.get(parts.scheme)
+    return host + (f":{parts.port}" if parts.port and parts.port != own else "")

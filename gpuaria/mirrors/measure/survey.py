@@ -1,0 +1,238 @@
+"""All mirrors at once, cheap stages first, one deadline: DNS, then ICMP beside TCP and TLS, the look-up, the bytes.
+
+A stage that failed is the last one of its mirror; the later ones say so. A host that serves the bytes of two mirrors is
+measured once.
+"""
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from gpuaria.dns.deadline import GRACE, Deadline, Job, together
+from gpuaria.dns.findings import NO_TIME
+from gpuaria.dns.resolvers import Resolvers
+from gpuaria.errors import GpuariaError, Interrupted
+from gpuaria.http.proxy import Route, route
+from gpuaria.mirrors.measure import tcp
+from gpuaria.mirrors.measure.connection import Straight
+from gpuaria.mirrors.measure.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings
+from gpuaria.mirrors.measure.freshness import compare
+from gpuaria.mirrors.measure.icmp import ping
+from gpuaria.mirrors.measure.sample import sample
+from gpuaria.mirrors.measure.shared_hosts import Pipes, same_pipes
+from gpuaria.mirrors.measure.stream import Limits
+from gpuaria.records import Mirror, RemoteFile
+
+BUDGET = 3.0  # seconds
+ADDRESSES = 8  # of one host that are tried
+Lookup = Callable[[Mirror], tuple[str, Mapping[str, str]] | None]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What touches the world.
+
+    `lookup` gives the final address of the sampled file at a mirror and the answer's headers (names in lower case),
+    None where its bytes come only with a credential; it raises GpuariaError. `pings` off leaves ICMP out.
+    """
+
+    lookup: Lookup
+    resolvers: Resolvers
+    context: ssl.SSLContext
+    environ: Mapping[str, str] = field(default_factory=dict)
+    user_agent: str = "gpuaria"
+    pings: bool = True
+    clock: Callable[[], float] = time.monotonic
+
+
+def survey(
+    mirrors: Sequence[Mirror],
+    commit: str,
+    file: RemoteFile,
+    tools: Tools,
+    *,
+    budget: float = BUDGET,
+    connections: Sequence[int] = (1, 4),
+    limits: Limits | None = None,
+) -> tuple[MirrorFindings, ...]:
+    """What each mirror is worth for `file` at `commit`, in the order given, after at most about `budget` seconds.
+
+    Raises nothing for what goes wrong at a mirror; Interrupted if `tools.lookup` does.
+    """
+    deadline = Deadline(budget, tools.clock)
+    visits = [_Visit(mirror, commit, file, tools, deadline, tuple(connections), limits) for mirror in mirrors]
+    pipes = Pipes()
+    together([partial(visit.run, pipes) for visit in visits], deadline, 2 * GRACE)
+    return same_pipes([visit.findings() for visit in visits])
+
+
+class _Visit:
+    """One mirror's way through the stages. Other threads write `_found`; `findings` may be asked at any time."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        commit: str,
+        file: RemoteFile,
+        tools: Tools,
+        deadline: Deadline,
+        connections: tuple[int, ...],
+        limits: Limits | None,
+    ) -> None:
+        self._mirror, self._commit, self._file, self._tools = mirror, commit, file, tools
+        self._deadline, self._connections, self._limits = deadline, connections, limits
+        self._lock = threading.Lock()
+        self._stood: list[str] = []
+        self._found = MirrorFindings(
+            mirror.name,
+            "",
+            LookupFinding("not measured", problem=NO_TIME),
+            BytesFinding("not measured", problem=NO_TIME),
+            FreshFinding("unknown", problem=f"not measured: {NO_TIME}"),
+        )
+
+    def findings(self) -> MirrorFindings:
+        """What is known so far."""
+        with self._lock:
+            return self._found
+
+    def _set(self, **values: object) -> None:
+        with self._lock:
+            self._found = replace(self._found, **values)  # type: ignore[arg-type]
+
+    def run(self, pipes: Pipes) -> None:
+        """All stages, as far as they come."""
+        try:
+            there = route(self._mirror.base, self._tools.environ)
+        except ValueError as error:
+            return self._stop(str(error))
+        self._set(host=there.host, proxy=str(there.proxy or ""))
+        addresses = self._resolve(there)
+        if not addresses and not there.proxy:
+            over = self._deadline.over
+            return self._stop(NO_TIME if over else f"no address is known for {there.host}")
+        pings = Job(lambda: ping(addresses, self._deadline)) if addresses and self._tools.pings else None
+        first = threading.Event()
+        reach = Job(lambda: self._reach(there, addresses, first))
+        first.wait(self._deadline.left())
+        if self._stood or (there.proxy and there.proxy.problem):
+            target = self._look_up()
+            if target:
+                self._read(target, pipes)
+        else:
+            reach.result(self._deadline)
+            stage, problem = self.findings().failed
+            self._stop(f"{stage}: {problem}" if stage else NO_TIME)
+        reach.result(self._deadline)
+        self._set(icmp=(pings.result(self._deadline) if pings else None) or ())
+        return self._settle()
+
+    def _stop(self, why: str) -> None:
+        """Mark the look-up and all behind it as not measured."""
+        self._set(
+            lookup=LookupFinding("not measured", problem=why),
+            fresh=FreshFinding("unknown", problem=f"not measured: {why}"),
+            bytes=BytesFinding("not measured", problem=why),
+        )
+
+    def _resolve(self, there: Route) -> tuple[str, ...]:
+        if there.proxy:
+            return ()  # the proxy resolves the name
+        addresses = self._addresses(there.host)
+        self._set(addresses=addresses)
+        return addresses
+
+    def _addresses(self, host: str) -> tuple[str, ...]:
+        """Of any host on the way; what the resolvers said is kept."""
+        answers = self._tools.resolvers.ask(host, self._deadline)
+        self._set(dns=(*self.findings().dns, *answers))
+        found = self._tools.resolvers.usable(answers) if answers else (host.strip("[]"),)
+        return tcp.happy_eyeballs(found)[:ADDRESSES]
+
+    def _reach(self, there: Route, addresses: tuple[str, ...], first: threading.Event) -> None:
+        def stands(address: str) -> None:
+            self._stood.append(address)
+            first.set()
+
+        try:
+            found, tls = tcp.measure(there, addresses, self._tools.context, self._deadline, stands)
+            self._set(tcp=found, tls=tls)
+        finally:
+            first.set()
+
+    def _look_up(self) -> str:
+        """The final address of the file, empty if there is none to read from."""
+        clock, started = self._deadline.clock, self._deadline.clock()
+        try:
+            done = Job(lambda: (self._tools.lookup(self._mirror),)).result(self._deadline, 0)
+        except Interrupted:
+            raise
+        except GpuariaError as error:
+            self._stop(f"lookup: {error.message}")
+            problem = LookupFinding("failed", clock() - started, error.message, type(error).__name__)
+            self._set(lookup=problem)
+            return ""
+        if done is None:
+            return ""  # no time left, as everything begins
+        self._set(lookup=LookupFinding("measured", clock() - started))
+        if done[0] is None:
+            why = "its bytes come only with a credential"
+            self._set(bytes=BytesFinding("not measured", problem=why), fresh=FreshFinding("unknown", problem=why))
+            return ""
+        url, headers = done[0]
+        fresh = compare(headers, self._commit, self._file)
+        self._set(fresh=fresh)
+        if fresh.verdict in ("stale", "different"):
+            self._set(bytes=BytesFinding("not measured", problem=f"{fresh.verdict}: {fresh.problem}"))
+            return ""
+        return url
+
+    def _read(self, url: str, pipes: Pipes) -> None:
+        try:
+            there = route(url, self._tools.environ)
+        except ValueError as error:
+            return self._set(bytes=BytesFinding("failed", problem=str(error)))
+        carrier = self._carrier(there)
+        if carrier is None:
+            problem = there.proxy.problem if there.proxy else ""
+            return self._set(bytes=BytesFinding("not measured", there.place, problem=problem))
+        self._set(bytes=BytesFinding("not measured", there.place, problem=NO_TIME))
+
+        def work() -> BytesFinding:
+            return sample(
+                url,
+                carrier,
+                self._deadline,
+                size=self._file.size,
+                connections=self._connections,
+                limits=self._limits,
+            )
+
+        return self._set(bytes=pipes.measured(self._mirror.name, there.place, work, self._deadline))
+
+    def _carrier(self, there: Route) -> Straight | None:
+        tools = self._tools
+        if there.proxy and there.proxy.problem:
+            return None
+
+        def resolve(host: str) -> Sequence[str]:
+            found = self.findings()
+            if host != found.host:
+                return self._addresses(host)
+            return [*self._stood, *(a for a in found.addresses if a not in self._stood)]
+
+        return Straight(resolve, tools.context, tools.environ, self._deadline, tools.user_agent)
+
+    def _settle(self) -> None:
+        """Leave out the resolvers and the addresses that turned out wrong, the quickest address first."""
+        found = self.findings()
+        answers = self._tools.resolvers.against_tls(found.dns, found.tls)
+        took = {f.address: f.seconds or 0.0 for f in found.tcp if f.state == "measured"}
+        stood = sorted((a for a in found.addresses if a in self._stood), key=lambda a: took.get(a, 0.0))
+        failed = {f.address for f in found.tcp if f.state == "failed"}
+        failed |= {f.address for f in found.tls if f.state == "failed"}
+        rest = [a for a in found.addresses if a not in stood and a not in failed]
+        self._set(dns=answers, addresses=(*stood, *rest) if stood else found.addresses)

@@ -1,0 +1,230 @@
+"""Connections: their set-up timed address by address, in the order of happy eyeballs (RFC 8305).
+
+The families take turns, IPv6 first; the next attempt starts when the one before ends or after 250 ms (RFC 8305 5).
+`measure` goes through all addresses, `connect` keeps the first connection that stands.
+"""
+
+import queue
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, zip_longest
+
+from gpuaria.dns.deadline import Deadline, Job
+from gpuaria.dns.findings import NO_TIME, TlsFinding
+from gpuaria.errors import NetworkError
+from gpuaria.http.proxy import Route
+from gpuaria.mirrors.measure.findings import TcpFinding
+
+STAGGER = 0.25  # seconds, RFC 8305's Connection Attempt Delay
+PATIENCE = 2.0  # seconds for one address, both stages together
+_HEAD_LIMIT = 16384  # bytes of a proxy's answer
+
+
+@dataclass(slots=True)
+class Line:
+    """One attempt: what was found, and the open socket if it stands. `tls` is None where none was tried."""
+
+    address: str
+    tcp: TcpFinding
+    tls: TlsFinding | None = None
+    sock: socket.socket | None = None
+    silent: bool = False  # nobody answered at all
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
+    @property
+    def problem(self) -> str:
+        """Why it does not stand, empty if it does."""
+        return self.tcp.problem or (self.tls.problem if self.tls else "")
+
+
+def happy_eyeballs(addresses: Sequence[str]) -> tuple[str, ...]:
+    """The order of attempts: the families in turn, IPv6 first, each in the order given, none twice (RFC 8305 4)."""
+    unique = dict.fromkeys(addresses)
+    six, four = [a for a in unique if ":" in a], [a for a in unique if ":" not in a]
+    return tuple(a for a in chain.from_iterable(zip_longest(six, four)) if a is not None)
+
+
+def measure(
+    route: Route,
+    addresses: Sequence[str],
+    context: ssl.SSLContext,
+    deadline: Deadline,
+    ready: Callable[[str], None] = lambda address: None,
+) -> tuple[tuple[TcpFinding, ...], tuple[TlsFinding, ...]]:
+    """Connect to every address, with a TLS handshake where the route has one; `ready` is told of each that stands.
+
+    Through a proxy there is one attempt, to the host by its name; `addresses` are then not used.
+    """
+    targets = _targets(route, addresses)
+    if route.proxy and route.proxy.problem:
+        problem = route.proxy.problem
+        return _untried(route, targets, problem)
+    found: dict[str, Line] = {}
+    for line in _attempts(route, targets, context, deadline):
+        found[line.address] = line
+        if line.sock is not None:
+            line.close()
+            ready(line.address)
+    tcp, tls = _untried(route, targets, NO_TIME)
+    lines = [found.get(address) for address in targets]
+    secure = [line.tls if line and line.tls else late for line, late in zip(lines, tls, strict=False)]
+    stood = [line is None or line.tls is not None for line in lines]  # no handshake without a connection
+    return (
+        tuple(line.tcp if line else late for line, late in zip(lines, tcp, strict=True)),
+        tuple(one for one, tried in zip(secure, stood, strict=False) if tried),
+    )
+
+
+def connect(route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> Line:
+    """The first connection that stands, its socket for the caller to close. Raises NetworkError with all reasons."""
+    if route.proxy and route.proxy.problem:
+        raise NetworkError(route.proxy.problem)
+    problems: dict[str, None] = {}
+    for line in _attempts(route, _targets(route, addresses), context, deadline):
+        if line.sock is not None:
+            return line
+        problems[line.problem] = None
+    raise NetworkError("; ".join(problems) or (f"no connection to {route.place}: {NO_TIME}"))
+
+
+def _targets(route: Route, addresses: Sequence[str]) -> tuple[str, ...]:
+    return (route.host,) if route.proxy else happy_eyeballs(addresses)
+
+
+def _untried(route: Route, addresses: Sequence[str], why: str) -> tuple[tuple[TcpFinding, ...], tuple[TlsFinding, ...]]:
+    tcp = tuple(TcpFinding(a, route.port, "not measured", problem=why) for a in addresses)
+    return tcp, tuple(TlsFinding(a, "not measured", problem=why) for a in addresses if route.tls)
+
+
+def _attempts(route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> Iterator[Line]:
+    """The outcome at each address: the first attempt that stands, else the last that failed.
+
+    An address that is silent when all have been tried gets a second attempt: a lost SYN costs 1 s (RFC 6298 2.1).
+    Sockets of attempts that end after the caller has left are closed.
+    """
+    results: queue.SimpleQueue[Line] = queue.SimpleQueue()
+    lock, left = threading.Lock(), threading.Event()
+    jobs: list[Job[None]] = []
+
+    def attempt(address: str) -> None:
+        line = dial(route, address, context, deadline.within(PATIENCE))
+        with lock:
+            if left.is_set():
+                line.close()
+            results.put(line)
+
+    waiting, running, open_ones = [*addresses, *addresses], Counter[str](), set(addresses)
+    try:
+        while open_ones:
+            waiting = [a for a in waiting if a in open_ones and not deadline.over]
+            if waiting:
+                running[waiting[0]] += 1
+                jobs.append(Job(partial(attempt, waiting.pop(0))))
+            try:
+                line = results.get(timeout=deadline.within(STAGGER).left() if waiting else deadline.left() + 0.1)
+            except queue.Empty:
+                if deadline.over:
+                    break
+                continue
+            running[line.address] -= 1
+            refused = line.problem and not line.silent
+            if line.address not in open_ones:
+                line.close()
+            elif line.sock is not None or refused or (not running[line.address] and line.address not in waiting):
+                open_ones.discard(line.address)
+                yield line
+    finally:
+        with lock:
+            left.set()
+        while not results.empty():
+            results.get().close()
+    for job in jobs:
+        job.result(Deadline(0), 0)  # a bug in one of them is raised here
+
+
+def dial(route: Route, address: str, context: ssl.SSLContext, deadline: Deadline) -> Line:
+    """One attempt at one address (through a proxy: at its tunnel). Never raises for the network."""
+    started, sock = deadline.clock(), None
+    try:
+        if route.proxy:
+            sock = socket.create_connection((route.proxy.host, route.proxy.port), _positive(deadline))
+            if route.tls:
+                _tunnel(sock, route, deadline)
+        else:
+            sock = socket.create_connection((address, route.port), _positive(deadline))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except (OSError, NetworkError) as error:
+        if sock is not None:
+            sock.close()
+        via = f"the proxy {route.proxy}: " if route.proxy else ""
+        finding = TcpFinding(address, route.port, "failed", problem=via + reason(error))
+        return Line(address, finding, silent=isinstance(error, TimeoutError))
+    line = Line(address, TcpFinding(address, route.port, "measured", deadline.clock() - started), None, sock)
+    return _secured(line, route, context, deadline) if route.tls else line
+
+
+def _secured(line: Line, route: Route, context: ssl.SSLContext, deadline: Deadline) -> Line:
+    started, plain = deadline.clock(), line.sock
+    assert plain is not None
+    line.sock = None
+    try:
+        plain.settimeout(_positive(deadline))
+        line.sock = secure = context.wrap_socket(plain, server_hostname=route.host)
+        line.tls = TlsFinding(line.address, "measured", deadline.clock() - started, secure.version() or "")
+    except ssl.SSLCertVerificationError as error:
+        plain.close()
+        wrong = error.verify_message or str(error)
+        text = f"the certificate cannot be trusted: {wrong}"
+        line.tls = TlsFinding(line.address, "failed", problem=text, certificate_problem=wrong)
+    except (OSError, ValueError) as error:
+        plain.close()
+        line.tls = TlsFinding(line.address, "failed", problem=f"no TLS: {reason(error)}")
+    return line
+
+
+def _tunnel(sock: socket.socket, route: Route, deadline: Deadline) -> None:
+    """CONNECT through a proxy (RFC 9110 9.3.6). Raises NetworkError."""
+    assert route.proxy is not None
+    host = f"[{route.host}]" if ":" in route.host else route.host
+    head = f"CONNECT {host}:{route.port} HTTP/1.1\r\nHost: {host}:{route.port}\r\n"
+    if route.proxy.authorization:
+        head += f"Proxy-Authorization: {route.proxy.authorization}\r\n"
+    sock.settimeout(_positive(deadline))
+    sock.sendall(f"{head}\r\n".encode("latin-1"))
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        sock.settimeout(_positive(deadline))
+        chunk = sock.recv(4096)
+        answer += chunk
+        if not chunk or len(answer) > _HEAD_LIMIT:
+            raise NetworkError("no proper answer to CONNECT")
+    status = answer.split(b"\r\n")[0].decode("latin-1").partition(" ")[2][:60]
+    if not status.startswith("2"):
+        raise NetworkError(f"refuses a tunnel to {route.place}: {status}")
+
+
+def _positive(deadline: Deadline) -> float:
+    return max(0.001, deadline.left())
+
+
+def reason(error: Exception) -> str:
+    """An error of a socket in a few words."""
+    if isinstance(error, NetworkError):
+        return error.message
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    if isinstance(error, ssl.SSLError):
+        return str(error.reason or error.strerror or error).replace("_", " ").lower()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__

@@ -1,0 +1,267 @@
+"""Mirrors measured for one file of a manifest, remembered, and turned into what `ranking.rank` reads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from gpuaria.dns.resolvers import Resolvers
+from gpuaria.errors import NetworkError, NotAHub, RevisionNotFound
+from gpuaria.http.client import MAX_REDIRECTS, REDIRECTS, Answer, Http, redirected
+from gpuaria.http.pool import tls_context
+from gpuaria.mirrors.history import History, Past
+from gpuaria.mirrors.measure.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings
+from gpuaria.mirrors.measure.shared_hosts import same_pipes
+from gpuaria.mirrors.measure.survey import Tools, survey
+from gpuaria.mirrors.rank import rank
+from gpuaria.paths import SafePath
+from gpuaria.records import Manifest, Mirror, Probe, Ranking, RemoteFile
+from gpuaria.settings import Settings
+from gpuaria.sources import Source
+from gpuaria.urls import check_redirect, origin
+
+MAX_AGE = 300.0  # seconds for which findings are used again
+CONNECTIONS = (1, 4)  # of the two reads
+NO_FILE = "no repo was named to read a file of"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is asked of every mirror: a file of a manifest, the largest unless another one is given."""
+
+    manifest: Manifest
+    file: RemoteFile
+
+    def __str__(self) -> str:
+        return f"{self.manifest.commit} {self.file.path}"
+
+
+def subject_of(manifest: Manifest) -> Subject | None:
+    """The largest file of the manifest; None where it has none with bytes in it."""
+    files = [file for file in manifest.files if file.size > 0]
+    return Subject(manifest, max(files, key=lambda file: (file.size, file.path))) if files else None
+
+
+def tools_for(
+    settings: Settings,
+    source: Source,
+    http: Http,
+    subject: Subject | None,
+    *,
+    environ: Mapping[str, str],
+    user_agent: str = "gpuaria",
+    pings: bool = True,
+) -> Tools:
+    """What a survey touches the world with. Without a subject nothing is looked up. Raises ConfigError."""
+    context = tls_context(str(settings.ca_bundle or ""))
+
+    def lookup(mirror: Mirror) -> tuple[str, Mapping[str, str]] | None:
+        return _look_up(source, http, subject, mirror) if subject else None
+
+    resolvers = Resolvers(settings.resolvers, system=False, context=context)  # the setting names the system's itself
+    return Tools(lookup, resolvers, context, environ, user_agent=user_agent, pings=pings)
+
+
+def reusable(
+    mirrors: Sequence[Mirror], history: History, subject: Subject | None, max_age: float = MAX_AGE
+) -> dict[str, MirrorFindings]:
+    """Findings about the same file that are no older than `max_age` seconds, by mirror; no failure is used again."""
+    if subject is None:
+        return {}
+    found = {mirror.name: history.recent(mirror, max_age, str(subject)) for mirror in mirrors}
+    return {
+        name: one
+        for name, one in found.items()
+        if one is not None and not one.failed[0] and one.lookup.state == one.bytes.state == "measured"
+    }
+
+
+def survey_mirrors(
+    mirrors: Sequence[Mirror],
+    subject: Subject | None,
+    tools: Tools,
+    history: History,
+    *,
+    budget: float,
+    known: Mapping[str, MirrorFindings] | None = None,
+) -> tuple[MirrorFindings, ...]:
+    """All mirrors in their order, measured in at most about `budget` seconds, unless they are in `known`.
+
+    What was measured for a subject is kept in `history`; without one DNS, TCP and TLS are measured alone. Raises
+    Interrupted.
+    """
+    had = known or {}
+    left = [mirror for mirror in mirrors if mirror.name not in had]
+    if subject is None:
+        found = [_without_file(one) for one in survey(left, "", _NOTHING, tools, budget=budget)]
+    else:
+        commit, file = subject.manifest.commit, subject.file
+        found = [_stale(one) for one in survey(left, commit, file, tools, budget=budget, connections=CONNECTIONS)]
+        for mirror, one in zip(left, found, strict=True):
+            history.keep(mirror, one, str(subject))
+    by_name = {**had, **{one.mirror: one for one in found}}
+    return same_pipes([by_name[mirror.name] for mirror in mirrors])
+
+
+def probes(findings: Sequence[MirrorFindings], pasts: Mapping[str, Past]) -> list[Probe]:
+    """Findings and what is remembered, as the ranking reads them. Pure.
+
+    A mirror is the same pipe as another one only where that one can be used itself.
+    """
+    problems = {one.mirror: problem(one) for one in findings}
+    usable = same_pipes([one for one in findings if not problems[one.mirror]])
+    twins = {one.mirror: one.same_pipe_as for one in usable}
+    return [
+        _probe(one, problems[one.mirror], twins.get(one.mirror, ""), pasts.get(one.mirror, Past())) for one in findings
+    ]
+
+
+def expectations(mirrors: Sequence[Mirror], history: History) -> dict[str, Past]:
+    """What each mirror is known for, by its name."""
+    return {mirror.name: history.expect(mirror) for mirror in mirrors}
+
+
+def ranked(
+    findings: Sequence[MirrorFindings], pasts: Mapping[str, Past], size: int, *, connections: int = 16, seed: str = ""
+) -> Ranking:
+    """The order in which to use the mirrors for `size` bytes. Pure."""
+    return rank(probes(findings, pasts), size, connections=connections, seed=seed)
+
+
+def problem(found: MirrorFindings) -> str:
+    """Why a mirror cannot be used: the stage and what was seen there, in one sentence; empty if it can."""
+    stage, seen = found.failed
+    if stage == "fresh":
+        fresh = found.fresh
+        if fresh.verdict == "stale":
+            return f"stale: it {seen}"
+        other = "other bytes" if "other bytes" in seen else "other size"
+        return f"{other}: it {seen}"
+    portal = "captive portal" in seen
+    if portal or stage == "lookup":
+        return seen if not portal or seen.startswith("captive") else f"captive portal: it {seen.partition(':')[0]}"
+    if stage:
+        return f"{stage}: {seen}"
+    if found.lookup.state == "measured" and found.fresh.verdict == "unknown" and found.bytes.state == "measured":
+        return f"freshness: it {found.fresh.problem}"  # a fetch takes no such look-up either
+    return ""
+
+
+def stages(found: MirrorFindings) -> dict[str, float | None]:
+    """Seconds of each stage at the address that is best, None where it was not measured.
+
+    The first byte is counted from the request on a standing connection to whoever sends the bytes.
+    """
+    dns = [a.seconds for a in found.dns if a.state == "measured" and a.addresses and not a.lies and a.seconds]
+    pings = [one.rtt for one in found.icmp if one.state == "measured" and one.rtt is not None]
+    tcp = [one.seconds for one in found.tcp if one.state == "measured" and one.seconds is not None]
+    tls = [one.seconds for one in found.tls if one.state == "measured" and one.seconds is not None]
+    return {
+        "DNS": min(dns, default=None),
+        "ICMP": min(pings, default=None),
+        "TCP": min(tcp, default=None),
+        "TLS": min(tls, default=None),
+        "look-up": found.lookup.seconds if found.lookup.state == "measured" else None,
+        "first byte": found.bytes.first_byte,
+    }
+
+
+def _probe(found: MirrorFindings, why: str, twin: str, past: Past) -> Probe:
+    rates, times = found.bytes.rates, stages(found)
+    known = [times["DNS"], times["look-up"], found.bytes.connect, found.bytes.handshake, times["first byte"]]
+    if found.lookup.state != "measured":
+        known += [times["TCP"], times["TLS"]]
+    spent = [seconds for seconds in known if seconds is not None]
+    losses = [one.loss for one in found.icmp if one.state == "measured" and one.loss is not None]
+    rate = past.rate / (1 + past.failures) if past.rate is not None else None
+    return Probe(
+        found.mirror,
+        problem=why,
+        setup=sum(spent) if spent else None,
+        rtt=found.bytes.connect if found.bytes.connect is not None else times["TCP"],
+        loss=min(losses, default=None),
+        single=rates[0].tail if rates else None,
+        rate=rates[-1].tail if rates else None,
+        connections=rates[-1].connections if rates else 1,
+        growing=rates[-1].growing if rates else False,
+        past=rate,
+        confidence=past.confidence,
+        same_pipe_as=twin,
+    )
+
+
+def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tuple[str, Mapping[str, str]] | None:
+    """Where the file's bytes are, and the headers of the answer; None where they come only with a credential.
+
+    One HEAD, tried twice. Raises NetworkError, NotFound, AccessDenied, Interrupted.
+    """
+    manifest, file = subject.manifest, subject.file
+    url = source.file_url(mirror, manifest, file)
+    answer = _head(http, url, anonymous=mirror.anonymous)
+    target = redirected(answer)
+    named = "x-repo-commit" in answer.headers
+    if answer.status >= 400:
+        refused = source.refused(mirror, manifest, file, answer, http)
+        if isinstance(refused, RevisionNotFound):
+            raise RevisionNotFound(f"does not have commit {manifest.commit[:12]}")
+        raise refused
+    if target:
+        check_redirect(answer.url, target)
+        there, here = urlsplit(target), urlsplit(answer.url)
+        if not named and there.path == here.path:
+            raise NetworkError(f"it sends its clients on to {there.hostname}, and has nothing of its own for us here")
+        return target, answer.headers
+    if not named and answer.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/html":
+        raise NotAHub("captive portal: it answers with HTML where bytes were due")
+    if answer.status != 200:
+        raise NetworkError(f"it answers {answer.status} for {file.path}, with no address")
+    if manifest.restricted and not mirror.anonymous and http.has_credential(url):
+        return None
+    return answer.url, answer.headers
+
+
+def _head(http: Http, url: str, *, anonymous: bool) -> Answer:
+    """As `Http.head`, without its patience: a mirror that is busy now is told so at once."""
+    passed: dict[str, str] = {}
+    for _ in range(MAX_REDIRECTS):
+        answer = _once_more(http, url, anonymous)
+        passed |= {name: value for name, value in answer.headers.items() if name.startswith("x-")}
+        target = redirected(answer) if answer.status in REDIRECTS else ""
+        if not target or origin(target) != origin(url):
+            return replace(answer, headers={**passed, **answer.headers})
+        url = target
+    raise NetworkError("it redirects in a circle")
+
+
+def _once_more(http: Http, url: str, anonymous: bool) -> Answer:
+    headers = {"accept-encoding": "identity"}
+    for last in (False, True):
+        try:
+            with http.open("HEAD", url, anonymous=anonymous, headers=headers) as (answer, _):
+                return answer
+        except NetworkError as error:
+            if last or error.retry != "later":
+                raise
+    raise AssertionError("unreachable")
+
+
+def _stale(found: MirrorFindings) -> MirrorFindings:
+    """A mirror that knows the repo and not the commit is as stale as one that answers with another commit."""
+    if found.lookup.error != RevisionNotFound.__name__:
+        return found
+    fresh = FreshFinding("stale", problem=found.lookup.problem)
+    return replace(found, lookup=LookupFinding("measured", found.lookup.seconds), fresh=fresh)
+
+
+def _without_file(found: MirrorFindings) -> MirrorFindings:
+    """A survey that looked nothing up, saying why."""
+    if found.failed[0]:
+        return found
+    return replace(
+        found,
+        lookup=LookupFinding("not measured", problem=NO_FILE),
+        bytes=BytesFinding("not measured", problem=NO_FILE),
+        fresh=FreshFinding("unknown", problem=f"not measured: {NO_FILE}"),
+    )
+
+
+_NOTHING = RemoteFile(SafePath("-"), 0, None)  # stands where no file is looked up

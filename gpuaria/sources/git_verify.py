@@ -1,0 +1,119 @@
+"""A listing proven by a commit id: commit -> trees -> blobs, every id computed here and none believed.
+
+Objects look as git has them (gitformat-pack(5), git-ls-tree(1)); what SHA-1 gives and what not is in decision 0006.
+"""
+
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+
+from gpuaria.errors import BadListing, UnsafePath
+from gpuaria.hashing import git_id, lfs_pointer_oid
+from gpuaria.paths import MAX_PATH_BYTES, SafePath
+from gpuaria.records import Digest, Manifest, RemoteFile
+from gpuaria.text import printable
+
+SMALL = 200  # bytes below which a blob may be an LFS pointer, which has at most 143
+MAX_ENTRIES = 1_000_000  # as the trees are walked: one tree may stand in many places
+MAX_UNUSABLE = 10_000  # names among them that no manifest can have
+_TREE, _SUBMODULE = 0o040000, 0o160000
+_FILES = (0o100000, 0o120000)  # with any permissions; the hub lists a symbolic link like a file
+_ENTRY = re.compile(rb"([0-7]{5,6}) ([^/\0]+)\0(.{20})", re.DOTALL)
+_COMMIT = re.compile(rb"tree ([0-9a-f]{40})\n")
+_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:[0-9a-f]{64}\nsize \d+\n")
+_HINT = "Use another mirror, and tell the owner of this one."
+_Objects = Mapping[tuple[str, str], bytes]  # (kind, id) -> data
+
+
+def doubt(commit: str, manifest: Manifest, sent: Iterable[tuple[str, bytes]]) -> str:
+    """Why it is not proven that the manifest lists what the commit holds; "" if it is.
+
+    `sent` are git objects as (kind, data), from anybody. Every file must be in the commit's trees with the same blob
+    id, and every blob there that has a usable name must be listed. Raises BadListing for a difference, and for a
+    commit or tree that is missing. A doubt remains where nothing is wrong but a blob of less than `SMALL` bytes is
+    missing: it could be the pointer of an LFS file, listed as if it were the file.
+    """
+    objects = {(kind, git_id(kind, data)): data for kind, data in sent}
+    who, listed = manifest.vouched_by, {str(file.path): file for file in manifest.files}
+    seen, doubts = set[str](), ""
+    for path, oid in _blobs(commit, objects, listed, who):
+        if path not in listed:
+            raise BadListing(f"{who} leaves out {printable(path)}, which the commit has", _HINT)
+        if path in seen:
+            raise BadListing(f"the commit has {printable(path)} twice", _HINT)
+        seen.add(path)
+        doubts = _compare(listed[path], oid, objects.get(("blob", oid)), who) or doubts
+    for path in listed:
+        if path not in seen:
+            raise BadListing(f"{who} lists {printable(path)}, which the commit does not have", _HINT)
+    return doubts
+
+
+def _compare(file: RemoteFile, oid: str, blob: bytes | None, who: str) -> str:
+    """One file of the manifest against its blob's id, and against the blob where that was sent; a doubt or ""."""
+    shown = printable(file.path)
+    if file.lfs:
+        same = file.digest is not None and lfs_pointer_oid(file.digest.hex, file.size) == oid
+    else:
+        same = file.digest == Digest("git-sha1", oid)
+    if not same or file.oid != oid or (blob is not None and not file.lfs and len(blob) != file.size):
+        raise BadListing(f"{who} lists other bytes for {shown} than the commit has", _HINT)
+    if not file.lfs and blob is not None and _POINTER.fullmatch(blob):
+        raise BadListing(f"{who} lists the LFS file {shown} as if its pointer were the file", _HINT)
+    if not file.lfs and blob is None and file.size < SMALL:
+        return f"{who} does not send git's {shown}, which could be an LFS pointer"
+    return ""
+
+
+def _blobs(commit: str, objects: _Objects, listed: Container[str], who: str) -> Iterator[tuple[str, str]]:
+    """Path and id of every blob of the commit that is `listed` or has a path that could be. Raises BadListing.
+
+    One folder of each depth is open at a time, and a path ends where it is longer than any file's may be.
+    """
+    found = _COMMIT.match(objects.get(("commit", commit), b""))
+    if not found:
+        raise BadListing(f"{who} does not send the commit {commit[:12]}", _HINT)
+    open_trees = [("", _entries(found[1].decode(), "", objects, who))]
+    entries = unusable = 0
+    while open_trees:
+        folder, rows = open_trees[-1]
+        row = next(rows, None)
+        if row is None:
+            open_trees.pop()
+            continue
+        mode, name, oid = row
+        path, kind = folder + name, mode & 0o170000
+        entries += 1
+        if kind == _TREE and len(path.encode(errors="surrogateescape")) < MAX_PATH_BYTES:
+            open_trees.append((f"{path}/", _entries(oid, path, objects, who)))
+        elif kind in _FILES and (path in listed or _usable(path)):
+            yield path, oid
+        elif kind != _SUBMODULE:
+            unusable += 1
+        if entries > MAX_ENTRIES or unusable > MAX_UNUSABLE:
+            raise BadListing(f"the commit {commit[:12]} holds more than can be checked", _HINT)
+
+
+def _entries(oid: str, path: str, objects: _Objects, who: str) -> Iterator[tuple[int, str, str]]:
+    """Mode, name and id of what is in a tree; one that is not UTF-8 gets surrogates, which no path may have."""
+    data = objects.get(("tree", oid))
+    if data is None:
+        raise BadListing(f"{who} does not send {_shown(path)} of the commit (tree {oid[:12]}) as it must be", _HINT)
+    at = 0
+    while at < len(data):
+        entry = _ENTRY.match(data, at)
+        if entry is None:
+            raise BadListing(f"{_shown(path)} of the commit cannot be read", _HINT)
+        at = entry.end()
+        yield int(entry[1], 8), entry[2].decode(errors="surrogateescape"), entry[3].hex()
+
+
+def _shown(folder: str) -> str:
+    return f"the folder {printable(folder)}" if folder else "the root folder"
+
+
+def _usable(path: str) -> bool:
+    try:
+        SafePath.parse(path)
+    except UnsafePath:
+        return False
+    return True

@@ -1,0 +1,262 @@
+"""The Hugging Face cache, exactly as huggingface_hub 2.x reads it (file_download.py, utils/_cache_manager.py).
+
+    <cache>/models--org--name/blobs/<etag>              sha256 for an LFS file, git blob id for others
+                              snapshots/<commit>/<path>  -> ../../blobs/<etag>
+                              refs/<revision>            the commit, no newline
+                              trees/<commit>.json        what the commit holds
+                              .gpuaria/                  our staging and saved manifests
+    <cache>/.locks/models--org--name/<etag>.lock
+
+Where links are not to be had, the bytes are in the snapshot itself, as the client does it.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from gpuaria.errors import WrongBytes
+from gpuaria.os_errors import explain, explained
+from gpuaria.paths import SafePath
+from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.locks import TargetLock, let_go, take
+from gpuaria.storage.manifests import Saved, create
+from gpuaria.storage.receipts import Receipts
+from gpuaria.storage.safe_dir import Below, Parts
+from gpuaria.storage.staging import Staging
+
+_LOCKED_FROM = 1 << 20  # bytes; a lock file of its own costs 0.7 ms, half of what it takes to commit a small file
+_CACHEDIR_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of the Hugging Face Hub. See bford.info/cachedir\n"
+)
+
+
+class HfCache:
+    """One commit of `ref` in the cache `cache_dir`, under the name that was asked for (`ref.name`).
+
+    `symlinks`: False for real files in the snapshot; None to try once whether the file system has links.
+    `blob_patience`: seconds to wait for the client's lock on a blob. The client holds it while it downloads, which may
+    take hours. Its locks only save double work (its own words in _hf_hub_download_to_cache_dir), since bytes come by an
+    atomic rename: after that time we go ahead.
+    """
+
+    def __init__(
+        self,
+        cache_dir: Path,
+        ref: RepoRef,
+        commit: str,
+        receipts: Receipts,
+        symlinks: bool | None = None,
+        blob_patience: float = 10.0,
+    ) -> None:
+        self.ref = ref
+        self.commit_id = commit
+        self._below = Below(cache_dir)
+        self._receipts = receipts
+        self._symlinks = symlinks
+        self._blob_patience = blob_patience
+        self._repo = repo_folder(ref)
+        self._snapshot: Parts = (self._repo, "snapshots", commit)
+        self._blobs: Parts = (self._repo, "blobs")
+        self._staging = Staging(self._below, (self._repo, ".gpuaria"))
+        saved, tree = (self._repo, ".gpuaria", "manifests"), (self._repo, "trees")
+        self._saved = Saved(self._below, (*saved, f"{commit}.json"), (*tree, f"{commit}.json"))
+        self._blobs_path = str(self._below.path(self._blobs))
+        self._snapshot_path = str(self._below.path(self._snapshot))
+
+    @property
+    def root(self) -> Path:
+        """The snapshot folder."""
+        return Path(self._snapshot_path)
+
+    @property
+    def staging(self) -> Path:
+        """`.gpuaria` in the repo's folder."""
+        return self._staging.path
+
+    def lock(self, patience: float, on_wait: Callable[[str], None] | None = None) -> TargetLock:
+        """The lock on this repo in this cache."""
+        return TargetLock(self._lock_path("gpuaria"), patience, on_wait)
+
+    @contextmanager
+    def blob_lock(self, file: RemoteFile) -> Iterator[None]:
+        """Hold the client's lock on this blob, for a while and if it can be had."""
+        try:
+            held = take(self._lock_path(self._key(file)), self._blob_patience)
+        except OSError:  # made by another user of the cache, say; it is no condition either
+            held = None
+        try:
+            yield
+        finally:
+            if held is not None:
+                let_go(held)
+
+    def _politely(self, file: RemoteFile) -> AbstractContextManager[None]:
+        return self.blob_lock(file) if file.size >= _LOCKED_FROM else nullcontext()
+
+    def look(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
+        """See Layout."""
+        snapshots = {(*self._snapshot, *file.path.parts[:-1]) for file in files}
+        self._below.check([self._blobs, *sorted(snapshots)])
+        with explained(self._blobs_path):
+            blobs = set(os.listdir(self._blobs_path)) if os.path.isdir(self._blobs_path) else set()
+        partials = self._staging.partials()
+        seen = {file.path: self._seen(file, self._key(file) in blobs) for file in files}
+        proven = self._receipts.proven(
+            {seen[file.path][0]: file.digest for file in files if file.digest and seen[file.path][1] is not None}
+        )
+        return {
+            file.path: LocalState(size, where in proven, named, self._staging.partial(file, partials))
+            for file in files
+            for where, size, named in (seen[file.path],)
+        }
+
+    def _seen(self, file: RemoteFile, blob_there: bool) -> tuple[str, int | None, bool]:
+        """Where the bytes are, how many, and whether the snapshot leads to them."""
+        blob, entry = f"{self._blobs_path}/{self._key(file)}", f"{self._snapshot_path}/{file.path}"
+        size = _size(blob) if blob_there else None
+        try:
+            target = os.readlink(entry)
+        except OSError as error:
+            if error.errno == errno.EINVAL and (size is None or self._symlinks is False):
+                plain = _size(entry)
+                if plain is not None:
+                    return entry, plain, True
+            named = False
+        else:
+            named = size is not None and (
+                target == self._target(file) or os.path.normpath(os.path.join(os.path.dirname(entry), target)) == blob
+            )
+        if size is None and self._symlinks is False:
+            return entry, None, False
+        return blob, size, named
+
+    def staged(self, file: RemoteFile) -> Path:
+        """See Layout."""
+        return self._staging.file(file)
+
+    def windows(self, file: RemoteFile) -> Path:
+        """See Layout."""
+        return self._staging.windows(file)
+
+    def content(self, file: RemoteFile) -> Path:
+        """The blob; the file in the snapshot where there is only that."""
+        return Path(self._seen(file, True)[0])
+
+    def commit(self, file: RemoteFile, staged: Path) -> None:
+        """See Layout."""
+        parts = self._staging.seal(file, staged)
+        with self._politely(file):
+            self._give(file, parts)
+        self._staging.drop_controls(file)
+
+    def adopt(self, file: RemoteFile, source: Path | None = None) -> None:
+        """See Layout."""
+        where, size, named = self._seen(file, True)
+        if source is not None and not (size == file.size and _same(source, where)):
+            copied: Parts | None = self._staging.copy(file, source)
+        elif size != file.size:
+            raise WrongBytes(f"{where} has {size or 0} bytes, and {file.path} is declared to have {file.size}")
+        elif self._symlinks is False and not named:
+            copied = self._staging.copy(file, Path(where))
+        else:
+            copied = None
+        if copied is None and named:
+            self._proven(file, where)
+            return
+        with self._politely(file):
+            if copied is not None:
+                self._give(file, copied)
+            else:
+                self._name(file, where)
+
+    def _give(self, file: RemoteFile, parts: Parts) -> None:
+        plain = self._symlinks is False
+        final = (*self._snapshot, *file.path.parts) if plain else (*self._blobs, self._key(file))
+        self._below.rename(parts, final)
+        self._name(file, str(self._below.path(final)))
+
+    def _name(self, file: RemoteFile, where: str) -> None:
+        if os.path.dirname(where) == self._blobs_path:
+            self._staging.link(self._target(file), (*self._snapshot, *file.path.parts))
+        self._proven(file, where)
+
+    def _proven(self, file: RemoteFile, where: str) -> None:
+        if file.digest is not None:
+            self._receipts.record(where, file.digest)
+
+    def discard(self, file: RemoteFile) -> None:
+        """See Layout."""
+        self._staging.discard(file)
+
+    def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
+        """See Layout. Writes CACHEDIR.TAG, the saved manifest and the client's tree, and tries symlinks."""
+        self._staging.prepare()
+        if self._symlinks is None:
+            self._symlinks = self._staging.links()
+        for folder in (self._blobs, self._snapshot):
+            with explained(self._below.path(folder)), self._below.folder(folder, create=True):
+                pass
+        create(self._below, ("CACHEDIR.TAG",), _CACHEDIR_TAG)
+        self._saved.write(self._staging, manifest, sure=sure)
+
+    def finish(self, manifest: Manifest, complete: bool) -> None:
+        """See Layout. The ref moves when the snapshot is complete, so that a reader who is offline keeps a whole one;
+        where there was none, a part is better than nothing."""
+        self._below.sync()
+        revision = manifest.ref.revision
+        if revision and revision != manifest.commit:
+            ref = (self._repo, "refs", *revision.split("/"))
+            now = self._below.read_text(ref)
+            if now is None or (complete and now != manifest.commit):
+                self._staging.write(ref, manifest.commit)
+                self._below.sync()
+        self._receipts.flush()
+        self._staging.remove_if_empty()
+
+    def saved(self) -> Manifest | None:
+        """See Layout."""
+        return self._saved.read(self.ref, self.commit_id)
+
+    def _key(self, file: RemoteFile) -> str:
+        """The etag that the hub gives: sha256 or git blob id. A file with no such digest is kept by commit and path."""
+        if file.digest is not None and file.digest.algorithm in ("sha256", "git-sha1"):
+            return file.digest.hex
+        label = f"{self.commit_id}/{file.path}"
+        return file.oid or hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _target(self, file: RemoteFile) -> str:
+        return "../" * (1 + len(file.path.parts)) + f"blobs/{self._key(file)}"
+
+    def _lock_path(self, name: str) -> Path:
+        parts = (".locks", self._repo)
+        with explained(self._below.path(parts)), self._below.folder(parts, create=True):
+            return self._below.path((*parts, f"{name}.lock"))
+
+
+def repo_folder(ref: RepoRef) -> str:
+    """The repo's folder in a cache: `models--org--name` (repo_folder_name in the client)."""
+    return "--".join([f"{ref.kind}s", *ref.name.split("/")])
+
+
+def _size(path: str) -> int | None:
+    """Bytes of a regular file, links followed: a blob may be a link into the client's shared store."""
+    try:
+        seen = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            return None
+        raise explain(error, path) from error
+    return seen.st_size if stat.S_ISREG(seen.st_mode) else None
+
+
+def _same(one: Path, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False

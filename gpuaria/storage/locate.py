@@ -1,0 +1,107 @@
+"""From a path to the target that it is: a folder made by --to or --local-dir, a snapshot, or a repo in a cache."""
+
+import os
+import re
+from pathlib import Path
+from typing import cast
+
+from gpuaria.errors import ConfigError, DiskError, GpuariaError
+from gpuaria.formats import manifest as manifests
+from gpuaria.os_errors import explained
+from gpuaria.records import Kind, Manifest, RepoRef
+from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.layout import Layout
+from gpuaria.storage.manifests import read_ours
+from gpuaria.storage.plain import HIDDEN, SAVED, TREES, Folder
+from gpuaria.storage.receipts import Receipts
+from gpuaria.storage.safe_dir import Below
+
+_REPO = re.compile(r"(model|dataset|space)s--(.+)")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SOURCE = "hf"
+_WRITE_ONE = "Name one that gpuaria resolve --format manifest wrote."
+
+
+def find_layout(path: Path, receipts: Receipts) -> Layout:
+    """The target at `path`. Raises DiskError saying what is missing, UnsafePath for a saved name.
+
+    The client does not record a repo's name in a plain folder: its `ref` then carries the folder's name as a label.
+    """
+    path = Path(os.path.abspath(path))
+    with explained(path):
+        if not path.is_dir():
+            raise DiskError(f"{path} is not a folder")
+        repo = path.parent.parent if path.parent.name == "snapshots" else path
+        if (found := _REPO.fullmatch(repo.name)) and (repo / "snapshots").is_dir():
+            commit = path.name if repo != path else _only_commit(repo)
+            ref = RepoRef(_SOURCE, cast(Kind, found[1]), found[2].replace("--", "/"))
+            return _in_cache(repo, ref, commit, receipts)
+        return _folder(path, receipts)
+
+
+def read_manifest(layout: Layout) -> Manifest:
+    """What the target is to be compared with. Raises DiskError if neither gpuaria nor the client left that."""
+    manifest = layout.saved()
+    if manifest is None:
+        raise DiskError(
+            f"no manifest is saved for {layout.root}",
+            "Verify it against a lock file with --lock, or fetch it again: what is right is kept.",
+        )
+    return manifest
+
+
+def read_lock(path: Path) -> Manifest:
+    """The manifest that a lock file is. Raises ConfigError."""
+    try:
+        return manifests.load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"the lock {path} cannot be read: {why}", _WRITE_ONE) from None
+    except GpuariaError as error:
+        raise ConfigError(f"{path}: {error.message}", error.hint or _WRITE_ONE) from None
+
+
+def _in_cache(repo: Path, ref: RepoRef, commit: str, receipts: Receipts) -> HfCache:
+    refs = {file.relative_to(repo / "refs").as_posix(): file for file in sorted((repo / "refs").rglob("*"))}
+    names = [name for name, file in refs.items() if noted_commit(file) == commit]
+    revision = "main" if "main" in names else names[0] if names else commit
+    return HfCache(repo.parent, RepoRef(ref.source, ref.kind, ref.name, revision), commit, receipts)
+
+
+def noted_commit(ref: Path) -> str:
+    """The commit that a file below refs/ names; empty if there is none, or something else in its place."""
+    try:
+        text = ref.read_text(encoding="ascii").strip() if ref.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if _COMMIT.fullmatch(text) else ""
+
+
+def _only_commit(repo: Path) -> str:
+    """The commit of `main`, else the only snapshot: as the client chooses (_resolve_commit_hash_from_cache)."""
+    if main := noted_commit(repo / "refs" / "main"):
+        return main
+    snapshots = repo / "snapshots"
+    commits = sorted(entry.name for entry in snapshots.iterdir() if entry.is_dir()) if snapshots.is_dir() else []
+    if len(commits) == 1:
+        return commits[0]
+    few = ", ".join(commit[:12] for commit in commits[:3])
+    raise DiskError(
+        f"{repo} has {len(commits)} snapshots{f' ({few})' if few else ''}, and no main",
+        f"Name one of the folders in {snapshots}.",
+    )
+
+
+def _folder(path: Path, receipts: Receipts) -> Folder:
+    manifest = read_ours(Below(path), SAVED)
+    if manifest is not None:
+        return Folder(path, manifest.ref, manifest.commit, receipts)
+    trees = sorted(path.joinpath(*TREES).glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+    if not trees:
+        raise DiskError(
+            f"{path} was made neither by gpuaria nor by hf download: there is no {'/'.join(HIDDEN)} in it that says "
+            "what it should hold",
+            "Name a folder given to --to, a snapshot in a Hugging Face cache, or the repo's folder there.",
+        )
+    ref = RepoRef(_SOURCE, "model", path.name or "folder", trees[-1].stem)
+    return Folder(path, ref, trees[-1].stem, receipts)

@@ -1,0 +1,59 @@
+"""What stays beside a target so that it can be verified later with no network, and small files made once."""
+
+import os
+from pathlib import Path
+
+from gpuaria.errors import BadListing, UsageError
+from gpuaria.formats import manifest as manifests
+from gpuaria.os_errors import explained
+from gpuaria.records import Manifest, RepoRef
+from gpuaria.storage import hf_tree
+from gpuaria.storage.safe_dir import Below, Parts
+from gpuaria.storage.staging import Staging
+
+
+class Saved:
+    """What is saved beside one target: the manifest of gpuaria's own (`ours`), and the client's tree.
+
+    What was read is not written again. All methods raise DiskError and UnsafePath.
+    """
+
+    def __init__(self, below: Below, ours: Parts, tree: Parts) -> None:
+        self._below, self._ours, self._tree = below, ours, tree
+        self._read: Manifest | None = None
+
+    def read(self, ref: RepoRef, commit: str) -> Manifest | None:
+        """The manifest that gpuaria saved, else the one in the client's tree, else None."""
+        self._read = read_ours(self._below, self._ours)
+        if self._read is not None and self._read.commit == commit:
+            return self._read
+        text = self._below.read_text(self._tree)
+        return hf_tree.load(text, ref, commit) if text else None
+
+    def write(self, staging: Staging, manifest: Manifest, *, sure: bool) -> None:
+        """Save the manifest, and the client's tree where the origin is `sure` of it and the client has none so far."""
+        if manifest != self._read:
+            staging.write(self._ours, manifests.dump(manifest))
+        if sure and not hf_tree.says(self._below.read_text(self._tree), manifest):
+            staging.write(self._tree, hf_tree.dump(manifest))
+
+
+def read_ours(below: Below, parts: Parts) -> Manifest | None:
+    """A saved manifest, or None if it is not there or is damaged."""
+    text = below.read_text(parts)
+    try:
+        return manifests.load(text) if text else None
+    except (BadListing, UsageError):
+        return None
+
+
+def create(below: Below, parts: Parts, text: str) -> None:
+    """Write a small file unless something has its name."""
+    path: Path = below.path(parts)
+    with explained(path), below.folder(parts[:-1], create=True) as fd:
+        try:
+            new = os.open(parts[-1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=fd)
+        except FileExistsError:
+            return
+        with open(new, "w", encoding="utf-8") as stream:
+            stream.write(text)

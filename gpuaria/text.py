@@ -1,0 +1,40 @@
+"""Text for people: names and server messages made safe for a terminal, sizes in decimal units."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+_ODD = re.compile(r"[^ -~]")  # a quick look: few characters are
+
+
+def printable(text: str) -> str:
+    """`text` quoted so that control and direction marks cannot disturb a terminal, cut at 120 characters."""
+    short = text if len(text) <= 120 else text[:117] + "..."
+    return ascii(short) if has_hostile(short) else repr(short)
+
+
+def harmless(text: str, instead: Callable[[str], str] = lambda mark: "?") -> str:
+    """One line of `text` for a terminal, with `instead` of each control and direction mark: servers, certificates and
+    helpers have put words into it."""
+    return _ODD.sub(lambda found: instead(found[0]) if _is_hostile(found[0]) else found[0], text)
+
+
+def has_hostile(text: str) -> bool:
+    """Return whether `text` holds a character that could disturb a terminal."""
+    plain = text.isascii() and text.isprintable()  # most names by far, in a fifth of the time
+    return not plain and any(_is_hostile(char) for char in text)
+
+
+def _is_hostile(char: str) -> bool:
+    """Control, direction, surrogate and line marks; the two joiners that Persian and Indic names need are not."""
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in "\u200c\u200d"
+
+
+def decimal(size: int) -> str:
+    """`size` bytes in the decimal unit that a hub's page shows: `140.2 GB`."""
+    value, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if value < 999.95 or unit == "PB":
+            break
+        value /= 1000
+    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
