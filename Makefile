@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPO ?= gpt2-medium
 ARGS ?=
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fetch test faults lab bench lint format clean
+.PHONY: help demo fetch unit test faults lab bench lint format clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,8 +18,11 @@ demo: $(VENV)/run.stamp  ## The main job for real, against embedded mirrors, wit
 fetch: $(VENV)/run.stamp  ## The same against the real hub: make fetch REPO=gpt2-medium ARGS="--to DIR"
 	@$(BIN)/gpuaria fetch --repo "$(REPO)" $(ARGS)
 
-test: $(VENV)/dev.stamp  ## The tests, with a part of each kind of fault; what this machine cannot do is skipped
-	@$(BIN)/python -m pytest $(ARGS)
+unit: $(VENV)/dev.stamp  ## The pure rooms alone, in seconds
+	@$(BIN)/python -m pytest -n $(WORKERS) tests/unit $(ARGS)
+
+test: $(VENV)/dev.stamp  ## All tests in parallel, with a part of each kind of fault; what this machine cannot do is skipped
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 faults: SEED := $(or $(SEED),$(shell date +%s))
 faults: $(VENV)/dev.stamp  ## Every fault of docs/faults.md and all that takes long; a failure again: make faults SEED=N

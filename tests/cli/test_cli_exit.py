@@ -1,0 +1,604 @@
+"""The table of exit statuses, row by row: real commands in real trouble, each with its own sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuaria import errors
+from gpuaria.aria2 import binary
+from standin import EmbeddedBytes, Hub, RateLimit, Repo
+from tests.support.places import ROOT
+from tests.support.repos import SMALL, contents, expected
+from tests.support.user import GPUARIA, PATH, Serve, User, children, until
+
+DOCS = ROOT / "docs" / "exit-status.md"
+
+
+def test_the_table_in_the_docs_names_every_status() -> None:
+    rows = {int(row) for row in re.findall(r"^\|\s*`?(\d+)`?\s*\|", DOCS.read_text(), re.MULTILINE)}
+    classes = {
+        kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")
+    }
+    assert rows == classes | {0}
+
+
+# --- 0, 1, 2 ------------------------------------------------------------------------------------------------------
+
+
+def test_0_all_verified(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    assert contents(user.run("fetch", "org/small").ok().path) == SMALL
+
+
+def test_1_a_bug_is_a_sentence_and_its_traceback_comes_with_v(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    site = user.temp / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import gpuaria.cli.fetch as f\ndef broken(*a, **k): raise KeyError('nobody foresaw this')\nf.split = broken\n"
+    )
+    user.run("fetch", "org/small", PYTHONPATH=str(site)).refused(1, "a bug", "nobody foresaw this", "report")
+    told = user.run("fetch", "org/small", "-v", PYTHONPATH=str(site))
+    assert (told.status, "Traceback" in told.err) == (1, True)
+    assert user.run("fetch", "org/small", "--json", PYTHONPATH=str(site)).report["exit_code"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fetch"], "no repo is named"),
+        (["resolve", "--include", "x"], "no repo is named"),
+        (["fetch", "a/b/c"], "not a repo name"),
+        (["fetch", "--nope", "org/small"], "--nope"),
+        (["fly"], "fly"),
+        (["verify"], "PATH"),
+        (["fetch", "org/small", "--type", "banana"], "model, dataset or space"),
+        (["fetch", "org/small", "-x", "99"], "from 1 to 16"),
+        (["fetch", "org/small", "-x", "many"], "from 1 to 16"),
+        (["fetch", "org/small", "--to", "x", "--cache-dir", "y"], "two different places"),
+        (["fetch", "org/small", "--to", ""], "--to is empty"),
+        (["fetch", "org/small@a", "--revision", "b"], "--revision"),
+        (["fetch", "datasets/org/small", "--type", "model"], "--type"),
+        (["fetch", "https://example.com/org/small"], "HF_ENDPOINT"),
+        (["fetch", "org/small", "--include", ""], "empty"),
+        (["fetch", "org/small", "--revision", "../up"], "not a revision"),
+        (["resolve", "org/small", "--format", "tar"], "sha256sums"),
+        (["fetch", "org/small", "--mirror", "ftp://mirror.example"], "--mirror"),
+    ],
+)
+def test_2_what_has_no_meaning(words: list[str], said: str, user: User) -> None:
+    user.quick(*words, HF_ENDPOINT="http://127.0.0.1:9").refused(2, said)
+
+
+def test_2_nothing_typed_shows_the_help(user: User) -> None:
+    done = user.run()
+    assert (done.status, done.out) == (2, "")
+    assert {"fetch", "resolve", "verify", "config"} <= set(done.err.split())
+
+
+def test_usage_errors_end_json_output_too(user: User) -> None:
+    assert user.quick("fetch", "--nope", "--json").report["exit_code"] == 2
+
+
+# --- 3, 4: files that failed --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_3_one_file_cannot_be_had(status: int, user: User, serve: Serve, small: Repo) -> None:
+    hub = serve(small)
+    hub.fault(r"/resolve/.*config\.json", status=status)
+    done = user.run("fetch", "org/small", "--to", "x", "--json", "--patience", "1 s")
+    assert done.status == done.report["exit_code"] == 3
+    assert done.report["verdicts"] == {"ok": 3, "failed": 1}
+    assert [problem["path"] for problem in done.report["problems"]] == ["config.json"]
+    assert contents(user.home / "x") == {name: data for name, data in SMALL.items() if name != "config.json"}
+    hub.heal()
+    hub.reset()
+    assert contents(user.run("fetch", "org/small", "--to", "x").ok().path) == SMALL
+    assert hub.count() <= 2
+
+
+def test_3_says_which_file_and_prints_no_path(user: User, serve: Serve, small: Repo) -> None:
+    serve(small).fault(r"/resolve/.*config\.json", status=404)
+    for flags in ([], ["-q"]):
+        done = user.quick("fetch", "org/small", *flags)
+        assert (done.status, done.out) == (3, "")
+        assert "config.json" in done.err
+        assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("repo", ["small", "big"])
+def test_4_wrong_bytes_are_never_published(repo: str, user: User, serve: Serve, request: pytest.FixtureRequest) -> None:
+    wanted: Repo = request.getfixturevalue(repo)
+    name = next(name for name, entry in wanted.commits[wanted.head].files.items() if entry.sha256)
+    hub = serve(wanted)
+    hub.cdn.fault(name, "flip", offset=1000)
+    done = user.run("fetch", wanted.repo_id, "--to", "x", "--json")
+    assert done.status == done.report["exit_code"] == 4
+    assert done.report["problems"][0]["outcome"] == "wrong digest"
+    assert contents(user.home / "x") == {key: data for key, data in expected(wanted).items() if key != name}
+    told = user.run("fetch", wanted.repo_id)
+    assert (told.status, told.out) == (4, "")
+    assert f"wrong digest: '{name}'" in told.err
+    assert not [path for path in user.home.rglob(Path(name).name) if path.exists()]
+
+
+def test_4_comes_before_3(user: User, serve: Serve, small: Repo) -> None:
+    hub = serve(small)
+    hub.cdn.fault("weights.bin", "flip", offset=1000)
+    hub.fault(r"/resolve/.*config\.json", status=404)
+    assert user.quick("fetch", "org/small", "-q").status == 4
+
+
+def test_wrong_bytes_once_are_fetched_again(user: User, serve: Serve, big: Repo) -> None:
+    serve(big).cdn.fault("model.safetensors", "flip", offset=5_000_000, times=1)
+    assert contents(user.run("fetch", "org/big").ok().path) == expected(big)
+
+
+# --- 5, 6: what the hub does not have or does not give ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["org/nothing"], "no model org/nothing"),
+        (["org/nothing", "--type", "dataset"], "no dataset org/nothing"),
+        (["org/small@nowhere"], "no revision 'nowhere'"),
+        (["org/small@" + "0" * 40], "no revision"),
+        (["org/small", "config.jso"], "no file 'config.jso'"),
+        (["org/small", "deep.txt"], "sub/folder/deep.txt"),
+        (["org/small", "--include", "*.gguf"], "none of the 4 files"),
+        (["org/small", "--exclude", "*"], "none of the 4 files"),
+        (["org/small", "nope/"], "none of the 4 files"),
+    ],
+)
+def test_5_not_found(words: list[str], said: str, user: User, serve: Serve, small: Repo) -> None:
+    hub = serve(small)
+    user.quick("fetch", *words).refused(5, said)
+    user.quick("resolve", *words).refused(5, said)
+    assert hub.cdn.count() == 0
+
+
+def test_5_offline_and_not_here(user: User, serve: Serve, small: Repo) -> None:
+    hub = serve(small)
+    user.quick("fetch", "org/small", "--offline").refused(5, "org/small", "--offline")
+    user.quick("fetch", "org/small", HF_HUB_OFFLINE="1").refused(5, "org/small")
+    user.quick("fetch", "org/small", "--offline", "--to", "new").refused(5, "org/small", "new")
+    user.quick("fetch", "org/small", "config.json").ok()
+    hub.reset()
+    user.quick("fetch", "org/small", "--offline").refused(5, "3 of 4 files", "offline")
+    assert user.quick("fetch", "org/small", "config.json", "--offline").ok().path.is_dir()
+    assert hub.count() == 0
+
+
+def test_5_verify_what_is_not_there(user: User) -> None:
+    user.quick("verify", "org/never").refused(5, "org/never", "gpuaria fetch org/never")
+    user.quick("verify", "/never/was").refused(5, "/never/was")
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> list[Repo]:
+    """A gated and a private repo."""
+    gated = Repo.build("org/gated", SMALL, folder=tmp_path / "gated", gated="manual")
+    return [gated, Repo.build("org/private", SMALL, folder=tmp_path / "private", private=True)]
+
+
+@pytest.mark.parametrize(
+    ("repo", "token", "status", "said"),
+    [
+        ("gated", "", 6, "terms accepted"),
+        ("gated", "hf_good", 6, "has no access"),
+        ("gated", "hf_wrong", 6, "does not know the token"),
+        ("private", "hf_wrong", 6, "does not know the token"),
+        ("private", "", 5, "private and no token"),
+    ],
+)
+def test_6_denied(repo: str, token: str, status: int, said: str, user: User, serve: Serve, closed: list[Repo]) -> None:
+    hub = serve(*closed, tokens={"hf_good"}, granted={"hf_in"})
+    env = {"HF_TOKEN": token} if token else {}
+    user.quick("fetch", f"org/{repo}", **env).refused(status, said)
+    assert hub.cdn.count() == 0
+
+
+def test_6_a_gated_repo_does_not_hide_that_the_token_is_wrong(user: User, serve: Serve, closed: list[Repo]) -> None:
+    hub = serve(*closed, tokens={"hf_good"})
+    hub.fault("/revision/", status=401, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": "Please log in."})
+    done = user.quick("fetch", "org/gated", HF_TOKEN="hf_wrong")
+    done.refused(6, "does not know the token", "/settings/tokens", "/org/gated")
+    user.quick("fetch", "org/gated").refused(6, "terms accepted")
+
+
+def test_the_right_token_opens_both(user: User, serve: Serve, closed: list[Repo]) -> None:
+    serve(*closed, tokens={"hf_good"}, granted={"hf_in"})
+    assert contents(user.quick("fetch", "org/gated", HF_TOKEN="hf_in").ok().path) == SMALL
+    token = user.home / ".cache/huggingface/token"
+    token.write_text("hf_good\n")
+    assert contents(user.quick("fetch", "org/private").ok().path) == SMALL
+    user.quick("fetch", "org/private", HF_HUB_DISABLE_IMPLICIT_TOKEN="1").refused(5, "no token was sent")
+
+
+# --- 7: the network -----------------------------------------------------------------------------------------------
+
+
+class _Portal(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        page = b"<html><body>Please sign in to Hotel Wi-Fi</body></html>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def portal() -> Iterator[str]:
+    """A captive portal: every address answers 200 with a page."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Portal)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_7_nobody_listens(user: User) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    user.quick("fetch", "org/small", HF_ENDPOINT=f"http://127.0.0.1:{port}").refused(7, "cannot connect", str(port))
+
+
+def test_7_no_such_host(user: User) -> None:
+    done = user.quick("fetch", "org/small", HF_ENDPOINT="http://no.such.host.invalid")
+    done.refused(7, "no.such.host.invalid")
+
+
+def test_7_a_captive_portal(user: User, portal: str) -> None:
+    user.run("fetch", "org/small", HF_ENDPOINT=portal).refused(7, "does not answer as a hub", "captive portal")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_7_no_commit_header(user: User, serve: Serve, big: Repo, name: str) -> None:
+    """At once, whatever the patience: it will not become a hub."""
+    hub = serve(big, commit_header=False)
+    user.quick("fetch", "org/big", name, "--to", "out").refused(7, "X-Repo-Commit", "not a hub", "captive portal")
+    assert hub.cdn.count() == 0
+    assert not (user.home / "out" / name).exists()
+
+
+def test_7_a_quota_beyond_the_patience(user: User, serve: Serve, small: Repo) -> None:
+    hub = serve(small, rate=RateLimit(api=0, window=300))
+    user.run("fetch", "org/small", "--patience", "2 s").refused(7, "429", "patience", "token")
+    assert hub.count() == 1
+
+
+def test_a_quota_within_the_patience_is_waited_for(user: User, serve: Serve, small: Repo) -> None:
+    serve(small, rate=RateLimit(api=1, window=1))
+    done = user.run("fetch", "org/small", "--patience", "30 s").ok()
+    assert "waiting up to" in done.err
+
+
+# --- 8: the disk --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
+    place = tmp_path / "tiny"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount: {done.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.fault(
+    "disk: full at the start",
+    where="machine",
+    does="Stops before a byte is fetched.",
+    sees="how much is needed, how much is free, and where",
+    status=8,
+)
+def test_8_no_space_is_known_before_any_byte(user: User, serve: Serve, big: Repo, tiny_disk: Path) -> None:
+    hub = serve(big)
+    for flag in ("--to", "--cache-dir"):
+        user.quick("fetch", "org/big", flag, tiny_disk / "x").refused(8, "9.0 MB are needed", "free")
+    assert hub.cdn.count() == 0
+    assert not [seen for seen in hub.requests if "/resolve/" in seen.target]
+
+
+@pytest.mark.parametrize("name", ["../up.txt", "/etc/x", "a\\b.txt", "con.txt", "a\nb.txt", ".git/config"])
+def test_8_an_unsafe_name(name: str, user: User, serve: Serve, small: Repo) -> None:
+    entry = f'{{"type":"file","path":{_quoted(name)},"size":0,"oid":"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"}}'
+    hub = serve(small)
+    hub.fault("/tree/", status=200, body=f"[{entry}]".encode(), headers={"Content-Type": "application/json"})
+    user.quick("fetch", "org/small", "--to", "x").refused(8, "unsafe file name")
+    assert contents(user.home / "x") == {}
+    assert not (user.home / "up.txt").exists()
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace("\n", "\\n") + '"'
+
+
+@pytest.mark.fault(
+    "processes: another one holds the target for longer than the patience",
+    where="machine",
+    does="Waits, then stops.",
+    sees="who holds it",
+    status=8,
+)
+def test_8_a_locked_target(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    user.run("fetch", "org/small", "--to", "x").ok()
+    lock = user.home / "x/.cache/huggingface/gpuaria.lock"
+    code = f"import filelock, sys; l = filelock.FileLock({str(lock)!r}); l.acquire(); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        done = user.run("fetch", "org/small", "--to", "x", "--patience", "1 s", "-q")
+        done.refused(8, "gave up waiting", "lock")
+        holder.communicate("\n")
+    user.run("fetch", "org/small", "--to", "x").ok()
+
+
+def test_8_a_target_that_is_a_file(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    (user.home / "x").write_text("mine")
+    user.quick("fetch", "org/small", "--to", "x").refused(8, str(user.home / "x"))
+    assert (user.home / "x").read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no folders")
+@pytest.mark.parametrize("to", ["/proc/foo", "/proc/foo/bar"])
+def test_8_a_target_that_cannot_be_made(to: str, user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    done = user.quick("fetch", "org/small", "--to", to)
+    done.refused(8, f"the folder {to} cannot be made: ", "choose another")
+    assert ".cache" not in done.err
+
+
+# --- 9, 10 --------------------------------------------------------------------------------------------------------
+
+
+def test_9_no_aria2c(user: User, serve: Serve, big: Repo) -> None:
+    hub = serve(big)
+    done = user.run("fetch", "org/big", GPUARIA_ARIA2C="/no/such/aria2c")
+    done.refused(9, "/no/such/aria2c", "aria2")
+    assert hub.cdn.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("says", "said"), [("aria2 version 1.19.0", "1.36"), ("wget 1.21", "does not answer as aria2c")]
+)
+def test_9_an_aria2c_that_is_too_old_or_none(says: str, said: str, user: User, serve: Serve, big: Repo) -> None:
+    serve(big)
+    script = user.home / "old-aria2c"
+    script.write_text(f"#!/bin/sh\necho '{says}'\n")
+    script.chmod(0o755)
+    user.quick("fetch", "org/big", GPUARIA_ARIA2C=str(script)).refused(9, str(script), said)
+
+
+def test_9_small_files_need_no_aria2c(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    user.quick("fetch", "org/small", GPUARIA_ARIA2C="/no/such/aria2c").ok()
+
+
+def test_what_runs_is_aria2c_itself(user: User, serve: Serve, big: Repo) -> None:
+    pytest.importorskip("aria2c")
+    script = user.home / "bin/aria2c"
+    script.parent.mkdir()
+    script.write_text(f"#!{sys.executable}\nimport sys\nfrom aria2c import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    hub = serve(big, limit_rate=1_000_000)
+    run = user.start("fetch", "org/big", PATH=f"{script.parent}:{PATH}")
+    try:
+        until(lambda: hub.cdn.count() > 0, 5)
+        programs = [os.readlink(f"/proc/{pid}/exe") for pid in children(run.pid)]
+        assert [Path(program).name for program in programs] == ["aria2c"]
+    finally:
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=10)
+
+
+@pytest.fixture
+def daemon(user: User) -> Iterator[str]:
+    """An aria2c that somebody else runs, with a secret."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    process = subprocess.Popen(
+        [binary.find().path, "--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", "--rpc-secret=right", "--quiet"],
+        cwd=user.temp,
+        stdin=subprocess.DEVNULL,
+    )
+    until(lambda: _answers(port))
+    yield f"http://127.0.0.1:{port}/jsonrpc"
+    assert process.poll() is None, "somebody ended an aria2c that was not theirs"
+    process.terminate()
+    process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_9_a_running_aria2c_refuses_the_secret(user: User, serve: Serve, big: Repo, daemon: str) -> None:
+    serve(big)
+    user.quick("fetch", "org/big", "--rpc", daemon, "--rpc-secret", "wrong").refused(9, "secret")
+    user.quick("fetch", "org/big", "--rpc", daemon).refused(9, "secret")
+    done = user.quick("fetch", "org/big", "--rpc", daemon, GPUARIA_RPC_SECRET="right").ok()
+    assert contents(done.path) == expected(big)
+
+
+def test_every_byte_is_in_the_report(user: User, serve: Serve, big: Repo, daemon: str) -> None:
+    serve(big)
+    report = user.quick("fetch", "org/big", "--rpc", daemon, "--json", GPUARIA_RPC_SECRET="right").ok().report
+    assert report["bytes_fetched"] == sum(map(len, expected(big).values()))
+
+
+def test_9_nobody_answers_at_rpc(user: User, serve: Serve, big: Repo) -> None:
+    serve(big)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    user.quick("fetch", "org/big", "--rpc", f"http://127.0.0.1:{port}/jsonrpc").refused(9, str(port))
+
+
+def test_10_an_unknown_key(user: User) -> None:
+    file = user.home / ".config/gpuaria/config.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("jobs: 2\nconections: 8\n")
+    for words in (["fetch", "org/small"], ["config"], ["resolve", "org/small"], ["verify", "org/small"]):
+        user.quick(*words).refused(10, f"{file}:2", "conections", "Did you mean connections?")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("jobs: many\n", ":1"), ("jobs: [1\n", "not valid YAML"), ("- a\n", "mapping"), ("token: hf_abc\n", "token")],
+)
+def test_10_a_bad_file(text: str, said: str, user: User) -> None:
+    file = user.home / "own.yaml"
+    file.write_text(text)
+    done = user.quick("config", GPUARIA_CONFIG=str(file))
+    done.refused(10, str(file), said)
+    assert "hf_abc" not in done.err
+
+
+def test_10_a_bad_variable(user: User) -> None:
+    user.quick("config", GPUARIA_CONECTIONS="8").refused(10, "GPUARIA_CONECTIONS", "GPUARIA_CONNECTIONS")
+    user.quick("config", GPUARIA_JOBS="0").refused(10, "GPUARIA_JOBS")
+
+
+# --- 130 ----------------------------------------------------------------------------------------------------------
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _downloading(hub: Hub, pid: int) -> bool:
+    return bool(children(pid)) and sum(seen.sent for seen in hub.cdn.requests) > 3_000_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault(
+    "stopped by Ctrl-C or SIGTERM",
+    where="machine",
+    does="Ends within two seconds, aria2c with it. The next run goes on where it was.",
+    sees="that it was interrupted, and how to go on",
+    status=130,
+)
+def test_130_interrupted_and_continued(number: signal.Signals, user: User, serve: Serve, big: Repo) -> None:
+    hub = serve(big, limit_rate=1_000_000)
+    run = user.start("fetch", "org/big", "-x", "4")
+    until(lambda: _downloading(hub, run.pid))
+    daemons = children(run.pid)
+    run.send_signal(number)
+    out, err = run.communicate(timeout=2)
+    assert (run.returncode, out) == (130, "")
+    assert "interrupted" in err
+    assert "Run the same command again" in err
+    assert "Traceback" not in err
+    until(lambda: not any(_alive(pid) for pid in daemons), 2)
+    assert not list(user.temp.iterdir())
+    hub.reset()
+    assert isinstance(hub.cdn, EmbeddedBytes)
+    hub.cdn.limit_rate = 0
+    done = user.run("fetch", "org/big", "--json").ok()
+    assert contents(Path(done.report["path"])) == expected(big)
+    assert 0 < done.report["bytes_fetched"] < 7_500_000
+    assert sum(seen.sent for seen in hub.cdn.requests) < 8_500_000
+
+
+def test_130_while_the_hub_is_silent(user: User) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        run = user.start("fetch", "org/small", "--json", HF_ENDPOINT=endpoint)
+        connection, _ = listener.accept()
+        with connection:
+            run.send_signal(signal.SIGINT)
+            out, err = run.communicate(timeout=2)
+    assert run.returncode == 130
+    assert "interrupted" in err
+    assert '"exit_code": 130' in out.splitlines()[-1]
+
+
+def test_130_in_the_background_of_a_script(user: User, serve: Serve, small: Repo) -> None:
+    """There a shell has SIGINT ignored, and `kill -INT` means what it says."""
+    serve(small, rate=RateLimit(api=0, window=100))
+    run = user.spawn("sh", "-c", "trap '' INT; exec \"$@\"", "sh", *GPUARIA, "fetch", "org/small")
+    assert run.stderr is not None
+    assert "waiting up to" in run.stderr.readline()
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=10)
+    assert run.returncode == 130
+    assert "interrupted" in err
+
+
+MIDST = """
+import os, signal, threading
+from gpuaria.cli.main import _catch_signals
+from gpuaria.errors import Interrupted
+stop = threading.Event()
+_catch_signals(stop)
+try:
+    with stop._cond:  # what the first and the last moment of stop.wait() hold
+        os.kill(os.getpid(), signal.SIGINT)
+        stop.wait()
+except Interrupted:
+    print(stop.wait(30))
+"""
+
+
+def test_130_in_the_moment_in_which_a_wait_begins(user: User) -> None:
+    assert user.command(sys.executable, "-c", MIDST, timeout=30).ok().out == "True\n"
+
+
+@pytest.mark.parametrize("name", ["TERM", "HUP"])
+def test_other_signals_that_are_ignored_stay_so(name: str, user: User, serve: Serve, small: Repo) -> None:
+    """As nohup has it."""
+    serve(small).fault("/revision/", status=429, headers={"Retry-After": "2"}, times=1)
+    run = user.spawn("sh", "-c", f"trap '' {name}; exec \"$@\"", "sh", *GPUARIA, "fetch", "org/small")
+    assert run.stderr is not None
+    assert "waiting up to" in run.stderr.readline()
+    run.send_signal(signal.Signals[f"SIG{name}"])
+    run.communicate(timeout=30)
+    assert run.returncode == 0
+
+
+def test_130_while_waiting_for_a_quota(user: User, serve: Serve, small: Repo) -> None:
+    serve(small, rate=RateLimit(api=0, window=100))
+    run = user.start("fetch", "org/small", "--patience", "10 min")
+    assert run.stderr is not None
+    assert "waiting up to" in run.stderr.readline()
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=2)
+    assert run.returncode == 130

@@ -1,0 +1,613 @@
+"""gpuaria doctor: each trouble made for real, and the finding, its line and the exit status that it leads to."""
+
+from __future__ import annotations
+
+import email.utils
+import io
+import json
+import os
+import resource
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuaria.cli import doctor
+from gpuaria.dns.deadline import Deadline
+from gpuaria.doctor import GROUPS, Finding, examine, exit_status
+from gpuaria.doctor.finding import Notes
+from gpuaria.doctor.trace import route_to
+from gpuaria.errors import UsageError
+from gpuaria.records import to_json
+from gpuaria.settings import load
+from standin import Hub, RateLimit, Repo
+from tests.support.nameserver import NameServer
+from tests.support.repos import SMALL
+from tests.support.user import Serve, User
+
+HOST = "hub.example-models.com"
+TOKEN = "hf_MARKERmarkerMARKER"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run of doctor printed as JSON."""
+
+    status: int
+    text: str
+    findings: list[dict[str, Any]]
+
+    def of(self, topic: str) -> list[dict[str, Any]]:
+        """The findings on one topic."""
+        return [finding for finding in self.findings if finding["topic"] == topic]
+
+    def has(self, topic: str, state: str, *words: str, fix: str = "") -> None:
+        """Check that one finding on `topic` has that state, these words, and a fix with that in it."""
+        rows = [row for row in self.of(topic) if row["state"] == state]
+        wanted = [row for row in rows if all(word in row["text"] for word in words) and fix in row["fix"]]
+        assert wanted, f"{topic} {state} {words} {fix!r} is not in\n{self.text}"
+        assert state == "ok" or wanted[0]["fix"]
+
+
+def run(user: User, *words: str, as_json: bool = False, trace: bool = False, **env: str) -> tuple[int, str]:
+    """The command inside this process, with the environment and the home of `user`."""
+    before, folder, out = dict(os.environ), Path.cwd(), io.StringIO()
+    flags: dict[str, Any] = {"cache_dir": None}
+    try:
+        os.environ.clear()
+        os.environ.update(user.environ(**{"GPUARIA_RESOLVERS": "system", **env}))
+        os.chdir(user.home)
+        with redirect_stdout(out):
+            status = doctor.command(list(words), "", "", flags, trace=trace, as_json=as_json, stop=threading.Event())
+    finally:
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(before)
+    return status, out.getvalue()
+
+
+def see(user: User, *words: str, trace: bool = False, **env: str) -> Seen:
+    """The same, read back from its JSON."""
+    status, text = run(user, *words, as_json=True, trace=trace, **env)
+    assert text.count("\n") == 1
+    report = json.loads(text)
+    assert report["event"] == "report"
+    assert report["exit_code"] == status
+    for row in report["findings"]:
+        assert row["state"] == "ok" or row["fix"], row
+    return Seen(status, text, report["findings"])
+
+
+@contextmanager
+def serving(answer: Callable[[BaseHTTPRequestHandler], None], context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """An HTTP server that answers every GET and HEAD by `answer`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def page(handler: BaseHTTPRequestHandler) -> None:
+    """A captive portal."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/html")
+    handler.end_headers()
+    handler.wfile.write(b"<html>Welcome to the hotel</html>")
+
+
+def nobody(handler: BaseHTTPRequestHandler, date: float | None = None) -> None:
+    """whoami without a token, at a hub whose clock says `date` (Unix seconds)."""
+    handler.send_response_only(401)
+    handler.send_header("Date", email.utils.formatdate(time.time() if date is None else date, usegmt=True))
+    handler.send_header("Content-Type", "application/json")
+    handler.end_headers()
+    handler.wfile.write(b'{"error": "Invalid username or password."}')
+
+
+@pytest.fixture
+def dead() -> str:
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def hub(serve: Serve, small: Repo) -> Hub:
+    """A hub in order."""
+    return serve(small)
+
+
+# --- all in order ---------------------------------------------------------------------------------------------------
+
+
+def test_all_in_order(user: User, hub: Hub, small: Repo) -> None:
+    with Hub([small], server="embedded", location_base=hub) as mirror:
+        seen = see(user, "org/small", GPUARIA_MIRRORS=mirror.url, HF_TOKEN="hf_good")
+        assert seen.status == 0
+        seen.has("mirror", "ok", mirror.url, "hub protocol", "bytes")
+        assert not [r for r in mirror.requests if "authorization" in r.headers]
+    seen.has("endpoint", "ok", hub.url, "TCP", "hub protocol", "bytes", "/s")
+    seen.has("aria2c", "ok", "1.3", ", from ", "starts and answers", "HTTPS")
+    seen.has("token", "ok", "HF_TOKEN", "valid at 127.0.0.1")
+    seen.has("clock", "ok", "within")
+    seen.has("quota", "ok", "api")
+    seen.has("repo", "ok", "4 files", small.head[:12])
+    seen.has("room", "ok", "32.0 kB")
+    seen.has("cache", "ok", str(user.home), "free")
+    assert {row["state"] for topic in ("locks", "links", "state", "proxy", "DNS", "TLS") for row in seen.of(topic)} == {
+        "ok"
+    }
+    assert not list(user.home.rglob(".gpuaria-doctor-*"))
+
+
+def test_without_a_repo_and_without_a_token(user: User, hub: Hub) -> None:
+    seen = see(user)
+    assert seen.status == 0
+    seen.has("endpoint", "ok", "hub protocol")
+    seen.has("token", "ok", "none is set")
+    assert not seen.of("repo")
+    assert {row["topic"] for row in seen.findings} <= {topic for _, topics in GROUPS for topic in topics}
+
+
+def test_for_people(user: User, hub: Hub, dead: str) -> None:
+    status, text = run(user, GPUARIA_MIRRORS=dead)
+    assert status == 0
+    assert "\x1b" not in text
+    assert text.endswith("a fetch would work\n")
+    lines = text.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("  warn  mirror"))
+    assert lines[at + 1].strip().startswith("fix: gpuaria mirrors remove 127.0.0.1")
+    assert lines[0] == "this machine"
+
+
+def test_nothing_of_a_server_reaches_the_terminal_raw() -> None:
+    row = Finding("endpoint", "ok", "signed by \x1b[2J\u202eevil\nfix: rm -rf /")
+    assert doctor._row(row, colours=False) == ["  ok    endpoint    signed by ?[2J?evil?fix: rm -rf /"]
+    assert doctor._row(row, colours=True)[0].startswith("  \x1b[32mok  \x1b[0m")
+
+
+def test_two_repos_and_no_repo_name_are_misuse(user: User) -> None:
+    with pytest.raises(UsageError, match="one repo"):
+        run(user, "a/b", "c/d")
+    with pytest.raises(UsageError, match="not a repo name"):
+        run(user, "a/b/c")
+
+
+def test_the_status_is_the_first_problem_s_and_unknown_is_never_ok() -> None:
+    ok, late = Finding("gpuaria", "ok", ""), Finding("aria2c", "unknown", "", "x", 9)
+    warned, bad = Finding("DNS", "warning", "", "x"), Finding("endpoint", "problem", "", "x", 7)
+    assert exit_status([ok, warned]) == 0
+    assert exit_status([ok, late, warned]) == 9
+    assert exit_status([late, bad, Finding("token", "problem", "", "x", 6)]) == 7
+
+
+# --- the way to the endpoint ----------------------------------------------------------------------------------------
+
+
+def test_nobody_listens(user: User, dead: str) -> None:
+    seen = see(user, "org/small", HF_ENDPOINT=dead)
+    assert seen.status == 7
+    seen.has("endpoint", "problem", dead, "TCP failed", "refused", fix="export HF_ENDPOINT=https://huggingface.co")
+    seen.has("clock", "unknown", "nobody told the time")
+    seen.has("repo", "unknown", "org/small", fix="gpuaria resolve")
+
+
+def test_an_endpoint_that_accepts_and_says_nothing(user: User) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
+        seen = see(user, "org/small", HF_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}")
+    assert seen.status == 7
+    seen.has("endpoint", "unknown", "TCP", "hub protocol: no answer", fix="curl -sv")
+    seen.has("aria2c", "ok", "starts and answers")
+
+
+def look_up(user: User, *specs: str) -> tuple[int, Seen]:
+    """What is found with these resolvers; the settings know none with a port of its own."""
+    environ = user.environ(HF_ENDPOINT=f"http://{HOST}:9")
+    settings = replace(load({}, environ, user.home), resolvers=specs)
+    found = examine(settings, environ, "", None, "", with_trace=False)
+    return found.exit_code, Seen(found.exit_code, str(found), to_json(found)["findings"])
+
+
+def test_no_such_host(user: User) -> None:
+    with NameServer({}) as names:
+        status, seen = look_up(user, names.spec)
+    assert status == 7
+    seen.has("endpoint", "problem", "DNS failed", fix="export HF_ENDPOINT=")
+    seen.has("DNS", "warning", names.spec, "does not exist", fix="export GPUARIA_RESOLVERS=https://")
+
+
+def test_a_lying_resolver(user: User) -> None:
+    with NameServer({HOST: ["10.0.0.1"]}) as liar, NameServer({HOST: ["93.184.216.34"]}) as honest:
+        _, seen = look_up(user, liar.spec, honest.spec)
+    seen.has("DNS", "warning", liar.spec, "lies", "10.0.0.1 is a private", fix=f"RESOLVERS={honest.spec}")
+    seen.has("DNS", "ok", honest.spec, "ms", f"1 address of {HOST}")
+
+
+def test_a_silent_resolver(user: User) -> None:
+    with NameServer({HOST: []}, mute=threading.Event()) as mute:
+        status, seen = look_up(user, mute.spec)
+    assert status == 7
+    seen.has("DNS", "warning", mute.spec, "does not answer", fix="export GPUARIA_RESOLVERS=")
+
+
+@pytest.mark.parametrize("words", [(), ("org/small",)])
+def test_a_captive_portal(words: tuple[str, ...], user: User) -> None:
+    with serving(page) as portal:
+        seen = see(user, *words, HF_ENDPOINT=portal, HF_TOKEN=TOKEN)
+    assert seen.status == 7
+    seen.has("endpoint", "problem", "hub protocol failed", "does not answer as a hub (text/html", fix="HF_ENDPOINT=")
+    assert TOKEN not in seen.text
+
+
+def test_a_portal_that_redirects(user: User) -> None:
+    def away(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", "http://login.example/")
+        handler.end_headers()
+
+    with serving(away) as portal:
+        seen = see(user, HF_ENDPOINT=portal)
+    seen.has("endpoint", "problem", "redirects to login.example", fix="log in")
+
+
+def test_a_mirror_that_is_no_hub_or_behind_is_a_warning(user: User, hub: Hub, dead: str, tmp_path: Path) -> None:
+    old = Repo.build("org/small", {**SMALL, "config.json": b"{}"}, folder=tmp_path, direct=True)
+    with serving(page) as portal, Hub([old], server="embedded") as stale:
+        behind = stale.url
+        seen = see(user, "org/small", GPUARIA_MIRRORS=f"{portal},{behind},{dead}")
+    assert seen.status == 0
+    seen.has("mirror", "warning", portal, "hub protocol failed", fix="gpuaria mirrors remove")
+    seen.has("mirror", "warning", behind, "hub protocol failed", fix="gpuaria mirrors remove")
+    seen.has("mirror", "warning", dead, "TCP failed", fix=f"leave --mirror {dead} out")
+
+
+def test_a_mirror_stands_in_for_an_endpoint_that_is_away(user: User, dead: str, hub: Hub) -> None:
+    for words in ([], ["org/small"]):
+        seen = see(user, *words, HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url)
+        assert seen.status == 0
+        seen.has("endpoint", "warning", "TCP failed", "mirrors stand in", fix="export HF_ENDPOINT=")
+    seen.has("repo", "warning", "4 files", f"only {hub.url} vouches", "mirror only", fix="--revision")
+    user.quick("fetch", "org/small", HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url).ok()
+    seen = see(user, HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url, GPUARIA_TRUST="origin")
+    assert seen.status == 7
+    seen.has("endpoint", "problem", "TCP failed")
+
+
+def test_a_mirror_stands_in_for_an_endpoint_that_is_silent(user: User, hub: Hub) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
+        silent = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        seen = see(user, "org/small", HF_ENDPOINT=silent, GPUARIA_MIRRORS=hub.url)
+    assert seen.status == 0
+    seen.has("endpoint", "unknown", "hub protocol: no answer")
+    seen.has("mirror", "ok", hub.url, "bytes")
+
+
+def test_a_mirror_has_the_bytes_that_the_endpoint_does_not_give(user: User, hub: Hub, small: Repo) -> None:
+    hub.cdn.fault("weights.bin", "status", status=503)
+    with Hub([small], server="embedded") as mirror:
+        seen = see(user, "org/small", GPUARIA_MIRRORS=mirror.url)
+    assert seen.status == 0
+    seen.has("endpoint", "warning", "bytes failed", "mirrors stand in")
+    seen.has("repo", "ok", "bytes can be had")
+
+
+def test_the_bytes_fail(user: User, hub: Hub) -> None:
+    hub.cdn.fault("weights.bin", "status", status=503)
+    seen = see(user, "org/small")
+    assert seen.status == 7
+    seen.has("endpoint", "problem", "hub protocol", "bytes failed", "503")
+
+
+def test_a_proxy_that_does_not_answer(user: User, hub: Hub, dead: str) -> None:
+    secret = dead.replace("http://", f"http://me:{TOKEN}@")
+    seen = see(user, http_proxy=secret)
+    assert seen.status == 7
+    seen.has("proxy", "problem", "127.0.0.1 through the proxy", "does not answer", fix="export no_proxy=127.0.0.1")
+    assert TOKEN not in seen.text
+
+
+def test_a_proxy_of_a_kind_that_nobody_speaks(user: User, hub: Hub) -> None:
+    seen = see(user, all_proxy="socks5://127.0.0.1:9")
+    assert seen.status == 10
+    seen.has("proxy", "problem", "socks5", fix="no_proxy=")
+
+
+def test_a_certificate_that_nobody_trusts(user: User, certificate: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    with serving(nobody, context) as url:
+        seen = see(user, HF_ENDPOINT=url)
+        assert seen.status == 7
+        seen.has("TLS", "problem", "signed by Nosy Networks", "cannot be trusted", fix="export SSL_CERT_FILE=")
+        seen.has("endpoint", "problem", "TLS failed", fix="export SSL_CERT_FILE=")
+        told = see(user, HF_ENDPOINT=url, SSL_CERT_FILE=str(certificate))
+    told.has("TLS", "ok", "signed by Nosy Networks")
+    told.has("endpoint", "ok", "TLS", "hub protocol")
+    assert told.status == 0
+
+
+def test_a_proxy_that_inspects(user: User, certificate: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    with serving(nobody, context) as inside, inspecting(int(inside.rpartition(":")[2])) as proxy:
+        user.env |= {"HF_ENDPOINT": f"https://{HOST}", "https_proxy": proxy.replace("//", f"//me:{TOKEN}@")}
+        seen = see(user, SSL_CERT_FILE=str(certificate))
+        assert seen.status == 0
+        fix = f"export SSL_CERT_FILE={certificate}"
+        seen.has("TLS", "warning", "signed by Nosy Networks", "inspected on the way", fix=fix)
+        seen.has("proxy", "ok", f"{HOST} through the proxy 127.0.0.1:")
+        told = see(user)
+    told.has("TLS", "problem", "signed by Nosy Networks", fix="export SSL_CERT_FILE=")
+    assert told.status == 7
+    assert TOKEN not in seen.text + told.text
+
+
+@contextmanager
+def inspecting(port: int) -> Iterator[str]:
+    """A proxy that leads every CONNECT to `port` of this machine."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            with socket.create_connection(("127.0.0.1", port)) as there:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=pump, args=(there, self.connection), daemon=True)
+                back.start()
+                pump(self.connection, there)
+                back.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    """Carry bytes until one side hangs up."""
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+def test_a_bundle_that_is_none(user: User, hub: Hub) -> None:
+    seen = see(user, SSL_CERT_FILE=str(user.home / "nothing.pem"))
+    assert seen.status == 7
+    seen.has("TLS", "problem", "nothing.pem", fix="unset SSL_CERT_FILE")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Key and self-signed certificate for 127.0.0.1 and for HOST in one file."""
+    folder = tmp_path_factory.mktemp("tls")
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    words += ["-days", "2", "-subj", "/O=Nosy Networks/CN=box", "-addext", f"subjectAltName=IP:127.0.0.1,DNS:{HOST}"]
+    subprocess.run([*words, "-keyout", folder / "key", "-out", folder / "cert"], check=True, capture_output=True)
+    (folder / "both").write_bytes((folder / "key").read_bytes() + (folder / "cert").read_bytes())
+    return folder / "both"
+
+
+# --- what the hub says of us ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shift", "side"), [(-3600.0, "60 min ahead of"), (3600.0, "60 min behind")])
+def test_a_wrong_clock(shift: float, side: str, user: User) -> None:
+    with serving(lambda handler: nobody(handler, time.time() + shift)) as url:
+        seen = see(user, HF_ENDPOINT=url)
+    assert seen.status == 7
+    seen.has("clock", "problem", side, fix="timedatectl set-ntp true")
+    seen.has("endpoint", "ok", "hub protocol")
+
+
+def test_a_wrong_token(user: User, hub: Hub) -> None:
+    for words in ([], ["org/small"]):
+        seen = see(user, *words, HF_TOKEN=TOKEN)
+        assert seen.status == 6
+        seen.has("token", "problem", "does not know the token from HF_TOKEN", fix="unset HF_TOKEN")
+        seen.has("endpoint", "ok", "hub protocol")
+        assert TOKEN not in seen.text
+        assert TOKEN not in run(user, *words, HF_TOKEN=TOKEN)[1]
+
+
+def test_a_token_from_the_file_of_hf_auth_login(user: User, hub: Hub) -> None:
+    file = user.home / ".cache/huggingface/token"
+    file.parent.mkdir(parents=True)
+    file.write_text("hf_good\n")
+    see(user).has("token", "ok", str(file), "valid")
+    file.write_text(f"{TOKEN}\n{TOKEN}\n")
+    seen = see(user)
+    assert seen.status == 10
+    seen.has("token", "problem", str(file), "one token alone")
+    assert TOKEN not in seen.text
+
+
+def test_a_token_is_not_sent_in_the_clear(user: User) -> None:
+    seen = see(user, HF_ENDPOINT="http://no.such.host.invalid", HF_TOKEN=TOKEN)
+    seen.has("token", "warning", "not sent", "not encrypted", fix="export HF_ENDPOINT=https://no.such.host.invalid")
+    assert TOKEN not in seen.text
+
+
+@pytest.mark.parametrize(("token", "text"), [("", "terms accepted first"), ("hf_good", "no access to it")])
+def test_a_gated_repo(token: str, text: str, user: User, serve: Serve, tmp_path: Path) -> None:
+    repo = Repo.build("org/gated", SMALL, folder=tmp_path / "gated")
+    repo.gated = "auto"
+    serve(repo)
+    seen = see(user, "org/gated", HF_TOKEN=token)
+    assert seen.status == 6
+    seen.has("repo", "problem", "org/gated is gated", text, fix="/org/gated")
+    seen.has("endpoint", "ok", "hub answers")
+
+
+def test_no_such_repo(user: User, hub: Hub) -> None:
+    seen = see(user, "org/nowhere", HF_TOKEN="hf_good")
+    assert seen.status == 5
+    seen.has("repo", "problem", "org/nowhere", fix="spelling")
+
+
+def test_the_quota_is_nearly_used_up(user: User, serve: Serve, small: Repo) -> None:
+    serve(small, rate=RateLimit(api=9))
+    seen = see(user)
+    seen.has("quota", "warning", "few requests", "of api", fix="hf auth login")
+
+
+# --- this machine and its disk --------------------------------------------------------------------------------------
+
+
+def script(path: Path, text: str) -> str:
+    """An executable shell script."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("echo aria2 version 1.19.0", ("1.19.0", "1.36 is the oldest")),
+        ("echo hello", ("does not answer as aria2c does",)),
+        ("echo aria2 version 1.36.0; echo 'Enabled Features: GZip, HTTPS'", ("without Metalink",)),
+    ],
+)
+def test_an_aria2c_that_will_not_do(text: str, words: tuple[str, ...], user: User) -> None:
+    seen = see(user, GPUARIA_ARIA2C=script(user.home / "aria2c", text), HF_HUB_OFFLINE="1")
+    assert seen.status == 9
+    seen.has("aria2c", "problem", *words, fix="apt install aria2")
+
+
+def test_an_attached_aria2c_that_is_not_there(user: User, dead: str) -> None:
+    seen = see(user, GPUARIA_RPC=f"{dead}/jsonrpc", GPUARIA_RPC_SECRET=TOKEN, HF_HUB_OFFLINE="1")
+    assert seen.status == 9
+    seen.has("aria2c", "problem", "does not answer", fix="aria2c --enable-rpc")
+    assert TOKEN not in seen.text
+
+
+def test_offline(user: User, serve: Serve, small: Repo) -> None:
+    hub = serve(small)
+    seen = see(user, "org/small", HF_HUB_OFFLINE="1")
+    assert seen.status == 5
+    seen.has("offline", "warning", "HF_HUB_OFFLINE is set", fix="unset HF_HUB_OFFLINE")
+    seen.has("repo", "problem", "org/small")
+    assert not seen.of("endpoint")
+    assert hub.count() == 0
+    user.quick("fetch", "org/small").ok()
+    seen = see(user, "org/small", HF_HUB_OFFLINE="1")
+    assert seen.status == 0
+    seen.has("repo", "ok", "all 4 files")
+
+
+def test_a_cache_that_cannot_be_written(user: User) -> None:
+    place = "/proc/hub"
+    seen = see(user, GPUARIA_CACHE_DIR=place, HF_HUB_OFFLINE="1")
+    assert seen.status == 8
+    seen.has("cache", "problem", place, "cannot be written", fix="export GPUARIA_CACHE_DIR=")
+    (user.home / "file").write_text("")
+    seen = see(user, HF_HUB_CACHE=str(user.home / "file"), HF_HUB_OFFLINE="1")
+    assert seen.status == 8
+    seen.has("cache", "problem", "file", fix="export HF_HUB_CACHE=")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 20 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
+    place = tmp_path / "tiny"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount: {done.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_that_is_small_or_full(user: User, tiny: Path, serve: Serve, big: Repo) -> None:
+    serve(big)
+    seen = see(user, "org/big", HF_HUB_CACHE=str(tiny / "hub"))
+    assert seen.status == 0
+    seen.has("cache", "warning", "free", fix="export HF_HUB_CACHE=")
+    seen.has("room", "ok", "9.0 MB")
+    (tiny / "ballast").write_bytes(bytes(15_000_000))
+    seen = see(user, "org/big", HF_HUB_CACHE=str(tiny / "hub"))
+    assert seen.status == 8
+    seen.has("cache", "problem", "is full", fix="export HF_HUB_CACHE=")
+    seen.has("room", "problem", "9.0 MB are needed", fix="export HF_HUB_CACHE=")
+
+
+@contextmanager
+def powerless() -> Iterator[None]:
+    """A user who may do nothing special."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become somebody else")
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_without_permission(user: User) -> None:
+    environ, notes = user.environ(HF_HUB_OFFLINE="1"), Notes()
+    settings = load({}, environ, user.home)
+    with powerless():
+        found = examine(settings, environ, "", None, "", with_trace=False)
+        route_to("localhost", "127.0.0.1", Deadline(5), notes)
+    seen = Seen(found.exit_code, str(found), to_json(found)["findings"])
+    assert seen.status in (8, 9)  # 9 where the folder for temporary files is nobody's
+    seen.has("cache", "problem", str(user.home), fix="export HF_HUB_CACHE=")
+    if Path("/proc/sys/net/ipv4/ping_group_range").read_text().split() == ["1", "0"]:
+        seen.has("ICMP", "warning", "not permitted", fix="ping_group_range")
+    assert [(f.topic, f.state, "not permitted" in f.text) for f in notes.snapshot()] == [("route", "warning", True)]
+
+
+def test_a_state_folder_that_cannot_be_used_is_a_warning(user: User) -> None:
+    seen = see(user, GPUARIA_STATE_DIR="/proc/state", HF_HUB_OFFLINE="1")
+    assert seen.status == 0
+    seen.has("state", "warning", "/proc/state", fix="export GPUARIA_STATE_DIR=")
+
+
+def test_few_open_files(user: User) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        seen = see(user, HF_HUB_OFFLINE="1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    seen.has("open files", "warning", "512", fix="ulimit -n ")
+
+
+def test_settings_that_cannot_be_read(user: User) -> None:
+    seen = see(user, GPUARIA_JOBS="many")
+    assert seen.status == 10
+    seen.has("settings", "problem", "GPUARIA_JOBS")
+
+
+def test_a_traceroute(user: User, hub: Hub) -> None:
+    route = see(user, trace=True).of("route")[0]
+    assert route["state"] in ("ok", "warning")
+    assert "127.0.0.1" in route["text"] or "not permitted" in route["text"]

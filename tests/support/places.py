@@ -1,0 +1,7 @@
+"""Where things stand in the checkout."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
+RECORDED = ROOT / "tests" / "recorded"

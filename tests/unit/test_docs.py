@@ -1,0 +1,94 @@
+"""The documentation is part of the program: what it says is checked here.
+
+`python -m tests.unit.test_docs` writes docs/settings.md anew.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gpuaria import errors
+from gpuaria.settings import Key, describe
+from tests.support.places import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def settings_page() -> str:
+    """docs/settings.md, from the table in gpuaria/settings/table.py."""
+    rows = ["| key | default | meaning | environment |", "|---|---|---|---|", *map(_row, describe())]
+    return f"""# Settings
+
+In rising order: built-in, `/etc/gpuaria/config.yaml` (site), `~/.config/gpuaria/config.yaml` (user), `./gpuaria.yaml`
+(project), environment, flags. `gpuaria config` prints each value with the layer and the line that it came from.
+An unknown key is an error. Examples are in [configs/](../configs/). A project's file may not say where a token goes
+or what is run.
+
+{chr(10).join(rows)}
+"""
+
+
+def _row(key: Key) -> str:
+    default = f"`{key.default}`" if key.default else ""
+    variables = " ".join(f"`{name}`" for name in (*key.variables, *key.disabling))
+    unit = f" ({key.unit})" if key.unit else ""
+    return f"| `{key.name}` | {default} | {key.help.rstrip('.')}{unit} | {variables} |"
+
+
+def test_the_settings_page_is_what_the_table_says() -> None:
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_page(), "run python -m tests.unit.test_docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_line_in_the_docs_is_one(page: Path) -> None:
+    """Flags that no command has, and commands that do not exist, are found by parsing with the program's own parser."""
+    import typer.main
+
+    from gpuaria.cli.app import app, spread
+
+    group = typer.main.get_command(app)
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+    for line in re.findall(r"^(?:\$ |P=\$\()?(gpuaria [a-z].*)$", blocks, re.MULTILINE):
+        words = shlex.split(re.split(r"\s#|\s>|;|\||&&", line)[0].strip(" )"))
+        known = getattr(group, "commands", {})
+        assert words[1] in known, line
+        spread(words[1:])
+        flags = {flag for parameter in known[words[1]].params for flag in parameter.opts}
+        used = {word.partition("=")[0] for word in words[2:] if word.startswith("-")}
+        assert used <= flags | {"--help"}, line
+
+
+def test_the_exit_status_page_has_every_status() -> None:
+    text = (DOCS / "exit-status.md").read_text(encoding="utf-8")
+    documented = {int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    raised = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")}
+    assert documented == raised | {0}
+
+
+def test_the_readme_names_the_two_commands_that_exist() -> None:
+    readme, makefile = (ROOT / "README.md").read_text(encoding="utf-8"), (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make (\w+)", readme):
+        if target not in ("a",):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    assert "make demo" in readme
+    assert "make test" in readme
+
+
+def test_decisions_have_context_choice_and_cost() -> None:
+    for page in (DOCS / "decisions").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert all(f"**{word}.**" in text for word in ("Context", "Choice", "Cost")), page.name
+
+
+if __name__ == "__main__":
+    (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")

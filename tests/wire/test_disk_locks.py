@@ -1,0 +1,211 @@
+"""One gpuaria per target: a waiter learns who it waits for, and the dead hold nothing."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from huggingface_hub.utils import WeakFileLock
+
+from gpuaria.errors import DiskError, Locked
+from gpuaria.paths import SafePath
+from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.locks import TargetLock, let_go, take
+from gpuaria.storage.plain import Folder
+from gpuaria.storage.receipts import Receipts
+from tests.support.places import ROOT
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from gpuaria.storage.locks import TargetLock
+with TargetLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process that holds the lock until its stdin is closed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def without_rights() -> Iterator[Path]:
+    """A folder in which this process may not write, even if the tests run as root."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            if root:
+                os.seteuid(0)
+            os.chmod(name, 0o700)
+
+
+def test_a_waiter_is_told_who_holds_it_and_gives_up(tmp_path: Path) -> None:
+    path, words = tmp_path / "target.lock", list[str]()
+    with another_process(path) as process:
+        start = time.monotonic()
+        with pytest.raises(Locked) as caught:
+            TargetLock(path, 0.4, words.append).acquire()
+        assert 0.3 < time.monotonic() - start < 5
+        pattern = rf"waiting for gpuaria process {process.pid} on \S+, since \d\d:\d\d:\d\d"
+        assert re.fullmatch(pattern, words[0])
+        assert re.fullmatch(f"gave up {pattern}", caught.value.message)
+        with pytest.raises(Locked):
+            TargetLock(path).acquire()
+
+
+def test_a_waiter_gets_it_when_the_holder_ends(tmp_path: Path) -> None:
+    path, words = tmp_path / "target.lock", list[str]()
+    with another_process(path) as process:
+        assert process.stdin is not None
+        threading.Timer(0.3, process.stdin.close).start()
+        with TargetLock(path, 20, words.append) as lock:
+            assert len(words) == 1
+            assert json.loads(lock.holder.read_text())["pid"] == os.getpid()
+    assert not lock.holder.exists()
+    assert path.exists()
+
+
+def test_the_dead_hold_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "target.lock"
+    with another_process(path) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert TargetLock(path).holder.exists()
+    with TargetLock(path) as lock:
+        assert json.loads(lock.holder.read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("word", ["", "[]", '{"pid": "x"}', '{"pid": 1, "host": "\\u001b[2J", "since": 1e99}'])
+def test_a_damaged_word_about_the_holder(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "target.lock"
+    with TargetLock(path) as lock:
+        lock.holder.write_text(word)
+        with pytest.raises(Locked, match="another process that holds"):
+            TargetLock(path).acquire()
+
+
+def test_a_holders_word_cannot_disturb_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "target.lock"
+    with TargetLock(path) as lock:
+        lock.holder.write_text(json.dumps({"pid": 1, "host": "\x1b[2J", "since": 0}))
+        with pytest.raises(Locked) as caught:
+            TargetLock(path).acquire()
+    assert "\x1b" not in caught.value.message
+
+
+def test_threads_exclude_each_other_too(tmp_path: Path) -> None:
+    inside: list[int] = []
+
+    def work(n: int) -> None:
+        with TargetLock(tmp_path / "target.lock", 20):
+            inside.append(n)
+            time.sleep(0.02)
+            assert inside.pop() == n
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert inside == []
+
+
+def test_no_rights_is_one_sentence() -> None:
+    ref = RepoRef("hf", "model", "a/b")
+    manifest = Manifest(ref, "a/b", "0" * 40, "http://hub", "origin", ())
+    with without_rights() as folder:
+        with pytest.raises(DiskError, match=f"no permission for {folder}"):
+            TargetLock(folder / "target.lock").acquire()
+        with pytest.raises(DiskError, match=f"no permission for {folder}"):
+            TargetLock(folder / "deeper" / "target.lock").acquire()
+        layouts = (Folder(folder, ref, "0" * 40, Receipts(None)), HfCache(folder, ref, "0" * 40, Receipts(None)))
+        for layout in layouts:
+            assert layout.look([]) == {}
+            with pytest.raises(DiskError, match=f"no permission for {folder}"):
+                layout.lock(0)
+            with pytest.raises(DiskError, match=f"no permission for {folder}"):
+                layout.begin(manifest)
+
+
+def test_layouts_lock_their_target_and_leave_the_staging_folder_alone(tmp_path: Path) -> None:
+    ref = RepoRef("hf", "model", "a/b")
+    for layout in (
+        Folder(tmp_path / "to", ref, "0" * 40, Receipts(None)),
+        HfCache(tmp_path / "hub", ref, "0" * 40, Receipts(None)),
+    ):
+        with layout.lock(0):
+            assert not layout.staging.exists()
+            with pytest.raises(Locked):
+                layout.lock(0).acquire()
+        layout.lock(0).acquire()
+
+
+def test_a_blob_is_locked_as_the_client_does(tmp_path: Path) -> None:
+    cache = HfCache(tmp_path, RepoRef("hf", "dataset", "a/b"), "0" * 40, Receipts(None))
+    file = RemoteFile(SafePath.parse("x"), 1, Digest("sha256", "1" * 64), "2" * 40)
+    path = tmp_path / ".locks" / "datasets--a--b" / f"{'1' * 64}.lock"
+    with cache.blob_lock(file):
+        assert take(path, 0) is None
+        assert path.stat().st_mode & 0o777 == 0o664
+    held = take(path, 0)
+    assert held is not None
+    let_go(held)
+
+
+def test_a_client_that_holds_a_blob_for_hours_does_not_stop_us(tmp_path: Path) -> None:
+    ref = RepoRef("hf", "model", "a/b")
+    cache = HfCache(tmp_path, ref, "0" * 40, Receipts(None), blob_patience=0.1)
+    data = bytes(1 << 20)
+    file = RemoteFile(SafePath.parse("x"), len(data), Digest("sha256", "1" * 64), "2" * 40)
+    cache.begin(Manifest(ref, "a/b", "0" * 40, "http://hub", "origin", (file,)))
+    cache.staged(file).write_bytes(data)
+    lock = tmp_path / ".locks" / "models--a--b" / f"{'1' * 64}.lock"
+    lock.parent.mkdir(parents=True)
+    held, done = threading.Event(), threading.Event()
+
+    def client() -> None:
+        with WeakFileLock(lock):
+            held.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    held.wait(20)
+    start = time.monotonic()
+    try:
+        cache.commit(file, cache.staged(file))
+        assert 0.1 <= time.monotonic() - start < 10
+    finally:
+        done.set()
+        thread.join()
+    assert (cache.root / "x").read_bytes() == data

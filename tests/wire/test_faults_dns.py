@@ -1,0 +1,142 @@
+"""Names that answer late or not at all while a download is under way: a name server of ours, in a mount namespace."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from standin import Hub, Repo
+from tests.support.nameserver import Names, named, start
+from tests.support.repos import contents, expected
+from tests.support.user import Serve, User, ended, until
+
+SIZE = 9_000_000
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare, for a resolv.conf of its own"
+)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    """org/r: three large files, of which the third one is looked up when the first one is here (with -j 1)."""
+    data = random.Random(12).randbytes(SIZE)
+    return Repo.build("org/r", {f"{n}.safetensors": data[n:] for n in range(3)}, folder=tmp_path / "r", direct=True)
+
+
+def in_the_middle(hub: Hub, names: Names, change: Callable[[], None], after: int = SIZE) -> None:
+    """While the first two files come, let the bytes be at another name from now on, and something happen to that."""
+    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > after)
+    hub.location_base = named("two.test", hub.cdn.url)
+    change()
+
+
+@pytest.mark.parametrize("seconds", [1.5, pytest.param(5.0, marks=pytest.mark.deep)])
+@pytest.mark.fault(
+    "DNS: answers take 5 s from mid-run on",
+    where="server",
+    does="Waits for them; what is under way goes on meanwhile.",
+    sees="nothing",
+    status=0,
+)
+def test_names_that_answer_late(
+    user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, seconds: float
+) -> None:
+    hub = serve(repo, limit_rate=200_000)
+    names.seconds = seconds
+    run = start(user, hub, tmp_path)
+    in_the_middle(hub, names, lambda: setattr(names, "late", "test"))
+    done = ended(run).ok()
+    assert contents(user.home / "out") == expected(repo)
+    assert "two.test" in names.asked
+    assert done.report["bytes_fetched"] < 3 * SIZE * 1.3
+
+
+@pytest.mark.parametrize("how", ["lost", pytest.param("silent", marks=pytest.mark.deep)])
+@pytest.mark.fault(
+    "DNS: the byte server's name is not known in mid-run, for a while",
+    where="server",
+    does="Asks again until it is.",
+    sees="a line about the wait",
+    status=0,
+)
+def test_a_name_that_comes_back(user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, how: str) -> None:
+    hub = serve(repo, limit_rate=200_000)
+    run = start(user, hub, tmp_path)
+    in_the_middle(hub, names, lambda: setattr(names, how, "two.test"))
+    until(lambda: names.asked.count("two.test") >= 3)
+    time.sleep(2)
+    setattr(names, how, "-")
+    ended(run).ok()
+    assert contents(user.home / "out") == expected(repo)
+
+
+@pytest.mark.parametrize("how", ["lost", pytest.param("silent", marks=pytest.mark.deep)])
+@pytest.mark.fault(
+    "DNS: the byte server's name is not known any more, beside a good mirror",
+    where="server",
+    does="Fetches from the mirror.",
+    sees="the mirror that was left out, and why",
+    status=0,
+)
+def test_a_lost_name_beside_a_good_mirror(
+    user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, how: str
+) -> None:
+    hub, mirror = serve(repo, limit_rate=200_000), serve(repo, host="127.0.0.2", limit_rate=200_000)
+    run = start(user, hub, tmp_path, "--mirror", mirror.url)
+    in_the_middle(hub, names, lambda: setattr(names, how, "two.test"), after=SIZE // 3)  # it has half of the two files
+    ended(run).ok()
+    assert contents(user.home / "out") == expected(repo)
+    second = repo.commits[repo.head].files["2.safetensors"].sha256 or "-"
+    assert sum(seen.sent for seen in mirror.cdn.requests if second in seen.target) >= SIZE - 2
+
+
+@pytest.mark.parametrize("how", ["lost", pytest.param("silent", marks=pytest.mark.deep)])
+@pytest.mark.fault(
+    "DNS: no name is known any more from mid-run on",
+    where="server",
+    does="Asks until the patience ends. What had arrived is kept, and the next run goes on with it.",
+    sees="the file by its name, and that no address is known",
+    status=7,
+)
+def test_names_that_are_gone_for_good(
+    user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, how: str
+) -> None:
+    hub = serve(repo, limit_rate=200_000)
+    run = start(user, hub, tmp_path, patience="3s")
+
+    def gone() -> None:
+        setattr(names, how, "test")
+        for n in range(3):
+            hub.cdn.fault(f"{n}.safetensors", "reset", after=1000)
+
+    in_the_middle(hub, names, gone)
+    done = ended(run)
+    assert done.status == 7, (done.status, done.out[-2000:], done.err)
+    assert "Traceback" not in done.err
+    details = {problem["path"]: problem["detail"] for problem in done.report["problems"]}
+    assert re.search("no address|resol|does not answer", details["2.safetensors"]), details
+    setattr(names, how, "-")
+    hub.heal()
+    hub.reset()
+    ended(start(user, hub, tmp_path)).ok()
+    assert contents(user.home / "out") == expected(repo)
+    assert sum(seen.sent for seen in hub.cdn.requests) < 3 * SIZE - SIZE // 2
+
+
+def test_our_name_server_is_the_one_that_is_asked(user: User, names: Names, tmp_path: Path) -> None:
+    """Or the tests above would prove nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        line.settimeout(5)
+        line.sendto(dns.message.make_query("x.test", "A").to_wire(), names.server_address)
+        assert "127.0.0.1" in dns.message.from_wire(line.recv(512)).to_text()

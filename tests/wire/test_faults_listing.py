@@ -1,0 +1,460 @@
+"""What a listing can do wrong, in whole runs: refused in one sentence before a byte is fetched."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from standin import Hub, Repo, answers, git_id, pointer_text
+from standin.wire import Handler, Server
+from tests.support.repos import contents
+from tests.support.user import Done, Serve, User
+
+JSON = {"Content-Type": "application/json"}
+BLOB, COMMIT = git_id("blob", b"one"), "c" * 40
+SHA256 = hashlib.sha256(b"weights").hexdigest()
+Entry = dict[str, Any]
+
+
+def plain(path: str, data: bytes = b"one", **changes: Any) -> Entry:
+    return {"type": "file", "oid": git_id("blob", data), "size": len(data), "path": path} | changes
+
+
+def large(path: str, sha256: str = SHA256, size: int = 9_000_000, **changes: Any) -> Entry:
+    oid = git_id("blob", pointer_text(sha256, size))
+    return {"type": "file", "oid": oid, "size": size, "lfs": {"oid": sha256, "size": size}, "path": path} | changes
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """org/r: two files of three bytes."""
+    files = {"a.txt": b"one", "b.txt": b"two"}
+    return Repo.build("org/r", files, folder=tmp_path_factory.mktemp("r"), direct=True)
+
+
+def listed(repo: Repo) -> list[Entry]:
+    commit = repo.commits[repo.head]
+    return [answers.item(repo, commit, path, expand=False, xet=False) for path in commit.listing]
+
+
+def say(hub: Hub, page: object, **headers: str) -> None:
+    """Let every page of every file list be this one."""
+    body = page if isinstance(page, bytes) else json.dumps(page).encode()
+    hub.fault("/tree/", status=200, body=body, headers={**JSON, **headers})
+
+
+def fetch(user: User, *words: str) -> Done:
+    return user.quick("fetch", "org/r", "--to", "out", "--patience", "1s", *words)
+
+
+def refused(user: User, hub: Hub, done: Done, status: int, *words: str) -> None:
+    """One sentence; no file was asked for, and none is there."""
+    done.refused(status, *words)
+    assert len(done.err) < 1000
+    assert not [seen for seen in hub.requests if "/resolve/" in seen.target]
+    assert not (user.home / "out").exists() or contents(user.home / "out") == {}
+    assert [path.name for path in user.home.iterdir() if path.name not in ("out", ".local", ".config")] == []
+
+
+# --- entries ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: `page` is added to what is right, or replaces a.txt if it names that."""
+
+    name: str
+    entries: tuple[Entry, ...]
+    sees: str
+    status: int = 7
+    says: str = ""
+    does: str = "Refuses the listing."
+
+    @property
+    def param(self) -> Any:
+        mark = pytest.mark.fault(self.name, where="listing", does=self.does, sees=self.sees, status=self.status)
+        return pytest.param(self, marks=mark, id=self.name)
+
+
+SIZE, DIGEST = "the name and the size that cannot be", "the name whose digest cannot be"
+NAME, UNSAFE = "the name in printable letters, and what is wrong with it", "Refuses the name, whatever else is listed."
+ENTRIES = [
+    Case("entry: one name twice, differently", (plain("a.txt", b"other"),), "the name", says="twice, differently"),
+    Case("size: negative", (plain("x", size=-1),), SIZE, says="the size -1"),
+    Case("size: beyond any disk", (plain("x", size=1 << 60),), SIZE, says="the size 11529"),
+    Case("size: no whole number", (plain("x", size=3.5),), SIZE, says="the size 3.5"),
+    Case("size: wrong for a large file", (large("x", size=5, lfs={"oid": SHA256, "size": 5}, oid=BLOB),), DIGEST),
+    Case("digest: malformed", (plain("x", oid="z" * 40),), DIGEST, says="no valid git id"),
+    Case("digest: in upper case", (large("x", lfs={"oid": SHA256.upper(), "size": 9_000_000}),), DIGEST),
+    Case("digest: that of another file", (large("x", oid=BLOB),), DIGEST, says="contradicts itself"),
+    *(
+        Case(f"name: {what}", (plain(name),), NAME, 8, "unsafe file name", UNSAFE)
+        for what, name in {
+            "leads upwards (..)": "../up.txt",
+            "absolute": "/etc/cron.d/x",
+            "a drive": "C:/x",
+            "a UNC path": "\\\\host\\share\\x",
+            "a backslash": "a\\..\\b",
+            "control characters": "a\x1b[2Jb",
+            "right-to-left marks": "invoice\u202egpj.exe",
+            "longer than 255 bytes": "n" * 300,
+            "a path longer than 1,024 bytes": "/".join(["n" * 200] * 6),
+            "a device of Windows": "sub/nul.txt",
+            "the tools' own folders": ".git/hooks/pre-commit",
+        }.items()
+    ),
+    *(
+        Case(f"name: {what} and options for aria2c", (large(name),), NAME, 8, "unsafe file name", UNSAFE)
+        for what, name in {
+            "a newline": "x.bin\n  dir=/tmp\n  out=evil",
+            "a tab": "x.bin\thttp://127.0.0.1:1/evil",
+            "a carriage return": "x.bin\r out=evil",
+        }.items()
+    ),
+    Case(
+        "name: a file where another name needs a folder",
+        (plain("a.txt/inner"),),
+        "both names",
+        8,
+        "a file and a folder",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", [case.param for case in ENTRIES])
+def test_an_entry_that_cannot_be(user: User, serve: Serve, repo: Repo, case: Case) -> None:
+    hub = serve(repo)
+    say(hub, [*listed(repo), *case.entries])
+    refused(user, hub, fetch(user), case.status, case.says)
+
+
+@pytest.mark.fault(
+    "entry: one name twice, the same",
+    where="listing",
+    does="Takes it once.",
+    sees="nothing",
+    status=0,
+)
+def test_an_entry_that_comes_twice(user: User, serve: Serve, repo: Repo) -> None:
+    say(serve(repo), listed(repo) * 2)
+    fetch(user).ok()
+    assert contents(user.home / "out") == {"a.txt": b"one", "b.txt": b"two"}
+
+
+@pytest.mark.fault(
+    "size: wrong for a small file",
+    where="listing",
+    does="Refuses answers of another size than was declared.",
+    sees="the file by its name",
+    status=7,
+)
+def test_a_size_that_is_wrong(user: User, serve: Serve, repo: Repo) -> None:
+    say(serve(repo), [plain("a.txt", size=4), plain("b.txt", b"two")])
+    done = fetch(user, "--json")
+    assert done.status == 7
+    assert [problem["path"] for problem in done.report["problems"]] == ["a.txt"]
+    assert contents(user.home / "out") == {"b.txt": b"two"}
+
+
+@pytest.mark.fault(
+    "digest: those of two files exchanged",
+    where="listing",
+    does="Finds it by the bytes. None of the two is published.",
+    sees="both names",
+    status=4,
+)
+def test_digests_that_are_exchanged(user: User, serve: Serve, repo: Repo) -> None:
+    say(serve(repo), [plain("a.txt", b"two"), plain("b.txt", b"one")])
+    done = fetch(user, "--json")
+    assert done.status == 4
+    assert {problem["path"] for problem in done.report["problems"]} == {"a.txt", "b.txt"}
+    assert contents(user.home / "out") == {}
+
+
+@pytest.mark.fault(
+    "name: %2e%2e and other letters with a meaning elsewhere",
+    where="listing",
+    does="Takes them for what they are: letters. The file stays in its folder.",
+    sees="nothing",
+    status=0,
+)
+def test_names_that_only_look_dangerous(user: User, serve: Serve, tmp_path: Path) -> None:
+    names = ["%2e%2e", "%2e%2e%2fup.txt", "a?b#c&d.txt", "$(id).txt", "-rf", " lead", "out=x"]
+    files: dict[str, bytes | Path] = {f"sub/{name}": name.encode() for name in names}
+    serve(Repo.build("org/r", files, folder=tmp_path / "r"))
+    fetch(user).ok()
+    assert contents(user.home / "out") == files
+
+
+@pytest.mark.fault(
+    "name: differs from another one by case or Unicode form only",
+    where="listing",
+    does="Keeps both where the file system tells them apart, refuses them where it does not.",
+    sees="nothing, or both names",
+    status=(0, 8),
+)
+def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path: Path) -> None:
+    files: dict[str, bytes | Path] = {"A.txt": b"1", "a.txt": b"2", "\u00e9": b"3", "e\u0301": b"4"}
+    serve(Repo.build("org/r", files, folder=tmp_path / "r"))
+    done = fetch(user)
+    if done.status == 0:
+        assert contents(user.home / "out") == files
+    else:
+        done.refused(8, "are one name on this file system")
+
+
+# --- pages --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("link", "says"),
+    [
+        pytest.param(
+            '<{tree}?cursor=1>; rel="next"',
+            "never ends",
+            marks=pytest.mark.fault(
+                "pages: go in a circle",
+                where="listing",
+                does="Stops when a page comes again or brings nothing new.",
+                sees="that the list never ends",
+                status=7,
+            ),
+            id="circle",
+        ),
+        pytest.param(
+            '<https://elsewhere.example{path}?cursor=1>; rel="next"',
+            "elsewhere, at https://elsewhere.example",
+            marks=pytest.mark.fault(
+                "pages: go on at another host",
+                where="listing",
+                does="Does not go there.",
+                sees="the name of that host",
+                status=7,
+            ),
+            id="another host",
+        ),
+        pytest.param('<http://127.0.0.1:9{path}?a=b>; rel="next"', "at http://127.0.0.1:9", id="another port"),
+        pytest.param(
+            '<{hub}/api/models/other/repo/tree/main>; rel="next"',
+            "another path",
+            marks=pytest.mark.fault(
+                "pages: go on with another repo",
+                where="listing",
+                does="Does not go there.",
+                sees="that the list goes on elsewhere",
+                status=7,
+            ),
+            id="another path",
+        ),
+    ],
+)
+def test_pages_that_lead_astray(user: User, serve: Serve, repo: Repo, link: str, says: str) -> None:
+    hub = serve(repo)
+    path = f"/api/models/org/r/tree/{repo.head}"
+    say(hub, listed(repo), Link=link.format(hub=hub.url, tree=hub.url + path, path=path))
+    refused(user, hub, fetch(user), 7, says)
+    assert hub.count() < 6
+
+
+@pytest.mark.fault(
+    "pages: repeat under ever new addresses",
+    where="listing",
+    does="Stops at the first page that brings nothing new.",
+    sees="that the list repeats",
+    status=7,
+)
+def test_pages_that_repeat(user: User) -> None:
+    with Pages(lambda number: [plain(f"f{number % 2}")], 10**9) as hub:
+        done = user.quick("fetch", "org/r", "--to", "out", HF_ENDPOINT=hub.url)
+        done.refused(7, "never ends", "repeats")
+        assert len(hub.journal) < 6
+
+
+@pytest.mark.fault(
+    "pages: bring ever new names",
+    where="listing",
+    does="Stops after a million files and folders, before they fill the memory.",
+    sees="that more is listed than is taken",
+    status=7,
+)
+def test_pages_that_bring_ever_new_names(user: User) -> None:
+    rest: list[Entry] = [{"type": "unknown"}] * 99_999  # short, so that a million take no time
+    with Pages(lambda number: [plain(f"f{number}"), *rest], 10**9) as hub:
+        done = user.quick("fetch", "org/r", "--to", "out", HF_ENDPOINT=hub.url)
+        done.refused(7, "more than 1,000,000 files and folders")
+        assert len(hub.journal) <= 13
+
+
+@pytest.mark.fault(
+    "pages: end too early",
+    where="listing",
+    does="Compares the list with the names on the repo's own page, where the hub gives them.",
+    sees="a name that is missing",
+    status=7,
+)
+def test_pages_that_end_early(user: User, serve: Serve, repo: Repo) -> None:
+    hub = serve(repo)
+    say(hub, listed(repo)[:1])
+    refused(user, hub, fetch(user), 7, "ends early", "b.txt")
+
+
+# --- texts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "says"),
+    [
+        pytest.param(
+            b'[{"type":"file","path":"a.tx',
+            {},
+            "does not answer as a hub",
+            marks=pytest.mark.fault(
+                "text: JSON cut off",
+                where="listing",
+                does="Refuses it.",
+                sees="that this is no hub's answer",
+                status=7,
+            ),
+            id="cut off",
+        ),
+        pytest.param(
+            b"[" * 10_000 + b"]" * 10_000,
+            {},
+            "does not answer as a hub",
+            marks=pytest.mark.fault(
+                "text: JSON nested 10,000 deep",
+                where="listing",
+                does="Refuses it.",
+                sees="that this is no hub's answer",
+                status=7,
+            ),
+            id="nested",
+        ),
+        pytest.param(
+            gzip.compress(b" " * (200 << 20), 1),
+            {"Content-Encoding": "gzip"},
+            "more than 67,108,864 bytes",
+            marks=pytest.mark.fault(
+                "text: 200 MB packed into 1 MB",
+                where="listing",
+                does="Stops unpacking at 64 MiB.",
+                sees="that the answer is too long",
+                status=7,
+            ),
+            id="packed",
+        ),
+    ],
+)
+def test_texts_that_are_no_listing(
+    user: User, serve: Serve, repo: Repo, body: bytes, headers: dict[str, str], says: str
+) -> None:
+    hub = serve(repo)
+    say(hub, body, **headers)
+    refused(user, hub, fetch(user), 7, says)
+
+
+class Pages(Server):
+    """A hub of one repo whose file list has `count` pages; a `page` given as bytes is sent 2^30 bytes long."""
+
+    def __init__(self, page: Callable[[int], list[Entry] | bytes], count: int) -> None:
+        super().__init__(_Pages, host="127.0.0.1", port=0, name="pages")
+        self.page, self.count, self.stack = page, count, ExitStack()
+
+    def __enter__(self) -> Pages:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Pages(Handler):
+    def answer(self) -> None:
+        hub = self.server
+        assert isinstance(hub, Pages)
+        path, _, query = self.path.partition("?")
+        if "/revision/" in path:
+            return self.reply(200, list(JSON.items()), json.dumps({"id": "org/r", "sha": COMMIT}).encode())
+        number = int(query.rpartition("cursor=")[2]) if "cursor=" in query else 0
+        page = hub.page(number)
+        if isinstance(page, bytes):
+            self.wfile.write(self.head(200, list(JSON.items()), 1 << 30))
+            while self.seen.sent < 1 << 30:
+                self.seen.sent += self.connection.send(page)
+            return None
+        more = {"Link": f'<{path}?cursor={number + 1}>; rel="next"'} if number + 1 < hub.count else {}
+        return self.reply(200, list({**JSON, **more}.items()), json.dumps(page).encode())
+
+
+@pytest.mark.fault(
+    "text: 1 GB long",
+    where="listing",
+    does="Hangs up after 64 MiB.",
+    sees="that the answer is too long",
+    status=7,
+)
+def test_a_text_of_a_gigabyte(user: User) -> None:
+    with Pages(lambda number: b" " * (1 << 20), 1) as hub:
+        user.run("fetch", "org/r", "--to", "out", HF_ENDPOINT=hub.url).refused(7, "more than 67,108,864 bytes")
+        assert max(seen.sent for seen in hub.journal.snapshot()) < 100 << 20
+
+
+@pytest.fixture(params=[10_000, pytest.param(100_000, marks=pytest.mark.deep)])
+def thousands(request: pytest.FixtureRequest) -> Iterator[Pages]:
+    """So many files on pages of 1,000."""
+    names = [f"d{number // 1000:02d}/file-{number:06d}.json" for number in range(request.param)]
+    entries = [plain(name, name.encode()) for name in names]
+    pages = [entries[start : start + 1000] for start in range(0, request.param, 1000)]
+    with Pages(lambda number: pages[number], len(pages)) as hub:
+        yield hub
+
+
+MOST = """
+import resource, subprocess, sys
+status = subprocess.run([sys.executable, "-m", "gpuaria", *sys.argv[1:]]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+@pytest.mark.fault(
+    "100,000 files",
+    where="listing",
+    does="Lists and plans them: see the figures below.",
+    sees="the plan",
+    status=0,
+)
+def test_100_000_files(user: User, thousands: Pages, record_property: Callable[[str, object], None]) -> None:
+    began = time.monotonic()
+    words = ("fetch", "org/r", "--to", "out", "--dry-run")
+    done = user.command(sys.executable, "-c", MOST, *words, env={"HF_ENDPOINT": thousands.url}).ok()
+    seconds = time.monotonic() - began
+    most = int(done.err.split()[-1]) / 1024
+    record_property("seconds", round(seconds, 1))
+    record_property("megabytes", round(most))
+    print(f"{seconds:.1f} s, {most:.0f} MiB at most")
+    assert sum("/file-" in line for line in done.out.splitlines()) == thousands.count * 1000
+    assert len(thousands.journal) == thousands.count + 1
+
+
+def test_a_dry_run_says_what_does_not_fit(user: User, serve: Serve, repo: Repo) -> None:
+    hub = serve(repo)
+    say(hub, [*listed(repo), large("huge.bin", size=1 << 49)])
+    told = fetch(user, "--dry-run").ok()
+    assert "huge.bin" in told.out
+    assert told.err.startswith("warning: 562.9 TB are needed and ")
+    assert told.err.endswith(f" are free at {user.home}\n")
+    warned, plan = fetch(user, "--dry-run", "--json").ok().events
+    assert (warned["event"], plan["event"], plan["space"]) == ("warned", "plan", (1 << 49) + 6)
+    assert warned["text"].startswith("562.9 TB are needed and ")
+    refused(user, hub, fetch(user), 8, "562.9 TB are needed")

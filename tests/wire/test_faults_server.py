@@ -1,0 +1,536 @@
+"""What a server can do wrong, in whole runs on a small and on a large file: right bytes, or a sentence and the status.
+
+A row of CASES is a row of docs/faults.md. What had arrived is kept: the run after the fault fetches the rest.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from standin import Hub, Repo
+from tests.support.repos import contents, expected
+from tests.support.user import Done, Serve, User, until
+
+BIG, OTHER = "model.safetensors", "config.json"
+SIZES = {"small": 1_000_000, "large": 9_000_000}  # from 8 MB on a file goes by aria2
+END = -1  # the last byte
+FOREVER = None
+Order = tuple[str, int | None, Mapping[str, Any]]
+
+
+def order(kind: str, times: int | None = FOREVER, **args: Any) -> Order:
+    """A fault of the byte server, that many times."""
+    return kind, times, args
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: what the byte server does, and what comes of it. `says` is looked for in the failed file's reason."""
+
+    name: str
+    does: str
+    sees: str
+    orders: tuple[Order, ...]
+    status: int = 0
+    says: str = ""
+    sizes: tuple[str, ...] = ("small", "large")
+    patience: str = "20s"
+
+    def params(self) -> list[Any]:
+        """A row for each size; the fast subset has one of them: the large file, which is the longer way."""
+        text: dict[str, Any] = {"does": self.does, "sees": self.sees, "status": self.status}
+        mark = pytest.mark.fault(self.name, where="server", **text)
+        fast = self.sizes[0 if self.name.startswith(("status", "login", "redirect")) else -1]
+        return [
+            pytest.param(
+                self, size, marks=[mark] if size == fast else [mark, pytest.mark.deep], id=f"{self.name}, {size}"
+            )
+            for size in self.sizes
+        ]
+
+
+NOTHING = "nothing, or a line about the wait"
+AGAIN = "the file by its name, and that its bytes match no digest"
+UNUSED = "the file by its name, and what its server answers"
+
+
+def flipped(place: str, offset: int) -> list[Case]:
+    return [
+        Case(
+            f"bytes: one flipped in the {place} piece, once",
+            "Finds it by the digest and fetches the file once more.",
+            "nothing",
+            (order("flip", 1, offset=offset),),
+        ),
+        Case(
+            f"bytes: one flipped in the {place} piece, always",
+            "Fetches the file once more, then gives it up. It is never published.",
+            AGAIN,
+            (order("flip", offset=offset),),
+            4,
+            "sha256",
+        ),
+    ]
+
+
+CASES = [
+    *flipped("first", 0),
+    *flipped("middle", 500_000),
+    *flipped("last", END),
+    Case(
+        "body: ends early, a few times",
+        "Goes on at the byte where it broke off.",
+        NOTHING,
+        (order("short", 2, after=200_000),),
+    ),
+    Case(
+        "body: ends early, always",
+        "Goes on at the byte where it broke off, again and again: as long as something comes it does not give up.",
+        NOTHING,
+        (order("short", after=150_000),),
+        patience="3s",
+    ),
+    Case(
+        "body: empty, always",
+        "Asks again until the patience ends.",
+        UNUSED,
+        (order("short", after=0),),
+        7,
+        patience="1s",
+    ),
+    Case(
+        "body: longer than declared, a few times",
+        "Refuses an answer of another length and asks again.",
+        NOTHING,
+        (order("wrong_size", 2, delta=5),),
+    ),
+    Case(
+        "body: longer than declared, always",
+        "Refuses each such answer.",
+        UNUSED,
+        (order("wrong_size", delta=5),),
+        7,
+        patience="1s",
+    ),
+    Case(
+        "range: answered by 200 and the whole file, once",
+        "Takes the file from its first byte.",
+        NOTHING,
+        (order("short", 1, after=300_000), order("ignore_range", 1)),
+    ),
+    Case(
+        "range: answered by 200 and the whole file, always",
+        "Takes the file from its first byte, over one connection.",
+        NOTHING,
+        (order("short", 1, after=300_000), order("ignore_range")),
+    ),
+    Case(
+        "range: a wrong Content-Range, a few times",
+        "Throws the answer away and asks again.",
+        NOTHING,
+        (order("short", 1, after=300_000), order("wrong_range", 2, delta=16384)),
+    ),
+    Case(
+        "range: 206 of another part, a few times",
+        "Throws the answer away and asks again.",
+        NOTHING,
+        (order("short", 1, after=300_000), order("other_part", 2, delta=16384)),
+    ),
+    Case(
+        "range: 206 of another part that claims to be the right one, once",
+        "Finds it by the digest and fetches the file once more.",
+        "nothing",
+        (order("short", 1, after=300_000), order("wrong_part", 1, delta=16384)),
+    ),
+    Case(
+        "range: 206 of another part, always",
+        "Refuses each such answer.",
+        UNUSED,
+        (order("short", 1, after=300_000), order("other_part", delta=16384)),
+        7,
+        patience="1s",
+        sizes=("small",),
+    ),
+    Case(
+        "range: 206 of another part, always (large file)",
+        "Refuses each such answer, and takes the file in order, over one connection.",
+        NOTHING,
+        (order("short", 1, after=300_000), order("other_part", delta=16384)),
+        sizes=("large",),
+    ),
+    Case(
+        "coding: gzip where identity was asked for, once",
+        "Unpacks it, or asks again.",
+        NOTHING,
+        (order("gzip", 1),),
+    ),
+    Case(
+        "coding: gzip where identity was asked for, always",
+        "Unpacks it; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("gzip"),),
+    ),
+    Case(
+        "coding: gzip of the whole file, without ranges and length, always",
+        "Unpacks it; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("flow_gzip"),),
+    ),
+    Case(
+        "coding: gzip of the whole file, and connections that break, a few times",
+        "Begins again, and goes on behind what it has.",
+        NOTHING,
+        (order("flow_gzip", 2, after=400_000), order("flow_gzip", 1, after=300_000), order("flow_gzip")),
+        sizes=("small",),
+    ),
+    Case(
+        "coding: chunked, without a length, once",
+        "Takes it as it is.",
+        NOTHING,
+        (order("chunked", 1),),
+    ),
+    Case(
+        "coding: chunked, without a length, always",
+        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("chunked"),),
+    ),
+    Case(
+        "coding: the whole file in chunks, without ranges and length, always",
+        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("flow"),),
+    ),
+    Case(
+        "coding: the whole file until the connection is closed, without ranges and length, always",
+        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
+        NOTHING,
+        (order("flow_until_close"),),
+    ),
+    Case(
+        "coding: no length, and connections that break, a few times",
+        "Begins again, and goes on behind what it has.",
+        NOTHING,
+        (order("flow", 2, after=400_000), order("flow", 1, after=300_000), order("chunked")),
+        sizes=("small",),
+    ),
+    Case(
+        "redirect: a chain of 301, 302, 303, 307 and 308",
+        "Follows it.",
+        "nothing",
+        tuple(order("redirect", 1, status=status) for status in (301, 302, 303, 307, 308)),
+    ),
+    Case(
+        "redirect: in a circle",
+        "Follows a few steps, then gives the server up.",
+        UNUSED,
+        (order("redirect", status=302),),
+        7,
+        patience="1s",
+    ),
+    *(
+        Case(
+            f"redirect: to {scheme}",
+            "Does not follow.",
+            UNUSED,
+            (order("redirect", status=302, to=to),),
+            7,
+            patience="1s",
+            sizes=("small",) if to == "file://" else ("small", "large"),  # the large one: below
+        )
+        for scheme, to in (("ftp", "ftp://127.0.0.1:1"), ("a file of this machine", "file://"))
+    ),
+    *(
+        Case(
+            f"status: {status} in mid-file",
+            "Looks the address up anew and goes on where it was.",
+            NOTHING,
+            (order("short", 1, after=200_000), order("status", 1, status=status)),
+        )
+        for status in (401, 403, 404, 408, 416)
+    ),
+    Case(
+        "status: 429 without Retry-After",
+        "Waits a little longer each time, and asks again.",
+        "a line about the wait",
+        (order("status", 2, status=429),),
+    ),
+    Case(
+        "status: 429 with Retry-After in seconds",
+        "Waits as long as it is asked to.",
+        "a line about the wait",
+        (order("status", 2, status=429, retry_after=1),),
+    ),
+    Case(
+        "status: 429 with Retry-After as a date",
+        "Waits until then.",
+        "a line about the wait",
+        (order("status", 2, status=429, headers={"Retry-After": "<in 2 s>"}),),
+    ),
+    Case(
+        "status: 429 with the RateLimit headers",
+        "Waits until the window ends.",
+        "a line about the wait",
+        (order("status", 1, status=429, headers={"RateLimit": '"pages";r=0;t=1'}),),
+    ),
+    Case(
+        "status: 500, 502, 503 and 504 in a burst",
+        "Asks again, a little later each time.",
+        NOTHING,
+        tuple(order("status", 1, status=status) for status in (500, 502, 503, 504)),
+    ),
+    Case(
+        "status: 503, always",
+        "Asks again until the patience ends.",
+        UNUSED,
+        (order("status", status=503),),
+        7,
+        patience="1s",
+    ),
+    Case(
+        "login page with 200, once",
+        "Sees that it is another size, throws it away and asks again.",
+        NOTHING,
+        (order("html", 1),),
+    ),
+    Case(
+        "login page with 200, always",
+        "Sees that it is another size, and gives the server up.",
+        UNUSED,
+        (order("html"),),
+        7,
+        patience="1s",
+    ),
+    Case(
+        "file changed in mid-download: another ETag and other bytes, once",
+        "Finds it by the digest and fetches the file once more.",
+        "nothing",
+        (order("short", 1, after=300_000), order("changed", 1)),
+    ),
+    Case(
+        "file changed in mid-download: another ETag and other bytes, from then on",
+        "Finds it by the digest, fetches the file once more, then gives it up. It is never published.",
+        AGAIN,
+        (order("short", 1, after=300_000), order("changed")),
+        4,
+        "sha256",
+    ),
+    Case(
+        "file changed in mid-download: another size",
+        "Refuses answers of another size.",
+        UNUSED,
+        (order("short", 1, after=300_000), order("wrong_size", delta=-7)),
+        7,
+        patience="1s",
+    ),
+    Case(
+        "signed address: refused a few times, and connections that drop",
+        "Looks the address up anew and goes on where it was.",
+        NOTHING,
+        (order("expire", 1), order("short", 2, after=100_000), order("expire", 1), order("reset", 2, after=100_000)),
+    ),
+    Case(
+        "connection: reset, a few times",
+        "Goes on at the byte where it broke off.",
+        NOTHING,
+        (order("reset", 2, after=200_000),),
+    ),
+    Case(
+        "connection: silent in mid-file, a few times",
+        "Hangs up after the time-out and goes on where it was.",
+        NOTHING,
+        (order("stall", 2, after=200_000),),
+    ),
+    Case(
+        "connection: 1 byte a second, once",
+        "Takes that for silence: hangs up and goes on where it was.",
+        NOTHING,
+        (order("slow", 1, rate=1),),
+    ),
+    Case(
+        "connection: 1 byte a second, always",
+        "Takes that for silence, and gives up when the patience ends.",
+        UNUSED,
+        (order("slow", rate=1),),
+        7,
+        patience="2s",
+    ),
+    Case(
+        "connection: silent, always",
+        "Hangs up after the time-out, and gives up when the patience ends.",
+        UNUSED,
+        (order("stall", after=100),),
+        7,
+        patience="1s",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def repos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repo]:
+    """One file of each size, and a small one beside it that nothing happens to."""
+    return {
+        name: Repo.build(
+            f"org/{name}",
+            {BIG: random.Random(size).randbytes(size), OTHER: b"{}"},
+            folder=tmp_path_factory.mktemp(name),
+            direct=True,
+        )
+        for name, size in SIZES.items()
+    }
+
+
+def fetch(user: User, repo: Repo, *words: str, patience: str = "20s", **env: str) -> Done:
+    """A run into a folder that waits for no answer longer than 1 s."""
+    words = ("fetch", repo.repo_id, "--to", "out", "--json", "--patience", patience, *words)
+    return user.quick(*words, **{"GPUARIA_TIMEOUT": "1s", "GPUARIA_CONNECT_TIMEOUT": "1s", **env})
+
+
+def complete(user: User, done: Done, repo: Repo) -> dict[str, Any]:
+    """The right bytes, and nothing beside them."""
+    report = done.ok().report
+    assert contents(user.home / "out") == expected(repo)
+    rest = [path.name for path in (user.home / "out").rglob("*") if "sha256-" in path.name or "tmp-" in path.name]
+    assert rest == []
+    return report
+
+
+def failed(user: User, done: Done, status: int, says: str) -> None:
+    """One file failed, with a reason; the other one is there."""
+    assert done.status == status, (done.status, done.out[-2000:], done.err)
+    assert contents(user.home / "out") == {OTHER: b"{}"}
+    (problem,) = done.report["problems"]
+    assert problem["path"] == BIG
+    assert re.search(says or ".", problem["detail"]), problem
+    assert len(problem["detail"]) < 500
+    assert "Traceback" not in done.err
+    assert "a bug" not in done.err
+    assert "Signature" not in done.out + done.err
+
+
+def misbehave(hub: Hub, orders: tuple[Order, ...], size: int) -> None:
+    for kind, times, args in orders:
+        given = {**args, "offset": args.get("offset", 0) % size}
+        if given.get("headers", {}).get("Retry-After"):
+            given["headers"] = {"Retry-After": email.utils.formatdate(time.time() + 2, usegmt=True)}
+        hub.cdn.fault(BIG, kind, times=times, **given)
+
+
+@pytest.mark.parametrize(("case", "size"), [param for case in CASES for param in case.params()])
+def test_the_byte_server(user: User, serve: Serve, repos: dict[str, Repo], case: Case, size: str) -> None:
+    repo = repos[size]
+    hub = serve(repo)
+    misbehave(hub, case.orders, SIZES[size])
+    done = fetch(user, repo, patience=case.patience)
+    if case.status == 0:
+        complete(user, done, repo)
+        return
+    failed(user, done, case.status, case.says)
+    hub.heal()
+    complete(user, fetch(user, repo), repo)
+
+
+@pytest.mark.deep
+@pytest.mark.fault("redirect: to a file of this machine")
+def test_a_signature_is_in_no_sentence_of_aria2c(user: User, serve: Serve, repos: dict[str, Repo]) -> None:
+    """Which of its connections has the last word is chance: three runs."""
+    hub = serve(repos["large"])
+    hub.cdn.fault(BIG, "redirect", status=302, to="file://")
+    for _ in range(3):
+        failed(user, fetch(user, repos["large"], patience="1s"), 7, "")
+
+
+def test_everybody_asks_for_the_bytes_as_they_are(user: User, serve: Serve, repos: dict[str, Repo]) -> None:
+    """A server may pack what it sends to a client that does not mention it (RFC 9110 12.5.3)."""
+    hub = serve(repos["large"])
+    complete(user, fetch(user, repos["large"]), repos["large"])
+    assert {seen.headers.get("accept-encoding") for seen in hub.cdn.requests} == {"identity"}
+
+
+CODED = "coding: a server that aria2c cannot use, beside a good one"
+
+
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    [
+        ("gzip", "origin"),
+        ("flow", "mirror"),
+        *(
+            pytest.param(kind, which, marks=pytest.mark.deep)
+            for kind in ("gzip", "flow_gzip", "chunked", "flow", "flow_until_close")
+            for which in ("origin", "mirror")
+            if (kind, which) not in (("gzip", "origin"), ("flow", "mirror"))
+        ),
+    ],
+)
+@pytest.mark.fault(
+    CODED,
+    where="server",
+    does="Leaves it out, and fetches the file from the good one.",
+    sees="the mirror that was left out, and that it packs files or does not say how long they are",
+    status=0,
+)
+def test_a_packing_server_beside_a_good_one(
+    user: User, serve: Serve, repos: dict[str, Repo], kind: str, which: str
+) -> None:
+    hubs = {"origin": serve(repos["large"]), "mirror": serve(repos["large"], host="127.0.0.2")}
+    good = hubs["mirror" if which == "origin" else "origin"]
+    good.cdn.limit_rate = 300_000  # type: ignore[attr-defined]  # or it may have sent all before the other one joins
+    hubs[which].cdn.fault(BIG, kind)
+    report = complete(user, fetch(user, repos["large"], "--mirror", hubs["mirror"].url), repos["large"])
+    assert report["bytes_fetched"] < SIZES["large"] * 2.5
+    # The others aria2 drops at their first answer, and the last bytes are unpacked as they come.
+    if kind == "gzip" and report["bytes_fetched"] > SIZES["large"] * 1.3:
+        (bad,) = (use for use in report["mirrors"] if use["name"] == hubs[which].url.removeprefix("http://"))
+        assert "packed" in bad["rejected"]
+
+
+@pytest.mark.deep
+@pytest.mark.fault(CODED)
+def test_a_server_without_lengths_is_named(user: User, serve: Serve, tmp_path: Path) -> None:
+    """When the download lasts long enough to notice that aria2 does without it."""
+    files: dict[str, bytes | Path] = {BIG: random.Random(9).randbytes(48_000_000), OTHER: b"{}"}
+    repo = Repo.build("org/long", files, folder=tmp_path / "long", direct=True)
+    serve(repo, limit_rate=250_000)
+    mirror = serve(repo, host="127.0.0.2")
+    mirror.cdn.fault(BIG, "flow")
+    report = complete(user, fetch(user, repo, "--mirror", mirror.url), repo)
+    assert any("how long" in use["rejected"] for use in report["mirrors"]), report["mirrors"]
+
+
+@pytest.mark.fault(
+    "coding: no length, and the server goes away in mid-file",
+    where="server",
+    does="Waits until the patience ends. What had arrived is kept, and the next run goes on behind it.",
+    sees="the file by its name, and what its server answers",
+    status=7,
+)
+@pytest.mark.parametrize("before", ["flow", pytest.param("", marks=pytest.mark.deep)])
+def test_what_came_without_a_length_is_kept(user: User, serve: Serve, repos: dict[str, Repo], before: str) -> None:
+    """Also what aria2c had fetched from a better server before."""
+    hub = serve(repos["large"], limit_rate=0 if before else 150_000)
+    if before:
+        hub.cdn.fault(BIG, "flow", after=5_000_000)
+        failed(user, fetch(user, repos["large"], patience="1s"), 7, "")
+    else:
+        run = user.start("fetch", "org/large", "--to", "out")
+        until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 6_000_000)
+        run.terminate()
+        assert run.wait(20) == 130
+        hub.cdn.limit_rate = 0  # type: ignore[attr-defined]
+    hub.heal()
+    hub.cdn.fault(BIG, "chunked")
+    hub.reset()
+    complete(user, fetch(user, repos["large"]), repos["large"])
+    ours = [seen.headers["range"] for seen in hub.cdn.requests if seen.headers.get("range", "").endswith("-")]
+    assert len(ours) == 1
+    assert int(re.sub(r"\D", "", ours[0])) >= (5_000_000 if before else 200_000)

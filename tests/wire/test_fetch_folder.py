@@ -1,0 +1,191 @@
+"""A plain folder: exact bytes, taken by `hf download --local-dir` for its own complete work, nobody's files lost."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from standin import Repo
+from tests.support.repos import SMALL, contents, expected
+from tests.support.user import Serve, User
+
+NAMES: dict[str, bytes | Path] = {
+    "with space.txt": b"1",
+    "großes Maß/日本語.json": b"{}",
+    "a/b/c/d/e.txt": b"deep",
+    "100%.txt": b"percent",
+    "a+b&c=d#e?.txt": b"query",
+    'it\'s "quoted".txt': b"quotes",
+    "-dash.txt": b"dash",
+    ".hidden": b"dot",
+    "empty.txt": b"",
+    "empty.bin": b"",
+    "emoji 🤗.bin": b"face" * 50,
+    "x.part": b"suffix",
+    "x": b"no suffix",
+}
+
+
+def test_exact_bytes_and_nothing_left_to_do(user: User, serve: Serve, gpt2: Repo) -> None:
+    hub = serve(gpt2, server="auto")
+    done = user.run("fetch", "gpt2-medium", "--to", "models/gpt 2").ok()
+    target = user.home / "models/gpt 2"
+    assert done.path == target
+    assert contents(target) == expected(gpt2)
+    hub.reset()
+    report = user.run("fetch", "gpt2-medium", "--local-dir", "models/gpt 2", "--json").ok().report
+    assert (hub.cdn.count(), report["bytes_fetched"]) == (0, 0)
+    assert hub.count() == report["hub_requests"] <= 2
+
+
+def test_the_client_downloads_nothing_afterwards(user: User, serve: Serve, gpt2: Repo) -> None:
+    pytest.importorskip("huggingface_hub")
+    hub = serve(gpt2)
+    target = user.run("fetch", "gpt2-medium", "--to", "x").ok().path
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("*") if path.is_file()}
+    hub.reset()
+    assert user.hf(f"print(h.snapshot_download('gpt2-medium', local_dir={str(target)!r}))") == str(target)
+    assert hub.cdn.count() == 0
+    assert not [seen for seen in hub.requests if "/resolve" in seen.target and seen.method == "GET"]
+    after = {path: path.stat().st_mtime_ns for path in target.rglob("*") if path.is_file()}
+    assert {path: after.get(path) for path in before} == before
+    verified = user.hf(
+        f"r = h.HfApi().verify_repo_checksums('gpt2-medium', local_dir={str(target)!r})\n"
+        "print(r.checked_count, r.mismatches, r.missing_paths)"
+    )
+    assert verified == "12 [] []"
+
+
+def test_what_the_client_put_there_is_not_fetched_again(user: User, serve: Serve, gpt2: Repo) -> None:
+    pytest.importorskip("huggingface_hub")
+    hub = serve(gpt2)
+    user.hf("h.snapshot_download('gpt2-medium', local_dir='x')")
+    hub.reset()
+    report = user.run("fetch", "gpt2-medium", "--to", "x", "--json").ok().report
+    assert (hub.cdn.count(), report["bytes_fetched"], report["verdicts"]) == (0, 0, {"ok": 12})
+    assert contents(user.home / "x") == expected(gpt2)
+
+
+def test_names_of_every_kind(user: User, serve: Serve, tmp_path: Path) -> None:
+    serve(Repo.build("org/names", NAMES, folder=tmp_path / "names"))
+    assert contents(user.run("fetch", "org/names", "--to", "x").ok().path) == NAMES
+    assert contents(user.quick("fetch", "org/names").ok().path) == NAMES
+    assert user.quick("verify", "x").ok().out.endswith("13 ok (against " + user.env["HF_ENDPOINT"] + ", origin)\n")
+
+
+def test_a_file_of_the_users_is_replaced_by_verified_bytes_only(user: User, serve: Serve, big: Repo) -> None:
+    hub = serve(big)
+    target = user.home / "x"
+    target.mkdir()
+    (target / "model.safetensors").write_bytes(b"mine, and precious")
+    (target / "config.json").write_bytes(b"[]")
+    (target / "notes.txt").write_bytes(b"not of the repo")
+    hub.cdn.fault("model.safetensors", "flip", offset=100)
+    done = user.run("fetch", "org/big", "--to", "x")
+    assert done.status == 4
+    kept = {"model.safetensors": b"mine, and precious", "notes.txt": b"not of the repo"}
+    assert contents(target) == {**expected(big), **kept}
+    hub.heal()
+    user.run("fetch", "org/big", "--to", "x").ok()
+    assert contents(target) == {**expected(big), "notes.txt": b"not of the repo"}
+
+
+def test_the_same_bytes_twice_are_fetched_once(user: User, serve: Serve, big_bytes: bytes, tmp_path: Path) -> None:
+    files: dict[str, bytes | Path] = {
+        "a.safetensors": big_bytes,
+        "sub/b.safetensors": big_bytes,
+        "one.json": b"{}",
+        "two.json": b"{}",
+    }
+    repo = Repo.build("org/twice", files, folder=tmp_path / "twice", direct=True)
+    hub = serve(repo)
+    for flags in (["--to", "x"], []):
+        hub.reset()
+        report = user.run("fetch", "org/twice", *flags, "--json").ok().report
+        assert report["bytes_fetched"] == len(big_bytes) + 2
+        assert report["verdicts"] == {"ok": 4}
+        assert sum(seen.sent for seen in hub.cdn.requests) < 1.5 * len(big_bytes)
+        assert contents(Path(report["path"])) == files
+
+
+def test_one_copy_deleted_comes_back_without_the_network(
+    user: User, serve: Serve, big_bytes: bytes, tmp_path: Path
+) -> None:
+    repo = Repo.build("org/twice", {"a.bin": big_bytes, "b.bin": big_bytes}, folder=tmp_path / "twice")
+    hub = serve(repo)
+    user.quick("fetch", "org/twice", "--to", "x").ok()
+    (user.home / "x/b.bin").unlink()
+    hub.reset()
+    user.quick("fetch", "org/twice", "--to", "x").ok()
+    assert (user.home / "x/b.bin").read_bytes() == big_bytes
+    assert hub.cdn.count() == 0
+
+
+def test_an_empty_repo_and_an_empty_file(user: User, serve: Serve, tmp_path: Path) -> None:
+    repo = Repo.build("org/empty", {"only.txt": b""}, folder=tmp_path / "empty")
+    hub = serve(repo)
+    assert contents(user.quick("fetch", "org/empty", "--to", "x").ok().path) == {"only.txt": b""}
+    assert not [seen for seen in hub.requests if "/resolve/" in seen.target]
+
+
+def test_a_truncated_and_a_touched_file_are_noticed(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    target = user.quick("fetch", "org/small", "--to", "x").ok().path
+    (target / "weights.bin").write_bytes(SMALL["weights.bin"][:100])
+    (target / "config.json").write_bytes(b'{"n": 2}\n')
+    os.utime(target / "sub/other.txt")
+    report = user.quick("fetch", "org/small", "--to", "x", "--json").ok().report
+    assert report["bytes_fetched"] == len(SMALL["weights.bin"]) + len(SMALL["config.json"])
+    assert contents(target) == SMALL
+
+
+@pytest.mark.fault("disk: a symbolic link planted in the target")
+def test_a_link_in_the_way_does_not_lead_outside(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    outside = user.home / "outside"
+    outside.mkdir()
+    (outside / "other.txt").write_bytes(b"must stay")
+    target = user.home / "x"
+    target.mkdir()
+    (target / "sub").symlink_to(outside)
+    user.quick("fetch", "org/small", "--to", "x").refused(8, "sub")
+    assert contents(outside) == {"other.txt": b"must stay"}
+
+
+def test_a_link_as_the_target_is_followed(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    (user.home / "real").mkdir()
+    (user.home / "link").symlink_to("real")
+    user.quick("fetch", "org/small", "--to", "link").ok()
+    assert contents(user.home / "real") == SMALL
+
+
+def test_another_commit_into_the_same_folder(user: User, serve: Serve, tmp_path: Path) -> None:
+    repo = Repo.build("org/v", {"a.txt": b"one", "b.bin": b"same" * 99}, folder=tmp_path / "v", direct=True)
+    repo.tag("v1")
+    repo.update({"a.txt": b"two"})
+    hub = serve(repo)
+    user.quick("fetch", "org/v@v1", "--to", "x").ok()
+    hub.reset()
+    user.quick("fetch", "org/v", "--to", "x").ok()
+    assert contents(user.home / "x") == {"a.txt": b"two", "b.bin": b"same" * 99}
+    assert hub.cdn.count() == 0
+
+
+def test_home_and_relative_targets(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    assert user.quick("fetch", "org/small", "config.json", "--to", "~/a/b").ok().path == user.home / "a/b"
+    assert user.quick("fetch", "org/small", "config.json", "--to", ".").ok().path == user.home
+
+
+@pytest.mark.parametrize("other", ["org/other", "org/small@v2", "datasets/org/small"])
+def test_offline_a_folder_with_something_else_in_it_is_no_success(
+    user: User, serve: Serve, small: Repo, other: str
+) -> None:
+    serve(small)
+    user.quick("fetch", "org/small", "--to", "x").ok()
+    user.quick("fetch", other, "--to", "x", "--offline").refused(5, "holds org/small@main, not")
+    user.quick("fetch", "org/small", "--to", "x", "--offline").ok()
+    user.quick("fetch", "ORG/small", "--to", "x", "--offline", "--revision", small.head).ok()

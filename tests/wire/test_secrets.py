@@ -1,0 +1,465 @@
+"""Whole runs with tokens of single hosts: who is sent which, over what, and where none of them turns up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from gpuaria.aria2 import binary, private
+from standin import EmbeddedBytes, Hub, Repo
+from standin.wire import Handler, Server
+from tests.support.repos import SMALL, contents, expected
+from tests.support.user import Serve, User, children, until
+
+HUBS = "hf_MarkerOfTheHub0123456789"
+MIRRORS = "hf_MarkerOfTheMirror0123456789"
+SHELLS = "hf_MarkerOfTheShell0123456789"
+MARKS = (HUBS, MIRRORS, SHELLS)
+
+
+@pytest.fixture
+def private_repo(big_bytes: bytes, tmp_path: Path) -> Repo:
+    """org/private: one large file and one small one, which need a token."""
+    files: dict[str, bytes | Path] = {"m.safetensors": big_bytes, "c.json": b"{}"}
+    return Repo.build("org/private", files, folder=tmp_path / "private", private=True)
+
+
+def helper(user: User, text: str) -> str:
+    """The path of a shell script, which is not looked into for tokens."""
+    path = user.home / "secret-helper"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def sent(hub: Hub) -> set[str]:
+    """The credentials that a hub and its byte server were sent."""
+    return {
+        seen.headers["authorization"] for seen in hub.requests + hub.cdn.requests if "authorization" in seen.headers
+    }
+
+
+# --- a mirror with a token of its own -----------------------------------------------------------------------------
+
+
+def test_each_host_is_sent_its_own_token_and_no_other(user: User, serve: Serve, private_repo: Repo) -> None:
+    hub = serve(private_repo, tokens={HUBS})
+    mirror = serve(private_repo, tokens={MIRRORS}, name="mirror")
+    other = serve(private_repo, tokens={MIRRORS}, name="other")
+    hub.fault("/resolve/", status=503)
+    asked = user.home / "asked"
+    own = helper(user, f"cat >> {asked}; echo password={MIRRORS}")
+    words = ["--mirror", mirror.url, "--mirror", other.url, "--patience", "20s", "--json"]
+    env = {"HF_TOKEN": HUBS, "GPUARIA_TOKENS": f"{mirror.url}=helper:{own}"}
+    done = user.run("fetch", "org/private", "--to", "out", *words, **env).ok()
+    assert contents(user.home / "out") == expected(private_repo)
+    assert (sent(hub), sent(mirror), sent(other)) == ({f"Bearer {HUBS}"}, {f"Bearer {MIRRORS}"}, set())
+    assert other.count() == 0, "it has no token, so it cannot have these files"
+    assert {use["name"]: use["files"] for use in done.report["mirrors"]}[mirror.url[7:]] == 2
+    assert asked.read_text() == f"protocol=http\nhost={mirror.url[7:]}\n\n", "asked once"
+
+
+def test_a_mirror_with_a_token_stands_in_for_the_hub(user: User, serve: Serve, private_repo: Repo) -> None:
+    mirror = serve(private_repo, tokens={MIRRORS}, name="mirror")
+    env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": HUBS, "MIRROR_PASS": MIRRORS}
+    words = ["fetch", "org/private", "--to", "out", "--mirror", mirror.url]
+    done = user.quick(*words, GPUARIA_TOKENS=f"{mirror.url}=env:MIRROR_PASS", **env).ok()
+    assert contents(user.home / "out") == expected(private_repo)
+    assert sent(mirror) == {f"Bearer {MIRRORS}"}
+    assert "ALONE" in done.err
+
+
+def test_bytes_that_only_the_token_opens_come_by_our_own_client(
+    user: User, serve: Serve, big_bytes: bytes, tmp_path: Path
+) -> None:
+    """A mirror that wants a token for everything, of public repos too, and sends its large files itself."""
+    folder = tmp_path / "guarded"
+    repo = Repo.build("org/guarded", {"m.safetensors": big_bytes, "c.json": b"{}"}, folder=folder)
+    hub = serve(repo)
+    hub.fault("/resolve/", status=403)
+    with Guard(serve(repo, name="behind"), MIRRORS) as guard:
+        env = {"GPUARIA_TOKENS": f"{guard.url}=env:PASS_OF_IT", "PASS_OF_IT": MIRRORS}
+        words = ["--mirror", guard.url, "--patience", "20s"]
+        user.run("fetch", "org/guarded", "m.safetensors", "--to", "out", *words, **env).ok()
+        assert contents(user.home / "out")["m.safetensors"] == big_bytes
+        large = [seen for seen in guard.journal.snapshot() if "m.safetensors" in seen.target]
+        assert [(seen.method, seen.status) for seen in large] == [("HEAD", 200), ("HEAD", 401), ("GET", 200)]
+
+
+class Guard(Server):
+    """In front of a hub: 401 without the token, and the bytes themselves where the hub would send a redirect."""
+
+    def __init__(self, hub: Hub, token: str) -> None:
+        super().__init__(_Guarding, host="127.0.0.1", port=0, name="guard")
+        self.hub, self.token = hub, token
+
+    def __enter__(self) -> Guard:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Guarding(Handler):
+    def answer(self) -> None:
+        guard = self.home
+        assert isinstance(guard, Guard)
+        if self.seen.headers.get("authorization") != f"Bearer {guard.token}":
+            return self.reply(401, [("Content-Type", "text/plain")], b"who are you?")
+        import httpx2
+
+        with httpx2.Client(trust_env=False) as client:
+            answer = client.get(guard.hub.url + self.seen.target, follow_redirects=True)
+            commit = next(iter(guard.hub.repos.values())).head
+        return self.reply(answer.status_code, [("X-Repo-Commit", commit)], answer.content)
+
+
+@pytest.mark.fault(
+    "token: the helper of a mirror fails",
+    where="machine",
+    does="Does without the mirror; the helper is not asked again.",
+    sees="why, beside the mirror in the report",
+    status=0,
+)
+def test_a_mirror_whose_token_cannot_be_had_is_done_without(user: User, serve: Serve, small: Repo) -> None:
+    serve(small)
+    mirror = serve(small, name="mirror")
+    count = user.home / "count"
+    own = helper(user, f"echo x >> {count}; sleep 0.1; echo the keyring is locked >&2; exit 1")
+    env = {"GPUARIA_TOKENS": f"{mirror.url}=helper:{own}"}
+    done = user.quick("fetch", "org/small", "--to", "out", "--mirror", mirror.url, "--json", **env).ok()
+    assert contents(user.home / "out") == SMALL
+    (why,) = [use["rejected"] for use in done.report["mirrors"] if use["name"] == mirror.url[7:]]
+    assert "the keyring is locked" in why
+    assert count.read_text() == "x\n"
+    assert mirror.count() == 0
+
+
+# --- the endpoint's -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "status", "words"),
+    [
+        pytest.param(
+            *("helper:{}", 6, ["helper", "status 7", "no such entry"]),
+            marks=pytest.mark.fault(
+                "token: the helper of the endpoint fails",
+                where="machine",
+                does="Asks the endpoint nothing, with a token or without.",
+                sees="the helper, its status, and its last words",
+                status=6,
+            ),
+        ),
+        pytest.param(
+            *("helper:/no/such/program", 10, ["/no/such/program", "cannot be run"]),
+            marks=pytest.mark.fault(
+                "token: the helper of the endpoint does not exist",
+                where="machine",
+                does="Asks the endpoint nothing.",
+                sees="which helper cannot be run, and why",
+                status=10,
+            ),
+        ),
+        ("env:UNSET", 10, ["UNSET", "not set"]),
+        ("file:/no/such/file", 10, ["/no/such/file", "missing"]),
+    ],
+)
+def test_an_endpoint_whose_token_cannot_be_had(
+    user: User, serve: Serve, small: Repo, place: str, status: int, words: list[str]
+) -> None:
+    hub = serve(small)
+    env = {"GPUARIA_TOKENS": f"{hub.url}={place.format(helper(user, 'echo no such entry >&2; exit 7'))}"}
+    user.quick("fetch", "org/small", **env).refused(status, hub.url, *words)
+    assert hub.count() == 0
+    doctor = user.run("doctor", **env)
+    assert doctor.status == status
+    for word in words:
+        assert word in doctor.out
+    assert sent(hub) == set()
+
+
+def test_a_helper_is_asked_when_a_request_is_due_and_not_before(user: User, serve: Serve, small: Repo) -> None:
+    hub = serve(small, tokens={HUBS})
+    mirror = serve(small, name="mirror")
+    count = user.home / "count"
+    own = helper(user, f"echo x >> {count}; echo password={HUBS}")
+    mirrored = ["--mirror", mirror.url]
+    both = {"GPUARIA_TOKENS": f"{hub.url}=helper:{own}; {mirror.url}=helper:/no/such/program"}
+    user.quick("config", **both).ok()
+    assert not count.exists()
+    user.quick("fetch", "org/small", **both).ok()
+    assert (count.read_text(), sent(hub)) == ("x\n", {f"Bearer {HUBS}"})
+    user.quick("fetch", "org/small", "--offline", *mirrored, **both).ok()
+    assert count.read_text() == "x\n"
+    assert "warning" not in user.quick("fetch", "org/small", *mirrored, **both).ok().err
+    assert count.read_text() == "x\nx\n"
+    assert mirror.count() == 0
+
+
+def test_a_projects_file_says_nothing_about_tokens(user: User, serve: Serve, private_repo: Repo) -> None:
+    """It may name a mirror, which then is sent what its user has for that very host, and nothing else."""
+    hub, thief = serve(private_repo, tokens={HUBS}), serve(private_repo, tokens={HUBS}, name="thief")
+    project = user.home / "gpuaria.yaml"
+    for text in (f"tokens: {{'{thief.url}': env:HF_TOKEN}}", "send_token_in_clear_text_to: [127.0.0.1]"):
+        project.write_text(text)
+        user.quick("fetch", "org/private", HF_TOKEN=HUBS).refused(10, "project", "user file")
+    project.write_text(f"mirrors: [{thief.url}]")
+    user.quick("fetch", "org/private", "--to", "out", HF_TOKEN=HUBS).ok()
+    assert (sent(hub), sent(thief)) == ({f"Bearer {HUBS}"}, set())
+
+
+# --- in the clear -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lan() -> str:
+    """An address of this machine that is not loopback."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing
+        found = str(probe.getsockname()[0])
+        if not found.startswith("127."):
+            return found
+    pytest.skip("this machine has no address but loopback")
+
+
+def test_no_token_goes_over_http_unless_the_user_names_the_host(
+    user: User, serve: Serve, private_repo: Repo, lan: str
+) -> None:
+    hub = serve(private_repo, tokens={HUBS}, host=lan)
+    assert hub.url.startswith(f"http://{lan}:")
+    done = user.quick("fetch", "org/private", HF_TOKEN=HUBS)
+    assert done.status == 5
+    assert f"the token for {hub.url} is not sent: it is not encrypted" in done.err
+    assert f"GPUARIA_SEND_TOKEN_IN_CLEAR_TEXT_TO={lan}" in done.err
+    assert sent(hub) == set()
+    for others in ("127.0.0.1", f"x{lan}", "localhost"):
+        user.quick("fetch", "org/private", HF_TOKEN=HUBS, GPUARIA_SEND_TOKEN_IN_CLEAR_TEXT_TO=others)
+    assert sent(hub) == set()
+    named = {"HF_TOKEN": HUBS, "GPUARIA_SEND_TOKEN_IN_CLEAR_TEXT_TO": lan}
+    done = user.quick("fetch", "org/private", "--to", "out", **named).ok()
+    assert "not sent" not in done.err
+    assert contents(user.home / "out") == expected(private_repo)
+    assert {seen.headers.get("authorization") for seen in hub.requests[-3:]} == {f"Bearer {HUBS}"}
+    assert not any("authorization" in seen.headers for seen in hub.cdn.requests)
+
+
+def test_nor_that_of_a_mirror(user: User, serve: Serve, private_repo: Repo, lan: str) -> None:
+    hub = serve(private_repo, tokens={HUBS})
+    mirror = serve(private_repo, tokens={MIRRORS}, name="mirror", host=lan)
+    env = {"HF_TOKEN": HUBS, "GPUARIA_TOKENS": f"{mirror.url}=env:PASS_OF_IT", "PASS_OF_IT": MIRRORS}
+    done = user.quick("fetch", "org/private", "--to", "a", "--mirror", mirror.url, **env).ok()
+    assert f"the token for {mirror.url} is not sent" in done.err
+    assert mirror.count() == 0, "without a token it has nothing for us"
+    hub.fault("/resolve/", status=503)
+    env["GPUARIA_SEND_TOKEN_IN_CLEAR_TEXT_TO"] = lan
+    user.quick("fetch", "org/private", "--to", "b", "--mirror", mirror.url, "--patience", "20s", **env).ok()
+    assert sent(mirror) == {f"Bearer {MIRRORS}"}
+
+
+def test_nor_to_a_proxy_on_the_way_to_ourselves(user: User, serve: Serve, small: Repo) -> None:
+    hub = serve(small, tokens={HUBS})
+    with Proxy() as proxy:
+        env = {"HF_TOKEN": HUBS, "http_proxy": proxy.url}
+        done = user.quick("resolve", "org/small", **env)
+        assert f"the token for {hub.url} is not sent: a proxy would read it; set no_proxy=127.0.0.1" in done.err
+        assert proxy.journal.snapshot()
+        assert not any("authorization" in seen.headers for seen in proxy.journal.snapshot())
+        doctor = user.run("doctor", **env)
+        assert "export no_proxy=127.0.0.1" in doctor.out
+        assert not any("authorization" in seen.headers for seen in proxy.journal.snapshot())
+        user.quick("resolve", "org/small", no_proxy="127.0.0.1", **env).ok()
+    assert sent(hub) == {f"Bearer {HUBS}"}
+
+
+class Proxy(Server):
+    """Takes down what it is asked, and has nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(_Nothing, host="127.0.0.1", port=0, name="proxy")
+
+    def __enter__(self) -> Proxy:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Nothing(Handler):
+    def answer(self) -> None:
+        self.reply(404, [], b"")
+
+
+def test_the_secret_of_aria2c_neither(user: User, serve: Serve, big: Repo, lan: str) -> None:
+    serve(big)
+    with Proxy() as listener:
+        rpc = f"http://{lan}:{listener.socket.getsockname()[1]}/jsonrpc"
+        user.quick("fetch", "org/big", "--rpc", rpc, GPUARIA_RPC_SECRET=MIRRORS).refused(10, lan, "not encrypted")
+        doctor = user.run("doctor", "--rpc", rpc, GPUARIA_RPC_SECRET=MIRRORS)
+        assert doctor.status == 10
+        assert "not encrypted" in doctor.out
+        assert listener.journal.snapshot() == []
+
+
+# --- a server that repeats it -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        (
+            "/revision/",
+            {"status": 403, "headers": {"X-Error-Message": f"Bearer {HUBS} may not"}, "body": HUBS.encode()},
+        ),
+        ("/revision/", {"status": 401, "headers": {"X-Error-Code": HUBS}, "body": json.dumps({"e": HUBS}).encode()}),
+        ("/revision/", {"status": 302, "headers": {"Location": f"/login/{HUBS}?t={HUBS}"}}),
+        ("/revision/", {"status": 302, "headers": {"Location": f"http://127.0.0.2:9/{HUBS}"}}),
+        ("/revision/", {"status": 302, "headers": {"Location": f"ftp://{HUBS}.example/"}}),
+        ("/revision/", {"status": 200, "headers": {"Content-Type": f"text/{HUBS}"}, "body": b"<html>"}),
+        ("/revision/", {"status": 200, "body": json.dumps({"sha": "0" * 40, "id": f"-{HUBS}"}).encode()}),
+        ("/tree/", {"status": 200, "headers": {"Link": f'<http://{HUBS}.example/>; rel="next"'}, "body": b"[]"}),
+        ("/tree/", {"status": 200, "body": json.dumps([{"type": "file", "path": f"../{HUBS}"}]).encode()}),
+        ("/resolve/", {"status": 302, "headers": {"Location": f"http://127.0.0.2:9/{HUBS}/x"}}),
+        ("/resolve/", {"status": 403, "headers": {"X-Error-Message": HUBS}}),
+        ("/resolve/", {"status": 200, "headers": {"X-Repo-Commit": HUBS, "ETag": f'"{HUBS}"'}, "body": HUBS.encode()}),
+    ],
+)
+def test_a_token_that_a_server_repeats_is_struck_out(
+    user: User, serve: Serve, big: Repo, target: str, fault: dict[str, object]
+) -> None:
+    hub = serve(big, tokens={HUBS})
+    hub.fault(target, **fault)  # type: ignore[arg-type]
+    env = {"HF_TOKEN": HUBS, "GPUARIA_CONNECT_TIMEOUT": "1s", "GPUARIA_TIMEOUT": "1s"}
+    done = user.run("fetch", "org/big", "--to", "out", "--patience", "1s", "-v", "--json", **env)
+    assert done.status in (3, 4, 5, 6, 7)
+    assert HUBS not in done.out + done.err
+    assert f"Bearer {HUBS}" in sent(hub)
+    assert not [path for path in user.files() if HUBS.encode() in path.read_bytes() or HUBS in str(path)]
+
+
+# --- where none of them turns up ----------------------------------------------------------------------------------
+
+
+def readable(pid: int | str, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def holding(user: User, marks: tuple[str, ...]) -> list[Path]:
+    """Files with one of them, other than those that we wrote."""
+    found = []
+    for path in user.files():
+        with contextlib.suppress(FileNotFoundError):
+            data = path.read_bytes()
+            if any(mark.encode() in data for mark in marks) and not path.name.startswith("secret"):
+                found.append(path)
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_tokens_of_single_hosts_turn_up_nowhere(user: User, serve: Serve, private_repo: Repo) -> None:
+    hub = serve(private_repo, tokens={HUBS}, limit_rate=300_000)
+    mirror = serve(private_repo, tokens={MIRRORS}, name="mirror", limit_rate=300_000)
+    seen_by = user.home / "environments"
+    own = helper(user, f"env >> {seen_by}; tr '\\0' ' ' < /proc/$PPID/cmdline >> {seen_by}; echo password={HUBS}")
+    aria2c = user.home / "aria2c"
+    aria2c.write_text(f'#!/bin/sh\nenv >> {seen_by}\nexec {binary.find().path} "$@"\n')
+    aria2c.chmod(0o755)
+    (user.home / ".config/gpuaria").mkdir(parents=True)
+    (user.home / ".config/gpuaria/config.yaml").write_text(
+        f"aria2c: {aria2c}\nmirrors: [{mirror.url}]\n"
+        f"tokens:\n  '{hub.url}': helper:{own}\n  '{mirror.url}': env:WORD_OF_THE_MIRROR\n"
+    )
+    env = {"HF_TOKEN": SHELLS, "WORD_OF_THE_MIRROR": MIRRORS}
+    run = user.start("fetch", "org/private", "--to", "x", "-v", "--json", "-x", "4", **env)
+    until(lambda: bool(children(run.pid)) and bool(hub.cdn.count() + mirror.cdn.count()) and bool(mirror.count()))
+    marks = [mark.encode() for mark in MARKS]
+    processes = [pid for pid in os.listdir("/proc") if pid.isdigit()]
+    assert not [pid for pid in processes for mark in marks if mark in readable(pid, "cmdline")]
+    started = children(run.pid)
+    assert started
+    for pid in started:
+        assert b"aria2c" in readable(pid, "cmdline")
+        assert b"PATH=" in readable(pid, "environ")
+        assert not [mark for mark in marks if mark in readable(pid, "environ")]
+    assert holding(user, MARKS) == []
+    for server in (hub, mirror):
+        assert isinstance(server.cdn, EmbeddedBytes)
+        server.cdn.limit_rate = 0
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    assert "the helper" in err
+    assert len(re.findall(r"^PATH=", seen_by.read_text(), re.MULTILINE)) >= 3  # the helper, aria2c --version, aria2c
+    assert (sent(hub), sent(mirror)) == ({f"Bearer {HUBS}"}, {f"Bearer {MIRRORS}"})
+    for form in ("table", "json", "metalink", "aria2", "manifest"):
+        told = user.quick("resolve", "org/private", "--format", form, **env).ok()
+        out, err = out + told.out, err + told.err
+    for words in (["config"], ["config", "--json"], ["mirrors", "org/private", "-v"], ["doctor", "org/private", "-v"]):
+        told = user.run(*words, **env)
+        out, err = out + told.out, err + told.err
+    assert not [mark for mark in MARKS if mark in out + err]
+    assert holding(user, MARKS) == []
+    assert list(user.temp.iterdir()) == []
+
+
+# --- what a killed run leaves -------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_run_left_is_gone_after_the_next(user: User, serve: Serve, private_repo: Repo) -> None:
+    hub = serve(private_repo, tokens={HUBS})
+    hub.cdn.fault("m.safetensors", "stall", after=100_000)
+    run = user.start("fetch", "org/private", "--to", "x", HF_TOKEN=HUBS)
+    until(lambda: any(seen.sent for seen in hub.cdn.requests))
+    (aria2c,) = children(run.pid)
+    run.send_signal(signal.SIGKILL)
+    run.communicate(timeout=30)
+    (left,) = user.temp.iterdir()
+    assert left.stat().st_mode & 0o777 == 0o700
+    assert {path.name for path in left.iterdir()} == {"output", "pid"}, "the secret is gone once aria2c has read it"
+    (left / "aria2.conf").write_text("rpc-secret=as if it had been killed before\n")
+    until(lambda: not Path(f"/proc/{aria2c}").exists())
+    hub.heal()
+    user.run("fetch", "org/private", "--to", "x", HF_TOKEN=HUBS).ok()
+    assert list(user.temp.iterdir()) == []
+
+
+@pytest.fixture
+def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty temporary folder."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_a_sweep_takes_only_what_is_ours_and_abandoned(temp: Path, tmp_path: Path) -> None:
+    long_ago = time.time() - 3600
+    used = private.folder()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (temp / "gpuaria-link").symlink_to(tmp_path / "elsewhere")
+    (temp / "gpuaria-file").write_text("x")
+    for name, mode in (("gpuaria-old", 0o700), ("gpuaria-open", 0o755), ("gpuaria-young", 0o700), ("other", 0o700)):
+        (temp / name).mkdir(mode=mode)
+        (temp / name / "aria2.conf").write_text("rpc-secret=x")
+    for path in (used.path, tmp_path / "elsewhere", *(temp / n for n in ("gpuaria-old", "gpuaria-open", "other"))):
+        os.utime(path, (long_ago, long_ago))
+    private.sweep()
+    left = {path.name for path in temp.iterdir()}
+    assert left == {used.path.name, "gpuaria-link", "gpuaria-file", "gpuaria-open", "gpuaria-young", "other"}
+    assert (tmp_path / "elsewhere").exists()
+    used.remove()
+    assert not used.path.exists()

@@ -1,0 +1,162 @@
+"""Who says what a repo holds when the origin is away."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from standin import Repo
+from tests.support.user import Serve, User
+
+FILES: dict[str, bytes | Path] = {"config.json": b'{"a": 1}', "notes.txt": b"first\n", "weights.bin": b"w" * 4000}
+GONE = "http://127.0.0.1:9"  # the discard port: nobody is there
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Repo]:
+    """Repos of one name and, for the same content, of one commit."""
+
+    def make(folder: str, **changed: bytes) -> Repo:
+        return Repo.build("org/held", {**FILES, **changed}, folder=tmp_path / folder)
+
+    return make
+
+
+@pytest.mark.fault(
+    "hub: away, and two mirrors agree on the listing",
+    where="server",
+    does="Takes their word, and says so.",
+    sees="the mirrors, and quorum in the report",
+    status=0,
+)
+def test_two_mirrors_that_agree_are_a_quorum(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+    one = serve(made("one"), name="one", host="127.0.0.2")
+    two = serve(made("two"), name="two", host="127.0.0.3")
+    user.env["HF_ENDPOINT"] = GONE
+    done = user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url, "--mirror", two.url, "--json").ok()
+    assert done.report["trust"] == "quorum"
+    assert {one.url[7:], two.url[7:]} == set(done.report["vouched_by"].split(" and "))
+    assert (user.home / "got/notes.txt").read_bytes() == b"first\n"
+
+
+def test_two_names_of_one_host_are_one_witness(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+    one, two = serve(made("one"), name="one"), serve(made("two"), name="two")
+    user.env["HF_ENDPOINT"] = GONE
+    done = user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url, "--mirror", two.url)
+    assert done.status == 7
+    assert "disagree" in done.err or "agree" in done.err
+
+
+@pytest.mark.fault(
+    "hub: away, and two mirrors disagree",
+    where="server",
+    does="Believes neither.",
+    sees="what each of them says",
+    status=7,
+)
+def test_mirrors_that_disagree_are_not_believed(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+    one = serve(made("one"), name="one", host="127.0.0.2")
+    two = serve(made("two", **{"notes.txt": b"other\n"}), name="two", host="127.0.0.3")
+    user.env["HF_ENDPOINT"] = GONE
+    words = ("fetch", "org/held", "--to", "got", "--mirror", one.url, "--mirror", two.url)
+    done = user.quick(*words)
+    assert done.status == 7
+    assert "disagree" in done.err
+    assert not (user.home / "got/notes.txt").exists()
+    user.env["GPUARIA_TRUST"] = "any"
+    assert "ALONE" in user.quick(*words).ok().err
+
+
+def test_a_single_mirror_goes_on_with_a_loud_line(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+    one = serve(made("one"))
+    user.env["HF_ENDPOINT"] = GONE
+    done = user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url, "--json").ok()
+    assert done.report["trust"] == "mirror only"
+    assert any("ALONE" in event.get("text", "") for event in done.events)
+    verified = user.quick("verify", "got").ok()
+    assert "mirror only" in verified.out
+
+
+def test_the_policy_may_want_the_origin_alone(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+    one = serve(made("one"))
+    user.env |= {"HF_ENDPOINT": GONE, "GPUARIA_TRUST": "origin"}
+    assert user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url).status == 7
+
+
+def test_a_listing_from_mirrors_is_asked_for_again_when_the_origin_is_back(
+    user: "User", serve: "Serve", made: Callable[..., Repo]
+) -> None:
+    one, origin = serve(made("one"), name="one"), serve(made("two"), name="origin")
+    user.env["HF_ENDPOINT"] = GONE
+    words = ("fetch", "org/held", "--to", "got", "--mirror", one.url, "--json")
+    assert user.quick(*words).ok().report["trust"] == "mirror only"
+    user.env["HF_ENDPOINT"] = origin.url
+    assert user.quick(*words).ok().report["trust"] == "origin"
+
+
+def test_a_refusal_of_the_origin_is_an_answer(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+    mirror = serve(made("one"))
+    empty = serve(Repo.build("org/other", {"a": b"a"}, folder=user.home.parent / "other"), name="empty")
+    user.env["HF_ENDPOINT"] = empty.url
+    assert user.quick("fetch", "org/held", "--mirror", mirror.url).status == 5
+
+
+@pytest.mark.fault(
+    "hub: away, and all that was asked for is here",
+    where="server",
+    does="Takes what it said when it last answered.",
+    sees="that it is away, the commit, and first seen in the report",
+    status=0,
+)
+@pytest.mark.parametrize("to", [(), ("--to", "got")])
+def test_what_is_complete_needs_no_hub(
+    to: tuple[str, ...], user: "User", serve: "Serve", made: Callable[..., Repo]
+) -> None:
+    hub = serve(made("one"))
+    path = user.quick("fetch", "org/held", *to).ok().path
+    hub.close()
+    done = user.quick("fetch", "org/held", *to, "--json").ok()
+    assert (done.report["trust"], done.report["bytes_fetched"]) == ("first seen", 0)
+    warned = next(event["text"] for event in done.events if event["event"] == "warned")
+    assert path.name in ("got", done.report["commit"])
+    assert done.report["commit"][:12] in warned
+    user.quick("fetch", "org/held@v2", *to).refused(7, "cannot connect")
+    user.quick("fetch", "org/other", *to).refused(7, "cannot connect")
+
+
+@pytest.mark.fault(
+    "hub: goes away before all is here, and one mirror is left",
+    where="server",
+    does="Goes on with the hub's listing and the mirror's bytes.",
+    sees="that it is away, the commit, and first seen in the report",
+    status=0,
+)
+@pytest.mark.parametrize("policy", ["origin", "quorum"])
+def test_a_mirror_completes_what_the_hub_had_listed(
+    policy: str, user: "User", serve: "Serve", made: Callable[..., Repo]
+) -> None:
+    hub, mirror = serve(made("one")), serve(made("two"), host="127.0.0.2")
+    user.quick("fetch", "org/held", "config.json").ok()
+    hub.close()
+    user.env["GPUARIA_TRUST"] = policy
+    done = user.quick("fetch", "org/held", "--mirror", mirror.url, "--json").ok()
+    assert (done.report["trust"], done.report["vouched_by"]) == ("first seen", user.env["HF_ENDPOINT"])
+    assert done.report["verdicts"] == {"ok": 3}
+
+
+def test_what_another_endpoint_had_said_is_not_taken_for_this_ones(
+    user: "User", serve: "Serve", made: Callable[..., Repo]
+) -> None:
+    serve(made("one"))
+    user.quick("fetch", "org/held").ok()
+    user.env["HF_ENDPOINT"] = GONE
+    user.quick("fetch", "org/held").refused(7, "cannot connect")
+
+
+def test_without_any_mirror_the_hub_is_waited_for(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+    hub = serve(made("one"))
+    user.quick("fetch", "org/held", "config.json").ok()
+    hub.close()
+    done = user.quick("fetch", "org/held", "--patience", "1s")
+    assert done.status == 7
+    assert "cannot connect" in done.err
