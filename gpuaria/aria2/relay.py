@@ -1,7 +1,8 @@
-"""A way for aria2c to hosts whose addresses it cannot find: it knows no resolver but the system's.
+"""A proxy on loopback through which aria2c reaches a server that it could not reach, or not at the right speed, itself.
 
-A proxy on loopback that does nothing but CONNECT (RFC 9110 9.3.6), so TLS stays between aria2c and the server. aria2's
-own options for this do not reach as far: async-dns-server takes UDP on port 53 only, and holds for a whole daemon.
+aria2c knows no resolver but the system's, and its speed limits do not include what our HTTP client receives. The relay
+does nothing but CONNECT (RFC 9110 9.3.6), so TLS stays between aria2c and the server. aria2's own options do not reach
+as far: async-dns-server takes UDP on port 53 only, and applies to a whole daemon.
 """
 
 import base64
@@ -11,34 +12,84 @@ import secrets
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
-_CHUNK = 256 * 1024  # bytes
+_CHUNK = 256 * 1024  # bytes per read without a speed limit
+_SMALLEST = 512  # bytes per read under a tight limit
+_TURNS = 64  # reads per second under a limit, of all tunnels together: 16 tunnels are read from four times a second
 _HEAD = 16 * 1024  # bytes of a request at most
-_HASTE = 10.0  # seconds in which a client has to say what it wants
+_HASTE = 10.0  # seconds in which a client has to send its request
+
+Host = tuple[str, int]
+
+
+class Bucket(Protocol):
+    """A speed limit that several clients share."""
+
+    @property
+    def rate(self) -> int:
+        """The limit in bytes per second, 0 for none."""
+
+    def take(self, count: int) -> float:
+        """Account for `count` received bytes; return how many seconds to sleep."""
 
 
 class Relay(socketserver.ThreadingTCPServer):
-    """Serves from the start until `close`, those who know the password in `url`. `connect(host, port)` finds a way."""
+    """Serve clients that send the password in `url`, from construction until `close`.
+
+    `connect(host, port)` opens a connection or raises OSError. Every tunnel draws from `bucket`.
+    """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, connect: Callable[[str, int], socket.socket]) -> None:
+    def __init__(self, connect: Callable[[str, int], socket.socket], bucket: Bucket) -> None:
         super().__init__(("127.0.0.1", 0), _Tunnel)
-        self.connect = connect
+        self.connect, self.bucket = connect, bucket
         word = secrets.token_urlsafe(24)
         self.password = "Basic " + base64.b64encode(f"gpuaria:{word}".encode()).decode()
         self.url = f"http://gpuaria:{word}@127.0.0.1:{self.server_address[1]}"
+        self.closed = threading.Event()
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._received: Counter[Host] = Counter()
         threading.Thread(target=self.serve_forever, args=(0.1,), name="relay", daemon=True).start()
 
     def close(self) -> None:
-        """Take no more connections; those that are open end with aria2c's."""
+        """Accept no more connections, and end every tunnel."""
+        self.closed.set()
         self.shutdown()
         self.server_close()
+        with self._lock:
+            ends = list(self._open)
+        for end in ends:
+            _hang_up(end)
+
+    def received(self) -> dict[Host, int]:
+        """Bytes received so far from each (host, port), TLS and headers included; the host as aria2c named it."""
+        with self._lock:
+            return dict(self._received)
+
+    def count(self, host: Host, size: int) -> None:
+        """Add `size` bytes to what came from `host`."""
+        with self._lock:
+            self._received[host] += size
+
+    @contextlib.contextmanager
+    def tunnel(self, *ends: socket.socket) -> Iterator[None]:
+        """Have `close` hang up these sockets while the context is open."""
+        with self._lock:
+            self._open.update(ends)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.difference_update(ends)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A broken connection is aria2c's to notice, not the terminal's."""
+        """Print nothing: aria2c notices a broken connection and reports it."""
 
 
 class _Tunnel(socketserver.BaseRequestHandler):
@@ -56,17 +107,18 @@ class _Tunnel(socketserver.BaseRequestHandler):
         if method != "CONNECT" or not port.isdecimal():
             client.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
             return
+        name = host.strip("[]"), int(port)
         try:
-            server = relay.connect(host.strip("[]"), int(port))
+            server = relay.connect(*name)
         except OSError:
             client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
             return
-        with server:
+        with server, relay.tunnel(client, server):
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             client.settimeout(None)
             server.settimeout(None)
-            threading.Thread(target=_copy, args=(client, server), name="relay", daemon=True).start()
-            _copy(server, client)
+            threading.Thread(target=_send, args=(client, server), name="relay", daemon=True).start()
+            _receive(relay, name, server, client)
 
 
 def _head(client: socket.socket) -> str:
@@ -85,12 +137,38 @@ def _field(head: str, name: str) -> str:
     return next((value.strip() for key, _, value in lines if key.strip().lower() == name), "")
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Hand everything on until one side ends, then end the other side's reading too."""
-    buffer = memoryview(bytearray(_CHUNK))
+def _send(client: socket.socket, server: socket.socket) -> None:
+    """Copy requests until one side ends, then end the other side's reading too."""
+    buffer = memoryview(bytearray(16 * 1024))
     with contextlib.suppress(OSError):
-        while count := source.recv_into(buffer):
-            target.sendall(buffer[:count])
-    for end in (source, target):
+        while count := client.recv_into(buffer):
+            server.sendall(buffer[:count])
+    _hang_up(client, server)
+
+
+def _receive(relay: Relay, host: Host, server: socket.socket, client: socket.socket) -> None:
+    """Copy responses at the speed that the bucket allows, until one side ends or the relay is closed."""
+    buffer = memoryview(bytearray(_CHUNK))
+    bounded = False
+    with contextlib.suppress(OSError):
+        while not relay.closed.is_set():
+            rate = relay.bucket.rate
+            if rate and not bounded:
+                # The kernel would otherwise receive megabytes ahead of the limit, for each connection.
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(64 * 1024, rate // 16))
+                bounded = True
+            most = min(_CHUNK, max(_SMALLEST, rate // _TURNS)) if rate else _CHUNK
+            count = server.recv_into(buffer[:most])
+            if not count:
+                break
+            relay.count(host, count)
+            client.sendall(buffer[:count])
+            if pause := relay.bucket.take(count):
+                relay.closed.wait(pause)
+    _hang_up(server, client)
+
+
+def _hang_up(*ends: socket.socket) -> None:
+    for end in ends:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)

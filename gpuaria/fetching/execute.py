@@ -12,7 +12,7 @@ from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.fetching import report
 from gpuaria.fetching.request import Limits, World
 from gpuaria.http.pool import Clients
-from gpuaria.http.ratelimit import Throttle
+from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.paths import SafePath
 from gpuaria.records import Address, DownloadPlan, Manifest, RemoteFile, Step
 from gpuaria.storage.layout import Layout
@@ -47,11 +47,11 @@ def carry_out(
     landing = Landing(layout, board, twins, world.screening)
     roster = Roster(board)
     mirrors = {mirror.name: mirror for mirror in world.mirrors}
-    shape, throttle = _limited(limits.shape, plan)
-    readers = min(limits.small_jobs, max(1, throttle.rate // SLICE)) if throttle.rate else limits.small_jobs
+    shape, bucket = _limited(limits.shape, plan)
+    readers = min(limits.small_jobs, max(1, bucket.rate // SLICE)) if bucket.rate else limits.small_jobs
     small_pool, hashers = Workers("small", readers), Workers("hash", limits.verify_jobs)
     small = SmallFiles(
-        world.source, manifest, mirrors, world.http, layout, landing, board, roster, limits.patience, throttle
+        world.source, manifest, mirrors, world.http, layout, landing, board, roster, limits.patience, bucket
     )
 
     def by_http(step: Step) -> None:
@@ -122,7 +122,7 @@ def carry_out(
     return landing
 
 
-def _limited(shape: Shape, plan: DownloadPlan) -> tuple[Shape, Throttle]:
+def _limited(shape: Shape, plan: DownloadPlan) -> tuple[Shape, TokenBucket]:
     """The speed limit, divided between aria2 and the metadata client by the bytes that each of them has to fetch."""
     bytes_of = {"aria2": 0, "http": 0}
     for step in plan.steps:
@@ -130,9 +130,9 @@ def _limited(shape: Shape, plan: DownloadPlan) -> tuple[Shape, Throttle]:
             bytes_of[step.carrier] += step.file.size
     limit, whole = shape.max_speed, sum(bytes_of.values())
     if not limit or not all(bytes_of.values()):
-        return shape, Throttle(limit)
+        return shape, TokenBucket(limit)
     small = max(1, limit * bytes_of["http"] // whole)
-    return replace(shape, max_speed=max(1, limit - small)), Throttle(small)
+    return replace(shape, max_speed=max(1, limit - small)), TokenBucket(small)
 
 
 def _detour(clients: Clients, held: ExitStack) -> Callable[[Collection[Address]], str]:
@@ -146,7 +146,7 @@ def _detour(clients: Clients, held: ExitStack) -> Callable[[Collection[Address]]
         if not url:
             from gpuaria.aria2.relay import Relay
 
-            relay = Relay(clients.connect)
+            relay = Relay(clients.connect, TokenBucket(0))  # aria2c keeps to its own share of the limit
             held.callback(relay.close)
             url = relay.url
         return url

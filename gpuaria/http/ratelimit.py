@@ -71,23 +71,45 @@ class RateBudget:
             return {name: b.remaining for (where, name), b in self._buckets.items() if where == origin(url)}
 
 
-@dataclass
-class Throttle:
-    """At most `rate` bytes per second for all who ask, on average; 0 is no limit. Thread-safe."""
+class TokenBucket:
+    """A speed limit in bytes per second that several clients share, on average; 0 is unlimited. Thread-safe.
 
-    rate: int
-    clock: Callable[[], float] = time.monotonic
-    _free: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    Unused bandwidth is not saved up: after an idle hour the limit still holds for the next second.
+    """
 
-    def owed(self, count: int) -> float:
-        """`count` bytes have come: the seconds for which whoever got them should take no more."""
-        if not self.rate:
+    def __init__(self, rate: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._clock = rate, clock
+        self._lock = threading.Lock()
+        self._debt = 0.0  # bytes taken ahead of the limit, as of `_at`
+        self._at = clock()  # seconds of the clock
+
+    @property
+    def rate(self) -> int:
+        """The limit in bytes per second, 0 for none; a new value applies to every later `take`."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: int) -> None:
+        with self._lock:
+            self._pay_off()
+            self._rate = rate
+
+    def take(self, count: int) -> float:
+        """Account for `count` received bytes; return how many seconds the caller must sleep before it reads more."""
+        if not self._rate:
             return 0.0
         with self._lock:
-            now = self.clock()
-            self._free = max(now, self._free) + count / self.rate
-            return self._free - now
+            self._pay_off()
+            if not self._rate:
+                return 0.0
+            self._debt += count
+            return self._debt / self._rate
+
+    def _pay_off(self) -> None:
+        """Subtract from the debt what the limit allowed since the last call; without a limit there is no debt."""
+        now = self._clock()
+        self._debt = max(0.0, self._debt - self._rate * (now - self._at)) if self._rate else 0.0
+        self._at = now
 
 
 def _bucket_name(url: str) -> str:

@@ -19,7 +19,7 @@ from gpuaria.errors import (
     RateLimited,
 )
 from gpuaria.http.client import ATTEMPTS, RETRY_STATUS, Answer, Http
-from gpuaria.http.ratelimit import Throttle
+from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.os_errors import explained
 from gpuaria.records import Manifest, Mirror, RemoteFile, Step, Verdict
 from gpuaria.sources import Source
@@ -50,7 +50,7 @@ class SmallFiles:
     board: Board
     roster: Roster
     patience: float
-    throttle: Throttle
+    bucket: TokenBucket
     _shortcuts: Shortcuts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -201,7 +201,7 @@ class SmallFiles:
                     break
                 out.write(chunk[known:])
                 self.board.arrived(file.path, mirror, len(chunk))
-                if pause := self.throttle.owed(len(chunk)):
+                if pause := self.bucket.take(len(chunk)):
                     self.http.pause(pause)
                     since += pause
                 seconds = time.monotonic() - since

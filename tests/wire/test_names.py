@@ -19,6 +19,7 @@ from gpuaria.dns.deadline import Deadline
 from gpuaria.dns.findings import DnsAnswer
 from gpuaria.dns.names import Names as Known
 from gpuaria.dns.resolvers import Resolvers
+from gpuaria.http.ratelimit import TokenBucket
 from standin import Hub, Repo
 from tests.support.fronts import Front, signed
 from tests.support.nameserver import Names, NameServer, named, start
@@ -226,7 +227,7 @@ def test_a_relay_is_for_who_knows_the_password(request_: bytes, status: bytes) -
         return socket.create_connection(("127.0.0.1", far.getsockname()[1]))
 
     with socket.create_server(("127.0.0.1", 0)) as far:
-        relay = Relay(connect)
+        relay = Relay(connect, TokenBucket(0))
         try:
             answer = b""
             with suppress(ConnectionError):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, NetworkError, RateLimited
 from gpuaria.http.client import Answer, Http, redirected
 from gpuaria.http.pool import ca_file
-from gpuaria.http.ratelimit import RateBudget, Throttle, retry_after
+from gpuaria.http.ratelimit import RateBudget, retry_after
 from gpuaria.urls import bare, check_redirect, encrypted_or_local, origin
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server
@@ -568,17 +568,6 @@ def test_no_request_is_ever_refused_where_the_hub_tells_its_quota(repo: Repo) ->
         assert [seen.status for seen in hub.requests] == [200] * 7
         assert http.count(hub.url) == 7
         assert waits
-
-
-def test_a_limit_holds_for_all_who_ask() -> None:
-    now = [50.0]
-    throttle = Throttle(1000, clock=lambda: now[0])
-    assert [throttle.owed(500), throttle.owed(500), throttle.owed(1000)] == [0.5, 1.0, 2.0]
-    now[0] = 51.5
-    assert throttle.owed(100) == pytest.approx(0.6)
-    now[0] = 99
-    assert throttle.owed(100) == pytest.approx(0.1), "what was not used is not saved up"
-    assert Throttle(0).owed(10**12) == 0
 
 
 def test_a_quota_that_is_used_up_beyond_patience_is_not_asked_for() -> None:

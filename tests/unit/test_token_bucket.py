@@ -1,0 +1,71 @@
+"""The shared speed limit, with a clock that the test turns."""
+
+import threading
+
+import pytest
+
+from gpuaria.http.ratelimit import TokenBucket
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_limit_holds_for_all_callers_together() -> None:
+    clock = Clock()
+    bucket = TokenBucket(1000, clock)
+    assert [bucket.take(500), bucket.take(500), bucket.take(1000)] == [0.5, 1.0, 2.0]
+    clock.now = 51.5
+    assert bucket.take(100) == pytest.approx(0.6)
+
+
+def test_unused_bandwidth_is_not_saved_up() -> None:
+    clock = Clock()
+    bucket = TokenBucket(1000, clock)
+    bucket.take(1000)
+    clock.now = 99
+    assert bucket.take(100) == pytest.approx(0.1)
+
+
+def test_zero_is_unlimited() -> None:
+    assert TokenBucket(0).take(10**12) == 0
+    assert TokenBucket().rate == 0
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(2000, 0.5), (500, 2.0), (0, 0.0)])
+def test_a_new_rate_applies_to_the_bytes_already_owed(rate: int, seconds: float) -> None:
+    clock = Clock()
+    bucket = TokenBucket(1000, clock)
+    bucket.take(2000)
+    clock.now += 1.0  # 1,000 of the 2,000 bytes are paid off at the old rate
+    bucket.rate = rate
+    assert bucket.rate == rate
+    assert bucket.take(0) == pytest.approx(seconds)
+
+
+def test_bytes_received_without_a_limit_are_not_owed_later() -> None:
+    clock = Clock()
+    bucket = TokenBucket(0, clock)
+    bucket.take(10**9)
+    bucket.rate = 1000
+    assert bucket.take(500) == pytest.approx(0.5)
+
+
+def test_many_threads_lose_no_byte() -> None:
+    clock = Clock()
+    bucket = TokenBucket(1000, clock)
+
+    def take() -> None:
+        for _ in range(500):
+            bucket.take(7)
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert bucket.take(0) == pytest.approx(8 * 500 * 7 / 1000)
