@@ -1,80 +1,23 @@
-"""gpuaria.formats: tables of values, round trips, hostile text, and the real aria2c and sha256sum as readers."""
+"""The text of each format, and the refusals."""
 
 import ast
-import dataclasses
 import hashlib
-import http.server
 import json
 import shutil
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gpuaria import formats
-from gpuaria.aria2 import binary
 from gpuaria.errors import BadListing, GpuariaError, UnsafePath, UsageError
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
 from gpuaria.formats.metalink import Pieces
-from gpuaria.hashing import LENGTHS
-from gpuaria.paths import SafePath, check_together
-from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef, to_json
-
-relaxed = settings(deadline=None, max_examples=60)  # a busy machine is no failure
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-REF = RepoRef("hf", "model", "org/name")
-SHA = hashlib.sha256(b"hello").hexdigest()
-URL = "https://a.example/f"
-NAMES = [
-    "plain.bin",
-    "with space.bin",
-    "two  spaces",
-    "q'uote\".txt",
-    "less<more>.txt",
-    "文件/ünï 𝔘.bin",
-    "sub/dir/deep/x",
-    "#hash",
-    "out=evil",
-    "-dash",
-    "[1-3]{a,b}",
-    "%2e%2e/%2F",
-    "~/x",
-    "a?b*c;d",
-    "$HOME",
-    "x.torrent",
-    "x.meta4",
-    "no\u00a0break\u00a0",
-]
-
-
-def a_file(name: str, content: bytes = b"hello", algorithm: str = "sha256") -> RemoteFile:
-    digest = Digest(algorithm, hashlib.new({"git-sha1": "sha1"}.get(algorithm, algorithm), content).hexdigest())
-    return RemoteFile(SafePath(name), len(content), digest)
-
-
-def a_manifest(*files: RemoteFile, **fields: Any) -> Manifest:
-    return Manifest(
-        **{
-            "ref": REF,
-            "name": "org/name",
-            "commit": COMMIT,
-            "vouched_by": "https://huggingface.co",
-            "trust": "origin",
-            "files": tuple(sorted(files, key=lambda file: file.path)),
-            **fields,
-        }
-    )
-
-
-def everywhere(subject: Manifest, *urls: str) -> dict[SafePath, list[tuple[str, str]]]:
-    return {file.path: [(url, "") for url in urls or (URL,)] for file in subject.files}
+from gpuaria.paths import SafePath
+from gpuaria.records import Digest, RemoteFile, RepoRef, to_json
+from tests.support.manifests import COMMIT, NAMES, SHA, URL, a_file, a_manifest, everywhere, parses
 
 
 def test_formats_touch_nothing_outside() -> None:
@@ -87,180 +30,6 @@ def test_formats_touch_nothing_outside() -> None:
                 assert (node.module or "").split(".")[0] not in forbidden, source
 
 
-# --- strategies -------------------------------------------------------------------------------------------------------
-
-
-def _parses(text: str) -> bool:
-    try:
-        SafePath.parse(text)
-    except UnsafePath:
-        return False
-    return True
-
-
-def _paths(excluded: str) -> st.SearchStrategy[SafePath]:
-    letters = st.characters(exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp"), exclude_characters="/\\:" + excluded)
-    part = st.text(letters, min_size=1, max_size=12)
-    return st.lists(part, min_size=1, max_size=3).map("/".join).filter(_parses).map(SafePath.parse)
-
-
-paths = _paths("")
-xml_paths = _paths("\ufffe\uffff")
-hexes = st.integers(0, 2**512 - 1).map(lambda number: f"{number:0128x}")
-digests = st.builds(lambda name, text: Digest(name, text[: LENGTHS[name]]), st.sampled_from(sorted(LENGTHS)), hexes)
-sizes = st.integers(0, manifest.MAX_SIZE)
-printables = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="@"), max_size=20)
-labels = printables.filter(bool)
-urls = st.lists(
-    st.builds(
-        lambda scheme, path, place: (f"{scheme}://m.example/{quote(path)}?a=1&b=2", place),
-        st.sampled_from(["http", "https"]),
-        paths,
-        st.sampled_from(["", "cn", "de"]),
-    ),
-    min_size=1,
-    max_size=3,
-)
-
-
-def _together(files: list[RemoteFile]) -> bool:
-    try:
-        check_together((file.path for file in files), case_sensitive=True)
-    except UnsafePath:
-        return False
-    return True
-
-
-def _file_lists(names: st.SearchStrategy[SafePath]) -> st.SearchStrategy[list[RemoteFile]]:
-    oids = hexes.map(lambda text: text[:40]) | st.just("")
-    files = st.builds(RemoteFile, names, sizes, st.none() | digests, oids)
-    return st.lists(files, max_size=5, unique_by=lambda file: file.path).filter(_together)
-
-
-def _manifests(names: st.SearchStrategy[SafePath]) -> st.SearchStrategy[Manifest]:
-    return st.builds(
-        lambda ref, files, name, vouched_by, trust, restricted: a_manifest(
-            *files, ref=ref, name=name, vouched_by=vouched_by, trust=trust, restricted=restricted
-        ),
-        st.builds(
-            RepoRef,
-            st.just("hf"),
-            st.sampled_from(["model", "dataset", "space"]),
-            labels,
-            printables,
-            printables,
-        ),
-        _file_lists(names),
-        labels,
-        printables,
-        st.sampled_from(["pinned", "origin", "quorum", "mirror only", "first seen", "none"]),
-        st.booleans(),
-    )
-
-
-# --- round trips and hostile text -------------------------------------------------------------------------------------
-
-
-@relaxed
-@given(_manifests(paths))
-def test_manifest_comes_back(subject: Manifest) -> None:
-    text = manifest.dump(subject)
-    assert manifest.load(text) == subject
-    assert manifest.dump(dataclasses.replace(subject, files=subject.files[::-1])) == text
-
-
-@relaxed
-@given(_manifests(xml_paths), st.data())
-def test_metalink_comes_back(subject: Manifest, data: st.DataObject) -> None:
-    where = {file.path: data.draw(urls) for file in subject.files}
-    loaded = metalink.load(metalink.dump(subject, where))
-    assert [(file.name, file.size, file.urls) for file in loaded] == [
-        (file.path, file.size, tuple(where[file.path])) for file in subject.files
-    ]
-    plain = {"sha256", "sha512", "sha1", "md5"}
-    for file, origin in zip(loaded, subject.files, strict=True):
-        assert file.digests == ((origin.digest,) if origin.digest and origin.digest.algorithm in plain else ())
-
-
-@relaxed
-@given(_manifests(paths), st.data())
-def test_input_file_comes_back(subject: Manifest, data: st.DataObject) -> None:
-    keep = [f for f in subject.files if f.path == f.path.strip(" ") and "${HOME}" not in f.path]
-    subject = dataclasses.replace(subject, files=tuple(keep))
-    where = {file.path: data.draw(urls) for file in subject.files}
-    entries = aria2_input.load(aria2_input.dump(subject, where, directory="/data/models"))
-    assert [entry.options["out"] for entry in entries] == [file.path for file in subject.files]
-    assert [entry.uris for entry in entries] == [tuple(url for url, _ in where[f.path]) for f in subject.files]
-    for entry, file in zip(entries, subject.files, strict=True):
-        sha256 = file.digest.hex if file.digest and file.digest.algorithm == "sha256" else None
-        assert entry.options.get("checksum") == (f"sha-256={sha256}" if sha256 else None)
-        assert entry.options["dir"] == "/data/models"
-
-
-@relaxed
-@given(_manifests(paths))
-def test_sums_come_back(subject: Manifest) -> None:
-    wanted = {f.path: f.digest for f in subject.files if f.digest and f.digest.algorithm == "sha256"}
-    assert sha256sums.load(sha256sums.dump(subject)) == wanted
-
-
-LOADERS: list[Callable[[str], object]] = [metalink.load, aria2_input.load, sha256sums.load, manifest.load]
-_VALID = [
-    metalink.dump(a_manifest(a_file("a b"), a_file("c")), everywhere(a_manifest(a_file("a b"), a_file("c")))),
-    aria2_input.dump(a_manifest(a_file("a b")), everywhere(a_manifest(a_file("a b")))),
-    sha256sums.dump(a_manifest(a_file("a b"), a_file("c"))),
-    manifest.dump(a_manifest(a_file("a b"), a_file("c"))),
-]
-
-
-@pytest.mark.parametrize("load", LOADERS)
-@relaxed
-@given(text=st.text(st.characters()))
-def test_any_text_is_read_or_refused_in_our_words(load: Callable[[str], object], text: str) -> None:
-    _read_or_refuse(load, text)
-
-
-@pytest.mark.parametrize(("load", "valid"), list(zip(LOADERS, _VALID, strict=True)))
-@relaxed
-@given(data=st.data())
-def test_a_damaged_file_is_read_or_refused_in_our_words(
-    load: Callable[[str], object], valid: str, data: st.DataObject
-) -> None:
-    start = data.draw(st.integers(0, len(valid)))
-    length = data.draw(st.integers(0, 40))
-    middle = data.draw(st.text(max_size=5) | st.sampled_from(["-1", "null", "[]", "<x/>", "\n", "\t", '"', "1e9"]))
-    _read_or_refuse(load, valid[:start] + middle + valid[start + length :])
-
-
-_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=5,
-)
-
-
-@relaxed
-@given(st.data())
-def test_a_manifest_with_one_foreign_value_is_refused_or_read(data: st.DataObject) -> None:
-    row = json.loads(_VALID[3])
-    target = data.draw(st.sampled_from([row, row["ref"], row["files"][0], row["files"][0]["digest"]]))
-    target[data.draw(st.sampled_from(sorted(target)))] = data.draw(_json)
-    _read_or_refuse(manifest.load, json.dumps(row))
-
-
-def _read_or_refuse(load: Callable[[str], object], text: str) -> None:
-    refusal = "none"
-    try:
-        load(text)
-    except GpuariaError as error:
-        refusal = error.message
-    assert refusal
-    assert "\n" not in refusal
-
-
-# --- manifest ---------------------------------------------------------------------------------------------------------
-
-
 def test_manifest_text_is_as_documented() -> None:
     subject = a_manifest(a_file("b"), RemoteFile(SafePath("a"), 0, None))
     assert manifest.dump(subject) == (
@@ -270,6 +39,9 @@ def test_manifest_text_is_as_documented() -> None:
         '  {"path": "a", "size": 0, "digest": null, "oid": ""},\n'
         '  {"path": "b", "size": 5, "digest": {"algorithm": "sha256", "hex": "' + SHA + '"}, "oid": ""}\n ]\n}\n'
     )
+
+
+VALID = manifest.dump(a_manifest(a_file("a b"), a_file("c")))
 
 
 def _set(*keys: str | int, to: Any) -> Callable[[Any], None]:
@@ -326,7 +98,7 @@ def _drop(key: str) -> Callable[[Any], None]:
     ],
 )
 def test_manifest_load_names_what_is_wrong(change: Callable[[Any], None], said: str) -> None:
-    row = json.loads(_VALID[3])
+    row = json.loads(VALID)
     change(row)
     with pytest.raises(GpuariaError) as caught:
         manifest.load(json.dumps(row))
@@ -343,7 +115,7 @@ def test_manifest_load_refuses_what_is_no_manifest(text: str) -> None:
 
 def test_manifest_load_refuses_one_key_twice() -> None:
     with pytest.raises(BadListing, match="one key twice"):
-        manifest.load(_VALID[3].replace('"trust": "origin"', '"trust": "none", "trust": "origin"'))
+        manifest.load(VALID.replace('"trust": "origin"', '"trust": "none", "trust": "origin"'))
 
 
 def test_manifest_of_another_source_may_name_its_commit_otherwise() -> None:
@@ -376,8 +148,6 @@ def test_ceilings(load: Callable[..., object]) -> None:
     with pytest.raises(BadListing, match="10 characters"):
         load(" " * 11, limit=10)
 
-
-# --- addresses --------------------------------------------------------------------------------------------------------
 
 BAD_URLS = [
     "ftp://a.example/f",
@@ -451,9 +221,6 @@ def test_a_file_without_address_is_refused() -> None:
     for dump in (metalink.dump, aria2_input.dump):
         with pytest.raises(UsageError, match="'x' has no address"):
             dump(a_manifest(a_file("x")), {})
-
-
-# --- metalink ---------------------------------------------------------------------------------------------------------
 
 
 def test_metalink_text_is_as_documented() -> None:
@@ -583,9 +350,6 @@ def test_for_download_takes_our_own_names_only(name: str) -> None:
         metalink.for_download(name, 5, [URL])
 
 
-# --- aria2 input file -------------------------------------------------------------------------------------------------
-
-
 def test_input_file_text_is_as_documented() -> None:
     subject = a_manifest(a_file("a b"), a_file("git", algorithm="git-sha1"))
     where = {
@@ -648,9 +412,6 @@ def test_input_file_load_refuses_what_aria2_passes_over(text: str) -> None:
         aria2_input.load(text)
 
 
-# --- SHA256SUMS -------------------------------------------------------------------------------------------------------
-
-
 def test_sums_text_is_as_documented() -> None:
     files = [
         a_file("b c"),
@@ -675,7 +436,7 @@ def test_sums_load_reads_every_form(line: str, end: str) -> None:
 
 @pytest.mark.parametrize("name", ["x)", "x) = y", "(x", " lead", "tail ", "a\u2028b"])
 def test_sums_load_keeps_odd_names(name: str) -> None:
-    if not _parses(name):
+    if not parses(name):
         for line in (f"{SHA}  {name}\n", f"SHA256 ({name}) = {SHA}\n"):
             with pytest.raises(UnsafePath):
                 sha256sums.load(line)
@@ -719,7 +480,7 @@ def test_sha256sum_accepts_what_we_write_and_we_what_it_writes(tmp_path: Path) -
     command = [sha256sum, "--check", "--strict", "--quiet", "SHA256SUMS"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    safe = [name for name in names if _parses(name)]
+    safe = [name for name in names if parses(name)]
     for flag in ("--text", "--binary", "--tag"):
         written = subprocess.run(
             [sha256sum, flag, "--", *safe], cwd=tmp_path, capture_output=True, timeout=20, check=True
@@ -727,134 +488,6 @@ def test_sha256sum_accepts_what_we_write_and_we_what_it_writes(tmp_path: Path) -
         assert sha256sums.load(written.stdout.decode()) == {
             SafePath(n): Digest("sha256", hashlib.sha256(n.encode()).hexdigest()) for n in safe
         }
-
-
-# --- the real aria2c --------------------------------------------------------------------------------------------------
-
-
-class _Echo(http.server.BaseHTTPRequestHandler):
-    """Gives every path its own decoded text as content, so that a mixed-up file shows."""
-
-    def do_GET(self) -> None:
-        body = _content(self.path)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
-def _content(path: str) -> bytes:
-    return b"" if path.endswith("empty") else unquote(path).encode()
-
-
-@pytest.fixture(scope="module")
-def base() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def _engines() -> list[str]:
-    return list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
-
-
-def _run(engine: str, folder: Path, flag: str, text: str) -> dict[str, bytes]:
-    """What `aria2c -M` or `aria2c -i` puts into an empty folder, by path."""
-    source, target = folder / "source", folder / "target"
-    source.write_text(text, encoding="utf-8", newline="")
-    target.mkdir()
-    command = [engine, "--no-conf", "--quiet", f"--dir={target}", "--disable-ipv6", flag, str(source)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
-
-
-def _served(base: str, names: list[str]) -> tuple[Manifest, dict[SafePath, list[tuple[str, str]]], dict[str, bytes]]:
-    paths_of = {name: f"/a?x=1&y={quote(name, safe='')}" for name in names}
-    contents = {name: _content(path) for name, path in paths_of.items()}
-    subject = a_manifest(*(a_file(name, content) for name, content in contents.items()))
-    return subject, {SafePath(name): [(base + path, "de")] for name, path in paths_of.items()}, contents
-
-
-@pytest.fixture(params=_engines() or [""], ids=lambda path: Path(path).parts[-3] if path else "none")
-def engine(request: pytest.FixtureRequest) -> str:
-    if not request.param:
-        pytest.skip("no aria2c")
-    return str(request.param)
-
-
-@pytest.mark.wire
-def test_aria2_reads_our_metalink(engine: str, base: str, tmp_path: Path) -> None:
-    names = [*NAMES, " lead", "tail ", "${HOME}/x", "empty"]
-    subject, where, contents = _served(base, names)
-    pieces = {
-        SafePath(name): Pieces("sha256", 1 << 20, (hashlib.sha256(content).hexdigest(),))
-        for name, content in contents.items()
-        if content
-    }
-    assert _run(engine, tmp_path, "-M", metalink.dump(subject, where, pieces=pieces)) == contents
-
-
-@pytest.mark.wire
-def test_aria2_misreads_the_ampersand_in_a_metalink(engine: str, base: str, tmp_path: Path) -> None:
-    """Fails on the day aria2 is repaired: then `misread_by_aria2` can go."""
-    subject, where, contents = _served(base, ["a&b"])
-    assert _run(engine, tmp_path, "-M", metalink.dump(subject, where)) == {"a&#38;b": contents["a&b"]}
-    assert metalink.misread_by_aria2("a&b")
-    assert not any(metalink.misread_by_aria2(name) for name in NAMES)
-
-
-@pytest.mark.wire
-def test_aria2_reads_our_input_file(engine: str, base: str, tmp_path: Path) -> None:
-    subject, where, contents = _served(base, [*NAMES, "a&b", "empty"])
-    assert _run(engine, tmp_path, "-i", aria2_input.dump(subject, where)) == contents
-
-
-@pytest.mark.wire
-def test_aria2_obeys_directory(engine: str, base: str, tmp_path: Path) -> None:
-    subject, where, contents = _served(base, ["a b"])
-    elsewhere = tmp_path / "else where"
-    assert _run(engine, tmp_path, "-i", aria2_input.dump(subject, where, directory=str(elsewhere))) == {}
-    assert (elsewhere / "a b").read_bytes() == contents["a b"]
-
-
-@pytest.mark.wire
-@pytest.mark.parametrize(("name", "becomes"), [(" lead", "lead"), ("tail ", "tail")])
-def test_aria2_does_misread_the_names_we_refuse(
-    engine: str, base: str, tmp_path: Path, name: str, becomes: str
-) -> None:
-    assert list(_run(engine, tmp_path, "-i", f"{base}/x\n  out={name}\n")) == [becomes]
-
-
-@pytest.mark.wire
-def test_aria2_does_replace_home(engine: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/elsewhere")
-    assert list(_run(engine, tmp_path, "-i", f"{base}/x\n  out=a${{HOME}}/x\n")) == ["a/elsewhere/x"]
-
-
-@pytest.mark.wire
-def test_aria2_checks_what_the_input_file_declares(engine: str, base: str, tmp_path: Path) -> None:
-    subject, where, _ = _served(base, ["x"])
-    wrong = a_manifest(a_file("x", b"other"))
-    (tmp_path / "source").write_text(aria2_input.dump(wrong, where))
-    command = [engine, "--no-conf", "--quiet", f"--dir={tmp_path}", "-i", str(tmp_path / "source")]
-    assert subprocess.run(command, capture_output=True, timeout=30).returncode == 32
-    assert subject.files[0].digest != wrong.files[0].digest
-
-
-@pytest.mark.wire
-def test_aria2_drops_a_mirror_with_another_size(engine: str, base: str, tmp_path: Path) -> None:
-    good, bad = f"{base}/a-longer-name", f"{base}/x"
-    content = _content("/a-longer-name")
-    text = metalink.for_download("0a1b.part", len(content), [bad, good])
-    assert _run(engine, tmp_path, "-M", text) == {"0a1b.part": content}
 
 
 def test_to_json_and_the_manifest_agree() -> None:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tree
+from dulwich.objects import Blob, ObjectID, Tree
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuaria.errors import BadListing
 from gpuaria.hashing import git_id
 from gpuaria.paths import SafePath
-from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
-from gpuaria.sources.git_verify import MAX_UNUSABLE, SMALL, doubt
+from gpuaria.records import Digest, RemoteFile
+from gpuaria.sources.git_verify import MAX_UNUSABLE, SMALL
 from standin import pointer_text
+from tests.support.git_objects import Sent, committed, raw, verdict
 
 PLAIN, RUNS, LINK, FOLDER, MODULE = 0o100644, 0o100755, 0o120000, 0o040000, 0o160000
 SHA256 = "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
 POINTER = pointer_text(SHA256, 548105171)
 LONG = b"long " * SMALL
-Sent = list[tuple[str, bytes]]
 Node = dict[bytes, "tuple[int, bytes] | Node"]
 CONTENT: Node = {
     b"README.md": (PLAIN, LONG),
@@ -35,10 +34,6 @@ CONTENT: Node = {
     b"sub": {b"a.txt": (PLAIN, b"a"), b"deep": {"ä.txt".encode(): (PLAIN, b"same")}},
     b"sub.txt": (PLAIN, b"same"),
 }
-
-
-def raw(thing: ShaFile) -> tuple[str, bytes]:
-    return thing.type_name.decode(), thing.as_raw_string()
 
 
 def planted(node: Node, sent: Sent) -> ObjectID:
@@ -57,15 +52,6 @@ def planted(node: Node, sent: Sent) -> ObjectID:
         tree.add(name, mode, blob.id)
     sent.append(raw(tree))
     return tree.id
-
-
-def committed(tree: str, sent: Sent) -> str:
-    commit = Commit()
-    commit.tree, commit.message = ObjectID(tree.encode()), b"made\n"
-    commit.author = commit.committer = b"a <a@example.invalid>"
-    commit.author_time = commit.commit_time = commit.author_timezone = commit.commit_timezone = 0
-    sent.append(raw(commit))
-    return commit.id.decode()
 
 
 def made(node: Node) -> tuple[str, Sent]:
@@ -89,15 +75,6 @@ def files(node: Node, folder: str = "") -> dict[str, RemoteFile]:
         elif item[0] != MODULE:
             found[path] = file(path, item[1])
     return found
-
-
-def listing(commit: str, known: Mapping[str, RemoteFile]) -> Manifest:
-    ref = RepoRef("hf", "model", "org/held", commit)
-    return Manifest(ref, "org/held", commit, "http://mirror", "origin", tuple(known.values()))
-
-
-def verdict(known: Mapping[str, RemoteFile], commit: str, sent: Sent) -> str:
-    return doubt(commit, listing(commit, known), sent)
 
 
 def without(sent: Sent, kind: str, data: bytes | None = None) -> Sent:
@@ -292,42 +269,6 @@ def test_folders_ten_thousand_deep_are_left_where_no_path_can_be_as_long() -> No
     root, sent = nested(400)
     path = "d/" * 400 + "a"
     assert verdict({path: file(path, b"a")}, committed(root, sent), sent) == ""
-
-
-def test_a_tree_that_stands_in_itself_many_times_ends() -> None:
-    """Forty trees that each hold the next one twice: 2**40 paths."""
-    for leaf in (b"", b"100644 a\\b\0" + b"1" * 20):
-        data, sent = leaf, Sent([("tree", leaf)])
-        for _ in range(40):
-            oid = bytes.fromhex(git_id("tree", data))
-            data = b"40000 d\0" + oid + b"40000 e\0" + oid
-            sent.append(("tree", data))
-        commit, began = committed(git_id("tree", data), sent), time.monotonic()
-        with pytest.raises(BadListing, match="more than can be checked"):
-            verdict({}, commit, sent)
-        assert time.monotonic() - began < 20
-
-
-def wide(entries: int, oid: bytes) -> tuple[str, Sent]:
-    tree = b"".join(b"40000 %06x\0%s" % (number, oid) for number in range(entries))
-    sent: Sent = [("tree", tree), ("tree", b"")]
-    return committed(git_id("tree", tree), sent), sent
-
-
-def test_a_tree_of_a_million_entries_is_walked() -> None:
-    assert verdict({}, *wide(1_000_000, bytes.fromhex(git_id("tree", b"")))) == ""
-    with pytest.raises(BadListing, match="folder '000000'"):
-        verdict({}, *wide(1_000_000, b"1" * 20))
-
-
-def test_a_wide_tree_costs_no_memory_beyond_itself() -> None:
-    commit, sent = wide(50_000, bytes.fromhex(git_id("tree", b"")))
-    tracemalloc.start()
-    try:
-        assert verdict({}, commit, sent) == ""
-        assert tracemalloc.get_traced_memory()[1] < 100_000
-    finally:
-        tracemalloc.stop()
 
 
 def test_unusable_names_are_passed_over_up_to_a_bound() -> None:

@@ -638,7 +638,9 @@ def test_a_failure_that_stays_is_returned_after_a_few_tries() -> None:
         assert len(home.seen) == 5
 
 
-@pytest.mark.parametrize("wait", ["3600", email.utils.formatdate(time.time() + 7200, usegmt=True)])
+@pytest.mark.parametrize(
+    "wait", ["3600", email.utils.formatdate(time.time() + 7200, usegmt=True)], ids=["seconds", "date"]
+)
 def test_a_429_beyond_patience_is_an_error_at_once(wait: str) -> None:
     with Scripted(always(429, Retry_After=wait)) as home:
         with pytest.raises(RateLimited, match="longer than the patience of 5 s") as caught:

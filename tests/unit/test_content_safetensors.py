@@ -1,0 +1,106 @@
+"""Headers of safetensors files, right and wrong."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.weights import ONE, problem, tensor, tensors
+
+
+def test_headers_that_are_right() -> None:
+    for header, room, pad in (
+        ({}, 0, b""),
+        ({"__metadata__": {"format": "pt"}}, 0, b""),
+        ({"a": ONE}, 8, b"     "),
+        ({"b": tensor("BF16", [1, 2, 3], 8, 20), "a": ONE, "c": tensor("I64", [], 20, 28)}, 28, b""),
+        ({"a": ONE, "nothing": tensor("F32", [0, 5], 8, 8)}, 8, b""),
+        ({"a": tensor("F4", [3, 2], 0, 3), "b": tensor("F6_E2M3", [4], 3, 6)}, 6, b""),
+        ({"a": tensor("OF_THE_FUTURE", [7], 0, 8)}, 8, b""),
+        ({"a": {**ONE, "more": [{"x": 1}]}}, 8, b""),
+    ):
+        assert problem(tensors(header, room, pad)) == "", header
+
+
+@pytest.mark.parametrize(
+    ("header", "room", "said"),
+    [
+        ({"a": ONE, "b": tensor("F32", [2], 4, 12)}, 12, "'b' overlaps"),
+        ({"a": ONE, "b": tensor("F32", [2], 12, 20)}, 20, "bytes 8 to 12 of the buffer belong to no tensor"),
+        ({"b": tensor("F32", [2], 4, 12)}, 12, "bytes 0 to 4"),
+        ({"a": ONE}, 9, "bytes 8 to 9"),
+        ({"a": ONE}, 7, "ends at byte 8 of the buffer, which has 7"),
+        ({"a": tensor("F32", [2], 8, 0)}, 8, "before it begins"),
+        ({"a": tensor("F32", [3], 0, 8)}, 8, "has 8 bytes, and its shape takes 12"),
+        ({"a": tensor("F32", [2**62, 8], 0, 8)}, 8, "larger than anything"),
+        ({"a": tensor("F32", [10**18] * 500, 0, 8)}, 8, "larger than anything"),
+        ({"a": tensor("F32", [-2], 0, 8)}, 8, "lacks a usable"),
+        ({"a": tensor("F32", [2.0], 0, 8)}, 8, "lacks a usable"),
+        ({"a": tensor("F32", [True], 0, 4)}, 4, "lacks a usable"),
+        ({"a": tensor("F32", [2], 0, None)}, 8, "lacks a usable"),
+        ({"a": tensor(5, [2], 0, 8)}, 8, "lacks a usable"),
+        ({"a": {"dtype": "F32"}}, 8, "lacks a usable"),
+        ({"a": [1]}, 8, "no entry"),
+        ({"__metadata__": {"a": 1}}, 0, "text to text"),
+        ({"__metadata__": ["a"]}, 0, "text to text"),
+        (
+            b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+            1,
+            "twice",
+        ),
+        (b'{"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}', 1, "twice"),
+        (b' {"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1, "begin with"),
+        (b"{" + b"[" * 100_000, 0, "cannot be read"),
+        (b'{"a":' + b"[" * 100_000, 0, "cannot be read"),
+        (b'{"a":NaN}', 0, "NaN"),
+        (b'{"a":' + b"9" * 5000 + b"}", 0, "cannot be read"),
+        (b'{"\xff":1}', 0, "cannot be read"),
+        (b"{", 0, "cannot be read"),
+    ],
+)
+def test_headers_that_are_wrong(header: Any, room: int, said: str) -> None:
+    found = problem(tensors(header, room))
+    assert found is not None
+    assert said in found
+    assert len(found) < 300
+
+
+def test_lengths_of_headers() -> None:
+    assert "and the file has 10" in (problem(struct.pack("<Q", 50) + b"{}") or "")
+    assert "100000000 are the most" in (problem(struct.pack("<Q", 2**63) + b"{}") or "")
+    assert [problem(data) for data in (b"", b"abc", bytes(20), b"\xff" * 50, pickle.dumps({}))] == [None] * 5
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_the_safetensors_library_thinks_the_same(data: st.DataObject) -> None:
+    library = pytest.importorskip("safetensors")
+    count = data.draw(st.integers(0, 4))
+    header, end = {}, 0
+    for number in range(count):
+        size = data.draw(st.integers(0, 3))
+        begin = end + data.draw(st.sampled_from([0, 0, 0, 0, 1, -1]))
+        stop = begin + size * 2 + data.draw(st.sampled_from([0, 0, 0, 0, 2, -1]))
+        kind = data.draw(st.sampled_from(["F16", "BF16", "I16", "U8", "F4"]))
+        header[f"t{number}"] = tensor(kind, data.draw(st.sampled_from([[size], [1, size], [size, 1, 1]])), begin, stop)
+        end = max(end, stop)
+    names = data.draw(st.permutations(list(header)))
+    file = tensors({name: header[name] for name in names}, max(0, end + data.draw(st.sampled_from([0, 0, 0, 1, -1]))))
+    try:
+        library.deserialize(file)
+        right = True
+    except library.SafetensorError:
+        right = False
+    assert (problem(file) == "") == right, problem(file)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_no_header_makes_it_raise(text: bytes, rest: bytes) -> None:
+    problem(text)
+    problem(struct.pack("<Q", len(text) + 1) + b"{" + text + rest)
