@@ -9,7 +9,7 @@ DAEMON: Mapping[str, tuple[str, str]] = {
     "enable-rpc": ("true", "we drive it"),
     "rpc-listen-all": ("false", "loopback only"),
     "rpc-save-upload-metadata": ("false", "a Metalink holds signed addresses; it must not stay on disk"),
-    "max-concurrent-downloads": ("64", "gpuaria decides how many run, not aria2's queue"),
+    "max-concurrent-downloads": ("1000", "gpuaria decides how many run, not aria2's queue"),
     "max-download-result": ("1000", "finished entries stay until they were read"),
     "auto-save-interval": ("1", "after a kill -9, at most the last second is fetched again"),
     "no-netrc": ("true", "a netrc password must not travel to a CDN"),

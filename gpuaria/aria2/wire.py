@@ -123,6 +123,10 @@ class Rpc:
             servers[gid] = _speeds(busy)
         return transfers, servers
 
+    def idle(self) -> bool:
+        """Whether it downloads nothing now and has nothing queued."""
+        return not any(self._multicall([("aria2.tellActive", [["gid"]]), ("aria2.tellWaiting", [0, 1, ["gid"]])]))
+
     def stop(self, gid: str) -> None:
         """Stop one of our downloads; its bytes are flushed and its control file saved within 0.1 s."""
         self._multicall([("aria2.forceRemove", [gid])])

@@ -22,6 +22,8 @@ from gpuaria.errors import WrongBytes
 from gpuaria.os_errors import explain, explained
 from gpuaria.paths import SafePath
 from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.claims import ByteLocks, Claims
+from gpuaria.storage.layout import Claim
 from gpuaria.storage.locks import TargetLock, let_go, take
 from gpuaria.storage.manifests import Saved, create
 from gpuaria.storage.receipts import Receipts
@@ -64,6 +66,7 @@ class HfCache:
         self._staging = Staging(self._below, (self._repo, ".gpuaria"))
         saved, tree = (self._repo, ".gpuaria", "manifests"), (self._repo, "trees")
         self._saved = Saved(self._below, (*saved, f"{commit}.json"), (*tree, f"{commit}.json"))
+        self._claims = Claims(ByteLocks(self._below, (".locks", self._repo, "gpuaria.claims")), receipts)
         self._blobs_path = str(self._below.path(self._blobs))
         self._snapshot_path = str(self._below.path(self._snapshot))
 
@@ -105,34 +108,43 @@ class HfCache:
             blobs = set(os.listdir(self._blobs_path)) if os.path.isdir(self._blobs_path) else set()
         partials = self._staging.partials()
         seen = {file.path: self._seen(file, self._key(file) in blobs) for file in files}
+        self._claims.saw({where: there for where, there, _ in seen.values() if there})
         proven = self._receipts.proven(
             {seen[file.path][0]: file.digest for file in files if file.digest and seen[file.path][1] is not None}
         )
         return {
-            file.path: LocalState(size, where in proven, named, self._staging.partial(file, partials))
+            file.path: LocalState(_bytes(there), where in proven, named, self._staging.partial(file, partials))
             for file in files
-            for where, size, named in (seen[file.path],)
+            for where, there, named in (seen[file.path],)
         }
 
-    def _seen(self, file: RemoteFile, blob_there: bool) -> tuple[str, int | None, bool]:
-        """Where the bytes are, how many, and whether the snapshot leads to them."""
+    def _seen(self, file: RemoteFile, blob_there: bool) -> tuple[str, os.stat_result | None, bool]:
+        """The path of the bytes, what is there, and whether the snapshot leads to it."""
         blob, entry = f"{self._blobs_path}/{self._key(file)}", f"{self._snapshot_path}/{file.path}"
-        size = _size(blob) if blob_there else None
+        there = _look_at(blob) if blob_there else None
         try:
             target = os.readlink(entry)
         except OSError as error:
-            if error.errno == errno.EINVAL and (size is None or self._symlinks is False):
-                plain = _size(entry)
+            if error.errno == errno.EINVAL and (there is None or self._symlinks is False):
+                plain = _look_at(entry)
                 if plain is not None:
                     return entry, plain, True
             named = False
         else:
-            named = size is not None and (
+            named = there is not None and (
                 target == self._target(file) or os.path.normpath(os.path.join(os.path.dirname(entry), target)) == blob
             )
-        if size is None and self._symlinks is False:
+        if there is None and self._symlinks is False:
             return entry, None, False
-        return blob, size, named
+        return blob, there, named
+
+    def claim(self, file: RemoteFile) -> Claim:
+        """See Layout."""
+        return self._claims.claim(file, self._staging.file(file).name, str(self.content(file)))
+
+    def release(self, file: RemoteFile) -> None:
+        """See Layout."""
+        self._claims.release(file, self._staging.file(file).name)
 
     def staged(self, file: RemoteFile) -> Path:
         """See Layout."""
@@ -155,7 +167,8 @@ class HfCache:
 
     def adopt(self, file: RemoteFile, source: Path | None = None) -> None:
         """See Layout."""
-        where, size, named = self._seen(file, True)
+        where, there, named = self._seen(file, True)
+        size = _bytes(there)
         if source is not None and not (size == file.size and _same(source, where)):
             copied: Parts | None = self._staging.copy(file, source)
         elif size != file.size:
@@ -215,6 +228,7 @@ class HfCache:
                 self._staging.write(ref, manifest.commit)
                 self._below.sync()
         self._receipts.flush()
+        self._claims.close()
         self._staging.remove_if_empty()
 
     def saved(self) -> Manifest | None:
@@ -242,8 +256,12 @@ def repo_folder(ref: RepoRef) -> str:
     return "--".join([f"{ref.kind}s", *ref.name.split("/")])
 
 
-def _size(path: str) -> int | None:
-    """Bytes of a regular file, links followed: a blob may be a link into the client's shared store."""
+def _bytes(there: os.stat_result | None) -> int | None:
+    return there.st_size if there else None
+
+
+def _look_at(path: str) -> os.stat_result | None:
+    """A regular file, links followed: a blob may be a link into the client's shared store."""
     try:
         seen = os.stat(path)
     except FileNotFoundError:
@@ -252,7 +270,7 @@ def _size(path: str) -> int | None:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             return None
         raise explain(error, path) from error
-    return seen.st_size if stat.S_ISREG(seen.st_mode) else None
+    return seen if stat.S_ISREG(seen.st_mode) else None
 
 
 def _same(one: Path, other: str) -> bool:

@@ -5,12 +5,25 @@ Files with one digest share their staged bytes: commit one, adopt the others (wi
 """
 
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from pathlib import Path
 from typing import Protocol
 
 from gpuaria.paths import SafePath
 from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.locks import TargetLock
+
+
+class Claim(Enum):
+    """The answer to a fetch that wants to download certain bytes.
+
+    OURS: it may. HELD: another fetch, of this process or another, downloads them now; ask again. PRESENT: they were
+    published in the meantime, and are not verified by this fetch yet.
+    """
+
+    OURS = auto()
+    HELD = auto()
+    PRESENT = auto()
 
 
 class Layout(Protocol):
@@ -36,6 +49,14 @@ class Layout(Protocol):
 
         `partial` counts stored bytes, holes left out, and says nothing of a control file: without one, aria2 must not
         go on with them (it takes a sparse file for complete)."""
+
+    def claim(self, file: RemoteFile) -> Claim:
+        """Claim the bytes of `file` before they are downloaded; does not block. Identity is digest and size.
+
+        A claim that is OURS lasts until `release` or `finish`: meanwhile no other fetch writes its staged bytes."""
+
+    def release(self, file: RemoteFile) -> None:
+        """Give up a claim, after the bytes were published or the download failed."""
 
     def staged(self, file: RemoteFile) -> Path:
         """Where its unfinished bytes are or will be; does not look."""

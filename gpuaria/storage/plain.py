@@ -20,6 +20,8 @@ from gpuaria.errors import DiskError, NotWritable, WrongBytes
 from gpuaria.os_errors import explain, explained
 from gpuaria.paths import SafePath
 from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.claims import ByteLocks, Claims
+from gpuaria.storage.layout import Claim
 from gpuaria.storage.locks import TargetLock
 from gpuaria.storage.manifests import Saved, create
 from gpuaria.storage.receipts import Receipts
@@ -43,6 +45,7 @@ class Folder:
         self._receipts = receipts
         self._staging = Staging(self._below, (*HIDDEN, "gpuaria"))
         self._saved = Saved(self._below, SAVED, (*TREES, f"{commit}.json"))
+        self._claims = Claims(ByteLocks(self._below, (*HIDDEN, "gpuaria.claims")), receipts)
         self._root = str(self._below.root)
         self._metadata = str(self._below.path((*HIDDEN, "download")))
 
@@ -67,6 +70,7 @@ class Folder:
         self._below.check([*sorted(folders), *((*HIDDEN, "download", *folder) for folder in sorted(folders))])
         partials = self._staging.partials()
         seen = {file.path: _look_at(f"{self._root}/{file.path}") for file in files}
+        self._claims.saw({f"{self._root}/{path}": there for path, there in seen.items() if there})
         proven = self._receipts.proven(
             {f"{self._root}/{file.path}": file.digest for file in files if file.digest and seen[file.path]}
         )
@@ -92,6 +96,14 @@ class Folder:
             return commit == self.commit_id and etag == _etag(file) and mtime - 1 <= float(since)
         except (OSError, ValueError):
             return False
+
+    def claim(self, file: RemoteFile) -> Claim:
+        """See Layout."""
+        return self._claims.claim(file, self._staging.file(file).name, str(self.content(file)))
+
+    def release(self, file: RemoteFile) -> None:
+        """See Layout."""
+        self._claims.release(file, self._staging.file(file).name)
 
     def staged(self, file: RemoteFile) -> Path:
         """See Layout."""
@@ -160,6 +172,7 @@ class Folder:
         """See Layout."""
         self._below.sync()
         self._receipts.flush()
+        self._claims.close()
         self._staging.remove_if_empty()
 
     def saved(self) -> Manifest | None:

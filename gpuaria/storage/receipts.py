@@ -43,7 +43,7 @@ class Receipts:
 
     def __init__(self, path: Path | None) -> None:
         self.problem = ""
-        self._path = path
+        self.path = path
         self._guard = threading.Lock()
         self._pending: list[_Row] = []
         self._said: dict[str, str] = {}
@@ -145,7 +145,7 @@ class Receipts:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            self.problem = f"verified files cannot be remembered, so they are hashed again: {self._path}: {error}"
+            self.problem = f"verified files cannot be remembered, so they are hashed again: {self.path}: {error}"
             with self._guard:  # no second try: a database that is locked would cost its seconds each time
                 database, self._database = self._database, None
             if database is not None:

@@ -1,0 +1,88 @@
+"""One aria2c for all fetches of a process."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from gpuaria.aria2.daemon import Daemon
+from gpuaria.errors import Aria2Error
+
+RESTARTS = 3  # in a row, of an aria2c that dies
+STEADY = 600.0  # seconds after which an aria2c that dies is the first one again
+
+
+class SharedAria2:
+    """Starts an aria2c when it is first needed, and another one when that dies. Thread-safe.
+
+    `start` starts or visits one, and may raise Aria2Error. A fetch removes its own downloads at its end and leaves the
+    aria2c running; `close` ends it.
+    """
+
+    def __init__(self, start: Callable[[], Daemon], clock: Callable[[], float] = time.monotonic) -> None:
+        self._start, self._clock = start, clock
+        self._daemon: Daemon | None = None
+        self._since = 0.0
+        self._restarts = 0
+        self._closed = False
+        self._lock = threading.Lock()
+        self._warming: threading.Thread | None = None
+
+    def get(self) -> Daemon:
+        """Return the running aria2c; start it if there is none. Raises Aria2Error."""
+        with self._lock:
+            return self._daemon or self._begin()
+
+    def warm_up(self) -> None:
+        """Start the aria2c in the background; an error in it is raised by `get`."""
+        with self._lock:
+            if self._daemon is None and self._warming is None and not self._closed:
+                self._warming = threading.Thread(target=self._warm, name="aria2-start", daemon=True)
+                self._warming.start()
+
+    def replace(self, dead: Daemon) -> Daemon:
+        """Return an aria2c in place of `dead`, which no longer answers.
+
+        The first caller restarts it, later callers get the new one. Raises Aria2Error after RESTARTS in a row, and for
+        an aria2c that is only visited.
+        """
+        with self._lock:
+            if self._daemon is not None and self._daemon is not dead:
+                return self._daemon
+            if not dead.own:
+                raise Aria2Error("the visited aria2c does not answer", "Run the same command again to continue.")
+            if self._clock() - self._since > STEADY:
+                self._restarts = 0
+            self._restarts += 1
+            if self._daemon is dead:
+                self._daemon = None
+                dead.kill()
+                dead.stop()
+            if self._restarts > RESTARTS:
+                raise Aria2Error(f"aria2c died {self._restarts} times", "Run the same command again to continue.")
+            return self._begin()
+
+    def close(self) -> None:
+        """End the aria2c: at once where it has nothing left to save."""
+        with self._lock:
+            self._closed = True
+            daemon, self._daemon = self._daemon, None
+        if self._warming is not None:
+            self._warming.join()
+        if daemon is not None:
+            with suppress(Aria2Error):
+                if daemon.own and daemon.rpc.idle():
+                    daemon.kill()
+            daemon.stop()
+
+    def _begin(self) -> Daemon:
+        if self._closed:
+            raise Aria2Error("the runtime of this fetch is closed")
+        self._daemon, self._since = self._start(), self._clock()
+        return self._daemon
+
+    def _warm(self) -> None:
+        with suppress(Aria2Error), self._lock:
+            if self._daemon is None and not self._closed:
+                self._begin()
+        self._warming = None

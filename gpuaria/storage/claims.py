@@ -1,0 +1,172 @@
+"""Claims on bytes: of several fetches that want the same ones, on this machine, a single one downloads them.
+
+A claim is a lock on one byte of a lock file, at an offset made from its key (open file description locks, Linux 3.15;
+see fcntl(2)). It holds against threads of this process as well as against other processes, ends with the process that
+made it, and leaves nothing to clean up.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import struct
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+
+from gpuaria.errors import DiskError
+from gpuaria.paths import SafePath
+from gpuaria.records import RemoteFile
+from gpuaria.storage.layout import Claim
+from gpuaria.storage.receipts import Receipts
+from gpuaria.storage.safe_dir import Below, Parts
+
+_SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+_TAKEN = (errno.EAGAIN, errno.EACCES)
+_FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid (0 for these locks)
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_MODE = 0o664  # a group that shares a cache can wait for each other
+_SHARED = ("sha256", "git-sha1")  # digests that identify bytes in whatever repo they are
+_WORTH_TELLING = 1 << 20  # bytes from which other processes hear of a receipt at once
+
+Stamp = tuple[int, int, int]
+
+
+class ByteLocks:
+    """Exclusive locks by key in the file `parts` below `below`, which is made when the first lock is taken.
+
+    Two objects exclude each other, in one process too; one object does not exclude itself. Thread-safe.
+    """
+
+    def __init__(self, below: Below, parts: Parts) -> None:
+        self._below, self._parts = below, parts
+        self._fd = -1
+        self._guard = threading.Lock()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def take(self, key: str) -> bool:
+        """Lock `key`; False while another object has it locked. Raises OSError, DiskError."""
+        with self._guard:
+            return self._set(key, fcntl.F_WRLCK)
+
+    def free(self, key: str) -> None:
+        """Unlock `key`."""
+        with self._guard, suppress(OSError):
+            if self._fd >= 0:
+                self._set(key, fcntl.F_UNLCK)
+
+    def close(self) -> None:
+        """Unlock all keys."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _set(self, key: str, kind: int) -> bool:
+        if _SET_LOCK is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        if self._fd < 0:
+            self._fd = self._open()
+        start = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8]) >> 2
+        try:
+            fcntl.fcntl(self._fd, _SET_LOCK, struct.pack(_FLOCK, kind, os.SEEK_SET, start, 1, 0))
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return False
+            raise
+        return True
+
+    def _open(self) -> int:
+        with self._below.folder(self._parts[:-1], create=True) as folder:
+            return os.open(self._parts[-1], _FLAGS, _MODE, dir_fd=folder)
+
+
+class Claims:
+    """What one fetch has claimed: by name of the staged file in its target, and by digest and size among all targets
+    of this user, whose lock file lies beside the receipts. Thread-safe.
+    """
+
+    def __init__(self, target: ByteLocks, receipts: Receipts) -> None:
+        self._target, self._receipts = target, receipts
+        self._user = ByteLocks(Below(receipts.path.parent), ("claims",)) if receipts.path else None
+        self._held: dict[str, SafePath] = {}
+        self._seen: dict[str, Stamp] = {}
+        self._guard = threading.Lock()
+
+    def saw(self, places: Mapping[str, os.stat_result]) -> None:
+        """Note files that were in place when this fetch looked: they are not a reason to answer PRESENT later."""
+        self._seen.update((place, _stamp(there)) for place, there in places.items())
+
+    def claim(self, file: RemoteFile, staged: str, place: str) -> Claim:
+        """Claim the bytes of `file`, which are staged under the name `staged` and published at `place`."""
+        with self._guard:
+            if (holder := self._held.get(staged)) is not None:
+                return Claim.OURS if holder == file.path else Claim.HELD
+            if not self._lock(file, staged):
+                return Claim.HELD
+            if self._published(file, place):
+                self._unlock(file, staged)
+                return Claim.PRESENT
+            self._held[staged] = file.path
+            return Claim.OURS
+
+    def release(self, file: RemoteFile, staged: str) -> None:
+        """Give up the claim on the bytes of `file`; does nothing where this fetch claimed them for another file."""
+        if file.size >= _WORTH_TELLING:
+            self._receipts.flush()
+        with self._guard:
+            if self._held.get(staged) == file.path:
+                del self._held[staged]
+                self._unlock(file, staged)
+
+    def close(self) -> None:
+        """Give up all claims."""
+        with self._guard:
+            self._held.clear()
+            self._target.close()
+            if self._user is not None:
+                self._user.close()
+
+    def _lock(self, file: RemoteFile, staged: str) -> bool:
+        if not _try(self._user, _identity(file)):
+            return False
+        if not _try(self._target, staged):
+            self._unlock(file, "")
+            return False
+        return True
+
+    def _unlock(self, file: RemoteFile, staged: str) -> None:
+        if self._user is not None:
+            self._user.free(_identity(file))
+        if staged:
+            self._target.free(staged)
+
+    def _published(self, file: RemoteFile, place: str) -> bool:
+        """Whether bytes of the right size came to `place` since this fetch looked, or last got this answer."""
+        try:
+            there = os.stat(place)
+        except OSError:
+            return False
+        if there.st_size != file.size or self._seen.get(place) == _stamp(there):
+            return False
+        self._seen[place] = _stamp(there)
+        return True
+
+
+def _identity(file: RemoteFile) -> str:
+    """Digest and size; empty for a file that no digest identifies outside its target."""
+    return f"{file.digest}/{file.size}" if file.digest and file.digest.algorithm in _SHARED else ""
+
+
+def _try(locks: ByteLocks | None, key: str) -> bool:
+    """Lock a key if there is one; where the file system has no such locks, the claim holds in the target alone, or in
+    a target without them by its target lock."""
+    try:
+        return locks is None or not key or locks.take(key)
+    except (OSError, DiskError):
+        return True
+
+
+def _stamp(there: os.stat_result) -> Stamp:
+    return there.st_ino, there.st_size, there.st_mtime_ns

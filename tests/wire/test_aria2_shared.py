@@ -1,0 +1,156 @@
+"""One aria2c for all fetches of a process, with the real one: started once, replaced when it dies, ended at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gpuaria.aria2 import binary, daemon
+from gpuaria.aria2.daemon import Daemon
+from gpuaria.aria2.shared import RESTARTS, STEADY, SharedAria2
+from gpuaria.errors import Aria2Error
+from gpuaria.http.pool import ca_file
+from tests.wire.test_aria2_daemon import children, eventually, running
+
+pytestmark = pytest.mark.wire
+
+
+class Starts:
+    """Starts the aria2c of this machine and counts."""
+
+    def __init__(self) -> None:
+        self.daemons: list[Daemon] = []
+
+    def __call__(self) -> Daemon:
+        self.daemons.append(daemon.start(binary.find(), ca_file()))
+        return self.daemons[-1]
+
+
+@pytest.fixture
+def starts() -> Iterator[Starts]:
+    before, threads = children(os.getpid()), set(threading.enumerate())
+    counted = Starts()
+    yield counted
+    assert children(os.getpid()) == before
+    assert set(threading.enumerate()) == threads
+
+
+@pytest.fixture
+def shared(starts: Starts) -> Iterator[SharedAria2]:
+    it = SharedAria2(starts)
+    yield it
+    it.close()
+
+
+def at_once(count: int, work: Callable[[], object]) -> list[object]:
+    """What `work` returns on several threads that begin together."""
+    found: list[object] = []
+    barrier = threading.Barrier(count)
+
+    def one() -> None:
+        barrier.wait(20)
+        found.append(work())
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def die(victim: Daemon) -> None:
+    os.kill(victim.pid, signal.SIGKILL)
+    eventually(lambda: not victim.alive())
+
+
+def test_nothing_runs_until_it_is_needed_and_then_one(starts: Starts, shared: SharedAria2) -> None:
+    assert starts.daemons == []
+    shared.warm_up()
+    shared.warm_up()
+    found = at_once(6, shared.get)
+    assert len(starts.daemons) == 1
+    assert set(map(id, found)) == {id(starts.daemons[0])}
+    assert starts.daemons[0].rpc.idle()
+
+
+def test_one_that_died_is_replaced_once(starts: Starts, shared: SharedAria2) -> None:
+    first = shared.get()
+    die(first)
+    found = at_once(4, lambda: shared.replace(first))
+    assert len(starts.daemons) == 2
+    assert set(map(id, found)) == {id(starts.daemons[1])}
+    assert shared.get().rpc.version()
+
+
+def test_one_that_always_dies_is_an_error(starts: Starts, shared: SharedAria2) -> None:
+    for _ in range(RESTARTS):
+        dead = shared.get()
+        die(dead)
+        shared.replace(dead)
+    dead = shared.get()
+    die(dead)
+    with pytest.raises(Aria2Error, match="aria2c died 4 times"):
+        shared.replace(dead)
+    with pytest.raises(Aria2Error, match="aria2c died"):
+        shared.replace(dead)
+    assert len(starts.daemons) == RESTARTS + 1
+
+
+def test_one_that_dies_now_and_then_is_replaced_for_ever(starts: Starts) -> None:
+    now = [0.0]
+    shared = SharedAria2(starts, lambda: now[0])
+    for _ in range(RESTARTS + 2):
+        dead = shared.get()
+        die(dead)
+        now[0] += STEADY + 1
+        shared.replace(dead)
+    shared.close()
+
+
+def test_a_visited_one_is_never_replaced(starts: Starts) -> None:
+    visit = Daemon(starts().rpc, None, None)
+    shared = SharedAria2(lambda: visit)
+    with pytest.raises(Aria2Error, match="visited"):
+        shared.replace(shared.get())
+    shared.close()
+    assert starts.daemons[0].alive()
+    starts.daemons[0].stop()
+
+
+def test_closing_ends_it_also_while_it_starts(starts: Starts) -> None:
+    shared = SharedAria2(starts)
+    shared.warm_up()
+    shared.close()
+    assert [one for one in starts.daemons if running(one.pid)] == []
+    with pytest.raises(Aria2Error, match="closed"):
+        shared.get()
+    shared.close()
+
+
+def test_one_that_has_something_to_save_gets_the_time_for_it(
+    starts: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, ended = SharedAria2(starts), list[str]()
+    own = shared.get()
+    monkeypatch.setattr(own, "kill", lambda: ended.append("killed"))
+    own.rpc._call("aria2.addUri", ["http://127.0.0.1:9/x"], {"dir": str(tmp_path), "pause": "true"})
+    assert not own.rpc.idle()
+    shared.close()
+    assert ended == []
+
+
+def test_an_error_at_the_start_is_raised_where_it_is_needed() -> None:
+    def fails() -> Daemon:
+        raise Aria2Error("there is none")
+
+    shared = SharedAria2(fails)
+    shared.warm_up()
+    with pytest.raises(Aria2Error, match="there is none"):
+        shared.get()
+    shared.close()

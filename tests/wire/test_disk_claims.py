@@ -1,0 +1,187 @@
+"""Claims: of several fetches that want the same bytes a single one downloads them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gpuaria.hashing import hash_bytes
+from gpuaria.paths import SafePath
+from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.layout import Claim, Layout
+from gpuaria.storage.plain import Folder
+from gpuaria.storage.receipts import Receipts
+from tests.support.places import ROOT
+
+DATA = b"weights" * 1000
+REF = RepoRef("hf", "model", "a/b")
+Make = Callable[..., Layout]
+
+HOLD = """
+import sys
+from pathlib import Path
+from tests.wire.test_disk_claims import MAKERS, a_file
+layout = MAKERS[sys.argv[1]](Path(sys.argv[2]))
+print(layout.claim(a_file()).name, flush=True)
+sys.stdin.read()
+"""
+
+
+def a_file(path: str = "sub/model.bin", data: bytes = DATA, *, digest: bool = True) -> RemoteFile:
+    oid = hash_bytes(data, "git-sha1")
+    return RemoteFile(SafePath.parse(path), len(data), Digest("git-sha1", oid) if digest else None, oid)
+
+
+def cache(place: Path, name: str = "a/b") -> Layout:
+    ref = RepoRef("hf", "model", name)
+    return HfCache(place / "hub", ref, "c" * 40, Receipts(place / "state" / "receipts.sqlite"))
+
+
+def plain(place: Path, name: str = "to") -> Layout:
+    return Folder(place / name, REF, "c" * 40, Receipts(place / "state" / "receipts.sqlite"))
+
+
+MAKERS: dict[str, Make] = {"cache": cache, "plain": plain}
+each_layout = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+def begin(layout: Layout, *files: RemoteFile) -> None:
+    layout.begin(Manifest(REF, "a/b", "c" * 40, "http://hub", "origin", files or (a_file(),)))
+
+
+def publish(layout: Layout, file: RemoteFile, data: bytes = DATA) -> None:
+    layout.staged(file).write_bytes(data)
+    layout.commit(file, layout.staged(file))
+
+
+@contextmanager
+def another_process(kind: str, place: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has claimed the file, until it is killed."""
+    command = [sys.executable, "-c", HOLD, kind, str(place)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "OURS\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@each_layout
+def test_of_two_fetches_one_gets_the_bytes(tmp_path: Path, make: Make) -> None:
+    one, two, file = make(tmp_path), make(tmp_path), a_file()
+    assert one.claim(file) is Claim.OURS
+    assert one.claim(file) is Claim.OURS
+    assert two.claim(file) is Claim.HELD
+    assert two.claim(a_file("other", b"other")) is Claim.OURS
+    two.release(file)
+    assert two.claim(file) is Claim.HELD
+    one.release(file)
+    assert two.claim(file) is Claim.OURS
+    assert one.claim(file) is Claim.HELD
+
+
+@each_layout
+def test_published_meanwhile(tmp_path: Path, make: Make) -> None:
+    one, two, file = make(tmp_path), make(tmp_path), a_file()
+    assert two.look([file])[file.path].size is None
+    assert one.claim(file) is Claim.OURS
+    begin(one)
+    publish(one, file)
+    assert two.claim(file) is Claim.HELD
+    one.release(file)
+    assert two.claim(file) is Claim.PRESENT
+    # It turned out to be wrong, say: the second fetch asks again, and gets it.
+    assert two.claim(file) is Claim.OURS
+
+
+@each_layout
+def test_what_was_there_before_is_not_what_came_meanwhile(tmp_path: Path, make: Make) -> None:
+    one, two, file = make(tmp_path), make(tmp_path), a_file()
+    begin(one)
+    publish(one, file)
+    assert two.look([file])[file.path].size == file.size
+    assert two.claim(file) is Claim.OURS
+
+
+@each_layout
+def test_two_names_of_the_same_bytes_are_downloaded_once(tmp_path: Path, make: Make) -> None:
+    layout, one, two = make(tmp_path), a_file("one"), a_file("two")
+    assert layout.claim(one) is Claim.OURS
+    assert layout.claim(two) is Claim.HELD
+    layout.release(two)
+    assert layout.claim(two) is Claim.HELD
+    layout.release(one)
+    assert layout.claim(two) is Claim.OURS
+
+
+@each_layout
+def test_the_end_of_a_fetch_gives_up_what_it_claimed(tmp_path: Path, make: Make) -> None:
+    one, two, file = make(tmp_path), make(tmp_path), a_file()
+    begin(one)
+    assert one.claim(file) is Claim.OURS
+    one.finish(Manifest(REF, "a/b", "c" * 40, "http://hub", "origin", (file,)), complete=False)
+    assert two.claim(file) is Claim.OURS
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_another_process_and_its_death(tmp_path: Path, kind: str) -> None:
+    layout, file = MAKERS[kind](tmp_path), a_file()
+    with another_process(kind, tmp_path) as process:
+        assert layout.claim(file) is Claim.HELD
+        process.kill()
+        process.wait()
+        assert layout.claim(file) is Claim.OURS
+
+
+def test_the_same_bytes_in_another_target(tmp_path: Path) -> None:
+    file = a_file()
+    holder = cache(tmp_path)
+    others = [cache(tmp_path, "other/repo"), plain(tmp_path), plain(tmp_path, "elsewhere")]
+    assert holder.claim(file) is Claim.OURS
+    assert [other.claim(file) for other in others] == [Claim.HELD] * 3
+    with another_process("plain", tmp_path / "a user of another home"):
+        holder.release(file)
+    assert others[0].claim(file) is Claim.OURS
+
+
+def test_a_file_without_a_digest_is_the_same_in_its_target_only(tmp_path: Path) -> None:
+    file = a_file(digest=False)
+    one, two, other = plain(tmp_path), plain(tmp_path), plain(tmp_path, "elsewhere")
+    assert [one.claim(file), two.claim(file), other.claim(file)] == [Claim.OURS, Claim.HELD, Claim.OURS]
+
+
+@each_layout
+def test_eight_threads_and_one_claim(tmp_path: Path, make: Make) -> None:
+    layouts, found, file = [make(tmp_path) for _ in range(8)], [], a_file()
+    start = threading.Barrier(8)
+
+    def ask(layout: Layout) -> None:
+        start.wait(20)
+        found.append(layout.claim(file))
+
+    threads = [threading.Thread(target=ask, args=(layout,)) for layout in layouts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claim.name for claim in found) == ["HELD"] * 7 + ["OURS"]
+
+
+@each_layout
+def test_a_planted_link_is_not_followed(tmp_path: Path, make: Make) -> None:
+    layout = make(tmp_path)
+    assert layout.claim(a_file()) is Claim.OURS
+    layout.release(a_file())
+    (lock,) = list(tmp_path.rglob("gpuaria.claims"))
+    lock.unlink()
+    lock.symlink_to(tmp_path / "planted")
+    assert make(tmp_path).claim(a_file()) is Claim.OURS
+    assert not (tmp_path / "planted").exists()
