@@ -1,18 +1,19 @@
 """`gpuaria config`."""
 
-import sys
-
-from gpuaria.cli import words as text
-from gpuaria.cli.app import settings_from
-from gpuaria.cli.render import Json
+from gpuaria.cli import options
+from gpuaria.cli.app import app
 
 
-def command(*, as_json: bool) -> int:
-    """Print key, value, layer and place of every setting."""
-    rows = list(settings_from({}).rows())
+@app.command()
+def config(as_json: options.AsJson = False) -> int:
+    """Print every effective setting, and where it comes from."""
+    from gpuaria.cli.output import figures
+    from gpuaria.cli.output.json_lines import print_json
+
+    rows = list(options.settings_from().rows())
     if as_json:
         settings = [dict(zip(("key", "value", "layer", "where"), row, strict=True)) for row in rows]
-        Json(sys.stdout).write("report", {"settings": settings, "exit_code": 0})
+        print_json("report", {"settings": settings, "exit_code": 0})
     else:
-        print(text.table([("key", "value", "from", "where"), *rows]))
+        print(figures.table([("key", "value", "from", "where"), *rows]))
     return 0

@@ -3,75 +3,52 @@
 import os
 import sys
 import threading
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
-from gpuaria.cli.app import settings_from
-from gpuaria.cli.fetch import known_kind
-from gpuaria.cli.render import Json
-from gpuaria.doctor import GROUPS, Checkup, Finding, State, examine
+import typer
+
+from gpuaria.cli import options
+from gpuaria.cli.app import app
+from gpuaria.cli.arguments import known_kind
 from gpuaria.errors import ConfigError, Interrupted, UsageError
-from gpuaria.records import to_json
-from gpuaria.text import harmless
-
-_MARKS: Mapping[State, tuple[str, str]] = {  # the mark, and its colour as SGR (ECMA-48 8.3.117)
-    "ok": ("ok", "32"),
-    "warning": ("warn", "33"),
-    "problem": ("FAIL", "31;1"),
-    "unknown": ("?", "35"),
-}
 
 
-def command(
-    words: list[str],
-    kind: str,
-    revision: str,
-    flags: dict[str, Any],
-    *,
-    trace: bool,
-    as_json: bool,
-    stop: threading.Event,
+@app.command()
+def doctor(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="REF", help="A repo that should be fetchable.")] = None,
+    kind: options.Kind = "",
+    revision: options.Revision = "",
+    trace: Annotated[bool, typer.Option("--trace", help="Trace the route to the worst mirror.")] = False,
+    cache_dir: options.CacheDir = None,
+    token: options.Token = None,
+    mirrors: options.Mirrors = None,
+    rpc: options.Rpc = None,
+    verbose: options.Verbose = False,
+    as_json: options.AsJson = False,
 ) -> int:
-    """Print what is wrong and the line that fixes it; 0 only if a fetch would work."""
-    if len(words) > 1:
+    """Say whether a fetch would work here, and what to do if not."""
+    from gpuaria.cli.output import findings
+    from gpuaria.cli.output.json_lines import print_json
+    from gpuaria.doctor import Checkup, Finding, examine
+    from gpuaria.records import to_json
+
+    stop: threading.Event = context.obj
+    if words and len(words) > 1:
         raise UsageError("doctor looks at one repo", "gpuaria doctor gpt2-medium")
     wanted = known_kind(kind)
     try:
-        settings = settings_from(flags)
+        settings = options.settings_from(cache_dir=cache_dir, token=token, mirrors=mirrors, rpc=rpc)
     except ConfigError as error:
         fix = error.hint or "gpuaria config"
         found = Checkup("", (Finding("settings", "problem", error.message, fix, error.exit_code),))
     else:
-        text = words[0] if words else ""
-        found = examine(settings, dict(os.environ), text, wanted, revision, with_trace=trace)
+        found = examine(settings, dict(os.environ), words[0] if words else "", wanted, revision, with_trace=trace)
     if stop.is_set():
         raise Interrupted("interrupted", "Run the same command again.")
     if as_json:
-        Json(sys.stdout).write("report", {"exit_code": found.exit_code, **to_json(found)})
+        print_json("report", {"exit_code": found.exit_code, **to_json(found)})
     else:
-        print("\n".join(_lines(found, colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))))
+        colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print("\n".join(findings.lines(found, colours=colours)))
     return found.exit_code
-
-
-def _lines(found: Checkup, *, colours: bool) -> list[str]:
-    """The groups that have findings, one line each and one for its fix, and the sum."""
-    lines: list[str] = []
-    for title, topics in GROUPS:
-        rows = [finding for finding in found.findings if finding.topic in topics]
-        if rows:
-            lines += [title, *(line for row in rows for line in _row(row, colours=colours)), ""]
-    return [*lines, _sum(found)]
-
-
-def _row(finding: Finding, *, colours: bool) -> list[str]:
-    mark, colour = _MARKS[finding.state]
-    shown = f"\x1b[{colour}m{mark:<4}\x1b[0m" if colours else f"{mark:<4}"
-    lines = [f"  {shown}  {finding.topic:<10}  {harmless(finding.text)}"]
-    return [*lines, f"{'':20}fix: {harmless(finding.fix)}"] if finding.fix else lines
-
-
-def _sum(found: Checkup) -> str:
-    what = f"a fetch of {found.ref}" if found.ref else "a fetch"
-    if not found.exit_code:
-        return f"{what} would work"
-    return f"{what} would not work, or it is not known: exit status {found.exit_code}"

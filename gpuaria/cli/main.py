@@ -1,7 +1,6 @@
-"""The entry point: commands, signals, exit statuses."""
+"""The entry point: hides secrets, installs streams and signal handlers, ends the process with an exit status."""
 
 import _thread
-import logging
 import os
 import signal
 import sys
@@ -14,12 +13,12 @@ from typing import NoReturn
 
 from gpuaria._version import __version__
 from gpuaria.cli import streams
-from gpuaria.errors import DiskError, GpuariaError, Interrupted
-from gpuaria.text import harmless
+from gpuaria.cli.output.errors import complain
+from gpuaria.errors import DiskError, Interrupted
 
 
 def run(argv: Sequence[str] | None = None) -> None:
-    """`gpuaria ARGV`; ends the process with the status of docs/exit-status.md."""
+    """Run `gpuaria ARGV` and end the process with a status of docs/exit-status.md."""
     words = list(sys.argv[1:] if argv is None else argv)
     hide(secrets_in(words))
     streams.install()
@@ -29,9 +28,9 @@ def run(argv: Sequence[str] | None = None) -> None:
     stop = threading.Event()
     _catch_signals(stop)
     try:
-        from gpuaria.cli import app
+        from gpuaria.cli import dispatch  # typer takes a while to import: --version and a signal do not wait for it
 
-        status = app.main(words, stop)
+        status = dispatch.main(words, stop)
     except Interrupted as error:  # before the command had begun
         complain(error)
         status = error.exit_code
@@ -39,15 +38,15 @@ def run(argv: Sequence[str] | None = None) -> None:
 
 
 def _leave(status: int) -> NoReturn:
-    """End without taking every object and module apart, which takes 0.07 s: what has to be closed is closed by now."""
+    """End the process without the interpreter's clean-up, which takes 0.07 s; every file is closed by now."""
     sys.stderr.flush()
-    if sys.getprofile() or sys.gettrace():  # which tell what they saw at the interpreter's end
+    if sys.getprofile() or sys.gettrace():  # profilers and coverage report at the interpreter's end
         sys.exit(status)
     os._exit(status)
 
 
 def _ended(status: int) -> int:
-    """The exit status: one that could not write its result has not done well."""
+    """Return the exit status; a run that could not write its result to stdout has failed."""
     reason = streams.unwritten()
     if reason and status == 0:
         error = DiskError(f"cannot write to standard output: {reason}", "What was fetched is in place.")
@@ -57,7 +56,7 @@ def _ended(status: int) -> int:
 
 
 def secrets_in(words: Sequence[str]) -> list[str]:
-    """The values of --token and --rpc-secret."""
+    """Return the values of --token and --rpc-secret."""
     found = [after for word, after in pairwise(words) if word in _SECRET]
     return [*found, *(word.partition("=")[2] for word in words if word.partition("=")[0] in _SECRET and "=" in word)]
 
@@ -90,7 +89,7 @@ def hide(secrets: Sequence[str]) -> None:
 
 
 def _places(text: bytes, secret: bytes) -> Iterator[int]:
-    """Where `secret` is a whole word of a command line, or all that follows the = of one."""
+    """Yield the offsets at which `secret` is a whole word of a command line, or all that follows the = of one."""
     at = 0
     for word in text.split(b"\0"):
         if word == secret or (word.startswith(b"--") and word.partition(b"=")[2] == secret):
@@ -98,36 +97,20 @@ def _places(text: bytes, secret: bytes) -> Iterator[int]:
         at += len(word) + 1
 
 
-def complain(error: GpuariaError) -> None:
-    """One sentence on stderr, and one that says what to do."""
-    print(f"gpuaria: {harmless(error.message)}", file=sys.stderr)
-    if error.hint:
-        print(f"  {harmless(error.hint)}", file=sys.stderr)
-
-
-def bug(error: Exception) -> int:
-    """An error that nobody foresaw: one sentence, and the traceback for those who asked with -v. Returns 1."""
-    if logging.getLogger("gpuaria").isEnabledFor(logging.DEBUG):
-        logging.getLogger("gpuaria").debug("traceback", exc_info=error)
-    print(f"gpuaria: a bug: {type(error).__name__}: {harmless(str(error))}", file=sys.stderr)
-    print("  Please report it, with what -v prints.", file=sys.stderr)
-    return GpuariaError.exit_code
-
-
 def _catch_signals(stop: threading.Event) -> None:
-    """The first signal ends the run in order, within two seconds; one that comes after that ends it at once."""
+    """Let the first signal shut the run down cleanly within two seconds, and a signal after that end it at once."""
     first = 0.0
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal first
         if first == 0.0:
             first = time.monotonic()
-            _thread.start_new_thread(stop.set, ())  # here it could wait for a lock of `stop` that this thread holds
+            _thread.start_new_thread(stop.set, ())  # this thread may hold the lock of `stop`
             raise Interrupted("interrupted", "Run the same command again to continue.")
         if time.monotonic() - first > 2.0:
             os._exit(Interrupted.exit_code)
 
-    signal.signal(signal.SIGINT, handle)  # a script has it ignored in what it runs by `&`, and `kill -INT` is meant
+    signal.signal(signal.SIGINT, handle)  # a script ignores it for `command &`, but `kill -INT` is meant
     for name in ("SIGTERM", "SIGHUP"):
         if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(getattr(signal, name), handle)

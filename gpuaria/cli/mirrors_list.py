@@ -1,13 +1,13 @@
-"""`gpuaria mirrors add`, `remove` and `list`: the names, and the user's settings file."""
+"""`gpuaria mirrors add`, `remove` and `list`: edit or print the list of mirrors in the user's settings file."""
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpuaria.cli import words as text
-from gpuaria.cli.render import Json
+from gpuaria.cli.output import figures
+from gpuaria.cli.output.json_lines import print_json
 from gpuaria.errors import ConfigError, UsageError
 from gpuaria.records import Mirror, to_json
 from gpuaria.settings import KnownMirror, Settings, editing, known_mirrors, load, user_file
@@ -16,26 +16,35 @@ from gpuaria.settings.values import address, label, shown
 EDITS = ("add", "remove", "list")
 
 
-def edit(what: str, words: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> int:
-    """Do one of the three and say so."""
+def edit(what: str, words: Sequence[str], flags: Mapping[str, Any], as_json: bool) -> int:
+    """Do one of EDITS, print the result, and return the exit status. Raises UsageError, and ConfigError for a file."""
     if what == "list":
-        if words:
-            raise UsageError("list takes no further word", "gpuaria mirrors list")
-        return _list(flags, as_json=as_json)
+        return _list(words, flags, as_json=as_json)
     path, cwd = user_file(os.environ, Path.cwd()), Path.cwd()
-    if what == "add":
-        name, base = _asked(words)
-        there = _own(path, cwd)
-        if any(base == row.base or (name and name == row.name) for row in there):
-            raise UsageError(f"{name or base} is in {path} already", "gpuaria mirrors remove it first to change it.")
-        written = "" if len(words) == 1 and name else base
-        change: Callable[[str], str] = lambda old: editing.added(old, name, written, path)  # noqa: E731
-        editing.rewrite(path, change, lambda temp: _check(temp, cwd, base, present=True))
-        return _say(f"added {name or base} to {path}", {"added": base, "path": str(path)}, as_json=as_json)
+    line, fields = (_add if what == "add" else _remove)(words, path, cwd)
+    return _print(line, {**fields, "path": str(path)}, as_json=as_json)
+
+
+def _add(words: Sequence[str], path: Path, cwd: Path) -> tuple[str, dict[str, str]]:
+    """Add a mirror to the file `path`; return a line and a field that say so."""
+    name, base = _asked(words)
+    if any(base == row.base or (name and name == row.name) for row in _own(path, cwd)):
+        raise UsageError(f"{name or base} is in {path} already", "gpuaria mirrors remove it first to change it.")
+    written = "" if len(words) == 1 and name else base
+    editing.rewrite(
+        path,
+        lambda old: editing.added(old, name, written, path),
+        lambda temp: _check(temp, cwd, base, present=True),
+    )
+    return f"added {name or base} to {path}", {"added": base}
+
+
+def _remove(words: Sequence[str], path: Path, cwd: Path) -> tuple[str, dict[str, str]]:
+    """Remove a mirror from the file `path`; return a line and a field that say so."""
     if len(words) != 1:
         raise UsageError("remove takes the name or the address of one mirror", "gpuaria mirrors remove NAME")
-    gone = next((row for row in _own(path, cwd) if words[0].rstrip("/") in (row.name, row.base)), None)
     name = words[0]
+    gone = next((row for row in _own(path, cwd) if name.rstrip("/") in (row.name, row.base)), None)
     changed = gone is not None and editing.rewrite(
         path,
         lambda old: editing.removed(old, {gone.name, gone.base}, path),
@@ -43,11 +52,11 @@ def edit(what: str, words: Sequence[str], flags: Mapping[str, Any], *, as_json: 
     )
     if not changed:
         raise UsageError(f"{path} has no mirror {shown(name) or 'of that name'}", _elsewhere(name, cwd))
-    return _say(f"removed {name} from {path}", {"removed": name, "path": str(path)}, as_json=as_json)
+    return f"removed {name} from {path}", {"removed": name}
 
 
 def _asked(words: Sequence[str]) -> tuple[str, str]:
-    """The name, empty for none, and the address that `add` means. Raises UsageError."""
+    """Return the name, which may be empty, and the base URL that `add` means. Raises UsageError."""
     if len(words) == 1 and "://" not in words[0]:
         row = next((row for row in known_mirrors({}, os.environ, Path.cwd()) if row.name == words[0]), None)
         if row is None:
@@ -70,13 +79,13 @@ def _asked(words: Sequence[str]) -> tuple[str, str]:
 
 
 def _from_file(path: Path, cwd: Path) -> Settings:
-    """The settings as this file has them, whatever the environment says of mirrors."""
+    """Return the settings with this file; GPUARIA_MIRRORS is ignored."""
     environ = {name: value for name, value in os.environ.items() if name != "GPUARIA_MIRRORS"}
     return load({}, environ, cwd, config_file=path)
 
 
 def _own(path: Path, cwd: Path) -> tuple[Mirror, ...]:
-    """The mirrors that the file itself names."""
+    """Return the mirrors that the file itself names."""
     if not path.exists():
         return ()
     settings = _from_file(path, cwd)
@@ -84,7 +93,7 @@ def _own(path: Path, cwd: Path) -> tuple[Mirror, ...]:
 
 
 def _check(temp: Path, cwd: Path, base: str, *, present: bool) -> None:
-    """Raises ConfigError where the new text does not mean what was asked for."""
+    """Raise ConfigError if the edited file does not list (or still lists) the mirror."""
     if (base in {row.base for row in _own(temp, cwd)}) != present:
         raise ConfigError(
             f"{temp}: its list of mirrors is written in a way that is not edited here", "Edit it by hand."
@@ -92,6 +101,7 @@ def _check(temp: Path, cwd: Path, base: str, *, present: bool) -> None:
 
 
 def _elsewhere(name: str, cwd: Path) -> str:
+    """Return a hint: the place that names this mirror, if it is not the user's file."""
     row = next((row for row in known_mirrors({}, os.environ, cwd) if name in (row.name, row.base)), None)
     if row is None:
         return "`gpuaria mirrors list` shows what there is."
@@ -101,9 +111,10 @@ def _elsewhere(name: str, cwd: Path) -> str:
     return f"It is known ({row.layer}), and not used."
 
 
-def _say(line: str, fields: Mapping[str, str], *, as_json: bool) -> int:
+def _print(line: str, fields: dict[str, str], *, as_json: bool) -> int:
+    """Print what was changed, and warn if another layer of settings hides the change; return the exit status."""
     if as_json:
-        Json(sys.stdout).write("report", {**fields, "exit_code": 0})
+        print_json("report", {**fields, "exit_code": 0})
     else:
         print(line)
     origin = load({}, os.environ, Path.cwd()).origin("mirrors")
@@ -112,13 +123,16 @@ def _say(line: str, fields: Mapping[str, str], *, as_json: bool) -> int:
     return 0
 
 
-def _list(flags: Mapping[str, Any], *, as_json: bool) -> int:
+def _list(words: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> int:
+    """Print every mirror that a name stands for."""
+    if words:
+        raise UsageError("list takes no further word", "gpuaria mirrors list")
     rows = known_mirrors(flags, os.environ, Path.cwd())
     if as_json:
-        Json(sys.stdout).write("report", {"mirrors": to_json(rows), "exit_code": 0})
+        print_json("report", {"mirrors": to_json(rows), "exit_code": 0})
         return 0
     head = ("name", "base", "location", "from", "used", "checked")
-    print(text.table([head, *(_shown(row) for row in rows)]))
+    print(figures.table([head, *(_shown(row) for row in rows)]))
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Options that are words stay words.
+"""Options of words stay words: Typer does not convert them.
 
-Typer from 0.29 on has pydantic convert every option, and to import that takes a fifth of a run that finds all in place.
-Our commands take words, lists of words and switches, and read the words themselves.
+Typer from 0.29 on converts every option by pydantic, whose import takes a fifth of a run that finds all files in place.
+gpuaria's commands take words, lists of words and switches, and parse the words themselves.
 """
 
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ _PLAIN = (str, list[str], bool)
 
 
 class _AsTyped:
-    """What stands in for Typer's conversion."""
+    """Replaces Typer's conversion of one option."""
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The value of one option: what was typed, a list of it, or None (an empty list) where nothing was."""
+        """Return the word or words as typed; without one, None or an empty list."""
         if param.multiple or param.nargs == -1:
             return list(value or ())
         return value
 
 
 def words_only(command: Any, helping: Sequence[str]) -> Any:
-    """A Typer command or group whose words and switches are left as they are; one of an older Typer unchanged.
+    """Return a Typer command or group with the conversion of words and switches removed (older Typers have none).
 
-    `helping`: the switches that ask for help, which a command makes for itself.
+    `helping`: the names of the help option, which each command creates itself.
     """
     for below in getattr(command, "commands", {}).values():
         words_only(below, helping)

@@ -1,4 +1,4 @@
-"""Standard output and error that may be closed, full or read by nobody: the run goes on, and its status says so."""
+"""Standard output and error may be closed, full or without a reader: the run continues, its exit status reports it."""
 
 import io
 import os
@@ -6,12 +6,12 @@ import sys
 
 
 class Forgiving(io.TextIOWrapper):
-    """Text in UTF-8; what cannot be written is dropped. `failure` is the first error, None as long as there is none."""
+    """Writes text in UTF-8 and drops what cannot be written. `failure` is the first error, or None."""
 
     failure: OSError | None = None
 
     def write(self, text: str, /) -> int:
-        """Never raises OSError."""
+        """Write, or drop, the text; never raise OSError."""
         try:
             return super().write(text)
         except OSError as error:
@@ -19,14 +19,14 @@ class Forgiving(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
-        """Never raises OSError."""
+        """Write, or drop, the buffer; never raise OSError."""
         try:
             super().flush()
         except OSError as error:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """What lies in the buffer still has to go somewhere, or the interpreter complains at its end."""
+        """Redirect to /dev/null: the interpreter reports an error at its end if the buffer cannot be written."""
         self.failure = self.failure or error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
@@ -34,12 +34,12 @@ class Forgiving(io.TextIOWrapper):
 
 
 def install() -> None:
-    """Put forgiving streams in the place of the interpreter's own; a stream that is closed writes nowhere."""
+    """Replace the interpreter's streams by forgiving ones; a closed stream writes to /dev/null."""
     for name in ("stdout", "stderr"):
         own = getattr(sys, name)
         if own is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 for the whole run
-        elif type(own) is io.TextIOWrapper:  # not what a test has put there
+        elif type(own) is io.TextIOWrapper:  # not a stream of a test
             errors = "surrogateescape" if name == "stdout" else "backslashreplace"
             lines = own.line_buffering
             stream = Forgiving(own.detach(), encoding="utf-8", errors=errors, line_buffering=lines)
@@ -47,7 +47,7 @@ def install() -> None:
 
 
 def unwritten() -> str:
-    """Why standard output could not be written, "" if it could, or if its reader went away as `| head` does."""
+    """Return why standard output could not be written; "" if it could, or if its reader closed it, as `| head` does."""
     sys.stdout.flush()
     failure = getattr(sys.stdout, "failure", None)
     if failure is None or isinstance(failure, BrokenPipeError):

@@ -4,50 +4,60 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from gpuaria.api import Session, check, request_for
-from gpuaria.cli.app import settings_from
-from gpuaria.cli.fetch import known_kind
-from gpuaria.cli.render import Json, pickles
+import typer
+
+from gpuaria.cli import options
+from gpuaria.cli.app import app
+from gpuaria.cli.arguments import known_kind
 from gpuaria.errors import DiskError, NotFound, SomeFilesFailed, WrongBytes
-from gpuaria.fetching.verify import Checked
-from gpuaria.records import Manifest, Verdict, to_json
-from gpuaria.storage.layout import Layout
-from gpuaria.storage.locate import find_layout, read_lock, read_manifest
-from gpuaria.storage.plain import Folder
 from gpuaria.text import printable
 
+if TYPE_CHECKING:
+    from gpuaria.api import Session
+    from gpuaria.records import Manifest, Verdict
+    from gpuaria.storage.layout import Layout
 
-def command(
-    target: str,
-    kind: str,
-    revision: str,
-    lock: str | None,
-    flags: dict[str, Any],
-    *,
-    strict: bool,
-    quiet: bool,
-    as_json: bool,
+
+@app.command()
+def verify(
+    target: Annotated[str, typer.Argument(metavar="PATH|REPO", help="A folder, or a repo in the cache.")],
+    kind: options.Kind = "",
+    revision: options.Revision = "",
+    lock: Annotated[str | None, typer.Option("--lock", help="Compare with this manifest file.", metavar="FILE")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Unverifiable files fail too.")] = False,
+    cache_dir: options.CacheDir = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    as_json: options.AsJson = False,
 ) -> int:
-    """List what is not as the manifest says; status 4 for wrong bytes, 3 for missing files."""
-    with Session(settings_from({**flags, "offline": True}), stop=threading.Event()) as session:
-        given = read_lock(Path(lock).expanduser()) if lock else None
-        layout, part = _layout(target, kind, revision, session, given)
-        expected = given or read_manifest(layout)
+    """Check a folder or a cached repo against its manifest, without any network."""
+    from gpuaria.api import Session, check, request_for
+    from gpuaria.cli.output.json_lines import print_json
+    from gpuaria.cli.output.lines import pickles
+    from gpuaria.records import to_json
+    from gpuaria.storage.locate import read_lock, read_manifest
+
+    silent = quiet or as_json
+    with Session(options.settings_from(cache_dir=cache_dir, offline=True), stop=threading.Event()) as session:
+        locked = read_lock(Path(lock).expanduser()) if lock else None
+        layout, part = _layout(session, target, kind, revision, locked)
+        expected = locked or read_manifest(layout)
         request = request_for(replace(expected.ref, path=part))
         request.selected(expected)  # raises where the address is of nothing in there
-        found = check(layout, expected, _ignore if quiet or as_json else _told, request.chosen())
-    if not quiet and not as_json:
+        found = check(layout, expected, _ignore if silent else _print_verdict, request.chosen())
+    if not silent:
         for verdict in found.verdicts:
-            if verdict.outcome == "extra":  # known only after all others, which were told one by one
-                _told(verdict)
+            if verdict.outcome == "extra":  # known only after all others, which were printed one by one
+                _print_verdict(verdict)
     counts = found.count()
     status = _status(counts, strict)
     if as_json:
-        told = {"path": str(layout.root), "verdicts": counts, "problems": _problems(found)}
+        problems = to_json([verdict for verdict in found.verdicts if verdict.outcome != "ok"])
         files = {"pickles": len(found.pickles), "pickle_files": to_json(found.pickles)}
-        Json(sys.stdout).write("report", {**told, **files, "exit_code": status})
+        fields = {"path": str(layout.root), "verdicts": counts, "problems": problems, **files}
+        print_json("report", {**fields, "exit_code": status})
     else:
         summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
         print(f"{layout.root}: {summary or 'no files'} (against {expected.vouched_by}, {expected.trust})")
@@ -56,19 +66,24 @@ def command(
     return status
 
 
-def _layout(target: str, kind: str, revision: str, session: Session, given: Manifest | None) -> tuple[Layout, str]:
-    """A folder that is there, which with a manifest may be anybody's, or else a repo in the cache.
+def _layout(
+    session: "Session", target: str, kind: str, revision: str, locked: "Manifest | None"
+) -> "tuple[Layout, str]":
+    """Return the layout of an existing folder, which with a lock file may be any folder, or of a repo in the cache.
 
-    And the part of it that a pasted address is of, as RepoRef has it.
+    The second value is the part of it that a pasted address names, as in RepoRef.path.
     """
+    from gpuaria.storage.locate import find_layout
+    from gpuaria.storage.plain import Folder
+
     path = Path(target).expanduser()
     if path.exists():
         try:
             return find_layout(path, session.receipts), ""
         except DiskError:
-            if given is None or not path.is_dir():
+            if locked is None or not path.is_dir():
                 raise
-            return Folder(path, given.ref, given.commit, session.receipts), ""
+            return Folder(path, locked.ref, locked.commit, session.receipts), ""
     if target.startswith(("/", ".", "~")):
         raise NotFound(f"there is no folder {target}", "Name a folder that was fetched, or a repo in the cache.")
     ref = session.ref(target, known_kind(kind), revision)
@@ -78,22 +93,20 @@ def _layout(target: str, kind: str, revision: str, session: Session, given: Mani
         raise NotFound(error.message, f"Fetch it first: gpuaria fetch {ref}") from None
 
 
-def _told(verdict: Verdict) -> None:
+def _print_verdict(verdict: "Verdict") -> None:
+    """Print a file that is not ok on stdout; one that is ok on stderr, if that is a terminal."""
     if verdict.outcome != "ok":
         print(f"{verdict.outcome}: {printable(verdict.path)}{f': {verdict.detail}' if verdict.detail else ''}")
     elif sys.stderr.isatty():
         print(f"ok: {verdict.path}", file=sys.stderr)
 
 
-def _ignore(verdict: Verdict) -> None:
-    """Say nothing."""
-
-
-def _problems(found: Checked) -> Any:
-    return to_json([verdict for verdict in found.verdicts if verdict.outcome != "ok"])
+def _ignore(verdict: "Verdict") -> None:
+    """Print no verdict."""
 
 
 def _status(counts: dict[str, int], strict: bool) -> int:
+    """Return the exit status: 4 for wrong bytes, 3 for missing files, with `strict` also for unverifiable ones."""
     if counts.get("wrong size") or counts.get("wrong digest"):
         return WrongBytes.exit_code
     bad = ("missing", "failed", "unverifiable") if strict else ("missing", "failed")

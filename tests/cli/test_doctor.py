@@ -21,8 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from gpuaria.cli import doctor
+from gpuaria.cli.dispatch import parser
+from gpuaria.cli.output import findings
 from gpuaria.dns.deadline import Deadline
 from gpuaria.doctor import GROUPS, Finding, examine, exit_status
 from gpuaria.doctor.finding import Notes
@@ -62,13 +65,13 @@ class Seen:
 def run(user: User, *words: str, as_json: bool = False, trace: bool = False, **env: str) -> tuple[int, str]:
     """The command inside this process, with the environment and the home of `user`."""
     before, folder, out = dict(os.environ), Path.cwd(), io.StringIO()
-    flags: dict[str, Any] = {"cache_dir": None}
+    context = typer.Context(parser(["doctor"]), obj=threading.Event())
     try:
         os.environ.clear()
         os.environ.update(user.environ(**{"GPUARIA_RESOLVERS": "system", **env}))
         os.chdir(user.home)
         with redirect_stdout(out):
-            status = doctor.command(list(words), "", "", flags, trace=trace, as_json=as_json, stop=threading.Event())
+            status = doctor.doctor(context, list(words), trace=trace, as_json=as_json)
     finally:
         os.chdir(folder)
         os.environ.clear()
@@ -185,8 +188,8 @@ def test_for_people(user: User, hub: Hub, dead: str) -> None:
 
 def test_nothing_of_a_server_reaches_the_terminal_raw() -> None:
     row = Finding("endpoint", "ok", "signed by \x1b[2J\u202eevil\nfix: rm -rf /")
-    assert doctor._row(row, colours=False) == ["  ok    endpoint    signed by ?[2J?evil?fix: rm -rf /"]
-    assert doctor._row(row, colours=True)[0].startswith("  \x1b[32mok  \x1b[0m")
+    assert findings.finding_lines(row, colours=False) == ["  ok    endpoint    signed by ?[2J?evil?fix: rm -rf /"]
+    assert findings.finding_lines(row, colours=True)[0].startswith("  \x1b[32mok  \x1b[0m")
 
 
 def test_two_repos_and_no_repo_name_are_misuse(user: User) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import gpuaria
-from gpuaria.cli import app
+from gpuaria.cli import dispatch
 from standin import Hub
 
 GPUARIA = [sys.executable, "-m", "gpuaria"]
@@ -103,7 +103,7 @@ class User:
             os.environ.update(new)
             os.chdir(self.home)
             with redirect_stdout(out), redirect_stderr(err):
-                status = app.main([str(word) for word in words], threading.Event())
+                status = dispatch.main([str(word) for word in words], threading.Event())
         finally:
             log.handlers[:] = handlers
             log.setLevel(level)

@@ -52,15 +52,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_line_in_the_docs_is_one(page: Path) -> None:
     """Flags that no command has, and commands that do not exist, are found by parsing with the program's own parser."""
-    import typer.main
+    from gpuaria.cli.arguments import spread
+    from gpuaria.cli.dispatch import parser
 
-    from gpuaria.cli.app import app, spread
-
-    group = typer.main.get_command(app)
+    group = parser()
     blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
     for line in re.findall(r"^(?:\$ |P=\$\()?(gpuaria [a-z].*)$", blocks, re.MULTILINE):
         words = shlex.split(re.split(r"\s#|\s>|;|\||&&", line)[0].strip(" )"))
-        known = getattr(group, "commands", {})
+        known = group.commands
         assert words[1] in known, line
         spread(words[1:])
         flags = {flag for parameter in known[words[1]].params for flag in parameter.opts}

@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,72 @@ def test_imports_point_down(path: Path) -> None:
         if module.split(".")[0] == "gpuaria":
             there = room(module)
             assert there == here or LEVEL[there] < LEVEL[here], f"{path} imports {module}"
+
+
+def module_name(path: Path) -> str:
+    """Return the name under which a file of gpuaria is imported."""
+    parts = ("gpuaria", *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def import_graph(files: Sequence[Path]) -> dict[str, set[str]]:
+    """Return for each module the modules of gpuaria that it imports, anywhere in the file.
+
+    `from package import name` is an import of the submodule `name` where there is one, else of the package.
+    """
+    names = {module_name(path) for path in files}
+    graph: dict[str, set[str]] = {}
+    for path in files:
+        there = graph[module_name(path)] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                there |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                below = {f"{node.module}.{alias.name}" for alias in node.names}
+                there |= (below & names) | ({node.module} if below - names else set())
+        there &= names
+    return graph
+
+
+def cycles(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """Return the strongly connected components with two modules or more, and modules that import themselves.
+
+    By Tarjan's algorithm (1972).
+    """
+    found: list[list[str]] = []
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(name: str) -> None:
+        number[name] = lowest[name] = len(number)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in number:
+                visit(other)
+            if other in stack:
+                lowest[name] = min(lowest[name], lowest[other])
+        if lowest[name] == number[name]:
+            members = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(members) > 1 or name in graph[name]:
+                found.append(sorted(members))
+
+    for name in graph:
+        if name not in number:
+            visit(name)
+    return sorted(found)
+
+
+def test_no_import_cycle() -> None:
+    """No two files import each other, directly or through others; imports in functions and for types count."""
+    assert cycles(import_graph(FILES)) == []
+
+
+def test_cycles_of_every_shape_are_found() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a", "e"}, "e": set()}) == [["a", "b", "c"]]
+    assert cycles({"a": {"b"}, "b": {"a", "c"}, "c": {"d"}, "d": {"c"}, "e": {"e"}}) == [["a", "b"], ["c", "d"], ["e"]]
+    assert cycles({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}) == []
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if place(path) in PURE], ids=lambda path: path.name)

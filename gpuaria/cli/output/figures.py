@@ -1,4 +1,4 @@
-"""Sizes, times and tables for people."""
+"""Sizes, times, counts and tables for people."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,17 +6,17 @@ from gpuaria.text import decimal, harmless
 
 
 def size(count: float) -> str:
-    """Bytes in decimal units, as the hub shows them."""
+    """Return bytes in decimal units, as the hub shows them."""
     return decimal(round(count))
 
 
 def speed(rate: float) -> str:
-    """Bytes per second."""
+    """Return bytes per second in decimal units."""
     return f"{size(rate)}/s"
 
 
 def duration(seconds: float) -> str:
-    """`7.3 s`, `2 min 05 s`, `3 h 12 min`."""
+    """Return `7.3 s`, `2 min 05 s` or `3 h 12 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -28,22 +28,22 @@ def duration(seconds: float) -> str:
 
 
 def files(count: int) -> str:
-    """`1 file`, `12 files`."""
+    """Return `1 file`, `12 files`."""
     return many(count, "file")
 
 
 def many(count: int, thing: str) -> str:
-    """`1 thing`, `12 things`."""
+    """Return `1 thing`, `12 things`."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
-def at_work(connections: int, mirrors: int, verified: int, total: int) -> str:
-    """`48 connections to 3 mirrors, 11 of 12 files verified`."""
+def activity(connections: int, mirrors: int, verified: int, total: int) -> str:
+    """Return `48 connections to 3 mirrors, 11 of 12 files verified`."""
     return f"{many(connections, 'connection')} to {many(mirrors, 'mirror')}, {verified} of {files(total)} verified"
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """Left-justified columns, two spaces apart."""
+    """Return the rows as left-justified columns, two spaces apart."""
     kept = list(rows)
     widths = [max(len(row[i]) for row in kept) for i in range(len(kept[0]))] if kept else []
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in kept)

@@ -1,9 +1,10 @@
-"""What `gpuaria mirrors` shows: the table, all that was measured, and the same as JSON."""
+"""The survey of `gpuaria mirrors`: as a table, in full, and as JSON."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gpuaria.cli import words as text
+from gpuaria.cli.output import figures
+from gpuaria.cli.survey import Survey
 from gpuaria.dns.findings import DnsAnswer
 from gpuaria.mirrors.history import Past
 from gpuaria.mirrors.measure.findings import BytesFinding, MirrorFindings
@@ -11,35 +12,32 @@ from gpuaria.mirrors.survey import NO_FILE, Subject, stages
 from gpuaria.records import to_json
 from gpuaria.text import harmless, printable
 
-if TYPE_CHECKING:
-    from gpuaria.cli.mirrors import Survey
-
 HEAD = ("mirror", "address", "DNS", "ICMP", "TCP", "TLS", "first byte", "MB/s", "fresh", "verdict", "reason")
 NONE = "-"
 
 
-def show(found: "Survey") -> str:
-    """The table, best first, with what it was measured by above it."""
+def show(found: Survey) -> str:
+    """Return the table of mirrors, best first, below a line that names the repo and file they were measured with."""
     by_name = {one.mirror: one for one in found.findings}
     accepted = {choice.mirror: choice for choice in found.ranking.accepted}
     rows: list[Sequence[str]] = [HEAD]
     rows += [_row(by_name[name], "accepted", choice.reason) for name, choice in accepted.items()]
     rows += [_row(by_name[name], "rejected", reason) for name, reason in found.ranking.rejected]
     notes = [harmless(f"note: {remark}") for remark in found.remarks]
-    lines = [_opening(found), text.table(rows), *notes]
+    lines = [_opening(found), figures.table(rows), *notes]
     if found.reused:
         lines.append(f"measured within the last 5 minutes, not again: {', '.join(sorted(found.reused))}")
     return "\n".join(lines)
 
 
-def _opening(found: "Survey") -> str:
+def _opening(found: Survey) -> str:
     if found.subject is None:
         reason = NO_FILE if found.problem is None else "the repo could not be resolved"
         return f"DNS, TCP and TLS only: {reason}"
     manifest, file = found.subject.manifest, found.subject.file
     return (
         f"{manifest.ref} is {manifest.name} at {manifest.commit[:12]}, vouched for by {manifest.vouched_by} "
-        f"({manifest.trust}); read from {printable(file.path)} ({text.size(file.size)})"
+        f"({manifest.trust}); read from {printable(file.path)} ({figures.size(file.size)})"
     )
 
 
@@ -61,7 +59,7 @@ def _row(one: MirrorFindings, verdict: str, reason: str) -> Sequence[str]:
 
 
 def ms(seconds: float | None) -> str:
-    """Milliseconds, `-` where nothing was measured."""
+    """Return milliseconds, or `-` if nothing was measured."""
     if seconds is None:
         return NONE
     return f"{seconds * 1e3:.1f} ms" if seconds < 0.01 else f"{seconds * 1e3:.0f} ms"
@@ -89,8 +87,8 @@ def _speed(found: BytesFinding) -> str:
     return f"{found.rates[-1].tail / 1e6:.1f}" if found.rates else NONE
 
 
-def explained(found: "Survey") -> str:
-    """Everything that was measured, mirror by mirror."""
+def explained(found: Survey) -> str:
+    """Return everything that was measured, mirror by mirror."""
     blocks = []
     for mirror, one in zip(found.mirrors, found.findings, strict=True):
         where = f", {mirror.location}" if mirror.location else ""
@@ -100,10 +98,10 @@ def explained(found: "Survey") -> str:
     return "\n\n".join(blocks)
 
 
-def _verdict(found: "Survey", name: str) -> str:
+def _verdict(found: Survey, name: str) -> str:
     for choice in found.ranking.accepted:
         if choice.mirror == name:
-            alone = f", {text.duration(choice.seconds)} alone" if choice.seconds is not None and found.size else ""
+            alone = f", {figures.duration(choice.seconds)} alone" if choice.seconds is not None and found.size else ""
             return f"accepted, {choice.reason}{alone}, {choice.connections} connections"
     return f"rejected, {dict(found.ranking.rejected)[name]}"
 
@@ -125,10 +123,9 @@ def _everything(one: MirrorFindings) -> Iterator[str]:
     yield f"bytes: {_outcome(one.bytes, lambda: ms(one.bytes.first_byte) + ' to the first byte')}{_sender(one.bytes)}"
     for rate in one.bytes.rates:
         growing = ", still growing" if rate.growing else ""
-        yield (
-            f"  {rate.connections} connection{'s' if rate.connections > 1 else ''}: {text.size(rate.bytes)} in "
-            f"{text.duration(rate.seconds)}, {text.speed(rate.rate)}, at the end {text.speed(rate.tail)}{growing}"
-        )
+        speeds = f"{figures.speed(rate.rate)}, at the end {figures.speed(rate.tail)}{growing}"
+        amount = f"{figures.size(rate.bytes)} in {figures.duration(rate.seconds)}"
+        yield f"  {figures.many(rate.connections, 'connection')}: {amount}, {speeds}"
     if one.same_pipe_as:
         yield f"the same pipe as {one.same_pipe_as}"
 
@@ -167,13 +164,13 @@ def _sender(found: BytesFinding) -> str:
 def _remembered(past: Past) -> str:
     if past.last_seen is None:
         return "remembered: nothing"
-    rate = f"{text.speed(past.rate)} (confidence {past.confidence:.0%})" if past.rate is not None else "no speed"
+    rate = f"{figures.speed(past.rate)} (confidence {past.confidence:.0%})" if past.rate is not None else "no speed"
     failed = f", {past.failures:.1f} recent failures, the last: {past.last_failure}" if past.last_failure else ""
     return f"remembered: {rate}{failed}"
 
 
-def as_json(found: "Survey", status: int) -> dict[str, Any]:
-    """All of it as one object; rates in bytes per second, times in seconds."""
+def as_json(found: Survey, status: int) -> dict[str, Any]:
+    """Return the survey as one object; rates are in bytes per second, times in seconds."""
     subject = found.subject
     return {
         **(_subject(subject, found.size) if subject else {}),
@@ -209,7 +206,7 @@ def _subject(subject: Subject, size: int) -> dict[str, Any]:
     }
 
 
-def _decision(found: "Survey", name: str) -> dict[str, Any]:
+def _decision(found: Survey, name: str) -> dict[str, Any]:
     for place, choice in enumerate(found.ranking.accepted, 1):
         if choice.mirror == name:
             return {

@@ -2,26 +2,24 @@
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gpuaria.cli.survey import Survey
 from gpuaria.errors import DiskError, UsageError
 from gpuaria.mirrors.survey import stages
-
-if TYPE_CHECKING:
-    from gpuaria.cli.mirrors import Survey
 
 SHOWN = ("DNS", "TCP", "TLS", "look-up", "first byte")
 
 
 def need() -> Any:
-    """matplotlib's figures. Raises UsageError where it is missing."""
+    """Return matplotlib's module of figures. Raises UsageError if it is not installed."""
     try:
         return importlib.import_module("matplotlib.figure")
     except ImportError:
         raise UsageError("--plot needs matplotlib, which is not installed", "pip install 'gpuaria[plot]'") from None
 
 
-def write(found: "Survey", path: Path) -> None:
+def write(found: Survey, path: Path) -> None:
     """Draw the expected speed and the time of each stage of every mirror, best on top. Raises DiskError."""
     expected = {choice.mirror: (choice.rate or 0.0) / 1e6 for choice in found.ranking.accepted}
     names = [*expected, *(name for name, _ in found.ranking.rejected)][::-1]

@@ -9,9 +9,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gpuaria.cli import words
-from gpuaria.cli.eta import Eta
-from gpuaria.cli.render import failed, mismatch, opening, summary
+from gpuaria.cli.output import figures, lines
+from gpuaria.cli.output.eta import Eta
 from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
 from gpuaria.records import GOOD
 from gpuaria.text import harmless
@@ -20,26 +19,26 @@ SHOWN = 6  # files in flight that get a bar of their own
 
 
 class Bars:
-    """A bar for the whole, one for each large file in flight, and a line of figures below them."""
+    """Draws a bar for the whole run, one for each large file in flight, and a line of figures below them."""
 
     def __init__(self, err: TextIO) -> None:
         self._console = Console(file=err, highlight=False, soft_wrap=False)
         self._live: Live | None = None
         self._eta = Eta()
         self._most = 0
-        self._note, self._noted = "", 0.0  # and the monotonic seconds until which it is true
+        self._note, self._noted = "", 0.0  # shown until this monotonic time
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Planned):
-            self._print(opening(event))
+            self._print(lines.opening(event))
         elif isinstance(event, Mismatch):
-            self._print(mismatch(event))
+            self._print(lines.mismatch(event))
         elif isinstance(event, Warned):
             self._print(f"warning: {event.text}", "yellow")
         elif isinstance(event, FileDone) and event.outcome not in GOOD:
-            self._print(failed(event), "red")
+            self._print(lines.failed(event), "red")
         elif isinstance(event, Waiting):
-            self._note = harmless(f"{event.text}; waiting up to {words.duration(event.seconds)}")
+            self._note = harmless(f"{event.text}; waiting up to {figures.duration(event.seconds)}")
             self._noted = time.monotonic() + event.seconds
             if self._live is None:
                 self._print(self._note)
@@ -47,7 +46,7 @@ class Bars:
             self._draw(event)
         elif isinstance(event, Finished):
             self.close()
-            for line in summary(event.report):
+            for line in lines.summary(event.report):
                 self._print(line)
 
     def close(self) -> None:
@@ -60,7 +59,7 @@ class Bars:
         self._console.print(Text(harmless(text), style=style))
 
     def _draw(self, now: Progress) -> None:
-        self._most = max(self._most, now.done)  # a file that is fetched afresh must not move the bar back
+        self._most = max(self._most, now.done)  # a file that is fetched again must not move the bar back
         self._eta.read(time.monotonic(), self._most, now.total)
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -70,12 +69,12 @@ class Bars:
     def _picture(self, now: Progress) -> Group:
         grid = Table.grid(padding=(0, 1), expand=False)
         width = max(10, min(40, self._console.width - 64))
-        left = words.duration(self._eta.left) if self._eta.left is not None else ""
+        left = figures.duration(self._eta.left) if self._eta.left is not None else ""
         grid.add_row(*self._row("total", self._most, now.total, self._eta.speed, width), f"{left} left" if left else "")
         for file in now.active[:SHOWN]:
             name = file.path if len(file.path) <= 28 else "..." + file.path[-25:]
             grid.add_row(
-                *self._row(name, file.done, file.size, file.speed, width), words.many(file.connections, "connection")
+                *self._row(name, file.done, file.size, file.speed, width), figures.many(file.connections, "connection")
             )
         hidden = f", {len(now.active) - SHOWN} more in flight" if len(now.active) > SHOWN else ""
         checking = f", {now.verifying} being hashed" if now.verifying else ""
@@ -83,11 +82,11 @@ class Bars:
         return Group(
             grid,
             Text(
-                f"{words.at_work(now.connections, now.mirrors, now.verified, now.files)}{checking}{hidden}{note}",
+                f"{figures.activity(now.connections, now.mirrors, now.verified, now.files)}{checking}{hidden}{note}",
                 style="dim",
             ),
         )
 
     def _row(self, name: str, done: int, total: int, speed: float, width: int) -> tuple[Text, ProgressBar, str, str]:
         bar = ProgressBar(total=max(1, total), completed=done, width=width)
-        return Text(name), bar, f"{words.size(done)} of {words.size(total)}", words.speed(speed)
+        return Text(name), bar, f"{figures.size(done)} of {figures.size(total)}", figures.speed(speed)

@@ -1,0 +1,12 @@
+"""One JSON object per line on stdout, for programs."""
+
+import json
+from typing import Any
+
+from gpuaria.text import harmless
+
+
+def print_json(name: str, fields: dict[str, Any]) -> None:
+    """Print one object: letters as they are, marks that a terminal would obey as \\uXXXX."""
+    line = json.dumps({"event": name, **fields}, ensure_ascii=False)
+    print(harmless(line, lambda mark: json.dumps(mark)[1:-1]), flush=True)

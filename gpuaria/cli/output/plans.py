@@ -1,0 +1,32 @@
+"""The plan that `fetch --dry-run` prints."""
+
+from typing import Any
+
+from gpuaria.cli.output import figures
+from gpuaria.records import DownloadPlan, Report, to_json
+
+
+def fields(plan: DownloadPlan, report: Report) -> dict[str, Any]:
+    """Return the plan as one JSON object. `mirrors` would serve the bytes; it is empty if there are none to fetch."""
+    mirrors = dict.fromkeys(name for step in plan.steps for name in step.mirrors)
+    return {
+        "ref": report.ref,
+        "commit": report.commit,
+        "path": report.path,
+        "vouched_by": report.vouched_by,
+        "trust": report.trust,
+        "mirrors": list(mirrors),
+        **to_json(plan),
+        "exit_code": report.exit_code,
+    }
+
+
+def show(plan: DownloadPlan) -> str:
+    """Return the plan for people: no times, no random names, the same for the same state."""
+    rows = [("action", "size", "file", "by", "from", "reason")]
+    for step in plan.steps:
+        by = f"{step.carrier} x{step.connections}" if step.fetches else ""
+        size, mirrors = figures.size(step.file.size), ", ".join(step.mirrors)
+        rows.append((step.action, size, step.file.path, by, mirrors, step.reason))
+    sums = f"to fetch {figures.size(plan.fetch_bytes)}, already here {figures.size(plan.reuse_bytes)}"
+    return f"{figures.table(rows)}\n{sums}"

@@ -1,0 +1,98 @@
+"""Sinks for a run's events: live bars on a terminal, lines elsewhere, JSON objects, or warnings only."""
+
+import os
+import sys
+import time
+from typing import Protocol, TextIO
+
+from gpuaria.cli.output import figures, lines
+from gpuaria.cli.output.eta import Eta
+from gpuaria.cli.output.json_lines import print_json
+from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
+from gpuaria.records import GOOD, to_json
+from gpuaria.text import harmless
+
+LINE_EVERY = 10.0  # seconds
+LARGE = 8_000_000  # bytes from which a finished file is worth a line
+
+
+class Sink(Protocol):
+    """Takes every event of a run; `close` restores the terminal."""
+
+    def __call__(self, event: Event) -> None: ...
+    def close(self) -> None: ...
+
+
+def choose(*, quiet: bool, as_json: bool) -> Sink:
+    """Return the sink for the flags and for the kind of stderr."""
+    err = sys.stderr
+    if as_json:
+        return Json()
+    if quiet:
+        return Quiet(err)
+    if err.isatty() and os.environ.get("TERM", "") not in ("", "dumb"):
+        from gpuaria.cli.output.bars import Bars
+
+        return Bars(err)
+    return Lines(err)
+
+
+class Quiet:
+    """Prints warnings and failed files only."""
+
+    def __init__(self, err: TextIO) -> None:
+        self._err = err
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            self._print(f"warning: {event.text}")
+        elif isinstance(event, FileDone) and event.outcome not in GOOD:
+            self._print(lines.failed(event))
+
+    def _print(self, text: str) -> None:
+        print(harmless(text), file=self._err, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it is: this sink changed nothing of it."""
+
+
+class Lines(Quiet):
+    """Prints for logs: a line at the start, one every ten seconds, one per finished large file, a summary."""
+
+    def __init__(self, err: TextIO) -> None:
+        super().__init__(err)
+        self._eta = Eta()
+        self._printed = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        now = time.monotonic()
+        if isinstance(event, Planned):
+            self._print(lines.opening(event))
+        elif isinstance(event, Mismatch):
+            self._print(lines.mismatch(event))
+        elif isinstance(event, Waiting):
+            self._print(f"{event.text}; waiting up to {figures.duration(event.seconds)}")
+        elif isinstance(event, FileDone) and event.outcome == "ok" and event.fetched and event.size >= LARGE:
+            self._print(f"verified {event.path} ({figures.size(event.size)})")
+        elif isinstance(event, Progress):
+            self._eta.read(now, event.done, event.total)
+            if now - self._printed >= LINE_EVERY:
+                self._printed = now
+                self._print(lines.state(event, self._eta))
+        elif isinstance(event, Finished):
+            for line in lines.summary(event.report):
+                self._print(line)
+
+
+class Json:
+    """Prints each event as an object; the last one is the report, with the exit status."""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Finished):
+            print_json("report", {**to_json(event.report), "speed": round(event.report.speed)})
+        else:
+            print_json(type(event).__name__.lower(), to_json(event))
+
+    def close(self) -> None:
+        """Leave the terminal as it is: this sink changed nothing of it."""
