@@ -26,7 +26,7 @@ from gpuaria.plan import Rules
 from gpuaria.records import Choice, Kind, Manifest, Mirror, Probe, Ranking, RepoRef, Report, Verdict
 from gpuaria.settings import Settings, load
 from gpuaria.settings.table import Policy
-from gpuaria.sources import SOURCES
+from gpuaria.sources import source
 from gpuaria.storage.hf_cache import HfCache, repo_folder
 from gpuaria.storage.layout import Layout
 from gpuaria.storage.locate import find_layout, noted_commit, read_lock, read_manifest
@@ -56,7 +56,7 @@ class Session:
         self.http = self._client(stop)
         self.world = fetching.World(
             http=self.http,
-            source=SOURCES["hf"],
+            source=source("hf"),
             mirrors=tuple(self._with_token(mirror) for mirror in mirrors_of(settings)),
             layout=self.layout,
             local_commit=self._local_commit,
@@ -75,6 +75,9 @@ class Session:
             ),
             audit=self.audit,
         )
+
+        for mirror in self.world.mirrors:
+            self.http.budget.declare(mirror.base, self.world.source.about.bucket)
 
     def __enter__(self) -> "Session":
         return self

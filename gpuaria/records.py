@@ -1,6 +1,7 @@
 """The nouns: frozen, comparable, and turned into JSON by one function. Sizes are bytes, times are seconds."""
 
 import dataclasses
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -8,20 +9,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gpuaria.paths import SafePath
+from gpuaria.urls import bare
 
-Kind = Literal["model", "dataset", "space"]
+Kind = str  # of a repo, as its source names it: "model", "dataset" and "space" at a hub
 Trust = Literal["pinned", "origin", "quorum", "mirror only", "first seen", "none"]
 Action = Literal["skip", "name", "verify", "copy", "create", "download", "replace", "refuse"]
 Carrier = Literal["aria2", "http", ""]
 Outcome = Literal["ok", "missing", "wrong size", "wrong digest", "unverifiable", "extra", "failed", "refused"]
+WEAK = frozenset({"sha256-prefix", "md5", "crc32c"})
+_OMIT_EMPTY = {"omit": "empty"}  # of fields that to_json leaves out where they are empty
 GOOD: tuple[Outcome, ...] = ("ok", "unverifiable")  # the file is in place, as far as anybody can tell
 
 
 @dataclass(frozen=True, slots=True)
 class RepoRef:
-    """A repo as the user asked for it. `path`: what of it a pasted address named, empty for all.
+    """A repo as the user asked for it. `path`: what of it a pasted URL named, empty for all.
 
-    With a slash at its end it is a folder, without one a file or a folder.
+    With a slash at its end it is a folder, without one a file or a folder. `source`: the name of the source, which is
+    its scheme too. `kind` and `revision` are empty where the source has none.
     """
 
     source: str
@@ -35,9 +40,11 @@ class RepoRef:
         """Whether the revision is a whole commit id, which cannot come to mean something else."""
         return re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
 
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # a signed query opens the file to every reader
         prefix = "" if self.kind == "model" else f"{self.kind}s/"
-        return f"{prefix}{self.name}@{self.revision}"
+        if self.source != "hf":
+            prefix = f"{self.source}:"
+        return f"{prefix}{bare(self.name)}" + (f"@{self.revision}" if self.revision else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +54,35 @@ class Digest:
     algorithm: str
     hex: str
 
+    @property
+    def weak(self) -> bool:
+        """Whether other bytes with this digest can be made: it finds accidents and no attack."""
+        return self.algorithm in WEAK
+
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file of a manifest. `oid` is the git blob id (of the pointer, for an LFS file), empty where unknown."""
+    """One file of a manifest. `oid` is the source's own id of these bytes, empty where unknown.
+
+    At a hub that is the git blob id (of the pointer, for an LFS file), on a web server the ETag. `urls`: where the
+    listing itself says that the bytes are, best first. `pinned`: the sha256 that a target noted when it first saw the
+    bytes of a file whose source gives no digest, or a weak one.
+    """
 
     path: SafePath
     size: int
     digest: Digest | None
     oid: str = ""
+    urls: tuple[str, ...] = field(default=(), repr=False, metadata=_OMIT_EMPTY)
+    pinned: Digest | None = field(default=None, metadata=_OMIT_EMPTY)
+
+    @property
+    def strong(self) -> Digest | None:
+        """The digest that proves the bytes: the declared one unless it is weak, else the pinned one."""
+        return self.pinned if self.digest is None or self.digest.weak else self.digest
 
     @property
     def lfs(self) -> bool:
@@ -71,7 +95,8 @@ class Manifest:
     """What a repo holds at one immutable commit, and who said so.
 
     `name` is the hub's own id of the repo (`ref.name` may be an old one), `vouched_by` the endpoint whose listing
-    this is, `trust` how far that goes. `restricted`: the bytes need a credential.
+    this is, `trust` how far that goes. `restricted`: the bytes need a credential. `commit` is empty where the source
+    has no versions.
     """
 
     ref: RepoRef
@@ -86,6 +111,14 @@ class Manifest:
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
+
+    @property
+    def version(self) -> str:
+        """The commit; without one, a digest of what the source declares of every file."""
+        if self.commit:
+            return self.commit
+        rows = sorted(f"{file.path}\0{file.size}\0{file.digest}\0{file.oid}" for file in self.files)
+        return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +344,8 @@ class Report:
 def to_json(record: Any) -> Any:
     """A record (or a list, tuple or dict of records) as plain JSON values, fields in their order, empty ones kept."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+        values = ((f, getattr(record, f.name)) for f in dataclasses.fields(record))
+        return {f.name: to_json(value) for f, value in values if value or "omit" not in f.metadata}
     if isinstance(record, dict):
         return {str(key): to_json(value) for key, value in record.items()}
     if isinstance(record, list | tuple):

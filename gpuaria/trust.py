@@ -9,7 +9,7 @@ from gpuaria.events import Emit, Warned
 from gpuaria.http.client import Http
 from gpuaria.records import Manifest, Mirror, RepoRef, Trust
 from gpuaria.settings.table import Policy
-from gpuaria.sources import RepoInfo, Source, git, git_verify
+from gpuaria.sources.protocol import KnowsFreshness, ProvesListing, RepoInfo, Source
 
 WITNESSES = 4  # mirrors that are asked at most
 WITHOUT_ORIGIN: tuple[Trust, ...] = ("pinned", "quorum", "mirror only", "first seen")  # what is left while it is away
@@ -26,14 +26,19 @@ class Court:
     emit: Emit
 
 
-def commit(court: Court, ref: RepoRef) -> RepoInfo | NetworkError:
+def ask_origin(court: Court, ref: RepoRef, wanted: Callable[[str], bool]) -> RepoInfo | Manifest | NetworkError:
     """What the origin says the revision is; the error if it cannot be reached and mirrors may stand in for it.
+
+    The whole listing from a source that has no cheaper question.
 
     Where the policy wants the origin alone they may do so for a whole commit id, which needs nobody's word. Raises
     NotFound and AccessDenied, which are answers, and NetworkError.
     """
+    origin = court.mirrors[0]
     try:
-        return court.source.commit(ref, court.mirrors[0].base, court.http)
+        if isinstance(court.source, KnowsFreshness):
+            return court.source.commit(ref, origin.base, court.http)
+        return court.source.resolve(ref, origin, court.http, wanted)
     except NetworkError as error:
         if len(court.mirrors) < 2 or (court.policy == "origin" and not ref.pinned):
             raise
@@ -51,9 +56,8 @@ def by_mirrors(court: Court, ref: RepoRef, wanted: Callable[[str], bool], reason
     problems, doubts = [reason.message], list[str]()
     for mirror in court.mirrors[1:][:WITNESSES]:
         try:
-            info = court.source.commit(ref, mirror.base, court.http)
-            manifest = court.source.listing(ref, info, mirror.base, court.http, wanted)
-            doubt = _unproven(court, ref, info, manifest, mirror) if ref.pinned else ""
+            manifest = court.source.resolve(ref, mirror, court.http, wanted)
+            doubt = _unproven(court, manifest, mirror) if ref.pinned else ""
         except Interrupted:
             raise
         except GpuariaError as error:
@@ -73,13 +77,11 @@ def by_mirrors(court: Court, ref: RepoRef, wanted: Callable[[str], bool], reason
     return _by_policy(court, ref, found, "; ".join((*problems, *doubts)))
 
 
-def _unproven(court: Court, ref: RepoRef, info: RepoInfo, manifest: Manifest, mirror: Mirror) -> str:
+def _unproven(court: Court, manifest: Manifest, mirror: Mirror) -> str:
     """Why the commit does not prove a mirror's listing, "" if it does. Raises BadListing where it disproves it."""
-    try:
-        sent = git.objects(court.source.clone_url(ref, info, mirror.base), ref.revision, court.http)
-    except NetworkError as error:
-        return error.message
-    return git_verify.doubt(ref.revision, manifest, sent)
+    if isinstance(court.source, ProvesListing):
+        return court.source.unproven(manifest, mirror, court.http)
+    return f"a version of {court.source.about.title} does not prove what it holds"
 
 
 def _by_policy(court: Court, ref: RepoRef, found: Sequence[tuple[Mirror, Manifest]], reason: str) -> Manifest:

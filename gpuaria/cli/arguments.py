@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from gpuaria.errors import UsageError
 
@@ -90,4 +90,4 @@ def known_kind(kind: str) -> "records.Kind | None":
         return None
     if singular not in ("model", "dataset", "space"):
         raise UsageError(f"--type {kind} is unknown", "It is model, dataset or space.")
-    return cast("records.Kind", singular)
+    return singular

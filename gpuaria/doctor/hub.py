@@ -1,53 +1,24 @@
 """What the endpoint says of us: whether it is a hub, our clock, our token, our quota."""
 
 import email.utils
-import json
 import re
 import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from gpuaria.doctor.finding import Notes
-from gpuaria.errors import AccessDenied, BadToken, ConfigError, GpuariaError, NetworkError, NotAHub
-from gpuaria.http.client import Answer, Http, redirected
+from gpuaria.errors import AccessDenied, BadToken, ConfigError, GpuariaError, NetworkError
+from gpuaria.http.client import Answer, Http
 from gpuaria.settings import Settings
+from gpuaria.sources.protocol import ChecksToken, Source
 from gpuaria.urls import encrypted_or_local
 
 SKEW = 300.0  # seconds; the addresses that S3 and CloudFront sign stop working at 900 and less
-_CEILING = 1 << 20  # bytes
 _LOW = 20  # requests left
 _AGAIN = "gpuaria doctor  # again, once the endpoint answers"
-_PORTAL = "export HF_ENDPOINT=https://huggingface.co  # or log in to this network in a browser"
 
 
-def whoami(base: str, http: Http, *, anonymous: bool) -> Answer:
-    """One request that every hub answers with JSON, 401 without a good token. Raises NotAHub, NetworkError."""
-    with http.open("GET", f"{base}/api/whoami-v2", anonymous=anonymous) as (head, chunks):
-        target = redirected(head)
-        if target:
-            raise NotAHub(f"{base} does not answer as a hub: it redirects to {urlsplit(target).hostname}", _PORTAL)
-        body = b""
-        for chunk in chunks:
-            body += chunk
-            if len(body) > _CEILING:
-                break
-    answer = Answer(head.status, head.url, head.headers, body)
-    if answer.status >= 500:
-        raise NetworkError(f"{base} answers {answer.status}", _AGAIN)
-    if answer.status != 429 and not _is_object(body):
-        kind = answer.headers.get("content-type", "no content type").partition(";")[0]
-        raise NotAHub(f"{base} does not answer as a hub ({kind} where JSON was due)", _PORTAL)
-    return answer
-
-
-def _is_object(body: bytes) -> bool:
-    try:
-        return isinstance(json.loads(body), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def check(settings: Settings, http: Http, notes: Notes) -> None:
+def check(settings: Settings, source: Source, http: Http, notes: Notes) -> None:
     """Clock, token and quota, from one answer of the endpoint."""
     where, plain = _token_from(settings), http.withheld(settings.endpoint)
     local = encrypted_or_local(settings.endpoint)  # then it is a proxy that would see the token
@@ -58,7 +29,9 @@ def check(settings: Settings, http: Http, notes: Notes) -> None:
     elif not where:
         _no_token(settings, notes)
     try:
-        answer = whoami(settings.endpoint, http, anonymous=False)
+        if not isinstance(source, ChecksToken):
+            raise NetworkError(f"{source.about.title} has no request that tries a token")
+        answer = source.whoami(settings.endpoint, http, anonymous=False)
     except (AccessDenied, ConfigError) as error:  # of the helper, the file or the variable that has the token
         notes.unknown("clock", f"nobody told the time: {error.message}", _AGAIN)
         notes.failed("token", error)

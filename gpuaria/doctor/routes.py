@@ -8,7 +8,6 @@ from gpuaria.api import Session, request_for
 from gpuaria.dns.deadline import Deadline, Job
 from gpuaria.dns.findings import NO_TIME, DnsAnswer, TlsFinding
 from gpuaria.dns.resolvers import Resolvers
-from gpuaria.doctor import hub
 from gpuaria.doctor.finding import Notes
 from gpuaria.doctor.storage import another
 from gpuaria.errors import AccessDenied, DiskError, GpuariaError, NetworkError, NoSpace, NotFound
@@ -18,6 +17,7 @@ from gpuaria.mirrors.measure.survey import Tools, survey
 from gpuaria.os_errors import explained
 from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, Mirror, RemoteFile, RepoRef
+from gpuaria.sources.protocol import ChecksToken, Stated
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
 from gpuaria.text import decimal
@@ -52,7 +52,7 @@ class Ways:
         mirrors = self._session.world.mirrors
         tools = Tools(self._look_up, resolvers, context, environ, pings=False)
         budget = min(self._session.settings.probe_budget, max(0.5, self._deadline.left() - 0.9))
-        commit = self._manifest.commit if self._manifest else ""
+        commit = self._manifest.version if self._manifest else ""
         found = survey(mirrors, commit, self._file, tools, budget=budget, connections=(1,), limits=_SAMPLE)
         self._conclude(dict(zip(mirrors, found, strict=True)))
         return list(found)
@@ -109,21 +109,24 @@ class Ways:
             return self._notes.unknown("room", error.message, fix, error.exit_code)
         return self._notes.ok("room", f"{decimal(need)} are still to be fetched, and there is room for them")
 
-    def _look_up(self, mirror: Mirror) -> tuple[str, Mapping[str, str]] | None:
+    def _look_up(self, mirror: Mirror) -> tuple[str, Stated] | None:
         """The file's address where there is a file, else whether a hub answers at all."""
         http, source = self._session.http, self._session.world.source
         manifest = self._manifest
         try:
             if manifest is None or self._file is _NOTHING or (manifest.restricted and mirror.anonymous):
-                hub.whoami(mirror.base, http, anonymous=not mirror.own_token)
+                if isinstance(source, ChecksToken):
+                    source.whoami(mirror.base, http, anonymous=not mirror.own_token)
+                else:
+                    http.head(mirror.base, anonymous=True)
                 return None
-            address = source.address(mirror, manifest, self._file, http)
+            address = source.locate(mirror, manifest, self._file, http)
         except GpuariaError as error:
             self.errors[mirror.name] = error
             raise
         if address is None:
             return None
-        return address.url, {"x-repo-commit": manifest.commit}  # `address` has checked size and digest
+        return address.url, Stated(manifest.version)  # `locate` has checked size and digest
 
     def _conclude(self, found: Mapping[Mirror, MirrorFindings]) -> None:
         """One line for each mirror. The endpoint's failure counts only where no mirror may stand in for it."""

@@ -16,7 +16,7 @@ from gpuaria.http.pool import tls_context
 from gpuaria.http.proxy import route
 from gpuaria.records import Kind, RepoRef
 from gpuaria.settings import Settings
-from gpuaria.sources import SOURCES
+from gpuaria.sources import source
 
 SECONDS = 5.5  # for everything but the traceroute
 TRACE = 1.5  # seconds more
@@ -92,7 +92,7 @@ class _Network:
 
     def parse(self, text: str, kind: Kind | None, revision: str) -> RepoRef:
         """The repo that is meant. Raises UsageError."""
-        return SOURCES["hf"].parse(text, kind, revision, [mirror.base for mirror in mirrors_of(self._settings)])
+        return source("hf").parse(text, kind, revision, [mirror.base for mirror in mirrors_of(self._settings)])
 
     def check(self, ref: RepoRef | None, deadline: Deadline) -> None:
         """Everything behind the first packet, or why there is none."""
@@ -140,7 +140,7 @@ class _Network:
         jobs = [
             Job(partial(names.proxies, mirrors, self._environ, side, self._notes)),
             Job(partial(names.resolvers, mirrors, resolvers, self._environ, side, self._notes)),
-            Job(partial(hub.check, s, session.http, self._notes)),
+            Job(partial(hub.check, s, session.world.source, session.http, self._notes)),
         ]
         ways = Ways(session, ref, deadline, self._notes)
         found = ways.walk(resolvers, context, self._environ)

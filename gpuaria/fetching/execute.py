@@ -58,7 +58,7 @@ def carry_out(
         small_pool.submit(partial(small.fetch, step))
 
     def lookup(mirror: str, file: RemoteFile) -> Address | None:
-        return world.source.address(mirrors[mirror], manifest, file, world.http)
+        return world.source.locate(mirrors[mirror], manifest, file, world.http)
 
     def endgame(
         file: RemoteFile, path: Path, addresses: Mapping[str, Address], reached: Callable[[int], None], each: int

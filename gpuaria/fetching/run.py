@@ -15,6 +15,7 @@ from gpuaria.fetching.recorder import Audit
 from gpuaria.fetching.request import Limits, Request, World
 from gpuaria.paths import check_together
 from gpuaria.records import DownloadPlan, Manifest, Report
+from gpuaria.sources.protocol import KnowsFreshness
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
 from gpuaria.transfer.board import Board
@@ -112,7 +113,7 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
     ref = request.ref
     if request.lock is not None:
         world.expect_download()
-        return replace(request.lock, trust="pinned"), world.layout(ref, request.lock.commit)
+        return replace(request.lock, trust="pinned"), world.layout(ref, request.lock.version)
     if request.offline:
         layout = world.layout(ref, world.local_commit(ref))
         kept = layout.saved()
@@ -122,16 +123,20 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
             )
         return replace(kept, ref=ref), layout
     court = Court(world.http, world.source, world.mirrors, world.policy, world.emit)
-    info = trust.commit(court, ref)
+    info = trust.ask_origin(court, ref, request.chosen())
+    if isinstance(info, Manifest):
+        world.expect_download()
+        return info, world.layout(ref, info.version)
     if isinstance(info, NetworkError):
         manifest = trust.by_mirrors(court, ref, request.chosen(), info)
-        layout = world.layout(ref, manifest.commit)
+        layout = world.layout(ref, manifest.version)
         kept = _kept(layout, world) if manifest.trust == "mirror only" else None
         return (replace(kept, ref=ref, trust="first seen") if kept else manifest), layout
     layout = world.layout(ref, info.commit)
     if kept := _kept(layout, world):
         return replace(kept, ref=ref, name=info.name, restricted=info.restricted), layout
     world.expect_download()
+    assert isinstance(world.source, KnowsFreshness)
     return world.source.listing(ref, info, world.origin.base, world.http, request.chosen()), layout
 
 
@@ -139,7 +144,7 @@ def _kept(layout: Layout, world: World) -> Manifest | None:
     """What the origin said of this commit at an earlier run."""
     kept = layout.saved()
     said = (world.origin.base, "origin", layout.commit_id)
-    return kept if kept is not None and (kept.vouched_by, kept.trust, kept.commit) == said else None
+    return kept if kept is not None and (kept.vouched_by, kept.trust, kept.version) == said else None
 
 
 def _as_before(request: Request, world: World, error: NetworkError) -> tuple[Manifest, Layout]:
@@ -153,7 +158,7 @@ def _as_before(request: Request, world: World, error: NetworkError) -> tuple[Man
     if kept is None:
         raise error
     world.emit(
-        Warned(f"{error.message}; going on with commit {kept.commit[:12]}, which {ref} was when it last answered")
+        Warned(f"{error.message}; going on with commit {kept.version[:12]}, which {ref} was when it last answered")
     )
     return replace(kept, ref=ref, trust="first seen"), layout
 

@@ -10,9 +10,9 @@ from itertools import pairwise
 from typing import Any, TypeGuard, TypeVar, get_args
 
 from gpuaria.errors import BadListing
-from gpuaria.formats.fields import check_digest, refuse_credential
+from gpuaria.formats.fields import check_digest, check_url, refuse_credential
 from gpuaria.paths import SafePath, check_together
-from gpuaria.records import Digest, Kind, Manifest, RemoteFile, RepoRef, Trust, to_json
+from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef, Trust, to_json
 from gpuaria.text import printable
 
 _T = TypeVar("_T", bound=str)
@@ -21,11 +21,12 @@ FORMAT = "gpuaria-manifest/1"
 MAX_CHARS = 64 << 20
 MAX_SIZE = 2**53  # bytes; what every JSON reader holds exactly (RFC 8259 section 6)
 _GIT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_KINDS: tuple[Kind, ...] = get_args(Kind)
+_HF_KINDS = ("model", "dataset", "space")
 _TRUSTS: tuple[Trust, ...] = get_args(Trust)
 _HEAD_KEYS = ("format", "ref", "name", "commit", "vouched_by", "trust", "restricted", "files")
 _REF_KEYS = ("source", "kind", "name", "revision", "path")
 _FILE_KEYS = ("path", "size", "digest", "oid")
+_FILE_MORE = ("urls", "pinned")  # left out where they are empty
 
 
 def dump(manifest: Manifest) -> str:
@@ -64,7 +65,7 @@ def load(text: str, *, limit: int = MAX_CHARS) -> Manifest:
         commit=_commit(row, ref.source),
         vouched_by=_text(row, "vouched_by"),
         trust=_choice(row, "trust", _TRUSTS),
-        files=_files(row["files"]),
+        files=_files(row["files"], ref.source),
         restricted=restricted,
     )
 
@@ -92,15 +93,18 @@ def _wrong(where: str, value: object, wanted: str) -> BadListing:
     return BadListing(f"the manifest's {where} is {found}, not {wanted}")
 
 
-def _object(value: Any, where: str, keys: tuple[str, ...] | None) -> dict[str, Any]:
-    """`value` if it is an object with exactly `keys` (any, if None): an unknown key may mean what we do not heed."""
+def _object(value: Any, where: str, keys: tuple[str, ...] | None, more: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`value` if it is an object with exactly `keys` (any, if None): an unknown key may mean what we do not heed.
+
+    Keys of `more` may be missing.
+    """
     if not isinstance(value, dict):
         raise BadListing(f"{where} is not a JSON object")
     for key in keys or ():
         if key not in value:
             raise BadListing(f"{where} has no '{key}'")
     for key in value:
-        if keys is not None and key not in keys:
+        if keys is not None and key not in keys + more:
             raise BadListing(f"{where} has the unknown key {printable(key)}")
     return value
 
@@ -130,9 +134,10 @@ def _choice(row: dict[str, Any], key: str, choices: tuple[_T, ...], prefix: str 
 
 def _ref(value: Any) -> RepoRef:
     row = _object(value, "the manifest's ref", _REF_KEYS)
+    source = _filled(row, "source", "ref.")
     return RepoRef(
-        source=_filled(row, "source", "ref."),
-        kind=_choice(row, "kind", _KINDS, "ref."),
+        source=source,
+        kind=_choice(row, "kind", _HF_KINDS, "ref.") if source == "hf" else _text(row, "kind", "ref."),
         name=_filled(row, "name", "ref."),
         revision=_text(row, "revision", "ref."),
         path=_text(row, "path", "ref."),
@@ -140,16 +145,17 @@ def _ref(value: Any) -> RepoRef:
 
 
 def _commit(row: dict[str, Any], source: str) -> str:
-    commit = _filled(row, "commit")
+    commit = _filled(row, "commit") if source == "hf" else _text(row, "commit")
     if source == "hf" and not _GIT_ID.fullmatch(commit):
         raise _wrong("commit", commit, "40 or 64 hex digits")
     return commit
 
 
-def _files(value: Any) -> tuple[RemoteFile, ...]:
+def _files(value: Any, source: str) -> tuple[RemoteFile, ...]:
     if not isinstance(value, list):
         raise _wrong("files", value, "a list")
-    files = sorted((_file(item, f"files[{index}]") for index, item in enumerate(value)), key=lambda file: file.path)
+    rows = enumerate(value)
+    files = sorted((_file(item, f"files[{index}]", source) for index, item in rows), key=lambda file: file.path)
     for one, other in pairwise(files):
         if one.path == other.path:
             raise BadListing(f"the manifest has {printable(one.path)} twice")
@@ -157,18 +163,27 @@ def _files(value: Any) -> tuple[RemoteFile, ...]:
     return tuple(files)
 
 
-def _file(value: Any, where: str) -> RemoteFile:
-    row = _object(value, f"the manifest's {where}", _FILE_KEYS)
+def _file(value: Any, where: str, source: str) -> RemoteFile:
+    row = _object(value, f"the manifest's {where}", _FILE_KEYS, _FILE_MORE)
     if not isinstance(row["path"], str):
         raise _wrong(f"{where}.path", row["path"], "text")
     path = SafePath.parse(row["path"])
     size = row["size"]
     if not _is_size(size):
         raise _wrong(f"{where}.size", size, f"a whole number from 0 to {MAX_SIZE}")
-    oid = row["oid"]
-    if not isinstance(oid, str) or (oid and not _GIT_ID.fullmatch(oid)):
+    oid = row["oid"] if source == "hf" else _text(row, "oid", f"{where}.")
+    if not isinstance(oid, str) or (source == "hf" and oid and not _GIT_ID.fullmatch(oid)):
         raise _wrong(f"{where}.oid", oid, "empty, or 40 or 64 hex digits")
-    return RemoteFile(path, size, _digest(row["digest"], path, f"{where}.digest"), oid)
+    digest, pinned = (_digest(row.get(key), path, f"{where}.{key}") for key in ("digest", "pinned"))
+    if pinned is not None and pinned.algorithm != "sha256":
+        raise _wrong(f"{where}.pinned", pinned.algorithm, "a sha256")
+    return RemoteFile(path, size, digest, oid, _urls(row.get("urls", []), path, where), pinned)
+
+
+def _urls(value: Any, path: SafePath, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(url, str) for url in value):
+        raise _wrong(f"{where}.urls", value, "a list of URLs")
+    return tuple(check_url(url, path) for url in value)
 
 
 def _is_size(value: object) -> TypeGuard[int]:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from gpuaria.urls import origin
 
@@ -30,12 +29,26 @@ class RateBudget:
 
     clock: Callable[[], float] = time.monotonic
     _buckets: dict[tuple[str, str], _Bucket] = field(default_factory=dict)
+    _names: dict[str, Callable[[str], str]] = field(default_factory=dict)  # by the origin of a hub
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def declare(self, base: str, bucket: Callable[[str], str]) -> None:
+        """Count requests to the server of `base` by the quota that `bucket` names for their URL."""
+        with self._lock:
+            self._names[origin(base)] = bucket
+
+    def _bucket(self, url: str) -> _Bucket | None:
+        """The quota that a request for `url` counts against; of a server that was not declared, its only one."""
+        place = origin(url)
+        if name := self._names.get(place):
+            return self._buckets.get((place, name(url)))
+        own = [bucket for (where, _), bucket in self._buckets.items() if where == place]
+        return own[0] if len(own) == 1 else None
 
     def wait(self, url: str) -> float:
         """0 if a request may go now, which counts it; else the seconds after which to ask again."""
         with self._lock:
-            bucket, now = self._buckets.get((origin(url), _bucket_name(url))), self.clock()
+            bucket, now = self._bucket(url), self.clock()
             if bucket is None:
                 return 0.0
             if now >= bucket.reset:
@@ -110,13 +123,6 @@ class TokenBucket:
         now = self._clock()
         self._debt = max(0.0, self._debt - self._rate * (now - self._at)) if self._rate else 0.0
         self._at = now
-
-
-def _bucket_name(url: str) -> str:
-    path = urlsplit(url).path
-    if "/resolve/" in path or path.startswith("/api/resolve-cache/"):
-        return "resolvers"
-    return "api" if path.startswith("/api/") else "pages"
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -16,7 +16,7 @@ from gpuaria.mirrors.rank import rank
 from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, Mirror, Probe, Ranking, RemoteFile
 from gpuaria.settings import Settings
-from gpuaria.sources import Source
+from gpuaria.sources.protocol import KnowsFreshness, Source, Stated
 from gpuaria.urls import check_redirect, origin
 
 MAX_AGE = 300.0  # seconds for which findings are used again
@@ -32,7 +32,7 @@ class Subject:
     file: RemoteFile
 
     def __str__(self) -> str:
-        return f"{self.manifest.commit} {self.file.path}"
+        return f"{self.manifest.version} {self.file.path}"
 
 
 def subject_of(manifest: Manifest) -> Subject | None:
@@ -54,7 +54,7 @@ def tools_for(
     """What a survey touches the world with. Without a subject nothing is looked up. Raises ConfigError."""
     context = tls_context(str(settings.ca_bundle or ""))
 
-    def lookup(mirror: Mirror) -> tuple[str, Mapping[str, str]] | None:
+    def lookup(mirror: Mirror) -> tuple[str, Stated] | None:
         return _look_up(source, http, subject, mirror) if subject else None
 
     resolvers = Resolvers(settings.resolvers, system=False, context=context)  # the setting names the system's itself
@@ -94,7 +94,7 @@ def survey_mirrors(
     if subject is None:
         found = [_without_file(one) for one in survey(left, "", _NOTHING, tools, budget=budget)]
     else:
-        commit, file = subject.manifest.commit, subject.file
+        commit, file = subject.manifest.version, subject.file
         found = [_stale(one) for one in survey(left, commit, file, tools, budget=budget, connections=CONNECTIONS)]
         for mirror, one in zip(left, found, strict=True):
             history.keep(mirror, one, str(subject))
@@ -189,16 +189,20 @@ def _probe(found: MirrorFindings, why: str, twin: str, past: Past) -> Probe:
     )
 
 
-def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tuple[str, Mapping[str, str]] | None:
-    """Where the file's bytes are, and the headers of the answer; None where they come only with a credential.
+def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tuple[str, Stated] | None:
+    """Where the file's bytes are, and what the response states of them; None where they come only with a credential.
 
     One HEAD, tried twice. Raises NetworkError, NotFound, AccessDenied, Interrupted.
     """
     manifest, file = subject.manifest, subject.file
+    if not isinstance(source, KnowsFreshness):
+        found = source.locate(mirror, manifest, file, http)
+        return (found.url, Stated(manifest.version, file.size)) if found else None
     url = source.file_url(mirror, manifest, file)
     answer = _head(http, url, anonymous=mirror.anonymous)
     target = redirected(answer)
-    named = "x-repo-commit" in answer.headers
+    stated = source.stated(answer.headers)
+    named = stated.commit != ""
     if answer.status >= 400:
         refused = source.refused(mirror, manifest, file, answer, http)
         if isinstance(refused, RevisionNotFound):
@@ -209,14 +213,14 @@ def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tu
         there, here = urlsplit(target), urlsplit(answer.url)
         if not named and there.path == here.path:
             raise NetworkError(f"it sends its clients on to {there.hostname}, and has nothing of its own for us here")
-        return target, answer.headers
+        return target, stated
     if not named and answer.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/html":
         raise NotAHub("captive portal: it answers with HTML where bytes were due")
     if answer.status != 200:
         raise NetworkError(f"it answers {answer.status} for {file.path}, with no address")
     if manifest.restricted and not mirror.anonymous and http.has_credential(url):
         return None
-    return answer.url, answer.headers
+    return answer.url, stated
 
 
 def _head(http: Http, url: str, *, anonymous: bool) -> Answer:

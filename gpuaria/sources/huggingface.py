@@ -4,13 +4,11 @@ Shapes are those of huggingface_hub 2.x and docs/hub. A resolve answer has one o
 redirect within the hub (a file in git, or a repo that has moved), or one to a signed address elsewhere (a file in LFS).
 """
 
-import calendar
 import json
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, quote, urljoin, urlsplit
+from urllib.parse import parse_qsl, quote, urljoin, urlsplit
 
 from gpuaria.errors import (
     AccessDenied,
@@ -30,9 +28,10 @@ from gpuaria.hashing import EMPTY, lfs_pointer_oid
 from gpuaria.http.client import Answer, Http, redirected
 from gpuaria.paths import SafePath
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
-from gpuaria.sources import references
+from gpuaria.sources import git, git_verify, references
 from gpuaria.sources.git_verify import MAX_ENTRIES
-from gpuaria.sources.protocol import RepoInfo
+from gpuaria.sources.protocol import About, RepoInfo, Stated
+from gpuaria.sources.web import expiry
 from gpuaria.text import printable
 from gpuaria.urls import authority, bare, check_redirect, origin
 
@@ -46,13 +45,31 @@ _NEXT = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next"?')
 
 
 class HuggingFace:
-    """The `hf:` source."""
+    """The `hf:` source: KnowsFreshness, ProvesListing, RedirectsSmallFiles, ChecksToken."""
+
+    about = About(
+        name="hf",
+        title="the Hugging Face Hub",
+        hosts=references.HUB_HOSTS,
+        endpoint="https://huggingface.co",
+        endpoint_variables=("GPUARIA_ENDPOINT", "HF_ENDPOINT"),
+        token_variables=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+        buckets=((r"/resolve/|^/api/resolve-cache/", "resolvers"), (r"^/api/", "api"), ("", "pages")),
+        layout="hf",
+        digests=("sha256", "git-sha1"),
+        versions=True,
+        revision="main",
+    )
 
     def parse(
         self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = "main"
     ) -> RepoRef:
         """See references.parse."""
         return references.parse(text, kind, revision, endpoints, default)
+
+    def resolve(self, ref: RepoRef, mirror: Mirror, http: Http, wanted: Callable[[str], bool]) -> Manifest:
+        """The listing of the commit that the revision is now."""
+        return self.listing(ref, self.commit(ref, mirror.base, http), mirror.base, http, wanted)
 
     def commit(self, ref: RepoRef, endpoint: str, http: Http) -> RepoInfo:
         """One request. Two where the name has moved, and then the second one asks for the files too.
@@ -138,10 +155,14 @@ class HuggingFace:
                 _MIRROR_HINT,
             )
 
-    def clone_url(self, ref: RepoRef, info: RepoInfo, endpoint: str) -> str:
-        """`/{prefix}{id}`, the address of the repo's page."""
-        prefix = "" if ref.kind == "model" else f"{ref.kind}s/"
-        return f"{endpoint}/{prefix}{info.name}"
+    def unproven(self, manifest: Manifest, mirror: Mirror, http: Http) -> str:
+        """By the commit's git objects, from `/{prefix}{id}`, the URL of the repo's page, which git would clone."""
+        prefix = "" if manifest.ref.kind == "model" else f"{manifest.ref.kind}s/"
+        try:
+            sent = git.objects(f"{mirror.base}/{prefix}{manifest.name}", manifest.ref.revision, http)
+        except NetworkError as error:
+            return error.message
+        return git_verify.doubt(manifest.ref.revision, manifest, sent)
 
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
         """`/{prefix}{id}/resolve/{commit}/{path}`; the commit, never a moving name."""
@@ -162,7 +183,7 @@ class HuggingFace:
         """The Hub itself, for repos of a user or an organisation whose bytes are for everybody."""
         return urlsplit(mirror.base).hostname == "huggingface.co" and "/" in manifest.name and not manifest.restricted
 
-    def address(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
+    def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
         """One HEAD; its Location is the signed address, which is not followed.
 
         One more, without the token, to a mirror that has one of its own and sends no Location: its bytes may need it.
@@ -184,6 +205,36 @@ class HuggingFace:
             return None
         return Address(mirror.name, answer.url, expiry(answer.url))
 
+    def stated(self, headers: Mapping[str, str]) -> Stated:
+        """By `X-Repo-Commit`, `X-Linked-Size` and `X-Linked-Etag`, as huggingface_hub's constants.py names them.
+
+        The etag of a large file is the content's sha256, of a small one the git blob id. Some caches strip the linked
+        ones.
+        """
+        length = headers.get("x-linked-size", "").strip()
+        etag = headers.get("x-linked-etag", "").strip().removeprefix("W/").strip('"')
+        size = int(length) if re.fullmatch(r"\d{1,18}", length) else None
+        return Stated(headers.get("x-repo-commit", "").strip(), size, etag)
+
+    def whoami(self, base: str, http: Http, *, anonymous: bool) -> Answer:
+        """`/api/whoami-v2`, which every hub answers with JSON."""
+        with http.open("GET", f"{base}/api/whoami-v2", anonymous=anonymous) as (head, chunks):
+            target = redirected(head)
+            if target:
+                raise NotAHub(f"{base} does not answer as a hub: it redirects to {urlsplit(target).hostname}", _PORTAL)
+            body = b""
+            for chunk in chunks:
+                body += chunk
+                if len(body) > _CEILING:
+                    break
+        answer = Answer(head.status, head.url, head.headers, body)
+        if answer.status >= 500:
+            raise NetworkError(f"{base} answers {answer.status}", _AGAIN)
+        if answer.status != 429 and not _is_object(body):
+            kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+            raise NotAHub(f"{base} does not answer as a hub ({kind} where JSON was due)", _PORTAL)
+        return answer
+
     def check(self, answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
         """By X-Repo-Commit, which every hub sends."""
         _check_commit(answer, mirror, manifest)
@@ -195,6 +246,16 @@ class HuggingFace:
 
 _NOT_A_HUB_HINT = "A captive portal or a broken mirror answers in its place; check HF_ENDPOINT and --mirror."
 _MIRROR_HINT = "Try again, or use another endpoint."
+_CEILING = 1 << 20  # bytes of a response to whoami
+_AGAIN = "gpuaria doctor  # again, once the endpoint answers"
+_PORTAL = "export HF_ENDPOINT=https://huggingface.co  # or log in to this network in a browser"
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _about(ref: RepoRef, name: str, revision: str, endpoint: str) -> str:
@@ -340,22 +401,3 @@ def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str 
     return NetworkError(
         f"{endpoint} answers {status} for {bare(answer.url).removeprefix(endpoint)}", "Try again later."
     )
-
-
-def expiry(url: str) -> float | None:
-    """When a signed address stops working, in Unix seconds: CloudFront, SigV4 or Azure."""
-    query = {name.lower(): values[0] for name, values in parse_qs(urlsplit(url).query).items()}
-    if re.fullmatch(r"\d{9,11}", query.get("expires", "")):
-        return float(query["expires"])
-    for vendor in ("amz", "goog"):
-        date, life = query.get(f"x-{vendor}-date", ""), query.get(f"x-{vendor}-expires", "")
-        if re.fullmatch(r"\d{8}T\d{6}Z", date) and re.fullmatch(r"\d{1,7}", life):
-            return _utc(date, "%Y%m%dT%H%M%SZ", float(life))
-    return _utc(query.get("se", ""), "%Y-%m-%dT%H:%M:%SZ", 0.0)
-
-
-def _utc(text: str, form: str, plus: float) -> float | None:
-    try:
-        return calendar.timegm(time.strptime(text, form)) + plus
-    except (ValueError, OverflowError):
-        return None

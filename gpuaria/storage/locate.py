@@ -3,12 +3,11 @@
 import os
 import re
 from pathlib import Path
-from typing import cast
 
 from gpuaria.errors import ConfigError, DiskError, GpuariaError
 from gpuaria.formats import manifest as manifests
 from gpuaria.os_errors import explained
-from gpuaria.records import Kind, Manifest, RepoRef
+from gpuaria.records import Manifest, RepoRef
 from gpuaria.storage.hf_cache import HfCache
 from gpuaria.storage.layout import Layout
 from gpuaria.storage.manifests import read_ours
@@ -34,7 +33,7 @@ def find_layout(path: Path, receipts: Receipts) -> Layout:
         repo = path.parent.parent if path.parent.name == "snapshots" else path
         if (found := _REPO.fullmatch(repo.name)) and (repo / "snapshots").is_dir():
             commit = path.name if repo != path else _only_commit(repo)
-            ref = RepoRef(_SOURCE, cast(Kind, found[1]), found[2].replace("--", "/"))
+            ref = RepoRef(_SOURCE, found[1], found[2].replace("--", "/"))
             return _in_cache(repo, ref, commit, receipts)
         return _folder(path, receipts)
 

@@ -22,7 +22,7 @@ from gpuaria.http.client import ATTEMPTS, RETRY_STATUS, Answer, Http
 from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.os_errors import explained
 from gpuaria.records import Manifest, Mirror, RemoteFile, Step, Verdict
-from gpuaria.sources import Source
+from gpuaria.sources.protocol import Source, sends_on, shortcuts
 from gpuaria.storage.layout import Layout
 from gpuaria.storage.staging import PREFIX
 from gpuaria.transfer.board import Board
@@ -55,7 +55,7 @@ class SmallFiles:
 
     def __post_init__(self) -> None:
         mirrors = self.mirrors.items()
-        self._shortcuts = Shortcuts(frozenset(n for n, one in mirrors if self.source.sends_on(one, self.manifest)))
+        self._shortcuts = Shortcuts(frozenset(n for n, one in mirrors if sends_on(self.source, one, self.manifest)))
 
     def fetch(self, step: Step) -> None:
         """Fetch, verify and publish one file, trying its mirrors in order, and again until the patience ends."""
@@ -121,7 +121,7 @@ class SmallFiles:
         seconds), and begin anew when something came.
         """
         part, attempt, whole = self._part(file), 0, False
-        ways = self.source.shortcuts(mirror, self.manifest, file)
+        ways = shortcuts(self.source, mirror, self.manifest, file)
         while True:
             attempt, start, began = attempt + 1, _prefix(part, file), time.monotonic()
             last = attempt >= attempts or time.monotonic() > until

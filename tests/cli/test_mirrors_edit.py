@@ -19,7 +19,8 @@ from gpuaria.records import Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.settings import editing, known_mirrors, load
 from gpuaria.settings.known import shipped, table
 from gpuaria.settings.values import address, label
-from gpuaria.sources import SOURCES
+from gpuaria.sources import BUILT_IN
+from gpuaria.sources import source as source_of
 from tests.support.user import User
 
 ANY = Path("config.yaml")
@@ -230,7 +231,7 @@ def test_list_says_where_each_comes_from(user: User, config: Path) -> None:
 
 
 def test_the_shipped_table_has_its_shape() -> None:
-    assert set(table()) <= set(SOURCES)
+    assert set(table()) <= set(BUILT_IN)
     for source, rows in table().items():
         assert set(rows) == {"template", "mirrors"}
         assert shipped(source)
@@ -249,12 +250,12 @@ def test_the_shipped_table_has_its_shape() -> None:
 @pytest.mark.parametrize(("kind", "prefix"), [("model", ""), ("dataset", "datasets/"), ("space", "spaces/")])
 def test_the_template_is_what_the_source_does(kind: str, prefix: str) -> None:
     file = RemoteFile(SafePath("a/b.bin"), 1, None)
-    ref = RepoRef("hf", kind, "o/n")  # type: ignore[arg-type]
+    ref = RepoRef("hf", kind, "o/n")
     manifest = Manifest(ref, "o/n", "c" * 40, "https://hub", "origin", (file,))
     made = table()["hf"]["template"].format(
         base="https://m", prefix=prefix, repo="o/n", commit="c" * 40, path="a/b.bin"
     )
-    assert SOURCES["hf"].file_url(Mirror("m", "https://m"), manifest, file) == made
+    assert source_of("hf").file_url(Mirror("m", "https://m"), manifest, file) == made
 
 
 def mirrors(flag: str = "", site: str = "", user: str = "", project: str = "", *, root: Path) -> tuple[Mirror, ...]:

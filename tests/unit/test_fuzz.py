@@ -25,7 +25,7 @@ from gpuaria.http.client import Answer
 from gpuaria.http.ratelimit import RateBudget, retry_after
 from gpuaria.records import RepoRef
 from gpuaria.settings import load
-from gpuaria.sources import SOURCES
+from gpuaria.sources.huggingface import HuggingFace
 from tests.support.draws import SEED
 from tests.support.places import ROOT
 
@@ -135,7 +135,7 @@ class Hub:
 
 def listed(value: tuple[str, list[tuple[int, str, str]]]) -> None:
     about, pages = value
-    source, ref = SOURCES["hf"], RepoRef("hf", "model", "a/b")
+    source, ref = HuggingFace(), RepoRef("hf", "model", "a/b")
     answers = [Answer(200, f"{HUB}/x", {}, about.encode("utf-8", "replace"))]
     answers += [Answer(code, f"{HUB}/x", {"link": link}, text.encode("utf-8", "replace")) for code, text, link in pages]
     hub: Any = Hub(answers)

@@ -13,7 +13,7 @@ from gpuaria import trust
 from gpuaria.errors import Interrupted, NetworkError
 from gpuaria.http.client import Http
 from gpuaria.records import Mirror, RepoRef
-from gpuaria.sources import SOURCES
+from gpuaria.sources import source as source_of
 from standin import Hub, Repo, pointer_text
 from tests.support.repos import contents, expected
 from tests.support.user import Done, Serve, User
@@ -272,6 +272,6 @@ def test_a_stop_is_no_answer_of_a_mirror(serve: Serve, made: Callable[..., Repo]
     hub, stop = serve(repo), threading.Event()
     stop.set()
     mirrors = [Mirror("origin", GONE, origin=True), Mirror("m", hub.url)]
-    court = trust.Court(Http(stop=stop), SOURCES["hf"], mirrors, "quorum", lambda event: None)
+    court = trust.Court(Http(stop=stop), source_of("hf"), mirrors, "quorum", lambda event: None)
     with pytest.raises(Interrupted):
         trust.by_mirrors(court, RepoRef("hf", "model", NAME, repo.head), lambda path: True, NetworkError("away"))

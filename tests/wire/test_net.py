@@ -19,6 +19,7 @@ from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, N
 from gpuaria.http.client import Answer, Http, redirected
 from gpuaria.http.pool import ca_file
 from gpuaria.http.ratelimit import RateBudget, retry_after
+from gpuaria.sources.huggingface import HuggingFace
 from gpuaria.urls import bare, check_redirect, encrypted_or_local, origin
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server
@@ -475,9 +476,16 @@ class Clock:
         return self.now
 
 
+def declared(clock: Clock) -> RateBudget:
+    """A budget that knows the quotas of the hub that API is of."""
+    budget = RateBudget(clock)
+    budget.declare(API, HuggingFace().about.bucket)
+    return budget
+
+
 def test_a_quota_is_held_to_before_the_hub_has_to_say_so() -> None:
     clock = Clock()
-    budget = RateBudget(clock)
+    budget = declared(clock)
     assert budget.wait(API) == 0
     budget.learn(API, limits("api", 2, 10))
     assert [budget.wait(API) for _ in range(2)] == [0, 0]
@@ -492,7 +500,7 @@ def test_a_quota_is_held_to_before_the_hub_has_to_say_so() -> None:
 
 def test_those_held_back_do_not_all_storm_the_next_window() -> None:
     clock = Clock()
-    budget = RateBudget(clock)
+    budget = declared(clock)
     budget.learn(API, limits("api", 0, 10, quota=3, window=300))
     assert budget.wait(API) == 11
     clock.now += 11
@@ -507,7 +515,7 @@ def test_those_held_back_do_not_all_storm_the_next_window() -> None:
 
 def test_answers_that_overtake_each_other_do_not_give_a_quota_back() -> None:
     clock = Clock()
-    budget = RateBudget(clock)
+    budget = declared(clock)
     budget.learn(API, limits("api", 5, 100))
     for _ in range(5):
         assert budget.wait(API) == 0
@@ -530,7 +538,7 @@ def test_answers_that_overtake_each_other_do_not_give_a_quota_back() -> None:
     ],
 )
 def test_which_quota_an_address_is_counted_against(url: str, name: str) -> None:
-    budget = RateBudget(Clock())
+    budget = declared(Clock())
     for each in ("api", "resolvers", "pages"):
         budget.learn(url, limits(each, 0 if each == name else 9, 50))
     assert budget.wait(url) == 51

@@ -28,12 +28,15 @@ from gpuaria.mirrors.measure.stream import Limits
 from gpuaria.mirrors.measure.survey import Tools, survey
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Mirror, RemoteFile, to_json
+from gpuaria.sources.huggingface import HuggingFace
+from gpuaria.sources.protocol import Stated
 from standin import Hub, Repo
 
 NAME, PATH, SIZE = "org/model", "model.safetensors", 24 << 20
 CONTEXT = ssl.create_default_context()
 LIMITS = Limits(seconds=5, ceiling=4 << 20)
 ONE = (1,)
+HF = HuggingFace()
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +286,7 @@ FILE = RemoteFile(SafePath("w.bin"), 100, Digest("sha256", HEX), "b" * 40)
 )
 def test_freshness(commit: str, size: str, etag: str, verdict: str, says: str) -> None:
     headers = {"x-repo-commit": commit, "x-linked-size": size, "x-linked-etag": etag}
-    found = compare({k: v for k, v in headers.items() if v}, COMMIT, FILE)
+    found = compare(HF.stated({k: v for k, v in headers.items() if v}), COMMIT, FILE)
     assert found.verdict == verdict
     assert says in found.problem
     assert (found.problem == "") == (verdict == "fresh")
@@ -301,7 +304,11 @@ def look(*hubs: Hub) -> tuple[list[Mirror], Lookup]:
 
 
 def tools(lookup: Lookup, **options: Any) -> Tools:
-    return Tools(lookup, Resolvers([]), CONTEXT, **options)
+    def stated(mirror: Mirror) -> tuple[str, Stated] | None:
+        found = lookup(mirror)
+        return (found[0], HF.stated(found[1])) if found else None
+
+    return Tools(stated, Resolvers([]), CONTEXT, **options)
 
 
 def run(

@@ -1,27 +1,19 @@
-"""Whether a mirror holds what the manifest says. Pure.
-
-`X-Repo-Commit`, `X-Linked-Size` and `X-Linked-Etag` are what a hub's resolve answer carries (they are in
-huggingface_hub's constants.py): for a large file the etag is the content's sha256, for a small one the git blob id.
-Some caches strip the linked ones.
-"""
+"""Whether a mirror holds what the manifest says. Pure."""
 
 import re
-from collections.abc import Mapping
 
 from gpuaria.mirrors.measure.findings import FreshFinding
 from gpuaria.records import RemoteFile
+from gpuaria.sources.protocol import Stated
 
 
-def compare(headers: Mapping[str, str], commit: str, file: RemoteFile) -> FreshFinding:
-    """`headers` (names in lower case) of a look-up of `file` at `commit`, against the manifest.
+def compare(stated: Stated, commit: str, file: RemoteFile) -> FreshFinding:
+    """What a server stated of `file` at `commit`, against the manifest.
 
     "stale": another commit. "different": the same commit, or none named, with another size or digest. "fresh": the
     commit is the same, or size and digest both are. Else "unknown", which is not fresh.
     """
-    said = headers.get("x-repo-commit", "").strip()
-    length = headers.get("x-linked-size", "").strip()
-    size = int(length) if re.fullmatch(r"\d{1,18}", length) else None
-    etag = headers.get("x-linked-etag", "").strip().removeprefix("W/").strip('"')
+    said, size, etag = stated.commit, stated.size, stated.digest
     other_size = size is not None and size != file.size
     comparable = file.digest is not None and bool(etag) and len(etag) == len(file.digest.hex)
     same_etag = comparable and file.digest is not None and etag.lower() == file.digest.hex

@@ -25,18 +25,19 @@ from gpuaria.mirrors.measure.sample import sample
 from gpuaria.mirrors.measure.shared_hosts import Pipes, same_pipes
 from gpuaria.mirrors.measure.stream import Limits
 from gpuaria.records import Mirror, RemoteFile
+from gpuaria.sources.protocol import Stated
 
 BUDGET = 3.0  # seconds
 ADDRESSES = 8  # of one host that are tried
-Lookup = Callable[[Mirror], tuple[str, Mapping[str, str]] | None]
+Lookup = Callable[[Mirror], tuple[str, Stated] | None]
 
 
 @dataclass(frozen=True)
 class Tools:
     """What touches the world.
 
-    `lookup` gives the final address of the sampled file at a mirror and the answer's headers (names in lower case),
-    None where its bytes come only with a credential; it raises GpuariaError. `pings` off leaves ICMP out.
+    `lookup` gives the final URL of the sampled file at a mirror and what the mirror states of it, None where its bytes
+    come only with a credential; it raises GpuariaError. `pings` off leaves ICMP out.
     """
 
     lookup: Lookup
@@ -182,8 +183,8 @@ class _Visit:
             why = "its bytes come only with a credential"
             self._set(bytes=BytesFinding("not measured", problem=why), fresh=FreshFinding("unknown", problem=why))
             return ""
-        url, headers = done[0]
-        fresh = compare(headers, self._commit, self._file)
+        url, stated = done[0]
+        fresh = compare(stated, self._commit, self._file)
         self._set(fresh=fresh)
         if fresh.verdict in ("stale", "different"):
             self._set(bytes=BytesFinding("not measured", problem=f"{fresh.verdict}: {fresh.problem}"))

@@ -1,0 +1,98 @@
+"""From a scheme, a name or a URL to a source.
+
+Packages add sources by an entry point of the group `gpuaria.sources`: its name is the scheme, its value a class
+without parameters, or an object. Installed packages are searched only for a scheme or a host that no built-in source
+has, since that takes some 20 ms.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib import import_module, metadata
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpuaria.errors import ConfigError, UsageError
+from gpuaria.sources.protocol import Source
+from gpuaria.text import printable
+from gpuaria.urls import origin
+
+GROUP = "gpuaria.sources"
+BUILT_IN = {"hf": "gpuaria.sources.huggingface:HuggingFace"}
+USUAL, ANY_URL = "hf", "plain"
+NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_SCHEME = re.compile(rf"({NAME.pattern}):", re.DOTALL)
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+
+
+@cache
+def source(name: str) -> Source:
+    """The source of that name. Raises UsageError for an unknown one, ConfigError for one that cannot be loaded."""
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return _made(getattr(import_module(module), attribute), name)
+    point = _entry_points().get(name)
+    if point is None:
+        raise UsageError(f"there is no source {printable(name)}", f"There are {', '.join(names())}.")
+    try:
+        return _made(point.load(), name)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the source {name} cannot be loaded: {type(error).__name__}: {printable(str(error))}",
+            f"Correct or uninstall the package that has it ({point.value}).",
+        ) from error
+
+
+def names() -> tuple[str, ...]:
+    """Every source by name, the built-in ones first."""
+    return (*BUILT_IN, *sorted(set(_entry_points()) - set(BUILT_IN)))
+
+
+def find(text: str, endpoints: Callable[[Source], Sequence[str]]) -> Source:
+    """The source that a reference is of: by its scheme, by the host of its URL, else the usual one.
+
+    `endpoints` gives the base URLs that the settings have for a source. A URL of a host that no source claims is a
+    plain one.
+    """
+    word = text.strip()
+    if _WEB.match(word):
+        claiming = (one for one in _all() if one.about.name != ANY_URL and _claims(one, word, endpoints(one)))
+        return next(claiming, None) or source(ANY_URL)
+    scheme = _SCHEME.match(word)
+    if scheme and (scheme[1] in BUILT_IN or scheme[1] in _entry_points()):
+        return source(scheme[1])
+    return source(USUAL)
+
+
+def _claims(one: Source, url: str, endpoints: Sequence[str]) -> bool:
+    try:
+        host, place = urlsplit(url).hostname, origin(url)
+        return host in one.about.hosts or any(origin(base) == place for base in endpoints)
+    except ValueError:
+        return False
+
+
+def _all() -> Iterator[Source]:
+    """Every source, other packages' last; one that cannot be loaded claims no URL."""
+    for name in BUILT_IN:
+        yield source(name)
+    for name in _entry_points():
+        try:
+            yield source(name)
+        except ConfigError:
+            continue
+
+
+@cache
+def _entry_points() -> dict[str, metadata.EntryPoint]:
+    found = metadata.entry_points(group=GROUP)
+    return {point.name: point for point in found if NAME.fullmatch(point.name) and point.name not in BUILT_IN}
+
+
+def _made(found: Any, name: str) -> Source:
+    made = found() if isinstance(found, type) else found
+    if not isinstance(made, Source) or made.about.name != name:
+        raise ConfigError(f"the source {name} does not keep the protocol", "See docs/sources.md.")
+    return made

@@ -1,0 +1,189 @@
+"""What most sources share: a file is a URL, and a server states its size."""
+
+import calendar
+import re
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qs, urlsplit
+
+from gpuaria.errors import AccessDenied, BadListing, FileNotInRepo, GpuariaError, NetworkError, NotAHub, RateLimited
+from gpuaria.http.client import MAX_REDIRECTS, Answer, Http, redirected
+from gpuaria.paths import SafePath
+from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
+from gpuaria.sources.protocol import About, Wanted
+from gpuaria.text import printable
+from gpuaria.urls import bare, check_redirect, origin
+
+AT_ONCE = 8  # files whose size is asked for
+MAX_SIZE = 1 << 50
+_PAGE = "text/html"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file as a listing names it: `size` is None where the listing does not say it. `urls`: see RemoteFile."""
+
+    path: SafePath
+    size: int | None = None
+    digest: Digest | None = None
+    oid: str = ""
+    urls: tuple[str, ...] = ()
+
+
+class WebSource:
+    """A source whose files are URLs below an endpoint. A child has `about`, `resolve` and `file_url`."""
+
+    about: About
+
+    def parse(
+        self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = ""
+    ) -> RepoRef:
+        """`name:REPO` or `name:REPO@REVISION`."""
+        rest = text.strip().removeprefix(f"{self.about.name}:").removeprefix("//")
+        name, _, named = rest.partition("@")
+        return RepoRef(self.about.name, kind or "", SafePath.parse(name), revision or named or default)
+
+    def resolve(self, ref: RepoRef, mirror: Mirror, http: Http, wanted: Wanted) -> Manifest:
+        """See Source."""
+        raise NotImplementedError
+
+    def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
+        """See Source."""
+        raise NotImplementedError
+
+    def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
+        """By one HEAD: its Location, which is not followed, or the URL itself."""
+        url = self.file_url(mirror, manifest, file)
+        answer = http.head(url, anonymous=mirror.anonymous)
+        if target := redirected(answer):
+            check_redirect(answer.url, target)
+            return Address(mirror.name, target, expiry(target))
+        if answer.status in (403, 405, 501):  # some servers refuse HEAD, and sign their URLs for GET alone
+            return Address(mirror.name, answer.url, expiry(answer.url))
+        if answer.status >= 300:
+            raise self.refused(mirror, manifest, file, answer, http)
+        self.check(answer, mirror, manifest)
+        size = _length(answer)
+        if size is not None and size != file.size:
+            raise NetworkError(f"{mirror.base} has another size for {file.path}: {size} bytes, not {file.size}")
+        if manifest.restricted and not mirror.anonymous and http.has_credential(url):
+            return None
+        return Address(mirror.name, answer.url, expiry(answer.url))
+
+    def check(self, answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
+        """Every response with the right size will do."""
+
+    def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
+        """By the status."""
+        return refusal(answer, str(file.path))
+
+
+def refusal(answer: Answer, what: str) -> GpuariaError:
+    """A response that is no success, as the error that it stands for."""
+    place, shown = bare(answer.url), printable(what)
+    if answer.status in (404, 410):
+        return FileNotInRepo(f"{place} does not exist", f"Check the URL of {shown}.")
+    if answer.status in (401, 403):
+        return AccessDenied(f"{place} refuses access ({answer.status})", "Name its token in the setting tokens.")
+    if answer.status == 429:
+        return RateLimited(f"{place} keeps answering 429, too many requests", "Try again later.")
+    return NetworkError(f"{place} answers {answer.status}", "Try again later.")
+
+
+def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anonymous: bool = False) -> list[RemoteFile]:
+    """The files with their sizes: those that the listing leaves out are asked for, each at its URL of `url_of`.
+
+    A file without a digest gets the server's ETag as its `oid`, so that a changed one is noticed. Raises NetworkError
+    or NotFound for the first file that has no size.
+    """
+
+    def one(file: Listed, url: str) -> RemoteFile:
+        size, oid = file.size, file.oid
+        if size is None or (not oid and (file.digest is None or file.digest.weak)):
+            seen = measure(url, http, anonymous=anonymous)
+            if size is not None and seen.size != size:
+                raise BadListing(f"{bare(url)} has {seen.size} bytes, and the listing says {size}")
+            size, oid = seen.size, oid or seen.tag
+        return RemoteFile(file.path, size, file.digest, oid, file.urls)
+
+    if len(files) < 2:
+        return [one(file, url) for file, url in zip(files, url_of, strict=True)]
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gpuaria-size") as pool:
+        tasks = [pool.submit(one, file, url) for file, url in zip(files, url_of, strict=True)]
+        try:
+            return [task.result() for task in tasks]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a server states of a URL: bytes, and its ETag or the time of its last change."""
+
+    size: int
+    tag: str
+
+
+def measure(url: str, http: Http, *, anonymous: bool = False) -> Seen:
+    """Ask for the size of what is at `url`, by HEAD, else by its first byte. The credential stays at its own host.
+
+    Raises NotFound, AccessDenied, NetworkError; NotAHub for a web page where a file was due.
+    """
+    start = url
+    for _ in range(MAX_REDIRECTS):
+        answer = http.head(url, anonymous=anonymous)
+        target = redirected(answer)
+        if not target:
+            break
+        check_redirect(url, target)
+        anonymous = anonymous or origin(target) != origin(url)
+        url = target
+    else:
+        raise NetworkError(f"{bare(start)} redirects in a circle")
+    size = _length(answer) if answer.status == 200 else None
+    if size is None and answer.status in (200, 403, 405, 501):
+        answer, size = _first_byte(url, http, anonymous)
+    if answer.status not in (200, 206):
+        raise refusal(replace(answer, url=start), urlsplit(start).path)
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == _PAGE and not urlsplit(start).path.lower().endswith((".html", ".htm")):
+        raise NotAHub(f"{bare(start)} is a web page, not a file", "Give the URL of the file itself.")
+    if size is None:
+        raise NetworkError(f"{bare(start)} does not say how long it is", "A file without a known size is not fetched.")
+    tag = answer.headers.get("etag", "").strip() or answer.headers.get("last-modified", "").strip()
+    return Seen(size, tag if tag.isprintable() else "")
+
+
+def _first_byte(url: str, http: Http, anonymous: bool) -> tuple[Answer, int | None]:
+    headers = {"accept-encoding": "identity", "range": "bytes=0-0"}
+    with http.open("GET", url, anonymous=anonymous, headers=headers) as (answer, _):
+        found = re.fullmatch(r"bytes 0-\d+/(\d{1,15})", answer.headers.get("content-range", "").strip())
+        return answer, int(found[1]) if answer.status == 206 and found else _length(answer)
+
+
+def _length(answer: Answer) -> int | None:
+    text = answer.headers.get("content-length", "")
+    coded = answer.headers.get("content-encoding", "identity") != "identity"
+    return int(text) if re.fullmatch(r"\d{1,15}", text) and not coded and int(text) <= MAX_SIZE else None
+
+
+def expiry(url: str) -> float | None:
+    """When a signed URL stops working, in Unix seconds: CloudFront, SigV4 or Azure."""
+    query = {name.lower(): values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    if re.fullmatch(r"\d{9,11}", query.get("expires", "")):
+        return float(query["expires"])
+    for vendor in ("amz", "goog"):
+        date, life = query.get(f"x-{vendor}-date", ""), query.get(f"x-{vendor}-expires", "")
+        if re.fullmatch(r"\d{8}T\d{6}Z", date) and re.fullmatch(r"\d{1,7}", life):
+            return _utc(date, "%Y%m%dT%H%M%SZ", float(life))
+    return _utc(query.get("se", ""), "%Y-%m-%dT%H:%M:%SZ", 0.0)
+
+
+def _utc(text: str, form: str, plus: float) -> float | None:
+    try:
+        return calendar.timegm(time.strptime(text, form)) + plus
+    except (ValueError, OverflowError):
+        return None
