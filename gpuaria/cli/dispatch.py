@@ -1,7 +1,6 @@
 """Runs the command that the command line names; every error becomes a sentence and an exit status."""
 
 import importlib
-import logging
 import sys
 import threading
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ import typer
 from gpuaria.cli.app import COMMANDS, HELP, app
 from gpuaria.cli.arguments import asks_for_log, spread
 from gpuaria.cli.output.errors import bug, complain, error_fields
-from gpuaria.cli.output.json_lines import print_json
 from gpuaria.cli.plain import words_only
 from gpuaria.errors import GpuariaError, Interrupted, UsageError
 
@@ -20,7 +18,9 @@ from gpuaria.errors import GpuariaError, Interrupted, UsageError
 def main(words: Sequence[str], stop: threading.Event) -> int:
     """Run one command and return its exit status."""
     if asks_for_log(words):
-        _log_to_stderr()
+        from gpuaria.cli.output.log import log_to_stderr
+
+        log_to_stderr()
     try:
         status: Any = parser(words).main(args=spread(words), prog_name="gpuaria", standalone_mode=False, obj=stop)
     except typer.Exit as error:
@@ -34,7 +34,7 @@ def main(words: Sequence[str], stop: threading.Event) -> int:
     except Exception as error:  # noqa: BLE001 the last line of defence
         status = bug(error)
         if "--json" in words:
-            print_json("report", error_fields(GpuariaError(f"a bug: {type(error).__name__}: {error}")))
+            _report(GpuariaError(f"a bug: {type(error).__name__}: {error}"))
     return status if isinstance(status, int) else 0
 
 
@@ -67,22 +67,11 @@ def _refused(error: GpuariaError, words: Sequence[str]) -> int:
     """Print the error on stderr, and with --json also as the last object; return its exit status."""
     complain(error)
     if "--json" in words:
-        print_json("report", error_fields(error))
+        _report(error)
     return error.exit_code
 
 
-class _Stderr(logging.StreamHandler[Any]):
-    """Writes to the current sys.stderr: live bars replace it by a stream that keeps them in one piece."""
+def _report(error: GpuariaError) -> None:
+    from gpuaria.cli.output.json_lines import print_json
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
-
-
-def _log_to_stderr() -> None:
-    """Log what gpuaria does (-v); requests appear without their queries, since a query may be a signature."""
-    handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    log = logging.getLogger("gpuaria")
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
+    print_json("report", error_fields(error))

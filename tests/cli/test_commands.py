@@ -16,7 +16,17 @@ from tests.support.user import User
 
 CLI = Path(gpuaria.cli.__file__).parent
 TWICE = {"--lock": "fetch takes its files from it, verify compares with it"}
-HEAVY = ("gpuaria.api", "gpuaria.records", "gpuaria.settings", "gpuaria.http.client", "yaml", "rich", "pydantic")
+HEAVY = (
+    "gpuaria.api",
+    "gpuaria.records",
+    "gpuaria.settings",
+    "gpuaria.http.client",
+    "logging",
+    "json",
+    "yaml",
+    "rich",
+    "pydantic",
+)
 
 
 def test_every_command_is_a_module_of_its_name() -> None:

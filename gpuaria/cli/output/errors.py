@@ -1,6 +1,5 @@
 """Errors as sentences on stderr and as fields of the last JSON object."""
 
-import logging
 import sys
 from typing import Any
 
@@ -17,8 +16,9 @@ def complain(error: GpuariaError) -> None:
 
 def bug(error: Exception) -> int:
     """Print an unforeseen error as one sentence, log its traceback for -v, and return the exit status 1."""
-    if logging.getLogger("gpuaria").isEnabledFor(logging.DEBUG):
-        logging.getLogger("gpuaria").debug("traceback", exc_info=error)
+    import logging
+
+    logging.getLogger("gpuaria").debug("traceback", exc_info=error)
     print(f"gpuaria: a bug: {type(error).__name__}: {harmless(str(error))}", file=sys.stderr)
     print("  Please report it, with what -v prints.", file=sys.stderr)
     return GpuariaError.exit_code
