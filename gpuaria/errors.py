@@ -9,7 +9,8 @@
     +- AccessDenied (6)
     |  +- Gated          +- BadToken
     +- NetworkError (7)
-    |  +- NotAHub        +- RateLimited        +- NoUsableMirror  +- BadListing
+    |  +- Unreachable    +- NotAHub            +- RateLimited     +- NoUsableMirror  +- BadListing
+    |                    |  +- Blocked
     +- DiskError (8)
     |  +- NoSpace        +- UnsafePath         +- Locked
     +- Aria2Error (9)
@@ -99,8 +100,16 @@ class NetworkError(GpuariaError):
     retry: Retry = "elsewhere"
 
 
+class Unreachable(NetworkError):
+    """No response came: no address, no connection, no trusted TLS, silence, or a connection that broke."""
+
+
 class NotAHub(NetworkError):
     """Something answered that does not speak the hub's protocol: a captive portal, a broken mirror."""
+
+
+class Blocked(NotAHub):
+    """Something on the way to the hub refuses the request in its place, with a page of its own."""
 
 
 class RateLimited(NetworkError):

@@ -138,4 +138,9 @@ def _list(words: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> i
 
 def _shown(row: KnownMirror) -> Sequence[str]:
     source = f"{row.layer} ({row.where})" if row.where else row.layer
-    return (row.name, row.base, row.location or "-", source, "yes" if row.used else "no", row.checked or "-")
+    return (row.name, row.base, row.location or "-", source, _use(row), row.checked or "-")
+
+
+def _use(row: KnownMirror) -> str:
+    """Whether it is used: always, or only where `mirrors: auto` needs it."""
+    return "yes" if row.used else "auto" if row.joins else "no"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
-from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited
+from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited, Unreachable
 from gpuaria.http.pool import SYSTEM, Clients, Names
 from gpuaria.http.ratelimit import RateBudget, retry_after
 from gpuaria.text import printable
@@ -79,6 +79,7 @@ class Http:
         self._waits: dict[str, float] = {}  # reason -> monotonic seconds until which somebody waits for it
         self.budget = RateBudget()
         self.requests: Counter[str] = Counter()
+        self._heard: set[str] = set()  # origins that have sent a response
 
     def close(self) -> None:
         """Close every connection."""
@@ -109,6 +110,10 @@ class Http:
     def count(self, url: str) -> int:
         """Requests sent so far to the host of `url`."""
         return self.requests[origin(url)]
+
+    def heard(self, url: str) -> bool:
+        """Whether any response, whatever its status, has come from the host of `url`."""
+        return origin(url) in self._heard
 
     def get(
         self,
@@ -275,6 +280,7 @@ class Http:
                 LOG.debug("%s %s -> %d in %.3f s", method, bare(url), response.status_code, time.monotonic() - started)
                 got = {name.lower(): self._struck(value) for name, value in response.headers.items()}
                 self.budget.learn(url, got)
+                self._heard.add(origin(url))
                 answer, answered = Answer(response.status_code, url, got), True
                 # As they come: a larger chunk would be lost when the connection breaks.
                 yield answer, response.iter_bytes()
@@ -355,16 +361,16 @@ def _as_ours(error: Exception, url: str, said: str) -> NetworkError:
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.partition("CERTIFICATE_VERIFY_FAILED] ")[2].partition(" (_ssl")[0] or text
         hint = "Behind an inspecting proxy, set SSL_CERT_FILE to its certificate bundle."
-        return NetworkError(f"the certificate of {host} cannot be trusted: {reason}", hint)
+        return Unreachable(f"the certificate of {host} cannot be trusted: {reason}", hint)
     if isinstance(error, httpx2.ConnectError) and ("Name or service" in text or "name resolution" in text):
-        return NetworkError(f"no address is known for {host}", hint)
+        return Unreachable(f"no address is known for {host}", hint)
     if isinstance(error, httpx2.ConnectTimeout):
-        ours = NetworkError(f"{host} does not answer", hint)
+        ours = Unreachable(f"{host} does not answer", hint)
     elif isinstance(error, httpx2.TimeoutException):
-        ours = NetworkError(f"{host} stopped answering", hint)
+        ours = Unreachable(f"{host} stopped answering", hint)
     elif isinstance(error, httpx2.ConnectError):
-        ours = NetworkError(f"cannot connect to {host}: {text}", hint)
+        ours = Unreachable(f"cannot connect to {host}: {text}", hint)
     else:
-        ours = NetworkError(f"{host} broke the connection off: {text}", hint)
+        ours = Unreachable(f"{host} broke the connection off: {text}", hint)
     ours.retry = "later"
     return ours

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from gpuaria.errors import ConfigError, DiskError, UsageError
 from gpuaria.settings import files
+from gpuaria.settings.kinds import AUTO, NO_MIRRORS
 from gpuaria.settings.values import address
 
 if TYPE_CHECKING:
@@ -121,12 +122,14 @@ def _mirrors(text: str, path: Path) -> "yaml.Node | None":
 
 
 def _rows(node: "yaml.Node") -> "list[yaml.Node] | None":
-    """The rows of a list, None for no value. Raises UsageError for anything else."""
+    """The rows of a list, None for no value or a word instead of it. Raises UsageError for anything else."""
     import yaml
 
     if isinstance(node, yaml.SequenceNode):
         return list(node.value)
-    if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
+    if isinstance(node, yaml.ScalarNode) and (
+        node.tag == "tag:yaml.org,2002:null" or node.value.lower() in (AUTO, NO_MIRRORS)
+    ):
         return None
     raise UsageError("mirrors is not a list in the settings file", "Correct it by hand.")
 

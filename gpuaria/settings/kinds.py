@@ -140,7 +140,29 @@ def hosts() -> Kind:
     return Kind(expects, parse, empty=(), many=True)
 
 
+AUTO, NO_MIRRORS = "auto", "none"
+
+
 def mirrors() -> Kind:
+    """Mirrors, or one of two words: "auto" is None, "none" is no mirror."""
+    rows = mirror_rows()
+    expects = f"{AUTO}, {NO_MIRRORS} or {rows.expects}"
+
+    def parse(raw: Raw, folders: Folders) -> Any:
+        words = [word for word in map(_word, _given(raw)) if word]
+        if words and len(_given(raw)) > 1:
+            raise Misfit(f"has {words[0]!r} next to other rows", raw.where, "Give that word alone, or a list alone.")
+        if words:
+            return None if words[0] == AUTO else ()
+        return rows.parse(raw, folders)
+
+    def shown(value: Any) -> str:
+        return AUTO if value is None else show(value) if value else NO_MIRRORS
+
+    return Kind(expects, parse, shown, empty=None, many=True)
+
+
+def mirror_rows() -> Kind:
     """Mirrors, each an address or a mapping; no name and no address stands for two."""
 
     def parse(raw: Raw, folders: Folders) -> Any:
@@ -154,6 +176,16 @@ def mirrors() -> Kind:
         return tuple(named.values())
 
     return Kind(f"a list of addresses, or of mappings with {', '.join(_ROW_KEYS)}", parse, empty=(), many=True)
+
+
+def _given(raw: Raw) -> tuple[Raw, ...]:
+    return raw.content if isinstance(raw.content, tuple) else (raw,)
+
+
+def _word(row: Raw) -> str:
+    """AUTO or NO_MIRRORS where the row is that word, else empty."""
+    text = row.content.strip().lower() if isinstance(row.content, str) else ""
+    return text if text in (AUTO, NO_MIRRORS) else ""
 
 
 def plain(expects: str, read: Callable[[str], Any], show: Callable[[Any], str] = show) -> Kind:
@@ -179,6 +211,11 @@ def program() -> Kind:
 def duration() -> Kind:
     """Seconds from 0 to a year."""
     return plain('a time such as 90, "10 min" or 1h30m', values.seconds, values.show_seconds)
+
+
+def label() -> Kind:
+    """A name or a place for people."""
+    return plain("one short line", values.label)
 
 
 def timeout() -> Kind:

@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any
 
 from gpuaria.records import Mirror
-from gpuaria.settings.kinds import Raw
+from gpuaria.settings.kinds import AUTO, NO_MIRRORS, Raw
 
 SHIPPED = "shipped"
 SOURCE = "hf"
@@ -18,7 +18,7 @@ class KnownMirror:
     """A mirror that has a name here. `layer` is "shipped" or a layer of settings, `where` the place in it.
 
     `checked`: the day (YYYY-MM-DD) on which it was last seen to work, "never", or empty where the layer does not
-    say. `used`: whether the settings in force have it.
+    say. `used`: whether the settings in force have it; `joins`: whether `mirrors: auto` may use it.
     """
 
     name: str
@@ -29,6 +29,7 @@ class KnownMirror:
     layer: str = SHIPPED
     where: str = ""
     used: bool = False
+    joins: bool = False
 
 
 def table() -> dict[str, Any]:
@@ -79,7 +80,7 @@ class Names:
         if not isinstance(entries, dict) or "base" in entries or "name" not in entries:
             return row
         name = entries["name"].content
-        if not isinstance(name, str) or "://" in name:
+        if not isinstance(name, str) or "://" in name or name.strip().lower() in (AUTO, NO_MIRRORS):
             return row
         known = self.find(name.strip())
         if known is None:
@@ -87,8 +88,13 @@ class Names:
         given = {"base": known.base} | ({"location": known.location} if known.location else {})
         return Raw({**{key: Raw(text, row.where) for key, text in given.items()}, **entries}, row.where)
 
-    def all(self, used: Iterable[Mirror]) -> tuple[KnownMirror, ...]:
+    def candidates(self, named: Iterable[Mirror]) -> tuple[KnownMirror, ...]:
+        """The mirrors `named`, else the shipped ones, each as the layers have it."""
+        names = [mirror.name for mirror in named] or list(shipped())
+        return tuple(row for row in map(self.find, names) if row is not None)
+
+    def all(self, used: Iterable[Mirror], joining: Iterable[KnownMirror] = ()) -> tuple[KnownMirror, ...]:
         """Every name: those of the layers, then the shipped ones that none of them replaced."""
-        bases = {mirror.base for mirror in used}
+        bases, may = {mirror.base for mirror in used}, {row.base for row in joining}
         rows = {**self._rows, **{name: row for name, row in shipped().items() if name not in self._rows}}
-        return tuple(replace(row, used=row.base in bases) for row in rows.values())
+        return tuple(replace(row, used=row.base in bases, joins=row.base in may) for row in rows.values())

@@ -18,6 +18,7 @@ from gpuaria.settings.table import FIELDS, Key, Layer, Origin, Settings, describ
 SITE = Path("/etc/gpuaria/config.yaml")
 CONFIG_VARIABLE = "GPUARIA_CONFIG"  # as --config
 _KEYS = {key.name: key for key in describe()}
+_MIRRORS = ("mirrors", "known_mirrors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def known_mirrors(
 ) -> tuple[KnownMirror, ...]:
     """Every mirror that a name stands for: those of the layers, then the shipped ones. Raises as `load`."""
     settings, names = _laid(flags, Folders(environ, cwd, expand_variables=True), config_file, site)
-    return names.all(settings.mirrors)
+    return names.all(settings.mirrors, settings.candidates())
 
 
 def user_file(environ: Mapping[str, str], cwd: Path) -> Path:
@@ -77,11 +78,12 @@ def _laid(
     found, origins = _built_in(folders)
     for given in _layers(flags, folders, config_file, site):
         for name, raw in given.entries.items():
-            found[name] = _value(name, names.expanded(raw) if name == "mirrors" else raw, given)
+            found[name] = _value(name, names.expanded(raw) if name in _MIRRORS else raw, given)
             origins[name] = Origin(given.layer, raw.where)
-            if name == "mirrors":
-                names.learn(found[name], given.layer, raw.where)
-    return Settings(**{FIELDS[name]: value for name, value in found.items()}, _origins=origins), names
+            if name in _MIRRORS:
+                names.learn(found[name] or (), given.layer, raw.where)
+    values_of = {FIELDS[name]: value for name, value in found.items()}
+    return Settings(**values_of, _origins=origins, _names=names), names
 
 
 def _layers(flags: Mapping[str, object], folders: Folders, config_file: Path | None, site: Path) -> Iterator[_Given]:

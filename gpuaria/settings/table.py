@@ -10,6 +10,7 @@ from gpuaria.errors import ConfigError
 from gpuaria.records import Mirror
 from gpuaria.settings import kinds
 from gpuaria.settings.kinds import Kind
+from gpuaria.settings.known import KnownMirror, Names
 from gpuaria.settings.secret import Secret
 from gpuaria.settings.tokens import TokenSource, in_file, tokens
 from gpuaria.urls import origin
@@ -122,13 +123,34 @@ class Settings:
         "HUGGINGFACE_HUB_CACHE",
         files="not project",
     )
-    mirrors: tuple[Mirror, ...] = _key(
+    _mirrors: tuple[Mirror, ...] | None = _key(
         kinds.mirrors(),
-        "",
-        "Servers of the hub's protocol that may serve bytes; they never see the hub's token.",
+        "auto",
+        "Servers of the hub's protocol that may serve bytes: a list, none, or auto for known ones when the hub fails.",
         "GPUARIA_MIRRORS",
         flag="--mirror",
-        example="[https://hf-mirror.com]",
+    )
+    known_mirrors: tuple[Mirror, ...] = _key(
+        kinds.mirror_rows(),
+        "",
+        "The mirrors that `mirrors: auto` may use, instead of the shipped ones; each has its name here.",
+        "GPUARIA_KNOWN_MIRRORS",
+        files="not project",
+        example="[hf-mirror, {name: campus, base: https://hf-mirror.campus.example, location: DE}]",
+    )
+    slow: int = _key(
+        kinds.size(),
+        "1 MB",
+        "With `mirrors: auto`, known mirrors join when the hub delivers less than this for 10 s; 0 for never.",
+        "GPUARIA_SLOW",
+        unit="bytes/s",
+    )
+    location: str = _key(
+        kinds.label(),
+        "",
+        "This machine's country (DE) or continent (Europe), to try near mirrors first; else GeoIP or the time zone.",
+        "GPUARIA_LOCATION",
+        example="DE",
     )
     connections: int = _key(
         kinds.whole(1, 16),
@@ -266,6 +288,21 @@ class Settings:
         example="/etc/gpuaria/signer.pub",
     )
     _origins: dict[str, Origin] = field(repr=False, compare=False)
+    _names: Names = field(default_factory=Names, repr=False, compare=False)
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """The mirrors that are always used; none with `mirrors: auto`."""
+        return self._mirrors or ()
+
+    @property
+    def auto(self) -> bool:
+        """Whether known mirrors may join when the endpoint fails or is slow."""
+        return self._mirrors is None
+
+    def candidates(self) -> tuple[KnownMirror, ...]:
+        """The mirrors that may join: `known_mirrors`, else the shipped table with the names that layers replaced."""
+        return self._names.candidates(self.known_mirrors) if self.auto else ()
 
     @property
     def cache_dir(self) -> Path:

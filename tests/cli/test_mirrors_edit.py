@@ -46,6 +46,7 @@ ROW = "    - https://c.example\n"
 def config(user: User) -> Path:
     path = user.home / ".config/gpuaria/config.yaml"
     path.parent.mkdir(parents=True)
+    user.env["GPUARIA_MIRRORS"] = ""  # what stands in the file counts
     return path
 
 
@@ -101,6 +102,8 @@ TEXTS = {
     "mirrors:\njobs: 4\n": "mirrors:\n  - x.y\njobs: 4\n",
     "mirrors: ~ # none yet\njobs: 4\n": "mirrors:  # none yet\n  - x.y\njobs: 4\n",
     "mirrors: []\n": "mirrors: [x.y]\n",
+    "mirrors: none # mine\njobs: 4\n": "mirrors:  # mine\n  - x.y\njobs: 4\n",
+    "mirrors: auto": "mirrors: \n  - x.y\n",
     "mirrors: [https://a, ] # c\n": "mirrors: [https://a, x.y, ] # c\n",
     "mirrors: [https://a, # one\n  {base: https://b}]\n": "mirrors: [https://a, # one\n  {base: https://b}, x.y]\n",
     "mirrors:\n- https://a": "mirrors:\n- https://a\n- x.y\n",
@@ -225,6 +228,14 @@ def test_list_says_where_each_comes_from(user: User, config: Path) -> None:
     (report,) = user.quick("mirrors", "list", "--json", "--mirror", "https://f.example").ok().events
     given = {row["name"]: (row["layer"], row["used"]) for row in report["mirrors"]}
     assert given == {"hf-mirror": ("user", False), "f.example": ("flag", True), "sufy": ("shipped", False)}
+
+
+def test_list_says_what_auto_may_use(user: User, config: Path) -> None:
+    config.write_text("known_mirrors: [hf-mirror, {name: campus, base: https://c.example}]\n")
+    rows = {line.split()[0]: line.split()[-2] for line in user.quick("mirrors", "list").ok().out.splitlines()[1:]}
+    assert rows == {"hf-mirror": "auto", "campus": "auto", "sufy": "no"}
+    (report,) = user.quick("mirrors", "list", "--json", "--mirror", "none").ok().events
+    assert {(row["used"], row["joins"]) for row in report["mirrors"]} == {(False, False)}
 
 
 # --- names

@@ -21,6 +21,7 @@ from gpuaria.cli import dispatch
 from standin import Hub
 
 GPUARIA = [sys.executable, "-m", "gpuaria"]
+STAY = {"GPUARIA_MIRRORS": "none"}  # no test asks the mirrors that gpuaria knows, which are on the internet
 HERE = str(Path(gpuaria.__file__).parent.parent)  # children run what is tested, though another one may be installed
 # Not what is installed beside this interpreter: whether a venv is activated must not decide which aria2c is used.
 PATH = os.pathsep.join(
@@ -86,7 +87,7 @@ class User:
     def environ(self, **more: str) -> dict[str, str]:
         """What their commands see."""
         base = {"PATH": PATH, "HOME": str(self.home), "TMPDIR": str(self.temp), "LANG": "C.UTF-8", "PYTHONPATH": HERE}
-        return {**base, **self.env, **more}
+        return {**base, **STAY, **self.env, **more}
 
     def run(self, *words: str | Path, **env: str) -> Done:
         """`gpuaria WORDS` to its end."""

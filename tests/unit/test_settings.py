@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from gpuaria.errors import ConfigError, GpuariaError, UsageError
 from gpuaria.records import Mirror
 from gpuaria.settings import Key, Origin, Secret, Settings, describe, files, load, values
+from gpuaria.settings.known import shipped
 from tests.support.places import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -206,6 +207,8 @@ GOOD: list[tuple[str, str, object]] = [
     ("verify_jobs", "16", 16),
     ("max_speed", "20M", 20_000_000),
     ("max_speed", "2 MiB/s", 2 * MIB),
+    ("slow", "500k", 500_000),
+    ("location", " DE ", "DE"),
 ]
 
 BAD: list[tuple[str, str]] = [
@@ -237,7 +240,13 @@ BAD: list[tuple[str, str]] = [
     *(("tokens", text) for text in ("hub.example", "hub.example=hf_abc", "h=env:x", "h/path=env:X", "=env:X")),
     ("aria2c", ""),
     ("aria2c", "a\nb"),
-    *(("mirrors", text) for text in ("hf-mirror.com", "https://m?x=1", "https://u@m")),
+    *(
+        (key, text)
+        for key in ("mirrors", "known_mirrors")
+        for text in ("hf-mirror.com", "https://m?x=1", "https://u@m")
+    ),
+    ("slow", "fast"),
+    ("location", "x" * 81),
     *(
         ("resolvers", text)
         for text in ("dns.google", "tls://dns.google", "http://1.1.1.1/dns-query", "https://1.1.1.1")
@@ -246,7 +255,7 @@ BAD: list[tuple[str, str]] = [
 
 
 def test_the_table_has_a_row_for_every_key() -> None:
-    other = {"token", "mirrors", "resolvers", "tokens"}  # below, and in test_tokens.py
+    other = {"token", "mirrors", "known_mirrors", "resolvers", "tokens"}  # below, and in test_tokens.py
     assert {key for key, _, _ in GOOD} | other == set(KEYS)
     assert {key for key, _ in BAD} >= set(KEYS) - {"token_file", "state_dir", "implicit_token", "symlinks"}
 
@@ -337,6 +346,35 @@ def test_mirrors(world: World) -> None:
     assert world.load({"mirrors": ["https://b"]}, GPUARIA_MIRRORS="https://a").mirrors == two[1:]
     assert world.load({"mirrors": []}).mirrors == rows
     assert world.user_says("mirrors: []").mirrors == ()
+
+
+def test_mirrors_may_be_a_word(world: World) -> None:
+    assert (world.load().mirrors, world.load().auto) == ((), True)
+    for text in ("none", "None", "[none]", "[]"):
+        s = world.user_says(f"mirrors: {text}")
+        assert (s.mirrors, s.auto, s.candidates()) == ((), False, ())
+    assert world.user_says("mirrors: [https://a]").auto is False
+    assert world.load(GPUARIA_MIRRORS="auto").auto is True, "over the list in the user's file"
+    assert world.load({"mirrors": ["none"]}, GPUARIA_MIRRORS="auto").auto is False
+    shown = {key: value for key, value, _, _ in world.load(GPUARIA_MIRRORS="none").rows()}
+    assert shown["mirrors"] == "none"
+    assert {key: value for key, value, _, _ in world.load(GPUARIA_MIRRORS="auto").rows()}["mirrors"] == "auto"
+    with pytest.raises(ConfigError, match="has 'auto' next to other rows"):
+        world.load(GPUARIA_MIRRORS="auto, https://a")
+
+
+def test_the_known_mirrors_may_be_others_than_the_shipped_ones(world: World) -> None:
+    assert [row.name for row in world.load().candidates()] == list(shipped())
+    own = "known_mirrors: [sufy, {name: hf-mirror, base: https://own.example}, https://a.example]"
+    assert [(row.name, row.base) for row in world.user_says(own).candidates()] == [
+        ("sufy", shipped()["sufy"].base),
+        ("hf-mirror", "https://own.example"),
+        ("a.example", "https://a.example"),
+    ]
+    replaced = "mirrors: [{name: hf-mirror, base: https://own.example}]"
+    assert world.user_says(replaced).candidates() == ()
+    rows = {row.name: row.base for row in world.load(GPUARIA_MIRRORS="auto").candidates()}
+    assert rows == {"hf-mirror": "https://own.example", "sufy": shipped()["sufy"].base}
 
 
 def test_resolvers(world: World) -> None:
@@ -453,7 +491,11 @@ SAID: list[tuple[str, str, str]] = [
         "F:1: endpoint must be an http or https address with a host and without user, query or fragment",
         "Correct it, or leave it out: the default is https://huggingface.co.",
     ),
-    ("mirrors: https://a", "F:1: mirrors must be a list, not a single value", "Correct it, or leave it out."),
+    (
+        "mirrors: https://a",
+        "F:1: mirrors must be a list, not a single value",
+        "Correct it, or leave it out: the default is auto.",
+    ),
     (
         "mirrors:\n  - base: https://a\n    bsae: x",
         "F:3: mirrors has a row with the unknown key 'bsae'",
@@ -473,7 +515,7 @@ SAID: list[tuple[str, str, str]] = [
     (
         "mirrors:\n  - {base: https://a, name: [x]}",
         "F:2: mirrors must be rows whose name is one short line, not a list",
-        "Correct it, or leave it out.",
+        "Correct it, or leave it out: the default is auto.",
     ),
     (
         "resolvers: [1.1.1.1,\n  dns]",
@@ -555,7 +597,11 @@ def test_which_keys_a_project_may_not_set() -> None:
     assert {key.name for key in describe() if key.files == "not project"} == {
         *("endpoint", "aria2c", "rpc", "rpc_secret", "token_file", "ca_bundle", "state_dir", "cache_dir"),
         *("tokens", "send_token_in_clear_text_to"),
-        *("trust", "implicit_token"),  # a folder that brings its own mirrors must not have them believed
+        *(
+            "trust",
+            "implicit_token",
+            "known_mirrors",
+        ),  # a folder that brings its own mirrors must not have them believed
         *("check_content", "no_pickle", "signature_key"),  # nor let its own files pass
     }
 

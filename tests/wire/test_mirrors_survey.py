@@ -44,6 +44,7 @@ def told(run: Done) -> dict[str, dict[str, Any]]:
 def write_mirrors(user: User, rows: dict[str, str]) -> None:
     path = user.home / ".config/gpuaria/config.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
+    user.env["GPUARIA_MIRRORS"] = ""
     path.write_text("mirrors:\n" + "".join(f"  - name: {name}\n    base: {base}\n" for name, base in rows.items()))
 
 

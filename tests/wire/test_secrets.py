@@ -215,6 +215,7 @@ def test_a_projects_file_says_nothing_about_tokens(user: User, serve: Serve, pri
     for text in (f"tokens: {{'{thief.url}': env:HF_TOKEN}}", "send_token_in_clear_text_to: [127.0.0.1]"):
         project.write_text(text)
         user.quick("fetch", "org/private", HF_TOKEN=HUBS).refused(10, "project", "user file")
+    user.env["GPUARIA_MIRRORS"] = ""
     project.write_text(f"mirrors: [{thief.url}]")
     user.quick("fetch", "org/private", "--to", "out", HF_TOKEN=HUBS).ok()
     assert (sent(hub), sent(thief)) == ({f"Bearer {HUBS}"}, set())
@@ -384,7 +385,7 @@ def test_tokens_of_single_hosts_turn_up_nowhere(user: User, serve: Serve, privat
         f"aria2c: {aria2c}\nmirrors: [{mirror.url}]\n"
         f"tokens:\n  '{hub.url}': helper:{own}\n  '{mirror.url}': env:WORD_OF_THE_MIRROR\n"
     )
-    env = {"HF_TOKEN": SHELLS, "WORD_OF_THE_MIRROR": MIRRORS}
+    env = {"HF_TOKEN": SHELLS, "WORD_OF_THE_MIRROR": MIRRORS, "GPUARIA_MIRRORS": ""}
     run = user.start("fetch", "org/private", "--to", "x", "-v", "--json", "-x", "4", **env)
     until(lambda: bool(children(run.pid)) and bool(hub.cdn.count() + mirror.cdn.count()) and bool(mirror.count()))
     marks = [mark.encode() for mark in MARKS]

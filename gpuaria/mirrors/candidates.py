@@ -1,0 +1,120 @@
+"""Known mirrors that are not in use yet: whether they may join a fetch (`mirrors: auto`), when, and in which order."""
+
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from urllib.parse import urlsplit
+
+from gpuaria.errors import Blocked, GpuariaError, NotAHub, Unreachable
+from gpuaria.mirrors.location import Place, distance, own_place, place_named
+from gpuaria.records import Mirror
+from gpuaria.settings import Settings, describe
+from gpuaria.settings.known import SHIPPED, shipped
+
+SILENCE = 3.0  # seconds without any response after which the origin counts as silent
+SLOW_FOR = 10.0  # seconds below the setting `slow` after which the origin counts as slow
+
+
+class JoinPolicy:
+    """Decide from what happens to the origin whether known mirrors join; each method returns why, empty for no. Pure.
+
+    `host`: the origin's, for the reason. `slow`: bytes per second, 0 if slowness is no reason.
+    """
+
+    def __init__(self, host: str, slow: int = 0) -> None:
+        self._host, self._slow = host, slow
+        self._samples: deque[tuple[float, int]] = deque()  # (monotonic seconds, bytes delivered so far)
+
+    def silent(self, seconds: float) -> str:
+        """The origin has sent no response for so long."""
+        return f"{self._host} does not answer within {SILENCE:.0f} s" if seconds >= SILENCE else ""
+
+    def failed(self, error: GpuariaError, lie: str = "") -> str:
+        """A request to the origin ended with `error`; `lie`: why the address that DNS gives for it is false.
+
+        A refusal by the hub itself (404, 401, a rate limit, 5xx) is an answer, and no reason.
+        """
+        if not isinstance(error, Unreachable | NotAHub):
+            return ""
+        if lie:
+            return f"DNS gives a false address for {self._host} ({lie})"
+        return f"{self._host} is blocked ({error.message})" if isinstance(error, Blocked) else error.message
+
+    def delivered(self, total: int, now: float) -> str:
+        """The origin has delivered `total` bytes of this run at `now` (monotonic seconds), while it has work.
+
+        Told a few times per second. Call `idle` while it has nothing to deliver.
+        """
+        self._samples.append((now, total))
+        while len(self._samples) > 1 and self._samples[1][0] <= now - SLOW_FOR:
+            self._samples.popleft()
+        began, before = self._samples[0]
+        if not self._slow or now - began < SLOW_FOR or total - before >= self._slow * (now - began):
+            return ""
+        rate = (total - before) / (now - began)
+        return f"{self._host} delivers {rate / 1e6:.2f} MB/s, less than {self._slow / 1e6:g} MB/s, for {SLOW_FOR:.0f} s"
+
+    def idle(self) -> None:
+        """The origin has nothing to deliver: its slowness is counted from the next byte that it owes."""
+        self._samples.clear()
+
+
+class Candidates:
+    """The mirrors that may join a run of these settings. The shipped table is read when one is needed.
+
+    `credential`: a token would be sent to the endpoint. The repo may then be private, and its name is the user's own.
+    """
+
+    def __init__(self, settings: Settings, *, credential: bool, environ: Mapping[str, str] = os.environ) -> None:
+        self._settings, self._credential, self._environ = settings, credential, environ
+
+    @property
+    def slow(self) -> int:
+        """The setting: bytes per second."""
+        return self._settings.slow if self._settings.auto else 0
+
+    @property
+    def forbidden(self) -> str:
+        """Why no mirror may join though the setting allows it; empty if one may."""
+        if not self._settings.auto:
+            return ""
+        if self._credential:
+            return "known mirrors do not join while a token is set: the repo may be private"
+        return "" if self.mirrors else "no known mirror stands in for an endpoint of your own: name one with --mirror"
+
+    @cached_property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """Those that may join, the nearest first. A shipped one stands in for a public hub only.
+
+        The names of repos on another endpoint are not for the operators of shipped mirrors.
+        """
+        s = self._settings
+        if not s.auto or self._credential:
+            return ()
+        public = s.endpoint in _public_hubs()
+        rows = [row for row in s.candidates() if row.base != s.endpoint and (public or row.layer != SHIPPED)]
+        found = [Mirror(row.name, row.base, location=row.location) for row in rows]
+        return nearest_first(found, own_place(s.location, self._environ)) if len(found) > 1 else tuple(found)
+
+
+def nearest_first(mirrors: Sequence[Mirror], here: Place) -> tuple[Mirror, ...]:
+    """The mirrors by their distance from `here`; equal ones stay in their order. Pure."""
+    return tuple(sorted(mirrors, key=lambda mirror: distance(here, place_named(mirror.location))))
+
+
+def joined_line(mirrors: Sequence[Mirror], because: str) -> str:
+    """The one line for the user: which mirrors join, why, and how to forbid or fix it."""
+    names = " and ".join(mirror.name for mirror in mirrors)
+    verb = "join" if len(mirrors) > 1 else "joins"
+    return f"{because}; {names} {verb} (the setting mirrors is auto: none forbids it, a list fixes which)"
+
+
+def host_of(base: str) -> str:
+    """The host of a mirror's base, with its port where one is given."""
+    return urlsplit(base).netloc
+
+
+def _public_hubs() -> set[str]:
+    default = next(key.default for key in describe() if key.name == "endpoint")
+    return {default, *(row.base for row in shipped().values())}

@@ -1,0 +1,172 @@
+"""The location of this machine and of mirrors: the first guess at their order, before anything is measured.
+
+This machine's country comes from the setting `location`, else from a GeoIP database that is installed (for a public
+address of its own), else from the time zone. No packet is sent.
+"""
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from gpuaria.dns import false_answers
+
+SAME, NEAR, UNKNOWN, FAR = 0, 1, 2, 3  # the same country, the same continent, not known, another continent
+CONTINENTS = ("africa", "antarctica", "asia", "europe", "north-america", "oceania", "south-america")
+_SHORT = {"eu": "europe", "north america": "north-america", "south america": "south-america"}
+_PREFIXES = {
+    "Africa": "africa",
+    "America": "north-america",
+    "Antarctica": "antarctica",
+    "Asia": "asia",
+    "Australia": "oceania",
+    "Europe": "europe",
+    "Pacific": "oceania",
+}
+_OLD_ZONES = {
+    "Brazil": "BR",
+    "Canada": "CA",
+    "Chile": "CL",
+    "Eire": "IE",
+    "GB": "GB",
+    "Hongkong": "HK",
+    "Mexico": "MX",
+    "NZ": "NZ",
+    "PRC": "CN",
+    "ROC": "TW",
+    "ROK": "KR",
+    "US": "US",
+    "Asia/Calcutta": "IN",
+    "Asia/Chongqing": "CN",
+    "Asia/Harbin": "CN",
+    "Asia/Saigon": "VN",
+}
+_DATABASES = tuple(
+    Path(folder) / f"{name}.mmdb"
+    for folder in ("/usr/share/GeoIP", "/var/lib/GeoIP", "/usr/local/share/GeoIP", "/usr/local/var/GeoIP")
+    for name in ("GeoLite2-Country", "GeoIP2-Country", "GeoLite2-City", "GeoIP2-City", "dbip-country-lite")
+)
+_SOMEWHERE = ((socket.AF_INET6, "2001:db8::1"), (socket.AF_INET, "198.51.100.1"))  # RFC 3849, RFC 5737
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A country (ISO 3166 code) and its continent (one of CONTINENTS); empty where unknown."""
+
+    country: str = ""
+    continent: str = ""
+
+    def __str__(self) -> str:
+        return self.country or self.continent or "unknown"
+
+
+@cache
+def _countries() -> tuple[dict[str, Place], dict[str, Place], dict[str, Place]]:
+    """Places by country code, by lower-case name, and by time zone, from the shipped table."""
+    codes, names, zones = dict[str, Place](), dict[str, Place](), dict[str, Place]()
+    text = (resources.files("gpuaria") / "data" / "countries.tsv").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        code, continent, name, *rest = line.split("\t")
+        place = Place(code, continent)
+        codes[code] = place
+        names[name.lower()] = place
+        zones |= dict.fromkeys("".join(rest).split(), place)
+    return codes, names, zones
+
+
+def place_named(text: str) -> Place:
+    """The place that a person's words name: a country code, a continent, or a text with a country's name in it."""
+    codes, names, _ = _countries()
+    word = text.strip()
+    lower = _SHORT.get(word.lower(), word.lower())
+    if word.upper() in codes and len(word) == 2 and lower != "europe":
+        return codes[word.upper()]
+    if lower in CONTINENTS:
+        return Place(continent=lower)
+    found = [name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", lower)]
+    if found:
+        return names[max(found, key=len)]
+    continent = next((one for one in CONTINENTS if re.search(rf"\b{one.replace('-', '[ -]')}\b", lower)), "")
+    return Place(continent=continent)
+
+
+def place_of_zone(zone: str) -> Place:
+    """The place of a time zone's name (Europe/Berlin); unknown for UTC and its like."""
+    codes, names, zones = _countries()
+    if zone in zones:
+        return zones[zone]
+    first = zone.partition("/")[0]
+    old = _OLD_ZONES.get(zone) or _OLD_ZONES.get(first)
+    if old:
+        return codes[old]
+    return names.get(zone.lower()) or Place(continent=_PREFIXES.get(first, "") if "/" in zone else "")
+
+
+def distance(here: Place, there: Place) -> int:
+    """SAME, NEAR, UNKNOWN or FAR."""
+    if here.country and here.country == there.country:
+        return SAME
+    if not here.continent or not there.continent:
+        return UNKNOWN
+    return NEAR if here.continent == there.continent else FAR
+
+
+def own_place(setting: str, environ: Mapping[str, str], country_of: Callable[[], str] | None = None) -> Place:
+    """This machine's place: by the setting, else by GeoIP (`country_of` gives a code), else by its time zone."""
+    if setting:
+        return place_named(setting)
+    code = (country_of or _country_by_geoip)()
+    if code in _countries()[0]:
+        return _countries()[0][code]
+    return place_of_zone(time_zone(environ))
+
+
+def time_zone(environ: Mapping[str, str], localtime: Path = Path("/etc/localtime")) -> str:
+    """The name of this machine's time zone: TZ, else where /etc/localtime leads; empty where neither has one."""
+    named = environ.get("TZ", "").removeprefix(":")
+    if named:
+        return named.rpartition("zoneinfo/")[2]
+    with contextlib.suppress(OSError):
+        _, found, zone = os.readlink(localtime).rpartition("zoneinfo/")
+        return zone if found else ""
+    return ""
+
+
+def _country_by_geoip() -> str:
+    """The country code of this machine's own public address, empty without one or without a database."""
+    database = next((path for path in _DATABASES if path.is_file()), None)
+    if database is None:
+        return ""
+    try:
+        import maxminddb
+    except ImportError:
+        return ""
+    try:
+        with maxminddb.open_database(str(database)) as reader:
+            for address in _own_addresses():
+                found = reader.get(address)
+                country = found.get("country") if isinstance(found, dict) else None
+                if isinstance(country, dict) and isinstance(country.get("iso_code"), str):
+                    return str(country["iso_code"])
+    except (OSError, ValueError, maxminddb.InvalidDatabaseError):
+        pass
+    return ""
+
+
+def _own_addresses() -> list[str]:
+    """The public addresses from which this machine would go out; connecting a datagram socket sends nothing."""
+    found = []
+    for family, target in _SOMEWHERE:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((target, 9))
+            own = str(sock.getsockname()[0]).partition("%")[0]
+            if not false_answers.kind(own):
+                found.append(own)
+    return found

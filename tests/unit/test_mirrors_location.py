@@ -1,0 +1,87 @@
+"""gpuaria.mirrors.location: words and time zones to places, and how far these are from each other."""
+
+from pathlib import Path
+
+import pytest
+
+from gpuaria.mirrors.location import FAR, NEAR, SAME, UNKNOWN, Place, distance, own_place, place_named, place_of_zone
+from gpuaria.mirrors.location import time_zone as zone_of
+from gpuaria.settings.known import shipped
+
+CN, DE = Place("CN", "asia"), Place("DE", "europe")
+NAMED = [
+    ("CN", CN),
+    ("de", DE),
+    ("mainland China", CN),
+    ("Hong Kong, China", Place("HK", "asia")),
+    ("Niger", Place("NE", "africa")),
+    ("Lagos, Nigeria", Place("NG", "africa")),
+    ("EU", Place("", "europe")),
+    ("south america", Place("", "south-america")),
+    ("somewhere in Europe", Place("", "europe")),
+    ("machine room", Place()),
+    ("XX", Place()),
+    ("", Place()),
+]
+ZONES = [
+    ("Asia/Shanghai", CN),
+    ("Asia/Chongqing", CN),
+    ("PRC", CN),
+    ("Europe/Berlin", DE),
+    ("US/Pacific", Place("US", "north-america")),
+    ("America/Kentucky/Monticello", Place("US", "north-america")),
+    ("America/Sao_Paulo", Place("BR", "south-america")),
+    ("Japan", Place("JP", "asia")),
+    ("Atlantic/Reykjavik", Place("IS", "europe")),
+    ("Asia/Nowhere", Place("", "asia")),
+    ("Etc/UTC", Place()),
+    ("UTC", Place()),
+    ("CET-1CEST", Place()),
+    ("", Place()),
+]
+DISTANCES = [
+    (CN, CN, SAME),
+    (CN, Place("JP", "asia"), NEAR),
+    (CN, Place("", "asia"), NEAR),
+    (CN, DE, FAR),
+    (CN, Place(), UNKNOWN),
+    (Place(), Place(), UNKNOWN),
+]
+
+
+@pytest.mark.parametrize(("text", "place"), NAMED)
+def test_words_name_a_place(text: str, place: Place) -> None:
+    assert place_named(text) == place
+
+
+@pytest.mark.parametrize(("zone", "place"), ZONES)
+def test_a_time_zone_has_a_place(zone: str, place: Place) -> None:
+    assert place_of_zone(zone) == place
+
+
+@pytest.mark.parametrize(("here", "there", "expected"), DISTANCES)
+def test_distances(here: Place, there: Place, expected: int) -> None:
+    assert distance(here, there) == distance(there, here) == expected
+
+
+def test_the_setting_comes_before_geoip_and_that_before_the_zone() -> None:
+    zone = {"TZ": "Asia/Tokyo"}
+    assert own_place("DE", zone, lambda: "CN") == DE
+    assert own_place("", zone, lambda: "CN") == CN
+    assert own_place("", zone, lambda: "").country == "JP"
+    assert own_place("", {"TZ": "UTC"}, lambda: "??") == Place()
+
+
+def test_where_the_time_zone_is_written(tmp_path: Path) -> None:
+    link = tmp_path / "localtime"
+    assert zone_of({}, link) == ""
+    link.symlink_to("../usr/share/zoneinfo/Europe/Berlin")
+    assert zone_of({}, link) == "Europe/Berlin"
+    assert zone_of({"TZ": ":/usr/share/zoneinfo/Asia/Tokyo"}, link) == "Asia/Tokyo"
+    plain = tmp_path / "copied"
+    plain.write_bytes(b"TZif2")
+    assert zone_of({}, plain) == ""
+
+
+def test_every_shipped_mirror_is_somewhere() -> None:
+    assert all(place_named(row.location).continent for row in shipped().values())
