@@ -14,6 +14,7 @@ from gpuaria.errors import (
     AccessDenied,
     BadListing,
     BadToken,
+    Blocked,
     FileNotInRepo,
     Gated,
     GpuariaError,
@@ -355,6 +356,13 @@ def _check_same(answer: Answer, mirror: Mirror, manifest: Manifest, file: Remote
         raise NetworkError(f"{mirror.base} has other bytes for {file.path}: {etag[:12]}, not {file.digest.hex[:12]}")
 
 
+def _not_the_hubs(answer: Answer) -> bool:
+    """Whether something on the way refused an API request: 451, or a 403 that carries no JSON and no hub's header."""
+    html = answer.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json"
+    named = any(name.startswith("x-error-") for name in answer.headers)
+    return answer.status == 451 or (answer.status == 403 and html and not named)
+
+
 def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str = "") -> GpuariaError:
     """An answer that is no success, as the error it stands for: X-Error-Code first, then message, then status."""
     code, text = answer.headers.get("x-error-code", ""), answer.headers.get("x-error-message", "")
@@ -392,6 +400,8 @@ def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str 
         return RepoNotFound(
             f"{endpoint} has no {ref.kind} {ref.name}{unseen}", f"Check the spelling; is it another kind ({other})?"
         )
+    if not path and _not_the_hubs(answer):
+        return Blocked(f"{endpoint} is refused by a page that is not the hub's (status {status})", _NOT_A_HUB_HINT)
     if status == 403:
         return AccessDenied(f"{endpoint} refuses {ref.name}: {text or 'no reason given'}", f"See {page}.")
     if status == 429:
