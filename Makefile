@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPO ?= gpt2-medium
 ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 4
+# One test at a time to each worker, the long ones first (tests/conftest.py): no worker ends minutes after the others.
+PARALLEL := -n $(WORKERS) --dist loadgroup
+# Without bytecode each worker, and each gpuaria that a test starts, compiles everything again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo fetch unit test faults lab bench lint format clean
@@ -19,10 +23,10 @@ fetch: $(VENV)/run.stamp  ## The same against the real hub: make fetch REPO=gpt2
 	@$(BIN)/gpuaria fetch --repo "$(REPO)" $(ARGS)
 
 unit: $(VENV)/dev.stamp  ## The pure rooms alone, in seconds
-	@$(BIN)/python -m pytest -n $(WORKERS) tests/unit $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) tests/unit $(ARGS)
 
 test: $(VENV)/dev.stamp  ## All tests in parallel, with a part of each kind of fault; what this machine cannot do is skipped
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 faults: SEED := $(or $(SEED),$(shell date +%s))
 faults: $(VENV)/dev.stamp  ## Every fault of docs/faults.md and all that takes long; a failure again: make faults SEED=N

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections.abc import Iterator
@@ -32,6 +33,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     """The same where it is looked for."""
     if exitstatus:
         terminalreporter.write_line(f"the same draws again: make faults SEED={SEED}")
+
+
+# With tests of 8 s and more. The workers get them first: one that began last would run alone at the end.
+LONG = (
+    "test_crash_kill",
+    "test_wire_large",
+    "test_faults_dns",
+    "test_names",
+    "test_lab_mirrors",
+    "test_faults_server",
+    "test_faults_reach",
+    "test_faults_machine",
+    "test_fetch_cache",
+    "test_secrets",
+    "test_hostile_trees",
+    "test_disk_crash",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long ones first, where workers share the tests; one process keeps the order of the files."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture

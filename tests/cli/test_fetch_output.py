@@ -22,7 +22,8 @@ from standin import EmbeddedBytes, Hub, Repo
 from tests.support.repos import SMALL, contents, expected
 from tests.support.user import GPUARIA, Serve, User, children, until
 
-MARK = "hf_MarkerThatMustNotLeak0123456789"
+# The process is part of it: a test looks for it in /proc, where other workers' tests show theirs.
+MARK = f"hf_MarkerThatMustNotLeak{os.getpid():010}"
 
 
 # --- stdout -------------------------------------------------------------------------------------------------------

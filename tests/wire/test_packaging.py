@@ -14,6 +14,7 @@ from gpuaria.aria2 import binary
 from tests.support.places import ROOT
 
 pytestmark = [
+    pytest.mark.xdist_group("packaging"),
     pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="needs hatchling"),
     pytest.mark.skipif(importlib.util.find_spec("build") is None, reason="needs build"),
 ]

@@ -21,9 +21,10 @@ from standin.wire import Handler, Server
 from tests.support.repos import SMALL, contents, expected
 from tests.support.user import Serve, User, children, until
 
-HUBS = "hf_MarkerOfTheHub0123456789"
-MIRRORS = "hf_MarkerOfTheMirror0123456789"
-SHELLS = "hf_MarkerOfTheShell0123456789"
+# The process is part of each: tests look for them in /proc, where other workers' tests show theirs.
+HUBS = f"hf_MarkerOfTheHub{os.getpid():010}"
+MIRRORS = f"hf_MarkerOfTheMirror{os.getpid():010}"
+SHELLS = f"hf_MarkerOfTheShell{os.getpid():010}"
 MARKS = (HUBS, MIRRORS, SHELLS)
 
 
