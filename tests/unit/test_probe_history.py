@@ -28,6 +28,7 @@ from gpuaria.mirrors.measure.findings import (
 )
 from gpuaria.mirrors.network import default_route, network_id
 from gpuaria.records import Mirror, to_json
+from tests.support.clock import FakeClock
 
 MIRROR, OTHER = Mirror("m", "https://m.example"), Mirror("o", "https://o.example")
 DAY = 86400.0
@@ -46,31 +47,24 @@ FOUND = MirrorFindings(
 )
 
 
-class Clock:
-    now = 1_000_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock(1_000_000_000.0)
 
 
-def test_an_unknown_mirror_has_no_past(clock: Clock) -> None:
+def test_an_unknown_mirror_has_no_past(clock: FakeClock) -> None:
     past = History(None, "net", clock).expect(MIRROR)
     assert (past.rate, past.confidence, past.failures, past.last_seen, past.last_failure) == (None, 0, 0, None, "")
 
 
-def test_rates_fade_within_days_and_failures_within_hours(clock: Clock) -> None:
+def test_rates_fade_within_days_and_failures_within_hours(clock: FakeClock) -> None:
     history = History(None, "net", clock)
     history.add(MIRROR, Outcome("transfer", 1e6))
     history.add(MIRROR, Outcome("transfer", reason="stalled"))
-    clock.now += 3600
+    clock.advance(3600)
     assert history.expect(MIRROR).failures == pytest.approx(0.5)
     assert history.expect(MIRROR).last_failure == "stalled"
-    clock.now += 3 * DAY - 3600
+    clock.advance(3 * DAY - 3600)
     sure = history.expect(MIRROR).confidence
     history.add(MIRROR, Outcome("transfer", 8e6))
     past = history.expect(MIRROR)
@@ -80,7 +74,7 @@ def test_rates_fade_within_days_and_failures_within_hours(clock: Clock) -> None:
     assert past.last_seen == clock.now
 
 
-def test_a_real_transfer_says_more_than_a_probe(clock: Clock) -> None:
+def test_a_real_transfer_says_more_than_a_probe(clock: FakeClock) -> None:
     history = History(None, "net", clock)
     history.add(MIRROR, Outcome("probe", 1e6))
     before = history.expect(MIRROR).confidence
@@ -93,11 +87,11 @@ def test_a_real_transfer_says_more_than_a_probe(clock: Clock) -> None:
 
 @given(st.lists(st.tuples(st.floats(1, 1e10), st.floats(0, 30 * DAY)), min_size=1, max_size=20))
 def test_an_expected_rate_lies_between_those_seen(rows: list[tuple[float, float]]) -> None:
-    clock = Clock()
+    clock = FakeClock(1_000_000_000.0)
     history = History(None, "net", clock)
     for rate, pause in rows:
         history.add(MIRROR, Outcome("probe", rate))
-        clock.now += pause
+        clock.advance(pause)
     past = history.expect(MIRROR)
     history.close()
     assert 0 <= past.confidence < 1
@@ -105,7 +99,7 @@ def test_an_expected_rate_lies_between_those_seen(rows: list[tuple[float, float]
         assert min(r for r, _ in rows) * 0.999 <= past.rate <= max(r for r, _ in rows) * 1.001
 
 
-def test_networks_and_mirrors_are_kept_apart(tmp_path: Path, clock: Clock) -> None:
+def test_networks_and_mirrors_are_kept_apart(tmp_path: Path, clock: FakeClock) -> None:
     home, office = History(tmp_path, "home", clock), History(tmp_path, "office", clock)
     home.add(MIRROR, Outcome("transfer", 1e6))
     assert home.expect(MIRROR).rate == pytest.approx(1e6)
@@ -113,7 +107,7 @@ def test_networks_and_mirrors_are_kept_apart(tmp_path: Path, clock: Clock) -> No
     assert home.expect(OTHER).rate is None
 
 
-def test_it_outlives_the_process_and_moves_with_the_base_not_the_name(tmp_path: Path, clock: Clock) -> None:
+def test_it_outlives_the_process_and_moves_with_the_base_not_the_name(tmp_path: Path, clock: FakeClock) -> None:
     first = History(tmp_path / "new" / "folder", "net", clock)
     first.add(MIRROR, Outcome("transfer", 5e6))
     first.keep(MIRROR, FOUND, "subject")
@@ -125,20 +119,20 @@ def test_it_outlives_the_process_and_moves_with_the_base_not_the_name(tmp_path: 
     assert again.problem == ""
 
 
-def test_a_survey_is_kept_for_its_time_and_for_its_subject(clock: Clock) -> None:
+def test_a_survey_is_kept_for_its_time_and_for_its_subject(clock: FakeClock) -> None:
     history = History(None, "net", clock)
     history.keep(MIRROR, FOUND, "commit a file b")
-    clock.now += 100
+    clock.advance(100)
     assert history.recent(MIRROR, 100, "commit a file b") == FOUND
     assert history.recent(MIRROR, 99, "commit a file b") is None
     other = history.recent(MIRROR, 100, "another file")
     assert other is not None
     assert (other.fresh.verdict, other.lookup.state, other.bytes) == ("unknown", "not measured", FOUND.bytes)
-    clock.now -= 1000  # the clock was set back
+    clock.advance(-1000)  # the clock was set back
     assert history.recent(MIRROR, 100, "commit a file b") is None
 
 
-def test_a_mirror_that_failed_for_one_file_is_asked_again_for_another(clock: Clock) -> None:
+def test_a_mirror_that_failed_for_one_file_is_asked_again_for_another(clock: FakeClock) -> None:
     history = History(None, "net", clock)
     stale = replace(FOUND, fresh=FreshFinding("stale", problem="old"), bytes=BytesFinding("not measured"))
     history.keep(MIRROR, stale, "a")
@@ -159,7 +153,7 @@ def test_what_a_survey_says_as_an_outcome() -> None:
     assert outcome_of(replace(FOUND, bytes=BytesFinding("not measured"))) is None
 
 
-def test_without_a_mark_of_failure_nothing_counts_as_one(clock: Clock) -> None:
+def test_without_a_mark_of_failure_nothing_counts_as_one(clock: FakeClock) -> None:
     history = History(None, "net", clock)
     history.add(MIRROR, Outcome("probe", math.nan))
     history.add(MIRROR, Outcome("probe", math.inf))
@@ -167,7 +161,7 @@ def test_without_a_mark_of_failure_nothing_counts_as_one(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("case", ["garbage", "a file for a folder", "newer", "a folder for a file"])
-def test_a_database_that_cannot_be_used_costs_only_its_memory(tmp_path: Path, clock: Clock, case: str) -> None:
+def test_a_database_that_cannot_be_used_costs_only_its_memory(tmp_path: Path, clock: FakeClock, case: str) -> None:
     folder, file = tmp_path / "state", tmp_path / "state" / "mirrors.sqlite3"
     if case == "a file for a folder":
         folder.write_text("x")
@@ -188,7 +182,7 @@ def test_a_database_that_cannot_be_used_costs_only_its_memory(tmp_path: Path, cl
         assert file.read_bytes().startswith(b"this is no database")
 
 
-def test_damage_while_it_is_open_is_a_problem_and_no_crash(tmp_path: Path, clock: Clock) -> None:
+def test_damage_while_it_is_open_is_a_problem_and_no_crash(tmp_path: Path, clock: FakeClock) -> None:
     history = History(tmp_path, "net", clock)
     with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
         db.execute("DROP TABLE outcomes")
@@ -197,7 +191,7 @@ def test_damage_while_it_is_open_is_a_problem_and_no_crash(tmp_path: Path, clock
     assert "cannot be" in history.problem
 
 
-def test_findings_of_another_shape_are_as_none(tmp_path: Path, clock: Clock) -> None:
+def test_findings_of_another_shape_are_as_none(tmp_path: Path, clock: FakeClock) -> None:
     history = History(tmp_path, "net", clock)
     history.keep(MIRROR, FOUND, "s")
     with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
@@ -205,7 +199,7 @@ def test_findings_of_another_shape_are_as_none(tmp_path: Path, clock: Clock) -> 
     assert history.recent(MIRROR, 60, "s") is None
 
 
-def test_it_does_not_grow_without_end(tmp_path: Path, clock: Clock) -> None:
+def test_it_does_not_grow_without_end(tmp_path: Path, clock: FakeClock) -> None:
     file = tmp_path / "mirrors.sqlite3"
     History(tmp_path, "net", clock).close()
     with sqlite3.connect(file) as db:
@@ -218,7 +212,7 @@ def test_it_does_not_grow_without_end(tmp_path: Path, clock: Clock) -> None:
     for _ in range(64):
         history.add(MIRROR, Outcome("probe", 2.0))
     assert count(file) == MAX_ROWS
-    clock.now += MAX_AGE + 1
+    clock.advance(MAX_AGE + 1)
     History(tmp_path, "net", clock)
     assert count(file) == 0
 

@@ -10,45 +10,39 @@ from hypothesis import strategies as st
 
 from gpuaria.dns.deadline import Deadline
 from gpuaria.mirrors.measure.stream import Limits, Stream, tail, throughput
+from tests.support.clock import FakeClock
 
 MB = 1_000_000
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def steady(clock: Clock, rate: float, step: float = 0.01, seconds: float = 100) -> Iterator[bytes]:
+def steady(clock: FakeClock, rate: float, step: float = 0.01, seconds: float = 100) -> Iterator[bytes]:
     while clock.now < seconds:
-        clock.now += step
+        clock.advance(step)
         yield bytes(int(rate * step))
 
 
-def slow_start(clock: Clock, round_trip: float) -> Iterator[bytes]:
+def slow_start(clock: FakeClock, round_trip: float) -> Iterator[bytes]:
     """A burst at each round trip, twice as large as the one before it (RFC 6928's ten segments first)."""
     window = 14_600
     while True:
-        clock.now += round_trip
+        clock.advance(round_trip)
         for _ in range(10):
             yield bytes(window // 10)
         window *= 2
 
 
-def taken(body: Iterator[bytes], clock: Clock, round_trip: float = 0.0, **limits: float) -> Stream:
+def taken(body: Iterator[bytes], clock: FakeClock, round_trip: float = 0.0, **limits: float) -> Stream:
     stream = Stream(round_trip=round_trip)
     stream.read(body, Deadline(1000, clock), Limits(**limits))  # type: ignore[arg-type]
     return stream
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock(0.0)
 
 
-def test_a_steady_rate_is_known_soon_and_the_read_ends(clock: Clock) -> None:
+def test_a_steady_rate_is_known_soon_and_the_read_ends(clock: FakeClock) -> None:
     stream = taken(steady(clock, 2 * MB), clock, seconds=5)
     found = throughput([stream])
     assert found is not None
@@ -58,14 +52,14 @@ def test_a_steady_rate_is_known_soon_and_the_read_ends(clock: Clock) -> None:
     assert clock.now < 0.6
 
 
-def test_slow_start_is_still_growing_and_its_tail_is_well_above_its_rate(clock: Clock) -> None:
+def test_slow_start_is_still_growing_and_its_tail_is_well_above_its_rate(clock: FakeClock) -> None:
     found = throughput([taken(slow_start(clock, 0.12), clock, 0.12, seconds=1.0)])
     assert found is not None
     assert found.growing
     assert found.tail > 2 * found.rate
 
 
-def test_a_burst_at_the_beginning_does_not_count_for_the_tail(clock: Clock) -> None:
+def test_a_burst_at_the_beginning_does_not_count_for_the_tail(clock: FakeClock) -> None:
     def bucket() -> Iterator[bytes]:  # what a token bucket lets through at once
         yield bytes(10)
         yield bytes(256 << 10)
@@ -77,16 +71,16 @@ def test_a_burst_at_the_beginning_does_not_count_for_the_tail(clock: Clock) -> N
     assert found.tail == pytest.approx(1 * MB, rel=0.1)
 
 
-def test_it_ends_at_its_ceiling_and_at_its_time(clock: Clock) -> None:
+def test_it_ends_at_its_ceiling_and_at_its_time(clock: FakeClock) -> None:
     assert taken(steady(clock, 100 * MB), clock, ceiling=5 * MB, seconds=5).total == 5 * MB
     assert taken(slow_start(clock, 0.4), clock, 0.4, seconds=1.0).ended - clock.now == 0
 
 
-def test_a_time_out_after_bytes_counts_the_waiting_and_before_bytes_is_raised(clock: Clock) -> None:
+def test_a_time_out_after_bytes_counts_the_waiting_and_before_bytes_is_raised(clock: FakeClock) -> None:
     def stalls() -> Iterator[bytes]:
         yield bytes(10)
         yield bytes(100_000)
-        clock.now += 1
+        clock.advance(1)
         raise TimeoutError
 
     found = throughput([taken(stalls(), clock)])
@@ -126,11 +120,11 @@ MARKS = st.lists(st.tuples(st.floats(0.001, 0.5), st.integers(1, 10 * MB)), min_
 
 @given(MARKS, st.floats(0, 0.3))
 def test_no_history_of_arrivals_breaks_it(marks: list[tuple[float, int]], round_trip: float) -> None:
-    clock = Clock()
+    clock = FakeClock(0.0)
 
     def body() -> Iterator[bytes]:
         for pause, size in marks:
-            clock.now += pause
+            clock.advance(pause)
             yield bytes(min(size, 100_000))
 
     stream = taken(body(), clock, round_trip, seconds=3)

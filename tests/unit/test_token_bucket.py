@@ -5,18 +5,11 @@ import threading
 import pytest
 
 from gpuaria.http.ratelimit import TokenBucket
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import FakeClock
 
 
 def test_the_limit_holds_for_all_callers_together() -> None:
-    clock = Clock()
+    clock = FakeClock(50.0)
     bucket = TokenBucket(1000, clock)
     assert [bucket.take(500), bucket.take(500), bucket.take(1000)] == [0.5, 1.0, 2.0]
     clock.now = 51.5
@@ -24,7 +17,7 @@ def test_the_limit_holds_for_all_callers_together() -> None:
 
 
 def test_unused_bandwidth_is_not_saved_up() -> None:
-    clock = Clock()
+    clock = FakeClock(50.0)
     bucket = TokenBucket(1000, clock)
     bucket.take(1000)
     clock.now = 99
@@ -38,17 +31,17 @@ def test_zero_is_unlimited() -> None:
 
 @pytest.mark.parametrize(("rate", "seconds"), [(2000, 0.5), (500, 2.0), (0, 0.0)])
 def test_a_new_rate_applies_to_the_bytes_already_owed(rate: int, seconds: float) -> None:
-    clock = Clock()
+    clock = FakeClock(50.0)
     bucket = TokenBucket(1000, clock)
     bucket.take(2000)
-    clock.now += 1.0  # 1,000 of the 2,000 bytes are paid off at the old rate
+    clock.advance(1.0)  # 1,000 of the 2,000 bytes are paid off at the old rate
     bucket.rate = rate
     assert bucket.rate == rate
     assert bucket.take(0) == pytest.approx(seconds)
 
 
 def test_bytes_received_without_a_limit_are_not_owed_later() -> None:
-    clock = Clock()
+    clock = FakeClock(50.0)
     bucket = TokenBucket(0, clock)
     bucket.take(10**9)
     bucket.rate = 1000
@@ -56,7 +49,7 @@ def test_bytes_received_without_a_limit_are_not_owed_later() -> None:
 
 
 def test_many_threads_lose_no_byte() -> None:
-    clock = Clock()
+    clock = FakeClock(50.0)
     bucket = TokenBucket(1000, clock)
 
     def take() -> None:

@@ -15,6 +15,7 @@ from gpuaria.aria2.daemon import Daemon
 from gpuaria.aria2.shared import RESTARTS, STEADY, SharedAria2
 from gpuaria.errors import Aria2Error
 from gpuaria.http.pool import ca_file
+from tests.support.clock import FakeClock
 from tests.wire.test_aria2_daemon import children, eventually, running
 
 pytestmark = pytest.mark.wire
@@ -103,12 +104,12 @@ def test_one_that_always_dies_is_an_error(starts: Starts, shared: SharedAria2) -
 
 
 def test_one_that_dies_now_and_then_is_replaced_for_ever(starts: Starts) -> None:
-    now = [0.0]
-    shared = SharedAria2(starts, lambda: now[0])
+    clock = FakeClock(0.0)
+    shared = SharedAria2(starts, clock)
     for _ in range(RESTARTS + 2):
         dead = shared.get()
         die(dead)
-        now[0] += STEADY + 1
+        clock.advance(STEADY + 1)
         shared.replace(dead)
     shared.close()
 

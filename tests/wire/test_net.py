@@ -23,6 +23,7 @@ from gpuaria.sources.huggingface import HuggingFace
 from gpuaria.urls import bare, check_redirect, encrypted_or_local, origin
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server
+from tests.support.clock import FakeClock
 
 TOKEN = "hf_secret_of_the_tests"
 Reply = tuple[int, Sequence[tuple[str, str]], bytes]
@@ -468,15 +469,7 @@ def limits(name: str, left: int, seconds: int, quota: int = 0, window: int = 0) 
     return {"ratelimit": f'"{name}";r={left};t={seconds}'} | policy
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def declared(clock: Clock) -> RateBudget:
+def declared(clock: FakeClock) -> RateBudget:
     """A budget that knows the quotas of the hub that API is of."""
     budget = RateBudget(clock)
     budget.declare(API, HuggingFace().about.bucket)
@@ -484,44 +477,44 @@ def declared(clock: Clock) -> RateBudget:
 
 
 def test_a_quota_is_held_to_before_the_hub_has_to_say_so() -> None:
-    clock = Clock()
+    clock = FakeClock()
     budget = declared(clock)
     assert budget.wait(API) == 0
     budget.learn(API, limits("api", 2, 10))
     assert [budget.wait(API) for _ in range(2)] == [0, 0]
     assert budget.wait(API) == 11
-    clock.now += 4
+    clock.advance(4)
     assert budget.wait(API) == 7
     assert budget.wait(FILE) == 0
     assert budget.wait(API.replace("hub.", "other.")) == 0
-    clock.now += 7
+    clock.advance(7)
     assert budget.wait(API) == 0
 
 
 def test_those_held_back_do_not_all_storm_the_next_window() -> None:
-    clock = Clock()
+    clock = FakeClock()
     budget = declared(clock)
     budget.learn(API, limits("api", 0, 10, quota=3, window=300))
     assert budget.wait(API) == 11
-    clock.now += 11
+    clock.advance(11)
     waits = [budget.wait(API) for _ in range(8)]
     assert waits[:3] == [0, 0, 0]
     assert all(wait > 0 for wait in waits[3:])
     budget.learn(API, limits("api", 2, 299, quota=3, window=300))
     assert budget.wait(API) > 0  # the two others are under way
-    clock.now += 302
+    clock.advance(302)
     assert budget.wait(API) == 0
 
 
 def test_answers_that_overtake_each_other_do_not_give_a_quota_back() -> None:
-    clock = Clock()
+    clock = FakeClock()
     budget = declared(clock)
     budget.learn(API, limits("api", 5, 100))
     for _ in range(5):
         assert budget.wait(API) == 0
     budget.learn(API, limits("api", 4, 100))
     assert budget.left(API) == {"api": 0}
-    clock.now += 200
+    clock.advance(200)
     budget.learn(API, limits("api", 499, 300))
     assert budget.left(API) == {"api": 499}
     assert budget.left(API.replace("hub.", "other.")) == {}
@@ -538,7 +531,7 @@ def test_answers_that_overtake_each_other_do_not_give_a_quota_back() -> None:
     ],
 )
 def test_which_quota_an_address_is_counted_against(url: str, name: str) -> None:
-    budget = declared(Clock())
+    budget = declared(FakeClock())
     for each in ("api", "resolvers", "pages"):
         budget.learn(url, limits(each, 0 if each == name else 9, 50))
     assert budget.wait(url) == 51
@@ -548,7 +541,7 @@ def test_which_quota_an_address_is_counted_against(url: str, name: str) -> None:
 @pytest.mark.parametrize("field", ["r", "t", "q", "w"])
 def test_numbers_that_no_hub_means_are_passed_over(field: str, number: str) -> None:
     said = {"r": "5", "t": "55", "q": "500", "w": "300"} | {field: number}
-    budget = RateBudget(Clock())
+    budget = RateBudget(FakeClock())
     limit, policy = f'"api";r={said["r"]};t={said["t"]}', f'"api";q={said["q"]};w={said["w"]}'
     budget.learn("https://hub/api/x", {"ratelimit": limit, "ratelimit-policy": policy})
     assert budget.wait("https://hub/api/x") == 0
@@ -557,7 +550,7 @@ def test_numbers_that_no_hub_means_are_passed_over(field: str, number: str) -> N
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_rate_header_can_be_read(text: str, policy: str) -> None:
-    budget = RateBudget(Clock())
+    budget = RateBudget(FakeClock())
     budget.learn(API, {"ratelimit": text, "ratelimit-policy": policy})
     budget.learn(API, {"ratelimit": f'"api";r=1;t=2{text}', "ratelimit-policy": f'"api";q={policy}'})
     assert budget.wait(API) >= 0

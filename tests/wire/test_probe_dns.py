@@ -30,6 +30,7 @@ from gpuaria.errors import ConfigError, NetworkError
 from gpuaria.mirrors.measure.survey import Tools, survey
 from gpuaria.paths import SafePath
 from gpuaria.records import Mirror, RemoteFile
+from tests.support.clock import FakeClock
 from tests.support.nameserver import NameServer, Zone
 
 HOST = "hub.example-models.com"
@@ -307,14 +308,14 @@ def test_with_no_time_nothing_is_claimed() -> None:
 
 
 def test_the_cache_honours_the_ttl() -> None:
-    now = [1000.0]
+    clock = FakeClock()
     with NameServer({HOST: [PUBLIC, SIX]}, ttl=60) as server:
-        it = Resolvers([server.spec], system=False, clock=lambda: now[0])
+        it = Resolvers([server.spec], system=False, clock=clock)
         ask(it)
-        now[0] += 59
+        clock.advance(59)
         assert it.usable(ask(it)) == (PUBLIC, SIX)
         assert len(server.asked) == 2
-        now[0] += 2
+        clock.advance(2)
         ask(it)
         assert len(server.asked) == 4
 

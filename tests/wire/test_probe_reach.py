@@ -20,6 +20,7 @@ from gpuaria.errors import NetworkError
 from gpuaria.http.proxy import Proxy, Route, proxy_for, route
 from gpuaria.mirrors.measure import tcp
 from gpuaria.mirrors.measure.icmp import ping
+from tests.support.clock import FakeClock
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="needs root")
@@ -46,10 +47,10 @@ def test_a_stuck_thread_does_not_keep_the_process_from_ending() -> None:
 
 
 def test_within_is_the_earlier_of_both() -> None:
-    now = [0.0]
-    deadline = Deadline(3, lambda: now[0])
+    clock = FakeClock(0.0)
+    deadline = Deadline(3, clock)
     assert (deadline.within(1).left(), deadline.within(9).left()) == (1, 3)
-    now[0] = 4
+    clock.now = 4
     assert (deadline.left(), deadline.over) == (0, True)
 
 
