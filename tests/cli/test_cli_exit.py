@@ -20,6 +20,7 @@ from gpuaria import errors
 from gpuaria.aria2 import binary
 from standin import EmbeddedBytes, Hub, RateLimit, Repo
 from tests.support.places import ROOT
+from tests.support.ports import closed_port, free_port
 from tests.support.repos import SMALL, contents, expected
 from tests.support.user import GPUARIA, PATH, Serve, User, children, until
 
@@ -259,8 +260,7 @@ def portal() -> Iterator[str]:
 
 
 def test_7_nobody_listens(user: User) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = closed_port()
     user.quick("fetch", "org/small", HF_ENDPOINT=f"http://127.0.0.1:{port}").refused(7, "cannot connect", str(port))
 
 
@@ -425,8 +425,7 @@ def test_what_runs_is_aria2c_itself(user: User, serve: Serve, big: Repo) -> None
 @pytest.fixture
 def daemon(user: User) -> Iterator[str]:
     """An aria2c that somebody else runs, with a secret."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [binary.find().path, "--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", "--rpc-secret=right", "--quiet"],
         cwd=user.temp,
@@ -463,8 +462,7 @@ def test_every_byte_is_in_the_report(user: User, serve: Serve, big: Repo, daemon
 
 def test_9_nobody_answers_at_rpc(user: User, serve: Serve, big: Repo) -> None:
     serve(big)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = closed_port()
     user.quick("fetch", "org/big", "--rpc", f"http://127.0.0.1:{port}/jsonrpc").refused(9, str(port))
 
 

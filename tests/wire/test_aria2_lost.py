@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pytest
 
 from gpuaria.aria2 import binary
 from standin import Repo
+from tests.support.ports import free_port
 from tests.support.repos import contents, expected
 from tests.support.user import Serve, User, until
 
@@ -62,8 +61,7 @@ class Forgetful(BaseHTTPRequestHandler):
 @pytest.fixture
 def between(user: User) -> Iterator[type[Forgetful]]:
     """A real aria2c and the forgetful one before it; `.target` is aria2c itself, `.url` the way through."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     words = [binary.find().path, "--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", "--quiet"]
     process = subprocess.Popen(words, cwd=user.temp, stdin=subprocess.DEVNULL)
     target = f"http://127.0.0.1:{port}/jsonrpc"

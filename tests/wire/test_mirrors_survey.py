@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket
 import ssl
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from standin import Hub, Repo
+from tests.support.ports import closed_url
 from tests.support.user import Done, Serve, User
 
 PAGE = b"<!DOCTYPE html><html><title>Sign in</title>Please sign in.</html>"
@@ -27,12 +27,6 @@ MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
 def own_resolver(user: User) -> None:
     """No DNS server on the internet is asked, and there is time enough on a busy machine."""
     user.env |= {"GPUARIA_RESOLVERS": "system", "GPUARIA_PROBE_BUDGET": "8 s"}
-
-
-def dead_port() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{sock.getsockname()[1]}"
 
 
 def told(run: Done) -> dict[str, dict[str, Any]]:
@@ -127,7 +121,7 @@ def test_every_fault_has_its_name(
             "lagging": lagging.url,
             "size": size.url,
             "portal": portal,
-            "dead": dead_port(),
+            "dead": closed_url(),
             "certificate": strange_certificate,
             "pipe": serve(big, location_base=origin).url,
             "onward": onward(serve(big), origin, big),
@@ -222,7 +216,7 @@ def test_findings_of_the_last_minutes_are_used_again_and_failures_are_not(user: 
 
 
 def test_without_a_repo_the_way_alone_is_measured(user: User, serve: Serve, big: Repo) -> None:
-    origin, dead = serve(big), dead_port()
+    origin, dead = serve(big), closed_url()
     run = user.quick("mirrors", "--mirror", dead).ok()
     assert run.out.startswith("DNS, TCP and TLS only: no repo was named to read a file of\n")
     assert "not measured" in run.out
@@ -232,8 +226,8 @@ def test_without_a_repo_the_way_alone_is_measured(user: User, serve: Serve, big:
 
 def test_without_any_usable_mirror_it_ends_with_7(user: User, serve: Serve, big: Repo) -> None:
     serve(big)
-    user.env["HF_ENDPOINT"] = dead_port()
-    run = user.quick("mirrors", "--mirror", dead_port())
+    user.env["HF_ENDPOINT"] = closed_url()
+    run = user.quick("mirrors", "--mirror", closed_url())
     run.refused(7, "no mirror can be used", "connection refused")
     assert run.out.count("rejected") == 2
     assert told(user.run("mirrors", "--json")).popitem()[1]["reason"] == "tcp: connection refused"
@@ -241,7 +235,7 @@ def test_without_any_usable_mirror_it_ends_with_7(user: User, serve: Serve, big:
 
 def test_an_origin_that_is_away_is_named_and_the_table_is_still_there(user: User, serve: Serve, big: Repo) -> None:
     good = serve(big)
-    user.env |= {"HF_ENDPOINT": dead_port(), "GPUARIA_TRUST": "origin"}
+    user.env |= {"HF_ENDPOINT": closed_url(), "GPUARIA_TRUST": "origin"}
     run = user.quick("mirrors", "org/big", "--mirror", good.url)
     assert run.status == 7
     assert "cannot connect" in run.err
@@ -275,7 +269,7 @@ def test_offline_nothing_is_measured(user: User) -> None:
 @pytest.mark.parametrize(("name", "start"), [("x.png", b"\x89PNG"), ("x.svg", b"<?xml")])
 def test_a_plot_is_written(user: User, serve: Serve, big: Repo, name: str, start: bytes) -> None:
     serve(big)
-    user.quick("mirrors", "org/big", "--mirror", dead_port(), "--plot", name).ok()
+    user.quick("mirrors", "org/big", "--mirror", closed_url(), "--plot", name).ok()
     assert (user.home / name).read_bytes().startswith(start)
     user.quick("mirrors", "org/big", "--plot", f"missing/{name}").refused(8, "cannot be written")
 

@@ -24,6 +24,7 @@ from gpuaria.urls import bare, check_redirect, encrypted_or_local, origin
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server
 from tests.support.clock import FakeClock
+from tests.support.ports import closed_url
 
 TOKEN = "hf_secret_of_the_tests"
 Reply = tuple[int, Sequence[tuple[str, str]], bytes]
@@ -692,14 +693,12 @@ def test_stopping_ends_a_wait_for_the_quota() -> None:
 
 
 def test_a_refused_connection_is_one_sentence_after_few_tries() -> None:
-    with socket.socket() as taken:  # bound, but nobody listens
-        taken.bind(("127.0.0.1", 0))
-        base = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        http = client(base)
-        with pytest.raises(NetworkError, match=r"cannot connect to 127\.0\.0\.1:") as caught:
-            http.get(f"{base}/a?Signature=1")
-        sentence(caught.value)
-        assert http.count(base) == 3
+    base = closed_url()
+    http = client(base)
+    with pytest.raises(NetworkError, match=r"cannot connect to 127\.0\.0\.1:") as caught:
+        http.get(f"{base}/a?Signature=1")
+    sentence(caught.value)
+    assert http.count(base) == 3
 
 
 def test_a_host_without_an_address_is_not_tried_again() -> None:

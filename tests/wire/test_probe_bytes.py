@@ -31,6 +31,7 @@ from gpuaria.records import Digest, Mirror, RemoteFile, to_json
 from gpuaria.sources.huggingface import HuggingFace
 from gpuaria.sources.protocol import Stated
 from standin import Hub, Repo
+from tests.support.ports import closed_port
 
 NAME, PATH, SIZE = "org/model", "model.safetensors", 24 << 20
 CONTEXT = ssl.create_default_context()
@@ -371,11 +372,6 @@ def test_one_pipe_that_fails_for_one_mirror_is_tried_for_the_other(hub: Hub, rep
         mirrors, lookup = look(hub, front)
         found = run(mirrors, lookup, repo, wanted)
     assert sorted(f.bytes.state for f in found) == ["failed", "measured"]
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def test_a_stage_that_fails_is_the_last_and_the_others_go_on(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:

@@ -17,6 +17,7 @@ from gpuaria.records import Address
 from gpuaria.transfer.endgame import MOST_COPIES, Endgame, try_out
 from gpuaria.transfer.watch import Ending
 from standin.wire import Handler, Server, parse_range
+from tests.support.ports import closed_url
 
 SIZE = 6 << 20
 DATA = random.Random(5).randbytes(SIZE)
@@ -104,8 +105,7 @@ class Mirrors:
 
     def dead(self, name: str) -> None:
         """Nothing listens there."""
-        self.add(name, good)
-        self.servers[name].close()
+        self.addresses[name] = Address(name, f"{closed_url()}/file?signed=yes")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from gpuaria.http.client import Http
 from gpuaria.transfer.line import SLICE, Line
 from standin.wire import Handler, Server, parse_range
 from tests.support.fronts import Front, signed
+from tests.support.ports import closed_port
 
 SIZE = 1 << 20
 DATA = random.Random(6).randbytes(SIZE)
@@ -143,10 +144,8 @@ def test_what_is_not_these_bytes_is_an_error(behave: Behave, said: str) -> None:
 
 
 def test_nobody_is_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
     with pytest.raises(NetworkError, match=r"127\.0\.0\.1"):
-        line(f"http://127.0.0.1:{port}/x").get(0, 10, never)
+        line(f"http://127.0.0.1:{closed_port()}/x").get(0, 10, never)
 
 
 def test_it_ends_when_it_is_over() -> None:
