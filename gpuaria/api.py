@@ -19,8 +19,8 @@ from gpuaria.errors import ConfigError, NotFound, SomeFilesFailed, UsageError
 from gpuaria.events import Emit, Waiting, Warned
 from gpuaria.fetching.verify import Checked, verify_all
 from gpuaria.http.auth import credentials
-from gpuaria.http.client import Http
-from gpuaria.http.pool import ca_file, tls_context
+from gpuaria.http.certificates import ca_file, tls_context
+from gpuaria.http.client import Http, HttpOptions
 from gpuaria.mirrors.rank import rank
 from gpuaria.plan import Rules
 from gpuaria.records import Choice, Kind, Manifest, Mirror, Probe, Ranking, RepoRef, Report, Verdict
@@ -136,13 +136,15 @@ class Session:
 
         s = self.settings
         return Http(
+            HttpOptions(
+                USER_AGENT,
+                s.connect_timeout,
+                s.timeout,
+                s.patience,
+                str(s.ca_bundle or ""),
+                tuple(s.send_token_in_clear_text_to),
+            ),
             credentials=credentials(s, stop),
-            in_clear=s.send_token_in_clear_text_to,
-            user_agent=USER_AGENT,
-            connect_timeout=s.connect_timeout,
-            timeout=s.timeout,
-            patience=s.patience,
-            ca_bundle=str(s.ca_bundle or ""),
             on_wait=lambda text, seconds: self._emit(Waiting(text, seconds)),
             names=Names(
                 s.resolvers, lambda: tls_context(str(s.ca_bundle or "")), lambda text: self._emit(Warned(text))

@@ -18,49 +18,65 @@
     +- Interrupted (130)
 
 A message says what happened and to which thing; `hint` says what to do about it. Neither ever holds a credential.
+`side` says who has to act: the operator of the source, the owner of the target, aria2, the user, or gpuaria's authors.
 """
 
 from typing import ClassVar, Literal
 
 Retry = Literal["never", "elsewhere", "later"]
+Side = Literal["source", "target", "engine", "user", "us"]
 
 
 class GpuariaError(Exception):
-    """The root: `exit_code` for the shell, `hint` for the reader, `retry` for the caller that may try again."""
+    """The root: `exit_code` for the shell, `side` that failed, `hint` for the reader, `retry` for the caller.
+
+    `retry` of the constructor is for an error that passes, or does not pass, unlike others of its class.
+    """
 
     exit_code: ClassVar[int] = 1
-    retry: Retry = "never"
+    side: ClassVar[Side] = "us"
+    usual_retry: ClassVar[Retry] = "never"
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, retry: Retry | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self._retry = retry
+
+    @property
+    def retry(self) -> Retry:
+        """Return whether the same request may succeed: "never", "elsewhere" (at another mirror) or "later"."""
+        return self._retry or self.usual_retry
 
 
 class UsageError(GpuariaError):
     """The command line asks for something that has no meaning."""
 
     exit_code = 2
+    side: ClassVar[Side] = "user"
 
 
 class SomeFilesFailed(GpuariaError):
     """Some files could not be had; the others are in place and verified."""
 
     exit_code = 3
-    retry: Retry = "later"
+    side: ClassVar[Side] = "source"
+    usual_retry: ClassVar[Retry] = "later"
 
 
 class WrongBytes(GpuariaError):
     """Bytes do not match the digest that the manifest declares."""
 
     exit_code = 4
-    retry: Retry = "elsewhere"
+    side: ClassVar[Side] = "source"
+    usual_retry: ClassVar[Retry] = "elsewhere"
 
 
 class NotFound(GpuariaError):
     """A repo, revision or file does not exist, or nothing matched."""
 
     exit_code = 5
+    side: ClassVar[Side] = "source"
 
 
 class RepoNotFound(NotFound):
@@ -78,11 +94,14 @@ class FileNotInRepo(NotFound):
 class NothingMatched(NotFound):
     """The patterns select no file."""
 
+    side: ClassVar[Side] = "user"
+
 
 class AccessDenied(GpuariaError):
     """The hub knows the thing and refuses it to us."""
 
     exit_code = 6
+    side: ClassVar[Side] = "source"
 
 
 class Gated(AccessDenied):
@@ -92,12 +111,15 @@ class Gated(AccessDenied):
 class BadToken(AccessDenied):
     """The hub does not know the token that was sent."""
 
+    side: ClassVar[Side] = "user"
+
 
 class NetworkError(GpuariaError):
     """A host could not be reached, or answered in a way that cannot be used."""
 
     exit_code = 7
-    retry: Retry = "elsewhere"
+    side: ClassVar[Side] = "source"
+    usual_retry: ClassVar[Retry] = "elsewhere"
 
 
 class Unreachable(NetworkError):
@@ -115,13 +137,13 @@ class Blocked(NotAHub):
 class RateLimited(NetworkError):
     """The hub's quota is used up for longer than we may wait."""
 
-    retry: Retry = "later"
+    usual_retry: ClassVar[Retry] = "later"
 
 
 class NoUsableMirror(NetworkError):
     """Every address of a file has failed."""
 
-    retry: Retry = "later"
+    usual_retry: ClassVar[Retry] = "later"
 
 
 class BadListing(NetworkError):
@@ -132,6 +154,7 @@ class DiskError(GpuariaError):
     """The target cannot be read or written."""
 
     exit_code = 8
+    side: ClassVar[Side] = "target"
 
 
 class NotWritable(DiskError):
@@ -149,23 +172,26 @@ class UnsafePath(DiskError):
 class Locked(DiskError):
     """Another process works on the same target."""
 
-    retry: Retry = "later"
+    usual_retry: ClassVar[Retry] = "later"
 
 
 class Aria2Error(GpuariaError):
     """aria2c is missing, too old, died, or refuses our secret."""
 
     exit_code = 9
+    side: ClassVar[Side] = "engine"
 
 
 class ConfigError(GpuariaError):
     """A settings file or variable cannot be understood."""
 
     exit_code = 10
+    side: ClassVar[Side] = "user"
 
 
 class Interrupted(GpuariaError):
     """The user pressed Ctrl-C, or the process was asked to stop."""
 
     exit_code = 130
-    retry: Retry = "later"
+    side: ClassVar[Side] = "user"
+    usual_retry: ClassVar[Retry] = "later"

@@ -1,6 +1,6 @@
 """Every aria2 option that gpuaria sets, and why. aria2 accepts misspelt names in silence, so names live here only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,21 @@ class Shape:
 
 def by_relay(url: str) -> dict[str, str]:
     """The options by which one download goes through our own relay, and through no proxy of the environment."""
-    return {"http-proxy": url, "https-proxy": url, "no-proxy": "", "proxy-method": "tunnel"}
+    return {**by_proxies(url, url), "proxy-method": "tunnel"}
+
+
+def by_proxies(http: str = "", https: str = "", direct: Sequence[str] = ()) -> dict[str, str]:
+    """The options by which one download uses these proxies, for http and https URLs, and none for the hosts `direct`.
+
+    The daemon's own proxies do not apply to it: an empty value erases them (aria2c(1), --all-proxy).
+    """
+    return {
+        "all-proxy": "",
+        "http-proxy": http,
+        "https-proxy": https,
+        "no-proxy": ",".join(direct),
+        "proxy-method": "get",
+    }
 
 
 def download_options(folder: Path, shape: Shape, user_agent: str) -> dict[str, str]:

@@ -65,12 +65,11 @@ class Rpc:
         try:
             yield
         except (requests.RequestException, ValueError, RecursionError, aria2p.ClientException) as error:
-            ours = Aria2Error(
+            raise Aria2Error(
                 f"aria2c at {self._shown} does not answer ({type(error).__name__})",
                 "Is it running, with --enable-rpc, on that port?",
-            )
-            ours.retry = "later"
-            raise ours from None
+                retry="later",
+            ) from None
         except (KeyError, TypeError, AttributeError):
             raise self._stranger() from None
 

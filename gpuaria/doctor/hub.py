@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from gpuaria.doctor.finding import Notes
 from gpuaria.errors import AccessDenied, BadToken, ConfigError, GpuariaError, NetworkError
-from gpuaria.http.client import Answer, Http
+from gpuaria.http.client import Http
+from gpuaria.http.messages import Answer
 from gpuaria.settings import Settings
 from gpuaria.sources.protocol import ChecksToken, Source
 from gpuaria.urls import encrypted_or_local

@@ -10,7 +10,7 @@ from gpuaria.aria2 import binary
 from gpuaria.dns.deadline import Deadline
 from gpuaria.doctor.finding import Notes
 from gpuaria.errors import Aria2Error, ConfigError
-from gpuaria.http.pool import ca_file
+from gpuaria.http.certificates import ca_file
 from gpuaria.mirrors.measure.icmp import NOT_PERMITTED, ping
 from gpuaria.settings import Settings
 

@@ -11,13 +11,12 @@ from gpuaria.dns.findings import DnsAnswer
 from gpuaria.dns.resolvers import NXDOMAIN, PATIENCE, Resolvers
 from gpuaria.doctor.finding import Notes
 from gpuaria.errors import ConfigError, NetworkError
-from gpuaria.http.proxy import Proxy, route
+from gpuaria.http.route import USABLE, Proxy, route
 from gpuaria.mirrors.measure.tcp import reason
 from gpuaria.records import Mirror
 
 _ITSELF = "the system's resolver: "
 _SYSTEM = "echo 'nameserver 1.1.1.1' | sudo tee /etc/resolv.conf"
-_SPOKEN = ("http", "https")  # kinds of proxies, by gpuaria.http.client
 _OVER_HTTPS = "export GPUARIA_RESOLVERS=https://1.1.1.1/dns-query"
 
 
@@ -83,7 +82,7 @@ def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Dea
         if not problem:
             notes.ok("proxy", text)
         elif any(mirror.origin for mirror in behind):
-            kind = ConfigError if proxy.scheme not in _SPOKEN else NetworkError
+            kind = ConfigError if proxy.scheme not in USABLE else NetworkError
             notes.problem("proxy", f"{text}, which {problem}", fix, kind.exit_code)
         else:
             notes.warn("proxy", f"{text}, which {problem}", fix)
@@ -92,7 +91,7 @@ def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Dea
 
 def _tried(proxy: Proxy, deadline: Deadline) -> str:
     """What is wrong with the proxy itself, empty if it accepts a connection."""
-    if proxy.scheme not in _SPOKEN:
+    if proxy.scheme not in USABLE:
         return f"is of the kind {proxy.scheme}: gpuaria speaks to http and https proxies only"
     try:
         socket.create_connection((proxy.host, proxy.port), max(0.1, deadline.left())).close()

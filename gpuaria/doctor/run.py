@@ -12,8 +12,8 @@ from gpuaria.doctor import hub, machine, names, storage, tls, trace
 from gpuaria.doctor.finding import Finding, Notes, exit_status
 from gpuaria.doctor.routes import Ways, offline, worst
 from gpuaria.errors import ConfigError, GpuariaError
-from gpuaria.http.pool import tls_context
-from gpuaria.http.proxy import route
+from gpuaria.http.certificates import tls_context
+from gpuaria.http.route import route
 from gpuaria.records import Kind, RepoRef
 from gpuaria.settings import Settings
 from gpuaria.sources import source

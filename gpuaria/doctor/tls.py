@@ -7,8 +7,8 @@ from gpuaria.dns.deadline import Deadline
 from gpuaria.dns.false_answers import is_private_name
 from gpuaria.doctor.finding import Notes
 from gpuaria.errors import NetworkError
-from gpuaria.http.pool import ca_file, tls_context
-from gpuaria.http.proxy import Route
+from gpuaria.http.certificates import ca_file, tls_context
+from gpuaria.http.route import Route
 from gpuaria.mirrors.measure.findings import MirrorFindings
 from gpuaria.mirrors.measure.tcp import dial
 

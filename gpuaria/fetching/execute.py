@@ -1,8 +1,7 @@
 """The steps of a plan, carried out by three kinds of hands until every file has a verdict."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,12 @@ from gpuaria.aria2.options import Shape
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.fetching import report
 from gpuaria.fetching.request import Limits, World
-from gpuaria.http.pool import Clients
 from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.paths import SafePath
 from gpuaria.records import Address, DownloadPlan, Manifest, RemoteFile, Step
 from gpuaria.storage.layout import Layout
 from gpuaria.transfer import unfit
+from gpuaria.transfer.aria2_path import Aria2Path
 from gpuaria.transfer.board import Board
 from gpuaria.transfer.endgame import Endgame, try_out
 from gpuaria.transfer.flow import endpoints
@@ -66,7 +65,7 @@ def carry_out(
         arrived = partial(board.arrived, file.path)
         return Endgame(path, file.size, addresses, world.http, arrived, world.stop, reached, each)
 
-    held = ExitStack()
+    path = Aria2Path(world.http.routes, TokenBucket(0))  # aria2c keeps to its own share of the limit
     large = LargeFiles(
         steps=[step for step in plan.steps if step.carrier == "aria2"],
         hands=Hands(
@@ -75,8 +74,8 @@ def carry_out(
             endgame=endgame,
             test=partial(try_out, world.http),
             unfit=partial(unfit.ask, world.http),
-            places=partial(endpoints, world.http.clients),
-            detour=_detour(world.http.clients, held),
+            places=partial(endpoints, world.http.routes),
+            path=path.options,
         ),
         start=world.daemon,
         layout=layout,
@@ -118,7 +117,7 @@ def carry_out(
         _turn(large, small_pool, hashers, plan, board, world)
     finally:
         large.close()
-        held.close()
+        path.close()
     return landing
 
 
@@ -133,25 +132,6 @@ def _limited(shape: Shape, plan: DownloadPlan) -> tuple[Shape, TokenBucket]:
         return shape, TokenBucket(limit)
     small = max(1, limit * bytes_of["http"] // whole)
     return replace(shape, max_speed=max(1, limit - small)), TokenBucket(small)
-
-
-def _detour(clients: Clients, held: ExitStack) -> Callable[[Collection[Address]], str]:
-    """What gives a relay's address for hosts to which aria2c does not find the way, and begins it when it has to."""
-    url = ""
-
-    def detour(addresses: Collection[Address]) -> str:
-        nonlocal url
-        if not any(clients.elsewhere(address.url) for address in addresses):
-            return ""
-        if not url:
-            from gpuaria.aria2.relay import Relay
-
-            relay = Relay(clients.connect, TokenBucket(0))  # aria2c keeps to its own share of the limit
-            held.callback(relay.close)
-            url = relay.url
-        return url
-
-    return detour
 
 
 def _turn(large: LargeFiles, small: Workers, hashers: Workers, plan: DownloadPlan, board: Board, world: World) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gpuaria.errors import AccessDenied, ConfigError, GpuariaError, Interrupted, NetworkError
-from gpuaria.http.client import Hidden
+from gpuaria.http.bearer import Hidden
 from gpuaria.settings import Secret, Settings, TokenSource
 from gpuaria.settings.values import credential
 from gpuaria.text import printable

@@ -6,8 +6,10 @@ from urllib.parse import urlsplit
 
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.errors import NetworkError, NotAHub, RevisionNotFound
-from gpuaria.http.client import MAX_REDIRECTS, REDIRECTS, Answer, Http, redirected
-from gpuaria.http.pool import tls_context
+from gpuaria.http.certificates import tls_context
+from gpuaria.http.client import Http
+from gpuaria.http.redirects import target_of
+from gpuaria.http.retry import ONCE_MORE
 from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings
 from gpuaria.mirrors.measure.shared_hosts import same_pipes
@@ -17,7 +19,7 @@ from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, Mirror, Probe, Ranking, RemoteFile
 from gpuaria.settings import Settings
 from gpuaria.sources.protocol import KnowsFreshness, Source, Stated
-from gpuaria.urls import check_redirect, origin
+from gpuaria.urls import check_redirect
 
 MAX_AGE = 300.0  # seconds for which findings are used again
 CONNECTIONS = (1, 4)  # of the two reads
@@ -199,8 +201,8 @@ def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tu
         found = source.locate(mirror, manifest, file, http)
         return (found.url, Stated(manifest.version, file.size)) if found else None
     url = source.file_url(mirror, manifest, file)
-    answer = _head(http, url, anonymous=mirror.anonymous)
-    target = redirected(answer)
+    answer = http.head(url, anonymous=mirror.anonymous, retry=ONCE_MORE)
+    target = target_of(answer)
     stated = source.stated(answer.headers)
     named = stated.commit != ""
     if answer.status >= 400:
@@ -221,31 +223,6 @@ def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tu
     if manifest.restricted and not mirror.anonymous and http.has_credential(url):
         return None
     return answer.url, stated
-
-
-def _head(http: Http, url: str, *, anonymous: bool) -> Answer:
-    """As `Http.head`, without its patience: a mirror that is busy now is told so at once."""
-    passed: dict[str, str] = {}
-    for _ in range(MAX_REDIRECTS):
-        answer = _once_more(http, url, anonymous)
-        passed |= {name: value for name, value in answer.headers.items() if name.startswith("x-")}
-        target = redirected(answer) if answer.status in REDIRECTS else ""
-        if not target or origin(target) != origin(url):
-            return replace(answer, headers={**passed, **answer.headers})
-        url = target
-    raise NetworkError("it redirects in a circle")
-
-
-def _once_more(http: Http, url: str, anonymous: bool) -> Answer:
-    headers = {"accept-encoding": "identity"}
-    for last in (False, True):
-        try:
-            with http.open("HEAD", url, anonymous=anonymous, headers=headers) as (answer, _):
-                return answer
-        except NetworkError as error:
-            if last or error.retry != "later":
-                raise
-    raise AssertionError("unreachable")
 
 
 def _stale(found: MirrorFindings) -> MirrorFindings:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from gpuaria.errors import NetworkError
-from gpuaria.http.client import RETRY_STATUS, Answer, Http
+from gpuaria.http.client import Http
+from gpuaria.http.messages import Answer
+from gpuaria.http.retry import RETRY_STATUS
 from gpuaria.sources.git_pack import unpack
 from gpuaria.sources.git_verify import SMALL
 from gpuaria.text import printable

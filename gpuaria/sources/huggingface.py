@@ -26,7 +26,9 @@ from gpuaria.errors import (
     UnsafePath,
 )
 from gpuaria.hashing import EMPTY, lfs_pointer_oid
-from gpuaria.http.client import Answer, Http, redirected
+from gpuaria.http.client import Http
+from gpuaria.http.messages import Answer
+from gpuaria.http.redirects import target_of
 from gpuaria.paths import SafePath
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.sources import git, git_verify, references
@@ -194,7 +196,7 @@ class HuggingFace:
         if answer.status >= 400:
             raise self.refused(mirror, manifest, file, answer, http)
         _check_same(answer, mirror, manifest, file)
-        target = redirected(answer)
+        target = target_of(answer)
         if target:
             check_redirect(answer.url, target)
             return Address(mirror.name, target, expiry(target))

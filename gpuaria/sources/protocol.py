@@ -7,7 +7,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from gpuaria.errors import GpuariaError
-from gpuaria.http.client import Answer, Http
+from gpuaria.http.client import Http
+from gpuaria.http.messages import Answer
 from gpuaria.records import Address, Kind, Manifest, Mirror, RemoteFile, RepoRef
 
 Wanted = Callable[[str], bool]

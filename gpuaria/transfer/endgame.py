@@ -16,9 +16,10 @@ from pathlib import Path
 
 from gpuaria.errors import GpuariaError
 from gpuaria.http.client import Http
+from gpuaria.http.content_range import bytes_header
+from gpuaria.http.range_connection import RangeConnection
 from gpuaria.http.ratelimit import retry_after
 from gpuaria.records import Address
-from gpuaria.transfer.line import Line
 from gpuaria.transfer.unfit import why_unfit
 from gpuaria.transfer.watch import in_earnest
 
@@ -109,7 +110,7 @@ class Endgame:
             now = time.monotonic()
             if in_earnest(self._heard - heard, now - moved):
                 moved, heard = now, self._heard
-            if self.stop.is_set() or now - moved > self.http.clients.timeouts[1] + 2:
+            if self.stop.is_set() or now - moved > self.http.options.timeout + 2:
                 return False
         return self._all_done()
 
@@ -141,7 +142,7 @@ class Endgame:
 
     def _work(self, mirror: str) -> None:
         """One connection: cut after cut, until there is none left or the mirror fails."""
-        line = Line(self.http, self.addresses[mirror].url, self.size)
+        line = RangeConnection(self.http, self.addresses[mirror].url, self.size)
         try:
             while (cut := self._next(mirror)) is not None:
                 self._fetch(cut, mirror, line)
@@ -194,7 +195,7 @@ class Endgame:
             end = start + share
         return _Cut(start, end, time.monotonic())
 
-    def _fetch(self, cut: _Cut, mirror: str, line: Line) -> None:
+    def _fetch(self, cut: _Cut, mirror: str, line: RangeConnection) -> None:
         asked = time.monotonic()
         try:
             body = line.get(cut.start, cut.end, partial(self._needless, cut))
@@ -256,7 +257,7 @@ def _write(path: Path, body: bytes, at: int) -> None:
 
 def try_out(http: Http, address: Address) -> tuple[str, float | None]:
     """Whether an address gives aria2 bytes now: ("", None), or why not and how many seconds it asks to wait."""
-    headers = {"range": f"bytes=0-{SMALLEST_CUT - 1}", "accept-encoding": "identity"}
+    headers = bytes_header(0, SMALLEST_CUT)
     try:
         with http.open("GET", address.url, anonymous=True, headers=headers) as (answer, chunks):
             if answer.status not in (200, 206):

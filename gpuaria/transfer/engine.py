@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gpuaria.aria2.options import Shape, by_relay, download_options
+from gpuaria.aria2.options import Shape, download_options
 from gpuaria.errors import Aria2Error, DiskError, NoSpace
 from gpuaria.formats.metalink import for_download
 from gpuaria.os_errors import explained
@@ -70,7 +70,7 @@ class Engine:
         on_stumble: Callable[[Job, str, str], None],
         following: Callable[[], int],
     ) -> None:
-        self._start, self._layout, self._board, self._detour = start, layout, board, hands.detour
+        self._start, self._layout, self._board, self._path = start, layout, board, hands.path
         self._roster = roster
         self._last = LastBytes(
             hands=hands,
@@ -189,8 +189,7 @@ class Engine:
         urls = [url for turn in turns for url in turn if url]
         metalink = for_download(window.path.name, job.file.size, urls)
         options = download_options(window.path.parent, self._shaped(job), self._user_agent)
-        if relay := self._detour(job.addresses.values()):
-            options |= by_relay(relay)
+        options |= self._path([address.url for address in job.addresses.values()])
         self.warm_up()
         window.asked = True
         window.gid, self._late = self._rpc.add(metalink, options), 0

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gpuaria.aria2 import sockets
-from gpuaria.http.pool import Clients
+from gpuaria.http.route import Routes
 from gpuaria.records import Address
 from gpuaria.urls import server
 
 Endpoint = tuple[str, int]
 
 
-def endpoints(clients: Clients, address: Address) -> list[Endpoint]:
+def endpoints(routes: Routes, address: Address) -> list[Endpoint]:
     """The numeric addresses at which aria2 may reach an address; none where a proxy or our relay stands between."""
-    if clients.proxied(address.url) or clients.elsewhere(address.url):
+    way = routes.route(address.url)
+    if way.proxy or way.addresses:
         return []
     host, port = server(address.url)
     with contextlib.suppress(OSError):

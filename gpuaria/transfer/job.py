@@ -1,7 +1,7 @@
 """One large file on its way: its addresses, its ranges, how far it is, and when to try again."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class Hands:
     fills the last gaps of (file, its staged path) from these addresses, tells how far from its start the file is there,
     and uses so many connections to each mirror. `test`: why an address cannot be used now, and the seconds it asks to
     wait. `unfit`: why aria2 could not use it though it gives bytes. `places`: where aria2 connects to for an address.
-    `detour`: the proxy by which it gets to them, empty where it needs none; this one does not block.
+    `path`: the aria2 options by which it reaches URLs; this one does not block.
     """
 
     lookup: Callable[[str, RemoteFile], Address | None]
@@ -31,7 +31,7 @@ class Hands:
     test: Callable[[Address], tuple[str, float | None]]
     unfit: Callable[[Address], str]
     places: Callable[[Address], list[Endpoint]]
-    detour: Callable[[Collection[Address]], str]
+    path: Callable[[Sequence[str]], Mapping[str, str]]
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Files fetched by the metadata client in one piece: all small ones, and large ones that aria2 cannot have."""
 
-import re
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -18,8 +17,11 @@ from gpuaria.errors import (
     NoUsableMirror,
     RateLimited,
 )
-from gpuaria.http.client import ATTEMPTS, RETRY_STATUS, Answer, Http
+from gpuaria.http.client import Http
+from gpuaria.http.content_range import content_range
+from gpuaria.http.messages import Answer
 from gpuaria.http.ratelimit import TokenBucket
+from gpuaria.http.retry import ATTEMPTS, RETRY_STATUS
 from gpuaria.os_errors import explained
 from gpuaria.records import Manifest, Mirror, RemoteFile, Step, Verdict
 from gpuaria.sources.protocol import Source, sends_on, shortcuts
@@ -179,10 +181,8 @@ class SmallFiles:
         refusal = self.source.refused(mirror, self.manifest, file, answer, self.http)
         if mirror.origin:
             return refusal
-        error = NetworkError(refusal.message, refusal.hint)
-        if isinstance(refusal, FileNotInRepo):
-            error.retry = "never"  # it lacks this file, which says nothing about the next one
-        return error
+        lacking = isinstance(refusal, FileNotInRepo)  # which says nothing about the next file
+        return NetworkError(refusal.message, refusal.hint, retry="never" if lacking else None)
 
     def _write(self, part: Path, file: RemoteFile, answer: Answer, chunks: object, mirror: str, begun: int) -> None:
         """Append to `part`; more bytes than declared end the file, fewer end it as a broken connection.
@@ -227,9 +227,7 @@ def _moved(size: int, began: float) -> bool:
 
 
 def _passing(text: str) -> NetworkError:
-    error = NetworkError(text)
-    error.retry = "later"
-    return error
+    return NetworkError(text, retry="later")
 
 
 def _prefix(part: Path, file: RemoteFile) -> int:
@@ -248,14 +246,13 @@ def _resumed_at(answer: Answer, begun: int, size: int) -> int:
     """
     if answer.status == 200:
         return 0
-    match = re.fullmatch(
-        r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)", answer.headers.get("content-range", "").strip()
-    )
-    if match is None:
+    part = content_range(answer.headers)
+    if part is None or part.start is None:
         raise NetworkError("a partial answer without a usable Content-Range")
-    if int(match[1]) > begun or match[2] not in ("*", str(size)):
-        raise NetworkError(f"a partial answer of another part ({match[0]}), where byte {begun} of {size} is next")
-    return int(match[1])
+    if part.start > begun or part.size not in (None, size):
+        said = answer.headers["content-range"].strip()
+        raise NetworkError(f"a partial answer of another part ({said}), where byte {begun} of {size} is next")
+    return part.start
 
 
 def _check_length(answer: Answer, file: RemoteFile) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpuaria.errors import GpuariaError
-from gpuaria.http.client import Answer, Http
+from gpuaria.http.client import Http
+from gpuaria.http.content_range import bytes_header
+from gpuaria.http.messages import Answer
 from gpuaria.records import Address
 from gpuaria.transfer import windows
 from gpuaria.transfer.windows import Window
@@ -36,7 +38,7 @@ def why_unfit(answer: Answer) -> str:
 
 def ask(http: Http, address: Address) -> str:
     """The same for an address, by its answer to a range as aria2 asks for it; "" too where no bytes come at all."""
-    headers = {"range": f"bytes=0-{windows.PIECE - 1}", "accept-encoding": "identity"}
+    headers = bytes_header(0, windows.PIECE)
     try:
         with http.open("GET", address.url, anonymous=True, headers=headers) as (answer, _):
             return why_unfit(answer) if answer.status in (200, 206) else ""

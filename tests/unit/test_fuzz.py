@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gpuaria.errors import GpuariaError
 from gpuaria.formats import aria2_input, metalink
 from gpuaria.hashing import lfs_pointer_oid
-from gpuaria.http.client import Answer
+from gpuaria.http.messages import Answer
 from gpuaria.http.ratelimit import RateBudget, retry_after
 from gpuaria.records import RepoRef
 from gpuaria.settings import load

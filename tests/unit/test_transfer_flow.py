@@ -120,14 +120,14 @@ def test_endpoints_are_numeric_and_none_behind_a_proxy(monkeypatch: pytest.Monke
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    clients = Http().clients
-    assert endpoints(clients, Address("m", "http://127.0.0.1:81/x")) == [("127.0.0.1", 81)]
-    assert endpoints(clients, Address("m", "https://[::1]/x")) == [("::1", 443)]
-    assert endpoints(clients, Address("m", "http://no-such-host.invalid/x")) == []
+    routes = Http().routes
+    assert endpoints(routes, Address("m", "http://127.0.0.1:81/x")) == [("127.0.0.1", 81)]
+    assert endpoints(routes, Address("m", "https://[::1]/x")) == [("::1", 443)]
+    assert endpoints(routes, Address("m", "http://no-such-host.invalid/x")) == []
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
-    clients = Http().clients  # which reads the environment once for each host
-    assert endpoints(clients, Address("m", "http://192.0.2.1/x")) == []
-    assert endpoints(clients, Address("m", "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
+    routes = Http().routes  # which reads the environment once for each host
+    assert endpoints(routes, Address("m", "http://192.0.2.1/x")) == []
+    assert endpoints(routes, Address("m", "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
     monkeypatch.setenv("no_proxy", "192.0.2.1")
-    clients = Http().clients
-    assert endpoints(clients, Address("m", "http://192.0.2.1/x")) == [("192.0.2.1", 80)]
+    routes = Http().routes
+    assert endpoints(routes, Address("m", "http://192.0.2.1/x")) == [("192.0.2.1", 80)]

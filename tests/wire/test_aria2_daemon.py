@@ -22,7 +22,7 @@ from gpuaria.aria2.options import DAEMON, DOWNLOAD, Shape, download_options
 from gpuaria.aria2.wire import Rpc
 from gpuaria.errors import Aria2Error
 from gpuaria.formats.metalink import for_download
-from gpuaria.http.pool import ca_file
+from gpuaria.http.certificates import ca_file
 from gpuaria.records import Transfer
 from standin import Hub, Repo
 from standin.wire import Handler, Server

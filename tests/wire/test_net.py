@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, NetworkError, RateLimited
-from gpuaria.http.client import Answer, Http, redirected
-from gpuaria.http.pool import ca_file
+from gpuaria.http.certificates import ca_file
+from gpuaria.http.client import Http, HttpOptions
+from gpuaria.http.messages import Answer
 from gpuaria.http.ratelimit import RateBudget, retry_after
+from gpuaria.http.redirects import target_of
 from gpuaria.sources.huggingface import HuggingFace
 from gpuaria.urls import bare, check_redirect, encrypted_or_local, origin
 from standin import Hub, RateLimit, Repo, Seen
@@ -83,7 +85,8 @@ def in_turn(*replies: Reply | None) -> Callable[[Seen], Reply | None]:
 
 def client(base: str = "", **options: object) -> Http:
     credentials = {origin(base): Token()} if base else {}
-    return Http(credentials=credentials, **options)  # type: ignore[arg-type]
+    given = {name: options.pop(name) for name in ("on_wait", "stop") if name in options}
+    return Http(HttpOptions(**options), credentials=credentials, **given)  # type: ignore[arg-type]
 
 
 def authorized(server: Scripted) -> list[bool]:
@@ -180,7 +183,7 @@ def test_the_named_bundle_is_the_one_that_counts(tmp_path: Path) -> None:
     for bundle in (tmp_path / "none.pem", tmp_path / "empty.pem"):
         (tmp_path / "empty.pem").write_text("no certificate")
         with pytest.raises(NetworkError, match="certificate bundle") as caught:
-            Http(ca_bundle=str(bundle)).get("https://127.0.0.1:1/")
+            Http(HttpOptions(ca_bundle=str(bundle))).get("https://127.0.0.1:1/")
         sentence(caught.value)
 
 
@@ -334,7 +337,7 @@ def test_a_redirect_to_nonsense_is_an_error_and_no_traceback(location: str) -> N
     ],
 )
 def test_a_redirect_is_told_as_aria2_can_read_it(location: str, target: str) -> None:
-    assert redirected(Answer(302, "http://127.0.0.1/a", {"location": location})) == target
+    assert target_of(Answer(302, "http://127.0.0.1/a", {"location": location})) == target
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x/"])
@@ -892,7 +895,7 @@ def test_a_credential_never_leaves_this_machine_in_the_clear(monkeypatch: pytest
         here.get("http://127.0.0.1:9/a")
         assert authorized(proxy) == [False]
         assert here.withheld("http://127.0.0.1:9") == "a proxy would read it"
-        named = client("http://hub.example.invalid", in_clear=["hub.example.invalid"])
+        named = client("http://hub.example.invalid", in_clear=("hub.example.invalid",))
         named.get("http://hub.example.invalid/a")
         assert authorized(proxy) == [False, True]
         proxy.journal.reset()

@@ -17,7 +17,7 @@ import pytest
 
 from gpuaria.dns.deadline import Deadline, Job, together
 from gpuaria.errors import NetworkError
-from gpuaria.http.proxy import Proxy, Route, proxy_for, route
+from gpuaria.http.route import Proxy, Route, proxy_for, route
 from gpuaria.mirrors.measure import tcp
 from gpuaria.mirrors.measure.icmp import ping
 from tests.support.clock import FakeClock

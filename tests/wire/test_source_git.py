@@ -17,7 +17,7 @@ from dulwich.server import BackendRepo, DictBackend
 from dulwich.web import make_wsgi_chain
 
 from gpuaria.errors import BadListing, NetworkError
-from gpuaria.http.client import Http
+from gpuaria.http.client import Http, HttpOptions
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
 from gpuaria.sources import git
@@ -29,7 +29,7 @@ from tests.support.user import Serve
 PROGRAM = shutil.which("git")
 needs_git = pytest.mark.skipif(PROGRAM is None, reason="needs the git program")
 SHA256 = "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
-HTTP = Http(timeout=5)
+HTTP = Http(HttpOptions(timeout=5))
 NAME = "org/held"
 LONG = b"long " * 200
 

@@ -26,7 +26,7 @@ from gpuaria.errors import (
     UsageError,
 )
 from gpuaria.hashing import lfs_pointer_oid
-from gpuaria.http.client import Http
+from gpuaria.http.client import Http, HttpOptions
 from gpuaria.paths import SafePath
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.sources.huggingface import HuggingFace
@@ -398,7 +398,7 @@ def test_a_hub_that_cannot_name_many_files_at_once_is_asked_for_pages(kind: str)
         return 200, JSON, json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode()
 
     with Scripted(reply) as hub:
-        http = Http(timeout=0.3)
+        http = Http(HttpOptions(timeout=0.3))
         manifest = HF.listing(REF, HF.commit(REF, hub.url, http), hub.url, http, everything)
         assert len(manifest.files) == 2001
 

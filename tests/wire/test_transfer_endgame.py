@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria.http.client import Http
+from gpuaria.http.client import Http, HttpOptions
 from gpuaria.records import Address
 from gpuaria.transfer.endgame import MOST_COPIES, Endgame, try_out
 from gpuaria.transfer.watch import Ending
@@ -131,7 +131,7 @@ class Ran:
     def __init__(self, path: Path, mirrors: Mirrors, *, timeout: float = 1.0) -> None:
         self.came: Counter[str] = Counter()
         self.stop = threading.Event()
-        self.http = Http(connect_timeout=2.0, timeout=timeout, stop=self.stop)
+        self.http = Http(HttpOptions(connect_timeout=2.0, timeout=timeout), stop=self.stop)
         self.game = Endgame(path, SIZE, mirrors.addresses, self.http, self._arrived, self.stop)
 
     def _arrived(self, mirror: str, count: int) -> None:
@@ -373,11 +373,11 @@ def test_a_file_that_is_gone_or_a_link_is_not_written(path: Path, mirrors: Mirro
 )
 def test_trying_an_address_out(mirrors: Mirrors, kind: str, reason: str, wait: float | None) -> None:
     mirrors.add("one", BAD[kind])
-    assert try_out(Http(timeout=2.0), mirrors.addresses["one"]) == (reason, wait)
+    assert try_out(Http(HttpOptions(timeout=2.0)), mirrors.addresses["one"]) == (reason, wait)
 
 
 def test_trying_a_good_and_a_dead_address_out(mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     mirrors.dead("dead")
-    assert try_out(Http(timeout=2.0), mirrors.addresses["good"]) == ("", None)
-    assert try_out(Http(timeout=2.0), mirrors.addresses["dead"])[0]
+    assert try_out(Http(HttpOptions(timeout=2.0)), mirrors.addresses["good"]) == ("", None)
+    assert try_out(Http(HttpOptions(timeout=2.0)), mirrors.addresses["dead"])[0]

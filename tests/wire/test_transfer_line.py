@@ -17,8 +17,9 @@ from typing import ClassVar
 import pytest
 
 from gpuaria.errors import GpuariaError, Interrupted, NetworkError
-from gpuaria.http.client import Http
-from gpuaria.transfer.line import SLICE, Line
+from gpuaria.http.client import Http, HttpOptions
+from gpuaria.http.range_connection import SLICE, RangeConnection
+from gpuaria.http.route import Route, Routes
 from standin.wire import Handler, Server, parse_range
 from tests.support.fronts import Front, signed
 from tests.support.ports import closed_port
@@ -58,8 +59,8 @@ def serving(behave: Behave) -> Iterator[tuple[str, type[Mirror]]]:
         server.close()
 
 
-def line(url: str, **options: float | str) -> Line:
-    return Line(Http(**{"timeout": 5.0, **options}), url, SIZE)  # type: ignore[arg-type]
+def line(url: str, timeout: float = 5.0, ca_bundle: str = "") -> RangeConnection:
+    return RangeConnection(Http(HttpOptions(timeout=timeout, ca_bundle=ca_bundle)), url, SIZE)
 
 
 def never(came: int) -> bool:
@@ -185,8 +186,8 @@ def test_the_host_is_named_as_the_address_has_it(scheme: str, port: int, monkeyp
     heads: list[str] = []
     server = socket.create_server(("127.0.0.1", 0))
 
-    def connect(host: str, number: int) -> socket.socket:
-        assert (host, number) == ("cdn.example.test", port)
+    def connect(route: Route, routes: Routes) -> socket.socket:
+        assert (route.host, route.port) == ("cdn.example.test", port)
         return socket.create_connection(server.getsockname())
 
     def answer() -> None:
@@ -196,9 +197,9 @@ def test_the_host_is_named_as_the_address_has_it(scheme: str, port: int, monkeyp
 
     named = "cdn.example.test" + (":8443" if port == 8443 else "")
     one = line(f"{scheme}://{named}/file")
-    monkeypatch.setattr(one._web.clients, "context", PlainContext)
-    monkeypatch.setattr(one._web.clients, "connect", connect)
-    monkeypatch.setattr(one._web.clients, "proxied", lambda url: False)
+    monkeypatch.setattr(one._web.routes, "context", PlainContext)
+    monkeypatch.setattr("gpuaria.http.range_connection.dial", connect)
+    monkeypatch.setattr(one._web.routes, "proxied", lambda url: False)
     threading.Thread(target=answer, daemon=True).start()
     with server, pytest.raises(NetworkError):
         one.get(0, 10, never)
@@ -253,7 +254,7 @@ def test_every_request_is_counted_and_none_begins_after_the_end() -> None:
     stop = threading.Event()
     with serving(Mirror.part) as (url, _):
         web = Http(stop=stop)
-        one = Line(web, url, SIZE)
+        one = RangeConnection(web, url, SIZE)
         one.get(0, 10, never)
         one.get(0, 10, never)
         assert web.count(url) == 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpuaria.errors import NetworkError
-from gpuaria.http.client import Answer
+from gpuaria.http.messages import Answer
 from gpuaria.transfer.small import _prefix, _resumed_at
 from standin import Hub, Repo
 from standin.wire import Handler, Server, parse_range

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from gpuaria.dns.deadline import Deadline
 from gpuaria.errors import NetworkError
-from gpuaria.http.proxy import Route, route
+from gpuaria.http.route import Route, route
 from gpuaria.mirrors.measure import tcp
 
 Head = tuple[int, Mapping[str, str]]

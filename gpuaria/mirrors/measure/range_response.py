@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from gpuaria.http.content_range import content_range
 from gpuaria.http.ratelimit import retry_after
 
 
@@ -30,10 +31,9 @@ class Part:
 
 def declared(status: int, headers: Mapping[str, str]) -> Part:
     """Read Content-Range, or Content-Length of a whole answer; nonsense counts as unsaid."""
-    spoken = re.fullmatch(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)", headers.get("content-range", "").strip())
     if status != 200:
-        size = int(spoken[2]) if spoken and spoken[2] != "*" else None
-        return Part(status == 206, size, int(spoken[1]) if spoken and spoken[1] else None)
+        spoken = content_range(headers)
+        return Part(status == 206, spoken.size if spoken else None, spoken.start if spoken else None)
     length = headers.get("content-length", "")
     return Part(False, int(length) if re.fullmatch(r"\d{1,18}", length) else None, 0)
 

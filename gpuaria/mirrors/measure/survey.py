@@ -15,7 +15,7 @@ from gpuaria.dns.deadline import GRACE, Deadline, Job, together
 from gpuaria.dns.findings import NO_TIME
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.errors import GpuariaError, Interrupted
-from gpuaria.http.proxy import Route, route
+from gpuaria.http.route import Route, route
 from gpuaria.mirrors.measure import tcp
 from gpuaria.mirrors.measure.connection import Straight
 from gpuaria.mirrors.measure.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings

@@ -17,7 +17,7 @@ from itertools import chain, zip_longest
 from gpuaria.dns.deadline import Deadline, Job
 from gpuaria.dns.findings import NO_TIME, TlsFinding
 from gpuaria.errors import NetworkError
-from gpuaria.http.proxy import Route
+from gpuaria.http.route import Route
 from gpuaria.mirrors.measure.findings import TcpFinding
 
 STAGGER = 0.25  # seconds, RFC 8305's Connection Attempt Delay

@@ -10,18 +10,20 @@ import http.client
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from gpuaria.errors import GpuariaError, NetworkError
 from gpuaria.http.client import Http
+from gpuaria.http.content_range import ContentRange, bytes_header, content_range
+from gpuaria.http.dial import dial
 from gpuaria.urls import authority, server
 
 SLICE = 64 * 1024  # bytes that one call waits for
 _TOGETHER = getattr(socket, "MSG_WAITALL", 0) if sys.platform != "win32" else 0
 
 
-class Line:
+class RangeConnection:
     """For one thread. Through a proxy all goes by the common client, which knows how to."""
 
     def __init__(self, web: Http, url: str, size: int) -> None:
@@ -35,8 +37,8 @@ class Line:
 
         Raises GpuariaError for an answer that is not just these bytes, for a connection that fails or stays silent.
         """
-        headers = {"range": f"bytes={start}-{end - 1}", "accept-encoding": "identity"}
-        if self._web.clients.proxied(self._url):
+        headers = bytes_header(start, end)
+        if self._web.routes.proxied(self._url):
             return self._by_client(start, end, headers, over)
         self._web.admit(self._url)
         used = self._connection is not None
@@ -70,10 +72,10 @@ class Line:
         parts = urlsplit(self._url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         # A signature may be over the host as the address has it; http.client would add :443.
-        own = {"host": authority(self._url), "user-agent": self._web.clients.user_agent}
+        own = {"host": authority(self._url), "user-agent": self._web.options.user_agent}
         self._connection.request("GET", target, headers={**own, **headers})
         with contextlib.closing(self._connection.getresponse()) as answer:
-            self._check(answer.status, answer.getheader("content-range"), start, end)
+            self._check(answer.status, {"content-range": answer.getheader("content-range", "")}, start, end)
             if answer.length != end - start:
                 raise _wrong_length(answer.length, end - start)
             body = self._body(answer, over)
@@ -99,18 +101,18 @@ class Line:
                 raise _wrong_length(len(body) - len(rest), len(body))
             rest = rest[count:]
         if direct:
-            line.settimeout(self._web.clients.timeouts[1])
+            line.settimeout(self._web.options.timeout)
         return bytes(body)
 
     def _connected(self) -> http.client.HTTPConnection:
         tls = self._url.startswith("https:")
         host, port = server(self._url)
         connection = http.client.HTTPConnection(host, port)
-        line = self._web.clients.connect(host, port)
-        read = self._web.clients.timeouts[1]
+        line = dial(self._web.routes.route(self._url), self._web.routes)
+        read = self._web.options.timeout
         try:
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.sock = self._web.clients.context().wrap_socket(line, server_hostname=host) if tls else line
+            connection.sock = self._web.routes.context().wrap_socket(line, server_hostname=host) if tls else line
             connection.sock.settimeout(read)
             if not tls and _TOGETHER:  # for when the interpreter's time-out is off, which would not wait for all
                 seconds = struct.pack("ll", int(read), int(read % 1 * 1e6))
@@ -120,14 +122,14 @@ class Line:
             raise
         return connection
 
-    def _check(self, status: int, said: str | None, start: int, end: int) -> None:
-        if status != 206 or said != f"bytes {start}-{end - 1}/{self._size}":
+    def _check(self, status: int, headers: Mapping[str, str], start: int, end: int) -> None:
+        if status != 206 or content_range(headers) != ContentRange(start, end, self._size):
             raise GpuariaError(f"it answers {status} to a range")
 
     def _by_client(self, start: int, end: int, headers: dict[str, str], over: Callable[[int], bool]) -> bytes:
         body = bytearray()
         with self._web.open("GET", self._url, anonymous=True, headers=headers) as (answer, chunks):
-            self._check(answer.status, answer.headers.get("content-range"), start, end)
+            self._check(answer.status, answer.headers, start, end)
             for chunk in chunks:
                 body += chunk
                 if len(body) > end - start:

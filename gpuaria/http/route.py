@@ -1,0 +1,215 @@
+"""How a server is reached: directly or through a proxy, by which addresses, with which certificates and time-outs.
+
+One decision, for our HTTP client and for aria2c. `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` are read as
+curl and urllib read them: lower case before upper.
+"""
+
+import base64
+import os
+import ssl
+import threading
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from gpuaria.errors import ConfigError
+from gpuaria.http.certificates import tls_context
+from gpuaria.urls import server
+
+USABLE = ("http", "https")  # kinds of proxies
+
+
+class Names(Protocol):
+    """A source of addresses for hosts that the system's resolver does not know, or does not know right.
+
+    `instead`: the addresses to use for a host, empty for the system's. `doubt`: others than those that failed.
+    `good`: one of these addresses works.
+    """
+
+    def instead(self, host: str) -> Sequence[str]: ...
+
+    def doubt(self, host: str, tried: Sequence[str]) -> Sequence[str]: ...
+
+    def good(self, host: str, address: str) -> None: ...
+
+
+class _System:
+    """The system's resolver alone."""
+
+    def instead(self, host: str) -> Sequence[str]:
+        return ()
+
+    def doubt(self, host: str, tried: Sequence[str]) -> Sequence[str]:
+        return ()
+
+    def good(self, host: str, address: str) -> None:
+        return None
+
+
+SYSTEM = _System()
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy; `authorization` is the value of a Proxy-Authorization header, and is never shown."""
+
+    scheme: str
+    host: str
+    port: int
+    authorization: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The proxy without its credential."""
+        return f"{self.scheme}://{self}"
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be measured through it, empty if it can."""
+        return "" if self.scheme == "http" else f"not measured through a proxy of kind {self.scheme} ({self})"
+
+    def credential(self) -> tuple[str, str] | None:
+        """Return user and password, None if there are none."""
+        if not self.authorization:
+            return None
+        user, _, password = base64.b64decode(self.authorization.removeprefix("Basic ")).decode().partition(":")
+        return user, password
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How the server of an http(s) URL is reached.
+
+    `addresses`: numeric ones to use instead of what the system's resolver says, in this order; empty for the system's,
+    and behind a proxy.
+    """
+
+    host: str
+    port: int
+    tls: bool
+    proxy: Proxy | None = None
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """The host, with its port unless that is the scheme's own: the value of a Host header (RFC 9110 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+    @property
+    def relayed(self) -> bool:
+        """Whether aria2c cannot take this route by itself.
+
+        aria2c knows the system's resolver and proxies of kind http alone. A proxy's password must not become an option:
+        a daemon that gpuaria visits may write its options to a session file.
+        """
+        return bool(self.addresses) or (
+            self.proxy is not None and (self.proxy.scheme != "http" or bool(self.proxy.authorization))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds for a connection to be made, and for a server to send the next byte."""
+
+    connect: float = 10.0
+    read: float = 30.0
+
+
+class Routes:
+    """The routes of one process; thread-safe. Proxies are read from the environment once for each server."""
+
+    def __init__(self, names: Names = SYSTEM, *, timeouts: Timeouts | None = None, ca_bundle: str = "") -> None:
+        self.names, self.timeouts, self.ca_bundle = names, timeouts or Timeouts(), ca_bundle
+        self._context: ssl.SSLContext | None = None
+        self._direct: dict[tuple[str, str], Route] = {}
+        self._lock = threading.Lock()
+
+    def route(self, url: str) -> Route:
+        """Return the route to the server of `url`. May take seconds for a new host. Raises ConfigError, ValueError."""
+        known = self._known(url)
+        if known.proxy:
+            return known
+        addresses = self.names.instead(known.host)
+        return replace(known, addresses=tuple(addresses)) if addresses else known
+
+    def proxied(self, url: str) -> bool:
+        """Whether a proxy stands between gpuaria and the server of `url`. Raises ConfigError."""
+        return self._known(url).proxy is not None
+
+    def others(self, url: str, tried: Sequence[str]) -> Sequence[str]:
+        """Return addresses for the host of `url` other than those that failed; nothing in `tried`: the system's did."""
+        known = self._known(url)
+        return () if known.proxy else self.names.doubt(known.host, tried)
+
+    def context(self) -> ssl.SSLContext:
+        """Return the TLS context for Python's own connections, made once. Raises NetworkError."""
+        with self._lock:
+            self._context = self._context or tls_context(self.ca_bundle)
+            return self._context
+
+    def _known(self, url: str) -> Route:
+        parts = urlsplit(url)
+        place = parts.scheme, parts.netloc
+        found = self._direct.get(place)
+        if found is None:
+            found = self._direct[place] = route(url, os.environ)
+        return found
+
+
+def route(url: str, environ: Mapping[str, str]) -> Route:
+    """Return the route to `url` under `environ`, by the system's addresses.
+
+    Raises ValueError for what is not an http(s) URL, ConfigError for a proxy that makes no sense.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"not an http address: {url.partition('?')[0]}")
+    host, port = server(url)
+    return Route(host, port, parts.scheme == "https", proxy_for(parts.scheme, host, port, environ))
+
+
+def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
+    """Return the proxy for a server, None for a direct connection. Raises ConfigError for an address that is none.
+
+    HTTP_PROXY is not read under CGI, where a client may set it.
+    """
+    named = {"http": _read(environ, "http"), "https": _read(environ, "https"), "all": _read(environ, "all")}
+    if "REQUEST_METHOD" in environ:
+        named["http"] = environ.get("http_proxy", "")
+    text = named[scheme] or named["all"]
+    excepted = _read(environ, "no")
+    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+    if not text or (excepted and bypass(f"{host}:{port}", {"no": excepted})):
+        return None
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        at = parts.port
+    except ValueError:
+        raise unusable() from None
+    if not parts.hostname:
+        return None
+    credential = ""
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        credential = f"Basic {base64.b64encode(pair).decode()}"
+    default = {"http": 80, "https": 443}.get(parts.scheme, 1080)
+    return Proxy(parts.scheme, parts.hostname, at or default, credential)
+
+
+def unusable() -> ConfigError:
+    """Return the error for a proxy that gpuaria cannot use. Its text may hold a password, and is not repeated."""
+    return ConfigError(
+        "the proxy that the environment names cannot be used: gpuaria speaks to http and https proxies only",
+        "Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.",
+    )
+
+
+def _read(environ: Mapping[str, str], name: str) -> str:
+    lower, upper = f"{name}_proxy", f"{name.upper()}_PROXY"
+    return environ.get(lower, "") if lower in environ else environ.get(upper, "")

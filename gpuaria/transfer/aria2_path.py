@@ -1,0 +1,58 @@
+"""The routes of aria2c: those of our HTTP client, by options where aria2c has them, else through the relay."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from gpuaria.aria2.options import by_proxies, by_relay
+from gpuaria.http.dial import dial
+from gpuaria.http.ratelimit import TokenBucket
+from gpuaria.http.route import Routes
+
+if TYPE_CHECKING:
+    import socket
+
+    from gpuaria.aria2.relay import Relay
+
+
+class Aria2Path:
+    """For the thread that drives aria2. The relay starts when a download needs it, and draws from `bucket`."""
+
+    def __init__(self, routes: Routes, bucket: TokenBucket) -> None:
+        self._routes, self._bucket = routes, bucket
+        self._relay: Relay | None = None
+        self._urls: dict[tuple[str, int], str] = {}
+
+    def close(self) -> None:
+        """End the relay and what aria2c receives through it."""
+        if self._relay is not None:
+            self._relay.close()
+
+    def options(self, urls: Sequence[str]) -> dict[str, str]:
+        """Return the aria2 options for a download from `urls`. Raises ConfigError."""
+        routes = [self._routes.route(url) for url in urls]
+        proxies = {tls: {route.proxy for route in routes if route.tls is tls and route.proxy} for tls in (False, True)}
+        mixed = any(len(found) > 1 for found in proxies.values())
+        if self._bucket.rate or mixed or any(route.relayed for route in routes):
+            self._urls |= {(route.host, route.port): url for route, url in zip(routes, urls, strict=True)}
+            return by_relay(self._started().url)
+        urls_of = {tls: next((proxy.url for proxy in found), "") for tls, found in proxies.items()}
+        direct = sorted({route.host for route in routes if urls_of[route.tls] and route.proxy is None})
+        return by_proxies(urls_of[False], urls_of[True], direct)
+
+    def received(self) -> Mapping[tuple[str, int], int]:
+        """Return the bytes that came through the relay so far, by host and port."""
+        return self._relay.received() if self._relay else {}
+
+    def _started(self) -> "Relay":
+        if self._relay is None:
+            from gpuaria.aria2.relay import Relay
+
+            self._relay = Relay(self._connect, self._bucket)
+        return self._relay
+
+    def _connect(self, host: str, port: int) -> "socket.socket":
+        """Connect for the relay, along the route that was decided for a URL of this host. Raises OSError."""
+        url = self._urls.get((host.lower(), port))
+        if url is None:
+            raise ConnectionError(f"no download from {host}:{port} goes through the relay")
+        return dial(self._routes.route(url), self._routes)
