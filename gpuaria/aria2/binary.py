@@ -78,14 +78,17 @@ def shipped() -> str | None:
 
 
 def environment(hidden: Collection[str] = ()) -> dict[str, str]:
-    """Our environment without what aria2c has no use for: no token may be read from its /proc/PID/environ.
+    """Return our environment without tokens, which others could read from /proc/PID/environ, and without proxies.
 
-    That of a proxy stays, which aria2c goes through as we do.
+    Each download names its proxy: aria2c reads these variables otherwise than our HTTP client, and does not start with
+    a proxy of a kind that it does not know.
     """
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in hidden and not any(word in name.upper() for word in _PRIVATE)
+        if name not in hidden
+        and not name.lower().endswith("_proxy")
+        and not any(word in name.upper() for word in _PRIVATE)
     }
 
 

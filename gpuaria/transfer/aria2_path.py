@@ -32,12 +32,15 @@ class Aria2Path:
         routes = [self._routes.route(url) for url in urls]
         proxies = {tls: {route.proxy for route in routes if route.tls is tls and route.proxy} for tls in (False, True)}
         mixed = any(len(found) > 1 for found in proxies.values())
-        if self._bucket.rate or mixed or any(route.relayed for route in routes):
+        # Many proxies refuse CONNECT to the port of plain http, so the relay is the last choice there.
+        plain = any(route.proxy and not route.tls for route in routes)
+        if (self._bucket.rate and not plain) or mixed or any(route.relayed for route in routes):
             self._urls |= {(route.host, route.port): url for route, url in zip(routes, urls, strict=True)}
             return by_relay(self._started().url)
         urls_of = {tls: next((proxy.url for proxy in found), "") for tls, found in proxies.items()}
         direct = sorted({route.host for route in routes if urls_of[route.tls] and route.proxy is None})
-        return by_proxies(urls_of[False], urls_of[True], direct)
+        limit = {"max-download-limit": str(self._bucket.rate)} if self._bucket.rate else {}
+        return by_proxies(urls_of[False], urls_of[True], direct) | limit
 
     def received(self) -> Mapping[tuple[str, int], int]:
         """Return the bytes that came through the relay so far, by host and port."""
