@@ -101,10 +101,13 @@ class Http:
         request = Request("GET", url, headers or {})
         return self._document(request, anonymous, ceiling, redirects.Rules(True, moved))
 
-    def head(self, url: str, *, anonymous: bool = False, retry: Retry = PATIENT) -> Answer:
-        """HEAD, uncompressed; follow redirects within the origin, and return a foreign one as it is."""
+    def head(self, url: str, *, anonymous: bool = False, retry: Retry = PATIENT, elsewhere: bool = False) -> Answer:
+        """HEAD, uncompressed. Redirects within the origin are followed; one that leads away is returned as it is.
+
+        `elsewhere`: follow those too.
+        """
         request = Request("HEAD", url, {"accept-encoding": "identity"})
-        return self._document(request, anonymous, 0, redirects.Rules(True), retry)
+        return self._document(request, anonymous, 0, redirects.Rules(not elsewhere), retry)
 
     def post(
         self,
@@ -120,13 +123,13 @@ class Http:
 
     @contextlib.contextmanager
     def download(
-        self, url: str, start: int = 0, *, anonymous: bool = False
+        self, url: str, start: int = 0, end: int | None = None, *, anonymous: bool = False
     ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
-        """GET a file's bytes from offset `start`, following redirects to any host; the credential stays at its own.
+        """GET a file's bytes from `start` to before `end`, following redirects to any host; the credential stays home.
 
         A response with an error status is given as it is, with its body unread.
         """
-        headers = bytes_header(start) if start else {"accept-encoding": "identity"}
+        headers = bytes_header(start, end) if start or end else {"accept-encoding": "identity"}
 
         def send(url: str, anonymous: bool) -> contextlib.AbstractContextManager[redirects.Opened]:
             return self.open("GET", url, anonymous=anonymous, headers=headers)

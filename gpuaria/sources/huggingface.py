@@ -222,7 +222,7 @@ class HuggingFace:
     def whoami(self, base: str, http: Http, *, anonymous: bool) -> Answer:
         """`/api/whoami-v2`, which every hub answers with JSON."""
         with http.open("GET", f"{base}/api/whoami-v2", anonymous=anonymous) as (head, chunks):
-            target = redirected(head)
+            target = target_of(head)
             if target:
                 raise NotAHub(f"{base} does not answer as a hub: it redirects to {urlsplit(target).hostname}", _PORTAL)
             body = b""

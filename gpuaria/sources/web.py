@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, urlsplit
 
 from gpuaria.errors import AccessDenied, BadListing, FileNotInRepo, GpuariaError, NetworkError, NotAHub, RateLimited
-from gpuaria.http.client import MAX_REDIRECTS, Answer, Http, redirected
+from gpuaria.http.client import Http
+from gpuaria.http.content_range import content_range
+from gpuaria.http.messages import Answer
+from gpuaria.http.redirects import target_of
 from gpuaria.paths import SafePath
 from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.sources.protocol import About, Wanted
 from gpuaria.text import printable
-from gpuaria.urls import bare, check_redirect, origin
+from gpuaria.urls import bare, check_redirect
 
 AT_ONCE = 8  # files whose size is asked for
 MAX_SIZE = 1 << 50
@@ -57,7 +60,7 @@ class WebSource:
         """By one HEAD: its Location, which is not followed, or the URL itself."""
         url = self.file_url(mirror, manifest, file)
         answer = http.head(url, anonymous=mirror.anonymous)
-        if target := redirected(answer):
+        if target := target_of(answer):
             check_redirect(answer.url, target)
             return Address(mirror.name, target, expiry(target))
         if answer.status in (403, 405, 501):  # some servers refuse HEAD, and sign their URLs for GET alone
@@ -132,36 +135,27 @@ def measure(url: str, http: Http, *, anonymous: bool = False) -> Seen:
 
     Raises NotFound, AccessDenied, NetworkError; NotAHub for a web page where a file was due.
     """
-    start = url
-    for _ in range(MAX_REDIRECTS):
-        answer = http.head(url, anonymous=anonymous)
-        target = redirected(answer)
-        if not target:
-            break
-        check_redirect(url, target)
-        anonymous = anonymous or origin(target) != origin(url)
-        url = target
-    else:
-        raise NetworkError(f"{bare(start)} redirects in a circle")
+    answer = http.head(url, anonymous=anonymous, elsewhere=True)
     size = _length(answer) if answer.status == 200 else None
     if size is None and answer.status in (200, 403, 405, 501):
         answer, size = _first_byte(url, http, anonymous)
     if answer.status not in (200, 206):
-        raise refusal(replace(answer, url=start), urlsplit(start).path)
+        raise refusal(replace(answer, url=url), urlsplit(url).path)
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == _PAGE and not urlsplit(start).path.lower().endswith((".html", ".htm")):
-        raise NotAHub(f"{bare(start)} is a web page, not a file", "Give the URL of the file itself.")
+    if kind == _PAGE and not urlsplit(url).path.lower().endswith((".html", ".htm")):
+        raise NotAHub(f"{bare(url)} is a web page, not a file", "Give the URL of the file itself.")
     if size is None:
-        raise NetworkError(f"{bare(start)} does not say how long it is", "A file without a known size is not fetched.")
+        raise NetworkError(f"{bare(url)} does not say how long it is", "A file without a known size is not fetched.")
     tag = answer.headers.get("etag", "").strip() or answer.headers.get("last-modified", "").strip()
     return Seen(size, tag if tag.isprintable() else "")
 
 
 def _first_byte(url: str, http: Http, anonymous: bool) -> tuple[Answer, int | None]:
-    headers = {"accept-encoding": "identity", "range": "bytes=0-0"}
-    with http.open("GET", url, anonymous=anonymous, headers=headers) as (answer, _):
-        found = re.fullmatch(r"bytes 0-\d+/(\d{1,15})", answer.headers.get("content-range", "").strip())
-        return answer, int(found[1]) if answer.status == 206 and found else _length(answer)
+    with http.download(url, 0, 1, anonymous=anonymous) as (answer, _):
+        part = content_range(answer.headers)
+        if answer.status == 206 and part and part.start == 0 and part.size is not None and part.size <= MAX_SIZE:
+            return answer, part.size
+        return answer, _length(answer)
 
 
 def _length(answer: Answer) -> int | None:

@@ -14,7 +14,7 @@ from gpuaria.aria2 import binary, daemon
 from gpuaria.aria2.daemon import Daemon
 from gpuaria.aria2.shared import RESTARTS, STEADY, SharedAria2
 from gpuaria.errors import Aria2Error
-from gpuaria.http.pool import ca_file
+from gpuaria.http.certificates import ca_file
 from tests.support.clock import FakeClock
 from tests.wire.test_aria2_daemon import children, eventually, running
 

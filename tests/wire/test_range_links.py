@@ -10,7 +10,7 @@ from gpuaria.aria2 import binary, control, daemon
 from gpuaria.aria2.binary import Binary
 from gpuaria.aria2.options import Shape, download_options
 from gpuaria.formats.metalink import for_download
-from gpuaria.http.pool import ca_file
+from gpuaria.http.certificates import ca_file
 from gpuaria.transfer.windows import PIECE, Window, recover, single
 from standin import Hub, Repo
 
