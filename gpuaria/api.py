@@ -21,6 +21,7 @@ from gpuaria.fetching.verify import Checked, verify_all
 from gpuaria.http.auth import credentials
 from gpuaria.http.certificates import ca_file, tls_context
 from gpuaria.http.client import Http, HttpOptions
+from gpuaria.mirrors.candidates import Candidates
 from gpuaria.mirrors.rank import rank
 from gpuaria.plan import Rules
 from gpuaria.records import Choice, Kind, Manifest, Mirror, Probe, Ranking, RepoRef, Report, Verdict
@@ -74,6 +75,7 @@ class Session:
                 key=settings.signature_key,
             ),
             audit=self.audit,
+            candidates=Candidates(settings, credential=self.http.has_credential(settings.endpoint)),
         )
 
         for mirror in self.world.mirrors:
@@ -172,26 +174,26 @@ class Session:
         found = binary.find(s.aria2c, s.secret_variables)
         return daemon.start(found, ca_file(str(s.ca_bundle or "")), s.secret_variables)
 
-    def _remembered(self, names: Sequence[str], size: int) -> Ranking:
+    def _remembered(self, mirrors: Sequence[Mirror], size: int) -> Ranking:
         """Mirrors in the order of what they gave before on this network; one that often failed comes last."""
         from gpuaria.mirrors.history import History
 
         history = History.here(self.settings.state_dir)
-        known = {mirror.name: history.expect(mirror) for mirror in self.world.mirrors if mirror.name in names}
+        known = {mirror.name: history.expect(mirror) for mirror in mirrors}
         history.close()
         probes = [Probe(name, past=past.rate, confidence=past.confidence) for name, past in known.items()]
         ranking = rank(probes, size, connections=self.settings.connections, seed=socket.gethostname())
         accepted = [*ranking.accepted, *(Choice(name, None, None, 2, why) for name, why in ranking.rejected)]
         return Ranking(tuple(sorted(accepted, key=lambda choice: known[choice.mirror].failures >= FAILS_OFTEN)))
 
-    def _remember(self, report: Report) -> None:
+    def _remember(self, report: Report, mirrors: Sequence[Mirror]) -> None:
         """Note what each of several mirrors gave."""
-        if len(self.world.mirrors) < 2 or not report.mirrors:
+        if len(mirrors) < 2 or not report.mirrors:
             return
         from gpuaria.mirrors.history import History, Outcome
 
         history = History.here(self.settings.state_dir)
-        bases = {mirror.name: mirror for mirror in self.world.mirrors}
+        bases = {mirror.name: mirror for mirror in mirrors}
         for use in report.mirrors:
             rate = use.bytes / report.seconds if use.bytes > WORTH_NOTING and report.seconds else None
             if rate or use.rejected:

@@ -4,77 +4,204 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from gpuaria.errors import GpuariaError, Interrupted, NetworkError
+from gpuaria.dns.deadline import Deadline, Job
+from gpuaria.errors import GpuariaError, Interrupted, NetworkError, Unreachable
 from gpuaria.events import Emit, Warned
 from gpuaria.http.client import Http
+from gpuaria.mirrors.candidates import SILENCE, JoinPolicy, host_of
 from gpuaria.records import Manifest, Mirror, RepoRef, Trust
 from gpuaria.settings.table import Policy
 from gpuaria.sources.protocol import KnowsFreshness, ProvesListing, RepoInfo, Source
 
 WITNESSES = 4  # mirrors that are asked at most
+STAGGER = 1.0  # seconds after which one more mirror is asked
+STRAGGLERS = 5.0  # seconds that the other mirrors get once one has given a listing
+_TICK = 0.05  # seconds
+_FOREVER = 365 * 86400.0
+_HINT = "Check the network, or name a mirror with --mirror."
 WITHOUT_ORIGIN: tuple[Trust, ...] = ("pinned", "quorum", "mirror only", "first seen")  # what is left while it is away
 
 
 @dataclass(frozen=True, slots=True)
 class Court:
-    """What is needed to ask: the origin first among `mirrors`, and how far a mirror's word goes."""
+    """What is needed to ask: the origin first among `mirrors`, and how far a mirror's word goes.
+
+    `others`: whether mirrors that are not among these may yet join, so that a silent origin is not waited for.
+    """
 
     http: Http
     source: Source
     mirrors: Sequence[Mirror]
     policy: Policy
     emit: Emit
+    others: bool = False
+
+    @property
+    def origin(self) -> Mirror:
+        """The endpoint whose listing decides."""
+        return self.mirrors[0]
 
 
-def ask_origin(court: Court, ref: RepoRef, wanted: Callable[[str], bool]) -> RepoInfo | Manifest | NetworkError:
-    """What the origin says the revision is; the error if it cannot be reached and mirrors may stand in for it.
+Told = RepoInfo | Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """The origin has given no usable response: `reason`, and its request where that is still open."""
+
+    reason: NetworkError
+    open: Job[Told] | None = None
+
+    def at_last(self) -> Told:
+        """Wait for an open request to its end. Raises its error, or `reason`."""
+        told = self.open.result(Deadline(_FOREVER)) if self.open is not None else None
+        if told is None:
+            raise self.reason
+        return told
+
+
+def ask_origin(court: Court, ref: RepoRef, wanted: Callable[[str], bool]) -> Told | Away:
+    """What the origin says the revision is; why it is away if mirrors may stand in for it.
 
     The whole listing from a source that has no cheaper question.
 
     Where the policy wants the origin alone they may do so for a whole commit id, which needs nobody's word. Raises
     NotFound and AccessDenied, which are answers, and NetworkError.
     """
-    origin = court.mirrors[0]
+    if len(court.mirrors) < 2 and not court.others:
+        return _ask(court, ref, wanted)
+    before = court.http.responses(court.origin.base)
+    job = Job(lambda: _ask(court, ref, wanted))
     try:
-        if isinstance(court.source, KnowsFreshness):
-            return court.source.commit(ref, origin.base, court.http)
-        return court.source.resolve(ref, origin, court.http, wanted)
+        told = job.result(Deadline(SILENCE), 0)
+        while told is None:
+            if court.http.responses(court.origin.base) == before:
+                policy = JoinPolicy(host_of(court.origin.base))
+                return Away(Unreachable(policy.silent(SILENCE), _HINT), job)
+            told = job.result(Deadline(_TICK), 0)
     except NetworkError as error:
-        if len(court.mirrors) < 2 or (court.policy == "origin" and not ref.pinned):
-            raise
-        return error
+        return Away(error)
+    return told
 
 
-def by_mirrors(court: Court, ref: RepoRef, wanted: Callable[[str], bool], reason: NetworkError) -> Manifest:
-    """A listing that a mirror gives while the origin is away; said aloud.
+def _ask(court: Court, ref: RepoRef, wanted: Callable[[str], bool]) -> Told:
+    if isinstance(court.source, KnowsFreshness):
+        return court.source.commit(ref, court.origin.base, court.http)
+    return court.source.resolve(ref, court.origin, court.http, wanted)
+
+
+def may_stand_in(court: Court, ref: RepoRef) -> bool:
+    """Whether the policy lets mirrors say what `ref` holds."""
+    return court.policy != "origin" or ref.pinned
+
+
+def by_mirrors(court: Court, ref: RepoRef, wanted: Callable[[str], bool], away: Away) -> Told:
+    """A listing that a mirror gives while the origin is away; said aloud. The origin's, if that comes first after all.
 
     Where the revision is a whole commit id: the first one that the commit itself proves. Failing that, as the policy
     allows: `quorum`: two hosts that agree, or the one mirror that answers at all. `any`: the first that answers.
     Raises NetworkError where they disagree or none is good enough.
     """
-    found: list[tuple[Mirror, Manifest]] = []
-    problems, doubts = [reason.message], list[str]()
-    for mirror in court.mirrors[1:][:WITNESSES]:
+    asked = _Asked(court, ref, wanted)
+    while asked.wait():
+        if away.open is not None and (told := _late(away.open)) is not None:
+            return told
+        if asked.proven is not None:
+            mirror, manifest = asked.proven
+            reason = "; ".join((away.reason.message, *asked.problems))
+            by = f"commit {manifest.version[:12]} itself"
+            court.emit(Warned(f"{reason}; {by} proves what {mirror.name} says that it holds"))
+            return replace(manifest, vouched_by=f"{by}, by way of {mirror.base}", trust="pinned")
+    reason = "; ".join((away.reason.message, *asked.problems))
+    if court.policy == "origin" or not asked.found:
+        return replace(away, reason=NetworkError(reason, _HINT)).at_last()
+    return _by_policy(court, ref, asked.found, reason)
+
+
+def _late(job: Job[Told]) -> Told | None:
+    """What the origin has said meanwhile; None while it is silent, or where it failed."""
+    try:
+        return job.result(Deadline(0), 0)
+    except NetworkError:
+        return None
+
+
+class _Asked:
+    """Mirrors that are asked for their listing, one more whenever one fails or takes `STAGGER` seconds.
+
+    `found`: the listings, in the order of the mirrors. `problems`: of mirrors without one, and why the commit does not
+    prove another one's.
+    """
+
+    def __init__(self, court: Court, ref: RepoRef, wanted: Callable[[str], bool]) -> None:
+        self._court, self._ref, self._wanted = court, ref, wanted
+        self._waiting = list(court.mirrors[1:][:WITNESSES])
+        self._jobs: dict[Mirror, Job[tuple[Manifest, str]]] = {}
+        self._got: dict[Mirror, Manifest] = {}
+        self._last: Deadline | None = None  # for the other mirrors, once one has answered
+        self.proven: tuple[Mirror, Manifest] | None = None
+        self.problems: list[str] = []
+
+    @property
+    def found(self) -> list[tuple[Mirror, Manifest]]:
+        return [(mirror, self._got[mirror]) for mirror in self._court.mirrors if mirror in self._got]
+
+    def wait(self) -> bool:
+        """Wait for the next event; False once there is nothing more to wait for. Raises Interrupted."""
+        if self.proven is not None or self._enough():
+            return False
+        at_once = 1 if self._ref.pinned or self._court.policy == "any" else 2
+        while self._waiting and len(self._jobs) < at_once:
+            self._start()
+        if not self._jobs:
+            return False
+        pause = Deadline(STAGGER)
+        while not pause.over:
+            done = [mirror for mirror, job in self._jobs.items() if job.done(_TICK / len(self._jobs))]
+            for mirror in done:
+                self._take(mirror)
+            if done:
+                return True
+        if self._waiting:
+            self._start()
+        return True
+
+    def _start(self) -> None:
+        mirror = self._waiting.pop(0)
+        self._jobs[mirror] = Job(lambda: self._list(mirror))
+
+    def _list(self, mirror: Mirror) -> tuple[Manifest, str]:
+        manifest = self._court.source.resolve(self._ref, mirror, self._court.http, self._wanted)
+        return manifest, _unproven(self._court, manifest, mirror) if self._ref.pinned else ""
+
+    def _take(self, mirror: Mirror) -> None:
         try:
-            manifest = court.source.resolve(ref, mirror, court.http, wanted)
-            doubt = _unproven(court, manifest, mirror) if ref.pinned else ""
+            done = self._jobs.pop(mirror).result(Deadline(0), 0)
         except Interrupted:
             raise
         except GpuariaError as error:
-            problems.append(error.message)
-            continue
-        if ref.pinned and not doubt:
-            by = f"commit {manifest.commit[:12]} itself"
-            court.emit(Warned(f"{'; '.join((*problems, *doubts))}; {by} proves what {mirror.name} says that it holds"))
-            return replace(manifest, vouched_by=f"{by}, by way of {mirror.base}", trust="pinned")
-        found.append((mirror, manifest))
+            self.problems.append(error.message)
+            return
+        assert done is not None
+        manifest, doubt = done
+        if self._ref.pinned and not doubt:
+            self.proven = (mirror, manifest)
+            return
+        self._got[mirror] = manifest
+        self._last = self._last or Deadline(STRAGGLERS)
         if doubt:
-            doubts.append(doubt)  # and go on: a proof is better than any number of words
-        elif court.policy == "any" or _agreeing(found):
-            break
-    if court.policy == "origin" or not found:
-        raise NetworkError("; ".join((*problems, *doubts)), "Check the network, or name a mirror with --mirror.")
-    return _by_policy(court, ref, found, "; ".join((*problems, *doubts)))
+            self.problems.append(doubt)  # and wait: a proof is better than any number of words
+
+    def _enough(self) -> bool:
+        if not self._got:
+            return False
+        if not self._ref.pinned and (self._court.policy == "any" or _agreeing(self.found)):
+            return True
+        if self._last is None or not self._last.over:
+            return False
+        self.problems += [f"{mirror.base} does not answer" for mirror in self._jobs]
+        self._jobs.clear()
+        return True
 
 
 def _unproven(court: Court, manifest: Manifest, mirror: Mirror) -> str:

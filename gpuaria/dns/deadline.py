@@ -52,6 +52,10 @@ class Job(Generic[T]):
         finally:
             self._done.set()
 
+    def done(self, seconds: float) -> bool:
+        """Whether it has ended, after at most `seconds`."""
+        return self._done.wait(seconds)
+
     def result(self, deadline: Deadline, grace: float = GRACE) -> T | None:
         """What the callable returned, None if it is not done `grace` seconds after the deadline.
 

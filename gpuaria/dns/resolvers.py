@@ -159,6 +159,12 @@ class Resolvers:
         return answers
 
 
+def false_answer_of_system(host: str, seconds: float) -> str:
+    """Why an address that the system's resolver gives for `host` is false; empty if none is, or within no time."""
+    answers = Resolvers(("system",), system=False).ask(host, Deadline(seconds))
+    return next((lie for answer in answers for lie in answer.lies), "")
+
+
 def _good(answer: DnsAnswer) -> bool:
     return bool(answer.addresses) and not any(false_answers.why(a, answer.host) for a in answer.addresses)
 

@@ -21,7 +21,7 @@ from gpuaria.sources.protocol import ChecksToken, Stated
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
 from gpuaria.text import decimal
-from gpuaria.trust import Court, by_mirrors
+from gpuaria.trust import Away, Court, by_mirrors
 
 RESOLVE = 2.2  # seconds for the list of files
 SILENCE = 1.0  # seconds of them after which mirrors are asked as well
@@ -91,11 +91,11 @@ class Ways:
         if done is not None or world.policy == "origin" or len(world.mirrors) < 2:
             return done or first.result(deadline, 0)
         court = Court(world.http, world.source, world.mirrors, world.policy, world.emit)
-        silent = NetworkError(f"{world.origin.base} is silent")
+        silent = Away(NetworkError(f"{world.origin.base} is silent"))
         other = Job(lambda: by_mirrors(court, ref, request.chosen(), silent))
         done = first.result(deadline, 0)
         listed = None if done is not None else other.result(Deadline(0), 0)
-        return done if listed is None else (listed, world.layout(ref, listed.commit))
+        return (listed, world.layout(ref, listed.version)) if isinstance(listed, Manifest) else done
 
     def _room(self, need: int) -> None:
         settings = self._session.settings

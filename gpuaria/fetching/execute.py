@@ -12,7 +12,7 @@ from gpuaria.fetching import report
 from gpuaria.fetching.request import Limits, World
 from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.paths import SafePath
-from gpuaria.records import Address, DownloadPlan, Manifest, RemoteFile, Step
+from gpuaria.records import Address, DownloadPlan, Manifest, Mirror, RemoteFile, Step
 from gpuaria.storage.layout import Layout
 from gpuaria.transfer import unfit
 from gpuaria.transfer.aria2_path import Aria2Path
@@ -176,12 +176,17 @@ def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[str], d
     Bytes that need a credential come from the origin and from mirrors that have one of their own. `away`: the origin
     could not be reached, and is asked only if there is nobody else.
     """
-    names = [m.name for m in world.mirrors if (not away if m.origin else m.own_token or not manifest.restricted)]
-    names = names or [world.origin.name]
-    if len(names) < 2:
-        return names, {}
-    ranked = world.remembered(names, manifest.size).accepted
+    mirrors = [m for m in world.mirrors if (not away if m.origin else m.own_token or not manifest.restricted)]
+    mirrors = [mirror for mirror in mirrors if not _silent(mirror, world)] or mirrors or [world.origin]
+    if len(mirrors) < 2:
+        return [mirror.name for mirror in mirrors], {}
+    ranked = world.remembered(mirrors, manifest.size).accepted
     return [choice.mirror for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
+
+
+def _silent(mirror: Mirror, world: World) -> bool:
+    """Whether a mirror has been asked in this run and has sent no response."""
+    return bool(world.http.count(mirror.base)) and not world.http.responses(mirror.base)
 
 
 def twins_of(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:

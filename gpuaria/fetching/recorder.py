@@ -5,7 +5,7 @@ import pwd
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from gpuaria._version import __version__
@@ -17,7 +17,7 @@ from gpuaria.fetching.execute import twins_of
 from gpuaria.fetching.report import reused
 from gpuaria.fetching.request import Request, World
 from gpuaria.paths import SafePath
-from gpuaria.records import GOOD, DownloadPlan, Manifest, MirrorUse, RemoteFile, Step, Verdict, outcomes
+from gpuaria.records import GOOD, DownloadPlan, Manifest, Mirror, MirrorUse, RemoteFile, Step, Verdict, outcomes
 from gpuaria.storage.layout import Layout
 from gpuaria.transfer.board import Board
 
@@ -32,13 +32,18 @@ class Audit:
         self._request, self._world = request, world
         self._run, self._at, self._began = secrets.token_hex(6), _now(), time.monotonic()
         self._user, self._host = _user(), socket.gethostname()
-        self._bases = {mirror.name: clean(mirror.base) for mirror in world.mirrors}
+        self._bases: dict[str, str] = {}
+        self.uses(world.mirrors)
         self._manifest: Manifest | None = None
         self._board: Board | None = None
         self._layout: Layout | None = None
         self._root = ""
         self._steps: Mapping[SafePath, Step] = {}
         self._owners: Mapping[SafePath, str] = {}
+
+    def uses(self, mirrors: Sequence[Mirror]) -> None:
+        """The mirrors that may serve this run."""
+        self._bases = {mirror.name: clean(mirror.base) for mirror in mirrors}
 
     def begins(self, manifest: Manifest, layout: Layout, plan: DownloadPlan, board: Board) -> None:
         """The plan is made and about to be carried out."""

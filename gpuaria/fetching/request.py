@@ -11,6 +11,7 @@ from gpuaria.audit.log import AuditLog
 from gpuaria.content.policy import Screening
 from gpuaria.events import Emit
 from gpuaria.http.client import Http
+from gpuaria.mirrors.candidates import Candidates
 from gpuaria.records import Manifest, Mirror, Ranking, RepoRef, Report
 from gpuaria.selection import select, selector
 from gpuaria.settings.table import Policy
@@ -68,6 +69,8 @@ class Limits:
 class World:
     """Everything that touches the outside, built by cli/ for real. `mirrors[0]` is the origin, which vouches.
 
+    `candidates`: mirrors that may join while the origin is away or slow.
+
     `expect_download` is told as soon as `daemon` is likely to be called, to get ready in the background.
     `remembered` ranks mirrors for a number of bytes by what they gave before; `remember` is told how a run went.
     """
@@ -82,10 +85,11 @@ class World:
     emit: Emit
     stop: threading.Event
     policy: Policy
-    remembered: Callable[[Sequence[str], int], Ranking]
-    remember: Callable[[Report], None]
+    remembered: Callable[[Sequence[Mirror], int], Ranking]
+    remember: Callable[[Report, Sequence[Mirror]], None]
     screening: Screening
     audit: AuditLog
+    candidates: Candidates
 
     @property
     def origin(self) -> Mirror:

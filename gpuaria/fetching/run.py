@@ -1,6 +1,7 @@
 """The use case: reference -> manifest -> plan -> verified files -> report. Effects come in as objects."""
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -11,15 +12,16 @@ from gpuaria.errors import GpuariaError, NetworkError, NoSpace, NotFound, NotWri
 from gpuaria.events import Finished, Waiting, Warned
 from gpuaria.fetching import report
 from gpuaria.fetching.execute import carriers, carry_out
+from gpuaria.fetching.joining import Joined, explained, joining
 from gpuaria.fetching.recorder import Audit
 from gpuaria.fetching.request import Limits, Request, World
 from gpuaria.paths import check_together
-from gpuaria.records import DownloadPlan, Manifest, Report
-from gpuaria.sources.protocol import KnowsFreshness
+from gpuaria.records import DownloadPlan, Manifest, Mirror, Report
+from gpuaria.sources.protocol import KnowsFreshness, RepoInfo
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
 from gpuaria.transfer.board import Board
-from gpuaria.trust import Court
+from gpuaria.trust import Away, Court
 
 _READS = ("skip", "name", "verify")  # actions that a target which is complete and read-only allows
 
@@ -32,23 +34,27 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
     """
     audit = Audit(request, world)
     try:
-        report, plan = _fetch(request, world, limits, audit)
+        report, plan, mirrors = _fetch(request, world, limits, audit)
     except BaseException as error:
         audit.broke(error)
         raise
     if not request.dry_run:
         audit.ended(report.exit_code)
-        world.remember(report)
+        world.remember(report, mirrors)
         world.emit(Finished(report))
     return report, plan
 
 
-def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tuple[Report, DownloadPlan]:
-    began = time.monotonic()
+def _fetch(
+    request: Request, world: World, limits: Limits, audit: Audit
+) -> tuple[Report, DownloadPlan, Sequence[Mirror]]:
+    began, joined = time.monotonic(), Joined()
     try:
-        whole, layout = resolve(request, world)
+        whole, layout, joined = _resolved(request, world, as_before=True)
     except NetworkError as error:
         whole, layout = _as_before(request, world, error)
+    world = replace(world, mirrors=(*world.mirrors, *joined.mirrors))
+    audit.uses(world.mirrors)
     chosen = request.selected(whole)
     if chosen.files and not any(file.digest for file in chosen.files):
         chosen = replace(chosen, trust="none")
@@ -59,13 +65,15 @@ def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tupl
         wanted, refused = world.screening.beforehand(chosen.files)
         plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), names, limits.rules, counts)
         plan = replace(plan, steps=(*plan.steps, *refused))
+        if any(step.fetches or step.action == "verify" for step in plan.steps):
+            joined.say(world)
         if not request.dry_run:
             world.emit(report.planned(chosen, layout, plan, names))
         if request.offline:
             _need_nothing(plan, chosen)
         if request.dry_run:
             _warn_of_space(layout, plan, world)
-            return report.report(world, chosen, layout, None, began), plan
+            return report.report(world, chosen, layout, None, began), plan, world.mirrors
         if sealed is not None and any(step.action not in _READS for step in plan.steps):
             raise sealed
         space.check(layout.staging, plan.space)
@@ -85,7 +93,8 @@ def _fetch(request: Request, world: World, limits: Limits, audit: Audit) -> tupl
                 layout.finish(whole, complete=request.lock is None and report.good(board) == len(plan.steps))
     if board.fatal is not None:
         raise board.fatal
-    return replace(report.report(world, chosen, layout, board, began), signature=signature), plan
+    told = replace(report.report(world, chosen, layout, board, began), signature=signature)
+    return told, plan, world.mirrors
 
 
 def _warn_of_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
@@ -110,10 +119,19 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
 
     Only a listing from the same endpoint counts: another one's may have been kept on lesser grounds.
     """
+    whole, layout, _ = _resolved(request, world, as_before=False)
+    return whole, layout
+
+
+def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manifest, Layout, Joined]:
+    """See `resolve`; with the mirrors that join because the origin is away.
+
+    `as_before`: a listing that the origin gave at an earlier run comes before that of mirrors which only join.
+    """
     ref = request.ref
     if request.lock is not None:
         world.expect_download()
-        return replace(request.lock, trust="pinned"), world.layout(ref, request.lock.version)
+        return replace(request.lock, trust="pinned"), world.layout(ref, request.lock.version), Joined()
     if request.offline:
         layout = world.layout(ref, world.local_commit(ref))
         kept = layout.saved()
@@ -121,23 +139,42 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
             raise NotFound(
                 f"{ref} is not here, and we are offline", "Leave --offline and HF_HUB_OFFLINE out to fetch it."
             )
-        return replace(kept, ref=ref), layout
-    court = Court(world.http, world.source, world.mirrors, world.policy, world.emit)
-    info = trust.ask_origin(court, ref, request.chosen())
-    if isinstance(info, Manifest):
+        return replace(kept, ref=ref), layout, Joined()
+    court = Court(world.http, world.source, world.mirrors, world.policy, world.emit, world.candidates.possible)
+    joined = Joined()
+    try:
+        told = trust.ask_origin(court, ref, request.chosen())
+    except NetworkError as error:
+        raise explained(world, error) from None
+    if isinstance(told, Away):
+        joined = joining(world, told)
+        if joined and as_before and (before := _before(request, world)):
+            return *_as_before(request, world, told.reason), joined if not before.restricted else Joined()
+        if trust.may_stand_in(court, ref):
+            joined = joined.say(world)
+        told = _stood_in(request, court, told, joined, world)
+    if isinstance(told, Manifest):
         world.expect_download()
-        return info, world.layout(ref, info.version)
-    if isinstance(info, NetworkError):
-        manifest = trust.by_mirrors(court, ref, request.chosen(), info)
-        layout = world.layout(ref, manifest.version)
-        kept = _kept(layout, world) if manifest.trust == "mirror only" else None
-        return (replace(kept, ref=ref, trust="first seen") if kept else manifest), layout
-    layout = world.layout(ref, info.commit)
+        layout = world.layout(ref, told.version)
+        kept = _kept(layout, world) if told.trust == "mirror only" else None
+        return (replace(kept, ref=ref, trust="first seen") if kept else told), layout, joined
+    layout = world.layout(ref, told.commit)
     if kept := _kept(layout, world):
-        return replace(kept, ref=ref, name=info.name, restricted=info.restricted), layout
+        return replace(kept, ref=ref, name=told.name, restricted=told.restricted), layout, joined
     world.expect_download()
     assert isinstance(world.source, KnowsFreshness)
-    return world.source.listing(ref, info, world.origin.base, world.http, request.chosen()), layout
+    return world.source.listing(ref, told, world.origin.base, world.http, request.chosen()), layout, joined
+
+
+def _stood_in(request: Request, court: Court, away: Away, joined: Joined, world: World) -> RepoInfo | Manifest:
+    """What mirrors list while the origin is away, or what it says after all. Raises NetworkError."""
+    court = replace(court, mirrors=(*court.mirrors, *joined.mirrors))
+    if len(court.mirrors) > 1 and trust.may_stand_in(court, request.ref):
+        return trust.by_mirrors(court, request.ref, request.chosen(), away)
+    try:
+        return away.at_last()
+    except NetworkError as error:
+        raise explained(world, error) from None
 
 
 def _kept(layout: Layout, world: World) -> Manifest | None:
@@ -147,16 +184,20 @@ def _kept(layout: Layout, world: World) -> Manifest | None:
     return kept if kept is not None and (kept.vouched_by, kept.trust, kept.version) == said else None
 
 
+def _before(request: Request, world: World) -> Manifest | None:
+    """The listing from when the origin was last heard, None where it never was."""
+    try:
+        return _kept(world.layout(request.ref, world.local_commit(request.ref)), world)
+    except GpuariaError:
+        return None
+
+
 def _as_before(request: Request, world: World, error: NetworkError) -> tuple[Manifest, Layout]:
     """The listing from when the origin was last heard, said aloud. Raises `error` where it never was."""
-    ref = request.ref
-    try:
-        layout = world.layout(ref, world.local_commit(ref))
-    except GpuariaError:
-        raise error from None
-    kept = _kept(layout, world)
+    ref, kept = request.ref, _before(request, world)
     if kept is None:
-        raise error
+        raise error from None
+    layout = world.layout(ref, kept.version)
     world.emit(
         Warned(f"{error.message}; going on with commit {kept.version[:12]}, which {ref} was when it last answered")
     )

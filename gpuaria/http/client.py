@@ -63,7 +63,7 @@ class Http:
         self._counting = threading.Lock()
         self.budget = RateBudget()
         self.requests: Counter[str] = Counter()
-        self._heard: set[str] = set()  # origins that have sent a response
+        self._responses: Counter[str] = Counter()
 
     def close(self) -> None:
         """Close every connection."""
@@ -81,9 +81,9 @@ class Http:
         """Return how many requests were sent so far to the host of `url`."""
         return self.requests[origin(url)]
 
-    def heard(self, url: str) -> bool:
-        """Whether any response, whatever its status, has come from the host of `url`."""
-        return origin(url) in self._heard
+    def responses(self, url: str) -> int:
+        """Return how many responses came so far, whatever their status, from the host of `url`."""
+        return self._responses[origin(url)]
 
     def get(
         self,
@@ -163,7 +163,7 @@ class Http:
             LOG.debug("%s %s -> %d in %.3f s", method, bare(url), exchange.status, time.monotonic() - started)
             got = {name: self.bearers.mask(value) for name, value in exchange.headers.items()}
             self.budget.learn(url, got)
-            self._heard.add(origin(url))
+            self._responses[origin(url)] += 1
             yield Answer(exchange.status, url, got), self._chunks(exchange, method, url)
 
     def pause(self, seconds: float, why: str = "") -> None:

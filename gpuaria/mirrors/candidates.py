@@ -75,6 +75,11 @@ class Candidates:
         return self._settings.slow if self._settings.auto else 0
 
     @property
+    def possible(self) -> bool:
+        """Whether any may join at all, as far as is known without the table."""
+        return self._settings.auto and not self._credential
+
+    @property
     def forbidden(self) -> str:
         """Why no mirror may join though the setting allows it; empty if one may."""
         if not self._settings.auto:
@@ -90,7 +95,7 @@ class Candidates:
         The names of repos on another endpoint are not for the operators of shipped mirrors.
         """
         s = self._settings
-        if not s.auto or self._credential:
+        if not self.possible:
             return ()
         public = s.endpoint in _public_hubs()
         rows = [row for row in s.candidates() if row.base != s.endpoint and (public or row.layer != SHIPPED)]

@@ -274,4 +274,6 @@ def test_a_stop_is_no_answer_of_a_mirror(serve: Serve, made: Callable[..., Repo]
     mirrors = [Mirror("origin", GONE, origin=True), Mirror("m", hub.url)]
     court = trust.Court(Http(stop=stop), source_of("hf"), mirrors, "quorum", lambda event: None)
     with pytest.raises(Interrupted):
-        trust.by_mirrors(court, RepoRef("hf", "model", NAME, repo.head), lambda path: True, NetworkError("away"))
+        trust.by_mirrors(
+            court, RepoRef("hf", "model", NAME, repo.head), lambda path: True, trust.Away(NetworkError("away"))
+        )

@@ -1,0 +1,61 @@
+"""A fetch whose origin is away: known mirrors join (`mirrors: auto`), and mirrors list the repo."""
+
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from gpuaria import trust
+from gpuaria.dns.resolvers import false_answer_of_system
+from gpuaria.errors import NetworkError
+from gpuaria.events import Warned
+from gpuaria.fetching.request import World
+from gpuaria.mirrors.candidates import JoinPolicy, host_of, joined_line
+from gpuaria.records import Mirror
+
+_DNS = 1.0  # seconds for finding out whether the origin's address is false
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Mirrors that join a fetch, and why; no mirrors where none joins. `said`: the user knows."""
+
+    mirrors: tuple[Mirror, ...] = ()
+    because: str = ""
+    said: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.mirrors)
+
+    def say(self, world: World) -> "Joined":
+        """Emit the one line about it, once."""
+        if self.mirrors and not self.said:
+            world.emit(Warned(joined_line(self.mirrors, self.because)))
+        return replace(self, said=True)
+
+
+def joining(world: World, away: trust.Away) -> Joined:
+    """The known mirrors that join because the origin is away; none where it answered, or where they are forbidden."""
+    policy = JoinPolicy(host_of(world.origin.base))
+    because = away.reason.message if away.open is not None else policy.failed(away.reason)
+    if not because or not world.candidates.mirrors:
+        return Joined()
+    if away.open is None and (lie := _false_address(world)):
+        because = policy.failed(away.reason, lie)
+    return Joined(world.candidates.mirrors, because)
+
+
+def explained(world: World, error: NetworkError) -> NetworkError:
+    """The error of an origin that is away; its hint says why no known mirror joined, where one is known."""
+    if not JoinPolicy(host_of(world.origin.base)).failed(error) or not world.candidates.forbidden:
+        return error
+    again = type(error)(error.message, f"{error.hint} {_sentence(world.candidates.forbidden)}".strip())
+    again.retry = error.retry
+    return again
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _false_address(world: World) -> str:
+    base = world.origin.base
+    return "" if world.http.clients.proxied(base) else false_answer_of_system(urlsplit(base).hostname or "", _DNS)

@@ -1,0 +1,239 @@
+"""Known mirrors that join a fetch by themselves (`mirrors: auto`): when the endpoint is dead, blocked or slow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from standin import Hub, Repo
+from tests.support.user import Done, Serve, User
+
+DEAD = "http://127.0.0.1:9"  # the discard port: nobody is there
+NAME = "openai-community/gpt2-medium"
+PAGE = b"<!DOCTYPE html><html><body>This page is blocked.</body></html>"
+FILES: dict[str, bytes | Path] = {"config.json": b'{"a": 1}', "model.safetensors": b"w" * 40_000}
+privileged = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare, for a hosts file of its own"
+)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    """gpt2-medium, small, under its short name too."""
+    return Repo.build(NAME, FILES, folder=tmp_path / "store")
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that accepts and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def known(user: User, serve: Serve, repo: Repo) -> list[Hub]:
+    """Two stand-ins in the place of the shipped mirrors, by a site's file; no flag and no variable names one."""
+    hubs = [serve(repo, name="one", host="127.0.0.2"), serve(repo, name="two", host="127.0.0.3")]
+    site(user, {"hf-mirror": hubs[0].url, "sufy": hubs[1].url})
+    return hubs
+
+
+def site(user: User, rows: dict[str, str]) -> None:
+    """Write the site's file."""
+    folder = user.temp / "site"
+    (folder / "gpuaria").mkdir(parents=True, exist_ok=True)
+    lines = "".join(f"  - {{name: {name}, base: '{base}'}}\n" for name, base in rows.items())
+    (folder / "gpuaria/config.yaml").write_text(f"known_mirrors:\n{lines}")
+    user.env |= {"XDG_CONFIG_DIRS": str(folder), "GPUARIA_MIRRORS": "", "TZ": "UTC"}
+
+
+def warned(done: Done) -> list[str]:
+    return [event["text"] for event in done.events if event["event"] == "warned"]
+
+
+def joined(done: Done, because: str) -> None:
+    """The fetch ended right by the two mirrors, and exactly one line says why and names the setting."""
+    done.ok()
+    assert done.report["trust"] == "quorum"
+    (line,) = [text for text in warned(done) if "the setting mirrors" in text]
+    assert because in line
+    assert "hf-mirror and sufy join" in line
+    assert {use["name"] for use in done.report["mirrors"]} <= {"hf-mirror", "sufy"}
+    assert sum(use["files"] for use in done.report["mirrors"]) == len(FILES)
+
+
+def timed(run: Callable[[], Done]) -> tuple[Done, float]:
+    began = time.monotonic()
+    return run(), time.monotonic() - began
+
+
+def as_fast_as_named(user: User, known: list[Hub], endpoint: str) -> Done:
+    """The run without any flag, which takes less than 10 s more than one with the mirrors named."""
+    user.env["HF_ENDPOINT"] = endpoint
+    flags = [word for hub in known for word in ("--mirror", hub.url)]
+    named, normal = timed(lambda: user.run("fetch", "--repo", "gpt2-medium", "--to", "named", "--json", *flags))
+    named.ok()
+    done, taken = timed(lambda: user.run("fetch", "--repo", "gpt2-medium", "--to", "got", "--json"))
+    assert taken < normal + 10
+    assert taken < 10
+    return done
+
+
+@pytest.mark.fault(
+    "endpoint: refuses connections, and no mirror is named",
+    where="server",
+    does="Lets the known mirrors join.",
+    sees="why, which ones, and the setting that forbids it",
+    status=0,
+)
+def test_connection_refused(user: User, known: list[Hub]) -> None:
+    joined(as_fast_as_named(user, known, DEAD), "cannot connect to 127.0.0.1:9")
+
+
+@pytest.mark.fault(
+    "endpoint: silent, and no mirror is named",
+    where="server",
+    does="Lets the known mirrors join after 3 s.",
+    sees="why, which ones, and the setting that forbids it",
+    status=0,
+)
+def test_silence(user: User, known: list[Hub], silent: str) -> None:
+    joined(as_fast_as_named(user, known, silent), f"{silent[7:]} does not answer within 3 s")
+
+
+@privileged
+@pytest.mark.fault(
+    "endpoint: DNS gives a false address for it, and no mirror is named",
+    where="server",
+    does="Lets the known mirrors join.",
+    sees="the false address, which mirrors join, and the setting that forbids it",
+    status=0,
+)
+def test_false_dns(user: User, known: list[Hub], tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n127.0.0.77 hub.example.com\n")
+    (tmp_path / "nss").write_text("hosts: files\n")
+    own = f"mount --bind {tmp_path}/hosts /etc/hosts && mount --bind {tmp_path}/nss /etc/nsswitch.conf"
+    words = ("-m", "gpuaria", "fetch", "--repo", "gpt2-medium", "--to", "got", "--json")
+    env = {"HF_ENDPOINT": "http://hub.example.com:8011", "GPUARIA_RESOLVERS": "system"}
+    done, taken = timed(
+        lambda: user.command("unshare", "-m", "sh", "-c", f'{own} && exec "$@"', "sh", sys.executable, *words, env=env)
+    )
+    joined(done, "DNS gives a false address for hub.example.com:8011 (127.0.0.77 is a loopback address)")
+    assert taken < 10
+
+
+@pytest.mark.fault(
+    "endpoint: a block page answers in its place (403), and no mirror is named",
+    where="server",
+    does="Lets the known mirrors join.",
+    sees="that it is blocked, which mirrors join, and the setting that forbids it",
+    status=0,
+)
+@pytest.mark.parametrize("status", [403, 451, 200])
+def test_block_page(user: User, serve: Serve, known: list[Hub], repo: Repo, status: int) -> None:
+    hub = serve(repo, name="blocked")
+    hub.fault("", status=status, headers={"content-type": "text/html"}, body=PAGE)
+    done = as_fast_as_named(user, known, hub.url)
+    joined(done, "is blocked (" if status != 200 else "does not answer as a hub (text/html where JSON was due)")
+
+
+def test_a_healthy_endpoint_is_alone(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+    user.env["HF_ENDPOINT"] = serve(repo, name="hub").url
+    done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json").ok()
+    assert done.report["trust"] == "origin"
+    assert (warned(done), [hub.count() for hub in known]) == ([], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("env", "words", "said"),
+    [
+        ({"GPUARIA_MIRRORS": "none"}, (), ""),
+        ({"HF_TOKEN": "hf_a_good_one"}, (), "a token is set"),
+        ({"GPUARIA_TRUST": "origin"}, (), ""),
+        ({}, ("--mirror", "http://127.0.0.1:9"), ""),
+    ],
+)
+def test_when_none_may_join(
+    user: User, known: list[Hub], env: dict[str, str], words: tuple[str, ...], said: str
+) -> None:
+    user.env["HF_ENDPOINT"] = "http://localhost:9"
+    done = user.quick("fetch", "--repo", NAME, "--to", "got", *words, **env)
+    done.refused(7, "cannot connect", said)
+    assert [hub.count() for hub in known] == [0, 0]
+
+
+def test_an_endpoint_of_ones_own_is_not_for_shipped_mirrors(user: User) -> None:
+    user.env |= {"GPUARIA_MIRRORS": "auto", "HF_ENDPOINT": DEAD}
+    user.quick("fetch", "--repo", NAME).refused(7, "cannot connect", "endpoint of your own")
+
+
+def test_an_answer_of_the_hub_is_no_reason(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+    empty = serve(Repo.build("org/other", {"a": b"a"}, folder=user.temp / "other"), name="empty")
+    user.env["HF_ENDPOINT"] = empty.url
+    user.quick("fetch", "--repo", NAME).refused(5, NAME)
+    empty.fault("/revision/", status=429, headers={"retry-after": "30"})
+    user.quick("fetch", "--repo", NAME, "--patience", "1s").refused(7, "429")
+    assert [hub.count() for hub in known] == [0, 0]
+
+
+def test_one_that_answers_late_after_all_is_believed(user: User, serve: Serve, repo: Repo) -> None:
+    """The mirrors of one network are of no use in another: a slow link must not end in an error."""
+    hub = serve(repo, name="hub")
+    hub.fault("/revision/", delay=4.0)
+    site(user, {"hf-mirror": "http://127.0.0.1:9"})
+    done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json", HF_ENDPOINT=hub.url).ok()
+    assert done.report["trust"] == "origin"
+    assert "does not answer within 3 s" in warned(done)[0]
+
+
+def test_a_single_one_is_said_to_be_alone(user: User, serve: Serve, repo: Repo) -> None:
+    site(user, {"sufy": serve(repo, name="one", host="127.0.0.2").url})
+    user.env["HF_ENDPOINT"] = DEAD
+    done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json").ok()
+    assert done.report["trust"] == "mirror only"
+    assert [("sufy joins" in text, "sufy ALONE" in text) for text in warned(done)] == [(True, False), (False, True)]
+
+
+def test_a_silent_mirror_is_not_waited_for(user: User, serve: Serve, repo: Repo, silent: str) -> None:
+    site(user, {"hf-mirror": silent, "sufy": serve(repo, name="one", host="127.0.0.2").url})
+    user.env["HF_ENDPOINT"] = DEAD
+    done, taken = timed(lambda: user.quick("fetch", "--repo", NAME, "--to", "got", "--json"))
+    assert done.ok().report["trust"] == "mirror only"
+    assert taken < 10
+
+
+def test_what_is_complete_asks_no_mirror(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+    hub = serve(repo, name="hub")
+    user.env["HF_ENDPOINT"] = hub.url
+    user.quick("fetch", "--repo", NAME, "config.json", "--to", "got").ok()
+    hub.close()
+    done = user.quick("fetch", "--repo", NAME, "config.json", "--to", "got", "--json").ok()
+    assert (done.report["trust"], [one.count() for one in known]) == ("first seen", [0, 0])
+    assert not [text for text in warned(done) if "the setting mirrors" in text]
+
+
+def test_what_is_not_complete_comes_from_them(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+    hub = serve(repo, name="hub")
+    user.env["HF_ENDPOINT"] = hub.url
+    user.quick("fetch", "--repo", NAME, "config.json", "--to", "got").ok()
+    hub.close()
+    done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json").ok()
+    assert (done.report["trust"], done.report["verdicts"]) == ("first seen", {"ok": 2})
+    assert len([text for text in warned(done) if "the setting mirrors" in text]) == 1
+
+
+def test_a_restricted_repo_gets_no_bytes_from_them(user: User, serve: Serve, tmp_path: Path) -> None:
+    gated = Repo.build("org/gated", FILES, folder=tmp_path / "gated", gated="auto")
+    mirror = serve(gated, name="one", host="127.0.0.2")
+    site(user, {"sufy": mirror.url})
+    user.env["HF_ENDPOINT"] = DEAD
+    done = user.quick("fetch", "--repo", "org/gated", "--to", "got", "--patience", "1s")
+    assert done.status != 0
+    assert not [seen for seen in mirror.requests if "/resolve/" in seen.target]
