@@ -1,5 +1,6 @@
 """A fetch whose origin is away: known mirrors join (`mirrors: auto`), and mirrors list the repo."""
 
+import copy
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -47,8 +48,8 @@ def explained(world: World, error: NetworkError) -> NetworkError:
     """The error of an origin that is away; its hint says why no known mirror joined, where one is known."""
     if not JoinPolicy(host_of(world.origin.base)).failed(error) or not world.candidates.forbidden:
         return error
-    again = type(error)(error.message, f"{error.hint} {_sentence(world.candidates.forbidden)}".strip())
-    again.retry = error.retry
+    again = copy.copy(error)
+    again.hint = f"{error.hint} {_sentence(world.candidates.forbidden)}".strip()
     return again
 
 

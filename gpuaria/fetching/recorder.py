@@ -11,7 +11,7 @@ from contextlib import suppress
 from gpuaria._version import __version__
 from gpuaria.audit.byte_sources import Origins
 from gpuaria.audit.record import FileLine, Part, RunLine, clean, dump, name
-from gpuaria.errors import GpuariaError
+from gpuaria.errors import GpuariaError, NetworkError, Unreachable
 from gpuaria.events import Warned
 from gpuaria.fetching.execute import twins_of
 from gpuaria.fetching.report import reused
@@ -73,7 +73,9 @@ class Audit:
             assert self._board is not None
             self._tell(self._steps[SafePath(path)].file, "unfinished", "", self._board.origins(path))
         code = error.exit_code if isinstance(error, GpuariaError) else GpuariaError.exit_code
-        self._close(code, type(error).__name__, str(error))
+        # The log's readers know this word, and not the kinds of it.
+        word = NetworkError.__name__ if isinstance(error, Unreachable) else type(error).__name__
+        self._close(code, word, str(error))
 
     def _tell(self, file: RemoteFile, outcome: str, detail: str, origins: Origins) -> None:
         assert self._manifest is not None
