@@ -59,4 +59,4 @@ def _sentence(text: str) -> str:
 
 def _false_address(world: World) -> str:
     base = world.origin.base
-    return "" if world.http.clients.proxied(base) else false_answer_of_system(urlsplit(base).hostname or "", _DNS)
+    return "" if world.http.routes.proxied(base) else false_answer_of_system(urlsplit(base).hostname or "", _DNS)
