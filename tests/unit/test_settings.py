@@ -3,72 +3,24 @@
 `python -m tests.unit.test_settings` writes configs/example.yaml anew from the table.
 """
 
-import contextlib
-import copy
-import dataclasses
 import os
-import pickle
 import pwd
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gpuaria.errors import ConfigError, GpuariaError, UsageError
+from gpuaria.errors import ConfigError, UsageError
 from gpuaria.records import Mirror
-from gpuaria.settings import Key, Origin, Secret, Settings, describe, files, load, values
+from gpuaria.settings import Origin, Secret, describe, load
 from gpuaria.settings.known import shipped
 from tests.support.places import ROOT
+from tests.support.world import KEYS, MIB, NONE, World
 
 CONFIGS = ROOT / "configs"
-MIB = 2**20
-KEYS = {key.name: key for key in describe()}
-FAKE = "hf_" + "x" * 34
-NONE = Path("/no/such/file")
-
-
-class World:
-    """A home, a project folder and a site file in a temporary folder; nothing of the real machine is read."""
-
-    def __init__(self, root: Path) -> None:
-        self.home, self.project, self.site = root / "home", root / "project", root / "etc.yaml"
-        self.user = self.home / ".config/gpuaria/config.yaml"
-        self.user.parent.mkdir(parents=True)
-        self.project.mkdir()
-        self.base = {"HOME": str(self.home), "XDG_CONFIG_DIRS": str(root / "xdg")}
-
-    def load(self, flags: Mapping[str, object] | None = None, config: Path | None = None, **environ: str) -> Settings:
-        return load(flags or {}, self.base | environ, self.project, config_file=config, site=self.site)
-
-    def under(self, environ: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Settings:
-        """As `load`, with variables whose names are in a mapping."""
-        return load(flags or {}, self.base | dict(environ), self.project, site=self.site)
-
-    def user_says(self, text: str, mode: int = 0o600) -> Settings:
-        self.user.write_text(text)
-        self.user.chmod(mode)
-        return self.load()
-
-    def error(self, text: str, mode: int = 0o600) -> tuple[str, str]:
-        """What is said about a user file, with its path cut to "F"."""
-        with pytest.raises(ConfigError) as caught:
-            self.user_says(text, mode)
-        return caught.value.message.replace(str(self.user), "F"), caught.value.hint.replace(str(self.user), "F")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
-
-
-# --- layers
 
 
 def test_built_in(world: World) -> None:
@@ -162,9 +114,6 @@ def test_nothing_of_the_process_environment_is_read(world: World, monkeypatch: p
     assert {row[2] for row in world.load().rows()} == {"built-in"}
 
 
-# --- every key
-
-
 GOOD: list[tuple[str, str, object]] = [
     ("endpoint", "https://Hub.Example:8443/hf/", "https://hub.example:8443/hf"),
     ("endpoint", "http://h/d\u00e9p\u00f4t", "http://h/d%C3%A9p%C3%B4t"),
@@ -210,7 +159,6 @@ GOOD: list[tuple[str, str, object]] = [
     ("slow", "500k", 500_000),
     ("location", " DE ", "DE"),
 ]
-
 BAD: list[tuple[str, str]] = [
     *(("endpoint", text) for text in ("", "ftp://x", "https://", "x", "https://u:p@h", "https://h?q", "https://h#f")),
     *(
@@ -394,9 +342,6 @@ def test_resolvers(world: World) -> None:
             world.load(GPUARIA_RESOLVERS=wrong)
 
 
-# --- folders
-
-
 FOLDERS: list[dict[str, str]] = [
     {},
     {"XDG_CACHE_HOME": "/x"},
@@ -457,316 +402,6 @@ def test_without_any_home_only_what_needs_it_fails(tmp_path: Path, monkeypatch: 
     assert load({"cache_dir": "/c"}, {}, tmp_path, site=NONE).cache_dir == Path("/c")
     with pytest.raises(ConfigError, match=r"^HF_HUB_CACHE: cache_dir begins with ~, and no home folder is known$"):
         load({}, {"HF_HUB_CACHE": "~/c"}, tmp_path, site=NONE)
-
-
-# --- what is said about a file
-
-
-SAID: list[tuple[str, str, str]] = [
-    ("\nconections: 4", "F:2: unknown key 'conections'", "Did you mean connections?"),
-    ("zzz: 4", "F:1: unknown key 'zzz'", "`gpuaria config` lists every key."),
-    ("jobs: 4\n\njobs: 4", "F:3: 'jobs' stands here and in line 1", "Remove one of them."),
-    (
-        "jobs: many",
-        "F:1: jobs must be a whole number from 1 to 64, not 'many'",
-        "Correct it, or leave it out: the default is 4.",
-    ),
-    (
-        "jobs:\n  - 1",
-        "F:1: jobs must be a whole number from 1 to 64, not a list",
-        "Correct it, or leave it out: the default is 4.",
-    ),
-    (
-        "offline: {a: 1}",
-        "F:1: offline must be yes or no, not a mapping",
-        "Correct it, or leave it out: the default is no.",
-    ),
-    (
-        "min_split: 1M",
-        "F:1: min_split must be a size from 1 MiB to 1 GiB such as 20M or 4 MiB, not '1M'",
-        "Correct it, or leave it out: the default is 1 MiB.",
-    ),
-    (
-        "endpoint: https://user:pass@hub.example",
-        "F:1: endpoint must be an http or https address with a host and without user, query or fragment",
-        "Correct it, or leave it out: the default is https://huggingface.co.",
-    ),
-    (
-        "mirrors: https://a",
-        "F:1: mirrors must be a list, not a single value",
-        "Correct it, or leave it out: the default is auto.",
-    ),
-    (
-        "mirrors:\n  - base: https://a\n    bsae: x",
-        "F:3: mirrors has a row with the unknown key 'bsae'",
-        "Did you mean base?",
-    ),
-    ("mirrors:\n\n  - name: a", "F:3: mirrors has a row without a base", "Add the mirror's address as base."),
-    (
-        "mirrors:\n  - {name: a, base: https://a}\n  - {name: a, base: https://b}",
-        "F:3: mirrors has two rows named 'a'",
-        "Give one of them another name.",
-    ),
-    (
-        "mirrors:\n  - {name: a, base: https://a}\n  - {name: b, base: https://A/}",
-        "F:1: mirrors has one address under two names",
-        "Remove one of the two rows.",
-    ),
-    (
-        "mirrors:\n  - {base: https://a, name: [x]}",
-        "F:2: mirrors must be rows whose name is one short line, not a list",
-        "Correct it, or leave it out: the default is auto.",
-    ),
-    (
-        "resolvers: [1.1.1.1,\n  dns]",
-        "F:2: resolvers must be a list of DNS servers, each IP[:PORT], tls://IP[:PORT], https://host/dns-query or "
-        "system, not 'dns'",
-        "Correct it, or leave it out: the default is 8.8.8.8, 1.1.1.1, 223.5.5.5.",
-    ),
-    (
-        f"token: {FAKE}",
-        "F:1: token may not stand in a settings file",
-        "Put it into a file of its own and name that in token_file, or set HF_TOKEN.",
-    ),
-    ("- jobs", "F:1: not a mapping of keys to values", "Write one `key: value` per line."),
-    ("? [a]\n: 1", "F:1: a key must be a word", "Write one `key: value` per line."),
-    ("jobs: &a 4", "F:1: anchors and aliases are not understood", "Write the value out."),
-    ("jobs: 4\ntimeout: *a", "F:2: anchors and aliases are not understood", "Write the value out."),
-    ("jobs: !!int 4", "F:1: tags are not understood", "Write the value without its tag."),
-    ("a: " + "[" * 50_000, "F:1: nested too deeply", "Settings are keys, lists and mirrors; nothing is deeper."),
-    (
-        "jobs: 4\n\ttimeout: 3",
-        "F:2: not valid YAML: found character '\\t' that cannot start any token",
-        "Indent with spaces: YAML does not allow tabs there.",
-    ),
-    ("jobs: 4\n  x: y", "F:2: not valid YAML: mapping values are not allowed here", "Correct this line."),
-    ("jobs: 4\n# \x01", "F:2: not valid YAML: a character that YAML does not allow", "Correct this line."),
-    ("jobs: 4\n---\njobs: 5", "F:2: not valid YAML: but found another document", "Correct this line."),
-    ('jobs: "\\UFFFFFFFF"', "F: not valid YAML: an escape names no character", "Write the character."),
-    (
-        "resolvers: [" + "1,\n" * 50_000,
-        "F:9997: more values than settings can need",
-        "Check that it is a settings file.",
-    ),
-    ("#" * (MIB + 1), "F: larger than 1 MiB", "A settings file is small: check that it is one."),
-]
-
-
-@pytest.mark.parametrize(("text", "message", "hint"), SAID, ids=[row[1][:50] for row in SAID])
-def test_what_is_said(world: World, text: str, message: str, hint: str) -> None:
-    assert world.error(text) == (message, hint)
-
-
-def test_unreadable_files(world: World) -> None:
-    world.user.write_bytes(b"jobs: 4\n# \xff")
-    with pytest.raises(ConfigError, match=r":2: not UTF-8 text$"):
-        world.load()
-    world.user.unlink()
-    world.user.mkdir()
-    with pytest.raises(ConfigError, match=r"the settings file cannot be read: Is a directory$"):
-        world.load()
-
-
-def test_a_byte_order_mark_is_no_key(world: World) -> None:
-    world.user.write_bytes(b"\xef\xbb\xbfjobs: 5\r\nconnections: 6\r\n")
-    s = world.load()
-    assert (s.jobs, s.connections, s.origin("connections").where) == (5, 6, f"{world.user}:2")
-
-
-def test_rpc_secret_only_in_a_private_file(world: World) -> None:
-    assert world.user_says("rpc_secret: abc").rpc_secret == Secret("abc")
-    for mode in (0o644, 0o640, 0o606):
-        assert world.error("jobs: 4\nrpc_secret: abc", mode) == (
-            "F:2: rpc_secret stands in a file that others can read",
-            "Run: chmod 600 F",
-        )
-
-
-@pytest.mark.parametrize("key", [key for key in describe() if key.files == "not project"], ids=lambda key: key.name)
-def test_what_a_project_may_not_set(world: World, key: Key) -> None:
-    file = world.project / "gpuaria.yaml"
-    file.write_text(f"jobs: 4\n{key.name}: {key.default or key.example}")
-    file.chmod(0o600)
-    with pytest.raises(ConfigError) as caught:
-        world.load()
-    assert caught.value.message == f"{file}:2: {key.name} may not stand in a project's file"
-    assert caught.value.hint == f"Put it in the user file, {world.user}."
-
-
-def test_which_keys_a_project_may_not_set() -> None:
-    assert {key.name for key in describe() if key.files == "not project"} == {
-        *("endpoint", "aria2c", "rpc", "rpc_secret", "token_file", "ca_bundle", "state_dir", "cache_dir"),
-        *("tokens", "send_token_in_clear_text_to"),
-        *(
-            "trust",
-            "implicit_token",
-            "known_mirrors",
-        ),  # a folder that brings its own mirrors must not have them believed
-        *("check_content", "no_pickle", "signature_key"),  # nor let its own files pass
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("GPUARIA_CONECTIONS", "Did you mean GPUARIA_CONNECTIONS?"),
-        ("GPUARIA_TOKEN", "Set HF_TOKEN instead."),
-        ("GPUARIA_XYZZY_PLUGH", "Unset it; `gpuaria config` lists what there is."),
-    ],
-)
-def test_unknown_variables(world: World, name: str, hint: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        world.under({name: FAKE})
-    assert (caught.value.message, caught.value.hint) == (f"unknown environment variable '{name}'", hint)
-    world.under({name: "", "GPUARIA_TEST_ANYTHING": "1", "HF_UNKNOWN": "1"})
-
-
-def test_bad_variables_are_named(world: World) -> None:
-    with pytest.raises(ConfigError) as caught:
-        world.load(HF_ENDPOINT="hub")
-    assert caught.value.message.startswith("HF_ENDPOINT: endpoint must be an http or https address")
-    with pytest.raises(ConfigError, match=r"^HF_HUB_OFFLINE: offline must be yes or no, not 'maybe'$"):
-        world.load(HF_HUB_OFFLINE="maybe")
-
-
-# --- secrets
-
-
-def test_which_token(world: World) -> None:
-    file = world.home / ".cache/huggingface/token"
-    assert world.load().find_token() == Secret()
-    file.parent.mkdir(parents=True)
-    file.write_text("from-file\n")
-    assert world.load().find_token().reveal() == "from-file"
-    assert world.load(HUGGING_FACE_HUB_TOKEN="old").find_token().reveal() == "old"
-    assert world.load(HUGGING_FACE_HUB_TOKEN="old", HF_TOKEN=" env\n").find_token().reveal() == "env"
-    assert world.load({"token": "flag"}, HF_TOKEN="env").find_token().reveal() == "flag"
-    off = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_TOKEN": "env"}
-    assert not world.under(off).find_token()
-    assert world.under(off, {"token": "flag"}).find_token().reveal() == "flag"
-    file.write_text(" \n")
-    assert not world.load().find_token()
-
-
-@pytest.mark.parametrize("content", ["two\nlines", "a b", "a\x00b", "é", "x" * 9000])
-def test_a_strange_token_file_is_refused_unseen(world: World, tmp_path: Path, content: str) -> None:
-    file = tmp_path / "t"
-    file.write_text(content)
-    with pytest.raises(ConfigError, match=f"^token_file {file} does not hold one token alone$"):
-        world.load(HF_TOKEN_PATH=str(file)).find_token()
-
-
-def test_a_token_file_that_cannot_be_read(world: World, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
-        world.load(HF_TOKEN_PATH=str(tmp_path)).find_token()
-    assert not world.load(HF_TOKEN_PATH=str(tmp_path / "none")).find_token()
-    with pytest.raises(ConfigError, match=r"none does not exist"):
-        world.load({"token_file": tmp_path / "none"}).find_token()
-
-
-def test_secrets_do_not_show(world: World) -> None:
-    s = world.load({"token": FAKE}, GPUARIA_RPC_SECRET="rpc-" + FAKE)
-    everything = [repr(s), str(s), f"{s.token} {s.token!r}", str(list(s.rows())), str(dataclasses.asdict(s))]
-    assert FAKE not in "".join(everything)
-    rows = {key: shown for key, shown, _, _ in s.rows()}
-    assert rows["token"] == rows["rpc_secret"] == "(set, hidden)"
-    assert copy.deepcopy(s.token) == s.token
-    assert s.token != FAKE
-    assert len({s.token, Secret(FAKE), Secret()}) == 2
-    with pytest.raises(TypeError, match=r"not pickled"):
-        pickle.dumps(s.token)
-
-
-TAINTED = ["\n", "\x00", "é", " "]
-
-
-@pytest.mark.parametrize("taint", TAINTED)
-@pytest.mark.parametrize("where", ["flag", "environment", "file", "endpoint", "mirror", "key"])
-def test_no_message_shows_a_token(world: World, where: str, taint: str) -> None:
-    bad = f"{FAKE}{taint}{FAKE}"
-    quoted = yaml.safe_dump(bad).strip()
-    world.user.chmod(0o600) if world.user.exists() else world.user.touch(0o600)
-    attempts: dict[str, Callable[[], object]] = {
-        "flag": lambda: world.load({"token": bad}),
-        "environment": lambda: world.load(HF_TOKEN=bad),
-        "file": lambda: world.user_says(f"rpc_secret: {quoted}"),
-        "endpoint": lambda: world.load(HF_ENDPOINT=f"https://{bad}@hub.example"),
-        "mirror": lambda: world.user_says(f"mirrors: [{quoted}]"),
-        "key": lambda: world.user_says(f"{quoted}: 1"),
-    }
-    with pytest.raises(GpuariaError) as caught:
-        attempts[where]()
-    assert FAKE not in caught.value.message + caught.value.hint
-
-
-# --- properties
-
-
-def entries_or_error(text: str) -> None:
-    """A user file with this text loads or is a ConfigError, and either way says nothing it should not."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "c.yaml")
-        file.write_bytes(text.encode("utf-8", "surrogatepass"))
-        file.chmod(0o600)
-        try:
-            s = load({}, {"HOME": folder}, Path(folder), config_file=file, site=Path(folder, "none"))
-        except ConfigError:
-            return
-        assert s.origin("endpoint").layer in ("built-in", "file")
-        assert all(isinstance(part, str) for row in s.rows() for part in row)
-
-
-YAML_LETTERS = "ab01:-?!&*|>%@`'\"#,[]{} \n\t\\\r~<=xuU/\u2028\ufeff"
-
-
-@given(st.text() | st.text(YAML_LETTERS, max_size=60))
-def test_any_text_is_settings_or_a_config_error(text: str) -> None:
-    entries_or_error(text)
-
-
-@given(st.binary(max_size=60))
-def test_any_bytes_are_entries_or_a_config_error(content: bytes) -> None:
-    with contextlib.suppress(ConfigError):
-        files.parse(content, Path("F"))
-
-
-plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates()
-anything = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
-mirror = st.dictionaries(st.sampled_from(["name", "base", "location", "notes"]), plain | st.just("https://m.example"))
-
-
-@given(st.dictionaries(st.sampled_from(sorted(KEYS)), anything | st.lists(mirror), max_size=3))
-def test_any_value_of_a_key_is_settings_or_a_config_error(document: dict[str, object]) -> None:
-    entries_or_error(yaml.dump(document, Dumper=NoAliases, allow_unicode=True))
-
-
-class NoAliases(yaml.SafeDumper):
-    """Hypothesis may hand out one object twice."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-@given(
-    st.sampled_from(["token", "rpc_secret"]), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=20)
-)
-def test_a_repr_never_shows_a_secret(key: str, secret: str) -> None:
-    s = load({key: secret}, {"HOME": "/h"}, Path("/w"), site=NONE)
-    assert getattr(s, key).reveal() == secret
-    assert secret not in repr(s) + str(list(s.rows()))
-
-
-@given(st.integers(0, 2**63 - 1) | st.integers(0, 9999).flatmap(lambda n: st.sampled_from([n * 10**6, n * 2**20])))
-def test_a_size_survives_being_shown(count: int) -> None:
-    assert values.size(values.show_size(count)) == count
-
-
-@given(st.integers(0, 365 * 86400).map(float) | st.floats(0.001, 600))
-def test_a_time_survives_being_shown(seconds: float) -> None:
-    assert values.seconds(values.show_seconds(seconds)) == seconds
-
-
-# --- the table and configs/
 
 
 def test_each_row_of_the_table_is_whole() -> None:

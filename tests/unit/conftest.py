@@ -1,0 +1,3 @@
+"""Fixtures of several unit tests."""
+
+from tests.support.world import world as world
