@@ -2,133 +2,31 @@
 
 from __future__ import annotations
 
-import email.utils
-import io
-import json
-import os
-import resource
 import socket
 import socketserver
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from gpuaria.cli import doctor
-from gpuaria.cli.dispatch import parser
 from gpuaria.cli.output import findings
-from gpuaria.dns.deadline import Deadline
 from gpuaria.doctor import GROUPS, Finding, examine, exit_status
-from gpuaria.doctor.finding import Notes
-from gpuaria.doctor.trace import route_to
 from gpuaria.errors import UsageError
 from gpuaria.records import to_json
 from gpuaria.settings import load
 from standin import Hub, RateLimit, Repo
+from tests.support.doctor import HOST, TOKEN, Seen, nobody, page, run, see, serving
 from tests.support.nameserver import NameServer
 from tests.support.ports import closed_url
 from tests.support.repos import SMALL
 from tests.support.user import Serve, User
-
-HOST = "hub.example-models.com"
-TOKEN = "hf_MARKERmarkerMARKER"
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a run of doctor printed as JSON."""
-
-    status: int
-    text: str
-    findings: list[dict[str, Any]]
-
-    def of(self, topic: str) -> list[dict[str, Any]]:
-        """The findings on one topic."""
-        return [finding for finding in self.findings if finding["topic"] == topic]
-
-    def has(self, topic: str, state: str, *words: str, fix: str = "") -> None:
-        """Check that one finding on `topic` has that state, these words, and a fix with that in it."""
-        rows = [row for row in self.of(topic) if row["state"] == state]
-        wanted = [row for row in rows if all(word in row["text"] for word in words) and fix in row["fix"]]
-        assert wanted, f"{topic} {state} {words} {fix!r} is not in\n{self.text}"
-        assert state == "ok" or wanted[0]["fix"]
-
-
-def run(user: User, *words: str, as_json: bool = False, trace: bool = False, **env: str) -> tuple[int, str]:
-    """The command inside this process, with the environment and the home of `user`."""
-    before, folder, out = dict(os.environ), Path.cwd(), io.StringIO()
-    context = typer.Context(parser(["doctor"]), obj=threading.Event())
-    try:
-        os.environ.clear()
-        os.environ.update(user.environ(**{"GPUARIA_RESOLVERS": "system", **env}))
-        os.chdir(user.home)
-        with redirect_stdout(out):
-            status = doctor.doctor(context, list(words), trace=trace, as_json=as_json)
-    finally:
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(before)
-    return status, out.getvalue()
-
-
-def see(user: User, *words: str, trace: bool = False, **env: str) -> Seen:
-    """The same, read back from its JSON."""
-    status, text = run(user, *words, as_json=True, trace=trace, **env)
-    assert text.count("\n") == 1
-    report = json.loads(text)
-    assert report["event"] == "report"
-    assert report["exit_code"] == status
-    for row in report["findings"]:
-        assert row["state"] == "ok" or row["fix"], row
-    return Seen(status, text, report["findings"])
-
-
-@contextmanager
-def serving(answer: Callable[[BaseHTTPRequestHandler], None], context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """An HTTP server that answers every GET and HEAD by `answer`."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    if context:
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def page(handler: BaseHTTPRequestHandler) -> None:
-    """A captive portal."""
-    handler.send_response(200)
-    handler.send_header("Content-Type", "text/html")
-    handler.end_headers()
-    handler.wfile.write(b"<html>Welcome to the hotel</html>")
-
-
-def nobody(handler: BaseHTTPRequestHandler, date: float | None = None) -> None:
-    """whoami without a token, at a hub whose clock says `date` (Unix seconds)."""
-    handler.send_response_only(401)
-    handler.send_header("Date", email.utils.formatdate(time.time() if date is None else date, usegmt=True))
-    handler.send_header("Content-Type", "application/json")
-    handler.end_headers()
-    handler.wfile.write(b'{"error": "Invalid username or password."}')
 
 
 @pytest.fixture
@@ -141,9 +39,6 @@ def dead() -> str:
 def hub(serve: Serve, small: Repo) -> Hub:
     """A hub in order."""
     return serve(small)
-
-
-# --- all in order ---------------------------------------------------------------------------------------------------
 
 
 def test_all_in_order(user: User, hub: Hub, small: Repo) -> None:
@@ -205,9 +100,6 @@ def test_the_status_is_the_first_problem_s_and_unknown_is_never_ok() -> None:
     assert exit_status([ok, warned]) == 0
     assert exit_status([ok, late, warned]) == 9
     assert exit_status([late, bad, Finding("token", "problem", "", "x", 6)]) == 7
-
-
-# --- the way to the endpoint ----------------------------------------------------------------------------------------
 
 
 def test_nobody_listens(user: User, dead: str) -> None:
@@ -416,9 +308,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "both"
 
 
-# --- what the hub says of us ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("shift", "side"), [(-3600.0, "60 min ahead of"), (3600.0, "60 min behind")])
 def test_a_wrong_clock(shift: float, side: str, user: User) -> None:
     with serving(lambda handler: nobody(handler, time.time() + shift)) as url:
@@ -477,137 +366,6 @@ def test_the_quota_is_nearly_used_up(user: User, serve: Serve, small: Repo) -> N
     serve(small, rate=RateLimit(api=9))
     seen = see(user)
     seen.has("quota", "warning", "few requests", "of api", fix="hf auth login")
-
-
-# --- this machine and its disk --------------------------------------------------------------------------------------
-
-
-def script(path: Path, text: str) -> str:
-    """An executable shell script."""
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("echo aria2 version 1.19.0", ("1.19.0", "1.36 is the oldest")),
-        ("echo hello", ("does not answer as aria2c does",)),
-        ("echo aria2 version 1.36.0; echo 'Enabled Features: GZip, HTTPS'", ("without Metalink",)),
-    ],
-)
-def test_an_aria2c_that_will_not_do(text: str, words: tuple[str, ...], user: User) -> None:
-    seen = see(user, GPUARIA_ARIA2C=script(user.home / "aria2c", text), HF_HUB_OFFLINE="1")
-    assert seen.status == 9
-    seen.has("aria2c", "problem", *words, fix="apt install aria2")
-
-
-def test_an_attached_aria2c_that_is_not_there(user: User, dead: str) -> None:
-    seen = see(user, GPUARIA_RPC=f"{dead}/jsonrpc", GPUARIA_RPC_SECRET=TOKEN, HF_HUB_OFFLINE="1")
-    assert seen.status == 9
-    seen.has("aria2c", "problem", "does not answer", fix="aria2c --enable-rpc")
-    assert TOKEN not in seen.text
-
-
-def test_offline(user: User, serve: Serve, small: Repo) -> None:
-    hub = serve(small)
-    seen = see(user, "org/small", HF_HUB_OFFLINE="1")
-    assert seen.status == 5
-    seen.has("offline", "warning", "HF_HUB_OFFLINE is set", fix="unset HF_HUB_OFFLINE")
-    seen.has("repo", "problem", "org/small")
-    assert not seen.of("endpoint")
-    assert hub.count() == 0
-    user.quick("fetch", "org/small").ok()
-    seen = see(user, "org/small", HF_HUB_OFFLINE="1")
-    assert seen.status == 0
-    seen.has("repo", "ok", "all 4 files")
-
-
-def test_a_cache_that_cannot_be_written(user: User) -> None:
-    place = "/proc/hub"
-    seen = see(user, GPUARIA_CACHE_DIR=place, HF_HUB_OFFLINE="1")
-    assert seen.status == 8
-    seen.has("cache", "problem", place, "cannot be written", fix="export GPUARIA_CACHE_DIR=")
-    (user.home / "file").write_text("")
-    seen = see(user, HF_HUB_CACHE=str(user.home / "file"), HF_HUB_OFFLINE="1")
-    assert seen.status == 8
-    seen.has("cache", "problem", "file", fix="export HF_HUB_CACHE=")
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 20 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root to mount a small file system")
-    place = tmp_path / "tiny"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"cannot mount: {done.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
-def test_a_disk_that_is_small_or_full(user: User, tiny: Path, serve: Serve, big: Repo) -> None:
-    serve(big)
-    seen = see(user, "org/big", HF_HUB_CACHE=str(tiny / "hub"))
-    assert seen.status == 0
-    seen.has("cache", "warning", "free", fix="export HF_HUB_CACHE=")
-    seen.has("room", "ok", "9.0 MB")
-    (tiny / "ballast").write_bytes(bytes(15_000_000))
-    seen = see(user, "org/big", HF_HUB_CACHE=str(tiny / "hub"))
-    assert seen.status == 8
-    seen.has("cache", "problem", "is full", fix="export HF_HUB_CACHE=")
-    seen.has("room", "problem", "9.0 MB are needed", fix="export HF_HUB_CACHE=")
-
-
-@contextmanager
-def powerless() -> Iterator[None]:
-    """A user who may do nothing special."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root to become somebody else")
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def test_without_permission(user: User) -> None:
-    environ, notes = user.environ(HF_HUB_OFFLINE="1"), Notes()
-    settings = load({}, environ, user.home)
-    with powerless():
-        found = examine(settings, environ, "", None, "", with_trace=False)
-        route_to("localhost", "127.0.0.1", Deadline(5), notes)
-    seen = Seen(found.exit_code, str(found), to_json(found)["findings"])
-    assert seen.status in (8, 9)  # 9 where the folder for temporary files is nobody's
-    seen.has("cache", "problem", str(user.home), fix="export HF_HUB_CACHE=")
-    if Path("/proc/sys/net/ipv4/ping_group_range").read_text().split() == ["1", "0"]:
-        seen.has("ICMP", "warning", "not permitted", fix="ping_group_range")
-    assert [(f.topic, f.state, "not permitted" in f.text) for f in notes.snapshot()] == [("route", "warning", True)]
-
-
-def test_a_state_folder_that_cannot_be_used_is_a_warning(user: User) -> None:
-    seen = see(user, GPUARIA_STATE_DIR="/proc/state", HF_HUB_OFFLINE="1")
-    assert seen.status == 0
-    seen.has("state", "warning", "/proc/state", fix="export GPUARIA_STATE_DIR=")
-
-
-def test_few_open_files(user: User) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
-    try:
-        seen = see(user, HF_HUB_OFFLINE="1")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    seen.has("open files", "warning", "512", fix="ulimit -n ")
-
-
-def test_settings_that_cannot_be_read(user: User) -> None:
-    seen = see(user, GPUARIA_JOBS="many")
-    assert seen.status == 10
-    seen.has("settings", "problem", "GPUARIA_JOBS")
 
 
 def test_a_traceroute(user: User, hub: Hub) -> None:
