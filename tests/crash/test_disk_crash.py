@@ -1,8 +1,5 @@
 """kill -9 at each step that changes a file system, then run again: never a wrong byte under a name, and all done."""
 
-import os
-import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,10 +14,10 @@ from gpuaria.storage.hf_cache import HfCache
 from gpuaria.storage.layout import Layout
 from gpuaria.storage.plain import Folder
 from gpuaria.storage.receipts import Receipts
+from tests.support.killing import killed_at
 
 COMMIT, OLD = "c" * 40, b"what was there before"
 FILES = {"config.json": b"{}", "sub/model.bin": b"weights" * 1000}
-STEPS = {"open", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir"}
 
 
 def make_manifest() -> Manifest:
@@ -58,30 +55,6 @@ def run(layout: Layout) -> None:
             layout.staged(file).write_bytes(FILES[file.path])
             layout.commit(file, layout.staged(file))
     layout.finish(MANIFEST, True)
-
-
-def killed_at(step: int, work: Callable[[], None]) -> bool:
-    """Do the work in a child that is killed just before its step-th change. Whether it was."""
-    pid = os.fork()
-    if pid == 0:
-        count = 0
-
-        def hook(event: str, args: object) -> None:
-            nonlocal count
-            if event in STEPS:
-                count += 1
-                if count > step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        try:
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    status = os.waitpid(pid, 0)[1]
-    assert status in (0, signal.SIGKILL)
-    return status != 0
 
 
 @pytest.mark.parametrize("make", [cache, plain])

@@ -1,0 +1,549 @@
+"""What every storage layout keeps: files appear whole and verified under their names, or not at all.
+
+A new layout adds a row to LAYOUTS; the tests need no change.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpuaria.api import check
+from gpuaria.errors import DiskError, Locked, UnsafePath, WrongBytes
+from gpuaria.hashing import hash_bytes
+from gpuaria.paths import SafePath
+from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.layout import Claim, Layout
+from gpuaria.storage.locate import find_layout, read_manifest
+from gpuaria.storage.plain import Folder
+from gpuaria.storage.receipts import Receipts
+from gpuaria.storage.staging import CONTROL
+from tests.support.killing import killed_at
+
+REF = RepoRef("hf", "model", "org/name")
+FILES: dict[str, bytes] = {
+    "config.json": b"{}",
+    "same.json": b"{}",
+    "empty.txt": b"",
+    "model.safetensors": bytes(range(256)) * 200,
+    "onnx/deep er/wéights 模型.bin": b"weights" * 999,
+}
+BIG = "model.safetensors"
+Make = Callable[[Path, Manifest, Receipts], Layout]
+
+
+def in_cache(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
+    """Return the Hugging Face cache with links."""
+    return HfCache(folder / "hub", manifest.ref, manifest.commit, receipts)
+
+
+def in_cache_without_links(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
+    """Return the Hugging Face cache on a file system that has no links."""
+    return HfCache(folder / "hub", manifest.ref, manifest.commit, receipts, symlinks=False)
+
+
+def in_folder(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
+    """Return a folder of plain files."""
+    return Folder(folder / "to", manifest.ref, manifest.commit, receipts)
+
+
+LAYOUTS: dict[str, Make] = {"cache": in_cache, "cache without links": in_cache_without_links, "folder": in_folder}
+
+
+def a_file(path: str, data: bytes, algorithm: str = "") -> RemoteFile:
+    """Return a file with a git id, or with a sha256 if it is large, as a hub lists it."""
+    oid = hash_bytes(data, "git-sha1")
+    algorithm = algorithm or ("sha256" if len(data) > 1000 else "git-sha1")
+    return RemoteFile(SafePath.parse(path), len(data), Digest(algorithm, hash_bytes(data, algorithm)), oid)
+
+
+def a_manifest(files: Mapping[str, bytes], commit: str = "c" * 40) -> Manifest:
+    """Return the manifest of these files, in the order of their names."""
+    rows = tuple(a_file(path, data) for path, data in sorted(files.items()))
+    return Manifest(REF, REF.name, commit, "http://hub", "origin", rows)
+
+
+@dataclass
+class Target:
+    """One layout below a folder of its own; `layout` opens it as a new run does."""
+
+    make: Make
+    folder: Path
+    manifest: Manifest = field(default_factory=lambda: a_manifest(FILES))
+
+    def layout(self, manifest: Manifest | None = None) -> Layout:
+        """Return the layout for one commit, with the receipts of this user."""
+        return self.make(self.folder, manifest or self.manifest, Receipts(self.folder / "receipts.sqlite"))
+
+    def begun(self) -> Layout:
+        """Return the layout, prepared for a download."""
+        layout = self.layout()
+        layout.begin(self.manifest)
+        return layout
+
+    def file(self, path: str) -> RemoteFile:
+        """Return the file of the manifest with that path."""
+        return next(file for file in self.manifest.files if file.path == path)
+
+    def look(self, path: str) -> LocalState:
+        """Return what a new run sees of a file."""
+        return self.layout().look([self.file(path)])[SafePath(path)]
+
+
+def stage(layout: Layout, file: RemoteFile, data: bytes) -> Path:
+    """Write bytes to where a downloader writes them."""
+    layout.staged(file).write_bytes(data)
+    return layout.staged(file)
+
+
+def publish(layout: Layout, file: RemoteFile, data: bytes) -> None:
+    """Stage bytes and commit them."""
+    layout.commit(file, stage(layout, file, data))
+
+
+def fetch(layout: Layout, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Do with a layout what a fetch does, with bytes from memory: adopt what is right already, commit the rest."""
+    layout.begin(manifest)
+    seen = layout.look(manifest.files)
+    published: dict[Digest | None, RemoteFile] = {}
+    for file in manifest.files:
+        data, state, first = files[file.path], seen[file.path], published.get(file.digest)
+        if state.size == file.size and (state.proven or layout.content(file).read_bytes() == data):
+            layout.adopt(file)
+        elif first is not None:
+            layout.adopt(file, layout.content(first))
+        else:
+            publish(layout, file, data)
+        published.setdefault(file.digest, file)
+    layout.finish(manifest, True)
+
+
+def held(layout: Layout, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the bytes that a user reads under these names, for those that exist."""
+    return {path: (layout.root / path).read_bytes() for path in files if (layout.root / path).exists()}
+
+
+def everything_below(folder: Path) -> dict[str, bytes | str]:
+    """Return each name below a folder with its bytes or its link."""
+    return {
+        str(path.relative_to(folder)): os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    return Target(request.param, tmp_path)
+
+
+# --- looking ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_there_and_to_look_writes_nothing(target: Target) -> None:
+    layout = target.layout()
+    before = everything_below(target.folder).keys()
+    assert layout.look(target.manifest.files) == {file.path: LocalState() for file in target.manifest.files}
+    assert layout.saved() is None
+    assert everything_below(target.folder).keys() == before
+    assert not layout.root.exists()
+
+
+def test_after_a_fetch_every_file_is_proven_and_named_for_the_next_run(target: Target) -> None:
+    layout = target.layout()
+    fetch(layout, target.manifest, FILES)
+    assert held(layout, FILES) == FILES
+    assert {path: layout.content(target.file(path)).read_bytes() for path in FILES} == FILES
+    later = target.layout()
+    assert later.look(target.manifest.files) == {
+        file.path: LocalState(file.size, proven=True, named=True) for file in target.manifest.files
+    }
+    assert later.saved() == target.manifest
+
+
+def test_what_was_changed_afterwards_is_proven_no_longer(target: Target) -> None:
+    fetch(target.layout(), target.manifest, FILES)
+    content = target.layout().content(target.file(BIG))
+    content.write_bytes(FILES[BIG][:-1] + b"x")
+    os.utime(content, ns=(1, content.stat().st_mtime_ns + 1))
+    state = target.look(BIG)
+    assert (state.size, state.proven) == (len(FILES[BIG]), False)
+
+
+def test_the_target_is_found_again_by_its_folder(target: Target) -> None:
+    layout = target.layout()
+    fetch(layout, target.manifest, FILES)
+    found = find_layout(layout.root, Receipts(None))
+    assert (found.root, found.commit_id) == (layout.root, target.manifest.commit)
+    assert set(read_manifest(found).files) == set(target.manifest.files)
+
+
+# --- verification afterwards --------------------------------------------------------------------------------------
+
+
+def test_verify_finds_what_was_fetched_right_and_what_was_spoilt_wrong(target: Target) -> None:
+    layout = target.layout()
+    fetch(layout, target.manifest, FILES)
+    assert check(target.layout(), read_manifest(target.layout())).count() == {"ok": len(FILES)}
+    (layout.root / "empty.txt").unlink()
+    layout.content(target.file(BIG)).write_bytes(FILES[BIG][:-1] + b"x")
+    (layout.root / "more.txt").write_text("of the user")
+    found = check(target.layout(), read_manifest(target.layout()))
+    outcomes = {verdict.path: verdict.outcome for verdict in found.verdicts if verdict.outcome != "ok"}
+    assert outcomes == {"empty.txt": "missing", BIG: "wrong digest", "more.txt": "extra"}
+
+
+def test_a_part_is_verified_as_a_part(target: Target) -> None:
+    layout = target.begun()
+    publish(layout, target.file(BIG), FILES[BIG])
+    layout.finish(target.manifest, False)
+    assert check(target.layout(), read_manifest(target.layout())).count() == {"ok": 1, "missing": len(FILES) - 1}
+
+
+# --- staging ------------------------------------------------------------------------------------------------------
+
+
+def test_unfinished_bytes_wait_for_the_next_run_on_the_same_disk_and_under_no_name(target: Target) -> None:
+    layout, file = target.begun(), target.file(BIG)
+    staged = stage(layout, file, FILES[BIG][:8192])
+    assert staged.is_relative_to(layout.staging)
+    assert staged.stat().st_dev == target.folder.stat().st_dev
+    assert not (layout.root / BIG).exists()
+    later = target.begun()
+    assert later.staged(file) == staged
+    assert staged.read_bytes() == FILES[BIG][:8192]
+    assert target.look(BIG) == LocalState(partial=8192)
+
+
+def test_holes_are_not_bytes(target: Target) -> None:
+    layout, file = target.begun(), target.file(BIG)
+    with layout.staged(file).open("wb") as stream:
+        stream.truncate(file.size)
+        stream.seek(8192)
+        stream.write(b"x" * 4096)
+    assert target.look(BIG).partial == 4096
+
+
+def test_files_share_staged_bytes_by_digest_and_by_nothing_else(target: Target) -> None:
+    layout = target.layout()
+    places = {path: layout.staged(target.file(path)) for path in FILES}
+    assert places["config.json"] == places["same.json"]
+    assert len(set(places.values())) == len(FILES) - 1
+    unknown = [RemoteFile(SafePath.parse(path), 2, None) for path in ("one", "other")]
+    assert layout.staged(unknown[0]) != layout.staged(unknown[1])
+
+
+def test_discard_takes_staged_bytes_and_control_files_and_leaves_what_is_published(target: Target) -> None:
+    layout, file, other = target.begun(), target.file(BIG), target.file("config.json")
+    publish(layout, other, FILES[other.path])
+    empty = sorted(layout.staging.rglob("*"))
+    staged = stage(layout, file, b"begun")
+    for ending in CONTROL:
+        staged.with_name(staged.name + ending).write_bytes(b"control")
+    layout.windows(file).mkdir()
+    os.link(staged, layout.windows(file) / "0-5")
+    for _ in range(2):
+        layout.discard(file)
+        assert sorted(layout.staging.rglob("*")) == empty
+        assert held(layout, FILES) == {other.path: FILES[other.path]}
+
+
+def test_planted_names_in_staging_are_gone_before_anything_is_downloaded(target: Target) -> None:
+    layout, file, victim = target.begun(), target.file(BIG), target.folder / "victim"
+    victim.write_text("precious")
+    staged = layout.staged(file)
+    staged.symlink_to(victim)
+    os.link(victim, staged.with_name(staged.name + CONTROL[0]))
+    os.mkfifo(staged.with_name("pipe"))
+    assert target.look(BIG) == LocalState()
+    layout = target.begun()
+    assert [path for path in layout.staging.iterdir() if path.name != "manifests"] == []
+    publish(layout, file, FILES[BIG])
+    assert victim.read_text() == "precious"
+
+
+# --- committing ---------------------------------------------------------------------------------------------------
+
+
+def test_commit_takes_the_staged_bytes_and_all_that_lay_beside_them(target: Target) -> None:
+    layout, file = target.begun(), target.file(BIG)
+    empty = sorted(layout.staging.rglob("*"))
+    staged = stage(layout, file, FILES[BIG])
+    inode = staged.stat().st_ino
+    for ending in CONTROL:
+        staged.with_name(staged.name + ending).write_bytes(b"control")
+    layout.windows(file).mkdir()
+    os.link(staged, layout.windows(file) / "0-5")
+    layout.commit(file, staged)
+    assert layout.content(file).stat().st_ino == inode
+    assert layout.content(file).stat().st_nlink == 1
+    assert sorted(layout.staging.rglob("*")) == empty
+    assert (layout.root / BIG).read_bytes() == FILES[BIG]
+
+
+@pytest.mark.parametrize("data", [b"", FILES[BIG][:-1], FILES[BIG] + b"x"], ids=["empty", "shorter", "longer"])
+def test_commit_refuses_another_size(target: Target, data: bytes) -> None:
+    layout, file = target.begun(), target.file(BIG)
+    with pytest.raises(WrongBytes):
+        publish(layout, file, data)
+    assert held(layout, FILES) == {}
+    assert target.look(BIG).size is None
+
+
+@pytest.mark.parametrize("kind", ["symlink", "second name", "folder"])
+def test_commit_refuses_what_is_not_a_file_of_its_own(target: Target, kind: str) -> None:
+    layout, file, other = target.begun(), target.file(BIG), target.folder / "other"
+    other.write_bytes(FILES[BIG])
+    if kind == "symlink":
+        layout.staged(file).symlink_to(other)
+    elif kind == "second name":
+        os.link(other, layout.staged(file))
+    else:
+        layout.staged(file).mkdir()
+    with pytest.raises(DiskError if kind == "folder" else UnsafePath):
+        layout.commit(file, layout.staged(file))
+    assert held(layout, FILES) == {}
+    assert other.read_bytes() == FILES[BIG]
+
+
+def test_what_has_the_name_is_replaced_and_never_written_into(target: Target) -> None:
+    layout, file, outside = target.begun(), target.file("config.json"), target.folder / "outside"
+    outside.write_text("precious")
+    name = layout.root / file.path
+    name.parent.mkdir(parents=True, exist_ok=True)
+    os.link(outside, name)
+    publish(layout, file, FILES[file.path])
+    assert (name.read_bytes(), outside.read_text()) == (FILES[file.path], "precious")
+    layout.content(file).unlink()
+    name.unlink(missing_ok=True)
+    name.symlink_to(outside)
+    publish(layout, file, FILES[file.path])
+    assert (name.read_bytes(), outside.read_text()) == (FILES[file.path], "precious")
+
+
+def test_a_published_file_has_the_mode_of_a_new_file(target: Target) -> None:
+    layout, file = target.begun(), target.file("config.json")
+    os.close(os.open(layout.staged(file), os.O_CREAT | os.O_WRONLY, 0o600))
+    publish(layout, file, FILES[file.path])
+    plain = target.folder / "plain"
+    plain.touch()
+    assert stat.S_IMODE(layout.content(file).stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_many_threads_commit_at_once(target: Target) -> None:
+    many = {f"d{number % 7}/f{number}": b"%d" % number for number in range(100)}
+    target.manifest = a_manifest(many)
+    layout = target.begun()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda file: publish(layout, file, many[file.path]), target.manifest.files))
+    layout.finish(target.manifest, True)
+    assert held(layout, many) == many
+    assert all(target.look(path) == LocalState(len(data), proven=True, named=True) for path, data in many.items())
+
+
+# --- adopting -----------------------------------------------------------------------------------------------------
+
+
+def test_adopt_proves_and_names_bytes_that_are_in_place(target: Target) -> None:
+    layout, file = target.begun(), target.file("config.json")
+    place = layout.content(file)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(FILES[file.path])
+    assert not target.look(file.path).proven
+    layout.adopt(file)
+    layout.finish(target.manifest, False)
+    assert target.look(file.path) == LocalState(file.size, proven=True, named=True)
+    assert (layout.root / file.path).read_bytes() == FILES[file.path]
+
+
+@pytest.mark.parametrize("data", [b"longer than that", b"", None], ids=["longer", "empty", "absent"])
+def test_adopt_refuses_another_size(target: Target, data: bytes | None) -> None:
+    layout, file = target.begun(), target.file("config.json")
+    place = layout.content(file)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if data is not None:
+        place.write_bytes(data)
+    with pytest.raises(WrongBytes):
+        layout.adopt(file)
+    assert not target.look(file.path).proven
+
+
+def test_adopt_gives_a_second_file_the_bytes_of_the_first(target: Target) -> None:
+    layout, one, other = target.begun(), target.file("config.json"), target.file("same.json")
+    publish(layout, one, FILES[one.path])
+    layout.adopt(other, layout.content(one))
+    layout.adopt(other, layout.content(other))
+    layout.finish(target.manifest, False)
+    assert held(layout, FILES) == {one.path: b"{}", other.path: b"{}"}
+    assert target.look(other.path) == LocalState(2, proven=True, named=True)
+
+
+def test_adopt_copies_from_elsewhere_and_checks_the_copy(target: Target) -> None:
+    layout, file, elsewhere = target.begun(), target.file(BIG), target.folder / "elsewhere"
+    empty = sorted(layout.staging.rglob("*"))
+    elsewhere.write_bytes(FILES[BIG][:-1] + b"x")
+    with pytest.raises(WrongBytes):
+        layout.adopt(file, elsewhere)
+    with pytest.raises(DiskError):
+        layout.adopt(file, target.folder / "nowhere")
+    assert held(layout, FILES) == {}
+    elsewhere.write_bytes(FILES[BIG])
+    layout.adopt(file, elsewhere)
+    assert layout.content(file).read_bytes() == FILES[BIG]
+    assert layout.content(file).stat().st_ino != elsewhere.stat().st_ino
+    assert elsewhere.stat().st_nlink == 1
+    assert sorted(layout.staging.rglob("*")) == empty
+    assert target.look(BIG).named
+
+
+# --- claims and locks ---------------------------------------------------------------------------------------------
+
+
+def test_of_two_runs_one_downloads_and_the_other_finds_it_published(target: Target) -> None:
+    one, two, file = target.begun(), target.layout(), target.file(BIG)
+    assert two.look([file])[file.path].size is None
+    assert (one.claim(file), two.claim(file)) == (Claim.OURS, Claim.HELD)
+    publish(one, file, FILES[BIG])
+    assert two.claim(file) is Claim.HELD
+    one.release(file)
+    assert two.claim(file) is Claim.PRESENT
+    assert two.look([file])[file.path].size == file.size
+    two.adopt(file)
+    assert two.look([file])[file.path] == LocalState(file.size, proven=True, named=True)
+
+
+def test_a_failed_download_leaves_the_claim_to_the_next(target: Target) -> None:
+    one, two, file = target.begun(), target.layout(), target.file(BIG)
+    assert one.claim(file) is Claim.OURS
+    stage(one, file, b"begun")
+    one.release(file)
+    assert two.claim(file) is Claim.OURS
+    assert target.look(BIG).partial == 5
+
+
+def test_one_run_at_a_time_holds_the_lock(target: Target) -> None:
+    with target.layout().lock(0), pytest.raises(Locked, match="gpuaria process"), target.layout().lock(0):
+        pass
+    with target.layout().lock(0):
+        pass
+
+
+# --- nothing outside ----------------------------------------------------------------------------------------------
+
+
+UNSAFE = ["../up.txt", "a/../../up.txt", "/etc/up.txt", "", "a//up.txt", "./up.txt", "nul\0.txt"]
+
+
+@pytest.mark.parametrize("path", UNSAFE)
+def test_a_name_that_escaped_the_check_is_refused_where_it_is_used(target: Target, path: str) -> None:
+    """SafePath.parse refuses these; here they are made without it."""
+    with pytest.raises(UnsafePath):
+        SafePath.parse(path)
+    data = b"escaped"
+    file = RemoteFile(SafePath(path), len(data), Digest("git-sha1", hash_bytes(data, "git-sha1")))
+    layout = target.begun()
+    before = set(os.listdir(target.folder))
+    with pytest.raises((UnsafePath, DiskError, ValueError)):
+        publish(layout, file, data)
+    assert set(os.listdir(target.folder)) == before
+    assert not Path("/etc/up.txt").exists()
+    assert not list(target.folder.rglob("up.txt"))
+
+
+@pytest.mark.parametrize("where", ["outside", "inside"])
+def test_nothing_is_written_through_a_planted_folder(target: Target, where: str) -> None:
+    layout, file = target.layout(), target.file("onnx/deep er/wéights 模型.bin")
+    elsewhere = (layout.root if where == "inside" else target.folder) / "elsewhere"
+    elsewhere.mkdir(parents=True)
+    (layout.root).mkdir(parents=True, exist_ok=True)
+    (layout.root / "onnx").symlink_to(elsewhere)
+    with pytest.raises(UnsafePath, match="symbolic link"):  # before anything is downloaded
+        target.layout().look(target.manifest.files)
+    assert target.layout().look([target.file("config.json")])[SafePath("config.json")] == LocalState()
+    layout.begin(target.manifest)
+    with pytest.raises(UnsafePath, match="symbolic link"):
+        publish(layout, file, FILES[file.path])
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_file_where_a_folder_belongs_is_refused(target: Target) -> None:
+    root = target.layout().root
+    root.mkdir(parents=True)
+    (root / "onnx").write_text("a file of the user")
+    with pytest.raises(DiskError, match="a file where a folder is needed"):
+        target.layout().look(target.manifest.files)
+    with pytest.raises(DiskError):
+        fetch(target.layout(), target.manifest, FILES)
+    assert (root / "onnx").read_text() == "a file of the user"
+
+
+PART = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(PART, min_size=1, max_size=4))
+def test_any_safe_name_ends_up_below_the_target(
+    target: Target, tmp_path_factory: pytest.TempPathFactory, parts: list[str]
+) -> None:
+    try:
+        path = SafePath.parse("/".join(parts))
+    except UnsafePath:
+        return
+    one = Target(target.make, tmp_path_factory.mktemp("root"), a_manifest({path: path.encode()}))
+    names = {*os.listdir(one.folder), one.layout().root.relative_to(one.folder).parts[0], "receipts.sqlite", "claims"}
+    fetch(one.layout(), one.manifest, {path: path.encode()})
+    assert one.layout().root.joinpath(*parts).read_bytes() == path.encode()
+    assert {name for name in os.listdir(one.folder) if not name.startswith("receipts.sqlite-")} <= names
+    assert one.look(path) == LocalState(len(path.encode()), proven=True, named=True)
+
+
+# --- killed -------------------------------------------------------------------------------------------------------
+
+
+OLD = {"config.json": b"{}", "sub/model.bin": b"old weights"}
+NEW = {"config.json": b"{}", "sub/model.bin": b"weights" * 1000}
+
+
+@pytest.mark.fault("killed (kill -9): gpuaria, aria2c or both, at any moment")
+def test_killed_between_any_two_steps_the_old_or_the_new_is_there(target: Target) -> None:
+    """A second commit is fetched over the first one, and killed before each change of the file system in turn."""
+    old, new = a_manifest(OLD, "b" * 40), a_manifest(NEW)
+    origin = Target(target.make, target.folder / "first", new)
+    origin.folder.mkdir()
+    fetch(origin.layout(old), old, OLD)
+    step, killed = 0, True
+    while killed:
+        one = Target(target.make, target.folder / str(step), new)
+        shutil.copytree(origin.folder, one.folder, symlinks=True)
+        killed = killed_at(step, partial(run_again, one))
+        before, after = one.layout(old), one.layout()
+        shared = {path: {OLD[path], NEW[path]} for path in NEW}
+        for path, data in held(after, NEW).items():
+            assert data in (shared[path] if after.root == before.root else {NEW[path]})
+        there = held(before, OLD)
+        assert there.keys() == OLD.keys()
+        assert all(data in (shared[path] if after.root == before.root else {OLD[path]}) for path, data in there.items())
+        for path, state in after.look(new.files).items():
+            assert not state.proven or after.content(one.file(path)).read_bytes() == NEW[path]
+        run_again(one)
+        assert check(one.layout(), read_manifest(one.layout())).count() == {"ok": len(NEW)}
+        assert all(one.look(path) == LocalState(len(data), proven=True, named=True) for path, data in NEW.items())
+        assert [path.name for path in one.folder.rglob("tmp-*")] == []
+        step += 1
+    assert step > 25
+
+
+def run_again(target: Target) -> None:
+    """Fetch the new commit."""
+    fetch(target.layout(), target.manifest, NEW)
