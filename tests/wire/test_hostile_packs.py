@@ -45,7 +45,7 @@ BROKEN: dict[str, bytes] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_pack_that_is_broken_or_wants_to_hurt_is_refused_soon_and_small(name: str) -> None:
     pack = BROKEN[name]
-    began = time.monotonic()
+    began = time.process_time()
     tracemalloc.start()
     try:
         with pytest.raises(BadListing, match="pack from git cannot be read"):
@@ -55,7 +55,7 @@ def test_a_pack_that_is_broken_or_wants_to_hurt_is_refused_soon_and_small(name: 
     finally:
         tracemalloc.stop()
     assert peak < MAX_BYTES * 1.3
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_deltas_that_each_double_their_base_end() -> None:
@@ -66,10 +66,10 @@ def test_deltas_that_each_double_their_base_end() -> None:
         change = number(size, 0, 7) + number(2 * size, 0, 7) + b"".join(whole) * 2
         entries.append(entry(6, change, back(len(entries[-1]))))
         size *= 2
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(BadListing, match=f"more than {MAX_BYTES:,} bytes"):
         list(unpack(packed(*entries)))
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_deltas_in_the_worst_order_take_no_longer_than_others() -> None:
@@ -80,6 +80,6 @@ def test_deltas_in_the_worst_order_take_no_longer_than_others() -> None:
         target = b"%d" % index
         entries.append(entry(7, delta(data, target), bytes.fromhex(git_id("blob", data))))
         data = target
-    began = time.monotonic()
+    began = time.process_time()
     assert len(list(unpack(packed(*reversed(entries))))) == count + 1
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20

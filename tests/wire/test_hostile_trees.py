@@ -20,10 +20,10 @@ def test_a_tree_that_stands_in_itself_many_times_ends() -> None:
             oid = bytes.fromhex(git_id("tree", data))
             data = b"40000 d\0" + oid + b"40000 e\0" + oid
             sent.append(("tree", data))
-        commit, began = committed(git_id("tree", data), sent), time.monotonic()
+        commit, began = committed(git_id("tree", data), sent), time.process_time()
         with pytest.raises(BadListing, match="more than can be checked"):
             verdict({}, commit, sent)
-        assert time.monotonic() - began < 20
+        assert time.process_time() - began < 20
 
 
 def wide(entries: int, oid: bytes) -> tuple[str, Sent]:

@@ -15,6 +15,7 @@ from tests.support.places import ROOT
 
 pytestmark = [
     pytest.mark.xdist_group("packaging"),
+    pytest.mark.timeout(600),  # an index may be slow
     pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="needs hatchling"),
     pytest.mark.skipif(importlib.util.find_spec("build") is None, reason="needs build"),
 ]
@@ -60,7 +61,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("venv")
     subprocess.run([sys.executable, "-m", "venv", str(place)], check=True, capture_output=True, timeout=120)
     command = [place / "bin" / "python", "-m", "pip", "install", "--no-compile", "--disable-pip-version-check", wheel]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=170)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=400)
     if done.returncode and any(text in done.stderr for text in NO_INDEX):
         pytest.skip(f"pip cannot reach a package index: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stdout + done.stderr

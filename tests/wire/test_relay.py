@@ -75,10 +75,13 @@ def test_all_tunnels_share_one_limit_which_can_change_while_they_run(source: Sou
     bucket = TokenBucket(200_000)
     relay = Relay(lambda host, port: socket.create_connection(source.address), bucket)
     try:
+        began = time.monotonic()
         lines = [tunnel(relay, "far.example", 443) for _ in range(8)]
-        assert 200_000 < drain(lines, 2.0) < 500_000
+        came = drain(lines, 2.0)
+        ended = time.monotonic()  # on a busy machine later than asked for
+        assert 200_000 < came < 200_000 * (ended - began) + 100_000
         bucket.take(100_000)  # what another client received counts as well
-        assert drain(lines, 1.0) < 170_000
+        assert drain(lines, 1.0) < 200_000 * (time.monotonic() - ended) - 30_000
         bucket.rate = 0
         assert drain(lines, 1.0) > 2_000_000
     finally:
