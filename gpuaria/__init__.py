@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from gpuaria._version import __version__
 
 if TYPE_CHECKING:
-    from gpuaria.api import FetchFailed, fetch, resolve, verify
+    from gpuaria.api import FetchFailed, Runtime, fetch, resolve, verify
 
-__all__ = ["FetchFailed", "__version__", "fetch", "resolve", "verify"]
+__all__ = ["FetchFailed", "Runtime", "__version__", "fetch", "resolve", "verify"]
 
 
 def __getattr__(name: str) -> object:

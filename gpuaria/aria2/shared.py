@@ -4,9 +4,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from gpuaria.aria2.daemon import Daemon
 from gpuaria.errors import Aria2Error
+
+if TYPE_CHECKING:
+    from gpuaria.aria2.daemon import Daemon  # aria2p takes a third of a second to import
 
 RESTARTS = 3  # in a row, of an aria2c that dies
 STEADY = 600.0  # seconds after which an aria2c that dies is the first one again
@@ -19,28 +22,30 @@ class SharedAria2:
     aria2c running; `close` ends it.
     """
 
-    def __init__(self, start: Callable[[], Daemon], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, start: "Callable[[], Daemon]", clock: Callable[[], float] = time.monotonic) -> None:
         self._start, self._clock = start, clock
         self._daemon: Daemon | None = None
         self._since = 0.0
         self._restarts = 0
         self._closed = False
         self._lock = threading.Lock()
-        self._warming: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
-    def get(self) -> Daemon:
+    def get(self) -> "Daemon":
         """Return the running aria2c; start it if there is none. Raises Aria2Error."""
         with self._lock:
             return self._daemon or self._begin()
 
+    def expect(self) -> None:
+        """Import in the background what `get` needs: a download is likely, and the network responds meanwhile."""
+        self._begin_thread("aria2-import", _import)
+
     def warm_up(self) -> None:
         """Start the aria2c in the background; an error in it is raised by `get`."""
-        with self._lock:
-            if self._daemon is None and self._warming is None and not self._closed:
-                self._warming = threading.Thread(target=self._warm, name="aria2-start", daemon=True)
-                self._warming.start()
+        if self._daemon is None:
+            self._begin_thread("aria2-start", self._warm)
 
-    def replace(self, dead: Daemon) -> Daemon:
+    def replace(self, dead: "Daemon") -> "Daemon":
         """Return an aria2c in place of `dead`, which no longer answers.
 
         The first caller restarts it, later callers get the new one. Raises Aria2Error after RESTARTS in a row, and for
@@ -67,22 +72,33 @@ class SharedAria2:
         with self._lock:
             self._closed = True
             daemon, self._daemon = self._daemon, None
-        if self._warming is not None:
-            self._warming.join()
+            threads, self._threads = self._threads, []
+        for thread in threads:
+            thread.join()
         if daemon is not None:
             with suppress(Aria2Error):
                 if daemon.own and daemon.rpc.idle():
                     daemon.kill()
             daemon.stop()
 
-    def _begin(self) -> Daemon:
+    def _begin(self) -> "Daemon":
         if self._closed:
             raise Aria2Error("the runtime of this fetch is closed")
         self._daemon, self._since = self._start(), self._clock()
         return self._daemon
 
+    def _begin_thread(self, name: str, work: Callable[[], None]) -> None:
+        """Start a thread that `close` joins; at most one of a name for the life of this object."""
+        with self._lock:
+            if not self._closed and all(thread.name != name for thread in self._threads):
+                self._threads.append(threading.Thread(target=work, name=name, daemon=True))
+                self._threads[-1].start()
+
     def _warm(self) -> None:
         with suppress(Aria2Error), self._lock:
             if self._daemon is None and not self._closed:
                 self._begin()
-        self._warming = None
+
+
+def _import() -> None:
+    from gpuaria.aria2 import daemon  # noqa: F401

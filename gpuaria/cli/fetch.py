@@ -1,6 +1,7 @@
 """`gpuaria fetch`."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -51,10 +52,10 @@ def fetch(
 
     Without --to, it goes into the Hugging Face cache, where from_pretrained finds it.
     """
-    from gpuaria import fetching
-    from gpuaria.api import Session, request_for
     from gpuaria.cli.output import plans, sinks
     from gpuaria.cli.output.json_lines import print_json
+    from gpuaria.fetching import request_for
+    from gpuaria.runtime import Runtime
 
     stop: threading.Event = context.obj
     name, files = (repo, words or []) if lock is not None else split(words or [], repo)
@@ -76,20 +77,17 @@ def fetch(
     )
     sink = sinks.choose(quiet=quiet or dry_run, as_json=as_json)
     try:
-        with Session(settings, to=Path(to).expanduser() if to else None, emit=sink, stop=stop) as session:
-            locked = session.lock(Path(lock), name, known_kind(kind), revision) if lock is not None else None
-            ref = locked.ref if locked else session.ref(name, known_kind(kind), revision)
-            request = request_for(
-                ref,
-                files,
-                patterns(include or []),
-                patterns(exclude or []),
+        with Runtime(settings, emit=sink, stop=stop) as runtime:
+            locked = runtime.lock(Path(lock), name, known_kind(kind), revision) if lock is not None else None
+            ref = locked.ref if locked else runtime.ref(name, known_kind(kind), revision)
+            request = replace(
+                request_for(ref, files, patterns(include or []), patterns(exclude or [])),
                 force=force,
                 dry_run=dry_run,
                 offline=settings.offline,
                 lock=locked,
             )
-            report, plan = fetching.fetch(request, session.world, session.limits(force=force))
+            report, plan = runtime.run(request, to, sink, stop)
     finally:
         sink.close()
     if dry_run and as_json:

@@ -34,11 +34,11 @@ def resolve(
     as_json: options.AsJson = False,
 ) -> int:
     """Print a repo's manifest, or what aria2c -M, aria2c -i or sha256sum -c read."""
-    from gpuaria import fetching
-    from gpuaria.api import Session, request_for
     from gpuaria.cli.output import manifests, sinks
     from gpuaria.cli.output.json_lines import print_json
+    from gpuaria.fetching import request_for
     from gpuaria.records import to_json
+    from gpuaria.runtime import Runtime
 
     stop: threading.Event = context.obj
     form = "json" if as_json else form
@@ -46,14 +46,15 @@ def resolve(
         raise UsageError(f"--format {form} is unknown", f"It is one of {', '.join(_FORMS)}.")
     name, files = split(words or [], repo)
     settings = options.settings_from(cache_dir=cache_dir, token=token, mirrors=mirrors, offline=offline)
-    with Session(settings, emit=sinks.choose(quiet=True, as_json=False), stop=stop) as session:
-        ref = session.ref(name, known_kind(kind), revision)
-        request = request_for(ref, files, patterns(include or []), patterns(exclude or []), offline=settings.offline)
-        chosen = request.selected(fetching.resolve(request, session.world)[0])
+    sink = sinks.choose(quiet=True, as_json=False)
+    with Runtime(settings, emit=sink, stop=stop) as runtime:
+        ref = runtime.ref(name, known_kind(kind), revision)
+        request = request_for(ref, files, patterns(include or []), patterns(exclude or []))
+        chosen = runtime.resolve(request, sink, stop)
         if chosen.restricted and form in ("metalink", "aria2"):
             print("warning: these files need a token, which is not written into the output", file=sys.stderr)
         if form == "json":
             print_json("manifest", {**to_json(chosen), "exit_code": 0})
         else:
-            sys.stdout.write(manifests.written(form, chosen, session.world))
+            sys.stdout.write(manifests.written(form, chosen, runtime.source, runtime.mirrors))
     return 0

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpuaria import fetching
-from gpuaria.api import USER_AGENT, Session, request_for
 from gpuaria.errors import GpuariaError, NetworkError
 from gpuaria.events import Emit
+from gpuaria.fetching import request_for
 from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import MirrorFindings
 from gpuaria.mirrors.survey import Subject, expectations, ranked, reusable, subject_of, survey_mirrors, tools_for
-from gpuaria.records import Kind, Mirror, Ranking, RepoRef
+from gpuaria.records import Kind, Mirror, Ranking
+from gpuaria.runtime import USER_AGENT, Runtime
 from gpuaria.settings import Settings
 
 USUAL = 1_000_000_000  # bytes that mirrors are ranked for where no repo is named
@@ -38,15 +38,16 @@ def survey(
     settings: Settings, text: str, kind: Kind | None, revision: str, emit: Emit, stop: threading.Event
 ) -> Survey:
     """Measure the mirrors of the settings with a file of the repo `text`, or, if it is empty, without a file."""
-    with Session(settings, emit=emit, stop=stop) as session:
+    with Runtime(settings, emit=emit, stop=stop) as runtime, runtime.world(None, emit, stop) as world:
         subject, size, problem = None, 0, None
         if text:
-            ref = session.ref(text, kind, revision)
+            ref = runtime.ref(text, kind, revision)
             try:
-                subject, size = _subject(session, ref)
+                chosen = runtime.resolve(request_for(ref), emit, stop)
+                subject, size = subject_of(chosen), chosen.size
             except NetworkError as error:
                 problem = error  # the question is about the mirrors: continue without the file
-        world, history = session.world, History.here(settings.state_dir)
+        history = History.here(settings.state_dir)
         try:
             known = reusable(world.mirrors, history, subject)
             pasts = expectations(world.mirrors, history)  # as they were before this survey
@@ -59,10 +60,3 @@ def survey(
         ranking = ranked(findings, pasts, size or USUAL, connections=settings.connections, seed=socket.gethostname())
         remarks = (*liars, *([history.problem] if history.problem else []))
         return Survey(world.mirrors, findings, pasts, ranking, subject, size, frozenset(known), problem, remarks)
-
-
-def _subject(session: Session, ref: RepoRef) -> tuple[Subject | None, int]:
-    """Return the file to read, and the size of all files that the reference means."""
-    request = request_for(ref)
-    chosen = request.selected(fetching.resolve(request, session.world)[0])
-    return subject_of(chosen), chosen.size

@@ -1,7 +1,6 @@
 """`gpuaria verify`."""
 
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +14,8 @@ from gpuaria.errors import DiskError, NotFound, SomeFilesFailed, WrongBytes
 from gpuaria.text import printable
 
 if TYPE_CHECKING:
-    from gpuaria.api import Session
     from gpuaria.records import Manifest, Verdict
+    from gpuaria.runtime import Runtime
     from gpuaria.storage.layout import Layout
 
 
@@ -33,16 +32,18 @@ def verify(
     as_json: options.AsJson = False,
 ) -> int:
     """Check a folder or a cached repo against its manifest, without any network."""
-    from gpuaria.api import Session, check, request_for
+    from gpuaria.api import check
     from gpuaria.cli.output.json_lines import print_json
     from gpuaria.cli.output.lines import pickles
+    from gpuaria.fetching import request_for
     from gpuaria.records import to_json
+    from gpuaria.runtime import Runtime
     from gpuaria.storage.locate import read_lock, read_manifest
 
     silent = quiet or as_json
-    with Session(options.settings_from(cache_dir=cache_dir, offline=True), stop=threading.Event()) as session:
+    with Runtime(options.settings_from(cache_dir=cache_dir, offline=True)) as runtime:
         locked = read_lock(Path(lock).expanduser()) if lock else None
-        layout, part = _layout(session, target, kind, revision, locked)
+        layout, part = _layout(runtime, target, kind, revision, locked)
         expected = locked or read_manifest(layout)
         request = request_for(replace(expected.ref, path=part))
         request.selected(expected)  # raises where the address is of nothing in there
@@ -67,7 +68,7 @@ def verify(
 
 
 def _layout(
-    session: "Session", target: str, kind: str, revision: str, locked: "Manifest | None"
+    runtime: "Runtime", target: str, kind: str, revision: str, locked: "Manifest | None"
 ) -> "tuple[Layout, str]":
     """Return the layout of an existing folder, which with a lock file may be any folder, or of a repo in the cache.
 
@@ -79,16 +80,17 @@ def _layout(
     path = Path(target).expanduser()
     if path.exists():
         try:
-            return find_layout(path, session.receipts), ""
+            return find_layout(path, runtime.receipts), ""
         except DiskError:
             if locked is None or not path.is_dir():
                 raise
-            return Folder(path, locked.ref, locked.commit, session.receipts), ""
+            return Folder(path, locked.ref, locked.commit, runtime.receipts), ""
     if target.startswith(("/", ".", "~")):
         raise NotFound(f"there is no folder {target}", "Name a folder that was fetched, or a repo in the cache.")
-    ref = session.ref(target, known_kind(kind), revision)
+    ref = runtime.ref(target, known_kind(kind), revision)
     try:
-        return session.layout(ref, session.world.local_commit(ref)), ref.path
+        place = runtime.target()
+        return place.layout(ref, place.commit(ref)), ref.path
     except NotFound as error:
         raise NotFound(error.message, f"Fetch it first: gpuaria fetch {ref}") from None
 

@@ -5,13 +5,14 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from gpuaria._version import __version__
-from gpuaria.api import mirrors_of, visit
 from gpuaria.aria2 import binary
 from gpuaria.dns.deadline import Deadline
 from gpuaria.doctor.finding import Notes
 from gpuaria.errors import Aria2Error, ConfigError
 from gpuaria.http.certificates import ca_file
+from gpuaria.mirrors import settled
 from gpuaria.mirrors.measure.icmp import NOT_PERMITTED, ping
+from gpuaria.runtime import visit
 from gpuaria.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _private(settings: Settings, notes: Notes) -> None:
     """Start one as a fetch does, and end it."""
     found = binary.find(settings.aria2c, settings.secret_variables)
     who = f"aria2c {'.'.join(map(str, found.version))} ({found.path}, from {_origin(found.origin)})"
-    encrypted = any(mirror.base.startswith("https:") for mirror in mirrors_of(settings))
+    encrypted = any(mirror.base.startswith("https:") for mirror in settled.of(settings))
     missing = [name for name in ("HTTPS", "Metalink") if name not in found.features and (encrypted or name != "HTTPS")]
     if missing:
         text = f"{who} was built without {' and '.join(missing)}"

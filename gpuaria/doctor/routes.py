@@ -2,21 +2,23 @@
 
 import ssl
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from gpuaria import fetching
-from gpuaria.api import Session, request_for
 from gpuaria.dns.deadline import Deadline, Job
 from gpuaria.dns.findings import NO_TIME, DnsAnswer, TlsFinding
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.doctor.finding import Notes
 from gpuaria.doctor.storage import another
 from gpuaria.errors import AccessDenied, DiskError, GpuariaError, NetworkError, NoSpace, NotFound
+from gpuaria.fetching import World, request_for
 from gpuaria.mirrors.measure.findings import LookupFinding, MirrorFindings, TcpFinding
 from gpuaria.mirrors.measure.stream import Limits
 from gpuaria.mirrors.measure.survey import Tools, survey
 from gpuaria.os_errors import explained
 from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, Mirror, RemoteFile, RepoRef
+from gpuaria.settings import Settings
 from gpuaria.sources.protocol import ChecksToken, Stated
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
@@ -37,8 +39,9 @@ class Ways:
     `works`: whether a fetch finds a list that it may trust, and bytes.
     """
 
-    def __init__(self, session: Session, ref: RepoRef | None, deadline: Deadline, notes: Notes) -> None:
-        self._session, self._ref, self._deadline, self._notes = session, ref, deadline, notes
+    def __init__(self, settings: Settings, world: World, ref: RepoRef | None, deadline: Deadline, notes: Notes) -> None:
+        self._settings, self._world = settings, world
+        self._ref, self._deadline, self._notes = ref, deadline, notes
         self._manifest: Manifest | None = None  # of what is asked for
         self._whole = 0  # files of the repo
         self._file = _NOTHING
@@ -49,9 +52,9 @@ class Ways:
         """Measure all of them at once; what was found is in the notes then."""
         if self._ref is not None:
             self._resolve(self._ref)
-        mirrors = self._session.world.mirrors
+        mirrors = self._world.mirrors
         tools = Tools(self._look_up, resolvers, context, environ, pings=False)
-        budget = min(self._session.settings.probe_budget, max(0.5, self._deadline.left() - 0.9))
+        budget = min(self._settings.probe_budget, max(0.5, self._deadline.left() - 0.9))
         commit = self._manifest.version if self._manifest else ""
         found = survey(mirrors, commit, self._file, tools, budget=budget, connections=(1,), limits=_SAMPLE)
         self._conclude(dict(zip(mirrors, found, strict=True)))
@@ -84,7 +87,7 @@ class Ways:
 
     def _listed(self, ref: RepoRef) -> tuple[Manifest, Layout] | None:
         """As a fetch lists them; where the endpoint is silent, the mirrors are asked before a fetch would."""
-        request, world = request_for(ref), self._session.world
+        request, world = request_for(ref), self._world
         deadline = self._deadline.within(RESOLVE)
         first = Job(lambda: fetching.resolve(request, world))
         done = first.result(deadline.within(SILENCE), 0)
@@ -95,10 +98,10 @@ class Ways:
         other = Job(lambda: by_mirrors(court, ref, request.chosen(), silent))
         done = first.result(deadline, 0)
         listed = None if done is not None else other.result(Deadline(0), 0)
-        return (listed, world.layout(ref, listed.version)) if isinstance(listed, Manifest) else done
+        return (listed, world.target.layout(ref, listed.version)) if isinstance(listed, Manifest) else done
 
     def _room(self, need: int) -> None:
-        settings = self._session.settings
+        settings = self._settings
         fix = another(settings)
         try:
             with explained(settings.cache_dir):
@@ -111,7 +114,7 @@ class Ways:
 
     def _look_up(self, mirror: Mirror) -> tuple[str, Stated] | None:
         """The file's address where there is a file, else whether a hub answers at all."""
-        http, source = self._session.http, self._session.world.source
+        http, source = self._world.http, self._world.source
         manifest = self._manifest
         try:
             if manifest is None or self._file is _NOTHING or (manifest.restricted and mirror.anonymous):
@@ -131,7 +134,7 @@ class Ways:
     def _conclude(self, found: Mapping[Mirror, MirrorFindings]) -> None:
         """One line for each mirror. The endpoint's failure counts only where no mirror may stand in for it."""
         carriers = [mirror for mirror, one in found.items() if self._carries(mirror, one)]
-        world = self._session.world
+        world = self._world
         listed = self._manifest is not None if self._ref else world.origin in carriers or world.policy != "origin"
         self.works = bool(carriers) and listed
         for mirror, one in found.items():
@@ -237,11 +240,11 @@ def worst(found: list[MirrorFindings]) -> MirrorFindings | None:
     return max(reached, key=badness, default=None)
 
 
-def offline(session: Session, ref: RepoRef, notes: Notes) -> None:
+def offline(world: World, ref: RepoRef, notes: Notes) -> None:
     """Without a network: whether all of a repo is in the cache."""
     try:
-        request = request_for(ref, offline=True)
-        whole, layout = fetching.resolve(request, session.world)
+        request = replace(request_for(ref), offline=True)
+        whole, layout = fetching.resolve(request, world)
         manifest = request.selected(whole)
         seen = layout.look(manifest.files)
     except GpuariaError as error:

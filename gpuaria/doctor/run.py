@@ -5,16 +5,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gpuaria.api import Session, mirrors_of
 from gpuaria.dns.deadline import Deadline, Job, together
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.doctor import hub, machine, names, storage, tls, trace
 from gpuaria.doctor.finding import Finding, Notes, exit_status
 from gpuaria.doctor.routes import Ways, offline, worst
 from gpuaria.errors import ConfigError, GpuariaError
+from gpuaria.fetching import World
 from gpuaria.http.certificates import tls_context
 from gpuaria.http.route import route
+from gpuaria.mirrors import settled
 from gpuaria.records import Kind, RepoRef
+from gpuaria.runtime import Runtime
 from gpuaria.settings import Settings
 from gpuaria.sources import source
 
@@ -82,7 +84,7 @@ def _completed(notes: Notes, expected: Mapping[str, tuple[str, int]]) -> tuple[F
 
 
 class _Network:
-    """All that needs the session: built on the thread of the check, since a state folder may hang too."""
+    """All that needs the runtime: built on the thread of the check, since a state folder may hang too."""
 
     def __init__(
         self, settings: Settings, environ: Mapping[str, str], notes: Notes, halt: threading.Event, *, with_trace: bool
@@ -92,20 +94,20 @@ class _Network:
 
     def parse(self, text: str, kind: Kind | None, revision: str) -> RepoRef:
         """The repo that is meant. Raises UsageError."""
-        return source("hf").parse(text, kind, revision, [mirror.base for mirror in mirrors_of(self._settings)])
+        return source("hf").parse(text, kind, revision, [mirror.base for mirror in settled.of(self._settings)])
 
     def check(self, ref: RepoRef | None, deadline: Deadline) -> None:
         """Everything behind the first packet, or why there is none."""
         try:
-            session = self._session()
+            runtime = self._runtime()
         except ConfigError as error:
             return self._notes.failed("settings", error)
-        with session:
+        with runtime, runtime.world(stop=self._halt) as world:
             if self._settings.offline:
-                return self._offline(session, ref)
-            return self._online(session, ref, deadline)
+                return self._offline(world, ref)
+            return self._online(runtime.settings, world, ref, deadline)
 
-    def _session(self) -> Session:
+    def _runtime(self) -> Runtime:
         """One of little patience. A token that cannot be read is told, and then done without."""
         s = replace(
             self._settings,
@@ -119,17 +121,17 @@ class _Network:
         except ConfigError as error:
             self._notes.failed("token", error)
             s = replace(s, implicit_token=False)
-        return Session(s, stop=self._halt)
+        return Runtime(s, stop=self._halt)
 
-    def _offline(self, session: Session, ref: RepoRef | None) -> None:
+    def _offline(self, world: World, ref: RepoRef | None) -> None:
         where = self._settings.origin("offline").where or "--offline"
         text = f"{where} is set: a fetch takes only what is on this disk, and the network is not looked at"
         self._notes.warn("offline", text, f"unset {where}" if where.isupper() else f"leave {where} out")
         if ref is not None:
-            offline(session, ref, self._notes)
+            offline(world, ref, self._notes)
 
-    def _online(self, session: Session, ref: RepoRef | None, deadline: Deadline) -> None:
-        s, mirrors = session.settings, session.world.mirrors
+    def _online(self, s: Settings, world: World, ref: RepoRef | None, deadline: Deadline) -> None:
+        mirrors = world.mirrors
         bundle = str(s.ca_bundle or "")
         try:
             context = tls_context(bundle)
@@ -140,16 +142,16 @@ class _Network:
         jobs = [
             Job(partial(names.proxies, mirrors, self._environ, side, self._notes)),
             Job(partial(names.resolvers, mirrors, resolvers, self._environ, side, self._notes)),
-            Job(partial(hub.check, s, session.world.source, session.http, self._notes)),
+            Job(partial(hub.check, s, world.source, world.http, self._notes)),
         ]
-        ways = Ways(session, ref, deadline, self._notes)
+        ways = Ways(s, world, ref, deadline, self._notes)
         found = ways.walk(resolvers, context, self._environ)
         tls.check(route(s.endpoint, self._environ), found[0], bundle, deadline, self._notes)
         for job in jobs:
             job.result(deadline, 0)
         if ways.works:
             self._notes.soften("proxy", "TLS")
-        hub.quota(s.endpoint, session.http, self._notes, reached=found[0].lookup.state == "measured")
+        hub.quota(s.endpoint, world.http, self._notes, reached=found[0].lookup.state == "measured")
         if self._with_trace:
             bad = worst(found)
             if bad is None:

@@ -1,6 +1,6 @@
 """The use case: reference -> manifest -> plan -> verified files -> report. Effects come in as objects."""
 
-from gpuaria.fetching.request import Limits, Request, World
+from gpuaria.fetching.request import Limits, Request, World, request_for
 from gpuaria.fetching.run import fetch, resolve
 
-__all__ = ["Limits", "Request", "World", "fetch", "resolve"]
+__all__ = ["Limits", "Request", "World", "fetch", "request_for", "resolve"]

@@ -77,7 +77,7 @@ def carry_out(
             places=partial(endpoints, world.http.routes),
             path=path.options,
         ),
-        start=world.daemon,
+        aria2=world.aria2,
         layout=layout,
         landing=landing,
         board=board,
@@ -180,7 +180,7 @@ def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[str], d
     mirrors = [mirror for mirror in mirrors if not _silent(mirror, world)] or mirrors or [world.origin]
     if len(mirrors) < 2:
         return [mirror.name for mirror in mirrors], {}
-    ranked = world.remembered(mirrors, manifest.size).accepted
+    ranked = world.ranks.ranking(mirrors, manifest.size).accepted
     return [choice.mirror for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
 
 

@@ -1,25 +1,27 @@
 """What a run is given: what the user asks for, the numbers of the settings, and all that touches the outside."""
 
+import glob
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gpuaria import plan as planning
 from gpuaria.aria2.options import Shape
+from gpuaria.aria2.shared import SharedAria2
 from gpuaria.audit.log import AuditLog
 from gpuaria.content.policy import Screening
+from gpuaria.errors import UsageError
 from gpuaria.events import Emit
+from gpuaria.fetching.listings import Listings
 from gpuaria.http.client import Http
+from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.mirrors.candidates import Candidates
-from gpuaria.records import Manifest, Mirror, Ranking, RepoRef, Report
+from gpuaria.mirrors.settled import Remembered
+from gpuaria.records import Manifest, Mirror, RepoRef
 from gpuaria.selection import select, selector
 from gpuaria.settings.table import Policy
 from gpuaria.sources import Source
-from gpuaria.storage.layout import Layout
-
-if TYPE_CHECKING:
-    from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import, and often there is nothing to download
+from gpuaria.storage.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +69,22 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything that touches the outside, built by cli/ for real. `mirrors[0]` is the origin, which vouches.
+    """Everything that touches the outside, as one fetch uses it; the runtime builds it. `mirrors[0]` is the origin.
 
     `candidates`: mirrors that may join while the origin is away or slow.
-
-    `expect_download` is told as soon as `daemon` is likely to be called, to get ready in the background.
-    `remembered` ranks mirrors for a number of bytes by what they gave before; `remember` is told how a run went.
     """
 
     http: Http
     source: Source
     mirrors: tuple[Mirror, ...]
-    layout: Callable[[RepoRef, str], Layout]
-    local_commit: Callable[[RepoRef], str]
-    daemon: Callable[[], "Daemon"]
-    expect_download: Callable[[], None]
+    target: Target
+    aria2: SharedAria2
+    listings: Listings
+    bucket: TokenBucket
     emit: Emit
     stop: threading.Event
     policy: Policy
-    remembered: Callable[[Sequence[Mirror], int], Ranking]
-    remember: Callable[[Report, Sequence[Mirror]], None]
+    ranks: Remembered
     screening: Screening
     audit: AuditLog
     candidates: Candidates
@@ -95,3 +93,19 @@ class World:
     def origin(self) -> Mirror:
         """The endpoint whose listing decides."""
         return self.mirrors[0]
+
+
+def request_for(
+    ref: RepoRef, names: Sequence[str] = (), include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> Request:
+    """Make a request; the folder or file that a pasted URL names selects in the same way as `names`.
+
+    Raises UsageError for an empty name or pattern.
+    """
+    if any(not text for text in (*names, *include, *exclude)):
+        raise UsageError("an empty file name or pattern selects nothing", "Leave it out.")
+    if ref.path:
+        exact = glob.escape(ref.path)  # a URL is no pattern
+        names = (*names, exact)
+        include = (*include, *([] if exact.endswith("/") else [f"{exact}/"]))
+    return Request(ref, tuple(names), tuple(include), tuple(exclude))

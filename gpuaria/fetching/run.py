@@ -13,6 +13,7 @@ from gpuaria.events import Finished, Waiting, Warned
 from gpuaria.fetching import report
 from gpuaria.fetching.execute import carriers, carry_out
 from gpuaria.fetching.joining import Joined, explained, joining
+from gpuaria.fetching.listings import Question
 from gpuaria.fetching.recorder import Audit
 from gpuaria.fetching.request import Limits, Request, World
 from gpuaria.paths import check_together
@@ -40,7 +41,7 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
         raise
     if not request.dry_run:
         audit.ended(report.exit_code)
-        world.remember(report, mirrors)
+        world.ranks.note(report, mirrors)
         world.emit(Finished(report))
     return report, plan
 
@@ -130,10 +131,10 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
     """
     ref = request.ref
     if request.lock is not None:
-        world.expect_download()
-        return replace(request.lock, trust="pinned"), world.layout(ref, request.lock.version), Joined()
+        world.aria2.expect()
+        return replace(request.lock, trust="pinned"), world.target.layout(ref, request.lock.version), Joined()
     if request.offline:
-        layout = world.layout(ref, world.local_commit(ref))
+        layout = world.target.layout(ref, world.target.commit(ref))
         kept = layout.saved()
         if kept is None:
             raise NotFound(
@@ -141,9 +142,9 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
             )
         return replace(kept, ref=ref), layout, Joined()
     court = Court(world.http, world.source, world.mirrors, world.policy, world.emit, world.candidates.possible)
-    joined = Joined()
+    joined, question = Joined(), Question(ref, world.origin, request.chosen(), world.stop)
     try:
-        told = trust.ask_origin(court, ref, request.chosen())
+        told = world.listings.origin(question, lambda wanted: trust.ask_origin(court, ref, wanted))
     except NetworkError as error:
         raise explained(world, error) from None
     if isinstance(told, Away):
@@ -154,16 +155,18 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
             joined = joined.say(world)
         told = _stood_in(request, court, told, joined, world)
     if isinstance(told, Manifest):
-        world.expect_download()
-        layout = world.layout(ref, told.version)
+        world.aria2.expect()
+        layout = world.target.layout(ref, told.version)
         kept = _kept(layout, world) if told.trust == "mirror only" else None
         return (replace(kept, ref=ref, trust="first seen") if kept else told), layout, joined
-    layout = world.layout(ref, told.commit)
+    layout = world.target.layout(ref, told.commit)
     if kept := _kept(layout, world):
         return replace(kept, ref=ref, name=told.name, restricted=told.restricted), layout, joined
-    world.expect_download()
+    world.aria2.expect()
     assert isinstance(world.source, KnowsFreshness)
-    return world.source.listing(ref, told, world.origin.base, world.http, request.chosen()), layout, joined
+    source, info, base = world.source, told, world.origin.base
+    whole = world.listings.listing(question, info, lambda wanted: source.listing(ref, info, base, world.http, wanted))
+    return whole, layout, joined
 
 
 def _stood_in(request: Request, court: Court, away: Away, joined: Joined, world: World) -> RepoInfo | Manifest:
@@ -187,7 +190,7 @@ def _kept(layout: Layout, world: World) -> Manifest | None:
 def _before(request: Request, world: World) -> Manifest | None:
     """The listing from when the origin was last heard, None where it never was."""
     try:
-        return _kept(world.layout(request.ref, world.local_commit(request.ref)), world)
+        return _kept(world.target.layout(request.ref, world.target.commit(request.ref)), world)
     except GpuariaError:
         return None
 
@@ -197,7 +200,7 @@ def _as_before(request: Request, world: World, error: NetworkError) -> tuple[Man
     ref, kept = request.ref, _before(request, world)
     if kept is None:
         raise error from None
-    layout = world.layout(ref, kept.version)
+    layout = world.target.layout(ref, kept.version)
     world.emit(
         Warned(f"{error.message}; going on with commit {kept.version[:12]}, which {ref} was when it last answered")
     )

@@ -1,6 +1,7 @@
 """The HTTP client: one request with credentials and quotas; redirects, retries and size limits around it."""
 
 import contextlib
+import copy
 import logging
 import threading
 import time
@@ -64,6 +65,16 @@ class Http:
         self.budget = RateBudget()
         self.requests: Counter[str] = Counter()
         self._responses: Counter[str] = Counter()
+
+    def for_fetch(self, stop: threading.Event, on_wait: Callable[[str, float], None]) -> "Http":
+        """The same client with a stop event, a listener and a count of requests of their own.
+
+        Connections, credentials and quotas are shared; close the original only.
+        """
+        own = copy.copy(self)
+        own.waits = Waits(stop, self.options.patience, on_wait)
+        own.requests, own._responses = Counter(), Counter()
+        return own
 
     def close(self) -> None:
         """Close every connection."""

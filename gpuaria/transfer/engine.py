@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gpuaria.aria2.options import Shape, download_options
+from gpuaria.aria2.shared import SharedAria2
 from gpuaria.errors import Aria2Error, DiskError, NoSpace
 from gpuaria.formats.metalink import for_download
 from gpuaria.os_errors import explained
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import
     from gpuaria.aria2.wire import Rpc
 
-RESTARTS = 3  # of a private aria2c that dies
 LATE = 3  # calls in a row that it may leave without an answer (of 10 s each)
 KEEP = 1.0  # seconds; aria2 saves as often
 TICK = 0.25  # seconds between two readings
@@ -56,7 +56,7 @@ class Engine:
     def __init__(
         self,
         *,
-        start: "Callable[[], Daemon]",
+        aria2: SharedAria2,
         hands: Hands,
         layout: Layout,
         board: Board,
@@ -70,7 +70,7 @@ class Engine:
         on_stumble: Callable[[Job, str, str], None],
         following: Callable[[], int],
     ) -> None:
-        self._start, self._layout, self._board, self._path = start, layout, board, hands.path
+        self._aria2, self._layout, self._board, self._path = aria2, layout, board, hands.path
         self._roster = roster
         self._last = LastBytes(
             hands=hands,
@@ -83,7 +83,7 @@ class Engine:
         self._shape, self._user_agent = shape, user_agent
         self._on_complete, self._on_stumble, self._following = on_complete, on_stumble, following
         self._daemon: Daemon | None = None
-        self._restarts = self._late = 0
+        self._late = 0
         self._kept = 0.0
         self._share = 1
         self.jobs: list[Job] = []
@@ -112,24 +112,20 @@ class Engine:
     def warm_up(self) -> None:
         """Start aria2c, if it does not run yet."""
         if self._daemon is None:
-            self._daemon = self._start()
+            self._daemon = self._aria2.get()
 
     def close(self) -> None:
-        """Leave aria2: our downloads are taken out, their control files stay, a daemon of our own is ended."""
+        """Leave aria2: our downloads are taken out, and their control files stay."""
         for job in (*self.jobs, *self.ending):
             self._last.leave(job, alone=job in self.ending)
-        if self._daemon is None:
+        daemon, self._daemon = self._daemon, None
+        rows = [window for job in (*self.jobs, *self.ending) for window in job.row if not window.done]
+        if daemon is None or not rows:
             return
-        if self._daemon.own and not self.jobs:
-            self._daemon.kill()
-        if not self._daemon.own:
-            with suppress(Aria2Error):
-                rows = [window for job in (*self.jobs, *self.ending) for window in job.row if not window.done]
-                lost = [str(window.path) for window in rows if window.asked and not window.gid]
-                for gid in {*(window.gid for window in rows), *self._daemon.rpc.find(lost).values()} - {""}:
-                    self._daemon.rpc.remove(gid)
-        self._daemon.stop()
-        self._daemon = None
+        with suppress(Aria2Error):
+            lost = [str(window.path) for window in rows if window.asked and not window.gid]
+            for gid in {*(window.gid for window in rows), *daemon.rpc.find(lost).values()} - {""}:
+                daemon.rpc.remove(gid)
 
     def pause(self) -> float:
         """Seconds until the next tick is due: short where a file is about to end."""
@@ -357,14 +353,11 @@ class Engine:
         self._late += 1
         if self._late < LATE and daemon.alive():
             return  # asked again at the next tick
-        if daemon.own:
-            daemon.kill()
-        self._restarts += 1
-        if self._restarts > RESTARTS or not daemon.own:
+        try:
+            self._daemon = self._aria2.replace(daemon)
+        except Aria2Error:
             self._board.fail(Aria2Error(f"aria2c died: {error.message}", "Run the same command again to continue."))
             return
-        daemon.stop()
-        self._daemon = None
         jobs = list(self.jobs)
         self.jobs.clear()
         for job in jobs:

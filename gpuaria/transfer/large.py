@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from gpuaria.aria2.options import Shape
+from gpuaria.aria2.shared import SharedAria2
 from gpuaria.errors import AccessDenied, Aria2Error, GpuariaError, NetworkError, NotAHub, NotFound, NoUsableMirror
 from gpuaria.events import ActiveFile, Waiting
 from gpuaria.os_errors import explained
@@ -24,9 +24,6 @@ from gpuaria.transfer.small import PORTAL, prefix_of
 from gpuaria.transfer.unfit import DOUBTFUL, PACKED, keep_prefix
 from gpuaria.transfer.workers import Workers
 
-if TYPE_CHECKING:
-    from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import
-
 UNFIT_FOR = 600.0  # seconds for which a mirror that aria2 cannot use is left out while there are others
 RENEW_BEFORE = 60.0  # seconds before its end at which a signed address is looked up anew
 
@@ -38,7 +35,7 @@ class LargeFiles:
         self,
         *,
         steps: Sequence[Step],
-        start: "Callable[[], Daemon]",
+        aria2: SharedAria2,
         hands: Hands,
         layout: Layout,
         landing: Landing,
@@ -62,7 +59,7 @@ class LargeFiles:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._roster, self._flow = roster, Flow()
         self._engine = Engine(
-            start=start,
+            aria2=aria2,
             hands=hands,
             layout=layout,
             board=board,

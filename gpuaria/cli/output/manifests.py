@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from gpuaria.cli.output import figures
 from gpuaria.cli.output.lines import named
 from gpuaria.errors import NotFound, UnsafePath
-from gpuaria.fetching import World
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
-from gpuaria.records import Manifest
+from gpuaria.records import Manifest, Mirror
+from gpuaria.sources.protocol import Source
 from gpuaria.text import printable
 
 
-def written(form: str, chosen: Manifest, world: World) -> str:
+def written(form: str, chosen: Manifest, source: Source, mirrors: Sequence[Mirror]) -> str:
     """Return the manifest as text in one of the formats, except json.
 
     Raises NotFound for sha256sums without any sha256, UnsafePath for a Metalink that aria2c would misread.
@@ -25,7 +25,7 @@ def written(form: str, chosen: Manifest, world: World) -> str:
     if form == "manifest":
         return manifest.dump(chosen)
     urls = {
-        file.path: [(world.source.file_url(mirror, chosen, file), mirror.location) for mirror in world.mirrors]
+        file.path: [(source.file_url(mirror, chosen, file), mirror.location) for mirror in mirrors]
         for file in chosen.files
     }
     if form == "metalink":

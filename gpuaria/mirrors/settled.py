@@ -1,0 +1,88 @@
+"""The mirrors that the settings name, with what history says of them."""
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gpuaria.http.client import Http
+from gpuaria.mirrors.rank import rank
+from gpuaria.records import Choice, Mirror, Probe, Ranking, Report
+from gpuaria.settings import Settings
+from gpuaria.urls import encrypted_or_local, origin
+
+FAILS_OFTEN = 2.0  # recent failures from which a mirror is tried last
+WORTH_NOTING = 20_000_000  # bytes from one mirror that tell something of its speed
+
+
+def of(settings: Settings) -> tuple[Mirror, ...]:
+    """Return the endpoint first, which vouches, then the mirrors of the settings; a URL counts once."""
+    first = Mirror(urlsplit(settings.endpoint).netloc, settings.endpoint, origin=True)
+    named = {first.name}
+    rows = [first]
+    for mirror in settings.mirrors:
+        if origin(mirror.base) == origin(first.base) and mirror.base == first.base:
+            continue
+        name = mirror.name if mirror.name not in named else mirror.base
+        named.add(name)
+        rows.append(replace(mirror, name=name))
+    return tuple(rows)
+
+
+def with_tokens(
+    mirrors: Sequence[Mirror], http: Http, endpoint: str, warn: Callable[[str], None]
+) -> tuple[Mirror, ...]:
+    """Note which mirrors are sent a token of their own; `warn` of a token that would go out in the clear.
+
+    A mirror that shares the endpoint's host stays without: the hub's token is for the hub.
+    """
+    found = []
+    for mirror in mirrors:
+        why = http.withheld(mirror.base)
+        own = not mirror.origin and origin(mirror.base) != origin(endpoint)
+        if why and (own or mirror.origin):
+            warn(f"the token for {mirror.base} is not sent: {why}; {_anyway(mirror.base)}")
+        found.append(replace(mirror, own_token=own and http.has_credential(mirror.base)))
+    return tuple(found)
+
+
+def _anyway(base: str) -> str:
+    """Return how to send a token that is withheld."""
+    host = urlsplit(base).hostname
+    if encrypted_or_local(base):  # a proxy stands between this process and its own machine
+        return f"set no_proxy={host}"
+    return f"GPUARIA_SEND_TOKEN_IN_CLEAR_TEXT_TO={host} sends it for all on the way to read"
+
+
+class Remembered:
+    """The history of mirrors on this network, in the state folder."""
+
+    def __init__(self, state_dir: Path, connections: int) -> None:
+        self._state_dir, self._connections = state_dir, connections
+
+    def ranking(self, mirrors: Sequence[Mirror], size: int) -> Ranking:
+        """Order mirrors by what they delivered before; one that often failed comes last. `size`: bytes to fetch."""
+        from gpuaria.mirrors.history import History
+
+        history = History.here(self._state_dir)
+        known = {mirror.name: history.expect(mirror) for mirror in mirrors}
+        history.close()
+        probes = [Probe(name, past=past.rate, confidence=past.confidence) for name, past in known.items()]
+        ranking = rank(probes, size, connections=self._connections, seed=socket.gethostname())
+        accepted = [*ranking.accepted, *(Choice(name, None, None, 2, why) for name, why in ranking.rejected)]
+        return Ranking(tuple(sorted(accepted, key=lambda choice: known[choice.mirror].failures >= FAILS_OFTEN)))
+
+    def note(self, report: Report, mirrors: Sequence[Mirror]) -> None:
+        """Note what each of several mirrors delivered."""
+        if len(mirrors) < 2 or not report.mirrors:
+            return
+        from gpuaria.mirrors.history import History, Outcome
+
+        history = History.here(self._state_dir)
+        bases = {mirror.name: mirror for mirror in mirrors}
+        for use in report.mirrors:
+            rate = use.bytes / report.seconds if use.bytes > WORTH_NOTING and report.seconds else None
+            if rate or use.rejected:
+                history.add(bases[use.name], Outcome("transfer", rate=rate, reason=use.rejected))
+        history.close()

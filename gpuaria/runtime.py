@@ -1,0 +1,293 @@
+"""What one process needs to fetch any number of repos: settings become the objects that touch the world."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpuaria import fetching
+from gpuaria._version import __version__
+from gpuaria.aria2.options import Shape
+from gpuaria.aria2.shared import SharedAria2
+from gpuaria.audit.log import AuditLog
+from gpuaria.content.policy import Screening
+from gpuaria.errors import ConfigError, SomeFilesFailed, UsageError
+from gpuaria.events import Emit, Event, Waiting, Warned
+from gpuaria.fetching.listings import Listings
+from gpuaria.fetching.request import request_for
+from gpuaria.http.auth import credentials
+from gpuaria.http.certificates import ca_file, tls_context
+from gpuaria.http.client import Http, HttpOptions
+from gpuaria.http.ratelimit import TokenBucket
+from gpuaria.mirrors import settled
+from gpuaria.mirrors.candidates import Candidates
+from gpuaria.plan import Rules
+from gpuaria.records import DownloadPlan, Kind, Manifest, RepoRef, Report
+from gpuaria.settings import Settings, load
+from gpuaria.settings.table import Policy
+from gpuaria.sources import source
+from gpuaria.storage.locate import read_lock
+from gpuaria.storage.receipts import Receipts
+from gpuaria.storage.target import Target
+from gpuaria.text import printable
+from gpuaria.urls import encrypted_or_local
+
+if TYPE_CHECKING:
+    from gpuaria.aria2.daemon import Daemon
+
+USER_AGENT = f"gpuaria/{__version__}"
+_CLOSING = 30.0  # seconds for fetches of other threads to end when the runtime is closed
+
+
+class FetchFailed(SomeFilesFailed):
+    """Some files failed or had wrong bytes; `report` says which, the others are in place."""
+
+    def __init__(self, report: Report) -> None:
+        first = report.problems[0]
+        super().__init__(f"{len(report.problems)} of {report.files} files failed; {first.path}: {first.detail}")
+        self.report = report
+
+
+def _ignore(event: Event) -> None:
+    """The listener of a caller that wants no events."""
+
+
+class Runtime:
+    """One HTTP client, one aria2c, one speed limit, one memory of verified files, for any number of fetches.
+
+    Fetches may run in several threads at once: files that they have in common are downloaded once. `emit` gets what
+    belongs to no single fetch. Close it, or use it in a `with`: that ends its fetches, its threads and its aria2c.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        emit: Emit = _ignore,
+        stop: threading.Event | None = None,
+        **named: object,
+    ) -> None:
+        """`settings`, or those of the environment and the files, with `named` ones before them (`connections=8`).
+        `stop` interrupts what belongs to no single fetch, such as a credential helper. Raises ConfigError."""
+        self.settings = s = settings or load(named, os.environ, Path.cwd())
+        self._emit, self._stop = emit, stop or threading.Event()
+        self._fetches: dict[object, tuple[Emit, threading.Event]] = {}
+        self._changed, self._closed = threading.Condition(), False
+        self.receipts = Receipts(s.state_dir / "receipts.sqlite")
+        self.audit = AuditLog(s.state_dir)
+        self.http = self._client()
+        self.source = source("hf")
+        self.mirrors = settled.with_tokens(settled.of(s), self.http, s.endpoint, lambda text: emit(Warned(text)))
+        for mirror in self.mirrors:
+            self.http.budget.declare(mirror.base, self.source.about.bucket)
+        self.aria2 = SharedAria2(self._daemon)
+        self.bucket = TokenBucket(s.max_speed)
+        self._listings = Listings()
+        self._ranks = settled.Remembered(s.state_dir, s.connections)
+        self._candidates = Candidates(s, credential=self.http.has_credential(s.endpoint))
+
+    def __enter__(self) -> "Runtime":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Interrupt the fetches of other threads and wait for them, then end the aria2c and close every connection."""
+        with self._changed:
+            self._closed = True
+            self._stop.set()
+            for _, stop in self._fetches.values():
+                stop.set()
+            self._changed.wait_for(lambda: not self._fetches, _CLOSING)
+        self.aria2.close()
+        self.receipts.close()
+        self.audit.close()
+        self.http.close()
+
+    @property
+    def limit(self) -> int:
+        """The speed limit of all fetches together, in bytes per second; 0 is none. May be changed at any time."""
+        return self.bucket.rate
+
+    @limit.setter
+    def limit(self, rate: int) -> None:
+        self.bucket.rate = rate
+
+    def fetch(
+        self,
+        what: str | fetching.Request,
+        to: str | Path | None = None,
+        emit: Emit = _ignore,
+        stop: threading.Event | None = None,
+    ) -> Report:
+        """Fetch a repo by its name or address, or what a request selects, into the folder `to` or the cache.
+
+        Setting `stop` interrupts this fetch. Raises GpuariaError's children; FetchFailed, which has the report, when
+        some files failed.
+        """
+        report, _ = self.run(self._request(what), to, emit, stop)
+        if report.exit_code:
+            raise FetchFailed(report)
+        return report
+
+    def resolve(
+        self, what: str | fetching.Request, emit: Emit = _ignore, stop: threading.Event | None = None
+    ) -> Manifest:
+        """Return the files of a repo, or those that a request selects, at one commit, with sizes and digests.
+
+        Raises GpuariaError's children.
+        """
+        request = self._request(what)
+        with self.world(None, emit, stop) as world:
+            return request.selected(fetching.resolve(request, world)[0])
+
+    def run(
+        self,
+        request: fetching.Request,
+        to: str | Path | None = None,
+        emit: Emit = _ignore,
+        stop: threading.Event | None = None,
+    ) -> tuple[Report, DownloadPlan]:
+        """Carry a request out, or only plan it; the report has an exit code where files failed."""
+        with self.world(to, emit, stop) as world:
+            return fetching.fetch(request, world, self._limits(request, world))
+
+    def ref(self, text: str, kind: Kind | None = None, revision: str = "", default: str = "main") -> RepoRef:
+        """Read a reference; pasted URLs may be of the endpoint or of any mirror. Raises UsageError.
+
+        `default`: the revision that is meant where neither `text` nor `revision` names one.
+        """
+        return self.source.parse(text, kind, revision, [mirror.base for mirror in self.mirrors], default)
+
+    def lock(self, path: Path, name: str = "", kind: Kind | None = None, revision: str = "") -> Manifest:
+        """Read a lock file, which vouches for itself; a repo named together with it must be the one that it locks.
+
+        Raises ConfigError for the file, UsageError for another repo, kind or revision.
+        """
+        manifest = read_lock(path.expanduser())
+        ref = manifest.ref
+        asked = self.ref(name or ref.name, kind or (None if name else ref.kind), revision, ref.revision)
+        names, revisions = (ref.name, manifest.name), (ref.revision, manifest.commit)
+        if ref.source != "hf" or asked.kind != ref.kind or asked.name not in names or asked.revision not in revisions:
+            raise UsageError(
+                f"{printable(str(path))} locks {ref}, not {asked}",
+                "Leave the repo and its revision out: the lock says them.",
+            )
+        return replace(manifest, ref=replace(ref, path=asked.path), vouched_by=f"the lock {printable(path.name)}")
+
+    def target(self, to: str | Path | None = None) -> Target:
+        """The folder `to`, or the Hugging Face cache."""
+        folder = Path(to).expanduser() if to is not None else None
+        return Target(folder, self.settings.cache_dir, self.receipts, symlinks=self.settings.symlinks)
+
+    @contextmanager
+    def world(
+        self, to: str | Path | None = None, emit: Emit | None = None, stop: threading.Event | None = None
+    ) -> Iterator[fetching.World]:
+        """What one fetch uses, with its own target, listener and stop event."""
+        listener, halt = emit or self._emit, stop or threading.Event()
+        target, s = self.target(to), self.settings
+        with self._taking_part(listener, halt):
+            yield fetching.World(
+                http=self.http.for_fetch(halt, lambda text, seconds: listener(Waiting(text, seconds))),
+                source=self.source,
+                mirrors=self.mirrors,
+                target=target,
+                aria2=self.aria2,
+                listings=self._listings,
+                bucket=self.bucket,
+                policy=_policy(s),
+                ranks=self._ranks,
+                emit=listener,
+                stop=halt,
+                screening=Screening(
+                    self.receipts, no_pickle=s.no_pickle, check_headers=s.check_content, key=s.signature_key
+                ),
+                audit=self.audit,
+                candidates=self._candidates,
+            )
+
+    @contextmanager
+    def _taking_part(self, emit: Emit, stop: threading.Event) -> Iterator[None]:
+        """Let closing the runtime, and its stop event, interrupt a fetch. Raises UsageError once it is closed."""
+        me = object()
+        with self._changed:
+            if self._closed:
+                raise UsageError("this runtime is closed", "Make another one.")
+            self._fetches[me] = emit, stop
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._fetches[me]
+                self._changed.notify_all()
+
+    def _request(self, what: str | fetching.Request) -> fetching.Request:
+        request = request_for(self.ref(what)) if isinstance(what, str) else what
+        return replace(request, offline=request.offline or self.settings.offline)
+
+    def _limits(self, request: fetching.Request, world: fetching.World) -> fetching.Limits:
+        """The numbers of the settings."""
+        s = self.settings
+        rules = Rules(s.small_file, s.connections, s.min_split, request.force, copies=world.target.folder is not None)
+        shape = Shape(
+            per_server=s.connections,
+            min_split=s.min_split,
+            connect_timeout=s.connect_timeout,
+            timeout=s.timeout,
+            max_speed=self.limit,
+        )
+        return fetching.Limits(rules, shape, s.jobs, s.small_jobs, s.verify_jobs, s.patience, USER_AGENT)
+
+    def _client(self) -> Http:
+        from gpuaria.dns.names import Names
+
+        s, bundle = self.settings, str(self.settings.ca_bundle or "")
+        options = HttpOptions(
+            USER_AGENT, s.connect_timeout, s.timeout, s.patience, bundle, tuple(s.send_token_in_clear_text_to)
+        )
+        return Http(
+            options,
+            credentials=credentials(s, self._stop),
+            names=Names(s.resolvers, lambda: tls_context(bundle), self._warn),
+            stop=self._stop,
+        )
+
+    def _warn(self, text: str) -> None:
+        """Tell every fetch that is running, or the runtime's own listener where there is none."""
+        with self._changed:
+            listeners: list[Callable[[Event], None]] = [emit for emit, _ in self._fetches.values()]
+        for emit in dict.fromkeys(listeners or [self._emit]):
+            emit(Warned(text))
+
+    def _daemon(self) -> "Daemon":
+        from gpuaria.aria2 import binary, daemon
+
+        s = self.settings
+        if s.rpc:
+            return visit(s)
+        found = binary.find(s.aria2c, s.secret_variables)
+        return daemon.start(found, ca_file(str(s.ca_bundle or "")), s.secret_variables)
+
+
+def visit(settings: Settings) -> "Daemon":
+    """Attach to the aria2c of the setting rpc. Raises ConfigError where its secret would go out in the clear."""
+    from gpuaria.aria2 import daemon
+
+    if settings.rpc_secret and not encrypted_or_local(settings.rpc):
+        raise ConfigError(
+            f"the secret of aria2c is not sent to {settings.rpc}: it is not encrypted",
+            "Use an aria2c of this machine, on 127.0.0.1: it writes to this machine's disks anyway.",
+        )
+    return daemon.attach(settings.rpc, settings.rpc_secret.reveal())
+
+
+def _policy(settings: Settings) -> Policy:
+    """A checked-out folder may bring mirrors, but not witnesses."""
+    if settings.trust == "quorum" and settings.origin("mirrors").layer == "project":
+        return "origin"
+    return settings.trust

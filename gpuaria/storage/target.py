@@ -1,0 +1,55 @@
+"""Where a fetch puts a repo: a folder, or the Hugging Face cache."""
+
+from pathlib import Path
+
+from gpuaria.errors import NotFound
+from gpuaria.records import RepoRef
+from gpuaria.storage.hf_cache import HfCache, repo_folder
+from gpuaria.storage.layout import Layout
+from gpuaria.storage.locate import find_layout, noted_commit
+from gpuaria.storage.plain import Folder
+from gpuaria.storage.receipts import Receipts
+
+
+class Target:
+    """The plain folder `folder`, or the cache in `cache_dir` where that is None."""
+
+    def __init__(
+        self, folder: Path | None, cache_dir: Path, receipts: Receipts, *, symlinks: bool | None = None
+    ) -> None:
+        self.folder = folder
+        self._cache_dir, self._receipts, self._symlinks = cache_dir, receipts, symlinks
+
+    def layout(self, ref: RepoRef, commit: str) -> Layout:
+        """The layout of one commit in this target."""
+        if self.folder is not None:
+            return Folder(self.folder, ref, commit, self._receipts)
+        return HfCache(self._cache_dir, ref, commit, self._receipts, symlinks=self._symlinks)
+
+    def commit(self, ref: RepoRef) -> str:
+        """The commit that a revision stood for when a fetch into this target last resolved it. Raises NotFound."""
+        if ref.pinned:
+            return ref.revision
+        if self.folder is not None and self.folder.exists():
+            layout = find_layout(self.folder, self._receipts)
+            _check_holds(layout, ref)
+            return layout.commit_id
+        place = self.folder or self._cache_dir
+        commit = noted_commit(place / repo_folder(ref) / "refs" / ref.revision)
+        if not commit:
+            raise NotFound(f"{ref} is not in {place}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.")
+        return commit
+
+
+def _check_holds(layout: Layout, ref: RepoRef) -> None:
+    """Raise NotFound where a folder says that it holds another repo or revision; one made by hf tells no name."""
+    kept = layout.saved()
+    if kept is None or (layout.ref.name, layout.ref.revision) == (layout.root.name, layout.commit_id):
+        return
+    names = {kept.ref.name.lower(), kept.name.lower()}
+    same = kept.ref.kind == ref.kind and ref.name.lower() in names
+    if not same or ref.revision not in (kept.ref.revision, kept.commit):
+        raise NotFound(
+            f"{layout.root} holds {kept.ref}, not {ref}, and we are offline",
+            "Leave --offline and HF_HUB_OFFLINE out to fetch it, or name another folder.",
+        )
