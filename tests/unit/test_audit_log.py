@@ -19,28 +19,8 @@ from hypothesis import strategies as st
 from gpuaria.audit.byte_sources import Origins
 from gpuaria.audit.log import AuditLog, lines, rotated
 from gpuaria.audit.record import FileLine, Part, RunLine, clean, dump, load, name
+from tests.support.audit_lines import FILE, PART, sizes
 
-PART = Part("mirror.example", "https://mirror.example", 5)
-FILE = FileLine(
-    run="0123456789ab",
-    at="2026-08-02T10:11:12.123Z",
-    user="ann",
-    host="node7",
-    ref="org/name@main",
-    repo="org/name",
-    commit="c" * 40,
-    vouched_by="https://huggingface.co",
-    trust="origin",
-    path="/data/name/a.txt",
-    content="",
-    file="a.txt",
-    size=5,
-    digest="git-sha1:" + "d" * 40,
-    outcome="ok",
-    detail="",
-    action="download",
-    mirrors=(PART,),
-)
 _BOTH = ("run", "at", "user", "host", "ref", "repo", "commit", "vouched_by", "trust")
 RUN = RunLine(
     **{key: getattr(FILE, key) for key in _BOTH},
@@ -56,7 +36,6 @@ RUN = RunLine(
     bytes_reused=0,
     exit_code=0,
 )
-# --- a line ---------------------------------------------------------------------------------------------------------
 
 
 @given(st.text(), st.lists(st.text(), max_size=3), st.integers(0, 1 << 63))
@@ -103,16 +82,8 @@ def test_what_may_be_a_secret_is_cut_off() -> None:
     assert len(clean("x" * 9999)) < 1000
 
 
-# --- the file -------------------------------------------------------------------------------------------------------
-
-
 def numbered(count: int, start: int = 0) -> list[FileLine]:
     return [dataclasses.replace(FILE, size=number) for number in range(start, start + count)]
-
-
-def sizes(folder: Path) -> list[int]:
-    found = [load(line) for line in lines(folder)]
-    return [line.size for line in found if isinstance(line, FileLine)]
 
 
 def test_the_log_is_for_its_owner_only(tmp_path: Path) -> None:
@@ -174,31 +145,6 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None
     assert [load(line) for line in lines(tmp_path)] == [FILE, None, RUN]
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from gpuaria.audit.log import AuditLog
-from gpuaria.audit.record import dump, load
-line = load(sys.argv[2])
-import dataclasses
-log = AuditLog(Path(sys.argv[1]), rotate_at=int(sys.argv[4]), keep=10_000)
-for number in range(100):
-    log.append(dump(dataclasses.replace(line, size=int(sys.argv[3]) + number, detail="x" * (number * 37 % 9000))))
-log.close()
-assert not log.problem, log.problem
-"""
-
-
-@pytest.mark.parametrize(("writers", "rotate_at"), [(2, 16 << 20), (8, 16 << 20), (8, 50_000)])
-def test_processes_at_once(tmp_path: Path, writers: int, rotate_at: int) -> None:
-    words = [sys.executable, "-c", WRITER, str(tmp_path), dump(FILE)]
-    started = [subprocess.Popen([*words, str(n * 100), str(rotate_at)]) for n in range(writers)]
-    assert [one.wait(60) for one in started] == [0] * writers
-    assert sorted(sizes(tmp_path)) == list(range(100 * writers))
-    assert len(list(lines(tmp_path))) == 100 * writers
-    assert bool(rotated(tmp_path)) == (rotate_at < 1 << 20)
-
-
 def test_threads_at_once(tmp_path: Path) -> None:
     log = AuditLog(tmp_path, rotate_at=20_000, keep=1000)
 
@@ -253,9 +199,6 @@ log.append(line)
 def test_a_disk_that_is_full_leaves_no_half_of_a_line(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", FULL, str(tmp_path), dump(FILE)], check=True, timeout=60)
     assert [load(line) for line in lines(tmp_path)] == [FILE] * 3
-
-
-# --- who gave what of one file --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

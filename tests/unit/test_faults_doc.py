@@ -161,7 +161,7 @@ def test_the_page_is_what_the_markers_say() -> None:
     """In a process of its own: pytest collects once in each."""
     command = [sys.executable, "-m", "tests.unit.test_faults_doc", "--print"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert PAGE.read_text(encoding="utf-8") == done.stdout, "run python -m tests.unit.test_faults_doc"
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import sqlite3
-import subprocess
-import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,35 +217,6 @@ def test_it_does_not_grow_without_end(tmp_path: Path, clock: FakeClock) -> None:
 def count(file: Path) -> int:
     with sqlite3.connect(file) as db:
         return int(db.execute("SELECT count(*) FROM outcomes").fetchone()[0])
-
-
-def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom gpuaria.mirrors.history import History, Outcome\n"
-        "from gpuaria.records import Mirror\n"
-        "h = History(Path(sys.argv[1]), 'net')\n"
-        "for _ in range(50): h.add(Mirror('m', 'https://m.example'), Outcome('probe', 1e6))\nprint(h.problem)"
-    )
-    history = History(tmp_path, "net")
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-
-    def write() -> None:
-        for _ in range(50):
-            history.add(MIRROR, Outcome("probe", 1e6))
-
-    threads = [threading.Thread(target=write) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [other.communicate(timeout=60)[0].strip() for other in others] == ["", "", ""]
-    assert history.problem == ""
-    with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
-        assert db.execute("SELECT count(*) FROM outcomes").fetchone()[0] == 350
-
-
-# --- findings and networks ----------------------------------------------------------------------------------------
 
 
 def test_findings_survive_json_and_wrong_ones_are_refused() -> None:
