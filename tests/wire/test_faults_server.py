@@ -44,6 +44,7 @@ class Case:
     says: str = ""
     sizes: tuple[str, ...] = ("small", "large")
     patience: str = "20s"
+    timeout: str = "1s"
 
     def params(self) -> list[Any]:
         """A row for each size; the fast subset has one of them: the large file, which is the longer way."""
@@ -178,12 +179,16 @@ CASES = [
         "Unpacks it; a large file it takes over from aria2c, over one connection.",
         NOTHING,
         (order("gzip"),),
+        patience="60s",
+        timeout="10s",  # the stand-in packs the whole file for each connection before it answers
     ),
     Case(
         "coding: gzip of the whole file, without ranges and length, always",
         "Unpacks it; a large file it takes over from aria2c, over one connection.",
         NOTHING,
         (order("flow_gzip"),),
+        patience="60s",
+        timeout="10s",  # the stand-in packs the whole file for each connection before it answers
     ),
     Case(
         "coding: gzip of the whole file, and connections that break, a few times",
@@ -430,7 +435,7 @@ def test_the_byte_server(user: User, serve: Serve, repos: dict[str, Repo], case:
     repo = repos[size]
     hub = serve(repo)
     misbehave(hub, case.orders, SIZES[size])
-    done = fetch(user, repo, patience=case.patience)
+    done = fetch(user, repo, patience=case.patience, GPUARIA_TIMEOUT=case.timeout)
     if case.status == 0:
         complete(user, done, repo)
         return
