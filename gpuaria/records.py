@@ -159,6 +159,8 @@ class Probe:
     `problem`: why it cannot be used, empty if it can. `setup`: until the first byte, from nothing. `rate`: of
     `connections` parallel reads; `single`: of one. `growing`: they were still getting faster. `past`: what it really
     gave before, weighed by `confidence` (0 to 1). `same_pipe_as`: a mirror whose bytes come from the same host.
+    `distance`: by location, from 0 (the same country) to 3 (another continent), 2 where unknown. `unreached`: why a
+    connection failed just now, empty if none did.
     """
 
     mirror: str
@@ -173,6 +175,8 @@ class Probe:
     past: float | None = None
     confidence: float = 0.0
     same_pipe_as: str = ""
+    distance: int = 2
+    unreached: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,13 +281,18 @@ def outcomes(verdicts: Iterable[Verdict]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class MirrorUse:
-    """What one mirror gave in one run. `bytes` of large files are shared out by the speeds measured while they ran."""
+    """What one mirror gave in one run. `bytes` of large files are shared out by the speeds measured while they ran.
+
+    `rtt`: seconds to connect to it, None where not measured. `rank_reason`: why it had its place among the mirrors.
+    """
 
     name: str
     bytes: int = 0
     files: int = 0
     requests: int = 0
     rejected: str = ""
+    rtt: float | None = None
+    rank_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from gpuaria.http.client import Http, HttpOptions
 from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.mirrors import settled
 from gpuaria.mirrors.candidates import Candidates
+from gpuaria.mirrors.probing import Probing
 from gpuaria.plan import Rules
 from gpuaria.records import DownloadPlan, Kind, Manifest, RepoRef, Report
 from gpuaria.settings import Settings, load
@@ -191,9 +192,10 @@ class Runtime:
         """What one fetch uses, with its own target, listener and stop event."""
         listener, halt = emit or self._emit, stop or threading.Event()
         target, s = self.target(to), self.settings
-        with self._taking_part(listener, halt):
+        http = self.http.for_fetch(halt, lambda text, seconds: listener(Waiting(text, seconds)))
+        with self._taking_part(listener, halt), closing(Probing.of(s, http, USER_AGENT)) as probing:
             yield fetching.World(
-                http=self.http.for_fetch(halt, lambda text, seconds: listener(Waiting(text, seconds))),
+                http=http,
                 source=self.source,
                 mirrors=self.mirrors,
                 target=target,
@@ -209,6 +211,7 @@ class Runtime:
                 ),
                 audit=self.audit,
                 candidates=self._candidates,
+                probing=probing,
             )
 
     @contextmanager

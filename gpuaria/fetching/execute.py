@@ -180,7 +180,7 @@ def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[str], d
     mirrors = [mirror for mirror in mirrors if not _silent(mirror, world)] or mirrors or [world.origin]
     if len(mirrors) < 2:
         return [mirror.name for mirror in mirrors], {}
-    ranked = world.ranks.ranking(mirrors, manifest.size).accepted
+    ranked = world.ranks.ranking(mirrors, manifest.size, world.probing).accepted
     return [choice.mirror for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
 
 

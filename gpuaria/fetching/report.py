@@ -76,7 +76,9 @@ def report(world: World, manifest: Manifest, layout: Layout, board: Board | None
         vouched_by=manifest.vouched_by,
         trust=manifest.trust,
         verdicts=outcomes(verdicts),
-        mirrors=tuple(replace(use, requests=world.http.count(bases[use.name])) for use in board.uses())
+        mirrors=tuple(
+            replace(world.probing.told(use), requests=world.http.count(bases[use.name])) for use in board.uses()
+        )
         if board
         else (),
         problems=tuple(verdict for verdict in verdicts if not verdict.good),

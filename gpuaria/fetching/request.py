@@ -16,6 +16,7 @@ from gpuaria.fetching.listings import Listings
 from gpuaria.http.client import Http
 from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.mirrors.candidates import Candidates
+from gpuaria.mirrors.probing import Probing
 from gpuaria.mirrors.settled import Remembered
 from gpuaria.records import Manifest, Mirror, RepoRef
 from gpuaria.selection import select, selector
@@ -88,6 +89,7 @@ class World:
     screening: Screening
     audit: AuditLog
     candidates: Candidates
+    probing: Probing
 
     @property
     def origin(self) -> Mirror:

@@ -41,7 +41,7 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
         raise
     if not request.dry_run:
         audit.ended(report.exit_code)
-        world.ranks.note(report, mirrors)
+        world.ranks.note(report, mirrors, world.probing)
         world.emit(Finished(report))
     return report, plan
 
@@ -84,6 +84,7 @@ def _fetch(
         instead = partial(planning.instead, mirrors=names, rules=limits.rules, counts=counts)
         board = Board(world.emit, world.stop, {step.file.path for step in plan.steps if step.fetches}, audit.settled)
         audit.begins(chosen, layout, plan, board)
+        _deepen(chosen, world, plan)
         try:
             landing = carry_out(plan, chosen, instead, layout, board, world, limits)
             signature = landing.signature(chosen.files, whole=request.whole, locked=request.lock is not None)
@@ -96,6 +97,14 @@ def _fetch(
         raise board.fatal
     told = replace(report.report(world, chosen, layout, board, began), signature=signature)
     return told, plan, world.mirrors
+
+
+def _deepen(manifest: Manifest, world: World, plan: DownloadPlan) -> None:
+    """Measure mirrors of which the history knows nothing by the largest file that is to be fetched from them."""
+    large = max((step for step in plan.steps if step.fetches), key=lambda step: step.file.size, default=None)
+    if large is not None and len(large.mirrors) > 1:
+        unknown = [one for one in world.mirrors if one.name in large.mirrors and one.name in world.probing.unknown]
+        world.probing.deepen(unknown, manifest, large.file, world.source)
 
 
 def _warn_of_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
@@ -142,6 +151,7 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
             )
         return replace(kept, ref=ref), layout, Joined()
     court = Court(world.http, world.source, world.mirrors, world.policy, world.emit, world.candidates.possible)
+    world.probing.start(world.mirrors)
     joined, question = Joined(), Question(ref, world.origin, request.chosen(), world.stop)
     try:
         told = world.listings.origin(question, lambda wanted: trust.ask_origin(court, ref, wanted))
@@ -149,6 +159,7 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
         raise explained(world, error) from None
     if isinstance(told, Away):
         joined = joining(world, told)
+        world.probing.start(joined.mirrors)
         if joined and as_before and (before := _before(request, world)):
             return *_as_before(request, world, told.reason), joined if not before.restricted else Joined()
         if trust.may_stand_in(court, ref):

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gpuaria.records import Choice, Probe, Ranking
@@ -10,6 +10,8 @@ from gpuaria.records import Choice, Probe, Ranking
 TIE = 0.2  # expected times that differ by less are equal, and a fleet spreads over them by seed
 WEAK = 0.25  # of the best one's rate: a mirror with less gets fewer connections
 HELPS = 0.02  # of the best one's rate: slower mirrors only hold pieces back
+ALIKE = 0.005  # seconds to connect up to which mirrors are equally near
+_BY_LOCATION = {0: "in this country", 1: "on this continent", 3: "on another continent"}
 SEGMENT = 1448  # bytes of payload in a packet
 UNKNOWN_SETUP = 1.0  # seconds
 SAMPLE = 1.0  # seconds that a read takes at the most
@@ -19,7 +21,8 @@ ROUNDS = 8  # doublings until slow start is over on most ways (RFC 5681 3.1: fro
 def rank(probes: Iterable[Probe], size: int, *, connections: int = 16, seed: str = "") -> Ranking:
     """Order mirrors for fetching `size` bytes with up to `connections` to each.
 
-    A mirror that nothing is known of is accepted, after those that were measured.
+    Mirrors of unknown rate are accepted, after those that were measured: the quickest to connect to first, then the
+    nearest by location, then those that just failed to connect.
     """
     known = list(probes)
     rejected = [(probe.mirror, probe.problem) for probe in known if probe.problem]
@@ -36,7 +39,8 @@ def rank(probes: Iterable[Probe], size: int, *, connections: int = 16, seed: str
         (choice.mirror, f"{_mb(choice.rate)} beside {_mb(best)} would only hold pieces back") for choice in slow
     ]
     accepted = [_fitted(choice, best, connections) for choice in choices if choice not in slow]
-    return Ranking(tuple(_ordered(accepted, seed)), tuple(rejected))
+    unknown = {probe.mirror: _nearness(probe) for probe in usable}
+    return Ranking(tuple(_ordered(accepted, unknown, seed)), tuple(rejected))
 
 
 def expected_rate(probe: Probe, connections: int) -> float | None:
@@ -86,7 +90,7 @@ def _still_to_come(probe: Probe, share: float) -> float:
 def _choice(probe: Probe, size: int, connections: int) -> Choice:
     rate = expected_rate(probe, connections)
     if rate is None:
-        return Choice(probe.mirror, None, None, connections, "not measured")
+        return Choice(probe.mirror, None, None, connections, _why_there(probe))
     setup = probe.setup if probe.setup is not None else UNKNOWN_SETUP
     source = "" if probe.rate else " by what it gave before"
     return Choice(probe.mirror, rate, setup + size / rate, connections, f"{_mb(rate)} expected{source}")
@@ -100,17 +104,39 @@ def _fitted(choice: Choice, best: float, connections: int) -> Choice:
     return replace(choice, connections=max(2, min(connections, math.ceil(connections * share))))
 
 
-def _ordered(choices: Sequence[Choice], seed: str) -> list[Choice]:
+def _nearness(probe: Probe) -> tuple[bool, float, int]:
+    """What orders mirrors of unknown rate: equal for times to connect that are about the same."""
+    if probe.unreached or probe.rtt is None:
+        return bool(probe.unreached), math.inf, probe.distance
+    steps = math.floor(math.log(max(probe.rtt, ALIKE) / ALIKE) / math.log(1 + TIE))
+    return False, float(steps), 0
+
+
+def _why_there(probe: Probe) -> str:
+    if probe.unreached:
+        return f"no connection: {probe.unreached}"
+    if probe.rtt is not None:
+        return f"connects in {probe.rtt * 1e3:.0f} ms"
+    return _BY_LOCATION.get(probe.distance, "not measured")
+
+
+def _ordered(choices: Sequence[Choice], unknown: Mapping[str, tuple[bool, float, int]], seed: str) -> list[Choice]:
     """Fastest first; within a tie by a hash that each machine of a fleet computes with its own seed."""
 
     def turn(choice: Choice) -> bytes:
         return hashlib.sha256(f"{seed}\0{choice.mirror}".encode()).digest()
 
-    left = sorted(choices, key=lambda choice: (choice.seconds is None, choice.seconds or 0.0, choice.mirror))
+    def place(choice: Choice) -> tuple[bool, float, tuple[bool, float, int]]:
+        return choice.seconds is None, choice.seconds or 0.0, unknown[choice.mirror]
+
+    left = sorted(choices, key=lambda choice: (place(choice), choice.mirror))
     ordered: list[Choice] = []
     while left:
         first = left[0].seconds
-        tied = [c for c in left if c.seconds == first or (first and c.seconds and c.seconds <= first * (1 + TIE))]
+        if first is None:
+            tied = [c for c in left if place(c) == place(left[0])]
+        else:
+            tied = [c for c in left if c.seconds == first or (first and c.seconds and c.seconds <= first * (1 + TIE))]
         ordered += sorted(tied, key=turn)
         left = [choice for choice in left if choice not in tied]
     return ordered

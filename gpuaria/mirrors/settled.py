@@ -4,13 +4,18 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gpuaria.http.client import Http
+from gpuaria.mirrors.probing import Probing
 from gpuaria.mirrors.rank import rank
 from gpuaria.records import Choice, Mirror, Probe, Ranking, Report
 from gpuaria.settings import Settings
 from gpuaria.urls import encrypted_or_local, origin
+
+if TYPE_CHECKING:
+    from gpuaria.mirrors.history import Past  # sqlite3 is not needed where one mirror is used
 
 FAILS_OFTEN = 2.0  # recent failures from which a mirror is tried last
 WORTH_NOTING = 20_000_000  # bytes from one mirror that tell something of its speed
@@ -61,20 +66,25 @@ class Remembered:
     def __init__(self, state_dir: Path, connections: int) -> None:
         self._state_dir, self._connections = state_dir, connections
 
-    def ranking(self, mirrors: Sequence[Mirror], size: int) -> Ranking:
-        """Order mirrors by what they delivered before; one that often failed comes last. `size`: bytes to fetch."""
+    def ranking(self, mirrors: Sequence[Mirror], size: int, probing: Probing) -> Ranking:
+        """Order mirrors by what they delivered before, else by their probes; one that often failed comes last.
+
+        `size`: bytes to fetch.
+        """
         from gpuaria.mirrors.history import History
 
         history = History.here(self._state_dir)
         known = {mirror.name: history.expect(mirror) for mirror in mirrors}
         history.close()
-        probes = [Probe(name, past=past.rate, confidence=past.confidence) for name, past in known.items()]
+        probes = [_probe(mirror, known[mirror.name], probing) for mirror in mirrors]
         ranking = rank(probes, size, connections=self._connections, seed=socket.gethostname())
         accepted = [*ranking.accepted, *(Choice(name, None, None, 2, why) for name, why in ranking.rejected)]
-        return Ranking(tuple(sorted(accepted, key=lambda choice: known[choice.mirror].failures >= FAILS_OFTEN)))
+        ranking = Ranking(tuple(sorted(accepted, key=lambda choice: known[choice.mirror].failures >= FAILS_OFTEN)))
+        probing.ranked(ranking)
+        return ranking
 
-    def note(self, report: Report, mirrors: Sequence[Mirror]) -> None:
-        """Note what each of several mirrors delivered."""
+    def note(self, report: Report, mirrors: Sequence[Mirror], probing: Probing) -> None:
+        """Note what each of several mirrors delivered, and what a small range measured of one that delivered little."""
         if len(mirrors) < 2 or not report.mirrors:
             return
         from gpuaria.mirrors.history import History, Outcome
@@ -85,4 +95,20 @@ class Remembered:
             rate = use.bytes / report.seconds if use.bytes > WORTH_NOTING and report.seconds else None
             if rate or use.rejected:
                 history.add(bases[use.name], Outcome("transfer", rate=rate, reason=use.rejected))
+        delivered = {use.name for use in report.mirrors if use.bytes > WORTH_NOTING}
+        for mirror, measured in probing.rates().items():
+            if mirror.name not in delivered:
+                history.add(mirror, Outcome("probe", measured, probing.found(mirror).rtt, probing.found(mirror).loss))
         history.close()
+
+
+def _probe(mirror: Mirror, past: "Past", probing: Probing) -> Probe:
+    found = probing.found(mirror)
+    return Probe(
+        mirror.name,
+        past=past.rate,
+        confidence=past.confidence,
+        rtt=found.rtt,
+        distance=probing.distance(mirror),
+        unreached=found.problem,
+    )

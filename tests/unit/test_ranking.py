@@ -178,3 +178,38 @@ def test_every_mirror_is_ranked_once_and_the_same_way_again(given: list[Probe], 
     for choice in ranking.accepted:
         assert 1 <= choice.connections <= 16
         assert choice.rate is None or (choice.rate > 0 and math.isfinite(choice.rate))
+
+
+# --- of unknown rate
+
+
+def test_of_unknown_rate_the_quickest_to_connect_comes_first_and_what_failed_last() -> None:
+    rows = [
+        Probe("dead", unreached="TCP: connection refused", distance=0),
+        Probe("abroad", distance=3),
+        Probe("unknown"),
+        Probe("home", distance=0),
+        Probe("far", rtt=0.2),
+        Probe("near", rtt=0.02),
+    ]
+    ranking = rank(rows, GB)
+    assert names(ranking) == ["near", "far", "home", "unknown", "abroad", "dead"]
+    assert {choice.mirror: choice.reason for choice in ranking.accepted} == {
+        "near": "connects in 20 ms",
+        "far": "connects in 200 ms",
+        "home": "in this country",
+        "unknown": "not measured",
+        "abroad": "on another continent",
+        "dead": "no connection: TCP: connection refused",
+    }
+    assert {choice.connections for choice in ranking.accepted} == {16}
+
+
+def test_what_was_measured_comes_before_what_only_connects() -> None:
+    assert names(rank([Probe("near", rtt=0.001), FAR], GB)) == ["far", "near"]
+
+
+def test_mirrors_of_one_network_are_equally_near() -> None:
+    rows = [Probe(name, rtt=rtt) for name, rtt in (("a", 0.0001), ("b", 0.004), ("c", 0.0009))]
+    orders = {tuple(names(rank(rows, GB, seed=str(seed)))) for seed in range(40)}
+    assert len(orders) == 6

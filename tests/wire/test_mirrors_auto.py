@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -237,3 +239,31 @@ def test_a_restricted_repo_gets_no_bytes_from_them(user: User, serve: Serve, tmp
     done = user.quick("fetch", "--repo", "org/gated", "--to", "got", "--patience", "1s")
     assert done.status != 0
     assert not [seen for seen in mirror.requests if "/resolve/" in seen.target]
+
+
+def test_the_report_says_why_each_mirror_has_its_place(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+    user.env["HF_ENDPOINT"] = serve(repo, name="hub").url
+    flags = [word for hub in known for word in ("--mirror", hub.url)]
+    done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json", "-v", *flags).ok()
+    for use in done.report["mirrors"]:
+        assert use["rtt"] is None or 0 < use["rtt"] < 1
+        assert use["rank_reason"]
+    assert "mirror 1: " in done.err
+
+
+def test_an_unknown_mirror_is_measured_by_a_small_range(user: User, serve: Serve, tmp_path: Path) -> None:
+    """Of a large file that is to be fetched; a second run, whose history knows the mirrors, asks for none."""
+    big = Repo.build("org/big", {"w.bin": os.urandom(34_000_000)}, folder=tmp_path / "big", direct=True)
+    hub, mirror = serve(big, name="hub"), serve(big, name="one", host="127.0.0.2")
+    words = ("fetch", "--repo", "org/big", "--json", "--mirror", mirror.url)
+    slow = {"HF_ENDPOINT": hub.url, "GPUARIA_MAX_SPEED": "16M"}
+    user.quick(*words, "--to", "got", **slow).ok()
+    assert probed(user) == {hub.url, mirror.url}
+    done = user.quick(*words, "--to", "again", **slow).ok()
+    assert "expected by what it gave before" in done.report["mirrors"][0]["rank_reason"]
+
+
+def probed(user: User) -> set[str]:
+    """The mirrors of which the history has a rate that a probe measured."""
+    with closing(sqlite3.connect(user.home / ".local/state/gpuaria/mirrors.sqlite3")) as db:
+        return {base for (base,) in db.execute("SELECT base FROM outcomes WHERE kind = 'probe' AND rate > 0")}
