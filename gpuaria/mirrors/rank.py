@@ -116,8 +116,9 @@ def _why_there(probe: Probe) -> str:
     if probe.unreached:
         return f"no connection: {probe.unreached}"
     if probe.rtt is not None:
-        return f"connects in {probe.rtt * 1e3:.0f} ms"
-    return _BY_LOCATION.get(probe.distance, "not measured")
+        return f"speed not measured, connects in {probe.rtt * 1e3:.0f} ms"
+    where = _BY_LOCATION.get(probe.distance)
+    return f"speed not measured, {where}" if where else "not measured"
 
 
 def _ordered(choices: Sequence[Choice], unknown: Mapping[str, tuple[bool, float, int]], seed: str) -> list[Choice]:

@@ -195,11 +195,11 @@ def test_of_unknown_rate_the_quickest_to_connect_comes_first_and_what_failed_las
     ranking = rank(rows, GB)
     assert names(ranking) == ["near", "far", "home", "unknown", "abroad", "dead"]
     assert {choice.mirror: choice.reason for choice in ranking.accepted} == {
-        "near": "connects in 20 ms",
-        "far": "connects in 200 ms",
-        "home": "in this country",
+        "near": "speed not measured, connects in 20 ms",
+        "far": "speed not measured, connects in 200 ms",
+        "home": "speed not measured, in this country",
         "unknown": "not measured",
-        "abroad": "on another continent",
+        "abroad": "speed not measured, on another continent",
         "dead": "no connection: TCP: connection refused",
     }
     assert {choice.connections for choice in ranking.accepted} == {16}
