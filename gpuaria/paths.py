@@ -17,7 +17,11 @@ _RESERVED = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{device}{digit}" for device in ("com", "lpt") for digit in "123456789¹²³"]
 )
-_OURS = ((".cache", "huggingface"), (".git",))  # what the layouts keep for themselves below a target folder
+_OURS = (
+    (".cache", "huggingface"),
+    (".git",),
+    (".gpuaria",),
+)  # what the layouts keep for themselves below a target folder
 
 
 class SafePath(str):

@@ -53,8 +53,8 @@ def make(
 
 
 def identity(file: RemoteFile) -> Identity:
-    """What makes two files the same: digest and size; a file without a digest is the same as itself only."""
-    return (str(file.digest) if file.digest else f"path:{file.path}", file.size)
+    """What makes two files the same: digest and size; a file without a strong digest is the same as itself only."""
+    return (str(file.strong) if file.strong else f"path:{file.path}", file.size)
 
 
 def _copied(step: Step, owner: Step) -> Step:

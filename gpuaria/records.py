@@ -16,7 +16,7 @@ Trust = Literal["pinned", "origin", "quorum", "mirror only", "first seen", "none
 Action = Literal["skip", "name", "verify", "copy", "create", "download", "replace", "refuse"]
 Carrier = Literal["aria2", "http", ""]
 Outcome = Literal["ok", "missing", "wrong size", "wrong digest", "unverifiable", "extra", "failed", "refused"]
-WEAK = frozenset({"sha256-prefix", "md5", "crc32c"})
+WEAK = frozenset({"sha256-prefix", "md5"})
 _OMIT_EMPTY = {"omit": "empty"}  # of fields that to_json leaves out where they are empty
 GOOD: tuple[Outcome, ...] = ("ok", "unverifiable")  # the file is in place, as far as anybody can tell
 
@@ -125,7 +125,8 @@ class Manifest:
 class Mirror:
     """A server of the source's protocol. `origin`: the one that vouches, and the only one that sees its credential.
 
-    `own_token`: it is sent a credential that was issued for itself.
+    `own_token`: it is sent a credential that was issued for itself. `listed`: a listing names it, and says which of
+    the files it has.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Mirror:
     origin: bool = False
     location: str = ""
     own_token: bool = False
+    listed: bool = False
 
     @property
     def anonymous(self) -> bool:
@@ -321,6 +323,7 @@ class Signature:
 class Report:
     """What happened, for `--json` and for the last lines on the terminal.
 
+    `weak` counts the files for which the source gives only a weak digest.
     `pickles` counts the pickles among the files that are in place; `pickle_files` are some of them, those that import
     something ahead. `misnamed`: some files that are no safetensors, against their names.
     """
@@ -343,6 +346,7 @@ class Report:
     misnamed: tuple[str, ...] = ()
     signature: Signature | None = None
     exit_code: int = 0
+    weak: int = field(default=0, metadata=_OMIT_EMPTY)
 
     @property
     def speed(self) -> float:

@@ -16,6 +16,7 @@ from gpuaria.audit.log import AuditLog
 from gpuaria.content.policy import Screening
 from gpuaria.errors import ConfigError, SomeFilesFailed, UsageError
 from gpuaria.events import Emit, Event, Waiting, Warned
+from gpuaria.fetching.hub import Hub, open_hub, reference, server_of
 from gpuaria.fetching.listings import Listings
 from gpuaria.fetching.request import request_for
 from gpuaria.http.auth import credentials
@@ -23,14 +24,13 @@ from gpuaria.http.certificates import ca_file, tls_context
 from gpuaria.http.client import Http, HttpOptions
 from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.mirrors import settled
-from gpuaria.mirrors.candidates import Candidates
 from gpuaria.mirrors.probing import Probing
 from gpuaria.plan import Rules
 from gpuaria.records import DownloadPlan, Kind, Manifest, RepoRef, Report
 from gpuaria.settings import Settings, load
 from gpuaria.settings.table import Policy
 from gpuaria.sources import source
-from gpuaria.storage.locate import read_lock
+from gpuaria.storage.locate import folder_name, read_lock
 from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.target import Target
 from gpuaria.text import printable
@@ -79,16 +79,11 @@ class Runtime:
         self._changed, self._closed = threading.Condition(), False
         self.receipts = Receipts(s.state_dir / "receipts.sqlite")
         self.audit = AuditLog(s.state_dir)
-        self.http = self._client()
-        self.source = source("hf")
-        self.mirrors = settled.with_tokens(settled.of(s), self.http, s.endpoint, lambda text: emit(Warned(text)))
-        for mirror in self.mirrors:
-            self.http.budget.declare(mirror.base, self.source.about.bucket)
+        self._hubs: dict[tuple[str, str], Hub] = {}
         self.aria2 = SharedAria2(self._daemon)
         self.bucket = TokenBucket(s.max_speed)
         self._listings = Listings()
         self._ranks = settled.Remembered(s.state_dir, s.connections)
-        self._candidates = Candidates(s, credential=self.http.has_credential(s.endpoint))
 
     def __enter__(self) -> "Runtime":
         return self
@@ -107,7 +102,8 @@ class Runtime:
         self.aria2.close()
         self.receipts.close()
         self.audit.close()
-        self.http.close()
+        for hub in self._hubs.values():
+            hub.http.close()
 
     @property
     def limit(self) -> int:
@@ -143,7 +139,7 @@ class Runtime:
         Raises GpuariaError's children.
         """
         request = self._request(what)
-        with self.world(None, emit, stop) as world:
+        with self.world(None, emit, stop, request.ref) as world:
             return request.selected(fetching.resolve(request, world)[0])
 
     def run(
@@ -154,15 +150,25 @@ class Runtime:
         stop: threading.Event | None = None,
     ) -> tuple[Report, DownloadPlan]:
         """Carry a request out, or only plan it; the report has an exit code where files failed."""
-        with self.world(to, emit, stop) as world:
+        with self.world(to, emit, stop, request.ref) as world:
             return fetching.fetch(request, world, self._limits(request, world))
 
-    def ref(self, text: str, kind: Kind | None = None, revision: str = "", default: str = "main") -> RepoRef:
-        """Read a reference; pasted URLs may be of the endpoint or of any mirror. Raises UsageError.
+    def ref(self, text: str, kind: Kind | None = None, revision: str = "", default: str = "") -> RepoRef:
+        """Read a reference; pasted URLs may be of an endpoint or of any mirror. Raises UsageError.
 
         `default`: the revision that is meant where neither `text` nor `revision` names one.
         """
-        return self.source.parse(text, kind, revision, [mirror.base for mirror in self.mirrors], default)
+        return reference(self.settings, text, kind, revision, default)
+
+    def hub(self, ref: RepoRef | None = None) -> Hub:
+        """The source of a reference, the usual one without any. Raises UsageError where there is no such source."""
+        one = source(ref.source if ref else "hf")
+        server = server_of(one, ref)
+        key = (one.about.name, server.base if server else "")
+        with self._changed:
+            if key not in self._hubs:
+                self._hubs[key] = open_hub(self.settings, one, ref, self._client, lambda text: self._emit(Warned(text)))
+            return self._hubs[key]
 
     def lock(self, path: Path, name: str = "", kind: Kind | None = None, revision: str = "") -> Manifest:
         """Read a lock file, which vouches for itself; a repo named together with it must be the one that it locks.
@@ -171,33 +177,43 @@ class Runtime:
         """
         manifest = read_lock(path.expanduser())
         ref = manifest.ref
-        asked = self.ref(name or ref.name, kind or (None if name else ref.kind), revision, ref.revision)
+        source(ref.source)
+        own = ref.name if ref.source == "hf" else f"{ref.source}:{ref.name}"
+        asked = self.ref(name or own, kind or (None if name else ref.kind), revision, ref.revision)
         names, revisions = (ref.name, manifest.name), (ref.revision, manifest.commit)
-        if ref.source != "hf" or asked.kind != ref.kind or asked.name not in names or asked.revision not in revisions:
+        same = (asked.source, asked.kind) == (ref.source, ref.kind)
+        if not same or asked.name not in names or asked.revision not in revisions:
             raise UsageError(
                 f"{printable(str(path))} locks {ref}, not {asked}",
                 "Leave the repo and its revision out: the lock says them.",
             )
         return replace(manifest, ref=replace(ref, path=asked.path), vouched_by=f"the lock {printable(path.name)}")
 
-    def target(self, to: str | Path | None = None) -> Target:
-        """The folder `to`, or the Hugging Face cache."""
+    def target(self, to: str | Path | None = None, ref: RepoRef | None = None) -> Target:
+        """The folder `to`, or the place that the source of `ref` uses: the Hugging Face cache, or a plain folder."""
         folder = Path(to).expanduser() if to is not None else None
+        if folder is None and ref is not None and source(ref.source).about.layout == "folder":
+            folder = Path.cwd() / folder_name(ref)
         return Target(folder, self.settings.cache_dir, self.receipts, symlinks=self.settings.symlinks)
 
     @contextmanager
     def world(
-        self, to: str | Path | None = None, emit: Emit | None = None, stop: threading.Event | None = None
+        self,
+        to: str | Path | None = None,
+        emit: Emit | None = None,
+        stop: threading.Event | None = None,
+        ref: RepoRef | None = None,
     ) -> Iterator[fetching.World]:
-        """What one fetch uses, with its own target, listener and stop event."""
+        """What one fetch of `ref` uses, with its own target, listener and stop event."""
         listener, halt = emit or self._emit, stop or threading.Event()
-        target, s = self.target(to), self.settings
-        http = self.http.for_fetch(halt, lambda text, seconds: listener(Waiting(text, seconds)))
+        hub, target = self.hub(ref), self.target(to, ref)
+        s = hub.settings
+        http = hub.http.for_fetch(halt, lambda text, seconds: listener(Waiting(text, seconds)))
         with self._taking_part(listener, halt), closing(Probing.of(s, http, USER_AGENT)) as probing:
             yield fetching.World(
                 http=http,
-                source=self.source,
-                mirrors=self.mirrors,
+                source=hub.source,
+                mirrors=hub.mirrors,
                 target=target,
                 aria2=self.aria2,
                 listings=self._listings,
@@ -210,7 +226,7 @@ class Runtime:
                     self.receipts, no_pickle=s.no_pickle, check_headers=s.check_content, key=s.signature_key
                 ),
                 audit=self.audit,
-                candidates=self._candidates,
+                candidates=hub.candidates,
                 probing=probing,
             )
 
@@ -246,10 +262,10 @@ class Runtime:
         )
         return fetching.Limits(rules, shape, s.jobs, s.small_jobs, s.verify_jobs, s.patience, USER_AGENT)
 
-    def _client(self) -> Http:
+    def _client(self, s: Settings) -> Http:
         from gpuaria.dns.names import Names
 
-        s, bundle = self.settings, str(self.settings.ca_bundle or "")
+        bundle = str(s.ca_bundle or "")
         options = HttpOptions(
             USER_AGENT, s.connect_timeout, s.timeout, s.patience, bundle, tuple(s.send_token_in_clear_text_to)
         )
@@ -273,8 +289,9 @@ class Runtime:
         s = self.settings
         if s.rpc:
             return visit(s)
-        found = binary.find(s.aria2c, s.secret_variables)
-        return daemon.start(found, ca_file(str(s.ca_bundle or "")), s.secret_variables)
+        secret = s.secret_variables.union(*(hub.settings.secret_variables for hub in list(self._hubs.values())))
+        found = binary.find(s.aria2c, secret)
+        return daemon.start(found, ca_file(str(s.ca_bundle or "")), secret)
 
 
 def visit(settings: Settings) -> "Daemon":

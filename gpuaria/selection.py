@@ -46,7 +46,7 @@ def select(
             near = sorted(path for path in known if path.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1])
             near += [f"{name}/"] if below else []
             hint = f"Did you mean {near[0]}?" if near else f"See what there is: gpuaria resolve {manifest.ref}"
-            raise FileNotInRepo(f"{manifest.name} has no file {printable(name)} at {manifest.commit[:12]}", hint)
+            raise FileNotInRepo(f"{manifest.name} has no file {printable(name)} at {manifest.version[:12]}", hint)
     files = tuple(file for file in manifest.files if chosen(file.path))
     if not files and (names or patterns):
         asked = ", ".join(printable(text) for text in (*names, *patterns))

@@ -36,7 +36,7 @@ def resolve(
     """Print a repo's manifest, or what aria2c -M, aria2c -i or sha256sum -c read."""
     from gpuaria.cli.output import manifests, sinks
     from gpuaria.cli.output.json_lines import print_json
-    from gpuaria.fetching import request_for
+    from gpuaria.fetching import request_for, with_listed_servers
     from gpuaria.records import to_json
     from gpuaria.runtime import Runtime
 
@@ -56,5 +56,7 @@ def resolve(
         if form == "json":
             print_json("manifest", {**to_json(chosen), "exit_code": 0})
         else:
-            sys.stdout.write(manifests.written(form, chosen, runtime.source, runtime.mirrors))
+            with runtime.world(None, sink, stop, ref) as world:
+                servers = with_listed_servers(world, chosen).mirrors
+            sys.stdout.write(manifests.written(form, chosen, world.source, servers))
     return 0

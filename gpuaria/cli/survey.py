@@ -4,11 +4,12 @@ import os
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from gpuaria.errors import GpuariaError, NetworkError
 from gpuaria.events import Emit
-from gpuaria.fetching import request_for
+from gpuaria.fetching import request_for, with_listed_servers
 from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import MirrorFindings
 from gpuaria.mirrors.survey import Subject, expectations, ranked, reusable, subject_of, survey_mirrors, tools_for
@@ -38,13 +39,16 @@ def survey(
     settings: Settings, text: str, kind: Kind | None, revision: str, emit: Emit, stop: threading.Event
 ) -> Survey:
     """Measure the mirrors of the settings with a file of the repo `text`, or, if it is empty, without a file."""
-    with Runtime(settings, emit=emit, stop=stop) as runtime, runtime.world(None, emit, stop) as world:
+    with ExitStack() as held:
+        runtime = held.enter_context(Runtime(settings, emit=emit, stop=stop))
+        ref = runtime.ref(text, kind, revision) if text else None
+        world = held.enter_context(runtime.world(None, emit, stop, ref))
         subject, size, problem = None, 0, None
-        if text:
-            ref = runtime.ref(text, kind, revision)
+        if ref is not None:
             try:
                 chosen = runtime.resolve(request_for(ref), emit, stop)
                 subject, size = subject_of(chosen), chosen.size
+                world = with_listed_servers(world, chosen)
             except NetworkError as error:
                 problem = error  # the question is about the mirrors: continue without the file
         history = History.here(settings.state_dir)

@@ -57,11 +57,16 @@ def verify(
     if as_json:
         problems = to_json([verdict for verdict in found.verdicts if verdict.outcome != "ok"])
         files = {"pickles": len(found.pickles), "pickle_files": to_json(found.pickles)}
+        weak = to_json([verdict for verdict in found.verdicts if verdict.outcome == "ok" and verdict.detail])
+        files |= {"weak": weak} if weak else {}
         fields = {"path": str(layout.root), "verdicts": counts, "problems": problems, **files}
         print_json("report", {**fields, "exit_code": status})
     else:
         summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
         print(f"{layout.root}: {summary or 'no files'} (against {expected.vouched_by}, {expected.trust})")
+        weak = [verdict for verdict in found.verdicts if verdict.outcome == "ok" and verdict.detail]
+        if weak:
+            print(f"{len(weak)} of them: {weak[0].detail.rpartition('; ')[2]}")
         for line in pickles(len(found.pickles), found.pickles):
             print(line)
     return status
@@ -74,8 +79,7 @@ def _layout(
 
     The second value is the part of it that a pasted address names, as in RepoRef.path.
     """
-    from gpuaria.storage.locate import find_layout
-    from gpuaria.storage.plain import Folder
+    from gpuaria.storage.locate import find_layout, folder_layout
 
     path = Path(target).expanduser()
     if path.exists():
@@ -84,12 +88,12 @@ def _layout(
         except DiskError:
             if locked is None or not path.is_dir():
                 raise
-            return Folder(path, locked.ref, locked.commit, runtime.receipts), ""
+            return folder_layout(path, locked.ref, locked.version, runtime.receipts), ""
     if target.startswith(("/", ".", "~")):
         raise NotFound(f"there is no folder {target}", "Name a folder that was fetched, or a repo in the cache.")
     ref = runtime.ref(target, known_kind(kind), revision)
     try:
-        place = runtime.target()
+        place = runtime.target(None, ref)
         return place.layout(ref, place.commit(ref)), ref.path
     except NotFound as error:
         raise NotFound(error.message, f"Fetch it first: gpuaria fetch {ref}") from None

@@ -31,7 +31,12 @@ def check(settings: Settings, source: Source, http: Http, notes: Notes) -> None:
         _no_token(settings, notes)
     try:
         if not isinstance(source, ChecksToken):
-            raise NetworkError(f"{source.about.title} has no request that tries a token")
+            answer = http.head(settings.endpoint, anonymous=True)
+            _clock(answer.headers, time.time(), settings.endpoint, notes)
+            if where and not plain:
+                text = f"the token from {where} was not tried: {source.about.title} has no request for that"
+                notes.ok("token", text)
+            return
         answer = source.whoami(settings.endpoint, http, anonymous=False)
     except (AccessDenied, ConfigError) as error:  # of the helper, the file or the variable that has the token
         notes.unknown("clock", f"nobody told the time: {error.message}", _AGAIN)

@@ -19,7 +19,7 @@ from gpuaria.os_errors import explained
 from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.settings import Settings
-from gpuaria.sources.protocol import ChecksToken, Stated
+from gpuaria.sources.protocol import About, ChecksToken, Stated
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
 from gpuaria.text import decimal
@@ -78,6 +78,7 @@ class Ways:
         except NotFound as error:
             return self._notes.failed("repo", error)
         self._whole = len(whole.files)
+        self._world = fetching.with_listed_servers(self._world, whole)
         if self._manifest.files:
             self._file = max(self._manifest.files, key=lambda file: file.size)
         seen = layout.look(self._manifest.files)
@@ -104,8 +105,9 @@ class Ways:
         settings = self._settings
         fix = another(settings)
         try:
-            with explained(settings.cache_dir):
-                space.check(settings.cache_dir, need)
+            place = self._world.target.folder or settings.cache_dir
+            with explained(place):
+                space.check(place, need)
         except NoSpace as error:
             return self._notes.problem("room", error.message, fix, error.exit_code)
         except DiskError as error:
@@ -158,12 +160,12 @@ class Ways:
         stage, why = found.failed
         if stage:
             text = f"{steps}, {_STAGES[stage]} failed: {_short(why)}"
-            return self._failed(mirror, text, _fix(mirror, stage, error), error)
+            return self._failed(mirror, text, _fix(mirror, stage, error, self._world.source.about), error)
         if found.lookup.state != "measured" or (self._file is not _NOTHING and _late(found)):
             behind = "hub protocol" if found.lookup.state != "measured" else "bytes"
             text = f"{steps}, {behind}: no answer in the time that there was"
             status = NetworkError.exit_code if mirror.origin and not self.works else 0
-            fix = f"curl -sv -o /dev/null {mirror.base}/api/whoami-v2"
+            fix = f"curl -sv -o /dev/null {mirror.base}"
             return self._notes.unknown(_topic(mirror), text, fix, status)
         return self._notes.ok(_topic(mirror), steps)
 
@@ -175,7 +177,7 @@ class Ways:
         return self._notes.warn(_topic(mirror), text + more, fix)
 
     def _repo(self, manifest: Manifest) -> None:
-        text = f"{self._ref} has {self._whole} files at commit {manifest.commit[:12]}; its bytes can be had"
+        text = f"{self._ref} has {self._whole} files at commit {manifest.version[:12]}; its bytes can be had"
         if len(manifest.files) < self._whole:
             text += f"; asked for: {len(manifest.files)} of its {self._whole} files"
         if manifest.trust not in ("quorum", "mirror only"):
@@ -215,7 +217,7 @@ def _short(why: str) -> str:
     return why.partition(", longer than the patience")[0]
 
 
-def _fix(mirror: Mirror, stage: str, error: GpuariaError | None) -> str:
+def _fix(mirror: Mirror, stage: str, error: GpuariaError | None, about: About) -> str:
     """What to change, by the stage that failed."""
     if not mirror.origin:
         return f"gpuaria mirrors remove {mirror.name}  # or leave --mirror {mirror.base} out"
@@ -223,10 +225,12 @@ def _fix(mirror: Mirror, stage: str, error: GpuariaError | None) -> str:
         return "export SSL_CERT_FILE=/path/to/the/bundle/of/your/network.pem"
     if error is not None and error.hint:
         return error.hint
-    other = next(url for url in _HUBS if url != mirror.base)
+    own = f"GPUARIA_SOURCES_{about.name.upper().replace('-', '_')}_ENDPOINT"
+    variable = about.endpoint_variables[-1] if about.endpoint_variables else own
+    other = next(url for url in _HUBS if url != mirror.base) if about.name == "hf" else "ANOTHER_URL"
     if stage == "dns":
-        return f"export HF_ENDPOINT={other}  # or correct the name servers in /etc/resolv.conf"
-    return f"export HF_ENDPOINT={other}  # or https_proxy=http://HOST:PORT, if this network has one"
+        return f"export {variable}={other}  # or correct the name servers in /etc/resolv.conf"
+    return f"export {variable}={other}  # or https_proxy=http://HOST:PORT, if this network has one"
 
 
 def worst(found: list[MirrorFindings]) -> MirrorFindings | None:

@@ -12,9 +12,9 @@ from gpuaria.doctor.finding import Finding, Notes, exit_status
 from gpuaria.doctor.routes import Ways, offline, worst
 from gpuaria.errors import ConfigError, GpuariaError
 from gpuaria.fetching import World
+from gpuaria.fetching.hub import reference
 from gpuaria.http.certificates import tls_context
 from gpuaria.http.route import route
-from gpuaria.mirrors import settled
 from gpuaria.records import Kind, RepoRef
 from gpuaria.runtime import Runtime
 from gpuaria.settings import Settings
@@ -94,20 +94,20 @@ class _Network:
 
     def parse(self, text: str, kind: Kind | None, revision: str) -> RepoRef:
         """The repo that is meant. Raises UsageError."""
-        return source("hf").parse(text, kind, revision, [mirror.base for mirror in settled.of(self._settings)])
+        return reference(self._settings, text, kind, revision)
 
     def check(self, ref: RepoRef | None, deadline: Deadline) -> None:
         """Everything behind the first packet, or why there is none."""
         try:
-            runtime = self._runtime()
+            runtime = self._runtime(ref)
         except ConfigError as error:
             return self._notes.failed("settings", error)
-        with runtime, runtime.world(stop=self._halt) as world:
+        with runtime, runtime.world(stop=self._halt, ref=ref) as world:
             if self._settings.offline:
                 return self._offline(world, ref)
-            return self._online(runtime.settings, world, ref, deadline)
+            return self._online(runtime.hub(ref).settings, world, ref, deadline)
 
-    def _runtime(self) -> Runtime:
+    def _runtime(self, ref: RepoRef | None) -> Runtime:
         """One of little patience. A token that cannot be read is told, and then done without."""
         s = replace(
             self._settings,
@@ -116,8 +116,9 @@ class _Network:
             timeout=min(self._settings.timeout, _SILENCE),
         )
         try:
-            if s.token_source(s.endpoint) is None:
-                s.find_token()
+            own = s.for_source(source(ref.source if ref else "hf").about)
+            if own.token_source(own.endpoint) is None:
+                own.find_token()
         except ConfigError as error:
             self._notes.failed("token", error)
             s = replace(s, implicit_token=False)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 
 from gpuaria import plan as planning
 from gpuaria import trust
@@ -13,11 +12,12 @@ from gpuaria.events import Finished, Waiting, Warned
 from gpuaria.fetching import report
 from gpuaria.fetching.execute import carriers, carry_out
 from gpuaria.fetching.joining import Joined, explained, joining
+from gpuaria.fetching.listed import from_holder, from_holders, warn_of_weak, weak, with_listed_servers
 from gpuaria.fetching.listings import Question
 from gpuaria.fetching.recorder import Audit
 from gpuaria.fetching.request import Limits, Request, World
 from gpuaria.paths import check_together
-from gpuaria.records import DownloadPlan, Manifest, Mirror, Report
+from gpuaria.records import DownloadPlan, Manifest, Mirror, Report, Step
 from gpuaria.sources.protocol import KnowsFreshness, RepoInfo
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
@@ -54,8 +54,9 @@ def _fetch(
         whole, layout, joined = _resolved(request, world, as_before=True)
     except NetworkError as error:
         whole, layout = _as_before(request, world, error)
-    world = replace(world, mirrors=(*world.mirrors, *joined.mirrors))
+    world = with_listed_servers(replace(world, mirrors=(*world.mirrors, *joined.mirrors)), whole)
     audit.uses(world.mirrors)
+    whole = layout.pinned(whole)
     chosen = request.selected(whole)
     if chosen.files and not any(file.digest for file in chosen.files):
         chosen = replace(chosen, trust="none")
@@ -65,7 +66,8 @@ def _fetch(
         names, counts = carriers(chosen, world, away)
         wanted, refused = world.screening.beforehand(chosen.files)
         plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), names, limits.rules, counts)
-        plan = replace(plan, steps=(*plan.steps, *refused))
+        plan = from_holders(replace(plan, steps=(*plan.steps, *refused)), world)
+        warn_of_weak(chosen, world)
         if any(step.fetches or step.action == "verify" for step in plan.steps):
             joined.say(world)
         if not request.dry_run:
@@ -81,7 +83,10 @@ def _fetch(
         if sealed is None:
             layout.begin(_wider(layout.saved(), whole) if request.lock else whole, sure=request.lock is None)
             check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
-        instead = partial(planning.instead, mirrors=names, rules=limits.rules, counts=counts)
+
+        def instead(step: Step) -> Step:
+            return from_holder(planning.instead(step, names, limits.rules, counts), world)
+
         board = Board(world.emit, world.stop, {step.file.path for step in plan.steps if step.fetches}, audit.settled)
         audit.begins(chosen, layout, plan, board)
         _deepen(chosen, world, plan)
@@ -95,7 +100,7 @@ def _fetch(
                 layout.finish(whole, complete=request.lock is None and report.good(board) == len(plan.steps))
     if board.fatal is not None:
         raise board.fatal
-    told = replace(report.report(world, chosen, layout, board, began), signature=signature)
+    told = replace(report.report(world, chosen, layout, board, began), signature=signature, weak=len(weak(chosen)))
     return told, plan, world.mirrors
 
 

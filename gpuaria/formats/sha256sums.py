@@ -8,8 +8,13 @@ from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile
 from gpuaria.text import printable
 
-_GNU = re.compile(r"(?P<escaped>\\?)(?P<hex>[0-9A-Fa-f]{64}) [ *](?P<name>.+)", re.DOTALL)
-_BSD = re.compile(r"(?P<escaped>\\?)SHA256 \((?P<name>.+)\) = (?P<hex>[0-9A-Fa-f]{64})", re.DOTALL)
+_FORMS = {
+    algorithm: (
+        re.compile(rf"(?P<escaped>\\?)(?P<hex>[0-9A-Fa-f]{{{length}}}) [ *](?P<name>.+)", re.DOTALL),
+        re.compile(rf"(?P<escaped>\\?){word} \((?P<name>.+)\) = (?P<hex>[0-9A-Fa-f]{{{length}}})", re.DOTALL),
+    )
+    for algorithm, word, length in (("sha256", "SHA256", 64), ("md5", "MD5", 32))
+}
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # coreutils 9: a line with one of these starts with a backslash
 _UNESCAPES = {escaped: char for char, escaped in _ESCAPES.items()}
 
@@ -37,15 +42,25 @@ def load(text: str) -> dict[SafePath, Digest]:
 
     A leading `./` is dropped. Raises BadListing for another line or for one name with two sums, UnsafePath for a name.
     """
+    return _load(text, "sha256")
+
+
+def load_md5(text: str) -> dict[SafePath, Digest]:
+    """Read MD5SUMS, which `md5sum` writes in the same forms. Raises as `load`."""
+    return _load(text, "md5")
+
+
+def _load(text: str, algorithm: str) -> dict[SafePath, Digest]:
+    gnu, bsd = _FORMS[algorithm]
     sums: dict[SafePath, Digest] = {}
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
         if not line or line.startswith("#"):
             continue
-        match = _GNU.fullmatch(line) or _BSD.fullmatch(line)
+        match = gnu.fullmatch(line) or bsd.fullmatch(line)
         if match is None:
-            raise BadListing(f"line {number} of the checksum file is no sha256 sum")
-        path, digest = _name(match, number), Digest("sha256", match["hex"].lower())
+            raise BadListing(f"line {number} of the checksum file is no {algorithm} sum")
+        path, digest = _name(match, number), Digest(algorithm, match["hex"].lower())
         if sums.setdefault(path, digest) != digest:
             raise BadListing(f"line {number} of the checksum file contradicts an earlier sum of {printable(path)}")
     return sums

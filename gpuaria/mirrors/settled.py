@@ -21,9 +21,9 @@ FAILS_OFTEN = 2.0  # recent failures from which a mirror is tried last
 WORTH_NOTING = 20_000_000  # bytes from one mirror that tell something of its speed
 
 
-def of(settings: Settings) -> tuple[Mirror, ...]:
-    """Return the endpoint first, which vouches, then the mirrors of the settings; a URL counts once."""
-    first = Mirror(urlsplit(settings.endpoint).netloc, settings.endpoint, origin=True)
+def of(settings: Settings, server: Mirror | None = None) -> tuple[Mirror, ...]:
+    """Return the endpoint (or `server`) first, which vouches, then the mirrors of the settings; a URL counts once."""
+    first = server or Mirror(urlsplit(settings.endpoint).netloc, settings.endpoint, origin=True)
     named = {first.name}
     rows = [first]
     for mirror in settings.mirrors:

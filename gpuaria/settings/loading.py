@@ -3,16 +3,16 @@
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gpuaria.errors import ConfigError, GpuariaError, UsageError
-from gpuaria.settings import files, values
+from gpuaria.settings import files, sources, values
 from gpuaria.settings.folders import Folders, NoHome
 from gpuaria.settings.kinds import Misfit, Raw, nearest
 from gpuaria.settings.known import KnownMirror, Names
-from gpuaria.settings.secret import Secret
+from gpuaria.settings.secret import Secret, Variables
 from gpuaria.settings.table import FIELDS, Key, Layer, Origin, Settings, describe
 
 SITE = Path("/etc/gpuaria/config.yaml")
@@ -77,13 +77,16 @@ def _laid(
     names = Names()
     found, origins = _built_in(folders)
     for given in _layers(flags, folders, config_file, site):
-        for name, raw in given.entries.items():
+        for name, raw in sources.flattened(given.entries).items():
             found[name] = _value(name, names.expanded(raw) if name in _MIRRORS else raw, given)
             origins[name] = Origin(given.layer, raw.where)
             if name in _MIRRORS:
                 names.learn(found[name] or (), given.layer, raw.where)
-    values_of = {FIELDS[name]: value for name, value in found.items()}
-    return Settings(**values_of, _origins=origins, _names=names), names
+    values_of = {FIELDS[name]: value for name, value in found.items() if name in FIELDS}
+    own = {name: value for name, value in found.items() if name not in FIELDS}
+    return Settings(
+        **values_of, _origins=origins, _names=names, _sources=own, _environ=Variables(folders.environ)
+    ), names
 
 
 def _layers(flags: Mapping[str, object], folders: Folders, config_file: Path | None, site: Path) -> Iterator[_Given]:
@@ -148,11 +151,12 @@ def _derived(key: Key, folders: Folders) -> tuple[Path | None, str]:
 
 
 def _value(name: str, raw: Raw, given: _Given) -> Any:
-    key = _KEYS.get(name)
+    key = _KEYS.get(sources.plain_key(name))
     if key is None:
         close = nearest(name, list(_KEYS))
         hint = f"Did you mean {close}?" if close else "`gpuaria config` lists every key."
         raise ConfigError(f"{raw.where}: unknown key {values.shown(name) or '(not shown)'}", hint)
+    key = replace(key, name=name)
     if given.file:
         _check_place(key, raw, given, given.file)
     try:
@@ -172,7 +176,8 @@ def _error(layer: Layer, key: Key, misfit: Misfit) -> GpuariaError:
 def _check_place(key: Key, raw: Raw, given: _Given, file: files.SettingsFile) -> None:
     """A file in a folder that was checked out must not redirect a token or run a program; others must not read one."""
     if key.files == "none":
-        hint = f"Put it into a file of its own and name that in {key.name}_file, or set {key.variables[0]}."
+        variable = key.variables[0] if key.name in _KEYS else sources.variable(key.name)
+        hint = f"Put it into a file of its own and name that in {key.name}_file, or set {variable}."
         raise ConfigError(f"{raw.where}: {key.name} may not stand in a settings file", hint)
     if key.files == "not project" and given.layer == "project":
         hint = f"Put it in the user file, {_user_file(given.folders) or '~/.config/gpuaria/config.yaml'}."
@@ -187,7 +192,7 @@ def _check_variables(environ: Mapping[str, str]) -> None:
     for name in sorted(environ):
         if not name.startswith("GPUARIA_") or name.startswith("GPUARIA_TEST_"):
             continue
-        if name not in known and environ[name].strip():
+        if name not in known and not sources.is_variable(name) and environ[name].strip():
             raise ConfigError(f"unknown environment variable {name[:60]!r}", _instead(name))
 
 
@@ -207,6 +212,8 @@ def _from_environment(folders: Folders) -> dict[str, Raw]:
         if name:
             text = folders.variable(name)
             entries[key.name] = _raw(key, _turned(key, name, text) if name in key.disabling else text, name)
+    for source, own, name in sources.from_environment(folders.environ):
+        entries[sources.full(source, own)] = _raw(_KEYS[own], folders.variable(name), name)
     return entries
 
 

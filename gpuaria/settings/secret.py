@@ -1,5 +1,6 @@
 """A credential that does not print."""
 
+from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 
@@ -35,3 +36,29 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")
+
+
+class Variables:
+    """The environment at the time of loading, which does not print: some of it are credentials."""
+
+    __slots__ = ("_environ",)
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = dict(environ)
+
+    def get(self, name: str) -> str:
+        """A variable's text without space around it, empty where it is unset."""
+        return self._environ.get(name, "").strip()
+
+    def names(self) -> Iterable[str]:
+        """Every variable."""
+        return self._environ.keys()
+
+    def __repr__(self) -> str:
+        return "Variables(hidden)"
+
+    def __deepcopy__(self, memo: object) -> "Variables":  # dataclasses.asdict copies
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("credentials are not pickled")

@@ -1,17 +1,17 @@
 """Every key, declared once, as the fields of Settings."""
 # ruff: noqa: RUF009 - `_key` is dataclasses.field with a row of the table in it
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from gpuaria.errors import ConfigError
 from gpuaria.records import Mirror
-from gpuaria.settings import kinds
+from gpuaria.settings import kinds, sources, values
 from gpuaria.settings.kinds import Kind
 from gpuaria.settings.known import KnownMirror, Names
-from gpuaria.settings.secret import Secret
+from gpuaria.settings.secret import Secret, Variables
 from gpuaria.settings.tokens import TokenSource, in_file, tokens
 from gpuaria.urls import origin
 
@@ -289,6 +289,9 @@ class Settings:
     )
     _origins: dict[str, Origin] = field(repr=False, compare=False)
     _names: Names = field(default_factory=Names, repr=False, compare=False)
+    _sources: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _environ: Variables = field(default_factory=lambda: Variables({}), repr=False, compare=False)
+    _hidden: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
@@ -323,12 +326,49 @@ class Settings:
         for key in describe():
             origin = self.origin(key.name)
             yield key.name, key.kind.show(getattr(self, FIELDS[key.name])), origin.layer, origin.where
+        kind = {key.name: key.kind for key in describe()}
+        for name, value in sorted(self._sources.items()):
+            origin = self.origin(name)
+            yield name, kind[sources.plain_key(name)].show(value), origin.layer, origin.where
+
+    def for_source(self, about: sources.Declared) -> "Settings":
+        """The same settings with the endpoint, the token and the mirrors of that source in the place of `hf`'s.
+
+        A flag is for the source of this run, whichever it is. Raises ConfigError for a variable of the source.
+        """
+        if about.name == sources.USUAL:
+            return self
+        found: dict[str, Any] = {"endpoint": about.endpoint, "token": Secret(), "token_file": None, "mirrors": ()}
+        origins = dict.fromkeys(found, Origin("built-in"))
+        for key in found:
+            name = sources.full(about.name, key)
+            if name in self._sources:
+                found[key], origins[key] = self._sources[name], self.origin(name)
+            if self.origin(key).layer == "flag":
+                found[key], origins[key] = getattr(self, FIELDS[key]), self.origin(key)
+        for key, variables in (("endpoint", about.endpoint_variables), ("token", about.token_variables)):
+            variable = next((name for name in variables if self._environ.get(name)), "")
+            if variable and origins[key].layer not in ("environment", "flag"):
+                found[key], origins[key] = self._read(key, variable), Origin("environment", variable)
+        changed = {FIELDS[key]: value for key, value in found.items()}
+        hidden = self._hidden | frozenset(about.token_variables)
+        return replace(self, **changed, _origins={**self._origins, **origins}, _hidden=hidden)
+
+    def _read(self, key: str, variable: str) -> Any:
+        """The value of an environment variable that a source declares."""
+        read = values.address if key == "endpoint" else values.credential
+        try:
+            value = read(self._environ.get(variable))
+        except ValueError:
+            raise ConfigError(f"{variable}: it is no {key}", "Correct or unset it.") from None
+        return Secret(value) if key == "token" else value
 
     @property
     def secret_variables(self) -> frozenset[str]:
         """The environment variables that hold credentials of ours, which no child process is to see."""
         own = {name for key in describe() if key.secret for name in key.variables}
-        return frozenset(own | {source.variable for source in self.tokens if source.variable})
+        named = {source.variable for source in self.tokens if source.variable}
+        return frozenset(own | named | self._hidden | sources.secret_variables(self._environ.names()))
 
     def token_source(self, base: str) -> TokenSource | None:
         """Where the token of that address's own host is, as `tokens` says; None on --token or without implicit ones."""

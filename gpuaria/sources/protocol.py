@@ -164,6 +164,11 @@ def stated(source: Source, headers: Mapping[str, str]) -> Stated:
     return source.stated(headers) if isinstance(source, KnowsFreshness) else Stated()
 
 
+def holders(source: Source, mirrors: Sequence[Mirror], file: RemoteFile) -> list[Mirror]:
+    """The mirrors that may have a file: all of them, unless a listing says which."""
+    return [m for m in mirrors if not isinstance(source, NamesItsServers) or source.holds(m, file)]
+
+
 def shortcuts(source: Source, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> tuple[str, ...]:
     """See RedirectsSmallFiles; none where the source does not redirect small files."""
     return source.shortcuts(mirror, manifest, file) if isinstance(source, RedirectsSmallFiles) else ()

@@ -8,8 +8,8 @@ has, since that takes some 20 ms.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from importlib import import_module, metadata
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from gpuaria.errors import ConfigError, UsageError
@@ -17,8 +17,11 @@ from gpuaria.sources.protocol import Source
 from gpuaria.text import printable
 from gpuaria.urls import origin
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 GROUP = "gpuaria.sources"
-BUILT_IN = {"hf": "gpuaria.sources.huggingface:HuggingFace"}
+BUILT_IN = {"hf": "gpuaria.sources.huggingface:HuggingFace", "plain": "gpuaria.sources.plain:Plain"}
 USUAL, ANY_URL = "hf", "plain"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _SCHEME = re.compile(rf"({NAME.pattern}):", re.DOTALL)
@@ -86,8 +89,10 @@ def _all() -> Iterator[Source]:
 
 
 @cache
-def _entry_points() -> dict[str, metadata.EntryPoint]:
-    found = metadata.entry_points(group=GROUP)
+def _entry_points() -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points  # takes 15 ms to import, and most runs name no other source
+
+    found = entry_points(group=GROUP)
     return {point.name: point for point in found if NAME.fullmatch(point.name) and point.name not in BUILT_IN}
 
 

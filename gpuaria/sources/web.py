@@ -4,11 +4,20 @@ import calendar
 import re
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from gpuaria.errors import AccessDenied, BadListing, FileNotInRepo, GpuariaError, NetworkError, NotAHub, RateLimited
+from gpuaria.errors import (
+    AccessDenied,
+    BadListing,
+    FileNotInRepo,
+    GpuariaError,
+    NetworkError,
+    NotAHub,
+    RateLimited,
+    UnsafePath,
+    UsageError,
+)
 from gpuaria.http.client import Http
 from gpuaria.http.content_range import content_range
 from gpuaria.http.messages import Answer
@@ -43,10 +52,18 @@ class WebSource:
     def parse(
         self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = ""
     ) -> RepoRef:
-        """`name:REPO` or `name:REPO@REVISION`."""
+        """`scheme:REPO` or `scheme:REPO@REVISION`, or the URL of REPO below an endpoint."""
         rest = text.strip().removeprefix(f"{self.about.name}:").removeprefix("//")
-        name, _, named = rest.partition("@")
-        return RepoRef(self.about.name, kind or "", SafePath.parse(name), revision or named or default)
+        if "://" in rest:
+            hosts = (f"https://{host}" for host in self.about.hosts)
+            base = next((base for base in (*endpoints, *hosts) if base and rest.startswith(f"{base}/")), None)
+            rest = unquote(urlsplit(rest.removeprefix(f"{base}/")).path) if base is not None else rest
+        name, _, named = rest.strip("/").partition("@")
+        try:
+            return RepoRef(self.about.name, kind or "", str(SafePath.parse(name)), revision or named or default)
+        except UnsafePath:
+            hint = f"Give it as {self.about.name}:NAME."
+            raise UsageError(f"{printable(text)} names nothing of {self.about.title}", hint) from None
 
     def resolve(self, ref: RepoRef, mirror: Mirror, http: Http, wanted: Wanted) -> Manifest:
         """See Source."""
@@ -104,15 +121,18 @@ def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anony
 
     def one(file: Listed, url: str) -> RemoteFile:
         size, oid = file.size, file.oid
-        if size is None or (not oid and (file.digest is None or file.digest.weak)):
+        changeable = file.digest is None or file.digest.weak
+        if size is None or (changeable and not oid):
             seen = measure(url, http, anonymous=anonymous)
             if size is not None and seen.size != size:
                 raise BadListing(f"{bare(url)} has {seen.size} bytes, and the listing says {size}")
-            size, oid = seen.size, oid or seen.tag
+            size, oid = seen.size, (oid or seen.tag) if changeable else oid
         return RemoteFile(file.path, size, file.digest, oid, file.urls)
 
     if len(files) < 2:
         return [one(file, url) for file, url in zip(files, url_of, strict=True)]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gpuaria-size") as pool:
         tasks = [pool.submit(one, file, url) for file, url in zip(files, url_of, strict=True)]
         try:
@@ -143,7 +163,10 @@ def measure(url: str, http: Http, *, anonymous: bool = False) -> Seen:
         raise refusal(replace(answer, url=url), urlsplit(url).path)
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _PAGE and not urlsplit(url).path.lower().endswith((".html", ".htm")):
-        raise NotAHub(f"{bare(url)} is a web page, not a file", "Give the URL of the file itself.")
+        raise NotAHub(
+            f"{bare(url)} is a web page, not a file",
+            "Give the URL of the file itself; a page of a hub, with HF_ENDPOINT set to that hub.",
+        )
     if size is None:
         raise NetworkError(f"{bare(url)} does not say how long it is", "A file without a known size is not fetched.")
     tag = answer.headers.get("etag", "").strip() or answer.headers.get("last-modified", "").strip()

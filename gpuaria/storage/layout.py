@@ -87,5 +87,8 @@ class Layout(Protocol):
     def finish(self, manifest: Manifest, complete: bool) -> None:
         """Make the names durable. `complete`: everything that was selected is in place."""
 
+    def pinned(self, manifest: Manifest) -> Manifest:
+        """The manifest with the sha256 that this target noted of unchanged files whose source gives no strong one."""
+
     def saved(self) -> Manifest | None:
         """The manifest that an earlier `begin`, or the client, left here for this commit."""

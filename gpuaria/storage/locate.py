@@ -3,15 +3,18 @@
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from gpuaria.errors import ConfigError, DiskError, GpuariaError
+from gpuaria.errors import ConfigError, DiskError, GpuariaError, UnsafePath
 from gpuaria.formats import manifest as manifests
 from gpuaria.os_errors import explained
+from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, RepoRef
+from gpuaria.storage import plain
 from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.hf_folder import HIDDEN, SAVED, TREES, HfFolder
 from gpuaria.storage.layout import Layout
 from gpuaria.storage.manifests import read_ours
-from gpuaria.storage.plain import HIDDEN, SAVED, TREES, Folder
 from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.safe_dir import Below
 
@@ -91,10 +94,30 @@ def _only_commit(repo: Path) -> str:
     )
 
 
-def _folder(path: Path, receipts: Receipts) -> Folder:
-    manifest = read_ours(Below(path), SAVED)
+def folder_layout(path: Path, ref: RepoRef, version: str, receipts: Receipts) -> plain.Folder:
+    """The plain folder at `path` as the source of `ref` has it."""
+    return (HfFolder if ref.source == _SOURCE else plain.Folder)(path, ref, version, receipts)
+
+
+def folder_name(ref: RepoRef) -> str:
+    """What the folder for a repo, or for what is at a URL, is called: the last part of its name.
+
+    A list of files that lies next to the folder lends its name without its suffix.
+    """
+    path = unquote(urlsplit(ref.name).path) if "://" in ref.name else ref.name
+    last = path.rstrip("/").rpartition("/")[2]
+    if ref.kind in ("list", "metalink"):
+        last = last.partition(".")[0] or last
+    try:
+        return SafePath.parse(last) if "/" not in last else "download"
+    except UnsafePath:
+        return "download"
+
+
+def _folder(path: Path, receipts: Receipts) -> plain.Folder:
+    manifest = read_ours(Below(path), plain.SAVED) or read_ours(Below(path), SAVED)
     if manifest is not None:
-        return Folder(path, manifest.ref, manifest.commit, receipts)
+        return folder_layout(path, manifest.ref, manifest.version, receipts)
     trees = sorted(path.joinpath(*TREES).glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))
     if not trees:
         raise DiskError(
@@ -103,4 +126,4 @@ def _folder(path: Path, receipts: Receipts) -> Folder:
             "Name a folder given to --to, a snapshot in a Hugging Face cache, or the repo's folder there.",
         )
     ref = RepoRef(_SOURCE, "model", path.name or "folder", trees[-1].stem)
-    return Folder(path, ref, trees[-1].stem, receipts)
+    return HfFolder(path, ref, trees[-1].stem, receipts)

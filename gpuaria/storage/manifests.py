@@ -13,28 +13,28 @@ from gpuaria.storage.staging import Staging
 
 
 class Saved:
-    """What is saved beside one target: the manifest of gpuaria's own (`ours`), and the client's tree.
+    """What is saved beside one target: the manifest of gpuaria's own (`ours`), and the client's `tree`, if it has one.
 
     What was read is not written again. All methods raise DiskError and UnsafePath.
     """
 
-    def __init__(self, below: Below, ours: Parts, tree: Parts) -> None:
+    def __init__(self, below: Below, ours: Parts, tree: Parts | None) -> None:
         self._below, self._ours, self._tree = below, ours, tree
         self._read: Manifest | None = None
 
     def read(self, ref: RepoRef, commit: str) -> Manifest | None:
         """The manifest that gpuaria saved, else the one in the client's tree, else None."""
         self._read = read_ours(self._below, self._ours)
-        if self._read is not None and self._read.commit == commit:
+        if self._read is not None and self._read.version == commit:
             return self._read
-        text = self._below.read_text(self._tree)
+        text = self._below.read_text(self._tree) if self._tree else None
         return hf_tree.load(text, ref, commit) if text else None
 
     def write(self, staging: Staging, manifest: Manifest, *, sure: bool) -> None:
         """Save the manifest, and the client's tree where the origin is `sure` of it and the client has none so far."""
         if manifest != self._read:
             staging.write(self._ours, manifests.dump(manifest))
-        if sure and not hf_tree.says(self._below.read_text(self._tree), manifest):
+        if self._tree and sure and not hf_tree.says(self._below.read_text(self._tree), manifest):
             staging.write(self._tree, hf_tree.dump(manifest))
 
 

@@ -218,9 +218,11 @@ class Staging:
 
 
 def _name(file: RemoteFile) -> str:
-    if file.digest is not None:
+    if file.digest is not None and not file.digest.weak:
         return f"{file.digest.algorithm}-{file.digest.hex}"
-    return f"path-{hashlib.sha256(file.path.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    # Never a name that other bytes would have too: those of another version must not be continued.
+    label = f"{file.path}\0{file.size}\0{file.digest}\0{file.oid}" if file.oid or file.digest else file.path
+    return f"path-{hashlib.sha256(label.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _temporary_name() -> str:

@@ -6,8 +6,7 @@ from gpuaria.errors import NotFound
 from gpuaria.records import RepoRef
 from gpuaria.storage.hf_cache import HfCache, repo_folder
 from gpuaria.storage.layout import Layout
-from gpuaria.storage.locate import find_layout, noted_commit
-from gpuaria.storage.plain import Folder
+from gpuaria.storage.locate import find_layout, folder_layout, noted_commit
 from gpuaria.storage.receipts import Receipts
 
 
@@ -23,7 +22,7 @@ class Target:
     def layout(self, ref: RepoRef, commit: str) -> Layout:
         """The layout of one commit in this target."""
         if self.folder is not None:
-            return Folder(self.folder, ref, commit, self._receipts)
+            return folder_layout(self.folder, ref, commit, self._receipts)
         return HfCache(self._cache_dir, ref, commit, self._receipts, symlinks=self._symlinks)
 
     def commit(self, ref: RepoRef) -> str:
@@ -34,6 +33,8 @@ class Target:
             layout = find_layout(self.folder, self._receipts)
             _check_holds(layout, ref)
             return layout.commit_id
+        if ref.source != "hf":
+            raise NotFound(f"{ref} is not in {self.folder}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.")
         place = self.folder or self._cache_dir
         commit = noted_commit(place / repo_folder(ref) / "refs" / ref.revision)
         if not commit:
@@ -47,7 +48,7 @@ def _check_holds(layout: Layout, ref: RepoRef) -> None:
     if kept is None or (layout.ref.name, layout.ref.revision) == (layout.root.name, layout.commit_id):
         return
     names = {kept.ref.name.lower(), kept.name.lower()}
-    same = kept.ref.kind == ref.kind and ref.name.lower() in names
+    same = (kept.ref.source, kept.ref.kind) == (ref.source, ref.kind) and ref.name.lower() in names
     if not same or ref.revision not in (kept.ref.revision, kept.commit):
         raise NotFound(
             f"{layout.root} holds {kept.ref}, not {ref}, and we are offline",

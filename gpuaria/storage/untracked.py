@@ -6,7 +6,11 @@ from pathlib import Path
 
 from gpuaria.os_errors import explained
 
-_KEPT = ((".cache", "huggingface"), (".git",))  # the layouts' own folders, as huggingface_hub's DEFAULT_IGNORE_PATTERNS
+_KEPT = (
+    (".cache", "huggingface"),
+    (".git",),
+    (".gpuaria",),
+)  # the layouts' own folders, as huggingface_hub's DEFAULT_IGNORE_PATTERNS
 
 
 def others(root: Path, known: Collection[str]) -> list[str]:

@@ -10,7 +10,7 @@ from gpuaria.paths import SafePath
 from gpuaria.records import RemoteFile, Signature, Verdict
 from gpuaria.storage.layout import Layout
 from gpuaria.transfer.board import Board
-from gpuaria.verification import verify_file
+from gpuaria.verification import right_bytes, verify_file
 
 
 class Landing:
@@ -36,7 +36,7 @@ class Landing:
         refused is thrown away: the receipts remember it, so that it is not fetched again.
         """
         right = digest and file.digest and matches(file.digest, digest) and staged.stat().st_size == file.size
-        verdict = Verdict(file.path, "ok") if right else verify_file(staged, file)
+        verdict = right_bytes(file) if right and not file.pinned else verify_file(staged, file)
         if verdict.good:
             refusal = self._screening.judge(file, lambda _: staged)
             if refusal:
@@ -51,7 +51,7 @@ class Landing:
     def present(self, file: RemoteFile) -> Verdict:
         """Verify bytes that were there before us and give them their name if they are right."""
         verdict = verify_file(self._layout.content(file), file)
-        if verdict.outcome == "ok":
+        if verdict.outcome == "ok" or (verdict.good and file.pinned):
             self._admit(file, verdict, adopt=True)
         return verdict
 
@@ -61,7 +61,7 @@ class Landing:
 
     def kept(self, file: RemoteFile, reason: str) -> None:
         """Leave a file as it is that was proven before and has its name."""
-        self._admit(file, Verdict(file.path, "ok", reason), adopt=False)
+        self._admit(file, Verdict(file.path, "ok" if file.digest else "unverifiable", reason), adopt=False)
 
     def _admit(self, file: RemoteFile, verdict: Verdict, *, adopt: bool) -> None:
         refusal = self._screening.judge(file, self._layout.content)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpuaria.errors import Gated, GpuariaError, UsageError
 from gpuaria.formats import manifest as manifest_format
-from gpuaria.hashing import LENGTHS
+from gpuaria.hashing import LENGTHS, hash_bytes
 from gpuaria.http.client import Http
 from gpuaria.paths import SafePath
 from gpuaria.records import Address, Manifest, Mirror, RepoRef
@@ -26,6 +26,7 @@ COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 SHA256 = "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
 BLOB = "10c66461e4c109db5a2196bff4bb59be30396ed8"
 SIZE = 548105171
+TEXT = b"text\n"
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +152,31 @@ CONTRACTS = [
             "ünïcode näme.txt": (3, f"git-sha1:{_sha('huggingface_space.json', 'ünïcode näme.txt')}"),
         },
         {"app.py": (f"{{base}}/spaces/stabilityai/demo/resolve/{DEMO}/app.py", None)},
+    ),
+    Contract(
+        "plain",
+        "plain_folder.json",
+        "{base}/models/",
+        RepoRef("plain", "folder", "{base}/models/", ""),
+        RepoInfo("{base}/models/", "", restricted=False),
+        {
+            "a.bin": (4, f"sha256:{hash_bytes(b'aaaa', 'sha256')}"),
+            "sub/b c.txt": (5, f"sha256:{hash_bytes(TEXT, 'sha256')}"),
+        },
+        {"sub/b c.txt": ("{base}/models/sub/b%20c.txt", None)},
+        requests=3,
+    ),
+    Contract(
+        "plain",
+        "plain_metalink.json",
+        "plain:{base}/x.meta4",
+        RepoRef("plain", "metalink", "{base}/x.meta4", ""),
+        RepoInfo("{base}/x.meta4", "", restricted=False),
+        {
+            "a.bin": (4, f"sha256:{hash_bytes(b'aaaa', 'sha256')}"),
+            "sub/b c.txt": (5, f"md5:{hash_bytes(TEXT, 'md5')}"),
+        },
+        {"a.bin": ("{base}/a.bin", None), "sub/b c.txt": ("{base}/b.txt", None)},
     ),
 ]
 contracts = pytest.mark.parametrize("contract", CONTRACTS, ids=[contract.recorded for contract in CONTRACTS])

@@ -47,7 +47,10 @@ class _Handler(Handler):
 
 
 class Recorded(Scripted):
-    """A hub that gives the answers of a file, in the order of the file where one target has several."""
+    """A hub that gives the answers of a file, in the order of the file where one target has several.
+
+    `{base}` in a body stands for its own URL.
+    """
 
     def __init__(self, name: str) -> None:
         self._left: dict[tuple[str, str], list[Reply]] = {}
@@ -64,7 +67,8 @@ class Recorded(Scripted):
         if replies is None:
             self.unknown.append(f"{seen.method} {seen.target}")
             return 410, {}, b""
-        return replies.pop(0) if len(replies) > 1 else replies[0]
+        status, headers, body = replies.pop(0) if len(replies) > 1 else replies[0]
+        return status, headers, body.replace(b"{base}", self.url.encode())
 
 
 def everything(path: str) -> bool:

@@ -28,6 +28,23 @@ An unknown key is an error. Examples are in [configs/](../configs/). A project's
 or what is run.
 
 {chr(10).join(rows)}
+
+## Single sources
+
+`endpoint`, `token`, `token_file` and `mirrors` above are those of `hf`. Every other source ([sources](sources.md)) has
+its own:
+
+```yaml
+sources:
+  demo:
+    endpoint: https://demo.example
+    token_file: ~/.config/demo/token
+    mirrors: [https://mirror.example]
+```
+
+`GPUARIA_SOURCES_DEMO_ENDPOINT`, `_TOKEN`, `_TOKEN_FILE` and `_MIRRORS` do the same, and so do the variables that a
+source declares itself. A flag (`--token`, `--mirror`) is for the source of that run. `sources.hf` is another name for
+the keys above.
 """
 
 

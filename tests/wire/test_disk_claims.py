@@ -15,8 +15,8 @@ from gpuaria.hashing import hash_bytes
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.hf_folder import HfFolder as Folder
 from gpuaria.storage.layout import Claim, Layout
-from gpuaria.storage.plain import Folder
 from gpuaria.storage.receipts import Receipts
 from tests.support.places import ROOT
 

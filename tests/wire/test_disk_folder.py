@@ -18,8 +18,8 @@ from gpuaria.errors import DiskError, UnsafePath, WrongBytes
 from gpuaria.hashing import hash_bytes
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.hf_folder import HfFolder as Folder
 from gpuaria.storage.locate import find_layout, read_manifest
-from gpuaria.storage.plain import Folder
 from gpuaria.storage.receipts import Receipts
 from standin import Hub, Repo
 

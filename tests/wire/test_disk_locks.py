@@ -20,8 +20,8 @@ from gpuaria.errors import DiskError, Locked
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.hf_folder import HfFolder as Folder
 from gpuaria.storage.locks import TargetLock, let_go, take
-from gpuaria.storage.plain import Folder
 from gpuaria.storage.receipts import Receipts
 from tests.support.places import ROOT
 

@@ -25,10 +25,11 @@ def mismatch(event: Mismatch) -> str:
 def opening(plan: Planned) -> str:
     """Return what the plan will fetch, from where, and what is on disk already."""
     reuse = f", {figures.size(plan.reuse_bytes)} already here" if plan.reuse_bytes else ""
+    at = f" ({plan.commit[:12]})" if plan.commit else ""
     if not plan.fetch_files:
-        return f"{plan.ref} ({plan.commit[:12]}): {figures.files(plan.files)}, nothing to fetch{reuse}"
+        return f"{plan.ref}{at}: {figures.files(plan.files)}, nothing to fetch{reuse}"
     return (
-        f"{plan.ref} ({plan.commit[:12]}): fetching {plan.fetch_files} of {figures.files(plan.files)}, "
+        f"{plan.ref}{at}: fetching {plan.fetch_files} of {figures.files(plan.files)}, "
         f"{figures.size(plan.fetch_bytes)}{reuse}, from {', '.join(plan.mirrors)}"
     )
 

@@ -8,7 +8,7 @@ from gpuaria.cli.output.lines import named
 from gpuaria.errors import NotFound, UnsafePath
 from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
 from gpuaria.records import Manifest, Mirror
-from gpuaria.sources.protocol import Source
+from gpuaria.sources.protocol import Source, holders
 from gpuaria.text import printable
 
 
@@ -25,7 +25,9 @@ def written(form: str, chosen: Manifest, source: Source, mirrors: Sequence[Mirro
     if form == "manifest":
         return manifest.dump(chosen)
     urls = {
-        file.path: [(source.file_url(mirror, chosen, file), mirror.location) for mirror in mirrors]
+        file.path: [
+            (source.file_url(mirror, chosen, file), mirror.location) for mirror in holders(source, mirrors, file)
+        ]
         for file in chosen.files
     }
     if form == "metalink":
@@ -59,6 +61,7 @@ def _table(chosen: Manifest) -> str:
     rows: list[Sequence[str]] = [
         (figures.size(file.size), str(file.digest or "no digest"), file.path) for file in chosen.files
     ]
-    head = f"{chosen.ref} is {chosen.name} at {chosen.commit}, vouched for by {chosen.vouched_by}"
+    at = f" at {chosen.commit}" if chosen.commit else ""
+    head = f"{chosen.ref} is {chosen.name}{at}, vouched for by {chosen.vouched_by}"
     sums = f"{figures.files(len(rows))}, {figures.size(chosen.size)}"
     return f"{head}\n{figures.table([('size', 'digest', 'file'), *rows])}\n{sums}"

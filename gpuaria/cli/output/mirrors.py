@@ -36,7 +36,7 @@ def _opening(found: Survey) -> str:
         return f"DNS, TCP and TLS only: {reason}"
     manifest, file = found.subject.manifest, found.subject.file
     return (
-        f"{manifest.ref} is {manifest.name} at {manifest.commit[:12]}, vouched for by {manifest.vouched_by} "
+        f"{manifest.ref} is {manifest.name} at {manifest.version[:12]}, vouched for by {manifest.vouched_by} "
         f"({manifest.trust}); read from {printable(file.path)} ({figures.size(file.size)})"
     )
 

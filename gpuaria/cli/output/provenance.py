@@ -42,7 +42,7 @@ def file_story(one: Trace) -> str:
 
 def _entry(entry: FileLine, run: RunLine | None) -> list[str]:
     version = f", gpuaria {run.gpuaria}" if run else ", which left no last line: it was killed, or still runs"
-    listed = f"{one_line(entry.file)} of {one_line(entry.repo)}, commit {entry.commit}"
+    listed = f"{one_line(entry.file)} of {one_line(entry.repo)}{_at(entry.commit)}"
     asked = f", asked for as {one_line(entry.ref)}"
     why = f": {one_line(entry.detail)}" if entry.detail else ""
     return [
@@ -88,7 +88,7 @@ def _short(entry: FileLine) -> str:
     given = ", ".join(_part(part, about=entry.about) for part in entry.mirrors)
     why = f": {one_line(entry.detail)}" if entry.detail and not entry.good else ""
     rest = f"; {given}" if given else ""
-    return f"{_when(entry)} {entry.outcome}{why}, {entry.digest[:19]}..., commit {entry.commit[:12]}{rest}"
+    return f"{_when(entry)} {entry.outcome}{why}, {entry.digest[:19]}...{_at(entry.commit[:12])}{rest}"
 
 
 def _when(line: FileLine | RunLine) -> str:
@@ -101,7 +101,7 @@ def folder_story(found: tuple[RunLine, ...]) -> str:
     lines = [one_line(run.path), *(f"  {line}" for line in _run(run))]
     if earlier:
         lines.append("  earlier runs:")
-        lines += [f"    {_when(one)} {_outcome(one)}, commit {one.commit[:12]}" for one in earlier[:_EARLIER]]
+        lines += [f"    {_when(one)} {_outcome(one)}{_at(one.commit[:12])}" for one in earlier[:_EARLIER]]
     if len(earlier) > _EARLIER:
         lines.append(f"    and {len(earlier) - _EARLIER} more; --json has them all")
     return "\n".join(lines)
@@ -113,7 +113,7 @@ def _run(run: RunLine) -> list[str]:
     lines = [
         f"{_outcome(run)}",
         f"{_when(run)}, run {run.run} of {who}, {figures.duration(run.seconds)}",
-        f"{one_line(run.repo)}, commit {run.commit}, asked for as {one_line(run.ref)}{asked}",
+        f"{one_line(run.repo)}{_at(run.commit)}, asked for as {one_line(run.ref)}{asked}",
         f"vouched for by {one_line(run.vouched_by)} ({run.trust}): {MEANS.get(run.trust, 'an unknown trust')}",
         f"fetched {figures.size(run.bytes_fetched)}, reused {figures.size(run.bytes_reused)}; endpoint {run.endpoint}",
     ]
@@ -127,3 +127,8 @@ def _outcome(run: RunLine) -> str:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(run.verdicts.items())) or "no file"
     ended = f", ended by {run.error}: {one_line(run.message)}" if run.error else ""
     return f"{counts}; exit status {run.exit_code}{ended}"
+
+
+def _at(commit: str) -> str:
+    """Return the commit as the end of a phrase, nothing for a source without versions."""
+    return f", commit {commit}" if commit else ""

@@ -1,0 +1,61 @@
+"""One source as the settings have it: its endpoint, its mirrors, and a client with its credentials alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from gpuaria.http.client import Http
+from gpuaria.mirrors import settled
+from gpuaria.mirrors.candidates import Candidates
+from gpuaria.records import Kind, Mirror, RepoRef
+from gpuaria.settings import Settings
+from gpuaria.sources import Source, find
+from gpuaria.sources.protocol import NamesItsServers
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """What a fetch needs of the source of its reference. `mirrors[0]` is the origin."""
+
+    source: Source
+    settings: Settings
+    mirrors: tuple[Mirror, ...]
+    http: Http
+    candidates: Candidates
+
+
+def open_hub(
+    settings: Settings,
+    source: Source,
+    ref: RepoRef | None,
+    client: Callable[[Settings], Http],
+    warn: Callable[[str], None],
+) -> Hub:
+    """The source as the settings of all sources have it. `ref` says which server, for a source without an endpoint.
+
+    `client` makes an HTTP client with the credentials of the settings that it is given. Raises ConfigError.
+    """
+    own, server = settings.for_source(source.about), server_of(source, ref)
+    if server is not None and not own.endpoint:  # then --token is for the server that the reference names
+        own = replace(own, endpoint=server.base)
+    http = client(own)
+    mirrors = settled.with_tokens(settled.of(own, server), http, own.endpoint, warn)
+    for mirror in mirrors:
+        http.budget.declare(mirror.base, source.about.bucket)
+    return Hub(source, own, mirrors, http, Candidates(own, credential=http.has_credential(own.endpoint)))
+
+
+def server_of(source: Source, ref: RepoRef | None) -> Mirror | None:
+    """The server that a reference names, of a source without an endpoint."""
+    return source.server(ref) if ref is not None and isinstance(source, NamesItsServers) else None
+
+
+def reference(
+    settings: Settings, text: str, kind: Kind | None = None, revision: str = "", default: str = ""
+) -> RepoRef:
+    """Read a reference; a pasted URL may be of an endpoint or of a mirror of the settings. Raises UsageError."""
+
+    def bases(one: Source) -> Sequence[str]:
+        return [mirror.base for mirror in settled.of(settings.for_source(one.about))]
+
+    one = find(text, bases)
+    return one.parse(text, kind, revision, bases(one), default or one.about.revision)

@@ -1,0 +1,101 @@
+"""A plain folder that `hf download --local-dir` takes for its own, complete work (huggingface_hub's _local_folder.py).
+
+<root>/<path>
+<root>/.cache/huggingface/{CACHEDIR.TAG,.gitignore}
+                          download/<path>.metadata      commit, etag, Unix seconds: one a line
+                          trees/<commit>.json           what the commit holds
+                          gpuaria-manifest.json         what gpuaria was told about it
+                          gpuaria/                      our staging
+"""
+
+import errno
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from gpuaria.errors import DiskError
+from gpuaria.records import Manifest, RemoteFile, RepoRef
+from gpuaria.storage.manifests import Saved, create
+from gpuaria.storage.plain import Folder
+from gpuaria.storage.receipts import Receipts
+from gpuaria.storage.safe_dir import Parts
+
+HIDDEN: Parts = (".cache", "huggingface")
+SAVED: Parts = (*HIDDEN, "gpuaria-manifest.json")
+TREES: Parts = (*HIDDEN, "trees")
+_CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# What the Hugging Face tools know of this folder.\n"
+
+
+class HfFolder(Folder):
+    """One commit of `ref` as plain files below `root`. `named` in a LocalState: the client's metadata names this commit
+    and these bytes, so that it will fetch nothing."""
+
+    hidden: ClassVar[Parts] = HIDDEN
+    in_staging: ClassVar[Parts] = (*HIDDEN, "gpuaria")
+    in_lock: ClassVar[Parts] = (*HIDDEN, "gpuaria.lock")
+    in_claims: ClassVar[Parts] = (*HIDDEN, "gpuaria.claims")
+
+    def __init__(self, root: Path, ref: RepoRef, commit: str, receipts: Receipts) -> None:
+        super().__init__(root, ref, commit, receipts)
+        self._metadata = str(self._below.path((*HIDDEN, "download")))
+
+    def _saved_manifest(self) -> Saved:
+        return Saved(self._below, SAVED, (*TREES, f"{self.commit_id}.json"))
+
+    def _check_folders(self, folders: Sequence[Parts]) -> None:
+        self._below.check([*folders, *((*HIDDEN, "download", *folder) for folder in folders)])
+
+    def _named(self, file: RemoteFile, mtime: float) -> bool:
+        """Whether the client would take the file without asking (read_download_metadata, which allows a second)."""
+        try:
+            fd = os.open(f"{self._metadata}/{file.path}.metadata", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                commit, etag, since = os.read(fd, 4096).decode().split("\n")[:3]
+            finally:
+                os.close(fd)
+            return commit == self.commit_id and etag == _etag(file) and mtime - 1 <= float(since)
+        except (OSError, ValueError):
+            return False
+
+    def _note(self, file: RemoteFile, mtime: float) -> None:
+        """Write the client's metadata, after the last change of the file, and the receipt.
+
+        A file server's clock may be ahead of ours, hence the later of both. Not durable by itself: after a power cut
+        the client takes damaged metadata for none.
+        """
+        parts = (*HIDDEN, "download", *file.path.parts[:-1], f"{file.path.parts[-1]}.metadata")
+        if etag := _etag(file):
+            text = f"{self.commit_id}\n{etag}\n{max(time.time(), mtime)}\n"
+            try:
+                self._staging.write(parts, text, durable=False)
+            except DiskError as error:
+                # The file is in place and proven. With a name this long the client cannot write its metadata either.
+                if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ENAMETOOLONG:
+                    raise
+        super()._note(file, mtime)
+
+    def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
+        """See Layout. Writes the saved manifest and the client's tree."""
+        self._staging.prepare()
+        create(self._below, (*HIDDEN, "CACHEDIR.TAG"), _CACHEDIR_TAG)
+        create(self._below, (*HIDDEN, ".gitignore"), "*")
+        self._saved.write(self._staging, manifest, sure=sure)
+
+    def finish(self, manifest: Manifest, complete: bool) -> None:
+        """See Layout."""
+        self._below.sync()
+        self._receipts.flush()
+        self._claims.close()
+        self._staging.remove_if_empty()
+
+    def pinned(self, manifest: Manifest) -> Manifest:
+        """See Layout: a hub gives a digest for every file."""
+        return manifest
+
+
+def _etag(file: RemoteFile) -> str:
+    if file.digest is not None and file.digest.algorithm in ("sha256", "git-sha1"):
+        return file.digest.hex
+    return file.oid
