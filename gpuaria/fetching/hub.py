@@ -41,7 +41,8 @@ def open_hub(
     mirrors = settled.with_tokens(settled.of(own, server), http, own.endpoint, warn)
     for mirror in mirrors:
         http.budget.declare(mirror.base, source.about.bucket)
-    return Hub(source, own, mirrors, http, Candidates(own, credential=http.has_credential(own.endpoint)))
+    candidates = Candidates(own, credential=http.has_credential(own.endpoint), source=source.about.name)
+    return Hub(source, own, mirrors, http, candidates)
 
 
 def server_of(source: Source, ref: RepoRef | None) -> Mirror | None:

@@ -10,7 +10,7 @@ from gpuaria.errors import Blocked, GpuariaError, NotAHub, Unreachable
 from gpuaria.mirrors.location import Place, distance, own_place, place_named
 from gpuaria.records import Mirror
 from gpuaria.settings import Settings, describe
-from gpuaria.settings.known import SHIPPED, shipped
+from gpuaria.settings.known import SHIPPED, SOURCE, shipped
 
 SILENCE = 3.0  # seconds without any response after which the origin counts as silent
 SLOW_FOR = 10.0  # seconds below the setting `slow` after which the origin counts as slow
@@ -64,25 +64,29 @@ class Candidates:
     """The mirrors that may join a run of these settings. The shipped table is read when one is needed.
 
     `credential`: a token would be sent to the endpoint. The repo may then be private, and its name is the user's own.
+    `source`: known mirrors are mirrors of one source, and join no other.
     """
 
-    def __init__(self, settings: Settings, *, credential: bool, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, settings: Settings, *, credential: bool, source: str = SOURCE, environ: Mapping[str, str] = os.environ
+    ) -> None:
         self._settings, self._credential, self._environ = settings, credential, environ
+        self._auto = settings.auto and source == SOURCE
 
     @property
     def slow(self) -> int:
         """The setting: bytes per second."""
-        return self._settings.slow if self._settings.auto else 0
+        return self._settings.slow if self._auto else 0
 
     @property
     def possible(self) -> bool:
         """Whether any may join at all, as far as is known without the table."""
-        return self._settings.auto and not self._credential
+        return self._auto and not self._credential
 
     @property
     def forbidden(self) -> str:
         """Why no mirror may join though the setting allows it; empty if one may."""
-        if not self._settings.auto:
+        if not self._auto:
             return ""
         if self._credential:
             return "known mirrors do not join while a token is set: the repo may be private"

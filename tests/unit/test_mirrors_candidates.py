@@ -113,6 +113,13 @@ def test_none_and_a_list_leave_nothing_to_join(mirrors: str) -> None:
     assert (found.mirrors, found.forbidden, found.slow) == ((), "", 0)
 
 
+def test_the_known_ones_join_no_other_source() -> None:
+    settings = load({}, {**HERE, "GPUARIA_KNOWN_MIRRORS": OWN}, Path("/w"), site=Path("/none"))
+    assert Candidates(settings, credential=False, source="hf").mirrors
+    found = Candidates(settings, credential=False, source="demo")
+    assert (found.mirrors, found.forbidden, found.slow, found.possible) == ((), "", 0, False)
+
+
 def test_with_a_token_none_joins() -> None:
     found = candidates(credential=True, GPUARIA_KNOWN_MIRRORS=OWN)
     assert found.mirrors == ()
