@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from gpuaria.errors import GpuariaError, NetworkError
 from gpuaria.events import Emit
 from gpuaria.fetching import request_for, with_listed_servers
+from gpuaria.mirrors.candidates import may_join
 from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import MirrorFindings
 from gpuaria.mirrors.survey import Subject, expectations, ranked, reusable, subject_of, survey_mirrors, tools_for
@@ -51,16 +52,18 @@ def survey(
                 world = with_listed_servers(world, chosen)
             except NetworkError as error:
                 problem = error  # the question is about the mirrors: continue without the file
+        joining = world.candidates.mirrors if subject is None or not subject.manifest.restricted else ()
+        mirrors = (*world.mirrors, *joining)
         history = History.here(settings.state_dir)
         try:
-            known = reusable(world.mirrors, history, subject)
-            pasts = expectations(world.mirrors, history)  # as they were before this survey
+            known = reusable(mirrors, history, subject)
+            pasts = expectations(mirrors, history)  # as they were before this survey
             tools = tools_for(settings, world.source, world.http, subject, environ=os.environ, user_agent=USER_AGENT)
             budget = settings.probe_budget
-            findings = survey_mirrors(world.mirrors, subject, tools, history, budget=budget, known=known)
+            findings = survey_mirrors(mirrors, subject, tools, history, budget=budget, known=known)
             liars = [f"the resolver {who} is not used: {lie}" for who, lie in tools.resolvers.liars.items()]
         finally:
             history.close()
         ranking = ranked(findings, pasts, size or USUAL, connections=settings.connections, seed=socket.gethostname())
-        remarks = (*liars, *([history.problem] if history.problem else []))
-        return Survey(world.mirrors, findings, pasts, ranking, subject, size, frozenset(known), problem, remarks)
+        remarks = (*liars, *([history.problem] if history.problem else []), *([may_join(joining)] if joining else []))
+        return Survey(mirrors, findings, pasts, ranking, subject, size, frozenset(known), problem, remarks)

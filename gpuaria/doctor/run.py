@@ -15,6 +15,7 @@ from gpuaria.fetching import World
 from gpuaria.fetching.hub import reference
 from gpuaria.http.certificates import tls_context
 from gpuaria.http.route import route
+from gpuaria.mirrors.candidates import may_join
 from gpuaria.records import Kind, RepoRef
 from gpuaria.runtime import Runtime
 from gpuaria.settings import Settings
@@ -150,6 +151,8 @@ class _Network:
         tls.check(route(s.endpoint, self._environ), found[0], bundle, deadline, self._notes)
         for job in jobs:
             job.result(deadline, 0)
+        if joining := world.candidates.mirrors or world.candidates.forbidden:
+            self._notes.ok("mirror", joining if isinstance(joining, str) else may_join(joining))
         if ways.works:
             self._notes.soften("proxy", "TLS")
         hub.quota(s.endpoint, world.http, self._notes, reached=found[0].lookup.state == "measured")

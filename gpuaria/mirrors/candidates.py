@@ -112,6 +112,11 @@ def nearest_first(mirrors: Sequence[Mirror], here: Place) -> tuple[Mirror, ...]:
     return tuple(sorted(mirrors, key=lambda mirror: distance(here, place_named(mirror.location))))
 
 
+def may_join(mirrors: Sequence[Mirror]) -> str:
+    """One line about mirrors that a fetch uses only when it needs them."""
+    return f"only if the endpoint fails or is slow (the setting mirrors is auto): {', '.join(m.name for m in mirrors)}"
+
+
 def joined_line(mirrors: Sequence[Mirror], because: str) -> str:
     """The one line for the user: which mirrors join, why, and how to forbid or fix it."""
     names = " and ".join(mirror.name for mirror in mirrors)

@@ -267,3 +267,14 @@ def probed(user: User) -> set[str]:
     """The mirrors of which the history has a rate: by a probe, or of one that delivered most of the file by that."""
     with closing(sqlite3.connect(user.home / ".local/state/gpuaria/mirrors.sqlite3")) as db:
         return {base for (base,) in db.execute("SELECT base FROM outcomes WHERE rate > 0")}
+
+
+def test_other_commands_know_what_may_join(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+    user.env |= {"HF_ENDPOINT": serve(repo, name="hub").url, "GPUARIA_RESOLVERS": "system"}
+    (report,) = user.quick("mirrors", NAME, "--json").ok().events
+    assert [one["name"] for one in report["mirrors"]][1:] == ["hf-mirror", "sufy"]
+    line = "only if the endpoint fails or is slow (the setting mirrors is auto): hf-mirror, sufy"
+    assert line in report["remarks"]
+    assert line in user.quick("doctor").out
+    assert "a token is set" in " ".join(user.quick("doctor", HF_TOKEN="hf_good").out.split())
+    assert line in user.quick("doctor", HF_ENDPOINT=DEAD).out
