@@ -31,7 +31,7 @@ _NETWORK = {
     "DNS": ("getent hosts huggingface.co", 0),
     "TLS": ("curl -v https://huggingface.co", 0),
     "clock": ("timedatectl status", 0),
-    "endpoint": ("curl -v https://huggingface.co/api/whoami-v2", 7),
+    "endpoint": ("curl -v https://huggingface.co", 7),
     "token": ("hf auth whoami", 0),
 }
 

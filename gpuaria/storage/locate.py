@@ -115,9 +115,10 @@ def folder_name(ref: RepoRef) -> str:
 
 
 def _folder(path: Path, receipts: Receipts) -> plain.Folder:
-    manifest = read_ours(Below(path), plain.SAVED) or read_ours(Below(path), SAVED)
-    if manifest is not None:
-        return folder_layout(path, manifest.ref, manifest.version, receipts)
+    for layout, saved in ((plain.Folder, plain.SAVED), (HfFolder, SAVED)):
+        manifest = read_ours(Below(path), saved)
+        if manifest is not None:
+            return layout(path, manifest.ref, manifest.version, receipts)
     trees = sorted(path.joinpath(*TREES).glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))
     if not trees:
         raise DiskError(

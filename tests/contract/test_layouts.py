@@ -24,6 +24,7 @@ from gpuaria.hashing import hash_bytes
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.hf_cache import HfCache
+from gpuaria.storage.hf_folder import HfFolder
 from gpuaria.storage.layout import Claim, Layout
 from gpuaria.storage.locate import find_layout, read_manifest
 from gpuaria.storage.plain import Folder
@@ -54,11 +55,21 @@ def in_cache_without_links(folder: Path, manifest: Manifest, receipts: Receipts)
 
 
 def in_folder(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
+    """Return a folder as `hf download --local-dir` makes it."""
+    return HfFolder(folder / "to", manifest.ref, manifest.commit, receipts)
+
+
+def in_plain_folder(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
     """Return a folder of plain files."""
-    return Folder(folder / "to", manifest.ref, manifest.commit, receipts)
+    return Folder(folder / "to", manifest.ref, manifest.version, receipts)
 
 
-LAYOUTS: dict[str, Make] = {"cache": in_cache, "cache without links": in_cache_without_links, "folder": in_folder}
+LAYOUTS: dict[str, Make] = {
+    "cache": in_cache,
+    "cache without links": in_cache_without_links,
+    "hf folder": in_folder,
+    "plain folder": in_plain_folder,
+}
 
 
 def a_file(path: str, data: bytes, algorithm: str = "") -> RemoteFile:
