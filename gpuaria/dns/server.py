@@ -146,31 +146,44 @@ def _exchange(server: Server, question: Any, deadline: Deadline, context: ssl.SS
 
 def _over_https(server: Server, question: Any, deadline: Deadline, context: ssl.SSLContext | None) -> Any:
     import dns.message
-    import httpx2
 
-    client = httpx2.Client(
-        verify=context if context is not None else True, trust_env=False, timeout=max(0.001, deadline.left())
-    )
-    headers = {"accept": _DOH, "content-type": _DOH}
-    # By the system's resolver; dnspython would read resolv.conf by itself, past /etc/hosts and nsswitch.
-    asked = client.stream("POST", server.url, content=question.to_wire(), headers=headers)
-    try:
-        with client, asked as response:
-            if not response.is_success:
-                raise NetworkError(f"answers {response.status_code}")
-            body = b""
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > _LONGEST:
-                    raise NetworkError("answers nonsense")
-    except httpx2.TimeoutException:
-        raise NetworkError("does not answer") from None
-    except httpx2.HTTPError as error:
-        _, mark, why = str(error).partition("CERTIFICATE_VERIFY_FAILED] ")
-        if mark:
-            raise NetworkError(f"its certificate cannot be trusted: {why.partition(' (_ssl')[0]}") from None
-        raise NetworkError(f"cannot be asked: {str(error) or type(error).__name__}") from None
+    status, body = _posted(server, question.to_wire(), deadline, context or ssl.create_default_context())
+    if not 200 <= status < 300:
+        raise NetworkError(f"answers {status}")
+    if len(body) > _LONGEST:
+        raise NetworkError("answers nonsense")
     answer = dns.message.from_wire(body)
     if not question.is_response(answer):
         raise NetworkError("answers nonsense")
     return answer
+
+
+def _posted(server: Server, question: bytes, deadline: Deadline, context: ssl.SSLContext) -> tuple[int, bytes]:
+    """Return status and body, of the longest body that a DNS message can have one byte more. Raises NetworkError.
+
+    The system's resolver finds the server: dnspython would read resolv.conf by itself, past /etc/hosts and nsswitch.
+    """
+    import http.client
+
+    place = urlsplit(server.url)
+    target = (place.path or "/") + (f"?{place.query}" if place.query else "")
+    connection = http.client.HTTPSConnection(
+        place.hostname or "", place.port or 443, timeout=max(0.001, deadline.left()), context=context
+    )
+    try:
+        connection.request("POST", target, question, {"accept": _DOH, "content-type": _DOH})
+        connection.sock.settimeout(max(0.001, deadline.left()))
+        with connection.getresponse() as response:
+            return response.status, response.read(_LONGEST + 1)
+    except TimeoutError:
+        raise NetworkError("does not answer") from None
+    except ssl.SSLCertVerificationError as error:
+        raise NetworkError(f"its certificate cannot be trusted: {_reason(error)}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise NetworkError(f"cannot be asked: {str(error) or type(error).__name__}") from None
+    finally:
+        connection.close()
+
+
+def _reason(error: ssl.SSLCertVerificationError) -> str:
+    return str(error).partition("CERTIFICATE_VERIFY_FAILED] ")[2].partition(" (_ssl")[0]

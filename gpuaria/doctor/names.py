@@ -92,7 +92,7 @@ def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Dea
 def _tried(proxy: Proxy, deadline: Deadline) -> str:
     """What is wrong with the proxy itself, empty if it accepts a connection."""
     if proxy.scheme not in USABLE:
-        return f"is of the kind {proxy.scheme}: gpuaria speaks to http and https proxies only"
+        return f"is of the kind {proxy.scheme}: gpuaria speaks to http, https and socks5 proxies only"
     try:
         socket.create_connection((proxy.host, proxy.port), max(0.1, deadline.left())).close()
     except OSError as error:

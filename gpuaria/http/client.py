@@ -23,6 +23,7 @@ from gpuaria.urls import authority, bare, origin
 
 LOG = logging.getLogger("gpuaria.http.client")
 METADATA_CEILING = 64 << 20  # bytes of one decoded metadata response; a page of 1,000 entries has 0.4 MB
+METADATA_SECONDS = 900.0  # for one metadata response, however slowly it trickles in
 _NO_BODY: tuple[bytes, ...] = ()
 
 
@@ -60,7 +61,7 @@ class Http:
         self.routes = Routes(names, timeouts=timeouts, ca_bundle=self.options.ca_bundle)
         self.bearers = Bearers(credentials or {}, self.options.in_clear, self.routes)
         self.waits = Waits(stop or threading.Event(), self.options.patience, on_wait)
-        self._transport = transport or _transport(self.routes)
+        self._transport = transport or _Libcurl(self.routes)
         self._counting = threading.Lock()
         self.budget = RateBudget()
         self.requests: Counter[str] = Counter()
@@ -157,8 +158,12 @@ class Http:
         anonymous: bool = False,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
+        deadline: float = 0.0,
     ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
-        """Send one request, no redirect followed, and give the response's head and its decoded body in chunks."""
+        """Send one request, no redirect followed, and give the response's head and its decoded body in chunks.
+
+        `deadline`: seconds for all of it, 0 for none.
+        """
         self.admit(url)
         sent = {"user-agent": self.options.user_agent, **(headers or {})}
         token = "" if anonymous else self.bearers.reveal(url)
@@ -167,7 +172,7 @@ class Http:
         _check_headers(sent, url)
         started = time.monotonic()
         try:
-            exchange = self._transport.open(Request(method, url, sent, body))
+            exchange = self._transport.open(Request(method, url, sent, body, deadline))
         except NetworkError as error:
             raise self._masked(error, method, url) from None
         with contextlib.closing(exchange):
@@ -216,7 +221,12 @@ class Http:
 
         def send() -> Answer:
             opened = self.open(
-                request.method, request.url, anonymous=anonymous, headers=request.headers, body=request.body
+                request.method,
+                request.url,
+                anonymous=anonymous,
+                headers=request.headers,
+                body=request.body,
+                deadline=METADATA_SECONDS,
             )
             with opened as (answer, chunks):
                 body = _read(chunks, ceiling, request.url) if answer.status not in redirects.STATUS else b""
@@ -235,10 +245,33 @@ class Http:
         return type(error)(self.bearers.mask(error.message), error.hint, retry=error.retry)
 
 
-def _transport(routes: Routes) -> Transport:
-    from gpuaria.http.httpx_transport import HttpxTransport
+class _Libcurl:
+    """The transport on libcurl, which is imported with the first request: many commands send none."""
 
-    return HttpxTransport(routes)
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+        self._lock = threading.Lock()
+        self._made: Transport | None = None
+        self._closed = False
+
+    def open(self, request: Request) -> Exchange:
+        """See Transport."""
+        with self._lock:
+            if self._closed:
+                raise Interrupted("interrupted")
+            if self._made is None:
+                from gpuaria.http.curl import CurlTransport
+
+                self._made = CurlTransport(self._routes)
+            made = self._made
+        return made.open(request)
+
+    def close(self) -> None:
+        """See Transport."""
+        with self._lock:
+            self._closed = True
+        if self._made is not None:
+            self._made.close()
 
 
 def _read(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:

@@ -17,9 +17,12 @@ def dial(route: Route, routes: Routes) -> socket.socket:
         return _direct(route, routes, seconds)
     line = socket.create_connection((route.proxy.host, route.proxy.port), seconds)
     try:
-        if route.proxy.scheme == "https":
-            line = routes.context().wrap_socket(line, server_hostname=route.proxy.host)
-        _connect(line, route, route.proxy)
+        if route.proxy.scheme.startswith("socks5"):
+            _socks5(line, route, route.proxy)
+        elif route.proxy.scheme == "http":
+            _connect(line, route, route.proxy)
+        else:  # TLS within TLS: two threads could not use one ssl.SSLSocket at a time
+            raise ConnectionError(f"no tunnel through a proxy of kind {route.proxy.scheme}")
     except BaseException:
         line.close()
         raise
@@ -56,3 +59,35 @@ def _connect(line: socket.socket, route: Route, proxy: Proxy) -> None:
     status = answer.split(b"\r\n")[0].decode("latin-1").partition(" ")[2][:60]
     if not status.startswith("2"):
         raise ConnectionError(f"the proxy {proxy} refuses a tunnel: {status}")
+
+
+def _socks5(line: socket.socket, route: Route, proxy: Proxy) -> None:
+    """SOCKS 5 with or without a password (RFC 1928, 1929); the proxy resolves the name."""
+    credential = proxy.credential()
+    line.sendall(b"\x05\x01\x02" if credential else b"\x05\x01\x00")
+    method = _exactly(line, 2)[1]
+    if method == 2 and credential:
+        user, password = (text.encode()[:255] for text in credential)
+        line.sendall(b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password)
+        accepted = _exactly(line, 2)[1] == 0
+    else:
+        accepted = method == 0
+    if not accepted:
+        raise ConnectionError(f"the proxy {proxy} refuses our credential")
+    host = route.host.encode("idna")[:255]
+    line.sendall(b"\x05\x01\x00\x03" + bytes([len(host)]) + host + route.port.to_bytes(2, "big"))
+    _, status, _, kind = _exactly(line, 4)
+    if status:
+        raise ConnectionError(f"the proxy {proxy} refuses a tunnel: status {status}")
+    bound = {1: 4, 4: 16}.get(kind) or _exactly(line, 1)[0]  # the address at the proxy, of no interest
+    _exactly(line, bound + 2)
+
+
+def _exactly(line: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        chunk = line.recv(count - len(data))
+        if not chunk:
+            raise ConnectionError("the proxy hangs up")
+        data += chunk
+    return data

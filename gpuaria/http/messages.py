@@ -7,12 +7,13 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request as it is sent; header names in lower case."""
+    """One HTTP request as it is sent; header names in lower case. `deadline` in seconds for all of it, 0 for none."""
 
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    deadline: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from gpuaria.errors import ConfigError
 from gpuaria.http.certificates import tls_context
 from gpuaria.urls import server
 
-USABLE = ("http", "https")  # kinds of proxies
+USABLE = ("http", "https", "socks5", "socks5h")  # kinds of proxies
 
 
 class Names(Protocol):
@@ -205,7 +205,7 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
 def unusable() -> ConfigError:
     """Return the error for a proxy that gpuaria cannot use. Its text may hold a password, and is not repeated."""
     return ConfigError(
-        "the proxy that the environment names cannot be used: gpuaria speaks to http and https proxies only",
+        "the proxy that the environment names cannot be used: gpuaria speaks to http, https and socks5 proxies only",
         "Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.",
     )
 

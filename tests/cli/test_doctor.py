@@ -225,9 +225,9 @@ def test_a_proxy_that_does_not_answer(user: User, hub: Hub, dead: str) -> None:
 
 
 def test_a_proxy_of_a_kind_that_nobody_speaks(user: User, hub: Hub) -> None:
-    seen = see(user, all_proxy="socks5://127.0.0.1:9")
+    seen = see(user, all_proxy="socks4://127.0.0.1:9")
     assert seen.status == 10
-    seen.has("proxy", "problem", "socks5", fix="no_proxy=")
+    seen.has("proxy", "problem", "socks4", fix="no_proxy=")
 
 
 def test_a_certificate_that_nobody_trusts(user: User, certificate: Path) -> None:

@@ -457,7 +457,7 @@ def _imported(user: User, *words: str) -> set[str]:
 
 
 def test_version_and_help_import_nothing_heavy(user: User) -> None:
-    heavy = {"httpx2", "httpcore2", "aria2p", "rich", "yaml", "requests", "pydantic", "sqlite3", "dns", "icmplib"}
+    heavy = {"pycurl", "httpx2", "aria2p", "rich", "yaml", "requests", "pydantic", "sqlite3", "dns", "icmplib"}
     assert not _imported(user, "--version") & (heavy | {"typer", "click"})
     assert not _imported(user, "--help") & heavy
     assert not _imported(user, "fetch", "--help") & (heavy - {"pydantic"})  # Typer 0.29 parses options by it
@@ -468,9 +468,9 @@ def test_a_warm_run_starts_neither_aria2p_nor_bars(user: User, serve: Serve, sma
     user.quick("fetch", "org/small").ok()
     unused = {"aria2p", "requests", "rich", "yaml", "loguru", "dns", "icmplib"}
     assert not _imported(user, "fetch", "org/small") & unused
-    assert not _imported(user, "fetch", "org/small", "--offline") & (unused | {"httpx2"})
-    assert not _imported(user, "verify", "org/small") & (unused | {"httpx2"})
-    assert not _imported(user, "config") & (unused | {"httpx2", "sqlite3"})
+    assert not _imported(user, "fetch", "org/small", "--offline") & (unused | {"pycurl"})
+    assert not _imported(user, "verify", "org/small") & (unused | {"pycurl"})
+    assert not _imported(user, "config") & (unused | {"pycurl", "sqlite3"})
 
 
 def test_a_warm_run_reads_no_xml(user: User) -> None:

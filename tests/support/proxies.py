@@ -46,6 +46,35 @@ class ForwardProxy(socketserver.ThreadingTCPServer):
         """Print nothing: clients hang up as they like."""
 
 
+class SocksProxy(ForwardProxy):
+    """SOCKS 5 instead; `authorization` is user:password."""
+
+    def __init__(self, authorization: str = "") -> None:
+        super().__init__(authorization)
+        self.RequestHandlerClass = _Socks
+
+
+class _Socks(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        proxy = self.server
+        assert isinstance(proxy, SocksProxy)
+        offered = self.rfile.read(self.rfile.read(2)[1])
+        wanted, given = (2 if proxy.authorization else 0), ""
+        self.wfile.write(bytes([5, wanted if wanted in offered else 255]))
+        if wanted:
+            user = self.rfile.read(self.rfile.read(2)[1])
+            given = b":".join((user, self.rfile.read(self.rfile.read(1)[0]))).decode()
+            self.wfile.write(bytes([1, given != proxy.authorization]))
+        kind = self.rfile.read(4)[3]
+        host = socket.inet_ntoa(self.rfile.read(4)) if kind == 1 else self.rfile.read(self.rfile.read(1)[0]).decode()
+        port = int.from_bytes(self.rfile.read(2), "big")
+        proxy.asked.append(Asked("SOCKS", f"{host}:{port}", "", given))
+        with suppress(OSError), socket.create_connection((host, port)) as far:
+            self.wfile.write(b"\x05\x00\x00\x01" + bytes(6))
+            threading.Thread(target=_copy, args=(self.connection, far), daemon=True).start()
+            _copy(far, self.connection)
+
+
 class _Forwarding(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         proxy = self.server

@@ -14,7 +14,7 @@ from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.http.route import Routes
 from gpuaria.transfer.aria2_path import Aria2Path
 from standin import Repo
-from tests.support.proxies import ForwardProxy
+from tests.support.proxies import ForwardProxy, SocksProxy
 from tests.support.repos import contents, expected
 from tests.support.user import Serve, User
 
@@ -75,6 +75,20 @@ def test_the_password_of_a_proxy_does_not_become_an_option(user: User, serve: Se
         assert contents(user.home / "out") == expected(repo)
         assert "relay" in clients(proxy)
         assert all(one.authorization == PASSWORD for one in proxy.asked)
+        assert sum(seen.status == 206 for seen in hub.cdn.requests) > 4
+
+
+@pytest.mark.parametrize("password", ["", "me:word"])
+def test_a_socks_proxy_serves_both_clients(user: User, serve: Serve, repo: Repo, password: str) -> None:
+    """aria2c knows no such proxy: the relay does."""
+    hub = serve(repo)
+    with SocksProxy(password) as proxy:
+        at = f"{password}@" if password else ""
+        user.run("fetch", "org/r", "--to", "out", all_proxy=f"socks5://{at}{proxy.place}").ok()
+        assert contents(user.home / "out") == expected(repo)
+        places = {one.target for one in proxy.asked}
+        assert places == {hub.url.removeprefix("http://"), hub.cdn.url.removeprefix("http://")}
+        assert {one.authorization for one in proxy.asked} == {password}
         assert sum(seen.status == 206 for seen in hub.cdn.requests) > 4
 
 

@@ -1,0 +1,263 @@
+"""The transport on libcurl: requests of many threads, over as few connections as their servers allow."""
+
+import re
+import threading
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pycurl
+
+from gpuaria.errors import Interrupted, NetworkError
+from gpuaria.http.certificates import ca_file, unreadable
+from gpuaria.http.curl_errors import Failed, connecting, explained
+from gpuaria.http.curl_loop import CurlLoop
+from gpuaria.http.curl_transfer import Failure, Head, Transfer
+from gpuaria.http.messages import Request
+from gpuaria.http.route import USABLE, Route, Routes, unusable
+from gpuaria.text import printable
+from gpuaria.urls import bare
+
+_SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl 7.49 does not name
+_PIECE = 1 << 20  # bytes of a decompressed body at a time
+_RECEIVE = 256 * 1024  # bytes that libcurl reads at once
+_SECURE = re.compile(rb"-----BEGIN (TRUSTED )?CERTIFICATE-----")
+
+
+class CurlTransport:
+    """Thread-safe. The loop's thread starts with the first request."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+        self._lock = threading.Lock()
+        self._loop: CurlLoop | None = None
+        self._closed = False
+        self._bundle = ""
+
+    def close(self) -> None:
+        """End every connection and request, and the thread."""
+        with self._lock:
+            self._closed = True
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.close()
+
+    def open(self, request: Request) -> "CurlExchange":
+        """Send one request; where its host cannot be reached, or shows a wrong certificate, at other addresses too."""
+        url = _sendable(request.url)
+        route = self._routes.route(url)
+        try:
+            return self._anywhere(request, url, route, route.addresses)
+        except Failed as failed:
+            others = self._routes.others(url, route.addresses) if connecting(failed.failure) else ()
+            if others:
+                try:
+                    return self._anywhere(request, url, route, others)
+                except Failed:
+                    pass  # a certificate that is not trusted says more than silence elsewhere
+            raise explained(failed.failure, url, route) from None
+
+    def _anywhere(self, request: Request, url: str, route: Route, addresses: Sequence[str]) -> "CurlExchange":
+        """The response from the first of some addresses that accepts a connection; none: those of the system."""
+        if not addresses:
+            return self._once(request, url, route, "")
+        for number, address in enumerate(addresses, 1):
+            try:
+                exchange = self._once(request, url, route, address)
+            except Failed as failed:
+                if number < len(addresses) and connecting(failed.failure):
+                    continue
+                raise
+            self._routes.names.good(route.host, address)
+            return exchange
+        raise AssertionError("unreachable")
+
+    def _once(self, request: Request, url: str, route: Route, address: str) -> "CurlExchange":
+        seconds = self._routes.timeouts
+        transfer = Transfer(self._easy(request, url, route, address), seconds.read, request.deadline)
+        loop = self._running()
+        loop.add(transfer)
+        head = transfer.next_item()
+        if isinstance(head, Head):
+            return CurlExchange(transfer, loop, head, url, route)
+        raise Failed(head if isinstance(head, Failure) else Failure(pycurl.E_GOT_NOTHING, "it sent no response"))
+
+    def _running(self) -> CurlLoop:
+        with self._lock:
+            if self._closed:
+                raise Interrupted("interrupted")
+            self._loop = self._loop or CurlLoop()
+            return self._loop
+
+    def _easy(self, request: Request, url: str, route: Route, address: str) -> Any:
+        """A handle of libcurl with everything that is decided here, and nothing that the environment says."""
+        easy = pycurl.Curl()
+        headers = {"accept-encoding": "gzip, deflate", **request.headers}
+        options: dict[int, Any] = {
+            pycurl.URL: url,
+            pycurl.NOSIGNAL: 1,
+            pycurl.PATH_AS_IS: 1,
+            pycurl.CONNECTTIMEOUT_MS: max(1, round(self._routes.timeouts.connect * 1000)),
+            pycurl.BUFFERSIZE: _RECEIVE,
+            pycurl.NOPROXY: "",
+            pycurl.PROXY: "",
+            pycurl.HTTPHEADER: [f"{name}: {value}" if value else f"{name};" for name, value in headers.items()],
+        }
+        if request.method == "HEAD":
+            options[pycurl.NOBODY] = 1
+        elif request.method == "POST":
+            options[pycurl.POSTFIELDS] = request.body
+            options[pycurl.HTTPHEADER] += ["Expect:", *([] if "content-type" in headers else ["Content-Type:"])]
+        elif request.method != "GET":
+            options[pycurl.CUSTOMREQUEST] = request.method
+        if route.tls:
+            options |= {
+                pycurl.CAINFO: self._certificates(),
+                pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
+                pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS,
+                pycurl.PIPEWAIT: 1,  # rather a stream of a connection that is being made than one more connection
+            }
+        else:
+            options[pycurl.HTTP_VERSION] = pycurl.CURL_HTTP_VERSION_1_1
+        if address:
+            options[pycurl.CONNECT_TO] = [f"{_bracketed(route.host)}:{route.port}:{_bracketed(address)}:{route.port}"]
+        if route.proxy:
+            options |= self._through(route)
+        for option, value in options.items():
+            easy.setopt(option, value)
+        for option in (pycurl.CAPATH, pycurl.PROXY_CAPATH):  # the bundle alone decides
+            easy.unsetopt(option)
+        return easy
+
+    def _through(self, route: Route) -> dict[int, Any]:
+        proxy = route.proxy
+        assert proxy is not None
+        if proxy.scheme not in USABLE:
+            raise unusable()
+        # Of socks5:// too the proxy resolves names, as for aria2c behind the relay.
+        url = proxy.url.replace("socks5://", "socks5h://")
+        options: dict[int, Any] = {pycurl.PROXY: url, _SUPPRESS_CONNECT_HEADERS: 1}
+        if credential := proxy.credential():
+            options |= {pycurl.PROXYUSERNAME: credential[0], pycurl.PROXYPASSWORD: credential[1]}
+        if proxy.scheme == "https":
+            options[pycurl.PROXY_CAINFO] = self._certificates()
+        return options
+
+    def _certificates(self) -> str:
+        """The path of the bundle, which was seen to hold certificates. Raises NetworkError."""
+        with self._lock:
+            if not self._bundle:
+                path = ca_file(self._routes.ca_bundle)
+                try:
+                    with open(path, "rb") as file:
+                        held = any(_SECURE.search(line) for line in file)
+                except OSError as error:
+                    raise unreadable(path, error.strerror) from None
+                if not held:
+                    raise unreadable(path, "it holds no certificate")
+                self._bundle = path
+            return self._bundle
+
+
+class CurlExchange:
+    """A response of libcurl whose head has arrived."""
+
+    def __init__(self, transfer: Transfer, loop: CurlLoop, head: Head, url: str, route: Route) -> None:
+        self._transfer, self._loop, self._url, self._route = transfer, loop, url, route
+        self.status: int = head.status
+        self.headers: Mapping[str, str] = head.headers
+        self._ended = False
+
+    def chunks(self) -> Iterator[bytes]:
+        """Return the decoded body as it comes: a larger chunk would be lost when the connection breaks."""
+        codings = [coding.strip().lower() for coding in self.headers.get("content-encoding", "").split(",")]
+        pieces = self._raw()
+        for coding in reversed(codings):
+            if coding in ("gzip", "x-gzip", "deflate"):
+                pieces = _inflated(pieces)
+        try:
+            yield from pieces
+        except zlib.error as error:
+            failure = Failure(pycurl.E_BAD_CONTENT_ENCODING, str(error), connected=True)
+            raise explained(failure, self._url, self._route) from None
+
+    def close(self) -> None:
+        """Give the connection back, or end it where much of the body has not been read."""
+        if not self._ended and not self._transfer.finished:
+            self._loop.abandon(self._transfer)
+        self._ended = True
+
+    def _raw(self) -> Iterator[bytes]:
+        while not self._ended:
+            item = self._transfer.next_item()
+            if isinstance(item, bytes):
+                yield item
+                if self._transfer.paused and self._transfer.caught_up:
+                    self._loop.resume(self._transfer)
+                continue
+            self._ended = True
+            if isinstance(item, Failure) and not self._ragged(item):
+                raise explained(item, self._url, self._route)
+
+    def _ragged(self, failure: Failure) -> bool:
+        """Whether a body that ends with its connection ended without TLS saying so, as that of many old servers does.
+
+        Whether it is complete is for its reader to find out, as without TLS.
+        """
+        delimited = "content-length" in self.headers or "transfer-encoding" in self.headers
+        return not delimited and failure.code == pycurl.E_RECV_ERROR and "unexpected eof" in failure.text
+
+
+def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """zlib or gzip (RFC 9110 8.4.1), and raw deflate, which some servers mean by "deflate"."""
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    first = True
+    for piece in pieces:
+        try:
+            out = unpack.decompress(piece, _PIECE)
+        except zlib.error:
+            if not first:
+                raise
+            unpack = zlib.decompressobj(-zlib.MAX_WBITS)
+            out = unpack.decompress(piece, _PIECE)
+        first = False
+        while out:
+            yield out
+            out = unpack.decompress(unpack.unconsumed_tail, _PIECE) if unpack.unconsumed_tail else b""
+    if rest := unpack.flush():
+        yield rest
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _sendable(url: str) -> str:
+    """The URL in printable ASCII, without a fragment. Raises NetworkError for one that no server can be asked for."""
+    try:
+        host, port = urlsplit(url).hostname or "", urlsplit(url).port
+    except ValueError:
+        raise _impossible(url) from None
+    try:
+        named = host.encode("idna").decode() if host else ""
+        if not host.isascii() and not all(letter.isalnum() or letter in "-.·\u0307\u200c\u200d" for letter in host):
+            raise UnicodeError  # IDNA 2008 knows no symbols (RFC 5892)
+        if not named or not re.fullmatch(r"[A-Za-z0-9._~:%-]+", named):
+            raise UnicodeError
+    except UnicodeError:
+        raise NetworkError(f"{printable(host)} cannot be the name of a host") from None
+    if re.search(r"[\x00-\x1f\x7f]", url):
+        raise _impossible(url)
+    scheme, place, rest = re.split(r"://([^/?#]*)", url, maxsplit=1)
+    if not host.isascii():
+        place = f"{named}:{port}" if port is not None else named
+    try:
+        path = re.sub(r"[^!-~]+", lambda found: quote(found[0]), rest.partition("#")[0])
+    except UnicodeError:
+        raise _impossible(url) from None
+    return f"{scheme.lower()}://{place}{path}"
+
+
+def _impossible(url: str) -> NetworkError:
+    return NetworkError(f"{printable(bare(url))} is no address that can be asked for")

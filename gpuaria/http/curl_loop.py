@@ -1,0 +1,200 @@
+"""One thread that drives every transfer of libcurl, and hands heads, chunks and ends over to the threads that wait.
+
+libcurl multiplexes requests over one HTTP/2 connection where the server speaks it, and keeps connections alive. A
+transfer whose reader is slow is paused: at most `BUFFER` bytes wait for a reader.
+"""
+
+import contextlib
+import os
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pycurl
+
+from gpuaria.http.curl_transfer import Failure, Transfer
+
+CONNECTIONS = 64  # kept alive
+CHECK = 0.05  # seconds between two looks for transfers that stall
+_EVENTS = {
+    pycurl.POLL_IN: selectors.EVENT_READ,
+    pycurl.POLL_OUT: selectors.EVENT_WRITE,
+    pycurl.POLL_INOUT: selectors.EVENT_READ | selectors.EVENT_WRITE,
+}
+_CLOSED = Failure(pycurl.E_ABORTED_BY_CALLBACK, "the client is closed")
+
+
+class CurlLoop:
+    """Runs from construction until `close`. `add` and `close` are for any thread, the rest for the loop's own."""
+
+    def __init__(self) -> None:
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, CONNECTIONS)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._due: float | None = None  # monotonic seconds at which libcurl wants to be called
+        self._active: dict[Any, Transfer] = {}
+        self._touched: list[Transfer] = []  # with news for their readers
+        self._checked = 0.0
+        self._closing = self._ended = False
+        self._lock = threading.Lock()  # between a command and the end of the loop
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._thread.start()
+
+    def add(self, transfer: Transfer) -> None:
+        """Begin a transfer; after the end of the loop it fails at once."""
+        if not self._post(lambda: self._begin(transfer)):
+            transfer.finish(_CLOSED)
+            transfer.hand_over()
+
+    def resume(self, transfer: Transfer) -> None:
+        """Continue a transfer that was paused, as its reader has caught up."""
+        self._post(lambda: self._continue(transfer))
+
+    def abandon(self, transfer: Transfer) -> None:
+        """Let a transfer end without a reader: a short rest of its body is received, so that the connection stays."""
+        self._post(lambda: self._let_go(transfer))
+
+    def close(self) -> None:
+        """End every transfer and connection, and the thread."""
+        self._closing = True
+        self._post(lambda: None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _post(self, command: Callable[[], None]) -> bool:
+        """Have the loop run a command; False where it has ended."""
+        with self._lock:
+            if self._ended:
+                return False
+            self._inbox.append(command)
+            with contextlib.suppress(BlockingIOError):  # so full that it wakes up anyway
+                os.write(self._wake_out, b"x")
+            return True
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        failure = _CLOSED
+        try:
+            while not self._closing:
+                self._turn()
+        except BaseException as error:
+            failure = Failure(pycurl.E_FAILED_INIT, f"the thread of the HTTP client ended: {error!r}")
+            raise
+        finally:
+            with self._lock:
+                self._ended = True
+            while self._inbox:
+                self._inbox.popleft()()
+            for transfer in list(self._active.values()):
+                self._end(transfer, failure)
+            self._multi.close()
+            self._selector.close()
+            os.close(self._wake_in)
+            os.close(self._wake_out)
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        until = [self._due] if self._due is not None else []
+        if self._active:
+            until.append(now + CHECK)
+        ready = self._selector.select(max(0.0, min(until) - now) if until else None)
+        now = Transfer.now = time.monotonic()
+        for key, mask in ready:
+            if key.fd == self._wake_in:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_in, 4096)
+            else:
+                flags = (pycurl.CSELECT_IN if mask & selectors.EVENT_READ else 0) | (
+                    pycurl.CSELECT_OUT if mask & selectors.EVENT_WRITE else 0
+                )
+                self._multi.socket_action(key.fd, flags)
+        while self._inbox:
+            self._inbox.popleft()()
+        if self._due is not None and now >= self._due:
+            self._due = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._read_results()
+        if now - self._checked >= CHECK:
+            self._checked = now
+            self._check(now)
+        touched, self._touched = self._touched, []
+        for transfer in touched:
+            transfer.hand_over()
+            if transfer.paused and transfer.caught_up:  # its reader was quicker than the note that it is paused
+                self._continue(transfer)
+
+    def _touch(self, transfer: Transfer) -> None:
+        self._touched.append(transfer)
+
+    def _watch(self, what: int, fd: int, multi: object, data: object) -> None:
+        """libcurl wants to know, or not any longer, when a socket is ready."""
+        if what == pycurl.POLL_REMOVE:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(fd)
+        elif fd in self._selector.get_map():
+            self._selector.modify(fd, _EVENTS[what])
+        else:
+            self._selector.register(fd, _EVENTS[what])
+
+    def _set_timer(self, milliseconds: int) -> None:
+        self._due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+
+    def _read_results(self) -> None:
+        while True:
+            left, good, bad = self._multi.info_read()
+            for easy in good:
+                self._end(self._active[easy], None)
+            for easy, code, text in bad:
+                transfer = self._active[easy]
+                self._end(transfer, Failure(code, text, easy.getinfo(pycurl.OS_ERRNO), transfer.connected))
+            if not left:
+                return
+
+    def _check(self, now: float) -> None:
+        for transfer in list(self._active.values()):
+            if transfer.stalls(now):
+                self._end(transfer, Failure(pycurl.E_OPERATION_TIMEDOUT, "", connected=True))
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, transfer: Transfer) -> None:
+        transfer.begun = transfer.moved = Transfer.now = time.monotonic()
+        transfer.touched = self._touch
+        try:
+            self._multi.add_handle(transfer.easy)
+        except pycurl.error as error:
+            transfer.finish(Failure(error.args[0], str(error.args[-1])))
+            transfer.hand_over()
+            return
+        self._active[transfer.easy] = transfer
+
+    def _continue(self, transfer: Transfer) -> None:
+        if transfer.easy in self._active and transfer.paused:
+            transfer.paused = False
+            transfer.moved = time.monotonic()
+            transfer.easy.pause(pycurl.PAUSE_CONT)
+
+    def _let_go(self, transfer: Transfer) -> None:
+        if transfer.easy in self._active:
+            if transfer.short:
+                transfer.discarding = True
+                self._continue(transfer)
+            else:
+                self._end(transfer, None)
+
+    def _end(self, transfer: Transfer, failure: Failure | None) -> None:
+        del self._active[transfer.easy]
+        self._multi.remove_handle(transfer.easy)
+        transfer.finish(failure)
+        transfer.hand_over()

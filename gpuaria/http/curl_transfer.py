@@ -1,0 +1,161 @@
+"""One request under libcurl, between the loop that receives it and the thread that reads it."""
+
+import queue
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pycurl
+
+BUFFER = 1 << 20  # bytes that may wait for a slow reader
+_SHORT = 64 * 1024  # bytes of a body that are rather received than the connection closed
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How libcurl ended a transfer: its code (libcurl-errors(3)) and text, errno, and whether it was connected."""
+
+    code: int
+    text: str
+    errno: int = 0
+    connected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status and header fields of the final response; names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
+Item = Head | bytes | Failure | None  # None: the end of the body
+
+
+class Transfer:
+    """`next_item` and `close` are for the reader, the rest for the loop. `stall` and `deadline` in seconds, 0: none."""
+
+    now: ClassVar[float] = 0.0  # monotonic seconds of the loop's turn
+
+    def __init__(self, easy: Any, stall: float, deadline: float) -> None:
+        self.easy, self._stall, self._deadline = easy, stall, deadline
+        self.begun = self.moved = 0.0  # monotonic seconds
+        self.paused = self.discarding = False
+        self._status, self._fields = 0, list[tuple[str, str]]()
+        self._head: Head | None = None
+        self._received = self._consumed = 0  # bytes of the body; written by the loop, and by the reader
+        self._fresh: list[Item] = []
+        self.touched: Callable[[Transfer], None] = _nothing
+        self._handed: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
+        self._unread: deque[Item] = deque()
+        self.finished = False
+        easy.setopt(pycurl.HEADERFUNCTION, self._on_header)
+        easy.setopt(pycurl.WRITEFUNCTION, self._on_body)
+
+    # --- the reader --------------------------------------------------------------------------------------------------
+
+    def next_item(self) -> Item:
+        """Wait for the head, a chunk of the body, or the end."""
+        while not self._unread:
+            self._unread.extend(self._handed.get())
+        item = self._unread.popleft()
+        if isinstance(item, bytes):
+            self._consumed += len(item)
+        return item
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the reader has room for more."""
+        return self._received - self._consumed <= BUFFER // 2
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stood."""
+        return bool(self.easy.getinfo(pycurl.PRETRANSFER_TIME))
+
+    @property
+    def short(self) -> bool:
+        """Whether so little of the body is missing that receiving it costs less than a new connection."""
+        length = self._head.headers.get("content-length", "") if self._head else ""
+        return length.isdecimal() and len(length) < 10 and int(length) - self._received <= _SHORT
+
+    def stalls(self, now: float) -> bool:
+        """Whether the server has sent nothing for too long, or takes too long in all."""
+        if self._deadline and now - self.begun > self._deadline:
+            return True
+        if self.paused or now - self.moved <= self._stall:
+            return False
+        if self._head is None:  # libcurl itself limits the time that connecting takes
+            connected = float(self.easy.getinfo(pycurl.PRETRANSFER_TIME))
+            return connected > 0 and now - self.begun - connected > self._stall
+        return True
+
+    def finish(self, failure: Failure | None) -> None:
+        """Let the reader find the end, or the failure, behind what was received."""
+        self._fresh.append(failure)
+        self.finished = True
+        self.easy.close()  # it holds the token, and refers to this object
+
+    def hand_over(self) -> None:
+        """Wake the reader once for all that came since the last time."""
+        if self._fresh:
+            fresh, self._fresh = self._fresh, []
+            self._handed.put(fresh)
+
+    def _on_header(self, line: bytes) -> None:
+        self.moved = Transfer.now
+        if self._head is not None:
+            return  # a trailer
+        if line.startswith(b"HTTP/"):
+            parts = line.split(None, 2)
+            self._status, self._fields = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0, []
+        elif line in (b"\r\n", b"\n"):
+            if self._status >= 200:
+                self._head = Head(self._status, _joined(self._fields))
+                self._add(self._head)
+        elif line[:1] in b" \t" and self._fields:  # RFC 9112 5.2
+            name, value = self._fields[-1]
+            self._fields[-1] = name, f"{value} {_text(line)}"
+        else:
+            name_, _, value_ = line.partition(b":")
+            self._fields.append((_text(name_).lower(), _text(value_)))
+
+    def _on_body(self, chunk: bytes) -> int | None:
+        if self.discarding:
+            return None
+        if self._received - self._consumed > BUFFER:
+            self.paused = True
+            self.touched(self)
+            return int(pycurl.WRITEFUNC_PAUSE)
+        self.moved = Transfer.now
+        self._received += len(chunk)
+        self._add(chunk)
+        return None
+
+    def _add(self, item: Item) -> None:
+        if not self._fresh:
+            self.touched(self)
+        self._fresh.append(item)
+
+
+def _nothing(transfer: Transfer) -> None:
+    """Before the loop has the transfer."""
+
+
+def _text(value: bytes) -> str:
+    """A header is ASCII; some servers send UTF-8, or Latin-1."""
+    value = value.strip()
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _joined(fields: list[tuple[str, str]]) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for name, value in fields:
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
