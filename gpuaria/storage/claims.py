@@ -11,10 +11,11 @@ import hashlib
 import os
 import struct
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
-from gpuaria.errors import DiskError
+from gpuaria.errors import DiskError, Locked
 from gpuaria.paths import SafePath
 from gpuaria.records import RemoteFile
 from gpuaria.storage.layout import Claim
@@ -27,6 +28,8 @@ _FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length,
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MODE = 0o664  # a group that shares a cache can wait for each other
 _SHARED = ("sha256", "git-sha1")  # digests that identify bytes in whatever repo they are
+_STATE = "state"  # the key of what the fetches of a target share; no staged file has that name
+_STATE_SECONDS = 60.0
 _WORTH_TELLING = 1 << 20  # bytes from which other processes hear of a receipt at once
 
 Stamp = tuple[int, int, int]
@@ -119,6 +122,32 @@ class Claims:
             if self._held.get(staged) == file.path:
                 del self._held[staged]
                 self._unlock(file, staged)
+
+    def work(self) -> bool:
+        """Whether the target's file system has such locks: without them, one fetch at a time may use the target."""
+        try:
+            if self._target.take(_STATE):
+                self._target.free(_STATE)
+        except OSError:
+            return False
+        return True
+
+    @contextmanager
+    def state(self, *, shared: bool) -> Iterator[None]:
+        """Exclude other fetches, where the target is `shared`, while this one writes what all of them use.
+
+        Raises Locked after _STATE_SECONDS.
+        """
+        end = time.monotonic() + _STATE_SECONDS
+        while shared and not _try(self._target, _STATE):
+            if time.monotonic() > end:
+                raise Locked("another gpuaria has stopped while it writes here", "End it, or choose another target.")
+            time.sleep(0.01)
+        try:
+            yield
+        finally:
+            if shared:
+                self._target.free(_STATE)
 
     def close(self) -> None:
         """Give up all claims."""

@@ -66,6 +66,8 @@ class HfCache:
         self._staging = Staging(self._below, (self._repo, ".gpuaria"))
         saved, tree = (self._repo, ".gpuaria", "manifests"), (self._repo, "trees")
         self._saved = Saved(self._below, (*saved, f"{commit}.json"), (*tree, f"{commit}.json"))
+        self._lock: TargetLock | None = None
+        self._swept = True
         self._claims = Claims(ByteLocks(self._below, (".locks", self._repo, "gpuaria.claims")), receipts)
         self._blobs_path = str(self._below.path(self._blobs))
         self._snapshot_path = str(self._below.path(self._snapshot))
@@ -81,8 +83,10 @@ class HfCache:
         return self._staging.path
 
     def lock(self, patience: float, on_wait: Callable[[str], None] | None = None) -> TargetLock:
-        """The lock on this repo in this cache."""
-        return TargetLock(self._lock_path("gpuaria"), patience, on_wait)
+        """The lock on this repo in this cache, which fetches share: each commit has a snapshot of its own."""
+        path = self._lock_path("gpuaria")
+        self._lock = TargetLock(path, patience, on_wait, self._repo if self._claims.work() else "")
+        return self._lock
 
     @contextmanager
     def blob_lock(self, file: RemoteFile) -> Iterator[None]:
@@ -140,7 +144,10 @@ class HfCache:
 
     def claim(self, file: RemoteFile) -> Claim:
         """See Layout."""
-        return self._claims.claim(file, self._staging.file(file).name, str(self.content(file)))
+        claim = self._claims.claim(file, self._staging.file(file).name, str(self.content(file)))
+        if claim is Claim.OURS and not self._swept:
+            self._staging.clear(file)
+        return claim
 
     def release(self, file: RemoteFile) -> None:
         """See Layout."""
@@ -207,14 +214,18 @@ class HfCache:
 
     def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
         """See Layout. Writes CACHEDIR.TAG, the saved manifest and the client's tree, and tries symlinks."""
-        self._staging.prepare()
-        if self._symlinks is None:
-            self._symlinks = self._staging.links()
-        for folder in (self._blobs, self._snapshot):
-            with explained(self._below.path(folder)), self._below.folder(folder, create=True):
-                pass
-        create(self._below, ("CACHEDIR.TAG",), _CACHEDIR_TAG)
-        self._saved.write(self._staging, manifest, sure=sure)
+        self._swept = self._lock is None or self._lock.alone
+        with self._claims.state(shared=not self._swept):
+            self._staging.prepare(alone=self._swept)
+            if self._symlinks is None:
+                self._symlinks = self._staging.links()
+            for folder in (self._blobs, self._snapshot):
+                with explained(self._below.path(folder)), self._below.folder(folder, create=True):
+                    pass
+            create(self._below, ("CACHEDIR.TAG",), _CACHEDIR_TAG)
+            self._saved.write(self._staging, manifest, sure=sure)
+        if self._lock is not None:
+            self._lock.share()
 
     def finish(self, manifest: Manifest, complete: bool) -> None:
         """See Layout. The ref moves when the snapshot is complete, so that a reader who is offline keeps a whole one;
@@ -223,13 +234,14 @@ class HfCache:
         revision = manifest.ref.revision
         if revision and revision != manifest.commit:
             ref = (self._repo, "refs", *revision.split("/"))
-            now = self._below.read_text(ref)
-            if now is None or (complete and now != manifest.commit):
-                self._staging.write(ref, manifest.commit)
-                self._below.sync()
+            with self._claims.state(shared=self._lock is not None):
+                now = self._below.read_text(ref)
+                if now is None or (complete and now != manifest.commit):
+                    self._staging.write(ref, manifest.commit)
+                    self._below.sync()
         self._receipts.flush()
         self._claims.close()
-        self._staging.remove_if_empty()
+        self._staging.leave(empty=self._lock is None or self._lock.last())
 
     def pinned(self, manifest: Manifest) -> Manifest:
         """See Layout: a hub gives a digest for every file."""

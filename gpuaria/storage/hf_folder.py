@@ -76,19 +76,13 @@ class HfFolder(Folder):
                     raise
         super()._note(file, mtime)
 
-    def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
-        """See Layout. Writes the saved manifest and the client's tree."""
-        self._staging.prepare()
+    def _write_state(self, manifest: Manifest, *, sure: bool) -> None:
         create(self._below, (*HIDDEN, "CACHEDIR.TAG"), _CACHEDIR_TAG)
         create(self._below, (*HIDDEN, ".gitignore"), "*")
-        self._saved.write(self._staging, manifest, sure=sure)
+        super()._write_state(manifest, sure=sure)
 
-    def finish(self, manifest: Manifest, complete: bool) -> None:
-        """See Layout."""
-        self._below.sync()
-        self._receipts.flush()
-        self._claims.close()
-        self._staging.remove_if_empty()
+    def _pin(self, manifest: Manifest) -> None:
+        """A hub gives a digest for every file."""
 
     def pinned(self, manifest: Manifest) -> Manifest:
         """See Layout: a hub gives a digest for every file."""

@@ -1,5 +1,7 @@
-"""One gpuaria per target, and the client's own lock around a blob."""
+"""The lock on a target, which fetches of one commit share, and the client's own lock around a blob."""
 
+import errno
+import fcntl
 import json
 import os
 import secrets
@@ -18,6 +20,11 @@ from gpuaria.text import printable
 
 _MODE = 0o664  # as huggingface_hub makes its locks: a group that shares a cache can wait for each other
 _SPEAK_EVERY = 15.0  # seconds between two words to someone who waits
+_GRACE = 2.0  # seconds in which the first fetch of a target usually has written what the others share
+_POLL = 0.05  # seconds between two tries to lock
+_TAKEN = (errno.EAGAIN, errno.EACCES)
+_NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def take(path: Path, seconds: float) -> BaseFileLock | None:
@@ -32,11 +39,16 @@ def take(path: Path, seconds: float) -> BaseFileLock | None:
     except Timeout:
         return None
     except NotImplementedError:  # filelock before 4 where flock is unsupported
-        lock = SoftFileLock(path, mode=_MODE, thread_local=False)
-        try:
-            lock.acquire(timeout=max(seconds, 0))
-        except Timeout:
-            return None
+        return _take_soft(path, seconds)
+    return lock
+
+
+def _take_soft(path: Path, seconds: float) -> BaseFileLock | None:
+    lock = SoftFileLock(path, mode=_MODE, thread_local=False)
+    try:
+        lock.acquire(timeout=max(seconds, 0))
+    except Timeout:
+        return None
     return lock
 
 
@@ -49,22 +61,27 @@ def let_go(lock: BaseFileLock) -> None:
 
 
 class TargetLock:
-    """Advisory lock on one target, held by the file `path` and explained by a file beside it.
+    """Advisory lock on one target, held by the file `path` and explained by a file next to it.
 
-    Waits up to `patience` seconds and tells `on_wait` who has it: at once, and again now and then. Raises Locked with
-    that sentence when the patience is over, DiskError where no lock can be made.
+    Fetches of the same `content` share the target: the first one has it alone until it calls `share`, the next ones
+    join. Any other fetch, and one that names no content, waits up to `patience` seconds and hears from `on_wait` who
+    has it: at once, and again now and then. Raises Locked with that sentence when the patience is over, DiskError where
+    no lock can be made.
     """
 
-    def __init__(self, path: Path, patience: float = 0.0, on_wait: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, path: Path, patience: float = 0.0, on_wait: Callable[[str], None] | None = None, content: str = ""
+    ) -> None:
         self.path = path
-        self._patience = patience
-        self._on_wait = on_wait
-        self._lock: BaseFileLock | None = None
+        self._patience, self._on_wait, self._content = patience, on_wait, content
+        self._fd = -1
+        self._soft: BaseFileLock | None = None
         self._guard = threading.Lock()
+        self.alone = False
 
     @property
     def holder(self) -> Path:
-        """Where the holder writes who it is."""
+        """Where the first holder writes who it is."""
         return self.path.with_name(self.path.name + ".holder")
 
     def __enter__(self) -> "TargetLock":
@@ -81,32 +98,78 @@ class TargetLock:
         end = time.monotonic() + self._patience
         with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = self._try(0)
-        while lock is None:
-            who = self._who()
-            left = end - time.monotonic()
-            if left <= 0:
-                raise Locked(f"gave up waiting for {who}", "Wait for it to end, or choose another target.")
-            if self._on_wait is not None:
-                self._on_wait(f"waiting for {who}")
-            lock = self._try(min(left, _SPEAK_EVERY))
+            taken = self._within(min(self._patience, _GRACE) if self._content else 0)
+            while not taken:
+                who = self._who()
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise Locked(f"gave up waiting for {who}", "Wait for it to end, or choose another target.")
+                if self._on_wait is not None:
+                    self._on_wait(f"waiting for {who}")
+                taken = self._within(min(left, _SPEAK_EVERY))
+        if self.alone:
+            self._sign()
+
+    def share(self) -> None:
+        """Let fetches of the same content join, now that this one has written what they have in common."""
         with self._guard:
-            self._lock = lock
-        self._sign()
+            if self.alone and self._content and self._fd >= 0:
+                self.alone = False
+                fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def last(self) -> bool:
+        """Whether no other fetch shares the target any more; then none can join. For a fetch that is about to end."""
+        with self._guard:
+            self.alone = self.alone or (self._fd >= 0 and _flock(self._fd, fcntl.LOCK_EX))
+            return self.alone
 
     def release(self) -> None:
         """Give the lock back; nothing if it is not held. The lock file stays: a waiter may have it open."""
-        with self._guard:
-            lock, self._lock = self._lock, None
-        if lock is not None:
+        if self.last():
             self.holder.unlink(missing_ok=True)
-            let_go(lock)
+        with self._guard:
+            fd, self._fd = self._fd, -1
+            soft, self._soft = self._soft, None
+            self.alone = False
+        if fd >= 0:
+            os.close(fd)
+        if soft is not None:
+            let_go(soft)
 
-    def _try(self, seconds: float) -> BaseFileLock | None:
+    def _within(self, seconds: float) -> bool:
+        """Try for some seconds."""
+        end = time.monotonic() + seconds
+        while not self._try():
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_POLL)
+        return True
+
+    def _try(self) -> bool:
+        """Take the target alone if it is free, or join the fetches that have it. Raises OSError."""
+        fd = os.open(self.path, _FLAGS, _MODE)
         try:
-            return take(self.path, seconds)
+            alone = _flock(fd, fcntl.LOCK_EX)
+            if not alone and not (self._content and _flock(fd, fcntl.LOCK_SH) and self._shared_content()):
+                os.close(fd)
+                return False
         except OSError as error:
-            raise explain(error, self.path) from error
+            os.close(fd)
+            if error.errno not in _NO_FLOCK:
+                raise
+            self._soft = _take_soft(self.path.with_name(self.path.name + ".soft"), 0)
+            self.alone = self._soft is not None
+            return self.alone
+        with self._guard:
+            self._fd, self.alone = fd, alone
+        return True
+
+    def _shared_content(self) -> bool:
+        """Whether the fetches that have the target want the same of it."""
+        try:
+            return bool(json.loads(self.holder.read_text(encoding="utf-8")).get("content") == self._content)
+        except (OSError, ValueError, AttributeError):
+            return False
 
     def _sign(self) -> None:
         """Say who holds it. Not in the lock file: older filelocks empty it when they try."""
@@ -115,9 +178,9 @@ class TargetLock:
         try:
             fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             with open(fd, "w", encoding="utf-8") as stream:
-                json.dump(word, stream)
+                json.dump({**word, "content": self._content}, stream)
             os.replace(new, self.holder)
-        except OSError as error:  # for example a full disk: whoever cannot write this cannot work here either
+        except OSError as error:  # for example a full disk: a fetch that cannot write this cannot work here either
             self.release()
             raise explain(error, self.holder) from error
 
@@ -130,3 +193,14 @@ class TargetLock:
             return f"gpuaria process {int(word['pid'])} on {shown}, since {since}"
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return f"another process that holds {self.path}"
+
+
+def _flock(fd: int, kind: int) -> bool:
+    """Lock a file if that needs no waiting. Raises OSError where the file system has no locks."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise
+    return True

@@ -45,6 +45,8 @@ class Folder:
         self._below = Below(root)
         self._receipts = receipts
         self._staging = Staging(self._below, self.in_staging)
+        self._lock: TargetLock | None = None
+        self._swept = True
         self._claims = Claims(ByteLocks(self._below, self.in_claims), receipts)
         self._root = str(self._below.root)
         self._saved = self._saved_manifest()
@@ -63,9 +65,12 @@ class Folder:
         return self._staging.path
 
     def lock(self, patience: float, on_wait: Callable[[str], None] | None = None) -> TargetLock:
-        """The lock on this folder."""
+        """The lock on this folder, which fetches of the same commit share."""
         with explained(self._below.path(self.hidden)), self._below.folder(self.hidden, create=True):
-            return TargetLock(self._below.path(self.in_lock), patience, on_wait)
+            content = f"{self.ref.source}:{self.ref.kind}/{self.ref.name}/{self.commit_id}"
+            path = self._below.path(self.in_lock)
+            self._lock = TargetLock(path, patience, on_wait, content if self._claims.work() else "")
+        return self._lock
 
     def look(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
         """See Layout."""
@@ -95,7 +100,10 @@ class Folder:
 
     def claim(self, file: RemoteFile) -> Claim:
         """See Layout."""
-        return self._claims.claim(file, self._staging.file(file).name, str(self.content(file)))
+        claim = self._claims.claim(file, self._staging.file(file).name, str(self.content(file)))
+        if claim is Claim.OURS and not self._swept:
+            self._staging.clear(file)
+        return claim
 
     def release(self, file: RemoteFile) -> None:
         """See Layout."""
@@ -146,18 +154,29 @@ class Folder:
 
     def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
         """See Layout. Writes the saved manifest."""
-        self._staging.prepare()
+        self._swept = self._lock is None or self._lock.alone
+        with self._claims.state(shared=not self._swept):
+            self._staging.prepare(alone=self._swept)
+            self._write_state(manifest, sure=sure)
+        if self._lock is not None:
+            self._lock.share()
+
+    def _write_state(self, manifest: Manifest, *, sure: bool) -> None:
         self._saved.write(self._staging, manifest, sure=sure)
 
     def finish(self, manifest: Manifest, complete: bool) -> None:
         """See Layout. Pins the sha256 of files whose source gives no digest or a weak one."""
-        pinned = replace(manifest, files=tuple(map(self._pinned, manifest.files)))
-        if pinned != manifest:
-            self._saved.write(self._staging, pinned, sure=False)
+        self._pin(manifest)
         self._below.sync()
         self._receipts.flush()
         self._claims.close()
-        self._staging.remove_if_empty()
+        self._staging.leave(empty=self._lock is None or self._lock.last())
+
+    def _pin(self, manifest: Manifest) -> None:
+        pinned = replace(manifest, files=tuple(map(self._pinned, manifest.files)))
+        if pinned != manifest:
+            with self._claims.state(shared=self._lock is not None):
+                self._saved.write(self._staging, pinned, sure=False)
 
     def _pinned(self, file: RemoteFile) -> RemoteFile:
         if file.strong is not None or (there := look_at(str(self.content(file)))) is None or there.st_size != file.size:

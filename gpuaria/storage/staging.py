@@ -39,16 +39,27 @@ class Staging:
         self._parts = parts
         self._mode: int | None = None
 
-    def prepare(self) -> None:
-        """Make the folder and remove what must not be written through or continued. Raises DiskError, UnsafePath."""
+    def prepare(self, *, alone: bool = True) -> None:
+        """Make the folder and remove what must not be written through or continued. Raises DiskError, UnsafePath.
+
+        Not `alone`: other fetches use the folder, and what they write now must not be removed; see `clear`.
+        """
         with explained(self.path), self._below.folder(self._parts, create=True) as fd:
-            _sweep(fd)
+            if alone:
+                _sweep(fd)
         self._below.hold(self._parts)
         # Files get the mode that a new file gets in this folder, as the client does: asking for the umask is not
         # possible without changing it for all threads.
         with self._temporary() as (parts, inner):
             self._mode = stat.S_IMODE(os.fstat(inner).st_mode)
             self._below.unlink(self._parts, parts[-1])
+
+    def clear(self, file: RemoteFile) -> None:
+        """Remove what stands in the place of one staged file and must not be written through."""
+        name = _name(file)
+        with explained(self.path, (name,)), suppress(FileNotFoundError), self._below.folder(self._parts) as fd:
+            if not _ours(fd, name, os.stat(name, dir_fd=fd, follow_symlinks=False)):
+                os.unlink(name, dir_fd=fd)
 
     def file(self, file: RemoteFile) -> Path:
         """Where the unfinished bytes of `file` are, found again by their digest under whatever name."""
@@ -192,9 +203,11 @@ class Staging:
         """Remove control files that were left beside bytes which have their final name now, and a shorter copy."""
         self._below.unlink(self._parts, *(_name(file) + ending for ending in (*CONTROL, PREFIX)))
 
-    def remove_if_empty(self) -> None:
-        """Leave no empty folder behind."""
+    def leave(self, *, empty: bool) -> None:
+        """Give the folder up; remove it where it is empty and, as `empty` says, no other fetch uses it."""
         self._below.release()
+        if not empty:
+            return
         try:
             with self._below.folder(self._parts[:-1]) as fd:
                 os.rmdir(self._parts[-1], dir_fd=fd)

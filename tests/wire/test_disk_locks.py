@@ -1,5 +1,7 @@
 """One gpuaria per target: a waiter learns who it waits for, and the dead hold nothing."""
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -19,8 +21,10 @@ from huggingface_hub.utils import WeakFileLock
 from gpuaria.errors import DiskError, Locked
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
+from gpuaria.storage import claims
 from gpuaria.storage.hf_cache import HfCache
 from gpuaria.storage.hf_folder import HfFolder as Folder
+from gpuaria.storage.layout import Layout
 from gpuaria.storage.locks import TargetLock, let_go, take
 from gpuaria.storage.receipts import Receipts
 from tests.support.places import ROOT
@@ -157,17 +161,91 @@ def test_no_rights_is_one_sentence() -> None:
                 layout.begin(manifest)
 
 
-def test_layouts_lock_their_target_and_leave_the_staging_folder_alone(tmp_path: Path) -> None:
+def layouts_of(place: Path, commit: str = "0" * 40) -> tuple[Layout, ...]:
     ref = RepoRef("hf", "model", "a/b")
-    for layout in (
-        Folder(tmp_path / "to", ref, "0" * 40, Receipts(None)),
-        HfCache(tmp_path / "hub", ref, "0" * 40, Receipts(None)),
-    ):
+    return Folder(place / "to", ref, commit, Receipts(None)), HfCache(place / "hub", ref, commit, Receipts(None))
+
+
+def test_layouts_lock_their_target_and_leave_the_staging_folder_alone(tmp_path: Path) -> None:
+    for layout in layouts_of(tmp_path):
         with layout.lock(0):
             assert not layout.staging.exists()
-            with pytest.raises(Locked):
+            with pytest.raises(Locked):  # until the first fetch has written what the others share
                 layout.lock(0).acquire()
         layout.lock(0).acquire()
+
+
+def test_fetches_of_one_commit_share_their_target(tmp_path: Path) -> None:
+    ref = RepoRef("hf", "model", "a/b")
+    manifest = Manifest(ref, "a/b", "0" * 40, "http://hub", "origin", ())
+    for first, second in zip(layouts_of(tmp_path), layouts_of(tmp_path), strict=True):
+        one, two = first.lock(0), second.lock(0)
+        with one:
+            first.begin(manifest)
+            (first.staging / "tmp-of-the-first").touch()
+            with two:
+                second.begin(manifest)
+                assert (first.staging / "tmp-of-the-first").exists()
+                second.finish(manifest, complete=True)
+                assert first.staging.exists()
+            assert one.holder.exists()
+            (first.staging / "tmp-of-the-first").unlink()
+            first.finish(manifest, complete=True)
+        assert not one.holder.exists()
+
+
+def test_a_folder_for_one_commit_is_not_shared_with_another(tmp_path: Path) -> None:
+    manifest = Manifest(RepoRef("hf", "model", "a/b"), "a/b", "0" * 40, "http://hub", "origin", ())
+    folder, cache = layouts_of(tmp_path)
+    other_folder, other_cache = layouts_of(tmp_path, "1" * 40)
+    with folder.lock(0), cache.lock(0):
+        folder.begin(manifest)
+        cache.begin(manifest)
+        with other_cache.lock(0):
+            pass  # a cache has a snapshot for each commit
+        with pytest.raises(Locked, match=f"gave up waiting for gpuaria process {os.getpid()}"):
+            other_folder.lock(0).acquire()
+    with other_folder.lock(0):
+        pass
+
+
+def test_the_last_of_those_who_share_cleans_up(tmp_path: Path) -> None:
+    path = tmp_path / "target.lock"
+    one, two = (TargetLock(path, 5, content="the same") for _ in range(2))
+    one.acquire()
+    assert one.alone
+    one.share()
+    two.acquire()
+    assert not two.alone
+    assert not one.last()
+    one.release()
+    assert two.holder.exists()
+    assert two.last()
+    two.release()
+    assert not two.holder.exists()
+
+
+def test_without_shared_locks_one_fetch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "_SET_LOCK", None)
+    manifest = Manifest(RepoRef("hf", "model", "a/b"), "a/b", "0" * 40, "http://hub", "origin", ())
+    for first, second in zip(layouts_of(tmp_path), layouts_of(tmp_path), strict=True):
+        with first.lock(0):
+            first.begin(manifest)
+            with pytest.raises(Locked):
+                second.lock(0).acquire()
+
+
+def test_a_file_system_without_flock_has_a_soft_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(fd: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    path = tmp_path / "target.lock"
+    with TargetLock(path, content="the same") as lock:
+        lock.share()
+        with pytest.raises(Locked):
+            TargetLock(path, content="the same").acquire()
+    TargetLock(path).acquire()
 
 
 def test_a_blob_is_locked_as_the_client_does(tmp_path: Path) -> None:
