@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from gpuaria.errors import DiskError, Locked
 from gpuaria.paths import SafePath
@@ -95,6 +96,8 @@ class Claims:
         self._user = ByteLocks(Below(receipts.path.parent), ("claims",)) if receipts.path else None
         self._held: dict[str, SafePath] = {}
         self._seen: dict[str, Stamp] = {}
+        self._elsewhere: dict[SafePath, Path] = {}
+        self._tried: set[str] = set()
         self._guard = threading.Lock()
 
     def saw(self, places: Mapping[str, os.stat_result]) -> None:
@@ -108,11 +111,19 @@ class Claims:
                 return Claim.OURS if holder == file.path else Claim.HELD
             if not self._lock(file, staged):
                 return Claim.HELD
-            if self._published(file, place):
+            if self._published(file, place) or self._is_elsewhere(file, place):
                 self._unlock(file, staged)
                 return Claim.PRESENT
             self._held[staged] = file.path
             return Claim.OURS
+
+    def elsewhere(self, file: RemoteFile) -> Path | None:
+        """Where another target has the verified bytes of a file for which the answer was PRESENT; None once adopted."""
+        return self._elsewhere.get(file.path)
+
+    def adopted(self, file: RemoteFile) -> None:
+        """Note that the bytes of a file are in this target now."""
+        self._elsewhere.pop(file.path, None)
 
     def release(self, file: RemoteFile, staged: str) -> None:
         """Give up the claim on the bytes of `file`; does nothing where this fetch claimed them for another file."""
@@ -156,6 +167,18 @@ class Claims:
             self._target.close()
             if self._user is not None:
                 self._user.close()
+
+    def _is_elsewhere(self, file: RemoteFile, place: str) -> bool:
+        """Whether another fetch published these bytes in another target since this process began to fetch."""
+        if file.digest is None or not _identity(file):
+            return False
+        found = self._receipts.recent(file.digest, by_others=file.size >= _WORTH_TELLING)
+        paths = [path for path in found if path not in self._tried and os.path.realpath(place) != path]
+        if not paths:
+            return False
+        self._tried.add(paths[0])
+        self._elsewhere[file.path] = Path(paths[0])
+        return True
 
     def _lock(self, file: RemoteFile, staged: str) -> bool:
         if not _try(self._user, _identity(file)):

@@ -153,6 +153,11 @@ class HfCache:
         """See Layout."""
         self._claims.release(file, self._staging.file(file).name)
 
+    def proven(self, file: RemoteFile) -> bool:
+        """See Layout."""
+        place = self.content(file)
+        return file.digest is not None and place in self._receipts.proven({place: file.digest})
+
     def staged(self, file: RemoteFile) -> Path:
         """See Layout."""
         return self._staging.file(file)
@@ -162,8 +167,9 @@ class HfCache:
         return self._staging.windows(file)
 
     def content(self, file: RemoteFile) -> Path:
-        """The blob; the file in the snapshot where there is only that."""
-        return Path(self._seen(file, True)[0])
+        """The blob; the file in the snapshot where there is only that; or the same bytes in another target that `adopt`
+        will copy."""
+        return self._claims.elsewhere(file) or Path(self._seen(file, True)[0])
 
     def commit(self, file: RemoteFile, staged: Path) -> None:
         """See Layout."""
@@ -174,6 +180,8 @@ class HfCache:
 
     def adopt(self, file: RemoteFile, source: Path | None = None) -> None:
         """See Layout."""
+        source = source or self._claims.elsewhere(file)
+        self._claims.adopted(file)
         where, there, named = self._seen(file, True)
         size = _bytes(there)
         if source is not None and not (size == file.size and _same(source, where)):

@@ -58,6 +58,9 @@ class Layout(Protocol):
     def release(self, file: RemoteFile) -> None:
         """Give up a claim, after the bytes were published or the download failed."""
 
+    def proven(self, file: RemoteFile) -> bool:
+        """Whether the bytes at `content` were verified before and are unchanged since, as the receipts say."""
+
     def staged(self, file: RemoteFile) -> Path:
         """Where its unfinished bytes are or will be; does not look."""
 
@@ -65,7 +68,7 @@ class Layout(Protocol):
         """A folder of its own for second names of its unfinished bytes; gone when they are committed or discarded."""
 
     def content(self, file: RemoteFile) -> Path:
-        """Where its bytes are, or will be."""
+        """Where its bytes are, or will be; after a claim that is PRESENT they may be in another target."""
 
     def commit(self, file: RemoteFile, staged: Path) -> None:
         """Give verified staged bytes their final name: data to the disk, then the rename. Raises WrongBytes if the

@@ -109,6 +109,11 @@ class Folder:
         """See Layout."""
         self._claims.release(file, self._staging.file(file).name)
 
+    def proven(self, file: RemoteFile) -> bool:
+        """See Layout."""
+        place = self.content(file)
+        return file.digest is not None and place in self._receipts.proven({place: file.digest})
+
     def staged(self, file: RemoteFile) -> Path:
         """See Layout."""
         return self._staging.file(file)
@@ -118,8 +123,8 @@ class Folder:
         return self._staging.windows(file)
 
     def content(self, file: RemoteFile) -> Path:
-        """The file itself."""
-        return file.path.under(self._below.root)
+        """The file itself, or the same bytes in another target that `adopt` will copy."""
+        return self._claims.elsewhere(file) or file.path.under(self._below.root)
 
     def commit(self, file: RemoteFile, staged: Path) -> None:
         """See Layout. A file that has the name already is replaced by the rename, never written into."""
@@ -128,6 +133,8 @@ class Folder:
 
     def adopt(self, file: RemoteFile, source: Path | None = None) -> None:
         """See Layout."""
+        source = source or self._claims.elsewhere(file)
+        self._claims.adopted(file)
         there = look_at(str(self.content(file)))
         if source is not None and not (there and there.st_size == file.size and _same(source, there)):
             self._give(file, self._staging.copy(file, source))

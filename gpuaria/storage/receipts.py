@@ -29,6 +29,8 @@ create table if not exists receipts (
     primary key (folder, name)
 ) without rowid
 """
+_BY_DIGEST = "create index if not exists receipts_by_digest on receipts (digest)"
+_RECENT = 100_000  # digests whose places are remembered in this process
 _CONTENTS = "create table if not exists contents (digest text primary key, said text not null) without rowid"
 Place = TypeVar("Place", str, Path)
 _Row = tuple[bytes, bytes, str, int, int, int, int, float]
@@ -48,6 +50,8 @@ class Receipts:
         self._pending: list[_Row] = []
         self._said: dict[str, str] = {}
         self._folders: dict[str, str] = {}
+        self._opened = time.time()
+        self._recent: dict[str, str] = {}  # the place of a digest that this process recorded last
         self._database: sqlite3.Connection | None = None
         with self._noting_trouble():
             self._database = _open(path)
@@ -76,10 +80,32 @@ class Receipts:
         folder, name = self._identity(path)
         row = (os.fsencode(folder), os.fsencode(name), str(digest), *stamp, time.time())
         with self._guard:
+            self._recent.pop(str(digest), None)
+            self._recent[str(digest)] = os.path.join(folder, name)
+            if len(self._recent) > _RECENT:
+                del self._recent[next(iter(self._recent))]
             self._pending.append(row)
             full = len(self._pending) >= _BATCH
         if full:
             self.flush()
+
+    def recent(self, digest: Digest, *, by_others: bool) -> list[str]:
+        """Paths of files that were verified to have a digest since this memory was opened, and are unchanged since.
+
+        `by_others`: also those that other processes verified.
+        """
+        with self._guard:
+            path = self._recent.get(str(digest))
+        paths = [path] if path else []
+        rows: list[tuple[bytes, bytes]] = []
+        if by_others:
+            query = "select folder, name from receipts where digest = ? and proved_at >= ? limit 8"
+            with self._noting_trouble(), self._guard:
+                asked = (str(digest), self._opened)
+                rows = self._database.execute(query, asked).fetchall() if self._database else []
+        paths += [os.path.join(os.fsdecode(folder), os.fsdecode(name)) for folder, name in rows]
+        here = {path for path in dict.fromkeys(paths) if _stamp(path)}
+        return sorted(self.proven(dict.fromkeys(here, digest))) if here else []
 
     def said(self, digests: Iterable[Digest]) -> dict[str, str]:
         """What `say` noted of contents, by digest as text; those of which nothing is known are left out."""
@@ -163,6 +189,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
         if version not in (0, _SCHEMA):
             raise sqlite3.DatabaseError(f"it has format {version}, this gpuaria knows {_SCHEMA}")
         database.execute(_TABLE)
+        database.execute(_BY_DIGEST)
         database.execute(_CONTENTS)
         database.execute(f"pragma user_version = {_SCHEMA}")
     except BaseException:

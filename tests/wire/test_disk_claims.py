@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,6 +157,72 @@ def test_a_file_without_a_digest_is_the_same_in_its_target_only(tmp_path: Path) 
     file = a_file(digest=False)
     one, two, other = plain(tmp_path), plain(tmp_path), plain(tmp_path, "elsewhere")
     assert [one.claim(file), two.claim(file), other.claim(file)] == [Claim.OURS, Claim.HELD, Claim.OURS]
+
+
+@pytest.mark.parametrize("data", [DATA, bytes(2_000_000)])
+@pytest.mark.parametrize("there", ["other repo", "folder"])
+@each_layout
+def test_bytes_that_another_target_got_meanwhile_are_copied(
+    tmp_path: Path, make: Make, there: str, data: bytes
+) -> None:
+    receipts = Receipts(tmp_path / "state" / "receipts.sqlite")
+    one = _with(receipts, cache(tmp_path, "other/repo") if there == "other repo" else plain(tmp_path, "elsewhere"))
+    two, file = _with(receipts, make(tmp_path)), a_file(data=data)
+    begin(one, file)
+    begin(two, file)
+    assert one.claim(file) is Claim.OURS
+    publish(one, file, data)
+    assert two.claim(file) is Claim.HELD
+    one.release(file)
+    assert two.claim(file) is Claim.PRESENT
+    assert two.proven(file)
+    assert two.content(file).read_bytes() == data
+    two.adopt(file)
+    assert (two.root / file.path).read_bytes() == data
+    assert two.content(file).resolve().is_relative_to(tmp_path.resolve())
+    assert not two.content(file).samefile(one.content(file))
+    assert two.proven(file)
+
+
+def _with(receipts: Receipts, layout: Layout) -> Layout:
+    """A layout of the same process: its fetches share the receipts."""
+    if isinstance(layout, HfCache):
+        return HfCache(layout._below.root, layout.ref, layout.commit_id, receipts)
+    assert isinstance(layout, Folder)
+    return Folder(layout.root, layout.ref, layout.commit_id, receipts)
+
+
+def test_bytes_that_another_process_got_meanwhile_are_copied(tmp_path: Path) -> None:
+    data = bytes(2_000_000)
+    file, one, two = a_file(data=data), cache(tmp_path), plain(tmp_path)
+    begin(one, file)
+    begin(two, file)
+    assert one.claim(file) is Claim.OURS
+    publish(one, file, data)
+    one.release(file)
+    assert two.claim(file) is Claim.PRESENT
+    two.adopt(file)
+    assert (two.root / file.path).read_bytes() == data
+
+
+def test_a_copy_that_changed_is_not_taken(tmp_path: Path) -> None:
+    receipts = Receipts(tmp_path / "state" / "receipts.sqlite")
+    one, two, file = _with(receipts, plain(tmp_path, "elsewhere")), _with(receipts, plain(tmp_path)), a_file()
+    begin(one)
+    begin(two)
+    publish(one, file)
+    one.content(file).write_bytes(DATA[::-1])
+    assert two.claim(file) is Claim.OURS
+
+
+def test_bytes_of_before_are_not_looked_for(tmp_path: Path) -> None:
+    """A fetch downloads into a new folder what an earlier run put elsewhere."""
+    one, file = plain(tmp_path, "elsewhere"), a_file()
+    begin(one)
+    publish(one, file)
+    one.finish(Manifest(REF, "a/b", "c" * 40, "http://hub", "origin", (file,)), complete=True)
+    time.sleep(0.01)
+    assert plain(tmp_path).claim(file) is Claim.OURS
 
 
 @each_layout
