@@ -86,6 +86,27 @@ class ByteLocks:
             return os.open(self._parts[-1], _FLAGS, _MODE, dir_fd=folder)
 
 
+class _Small:
+    """Exclusive locks by key among the threads of this process: small files are not worth two calls of the system."""
+
+    def __init__(self) -> None:
+        self._held: set[str] = set()
+        self._guard = threading.Lock()
+
+    def take(self, key: str) -> bool:
+        with self._guard:
+            free = key not in self._held
+            self._held.add(key)
+            return free
+
+    def free(self, key: str) -> None:
+        with self._guard:
+            self._held.discard(key)
+
+
+_SMALL = _Small()
+
+
 class Claims:
     """What one fetch has claimed: by name of the staged file in its target, and by digest and size among all targets
     of this user, whose lock file lies beside the receipts. Thread-safe.
@@ -94,7 +115,7 @@ class Claims:
     def __init__(self, target: ByteLocks, receipts: Receipts) -> None:
         self._target, self._receipts = target, receipts
         self._user = ByteLocks(Below(receipts.path.parent), ("claims",)) if receipts.path else None
-        self._held: dict[str, SafePath] = {}
+        self._held: dict[str, RemoteFile] = {}
         self._seen: dict[str, Stamp] = {}
         self._elsewhere: dict[SafePath, Path] = {}
         self._tried: set[str] = set()
@@ -108,13 +129,13 @@ class Claims:
         """Claim the bytes of `file`, which are staged under the name `staged` and published at `place`."""
         with self._guard:
             if (holder := self._held.get(staged)) is not None:
-                return Claim.OURS if holder == file.path else Claim.HELD
+                return Claim.OURS if holder.path == file.path else Claim.HELD
             if not self._lock(file, staged):
                 return Claim.HELD
             if self._published(file, place) or self._is_elsewhere(file, place):
                 self._unlock(file, staged)
                 return Claim.PRESENT
-            self._held[staged] = file.path
+            self._held[staged] = file
             return Claim.OURS
 
     def elsewhere(self, file: RemoteFile) -> Path | None:
@@ -130,7 +151,7 @@ class Claims:
         if file.size >= _WORTH_TELLING:
             self._receipts.flush()
         with self._guard:
-            if self._held.get(staged) == file.path:
+            if (holder := self._held.get(staged)) is not None and holder.path == file.path:
                 del self._held[staged]
                 self._unlock(file, staged)
 
@@ -160,9 +181,14 @@ class Claims:
             if shared:
                 self._target.free(_STATE)
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Give up all claims."""
         with self._guard:
+            for staged, file in self._held.items():
+                self._unlock(file, staged)
             self._held.clear()
             self._target.close()
             if self._user is not None:
@@ -170,7 +196,7 @@ class Claims:
 
     def _is_elsewhere(self, file: RemoteFile, place: str) -> bool:
         """Whether another fetch published these bytes in another target since this process began to fetch."""
-        if file.digest is None or not _identity(file):
+        if file.digest is None or not self._identity(file):
             return False
         found = self._receipts.recent(file.digest, by_others=file.size >= _WORTH_TELLING)
         paths = [path for path in found if path not in self._tried and os.path.realpath(place) != path]
@@ -181,18 +207,29 @@ class Claims:
         return True
 
     def _lock(self, file: RemoteFile, staged: str) -> bool:
-        if not _try(self._user, _identity(file)):
+        everywhere, identity = self._everywhere(file), self._identity(file)
+        if identity and not _try(everywhere, identity):
             return False
-        if not _try(self._target, staged):
-            self._unlock(file, "")
-            return False
-        return True
+        if _try(self._target, staged):
+            return True
+        if identity:
+            everywhere.free(identity)
+        return False
 
     def _unlock(self, file: RemoteFile, staged: str) -> None:
-        if self._user is not None:
-            self._user.free(_identity(file))
-        if staged:
-            self._target.free(staged)
+        self._target.free(staged)
+        if identity := self._identity(file):
+            self._everywhere(file).free(identity)
+
+    def _identity(self, file: RemoteFile) -> str:
+        """Digest and size; empty for a file that no digest identifies outside its target."""
+        if file.digest is None or file.digest.algorithm not in _SHARED:
+            return ""
+        return f"{file.digest}/{file.size} {self._receipts.path}"
+
+    def _everywhere(self, file: RemoteFile) -> "ByteLocks | _Small":
+        """The locks that hold in all targets."""
+        return _SMALL if self._user is None or file.size < _WORTH_TELLING else self._user
 
     def _published(self, file: RemoteFile, place: str) -> bool:
         """Whether bytes of the right size came to `place` since this fetch looked, or last got this answer."""
@@ -206,16 +243,11 @@ class Claims:
         return True
 
 
-def _identity(file: RemoteFile) -> str:
-    """Digest and size; empty for a file that no digest identifies outside its target."""
-    return f"{file.digest}/{file.size}" if file.digest and file.digest.algorithm in _SHARED else ""
-
-
-def _try(locks: ByteLocks | None, key: str) -> bool:
-    """Lock a key if there is one; where the file system has no such locks, the claim holds in the target alone, or in
-    a target without them by its target lock."""
+def _try(locks: ByteLocks | _Small, key: str) -> bool:
+    """Lock a key. Where the file system has no such locks, the claim holds in the target alone, or in a target without
+    them by its target lock."""
     try:
-        return locks is None or not key or locks.take(key)
+        return locks.take(key)
     except (OSError, DiskError):
         return True
 

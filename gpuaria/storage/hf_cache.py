@@ -144,14 +144,14 @@ class HfCache:
 
     def claim(self, file: RemoteFile) -> Claim:
         """See Layout."""
-        claim = self._claims.claim(file, self._staging.file(file).name, str(self.content(file)))
+        claim = self._claims.claim(file, self._staging.name(file), self._seen(file, True)[0])
         if claim is Claim.OURS and not self._swept:
             self._staging.clear(file)
         return claim
 
     def release(self, file: RemoteFile) -> None:
         """See Layout."""
-        self._claims.release(file, self._staging.file(file).name)
+        self._claims.release(file, self._staging.name(file))
 
     def proven(self, file: RemoteFile) -> bool:
         """See Layout."""

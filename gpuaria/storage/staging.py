@@ -65,6 +65,11 @@ class Staging:
         """Where the unfinished bytes of `file` are, found again by their digest under whatever name."""
         return self.path / _name(file)
 
+    @staticmethod
+    def name(file: RemoteFile) -> str:
+        """The name of its staged bytes."""
+        return _name(file)
+
     def windows(self, file: RemoteFile) -> Path:
         """The folder for second names of its unfinished bytes."""
         return self.path / (_name(file) + _WINDOWS)

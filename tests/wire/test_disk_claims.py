@@ -22,6 +22,7 @@ from gpuaria.storage.receipts import Receipts
 from tests.support.places import ROOT
 
 DATA = b"weights" * 1000
+LARGE = bytes(2_000_000)
 REF = RepoRef("hf", "model", "a/b")
 Make = Callable[..., Layout]
 
@@ -142,8 +143,9 @@ def test_another_process_and_its_death(tmp_path: Path, kind: str) -> None:
         assert layout.claim(file) is Claim.OURS
 
 
-def test_the_same_bytes_in_another_target(tmp_path: Path) -> None:
-    file = a_file()
+@pytest.mark.parametrize("data", [DATA, LARGE])
+def test_the_same_bytes_in_another_target(tmp_path: Path, data: bytes) -> None:
+    file = a_file(data=data)
     holder = cache(tmp_path)
     others = [cache(tmp_path, "other/repo"), plain(tmp_path), plain(tmp_path, "elsewhere")]
     assert holder.claim(file) is Claim.OURS
@@ -159,7 +161,7 @@ def test_a_file_without_a_digest_is_the_same_in_its_target_only(tmp_path: Path) 
     assert [one.claim(file), two.claim(file), other.claim(file)] == [Claim.OURS, Claim.HELD, Claim.OURS]
 
 
-@pytest.mark.parametrize("data", [DATA, bytes(2_000_000)])
+@pytest.mark.parametrize("data", [DATA, LARGE])
 @pytest.mark.parametrize("there", ["other repo", "folder"])
 @each_layout
 def test_bytes_that_another_target_got_meanwhile_are_copied(
@@ -193,16 +195,15 @@ def _with(receipts: Receipts, layout: Layout) -> Layout:
 
 
 def test_bytes_that_another_process_got_meanwhile_are_copied(tmp_path: Path) -> None:
-    data = bytes(2_000_000)
-    file, one, two = a_file(data=data), cache(tmp_path), plain(tmp_path)
+    file, one, two = a_file(data=LARGE), cache(tmp_path), plain(tmp_path)
     begin(one, file)
     begin(two, file)
     assert one.claim(file) is Claim.OURS
-    publish(one, file, data)
+    publish(one, file, LARGE)
     one.release(file)
     assert two.claim(file) is Claim.PRESENT
     two.adopt(file)
-    assert (two.root / file.path).read_bytes() == data
+    assert (two.root / file.path).read_bytes() == LARGE
 
 
 def test_a_copy_that_changed_is_not_taken(tmp_path: Path) -> None:
