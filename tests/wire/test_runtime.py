@@ -1,0 +1,247 @@
+"""Many fetches in one process, from many threads: one aria2c, one listing, each byte once, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import gpuaria
+from gpuaria.errors import Interrupted, RepoNotFound, UsageError
+from gpuaria.events import Event
+from gpuaria.fetching import request_for
+from gpuaria.settings import load
+from standin import Hub, Repo
+from tests.support.repos import contents, expected
+from tests.support.user import Serve, User, children, until
+
+pytestmark = pytest.mark.wire
+SIZE = 12_000_000  # aria2c downloads files from 8 MB on
+PER_CONNECTION = 1_500_000  # bytes per second, so that fetches overlap
+Make = Callable[..., gpuaria.Runtime]
+
+
+def random_bytes(seed: int, size: int = SIZE) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+@pytest.fixture
+def make(user: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Make runtimes with this user's settings; nothing of them may be left once they are closed."""
+    before, processes = set(threading.enumerate()), set(children(os.getpid()))
+    made: list[gpuaria.Runtime] = []
+    monkeypatch.chdir(user.home)
+    monkeypatch.setenv("TMPDIR", str(user.temp))
+
+    def runtime(**named: object) -> gpuaria.Runtime:
+        made.append(gpuaria.Runtime(load(named, user.environ(), user.home)))
+        return made[-1]
+
+    yield runtime
+    for one in made:
+        one.close()
+    left = {thread for thread in threading.enumerate() if "standin" not in thread.name} - before
+    assert not {thread for thread in left if thread.name.startswith(OURS)}, left
+    assert not {pid for pid in set(children(os.getpid())) - processes if b"aria2c" in _command(pid)}
+
+
+OURS = ("aria2", "small", "hash", "lookup", "resolve", "relay", "http", "test", "tail")
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def aria2_of_this_process() -> set[int]:
+    return {pid for pid in children(os.getpid()) if b"aria2c" in _command(pid)}
+
+
+def sent(hub: Hub) -> int:
+    """Bytes of files that left the servers."""
+    return sum(seen.sent for seen in hub.cdn.requests) + sum(
+        seen.sent for seen in hub.requests if "/resolve" in seen.target
+    )
+
+
+def listings(hub: Hub) -> list[str]:
+    """Requests by which a fetch learns what a repo holds."""
+    return [seen.target for seen in hub.requests if "/revision/" in seen.target or "/tree/" in seen.target]
+
+
+def at_once(*work: Callable[[], object]) -> list[object]:
+    """What each returns, on a thread of its own; raises what one of them raises."""
+    barrier = threading.Barrier(len(work))
+
+    def one(job: Callable[[], object]) -> object:
+        barrier.wait(20)
+        return job()
+
+    with ThreadPoolExecutor(len(work)) as pool:
+        return [future.result() for future in [pool.submit(one, job) for job in work]]
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Repo:
+    """Three files for aria2c and two small ones."""
+    files = {f"model-{n}.safetensors": random_bytes(n) for n in range(3)}
+    repo = Repo("org/three", tmp_path / "three")
+    repo.commit({**files, "config.json": b"{}\n", "tokenizer.bin": random_bytes(9, 50_000)})
+    return repo
+
+
+@pytest.mark.parametrize("to", [True, False], ids=["folder", "cache"])
+def test_three_threads_three_files_of_one_repo(
+    make: Make, user: User, serve: Serve, three: Repo, to: bool
+) -> None:
+    hub = serve(three, limit_rate=PER_CONNECTION)
+    seen: set[int] = set()
+    target = user.home / "out" if to else None
+
+    def listen(event: Event) -> None:
+        seen.update(aria2_of_this_process())
+
+    with make() as runtime:
+
+        def fetch(name: str) -> gpuaria.api.Report:
+            return runtime.fetch(request_for(runtime.ref("org/three"), [name, "config.json"]), target, listen)
+
+        names = [f"model-{n}.safetensors" for n in range(3)]
+        reports = at_once(*(lambda name=name: fetch(name) for name in names))  # type: ignore[misc]
+        assert len(seen) == 1
+    assert len({report.path for report in reports}) == 1  # type: ignore[attr-defined]
+    found = contents(Path(reports[0].path))  # type: ignore[attr-defined]
+    assert found == {name: data for name, data in expected(three).items() if name != "tokenizer.bin"}
+    assert sent(hub) == 3 * SIZE + len(b"{}\n")
+    assert len(listings(hub)) == 1
+    assert not aria2_of_this_process()
+
+
+def test_eight_threads_on_repos_that_have_files_in_common(
+    make: Make, user: User, serve: Serve, tmp_path: Path
+) -> None:
+    common, small = random_bytes(1), random_bytes(2, 300_000)
+    repos = []
+    for n in range(4):
+        repo = Repo(f"org/r{n}", tmp_path / f"r{n}")
+        repo.commit({"common.bin": common, "same.txt": small, f"own-{n}.bin": random_bytes(10 + n, 9_000_000)})
+        repos.append(repo)
+    hub = serve(*repos, limit_rate=4 * PER_CONNECTION)
+    with make() as runtime:
+        order = [repos[n % 4] for n in range(8)]
+        jobs = [lambda repo=repo: runtime.fetch(repo.repo_id) for repo in order]  # type: ignore[misc]
+        reports = at_once(*jobs)
+    for repo, report in zip(order, reports, strict=True):
+        assert contents(Path(report.path)) == expected(repo)  # type: ignore[attr-defined]
+    assert sent(hub) == len(common) + len(small) + 4 * 9_000_000
+    assert len(listings(hub)) == 4
+
+
+def test_a_second_fetch_of_what_the_first_has_brought(make: Make, user: User, serve: Serve, three: Repo) -> None:
+    hub = serve(three)
+    with make() as runtime:
+        runtime.fetch("org/three", "one")
+        once, asked = sent(hub), len(listings(hub))
+        runtime.fetch("org/three", "two")
+        assert sent(hub) == once
+        assert len(listings(hub)) == asked
+    assert contents(user.home / "two") == expected(three)
+
+
+def test_two_processes_share_a_download(user: User, serve: Serve, three: Repo) -> None:
+    hub = serve(three, limit_rate=PER_CONNECTION)
+    runs = [user.start("fetch", "org/three", "--to", "out", "-q") for _ in range(2)]
+    for run in runs:
+        out, err = run.communicate(timeout=90)
+        assert run.returncode == 0, err
+        assert out.strip().endswith("out")
+    assert contents(user.home / "out") == expected(three)
+    assert sent(hub) == sum(map(len, expected(three).values()))
+
+
+def test_a_process_that_dies_leaves_its_files_to_the_other(user: User, serve: Serve, three: Repo) -> None:
+    serve(three, limit_rate=PER_CONNECTION // 8)
+    first = user.start("fetch", "org/three", "--to", "out", "-q")
+    until(lambda: any((user.home / "out").rglob("sha256-*")))
+    second = user.start("fetch", "org/three", "--to", "out", "-q", "--patience", "60s")
+    first.kill()
+    first.communicate()
+    _, err = second.communicate(timeout=90)
+    assert second.returncode == 0, err
+    assert contents(user.home / "out") == expected(three)
+
+
+def test_one_fetch_is_interrupted_and_the_other_goes_on(make: Make, user: User, serve: Serve, three: Repo) -> None:
+    serve(three, limit_rate=PER_CONNECTION // 4)
+    stop, begun = threading.Event(), threading.Event()
+
+    def first() -> object:
+        try:
+            return runtime.fetch("org/three", "out", lambda event: begun.set(), stop)
+        except Interrupted as error:
+            return error
+
+    def second() -> object:
+        begun.wait(20)
+        threading.Timer(1.0, stop.set).start()
+        return runtime.fetch("org/three", "out")
+
+    with make() as runtime:
+        interrupted, report = at_once(first, second)
+    assert isinstance(interrupted, Interrupted)
+    assert contents(Path(report.path)) == expected(three)  # type: ignore[attr-defined]
+
+
+def test_closing_interrupts_and_waits(make: Make, serve: Serve, three: Repo) -> None:
+    serve(three, limit_rate=PER_CONNECTION // 8)
+    begun, runtime = threading.Event(), make()
+
+    def fetch() -> object:
+        try:
+            return runtime.fetch("org/three", "out", lambda event: begun.set())
+        except Interrupted as error:
+            return error
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(fetch)
+        assert begun.wait(20)
+        runtime.close()
+        assert isinstance(running.result(20), Interrupted)
+    with pytest.raises(UsageError, match="closed"):
+        runtime.fetch("org/three")
+
+
+def test_the_speed_limit_may_change(make: Make) -> None:
+    with make(max_speed="10MB") as runtime:
+        assert runtime.limit == 10_000_000
+        runtime.limit = 20_000_000
+        assert (runtime.limit, runtime.bucket.rate) == (20_000_000, 20_000_000)
+
+
+def test_listings_that_fail_are_not_kept(make: Make, serve: Serve, three: Repo, tmp_path: Path) -> None:
+    hub = serve(three)
+    with make() as runtime:
+        for _ in range(2):
+            with pytest.raises(RepoNotFound):
+                runtime.resolve("org/later")
+        later = Repo("org/later", tmp_path / "later")
+        later.commit({"a.txt": b"a"})
+        hub.add(later)
+        assert [file.path for file in runtime.resolve("org/later").files] == ["a.txt"]
+        assert runtime.resolve(request_for(runtime.ref("org/later"), ["a.txt"])).size == 1
+    assert len(listings(hub)) == 3
+
+
+def test_a_failed_file_is_in_the_report(make: Make, serve: Serve, three: Repo) -> None:
+    hub = serve(three)
+    hub.fault("/config.json", status=404, times=None)
+    with make() as runtime, pytest.raises(gpuaria.FetchFailed) as caught:
+        runtime.fetch("org/three", "out")
+    assert [problem.path for problem in caught.value.report.problems] == ["config.json"]
