@@ -94,6 +94,8 @@ class Runtime:
     def close(self) -> None:
         """Interrupt the fetches of other threads and wait for them, then end the aria2c and close every connection."""
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
             self._stop.set()
             for _, stop in self._fetches.values():
