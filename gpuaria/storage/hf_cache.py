@@ -144,6 +144,8 @@ class HfCache:
 
     def claim(self, file: RemoteFile) -> Claim:
         """See Layout."""
+        if self._lock is not None and self._lock.alone:
+            self._lock.share()  # from now on claims keep fetches apart
         claim = self._claims.claim(file, self._staging.name(file), self._seen(file, True)[0])
         if claim is Claim.OURS and not self._swept:
             self._staging.clear(file)
@@ -232,8 +234,6 @@ class HfCache:
                     pass
             create(self._below, ("CACHEDIR.TAG",), _CACHEDIR_TAG)
             self._saved.write(self._staging, manifest, sure=sure)
-        if self._lock is not None:
-            self._lock.share()
 
     def finish(self, manifest: Manifest, complete: bool) -> None:
         """See Layout. The ref moves when the snapshot is complete, so that a reader who is offline keeps a whole one;

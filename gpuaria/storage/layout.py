@@ -41,7 +41,8 @@ class Layout(Protocol):
         """Where unfinished bytes live: the same file system, and never mistaken for a result."""
 
     def lock(self, patience: float, on_wait: Callable[[str], None] | None = None) -> TargetLock:
-        """The lock on this target, which fetches of the same content share; `patience` in seconds. Makes its folder."""
+        """The lock on this target; `patience` in seconds. Makes its folder. A fetch has the target alone until it first
+        claims a file; from then on fetches of the same content share it."""
 
     def look(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
         """What is there, by stat and receipts alone; writes nothing. Raises UnsafePath for a folder on the way of one

@@ -100,6 +100,8 @@ class Folder:
 
     def claim(self, file: RemoteFile) -> Claim:
         """See Layout."""
+        if self._lock is not None and self._lock.alone:
+            self._lock.share()  # from now on claims keep fetches apart
         claim = self._claims.claim(file, self._staging.name(file), f"{self._root}/{file.path}")
         if claim is Claim.OURS and not self._swept:
             self._staging.clear(file)
@@ -165,8 +167,6 @@ class Folder:
         with self._claims.state(shared=not self._swept):
             self._staging.prepare(alone=self._swept)
             self._write_state(manifest, sure=sure)
-        if self._lock is not None:
-            self._lock.share()
 
     def _write_state(self, manifest: Manifest, *, sure: bool) -> None:
         self._saved.write(self._staging, manifest, sure=sure)

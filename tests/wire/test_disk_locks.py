@@ -161,6 +161,9 @@ def test_no_rights_is_one_sentence() -> None:
                 layout.begin(manifest)
 
 
+FILE = RemoteFile(SafePath.parse("x"), 1, Digest("sha256", "1" * 64), "2" * 40)
+
+
 def layouts_of(place: Path, commit: str = "0" * 40) -> tuple[Layout, ...]:
     ref = RepoRef("hf", "model", "a/b")
     return Folder(place / "to", ref, commit, Receipts(None)), HfCache(place / "hub", ref, commit, Receipts(None))
@@ -182,6 +185,9 @@ def test_fetches_of_one_commit_share_their_target(tmp_path: Path) -> None:
         one, two = first.lock(0), second.lock(0)
         with one:
             first.begin(manifest)
+            with pytest.raises(Locked):
+                second.lock(0).acquire()
+            first.claim(FILE)
             (first.staging / "tmp-of-the-first").touch()
             with two:
                 second.begin(manifest)
@@ -201,6 +207,8 @@ def test_a_folder_for_one_commit_is_not_shared_with_another(tmp_path: Path) -> N
     with folder.lock(0), cache.lock(0):
         folder.begin(manifest)
         cache.begin(manifest)
+        folder.claim(FILE)
+        cache.claim(FILE)
         with other_cache.lock(0):
             pass  # a cache has a snapshot for each commit
         with pytest.raises(Locked, match=f"gave up waiting for gpuaria process {os.getpid()}"):
@@ -231,6 +239,7 @@ def test_without_shared_locks_one_fetch_at_a_time(tmp_path: Path, monkeypatch: p
     for first, second in zip(layouts_of(tmp_path), layouts_of(tmp_path), strict=True):
         with first.lock(0):
             first.begin(manifest)
+            first.claim(FILE)
             with pytest.raises(Locked):
                 second.lock(0).acquire()
 

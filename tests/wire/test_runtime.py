@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,16 @@ from gpuaria.fetching import request_for
 from gpuaria.records import Report
 from gpuaria.settings import load
 from standin import Hub, Repo
+from tests.support.places import ROOT
 from tests.support.repos import contents, expected
 from tests.support.user import Serve, User, children, until
 
-pytestmark = pytest.mark.wire
+pytestmark = [
+    pytest.mark.wire,
+    pytest.mark.skipif(
+        find_spec("gpuaria.transfer.scheduler") is None, reason="needs a transfer that claims what it downloads"
+    ),
+]
 SIZE = 12_000_000  # aria2c downloads files from 8 MB on
 PER_CONNECTION = 1_500_000  # bytes per second, so that fetches overlap
 Make = Callable[..., gpuaria.Runtime]
@@ -248,3 +256,21 @@ def test_a_failed_file_is_in_the_report(make: Make, serve: Serve, three: Repo) -
     with make() as runtime, pytest.raises(gpuaria.FetchFailed) as caught:
         runtime.fetch("org/three", "out")
     assert [problem.path for problem in caught.value.report.problems] == ["config.json"]
+
+
+def test_the_example_of_the_guide(
+    user: User, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repos = [Repo(f"org/{name}", tmp_path / name) for name in ("one", "two", "three")]
+    for repo in repos:
+        repo.commit({"config.json": b"{}\n", f"{repo.repo_id[4:]}.bin": random_bytes(3, 1000)})
+    hub = serve(*repos)
+    for name, value in {**user.environ(), "HF_ENDPOINT": hub.url}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(user.home)
+    (example,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "guide.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    exec(compile(example, "guide.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [contents(Path(line.split()[0])) for line in lines] == [expected(repo) for repo in repos]
