@@ -39,8 +39,8 @@ def joining(world: World, away: trust.Away) -> Joined:
     because = away.reason.message if away.open is not None else policy.failed(away.reason)
     if not because or not world.candidates.mirrors:
         return Joined()
-    if away.open is None and (lie := _false_address(world)):
-        because = policy.failed(away.reason, lie)
+    if lie := _false_address(world):
+        because = policy.misled(lie)
     return Joined(world.candidates.mirrors, because)
 
 

@@ -30,15 +30,17 @@ class JoinPolicy:
         """The origin has sent no response for so long."""
         return f"{self._host} does not answer within {SILENCE:.0f} s" if seconds >= SILENCE else ""
 
-    def failed(self, error: GpuariaError, lie: str = "") -> str:
-        """A request to the origin ended with `error`; `lie`: why the address that DNS gives for it is false.
+    def misled(self, lie: str) -> str:
+        """DNS gives an address for the origin that is false, and `lie` says why."""
+        return f"DNS gives a false address for {self._host} ({lie})"
+
+    def failed(self, error: GpuariaError) -> str:
+        """A request to the origin ended with `error`.
 
         A refusal by the hub itself (404, 401, a rate limit, 5xx) is an answer, and no reason.
         """
         if not isinstance(error, Unreachable | NotAHub):
             return ""
-        if lie:
-            return f"DNS gives a false address for {self._host} ({lie})"
         return f"{self._host} is blocked ({error.message})" if isinstance(error, Blocked) else error.message
 
     def delivered(self, total: int, now: float) -> str:

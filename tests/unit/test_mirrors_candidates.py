@@ -32,22 +32,25 @@ def candidates(credential: bool = False, **environ: str) -> Candidates:
     return Candidates(settings, credential=credential, environ=environ)
 
 
-ERRORS: list[tuple[GpuariaError, str, str]] = [
-    (Unreachable("cannot connect to hub: refused"), "", "cannot connect to hub: refused"),
-    (Unreachable("cannot connect"), "0.0.0.0 is one", "DNS gives a false address for hub (0.0.0.0 is one)"),
-    (NotAHub("hub does not answer as a hub"), "", "hub does not answer as a hub"),
-    (Blocked("status 403"), "", "hub is blocked (status 403)"),
-    (RateLimited("too many requests"), "", ""),
-    (NetworkError("hub answers 503"), "", ""),
-    (BadListing("the list repeats"), "", ""),
-    (RepoNotFound("no such repo"), "", ""),
-    (AccessDenied("refused by the hub"), "", ""),
+ERRORS: list[tuple[GpuariaError, str]] = [
+    (Unreachable("cannot connect to hub: refused"), "cannot connect to hub: refused"),
+    (NotAHub("hub does not answer as a hub"), "hub does not answer as a hub"),
+    (Blocked("status 403"), "hub is blocked (status 403)"),
+    (RateLimited("too many requests"), ""),
+    (NetworkError("hub answers 503"), ""),
+    (BadListing("the list repeats"), ""),
+    (RepoNotFound("no such repo"), ""),
+    (AccessDenied("refused by the hub"), ""),
 ]
 
 
-@pytest.mark.parametrize(("error", "lie", "reason"), ERRORS, ids=lambda value: str(value)[:30])
-def test_a_failure_is_a_reason_unless_the_hub_answered(error: GpuariaError, lie: str, reason: str) -> None:
-    assert JoinPolicy("hub").failed(error, lie) == reason
+@pytest.mark.parametrize(("error", "reason"), ERRORS, ids=lambda value: str(value)[:30])
+def test_a_failure_is_a_reason_unless_the_hub_answered(error: GpuariaError, reason: str) -> None:
+    assert JoinPolicy("hub").failed(error) == reason
+
+
+def test_a_false_address_is_named() -> None:
+    assert JoinPolicy("hub").misled("0.0.0.0 is one") == "DNS gives a false address for hub (0.0.0.0 is one)"
 
 
 def test_silence_counts_after_three_seconds() -> None:
