@@ -10,7 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,6 @@ from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.staging import CONTROL
 from tests.support.killing import killed_at
 
-REF = RepoRef("hf", "model", "org/name")
 FILES: dict[str, bytes] = {
     "config.json": b"{}",
     "same.json": b"{}",
@@ -44,31 +43,42 @@ BIG = "model.safetensors"
 Make = Callable[[Path, Manifest, Receipts], Layout]
 
 
+@dataclass(frozen=True)
+class Row:
+    """A layout, a repo of a source that uses it, and its two commits, of which some sources have none."""
+
+    make: Make
+    ref: RepoRef
+    old: str = "b" * 40
+    new: str = "c" * 40
+
+
 def in_cache(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
     """Return the Hugging Face cache with links."""
-    return HfCache(folder / "hub", manifest.ref, manifest.commit, receipts)
+    return HfCache(folder / "hub", manifest.ref, manifest.version, receipts)
 
 
 def in_cache_without_links(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
     """Return the Hugging Face cache on a file system that has no links."""
-    return HfCache(folder / "hub", manifest.ref, manifest.commit, receipts, symlinks=False)
+    return HfCache(folder / "hub", manifest.ref, manifest.version, receipts, symlinks=False)
+
+
+def in_hf_folder(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
+    """Return a folder as `hf download --local-dir` makes it."""
+    return HfFolder(folder / "to", manifest.ref, manifest.version, receipts)
 
 
 def in_folder(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
-    """Return a folder as `hf download --local-dir` makes it."""
-    return HfFolder(folder / "to", manifest.ref, manifest.commit, receipts)
-
-
-def in_plain_folder(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
     """Return a folder of plain files."""
     return Folder(folder / "to", manifest.ref, manifest.version, receipts)
 
 
-LAYOUTS: dict[str, Make] = {
-    "cache": in_cache,
-    "cache without links": in_cache_without_links,
-    "hf folder": in_folder,
-    "plain folder": in_plain_folder,
+HF = RepoRef("hf", "model", "org/name")
+LAYOUTS = {
+    "cache": Row(in_cache, HF),
+    "cache without links": Row(in_cache_without_links, HF),
+    "hf folder": Row(in_hf_folder, HF),
+    "plain folder": Row(in_folder, RepoRef("plain", "folder", "http://files.example/models/", ""), old="", new=""),
 }
 
 
@@ -79,23 +89,27 @@ def a_file(path: str, data: bytes, algorithm: str = "") -> RemoteFile:
     return RemoteFile(SafePath.parse(path), len(data), Digest(algorithm, hash_bytes(data, algorithm)), oid)
 
 
-def a_manifest(files: Mapping[str, bytes], commit: str = "c" * 40) -> Manifest:
-    """Return the manifest of these files, in the order of their names."""
-    rows = tuple(a_file(path, data) for path, data in sorted(files.items()))
-    return Manifest(REF, REF.name, commit, "http://hub", "origin", rows)
-
-
 @dataclass
 class Target:
     """One layout below a folder of its own; `layout` opens it as a new run does."""
 
-    make: Make
+    row: Row
     folder: Path
-    manifest: Manifest = field(default_factory=lambda: a_manifest(FILES))
+    files: Mapping[str, bytes] = field(default_factory=lambda: FILES)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the files at the new commit."""
+        return self.listing(self.files, self.row.new)
+
+    def listing(self, files: Mapping[str, bytes], commit: str) -> Manifest:
+        """Return the manifest of these files, in the order of their names."""
+        rows = tuple(a_file(path, data) for path, data in sorted(files.items()))
+        return Manifest(self.row.ref, self.row.ref.name, commit, "http://hub", "origin", rows)
 
     def layout(self, manifest: Manifest | None = None) -> Layout:
-        """Return the layout for one commit, with the receipts of this user."""
-        return self.make(self.folder, manifest or self.manifest, Receipts(self.folder / "receipts.sqlite"))
+        """Return the layout for one manifest, with the receipts of this user."""
+        return self.row.make(self.folder, manifest or self.manifest, Receipts(self.folder / "receipts.sqlite"))
 
     def begun(self) -> Layout:
         """Return the layout, prepared for a download."""
@@ -105,7 +119,7 @@ class Target:
 
     def file(self, path: str) -> RemoteFile:
         """Return the file of the manifest with that path."""
-        return next(file for file in self.manifest.files if file.path == path)
+        return a_file(path, self.files[path])
 
     def look(self, path: str) -> LocalState:
         """Return what a new run sees of a file."""
@@ -196,7 +210,7 @@ def test_the_target_is_found_again_by_its_folder(target: Target) -> None:
     layout = target.layout()
     fetch(layout, target.manifest, FILES)
     found = find_layout(layout.root, Receipts(None))
-    assert (found.root, found.commit_id) == (layout.root, target.manifest.commit)
+    assert (type(found), found.root, found.commit_id) == (type(layout), layout.root, target.manifest.version)
     assert set(read_manifest(found).files) == set(target.manifest.files)
 
 
@@ -220,6 +234,23 @@ def test_a_part_is_verified_as_a_part(target: Target) -> None:
     publish(layout, target.file(BIG), FILES[BIG])
     layout.finish(target.manifest, False)
     assert check(target.layout(), read_manifest(target.layout())).count() == {"ok": 1, "missing": len(FILES) - 1}
+
+
+def test_a_file_without_a_digest_is_never_ok_and_wrong_where_its_sha256_was_pinned(target: Target) -> None:
+    data = b"nothing is known of these bytes"
+    file = RemoteFile(SafePath.parse("unknown.bin"), len(data), None, "0" * 40)
+    manifest = replace(target.manifest, files=(file,))
+    layout = target.layout(manifest)
+    layout.begin(manifest)
+    publish(layout, file, data)
+    layout.finish(manifest, True)
+    later = target.layout(manifest)
+    (kept,) = read_manifest(later).files
+    assert later.pinned(manifest).files == (kept,)
+    assert kept.pinned in (None, Digest("sha256", hash_bytes(data, "sha256")))
+    assert check(later, read_manifest(later)).count() == {"unverifiable": 1}
+    later.content(file).write_bytes(data[:-1] + b"!")
+    assert check(later, read_manifest(later)).count() == {"wrong digest" if kept.pinned else "unverifiable": 1}
 
 
 # --- staging ------------------------------------------------------------------------------------------------------
@@ -354,7 +385,7 @@ def test_a_published_file_has_the_mode_of_a_new_file(target: Target) -> None:
 
 def test_many_threads_commit_at_once(target: Target) -> None:
     many = {f"d{number % 7}/f{number}": b"%d" % number for number in range(100)}
-    target.manifest = a_manifest(many)
+    target.files = many
     layout = target.begun()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda file: publish(layout, file, many[file.path]), target.manifest.files))
@@ -511,7 +542,7 @@ def test_any_safe_name_ends_up_below_the_target(
         path = SafePath.parse("/".join(parts))
     except UnsafePath:
         return
-    one = Target(target.make, tmp_path_factory.mktemp("root"), a_manifest({path: path.encode()}))
+    one = Target(target.row, tmp_path_factory.mktemp("root"), {path: path.encode()})
     names = {*os.listdir(one.folder), one.layout().root.relative_to(one.folder).parts[0], "receipts.sqlite", "claims"}
     fetch(one.layout(), one.manifest, {path: path.encode()})
     assert one.layout().root.joinpath(*parts).read_bytes() == path.encode()
@@ -529,13 +560,13 @@ NEW = {"config.json": b"{}", "sub/model.bin": b"weights" * 1000}
 @pytest.mark.fault("killed (kill -9): gpuaria, aria2c or both, at any moment")
 def test_killed_between_any_two_steps_the_old_or_the_new_is_there(target: Target) -> None:
     """A second commit is fetched over the first one, and killed before each change of the file system in turn."""
-    old, new = a_manifest(OLD, "b" * 40), a_manifest(NEW)
-    origin = Target(target.make, target.folder / "first", new)
+    old, new = target.listing(OLD, target.row.old), target.listing(NEW, target.row.new)
+    origin = Target(target.row, target.folder / "first", NEW)
     origin.folder.mkdir()
     fetch(origin.layout(old), old, OLD)
     step, killed = 0, True
     while killed:
-        one = Target(target.make, target.folder / str(step), new)
+        one = Target(target.row, target.folder / str(step), NEW)
         shutil.copytree(origin.folder, one.folder, symlinks=True)
         killed = killed_at(step, partial(run_again, one))
         before, after = one.layout(old), one.layout()
