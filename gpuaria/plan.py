@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from gpuaria.hashing import EMPTY
 from gpuaria.paths import SafePath
-from gpuaria.records import Action, DownloadPlan, LocalState, Manifest, RemoteFile, Step
+from gpuaria.records import Action, DownloadPlan, LocalState, Manifest, Mirror, RemoteFile, Step
 
 Identity = tuple[str, int]
 
@@ -27,11 +27,11 @@ class Rules:
 def make(
     manifest: Manifest,
     states: Mapping[SafePath, LocalState],
-    mirrors: Sequence[str],
+    mirrors: Sequence[Mirror],
     rules: Rules,
     counts: Mapping[str, int] = MappingProxyType({}),
 ) -> DownloadPlan:
-    """Decide the action for each file; `mirrors` are names, best first. Large files come first, the largest ahead.
+    """Decide the action for each file; `mirrors` are in order, best first. Large files come first, the largest ahead.
 
     `counts`: connections that a large file gets from each mirror, where that is fewer than `rules.connections`.
     """
@@ -64,7 +64,9 @@ def _copied(step: Step, owner: Step) -> Step:
     return Step(step.file, "copy", f"the same bytes as {owner.file.path}", owner=owner.file.path)
 
 
-def _step(file: RemoteFile, state: LocalState, mirrors: Sequence[str], rules: Rules, counts: Mapping[str, int]) -> Step:
+def _step(
+    file: RemoteFile, state: LocalState, mirrors: Sequence[Mirror], rules: Rules, counts: Mapping[str, int]
+) -> Step:
     if state.size is None:
         reason = "not here yet" if not state.partial else f"{state.partial} bytes of it are here"
         return _download(file, "download", reason, mirrors, rules, counts)
@@ -83,7 +85,7 @@ def _download(
     file: RemoteFile,
     kind: Action,
     reason: str,
-    mirrors: Sequence[str],
+    mirrors: Sequence[Mirror],
     rules: Rules,
     counts: Mapping[str, int],
 ) -> Step:
@@ -91,18 +93,21 @@ def _download(
         return Step(file, "create", "it is empty")
     if file.size < rules.small_file:
         return Step(file, kind, reason, "http", mirrors=_turned(file, mirrors, rules.seed))
-    fewer = {name: count for name in mirrors if (count := counts.get(name, rules.connections)) < rules.connections}
-    room = sum(fewer.get(name, rules.connections) for name in mirrors) or rules.connections
+    each = {mirror.name: counts.get(mirror.name, rules.connections) for mirror in mirrors}
+    fewer = {name: count for name, count in each.items() if count < rules.connections}
+    room = sum(min(count, rules.connections) for count in each.values()) or rules.connections
     connections = max(1, min(room, -(-file.size // rules.min_split)))
     return Step(file, kind, reason, "aria2", mirrors=tuple(mirrors), connections=connections, counts=fewer)
 
 
-def instead(step: Step, mirrors: Sequence[str], rules: Rules, counts: Mapping[str, int] = MappingProxyType({})) -> Step:
+def instead(
+    step: Step, mirrors: Sequence[Mirror], rules: Rules, counts: Mapping[str, int] = MappingProxyType({})
+) -> Step:
     """The step for a file whose bytes on disk turned out wrong."""
     return _download(step.file, "replace", "the bytes that were here do not match", mirrors, rules, counts)
 
 
-def _turned(file: RemoteFile, mirrors: Sequence[str], seed: str) -> tuple[str, ...]:
+def _turned(file: RemoteFile, mirrors: Sequence[Mirror], seed: str) -> tuple[Mirror, ...]:
     """The mirrors in an order of this file's own, so that small files spread over all of them."""
     if len(mirrors) < 2:
         return tuple(mirrors)

@@ -143,15 +143,15 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where one file's bytes can be read without a credential; `expires` in Unix seconds, None if it never does."""
+class MirrorUrl:
+    """A URL that gives one file's bytes without a credential; `expires` in Unix seconds, None if it never does."""
 
-    mirror: str
+    mirror: Mirror
     url: str
     expires: float | None = None
 
-    def __repr__(self) -> str:  # a signed query opens the file to whoever reads it
-        return f"Address(mirror={self.mirror!r}, url={self.url.partition('?')[0]!r}, expires={self.expires!r})"
+    def __repr__(self) -> str:  # a signed query opens the file to each reader of a log
+        return f"MirrorUrl(mirror={self.mirror.name!r}, url={self.url.partition('?')[0]!r}, expires={self.expires!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +217,16 @@ class Step:
 
     `skip`: proven and in place. `name`: proven, its name is missing. `verify`: bytes are here that nobody has proven.
     `copy`: the file `owner` of the plan has the same bytes. `create`: it is empty. `download`; `replace`: download over
-    what is here. `refuse`: its content is known, and not wanted. The rest is for the two before: `carrier`, `mirrors`
-    (names, best first), `connections` (in all) and `counts` (of connections, to each mirror that is much weaker than
-    the others).
+    what is here. `refuse`: its content is known, and not wanted. The other fields belong to `download` and `replace`:
+    `carrier`, `mirrors` (best first), `connections` (in all) and `counts` (of connections, by mirror name, for each
+    mirror that is much weaker than the others).
     """
 
     file: RemoteFile
     action: Action
     reason: str
     carrier: Carrier = ""
-    mirrors: tuple[str, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
     connections: int = 1
     counts: Mapping[str, int] = field(default_factory=dict)
     owner: SafePath | None = None

@@ -1,187 +1,180 @@
-"""The steps of a plan, carried out by three kinds of hands until every file has a verdict."""
+"""The steps of a plan, carried out until every file has a verdict."""
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
-from gpuaria.aria2.options import Shape
+from gpuaria import plan as planning
+from gpuaria.clock import SYSTEM
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.fetching import report
+from gpuaria.fetching.listed import from_holder
 from gpuaria.fetching.request import Limits, World
-from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.paths import SafePath
-from gpuaria.records import Address, DownloadPlan, Manifest, Mirror, RemoteFile, Step
+from gpuaria.records import GOOD, DownloadPlan, Manifest, Mirror, RemoteFile, Signature, Step
 from gpuaria.storage.layout import Layout
-from gpuaria.transfer import unfit
+from gpuaria.threads import Threads
+from gpuaria.transfer import steering
 from gpuaria.transfer.aria2_path import Aria2Path
-from gpuaria.transfer.board import Board
-from gpuaria.transfer.endgame import Endgame, try_out
-from gpuaria.transfer.flow import endpoints
-from gpuaria.transfer.job import Hands
-from gpuaria.transfer.landing import Landing
-from gpuaria.transfer.large import LargeFiles
-from gpuaria.transfer.roster import Roster
-from gpuaria.transfer.small import SmallFiles
-from gpuaria.transfer.workers import Workers
+from gpuaria.transfer.by_aria2 import ByAria2, Engine
+from gpuaria.transfer.by_http import ByHttp
+from gpuaria.transfer.downloader import Inbox
+from gpuaria.transfer.events import Added
+from gpuaria.transfer.loop import Loop
+from gpuaria.transfer.publisher import Publisher
+from gpuaria.transfer.results import Results
+from gpuaria.transfer.scheduler import Scheduler
+from gpuaria.transfer.services import Services
 
 SLICE = 65_536  # bytes per second and connection: under a limit, fewer of them than that make one wait for long
+TELL = 0.45  # seconds between two events of progress
 
 
-def carry_out(
-    plan: DownloadPlan,
-    manifest: Manifest,
-    instead: Callable[[Step], Step],
-    layout: Layout,
-    board: Board,
-    world: World,
-    limits: Limits,
-) -> Landing:
-    """Run every step until all have a verdict, or until the run is stopped. Raises Interrupted on the user's wish.
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What has to be in place, where, and which mirrors may serve it, best first.
 
-    `instead` gives the step for a file that was taken to be here, and has other bytes.
+    `counts`: connections to each much weaker mirror, by name. `whole`: `manifest` is the whole repo. `locked`: it is
+    what a lock file names.
     """
-    twins = twins_of(plan)
-    landing = Landing(layout, board, twins, world.screening)
-    roster = Roster(board)
-    mirrors = {mirror.name: mirror for mirror in world.mirrors}
-    shape, bucket = _limited(limits.shape, plan)
-    readers = min(limits.small_jobs, max(1, bucket.rate // SLICE)) if bucket.rate else limits.small_jobs
-    small_pool, hashers = Workers("small", readers), Workers("hash", limits.verify_jobs)
-    small = SmallFiles(
-        world.source, manifest, mirrors, world.http, layout, landing, board, roster, limits.patience, bucket
-    )
 
-    def by_http(step: Step) -> None:
-        small_pool.submit(partial(small.fetch, step))
+    manifest: Manifest
+    layout: Layout
+    mirrors: Sequence[Mirror]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    whole: bool = True
+    locked: bool = False
 
-    def lookup(mirror: str, file: RemoteFile) -> Address | None:
-        return world.source.locate(mirrors[mirror], manifest, file, world.http)
 
-    def endgame(
-        file: RemoteFile, path: Path, addresses: Mapping[str, Address], reached: Callable[[int], None], each: int
-    ) -> Endgame:
-        arrived = partial(board.arrived, file.path)
-        return Endgame(path, file.size, addresses, world.http, arrived, world.stop, reached, each)
+def execute(plan: DownloadPlan, target: Destination, world: World, limits: Limits, results: Results) -> Results:
+    """Run every step until all have a verdict. Raises the error that ended the run before, or Interrupted."""
+    with ExitStack() as held:
+        threads = Threads(world.stop)
+        run = _Run(plan, target, world, limits, results, threads, held)
+        held.push(run.ended)
+        run.turns()
+        if threads.error is not None:
+            raise threads.error
+        if world.stop.is_set():
+            raise Interrupted(
+                f"interrupted; {report.good(results)} of {len(plan.steps)} files are in place",
+                "Run the same command again to continue.",
+            )
+        results.signature = run.signature()
+    return results
 
-    path = Aria2Path(world.http.routes, TokenBucket(0))  # aria2c keeps to its own share of the limit
-    large = LargeFiles(
-        steps=[step for step in plan.steps if step.carrier == "aria2"],
-        hands=Hands(
-            lookup=lookup,
-            by_http=by_http,
-            endgame=endgame,
-            test=partial(try_out, world.http),
-            unfit=partial(unfit.ask, world.http),
-            places=partial(endpoints, world.http.routes),
-            path=path.options,
-        ),
-        aria2=world.aria2,
-        layout=layout,
-        landing=landing,
-        board=board,
-        roster=roster,
-        hashers=hashers,
-        shape=shape,
-        user_agent=limits.user_agent,
-        jobs=limits.jobs,
-        patience=limits.patience,
-        origin=world.origin.name,
-    )
 
-    def anew(step: Step) -> None:
-        """Bytes that were here turned out wrong: fetch the file after all."""
-        board.wanted.add(step.file.path)
-        board.trouble(step.file.path, "the bytes that were here did not match")
-        fresh = instead(step)
-        board.mismatch(step.file, fresh.reason)
-        if fresh.carrier == "aria2":
-            large.add(fresh)
-        else:
-            by_http(fresh)
+@dataclass
+class _Run:
+    """The objects of one execution."""
 
-    for step in plan.steps:
+    plan: DownloadPlan
+    target: Destination
+    world: World
+    limits: Limits
+    results: Results
+    threads: Threads
+    held: ExitStack
+
+    def __post_init__(self) -> None:
+        world, limits, layout = self.world, self.limits, self.target.layout
+        bucket = world.bucket
+        readers = min(limits.small_jobs, max(1, bucket.rate // SLICE)) if bucket.rate else limits.small_jobs
+        self.hashers = self.threads.pool("hash", limits.verify_jobs)
+        self.publisher = Publisher(layout, self.results, twins_of(self.plan), world.screening, self.hashers)
+        pool = self.results.pool
+        services = Services(
+            http=world.http,
+            pool=pool,
+            layout=layout,
+            publisher=self.publisher,
+            results=self.results,
+            threads=self.threads,
+            clock=SYSTEM,
+            bucket=bucket,
+            patience=limits.patience,
+        )
+        self.inbox = Inbox()
+        path = Aria2Path(world.http.routes, bucket)
+        self.held.callback(self.threads.close)
+        self.held.callback(path.close)
+        rules = steering.Limits(
+            jobs=limits.jobs,
+            http_jobs=readers,
+            per_server=limits.shape.per_server,
+            timeout=limits.shape.timeout,
+            max_speed=bucket.rate,
+            patience=limits.patience,
+        )
+        self.scheduler = Scheduler(rules, pool, world.origin)
+        engine = Engine(world.aria2, limits.shape, limits.user_agent, path)
+        aria2, http = ByAria2(services, engine, self.inbox), ByHttp(services, readers, self.inbox)
+        self.loop = Loop(services, self.scheduler, aria2, http, self.inbox)
+        self.held.callback(self.loop.close)
+
+    def turns(self) -> None:
+        """Begin with every step, and drive the transfer to its end."""
+        for step in self.plan.steps:
+            self._begin(step)
+        clock, told = SYSTEM, 0.0
+        for _ in self.loop.turns():
+            if clock.monotonic() - told >= TELL:
+                told = clock.monotonic()
+                self.results.emit(report.progress(self.loop, self.plan, self.results))
+        if not self.threads.stop.is_set():
+            self.results.emit(report.progress(self.loop, self.plan, self.results))
+
+    def ended(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """End the run for those that listen, follow files, or still have threads active."""
+        if error is not None:
+            self.world.stop.set()
+        self.results.close(error if isinstance(error, GpuariaError) else None)
+
+    def signature(self) -> Signature | None:
+        """The result of checking the repo's signature, if it has one."""
+        files, target = self.target.manifest.files, self.target
+        return self.publisher.signature(files, whole=target.whole, locked=target.locked)
+
+    def _begin(self, step: Step) -> None:
+        publisher, layout = self.publisher, self.target.layout
         if step.action == "refuse":
-            landing.refused(step.file, step.reason)
-        elif step.action == "skip" and world.screening.knows(step.file):
-            landing.kept(step.file, step.reason)
+            publisher.refused(step.file, step.reason)
+        elif step.action == "skip" and self.world.screening.knows(step.file):
+            publisher.kept(step.file, step.reason)
         elif step.action in ("skip", "name", "verify"):
-            hashers.submit(partial(_recheck, step, landing, board, anew))
-        elif step.carrier == "http":
-            by_http(step)
+            self.hashers.submit(self._recheck, step)
+        elif step.fetches:
+            self.scheduler.add(step)
         elif step.action == "create":
             layout.staged(step.file).touch()
-            landing.staged(step.file, layout.staged(step.file))
-    try:
-        _turn(large, small_pool, hashers, plan, board, world)
-    finally:
-        large.close()
-        path.close()
-    return landing
+            publisher.staged(step.file, layout.staged(step.file))
 
-
-def _limited(shape: Shape, plan: DownloadPlan) -> tuple[Shape, TokenBucket]:
-    """The speed limit, divided between aria2 and the metadata client by the bytes that each of them has to fetch."""
-    bytes_of = {"aria2": 0, "http": 0}
-    for step in plan.steps:
-        if step.carrier in bytes_of:
-            bytes_of[step.carrier] += step.file.size
-    limit, whole = shape.max_speed, sum(bytes_of.values())
-    if not limit or not all(bytes_of.values()):
-        return shape, TokenBucket(limit)
-    small = max(1, limit * bytes_of["http"] // whole)
-    return replace(shape, max_speed=max(1, limit - small)), TokenBucket(small)
-
-
-def _turn(large: LargeFiles, small: Workers, hashers: Workers, plan: DownloadPlan, board: Board, world: World) -> None:
-    """The loop: a tick whenever something happened, and a few times a second."""
-    told = 0.0
-    while not world.stop.is_set():
-        board.wake.clear()
-        large.tick()
-        # In this order: hashing finds files to fetch, and aria2 leaves some to the metadata client.
-        if not (hashers.pending or large.busy or small.pending):
-            break
-        if time.monotonic() - told >= 0.45:
-            told = time.monotonic()
-            world.emit(report.progress(large, small.busy, plan, board))
-        board.wake.wait(large.pause())
-    if world.stop.is_set() and board.fatal is None:
-        raise Interrupted(
-            f"interrupted; {report.good(board)} of {len(plan.steps)} files are in place",
-            "Run the same command again to continue.",
-        )
-    world.emit(report.progress(large, small.busy, plan, board))
-
-
-def _recheck(step: Step, landing: Landing, board: Board, anew: Callable[[Step], None]) -> None:
-    """On a hashing thread: look at bytes that were here before us, and prove them if that was not done yet."""
-    try:
+    def _recheck(self, step: Step) -> None:
+        """On a hashing thread: verify bytes that were on disk before this run, if that was not done yet."""
         if step.action == "skip":
-            landing.kept(step.file, step.reason)
+            self.publisher.kept(step.file, step.reason)
         elif step.action == "name":
-            landing.proven(step.file)
-        elif landing.present(step.file).outcome not in (("ok", "unverifiable") if step.file.pinned else ("ok",)):
-            anew(step)
-    except GpuariaError as error:
-        board.fail(error)
-    except Exception as error:  # noqa: BLE001 a bug must end the run, not a thread
-        board.fail(GpuariaError(f"{type(error).__name__} on {step.file.path}: {error}", "Please report this."))
+            self.publisher.proven(step.file)
+        elif self.publisher.present(step.file).outcome not in (GOOD if step.file.pinned else ("ok",)):
+            again = planning.instead(step, self.target.mirrors, self.limits.rules, self.target.counts)
+            again = from_holder(again, self.world)
+            self.results.mismatch(step.file, again.reason)
+            self.inbox.put(Added(again))
 
 
-def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[str], dict[str, int]]:
-    """Who may serve the bytes, best first by what is remembered of them, and connections to each.
+def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[Mirror], dict[str, int]]:
+    """Eligible mirrors ranked by past throughput, with a connection limit for each.
 
     Bytes that need a credential come from the origin and from mirrors that have one of their own. `away`: the origin
-    could not be reached, and is asked only if there is nobody else.
+    could not be reached, and is asked only if there is no other mirror.
     """
-    mirrors = [m for m in world.mirrors if (not away if m.origin else m.own_token or not manifest.restricted)]
-    mirrors = [mirror for mirror in mirrors if not _silent(mirror, world)] or mirrors or [world.origin]
-    if len(mirrors) < 2:
-        return [mirror.name for mirror in mirrors], {}
-    ranked = world.ranks.ranking(mirrors, manifest.size, world.probing).accepted
-    return [choice.mirror for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
+    found = [m for m in world.mirrors if (not away if m.origin else m.own_token or not manifest.restricted)]
+    found = [mirror for mirror in found if not _silent(mirror, world)] or found or [world.origin]
+    if len(found) < 2:
+        return found, {}
+    named = {mirror.name: mirror for mirror in found}
+    ranked = world.ranks.ranking(found, manifest.size, world.probing).accepted
+    return [named[choice.mirror] for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
 
 
 def _silent(mirror: Mirror, world: World) -> bool:

@@ -28,8 +28,7 @@ def from_holder(step: Step, world: World) -> Step:
     source = world.source
     if not isinstance(source, NamesItsServers) or not step.mirrors:
         return step
-    by_name = {mirror.name: mirror for mirror in world.mirrors}
-    return replace(step, mirrors=tuple(name for name in step.mirrors if source.holds(by_name[name], step.file)))
+    return replace(step, mirrors=tuple(one for one in step.mirrors if source.holds(one, step.file)))
 
 
 def weak(manifest: Manifest) -> list[RemoteFile]:

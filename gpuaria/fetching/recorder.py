@@ -19,7 +19,7 @@ from gpuaria.fetching.request import Request, World
 from gpuaria.paths import SafePath
 from gpuaria.records import GOOD, DownloadPlan, Manifest, Mirror, MirrorUse, RemoteFile, Step, Verdict, outcomes
 from gpuaria.storage.layout import Layout
-from gpuaria.transfer.board import Board
+from gpuaria.transfer.results import Results
 
 
 class Audit:
@@ -35,7 +35,7 @@ class Audit:
         self._bases: dict[str, str] = {}
         self.uses(world.mirrors)
         self._manifest: Manifest | None = None
-        self._board: Board | None = None
+        self._results: Results | None = None
         self._layout: Layout | None = None
         self._root = ""
         self._steps: Mapping[SafePath, Step] = {}
@@ -45,9 +45,9 @@ class Audit:
         """The mirrors that may serve this run."""
         self._bases = {mirror.name: clean(mirror.base) for mirror in mirrors}
 
-    def begins(self, manifest: Manifest, layout: Layout, plan: DownloadPlan, board: Board) -> None:
+    def begins(self, manifest: Manifest, layout: Layout, plan: DownloadPlan, results: Results) -> None:
         """The plan is made and about to be carried out."""
-        self._manifest, self._board, self._layout = manifest, board, layout
+        self._manifest, self._results, self._layout = manifest, results, layout
         self._root = os.path.realpath(layout.root)
         self._steps = {step.file.path: step for step in plan.steps}
         self._owners = {twin.path: owner for owner, twins in twins_of(plan).items() for twin in twins}
@@ -57,8 +57,8 @@ class Audit:
         action = self._steps[file.path].action
         if action == "skip" and verdict.outcome in GOOD:
             return
-        assert self._board is not None
-        origins = self._board.origins(file.path)
+        assert self._results is not None
+        origins = self._results.origins(file.path)
         if verdict.outcome in ("failed", "missing") and not origins.given:
             return
         self._tell(file, verdict.outcome, verdict.detail, origins)
@@ -69,9 +69,9 @@ class Audit:
 
     def broke(self, error: BaseException) -> None:
         """An error ended the run. What came of files without a verdict is told too: the next run goes on with it."""
-        for path in self._board.unfinished() if self._board else ():
-            assert self._board is not None
-            self._tell(self._steps[SafePath(path)].file, "unfinished", "", self._board.origins(path))
+        for path in self._results.unfinished() if self._results else ():
+            assert self._results is not None
+            self._tell(self._steps[SafePath(path)].file, "unfinished", "", self._results.origins(path))
         code = error.exit_code if isinstance(error, GpuariaError) else GpuariaError.exit_code
         # The log's readers know this word, and not the kinds of it.
         word = NetworkError.__name__ if isinstance(error, Unreachable) else type(error).__name__
@@ -119,7 +119,7 @@ class Audit:
         """Write the run's own line, and say it if the log cannot be written."""
         if self._request.dry_run:
             return
-        request, manifest, board = self._request, self._manifest, self._board
+        request, manifest, results = self._request, self._manifest, self._results
         line = RunLine(
             run=self._run,
             at=self._at,
@@ -136,10 +136,10 @@ class Audit:
             trust=manifest.trust if manifest else "",
             path=self._root,
             endpoint=clean(self._world.origin.base),
-            mirrors=tuple(map(self._part, board.uses() if board else ())),
-            verdicts=outcomes(board.found()) if board else {},
-            bytes_fetched=board.fetched if board else 0,
-            bytes_reused=reused(manifest, board) if manifest and board else 0,
+            mirrors=tuple(map(self._part, results.uses() if results else ())),
+            verdicts=outcomes(results.found()) if results else {},
+            bytes_fetched=results.fetched if results else 0,
+            bytes_reused=reused(manifest, results) if manifest and results else 0,
             exit_code=exit_code,
             error=error,
             message=clean(message),

@@ -9,20 +9,20 @@ from gpuaria.events import Planned, Progress
 from gpuaria.fetching.request import World
 from gpuaria.records import DownloadPlan, Manifest, Report, Verdict, outcomes
 from gpuaria.storage.layout import Layout
-from gpuaria.transfer.board import Board
-from gpuaria.transfer.large import LargeFiles
+from gpuaria.transfer.loop import Loop
+from gpuaria.transfer.results import Results
 
 
-def good(board: Board) -> int:
+def good(results: Results) -> int:
     """How many files have a verdict that a run may end with as a success."""
-    return sum(verdict.good for verdict in board.found())
+    return sum(verdict.good for verdict in results.found())
 
 
-def reused(manifest: Manifest, board: Board) -> int:
+def reused(manifest: Manifest, results: Results) -> int:
     """Bytes of files in place that did not come in this run."""
-    verdicts = board.verdicts
+    verdicts = results.verdicts
     here = sum(file.size for file in manifest.files if file.path in verdicts and verdicts[file.path].good)
-    return max(0, here - board.fetched)
+    return max(0, here - results.fetched)
 
 
 def planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, mirrors: Sequence[str]) -> Planned:
@@ -40,28 +40,25 @@ def planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, mirrors: Seq
     )
 
 
-def progress(large: LargeFiles, requests: int, plan: DownloadPlan, board: Board) -> Progress:
-    """How far the run is; `requests` of the metadata client are under way, for small files."""
-    active = large.active()
+def progress(loop: Loop, plan: DownloadPlan, results: Results) -> Progress:
+    """How far the run is."""
+    active, hashing = loop.active(), loop.hashing
     return Progress(
-        done=board.done_bytes
-        + large.resting
-        + sum(file.done for file in active)
-        + sum(job.file.size for job in large.checking),
-        total=sum(step.file.size for step in plan.steps if step.file.path in board.wanted),
-        speed=sum(file.speed for file in active),
-        connections=sum(file.connections for file in active) + requests,
-        mirrors=max(large.hosts, 1 if requests else 0),
-        verified=len(board.verdicts),
+        done=results.done_bytes + loop.resting + sum(one.done for one in active) + sum(one.size for one in hashing),
+        total=sum(step.file.size for step in plan.steps if step.file.path in results.wanted),
+        speed=sum(one.speed for one in active),
+        connections=sum(one.connections for one in active) + loop.requests,
+        mirrors=loop.serving,
+        verified=len(results.verdicts),
         files=len(plan.steps),
         active=active,
-        verifying=len(large.checking),
+        verifying=len(hashing),
     )
 
 
-def report(world: World, manifest: Manifest, layout: Layout, board: Board | None, began: float) -> Report:
-    """What happened; `board` is None where nothing was carried out, `began` is of the monotonic clock."""
-    verdicts = board.found() if board else ()
+def report(world: World, manifest: Manifest, layout: Layout, results: Results | None, began: float) -> Report:
+    """What happened; `results` is None where nothing was carried out, `began` is of the monotonic clock."""
+    verdicts = results.found() if results else ()
     bases = {mirror.name: mirror.base for mirror in world.mirrors}
     pickle_files, misnamed = world.screening.told()
     return Report(
@@ -69,23 +66,24 @@ def report(world: World, manifest: Manifest, layout: Layout, board: Board | None
         commit=manifest.commit,
         path=str(layout.root),
         files=len(manifest.files),
-        bytes_fetched=board.fetched if board else 0,
-        bytes_reused=reused(manifest, board) if board else 0,
+        bytes_fetched=results.fetched if results else 0,
+        bytes_reused=reused(manifest, results) if results else 0,
         seconds=round(time.monotonic() - began, 3),
         hub_requests=world.http.count(world.origin.base),
         vouched_by=manifest.vouched_by,
         trust=manifest.trust,
         verdicts=outcomes(verdicts),
         mirrors=tuple(
-            replace(world.probing.told(use), requests=world.http.count(bases[use.name])) for use in board.uses()
+            replace(world.probing.told(use), requests=world.http.count(bases[use.name])) for use in results.uses()
         )
-        if board
+        if results
         else (),
         problems=tuple(verdict for verdict in verdicts if not verdict.good),
         pickles=len(world.screening.pickles),
         pickle_files=pickle_files,
         misnamed=misnamed,
-        exit_code=_exit_code(verdicts, board.causes if board else {}),
+        signature=results.signature if results else None,
+        exit_code=_exit_code(verdicts, results.causes if results else {}),
     )
 
 

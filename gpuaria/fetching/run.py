@@ -3,25 +3,27 @@
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gpuaria import plan as planning
 from gpuaria import trust
 from gpuaria.errors import GpuariaError, NetworkError, NoSpace, NotFound, NotWritable
-from gpuaria.events import Finished, Waiting, Warned
+from gpuaria.events import Event, Finished, Waiting, Warned
 from gpuaria.fetching import report
-from gpuaria.fetching.execute import carriers, carry_out
+from gpuaria.fetching.execute import Destination, carriers, execute
 from gpuaria.fetching.joining import Joined, explained, joining
-from gpuaria.fetching.listed import from_holder, from_holders, warn_of_weak, weak, with_listed_servers
+from gpuaria.fetching.listed import from_holders, warn_of_weak, weak, with_listed_servers
 from gpuaria.fetching.listings import Question
 from gpuaria.fetching.recorder import Audit
 from gpuaria.fetching.request import Limits, Request, World
+from gpuaria.mirrors.hub_files import HubFiles
+from gpuaria.mirrors.pool import MirrorPool
 from gpuaria.paths import check_together
-from gpuaria.records import DownloadPlan, Manifest, Mirror, Report, Step
+from gpuaria.records import DownloadPlan, Manifest, Mirror, RemoteFile, Report, Verdict
 from gpuaria.sources.protocol import KnowsFreshness, RepoInfo
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
-from gpuaria.transfer.board import Board
+from gpuaria.transfer.results import Results
 from gpuaria.trust import Away, Court
 
 _READS = ("skip", "name", "verify")  # actions that a target which is complete and read-only allows
@@ -63,15 +65,15 @@ def _fetch(
     with ExitStack() as held:
         sealed = None if request.dry_run else _locked(held, layout, world, limits)
         away = request.lock is None and whole.trust in trust.WITHOUT_ORIGIN
-        names, counts = carriers(chosen, world, away)
+        mirrors, counts = carriers(chosen, world, away)
         wanted, refused = world.screening.beforehand(chosen.files)
-        plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), names, limits.rules, counts)
+        plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), mirrors, limits.rules, counts)
         plan = from_holders(replace(plan, steps=(*plan.steps, *refused)), world)
         warn_of_weak(chosen, world)
         if any(step.fetches or step.action == "verify" for step in plan.steps):
             joined.say(world)
         if not request.dry_run:
-            world.emit(report.planned(chosen, layout, plan, names))
+            world.emit(report.planned(chosen, layout, plan, [mirror.name for mirror in mirrors]))
         if request.offline:
             _need_nothing(plan, chosen)
         if request.dry_run:
@@ -83,32 +85,40 @@ def _fetch(
         if sealed is None:
             layout.begin(_wider(layout.saved(), whole) if request.lock else whole, sure=request.lock is None)
             check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
-
-        def instead(step: Step) -> Step:
-            return from_holder(planning.instead(step, names, limits.rules, counts), world)
-
-        board = Board(world.emit, world.stop, {step.file.path for step in plan.steps if step.fetches}, audit.settled)
-        audit.begins(chosen, layout, plan, board)
+        pool = MirrorPool(HubFiles(world.source, chosen, world.http), world.mirrors)
+        results = Results(pool, (step.file.path for step in plan.steps if step.fetches), _Heard(audit, world))
+        audit.begins(chosen, layout, plan, results)
         _deepen(chosen, world, plan)
+        target = Destination(chosen, layout, mirrors, counts, request.whole, request.lock is not None)
         try:
-            landing = carry_out(plan, chosen, instead, layout, board, world, limits)
-            signature = landing.signature(chosen.files, whole=request.whole, locked=request.lock is not None)
+            execute(plan, target, world, limits, results)
         finally:
-            board.close()
             if sealed is None:
                 # A lock tells of the past: what the cache knows a branch to be now, it does not change.
-                layout.finish(whole, complete=request.lock is None and report.good(board) == len(plan.steps))
-    if board.fatal is not None:
-        raise board.fatal
-    told = replace(report.report(world, chosen, layout, board, began), signature=signature, weak=len(weak(chosen)))
+                layout.finish(whole, complete=request.lock is None and report.good(results) == len(plan.steps))
+    told = replace(report.report(world, chosen, layout, results, began), weak=len(weak(chosen)))
     return told, plan, world.mirrors
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """Passes what happens during a run to the audit log and to the user."""
+
+    audit: Audit
+    world: World
+
+    def settled(self, file: RemoteFile, verdict: Verdict) -> None:
+        self.audit.settled(file, verdict)
+
+    def emit(self, event: Event) -> None:
+        self.world.emit(event)
 
 
 def _deepen(manifest: Manifest, world: World, plan: DownloadPlan) -> None:
     """Measure mirrors of which the history knows nothing by the largest file that is to be fetched from them."""
     large = max((step for step in plan.steps if step.fetches), key=lambda step: step.file.size, default=None)
     if large is not None and len(large.mirrors) > 1:
-        unknown = [one for one in world.mirrors if one.name in large.mirrors and one.name in world.probing.unknown]
+        unknown = [one for one in large.mirrors if one.name in world.probing.unknown]
         world.probing.deepen(unknown, manifest, large.file, world.source)
 
 

@@ -23,6 +23,17 @@ SLICE = 64 * 1024  # bytes that one call waits for
 _TOGETHER = getattr(socket, "MSG_WAITALL", 0) if sys.platform != "win32" else 0
 
 
+class Received:
+    """The bytes of one range as far as they came: `so_far` is a buffer of the range's length, and how many bytes of it
+    are valid.
+
+    Another thread may read it while the range still arrives: both change in one step.
+    """
+
+    def __init__(self) -> None:
+        self.so_far: tuple[bytearray, int] = (bytearray(), 0)
+
+
 class RangeConnection:
     """For one thread. Through a proxy all goes by the common client, which knows how to."""
 
@@ -30,26 +41,26 @@ class RangeConnection:
         self._web, self._url, self._size = web, url, size
         self._connection: http.client.HTTPConnection | None = None
 
-    def get(self, start: int, end: int, over: Callable[[int], bool]) -> bytes:
+    def get(self, start: int, end: int, over: Callable[[int], bool], received: Received | None = None) -> bytes:
         """The bytes from `start` to `end`, or the first of them once it is `over`.
 
-        That is asked for each slice, and told how many bytes came with the one before.
+        That is asked for each slice, and told how many bytes came with the one before. `received` has them meanwhile.
 
         Raises GpuariaError for an answer that is not just these bytes, for a connection that fails or stays silent.
         """
-        headers = bytes_header(start, end)
+        headers, received = bytes_header(start, end), received or Received()
         if self._web.routes.proxied(self._url):
             return self._by_client(start, end, headers, over)
         self._web.admit(self._url)
         used = self._connection is not None
         try:
             try:
-                return self._get(start, end, headers, over)
+                return self._get(start, end, headers, over, received)
             except (http.client.RemoteDisconnected, ConnectionError):
                 if not used:  # a server may hang up between two requests at any time (RFC 9112 9.3.1)
                     raise
                 self.close()
-                return self._get(start, end, headers, over)
+                return self._get(start, end, headers, over, received)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             host = authority(self._url)
@@ -66,7 +77,9 @@ class RangeConnection:
             self._connection.close()
             self._connection = None
 
-    def _get(self, start: int, end: int, headers: dict[str, str], over: Callable[[int], bool]) -> bytes:
+    def _get(
+        self, start: int, end: int, headers: dict[str, str], over: Callable[[int], bool], received: Received
+    ) -> bytes:
         if self._connection is None:
             self._connection = self._connected()
         parts = urlsplit(self._url)
@@ -78,12 +91,12 @@ class RangeConnection:
             self._check(answer.status, {"content-range": answer.getheader("content-range", "")}, start, end)
             if answer.length != end - start:
                 raise _wrong_length(answer.length, end - start)
-            body = self._body(answer, over)
+            body = self._body(answer, over, received)
         if len(body) < end - start or answer.will_close:
             self.close()
         return body
 
-    def _body(self, answer: http.client.HTTPResponse, over: Callable[[int], bool]) -> bytes:
+    def _body(self, answer: http.client.HTTPResponse, over: Callable[[int], bool], received: Received) -> bytes:
         """What came with the head lies in the answer's buffer; all after it is read past that where that pays."""
         assert self._connection is not None
         assert answer.length is not None
@@ -92,6 +105,7 @@ class RangeConnection:
         if direct:
             rest = rest[answer.readinto(rest[: len(answer.fp.peek())]) :]
             line.settimeout(None)
+            received.so_far = body, len(body) - len(rest)
         count = 0
         while rest:
             if over(count):
@@ -100,6 +114,7 @@ class RangeConnection:
             if not count:
                 raise _wrong_length(len(body) - len(rest), len(body))
             rest = rest[count:]
+            received.so_far = body, len(body) - len(rest)
         if direct:
             line.settimeout(self._web.options.timeout)
         return bytes(body)

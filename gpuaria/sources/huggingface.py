@@ -30,7 +30,7 @@ from gpuaria.http.client import Http
 from gpuaria.http.messages import Answer
 from gpuaria.http.redirects import target_of
 from gpuaria.paths import SafePath
-from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
+from gpuaria.records import Digest, Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
 from gpuaria.sources import git, git_verify, references
 from gpuaria.sources.git_verify import MAX_ENTRIES
 from gpuaria.sources.protocol import About, RepoInfo, Stated
@@ -186,7 +186,7 @@ class HuggingFace:
         """The Hub itself, for repos of a user or an organisation whose bytes are for everybody."""
         return urlsplit(mirror.base).hostname == "huggingface.co" and "/" in manifest.name and not manifest.restricted
 
-    def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
+    def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> MirrorUrl | None:
         """One HEAD; its Location is the signed address, which is not followed.
 
         One more, without the token, to a mirror that has one of its own and sends no Location: its bytes may need it.
@@ -199,14 +199,14 @@ class HuggingFace:
         target = target_of(answer)
         if target:
             check_redirect(answer.url, target)
-            return Address(mirror.name, target, expiry(target))
+            return MirrorUrl(mirror, target, expiry(target))
         if answer.status != 200:
             raise NetworkError(f"{mirror.base} answers {answer.status} for {file.path}, with no address", _MIRROR_HINT)
         if manifest.restricted and not mirror.anonymous and http.has_credential(url):
             return None
         if mirror.own_token and http.head(answer.url, anonymous=True).status != 200:
             return None
-        return Address(mirror.name, answer.url, expiry(answer.url))
+        return MirrorUrl(mirror, answer.url, expiry(answer.url))
 
     def stated(self, headers: Mapping[str, str]) -> Stated:
         """By `X-Repo-Commit`, `X-Linked-Size` and `X-Linked-Etag`, as huggingface_hub's constants.py names them.

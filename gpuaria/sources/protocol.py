@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from gpuaria.errors import GpuariaError
 from gpuaria.http.client import Http
 from gpuaria.http.messages import Answer
-from gpuaria.records import Address, Kind, Manifest, Mirror, RemoteFile, RepoRef
+from gpuaria.records import Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
 
 Wanted = Callable[[str], bool]
 
@@ -91,7 +91,7 @@ class Source(Protocol):
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
         """Where the mirror answers for one file, possibly by a redirect."""
 
-    def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
+    def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> MirrorUrl | None:
         """Resolve the final URL in one request; None where the bytes come only with a credential.
 
         Raises NetworkError (with the reason, if the mirror is stale or holds something else), AccessDenied, NotFound.

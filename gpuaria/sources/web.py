@@ -23,7 +23,7 @@ from gpuaria.http.content_range import content_range
 from gpuaria.http.messages import Answer
 from gpuaria.http.redirects import target_of
 from gpuaria.paths import SafePath
-from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
+from gpuaria.records import Digest, Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
 from gpuaria.sources.protocol import About, Wanted
 from gpuaria.text import printable
 from gpuaria.urls import bare, check_redirect
@@ -73,15 +73,15 @@ class WebSource:
         """See Source."""
         raise NotImplementedError
 
-    def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> Address | None:
+    def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> MirrorUrl | None:
         """By one HEAD: its Location, which is not followed, or the URL itself."""
         url = self.file_url(mirror, manifest, file)
         answer = http.head(url, anonymous=mirror.anonymous)
         if target := target_of(answer):
             check_redirect(answer.url, target)
-            return Address(mirror.name, target, expiry(target))
+            return MirrorUrl(mirror, target, expiry(target))
         if answer.status in (403, 405, 501):  # some servers refuse HEAD, and sign their URLs for GET alone
-            return Address(mirror.name, answer.url, expiry(answer.url))
+            return MirrorUrl(mirror, answer.url, expiry(answer.url))
         if answer.status >= 300:
             raise self.refused(mirror, manifest, file, answer, http)
         self.check(answer, mirror, manifest)
@@ -90,7 +90,7 @@ class WebSource:
             raise NetworkError(f"{mirror.base} has another size for {file.path}: {size} bytes, not {file.size}")
         if manifest.restricted and not mirror.anonymous and http.has_credential(url):
             return None
-        return Address(mirror.name, answer.url, expiry(answer.url))
+        return MirrorUrl(mirror, answer.url, expiry(answer.url))
 
     def check(self, answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
         """Every response with the right size will do."""

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from gpuaria.hashing import CHUNK, hasher
@@ -9,19 +10,36 @@ from gpuaria.records import RemoteFile
 
 
 class Digester:
-    """Hashes `path` from its start as far as it is told; `reach` and `finish` may be called from any thread."""
+    """Hashes `path` from its start as far as is requested. All methods may be called from any thread."""
 
     def __init__(self, path: Path, file: RemoteFile) -> None:
         self._path = path
         self._size = file.size
         self._state = hasher(file.digest.algorithm, file.size) if file.digest else None
-        self._at = 0
-        self._working = threading.Lock()
+        self._at = self._wanted = 0
+        self._queued = False
+        self._working, self._asking = threading.Lock(), threading.Lock()
 
-    @property
-    def busy(self) -> bool:
-        """Whether it hashes at this moment."""
-        return self._working.locked()
+    def request(self, end: int) -> bool:
+        """Ask for the bytes up to `end`; return whether `work` has to be called for it."""
+        with self._asking:
+            self._wanted = max(self._wanted, end)
+            needed, self._queued = not self._queued, True
+        return needed
+
+    def work(self) -> None:
+        """Hash as far as was requested. A file that cannot be read is found out when it is verified."""
+        with suppress(OSError):
+            while True:
+                with self._asking:
+                    end = self._wanted
+                    if self._at >= end:
+                        break
+                self.reach(end)
+                if self._at < end:
+                    break
+        with self._asking:
+            self._queued = False
 
     def reach(self, end: int) -> None:
         """Hash up to byte `end`, which with all before it must be in place, and have it written out. Raises OSError."""

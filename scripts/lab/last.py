@@ -8,8 +8,19 @@ import time
 from pathlib import Path
 
 from gpuaria.http.client import Http
-from gpuaria.records import Address
-from gpuaria.transfer.endgame import Endgame
+from gpuaria.records import Mirror, MirrorUrl
+from gpuaria.threads import Threads
+from gpuaria.transfer.tail import Tail
+
+
+class _Deaf:
+    """Listens to no tail."""
+
+    def arrived(self, mirror: Mirror, count: int) -> None:
+        """Not needed."""
+
+    def ended(self) -> None:
+        """Not needed."""
 
 
 def main(size: str, name: str, *urls: str) -> None:
@@ -17,11 +28,15 @@ def main(size: str, name: str, *urls: str) -> None:
     path = Path(name)
     path.touch()
     os.truncate(path, int(size))
-    addresses = {str(number): Address(str(number), url) for number, url in enumerate(urls)}
-    end = Endgame(path, int(size), addresses, Http(), lambda mirror, count: None, threading.Event())
+    mirrors = {Mirror(str(number), url): url for number, url in enumerate(urls)}
+    known = {mirror: MirrorUrl(mirror, url) for mirror, url in mirrors.items()}
+    tail = Tail(path, int(size), known, Http(), Threads(threading.Event()), _Deaf())
     began, used = time.monotonic(), time.process_time()
-    if not end.finish([(0, int(size))]):
-        sys.exit(str(end.reasons))
+    tail.fill([(0, int(size))])
+    while (outcome := tail.outcome()) is None:
+        time.sleep(0.001)
+    if not outcome:
+        sys.exit(str(tail.reasons))
     print(time.monotonic() - began, time.process_time() - used)
 
 

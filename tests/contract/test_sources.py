@@ -15,7 +15,7 @@ from gpuaria.formats import manifest as manifest_format
 from gpuaria.hashing import LENGTHS, hash_bytes
 from gpuaria.http.client import Http
 from gpuaria.paths import SafePath
-from gpuaria.records import Address, Manifest, Mirror, RepoRef
+from gpuaria.records import Manifest, Mirror, MirrorUrl, RepoRef
 from gpuaria.sources import RepoInfo
 from gpuaria.sources import source as source_of
 from tests.support.places import RECORDED
@@ -234,7 +234,7 @@ def test_contract_addresses_are_looked_up_in_one_step(contract: Contract) -> Non
                 with pytest.raises(expected):
                     source.locate(mirror, manifest, file, http)
             else:
-                wanted = Address("here", expected[0].replace("{base}", hub.url), expected[1])
+                wanted = MirrorUrl(mirror, expected[0].replace("{base}", hub.url), expected[1])
                 assert source.locate(mirror, manifest, file, http) == wanted
         assert hub.unknown == []
 

@@ -20,6 +20,8 @@ LEVELS = [
     {"verification"},
     {"formats", "plan", "selection"},
     {"settings"},
+    {"clock"},
+    {"threads"},
     {"aria2", "dns", "http"},
     {"sources", "storage", "audit", "content"},
     {"mirrors"},

@@ -12,11 +12,11 @@ from gpuaria import plan as planning
 from gpuaria.hashing import hash_bytes, lfs_pointer_oid
 from gpuaria.paths import SafePath
 from gpuaria.plan import Rules
-from gpuaria.records import Digest, DownloadPlan, LocalState, Manifest, RemoteFile, RepoRef, Step, to_json
+from gpuaria.records import Digest, DownloadPlan, LocalState, Manifest, Mirror, RemoteFile, RepoRef, Step, to_json
 
 SMALL, BIG, MIB = 1000, 50_000_000, 1 << 20
 RULES = Rules()
-MIRRORS = ("first", "second", "third")
+MIRRORS = tuple(Mirror(name, f"https://{name}") for name in ("first", "second", "third"))
 
 
 def file(path: str, size: int = SMALL, content: str | None = None, *, digest: bool = True) -> RemoteFile:
@@ -36,7 +36,7 @@ def manifest(*files: RemoteFile) -> Manifest:
 def make(
     *files: RemoteFile,
     states: dict[str, LocalState] | None = None,
-    mirrors: tuple[str, ...] = MIRRORS[:1],
+    mirrors: tuple[Mirror, ...] = MIRRORS[:1],
     rules: Rules = RULES,
 ) -> DownloadPlan:
     known = {SafePath(path): state for path, state in (states or {}).items()}
@@ -159,12 +159,13 @@ def test_a_missing_file_is_copied_from_one_that_is_here_whatever_its_name() -> N
     ],
 )
 def test_how_many_connections(size: int, servers: int, rules: Rules, connections: int) -> None:
-    mirrors = tuple(f"m{n}" for n in range(servers))
+    mirrors = tuple(Mirror(f"m{n}", f"https://m{n}") for n in range(servers))
     assert only(make(file("w", size), mirrors=mirrors, rules=replace(rules, small_file=0))).connections == connections
 
 
 def test_a_weak_mirror_gets_fewer_connections_and_the_rest_all() -> None:
-    plan = planning.make(manifest(file("w", 100 << 30)), {}, ("far", "near", "new"), RULES, {"far": 16, "near": 3})
+    mirrors = [Mirror(name, f"https://{name}") for name in ("far", "near", "new")]
+    plan = planning.make(manifest(file("w", 100 << 30)), {}, mirrors, RULES, {"far": 16, "near": 3})
     step = only(plan)
     assert (step.counts, step.connections) == ({"near": 3}, 16 + 3 + 16)
 
@@ -179,7 +180,7 @@ def test_small_files_spread_evenly_over_the_mirrors_and_have_all_to_fall_back_on
     firsts = Counter(step.mirrors[0] for step in plan.steps)
     assert set(firsts) == set(MIRRORS)
     assert min(firsts.values()) > 150
-    assert all(sorted(step.mirrors) == sorted(MIRRORS) for step in plan.steps)
+    assert all(set(step.mirrors) == set(MIRRORS) for step in plan.steps)
     assert all(step.connections == 1 for step in plan.steps)
 
 
@@ -232,12 +233,12 @@ STATES = st.dictionaries(
     max_size=8,
 )
 RULE = st.builds(Rules, force=st.booleans(), copies=st.booleans(), seed=st.text(max_size=3))
-NAMES = st.lists(st.sampled_from("mnop"), min_size=1, unique=True)
+NAMES = st.lists(st.builds(Mirror, st.sampled_from("mnop"), st.just("https://m")), min_size=1, unique=True)
 
 
 @given(FILES, STATES, NAMES, RULE, st.randoms(use_true_random=False))
 def test_the_same_input_in_any_order_gives_the_same_plan_byte_for_byte(
-    files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[str], rules: Rules, random: object
+    files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[Mirror], rules: Rules, random: object
 ) -> None:
     def text(order: list[RemoteFile], known: dict[SafePath, LocalState]) -> bytes:
         return json.dumps(to_json(planning.make(manifest(*order), known, mirrors, rules)), ensure_ascii=True).encode()
@@ -250,7 +251,7 @@ def test_the_same_input_in_any_order_gives_the_same_plan_byte_for_byte(
 
 @given(FILES, STATES, NAMES, RULE)
 def test_what_holds_for_every_plan(
-    files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[str], rules: Rules
+    files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[Mirror], rules: Rules
 ) -> None:
     plan = planning.make(manifest(*files), states, mirrors, rules)
     assert sorted(step.file.path for step in plan.steps) == sorted(each.path for each in files)
@@ -263,7 +264,8 @@ def test_what_holds_for_every_plan(
         identity = (step.file.digest.hex, step.file.size) if step.file.digest else None
         assert step.fetches == (step.action in ("download", "replace"))
         assert step.reason
-        assert sorted(step.mirrors) == (sorted(mirrors) if step.fetches else [])
+        assert set(step.mirrors) == (set(mirrors) if step.fetches else set())
+        assert len(step.mirrors) == len(set(step.mirrors))
         assert step.connections >= 1
         if step.action == "skip":
             assert state.proven

@@ -2,6 +2,7 @@
 
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from gpuaria.aria2.binary import Binary
 from gpuaria.aria2.options import Shape, download_options
 from gpuaria.formats.metalink import for_download
 from gpuaria.http.certificates import ca_file
-from gpuaria.transfer.windows import PIECE, Window, recover, single
+from gpuaria.transfer.range_files import RangeFiles
+from gpuaria.transfer.ranges import PIECE, ByteRange
 from standin import Hub, Repo
 
 BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
@@ -25,19 +27,19 @@ def test_aria2_fetches_exactly_the_range(program: str, size: int, tmp_path: Path
     data = random.Random(size).randbytes(size)
     repo = Repo.build("org/r", {"w.bin": data}, folder=tmp_path / "r")
     base, folder = tmp_path / "base", tmp_path / "base.windows"
-    row = recover(base, folder, size)
+    files = RangeFiles(base, folder, size)
+    row = files.recover()
     row[0].end = 3 * MB
-    rest = Window(3 * MB, size, folder / f"{3 * MB}-{size}", size)
-    row[0].path = folder / f"0-{3 * MB}"
+    rest = ByteRange(3 * MB, size)
     with Hub([repo], server="embedded") as hub:
         own = daemon.start(Binary(program, (1, 36), "setting"), ca_file())
         try:
             for window, sent in ((rest, size - 3 * MB), (row[0], 3 * MB)):
-                window.open(base)
+                files.open(window)
                 before = sum(seen.sent for seen in hub.cdn.requests)
-                _fetch(own, hub, repo, window)
-                assert window.ended()
-                assert window.path.samefile(base)
+                _fetch(own, hub, repo, files, window)
+                assert files.ended(window)
+                assert files.path(window).samefile(base)
                 came = sum(seen.sent for seen in hub.cdn.requests) - before
                 assert sent <= came <= sent + 4 * MB, "an answer that aria2 cuts short may be on its way"
                 assert base.read_bytes()[window.start : window.end] == data[window.start : window.end]
@@ -54,24 +56,25 @@ def test_aria2_goes_on_from_what_we_noted(program: str, tmp_path: Path) -> None:
     data = random.Random(8).randbytes(size)
     repo = Repo.build("org/r", {"w.bin": data}, folder=tmp_path / "r")
     base, folder = tmp_path / "base", tmp_path / "base.windows"
-    recover(base, folder, size)
-    window = Window(4 * MB, size, folder / f"{4 * MB}-{size}", size)
+    files = RangeFiles(base, folder, size)
+    files.recover()
+    window = ByteRange(4 * MB, size)
     ours = [(4 * MB, 20 * MB + 50_000), (21 * MB + 1, 39 * MB), (40 * MB - 3, size)]
     with base.open("r+b") as file:
         for start, end in [(0, 4 * MB), *ours]:
             file.seek(start)
             file.write(data[start:end])
-    window.note(base, ours[:1])
-    window.note(base, ours)
-    left = sum(end - start for start, end in window.missing())
+    files.note(window, ours[:1])
+    files.note(window, ours)
+    left = sum(end - start for start, end in files.missing(window))
     assert 0 <= left - (size - 4 * MB - sum(end - start for start, end in ours)) < 6 * control.BLOCK
-    assert [found.start for found in recover(base, folder, size) if not found.done] == [0, 4 * MB]
+    assert [found.start for found in files.recover() if not found.done] == [0, 4 * MB]
     with Hub([repo], server="embedded") as hub:
         own = daemon.start(Binary(program, (1, 36), "setting"), ca_file())
         try:
-            window.open(base)
-            _fetch(own, hub, repo, window)
-            assert window.ended()
+            files.open(window)
+            _fetch(own, hub, repo, files, window)
+            assert files.ended(window)
             assert sum(seen.sent for seen in hub.cdn.requests) <= left + 4 * MB
         finally:
             own.kill()
@@ -85,24 +88,27 @@ def test_a_row_of_one_is_no_complete_file(program: str, tmp_path: Path) -> None:
     data = random.Random(3).randbytes(SIZE)
     repo = Repo.build("org/r", {"w.bin": data}, folder=tmp_path / "r")
     base = tmp_path / "base"
-    recover(base, tmp_path / "none", SIZE)
-    (window,) = single(base, SIZE)
-    assert (window.completed, window.missing()) == (0, [(0, SIZE)])
+    files = RangeFiles(base, tmp_path / "none", SIZE)
+    files.recover()
+    files = replace(files, linked=False)
+    (window,) = files.single()
+    assert (window.completed, files.missing(window)) == (0, [(0, SIZE)])
     with Hub([repo], server="embedded") as hub:
         own = daemon.start(Binary(program, (1, 36), "setting"), ca_file())
         try:
-            window.open(base)
-            _fetch(own, hub, repo, window)
+            files.open(window)
+            _fetch(own, hub, repo, files, window)
         finally:
             own.kill()
             own.stop()
     assert base.read_bytes() == data
 
 
-def _fetch(own: daemon.Daemon, hub: Hub, repo: Repo, window: Window) -> None:
+def _fetch(own: daemon.Daemon, hub: Hub, repo: Repo, files: RangeFiles, window: ByteRange) -> None:
     url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
-    options = download_options(window.path.parent, Shape(), "test")
-    gid = own.rpc.add(for_download(window.path.name, window.size, [url]), options)
+    path = files.path(window)
+    options = download_options(path.parent, Shape(), "test")
+    gid = own.rpc.add(for_download(path.name, files.size, [url]), options)
     end = time.monotonic() + 60
     while (transfer := own.rpc.poll([gid])[0][gid]).status != "complete":
         assert transfer.status in ("active", "waiting"), transfer

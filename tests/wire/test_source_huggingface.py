@@ -28,7 +28,7 @@ from gpuaria.errors import (
 from gpuaria.hashing import lfs_pointer_oid
 from gpuaria.http.client import Http, HttpOptions
 from gpuaria.paths import SafePath
-from gpuaria.records import Address, Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef
+from gpuaria.records import Digest, Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
 from gpuaria.sources.huggingface import HuggingFace
 from gpuaria.sources.protocol import RepoInfo
 from gpuaria.sources.web import expiry
@@ -479,7 +479,7 @@ def test_the_same_rows_hold_at_the_stand_in_hub(tmp_path: Path) -> None:
     repos = [make("org/open"), make("org/private", private=True), make("org/gated", gated="auto")]
     repos.append(make("org/off", disabled=True))
 
-    def attempt(hub: Hub, name: str, token: str, revision: str = "main") -> GpuariaError | Address | None:
+    def attempt(hub: Hub, name: str, token: str, revision: str = "main") -> GpuariaError | MirrorUrl | None:
         class Given:
             def reveal(self) -> str:
                 return token
@@ -503,18 +503,18 @@ def test_the_same_rows_hold_at_the_stand_in_hub(tmp_path: Path) -> None:
         assert type(attempt(hub, "org/open", "", "nope")) is RevisionNotFound
         assert not hub.errors
     assert outcomes == {
-        ("org/open", ""): Address,
+        ("org/open", ""): MirrorUrl,
         ("org/open", "hf_bad"): BadToken,
-        ("org/open", "hf_good"): Address,
-        ("org/open", "hf_in"): Address,
+        ("org/open", "hf_good"): MirrorUrl,
+        ("org/open", "hf_in"): MirrorUrl,
         ("org/private", ""): RepoNotFound,
         ("org/private", "hf_bad"): BadToken,
-        ("org/private", "hf_good"): Address,
-        ("org/private", "hf_in"): Address,
+        ("org/private", "hf_good"): MirrorUrl,
+        ("org/private", "hf_in"): MirrorUrl,
         ("org/gated", ""): Gated,
         ("org/gated", "hf_bad"): BadToken,
         ("org/gated", "hf_good"): Gated,
-        ("org/gated", "hf_in"): Address,
+        ("org/gated", "hf_in"): MirrorUrl,
         ("org/off", ""): AccessDenied,
         ("org/off", "hf_bad"): BadToken,
         ("org/off", "hf_good"): AccessDenied,

@@ -12,7 +12,7 @@ import pytest
 
 from gpuaria.errors import NetworkError
 from gpuaria.http.messages import Answer
-from gpuaria.transfer.small import _prefix, _resumed_at
+from gpuaria.transfer.by_http import prefix_size, resumed_at
 from standin import Hub, Repo
 from standin.wire import Handler, Server, parse_range
 from tests.support.repos import contents, expected
@@ -308,10 +308,10 @@ def test_where_a_partial_answer_starts(said: str, begun: int, start: int | None)
     answer = Answer(206, "http://x/", {"content-range": said})
     if start is None:
         with pytest.raises(NetworkError):
-            _resumed_at(answer, begun, 10)
+            resumed_at(answer, begun, 10)
     else:
-        assert _resumed_at(answer, begun, 10) == start
-    assert _resumed_at(Answer(200, "http://x/", {}), begun, 10) == 0
+        assert resumed_at(answer, begun, 10) == start
+    assert resumed_at(Answer(200, "http://x/", {}), begun, 10) == 0
 
 
 def test_a_prefix_counts_only_while_it_is_shorter_than_the_file(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_a_prefix_counts_only_while_it_is_shorter_than_the_file(tmp_path: Path) 
     from gpuaria.records import RemoteFile
 
     part, file = tmp_path / "part", RemoteFile(SafePath.parse("x"), 10, None)
-    assert _prefix(part, file) == 0
+    assert prefix_size(part, file) == 0
     for size, counted in ((0, 0), (1, 1), (9, 9), (10, 0), (11, 0)):
         part.write_bytes(bytes(size))
-        assert _prefix(part, file) == counted
+        assert prefix_size(part, file) == counted

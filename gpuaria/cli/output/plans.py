@@ -8,7 +8,10 @@ from gpuaria.records import DownloadPlan, Report, to_json
 
 def fields(plan: DownloadPlan, report: Report) -> dict[str, Any]:
     """Return the plan as one JSON object. `mirrors` would serve the bytes; it is empty if there are none to fetch."""
-    mirrors = dict.fromkeys(name for step in plan.steps for name in step.mirrors)
+    mirrors = dict.fromkeys(mirror.name for step in plan.steps for mirror in step.mirrors)
+    found = to_json(plan)
+    for row, step in zip(found["steps"], plan.steps, strict=True):
+        row["mirrors"] = [mirror.name for mirror in step.mirrors]
     return {
         "ref": report.ref,
         "commit": report.commit,
@@ -16,7 +19,7 @@ def fields(plan: DownloadPlan, report: Report) -> dict[str, Any]:
         "vouched_by": report.vouched_by,
         "trust": report.trust,
         "mirrors": list(mirrors),
-        **to_json(plan),
+        **found,
         "exit_code": report.exit_code,
     }
 
@@ -26,7 +29,7 @@ def show(plan: DownloadPlan) -> str:
     rows = [("action", "size", "file", "by", "from", "reason")]
     for step in plan.steps:
         by = f"{step.carrier} x{step.connections}" if step.fetches else ""
-        size, mirrors = figures.size(step.file.size), ", ".join(step.mirrors)
+        size, mirrors = figures.size(step.file.size), ", ".join(mirror.name for mirror in step.mirrors)
         rows.append((step.action, size, step.file.path, by, mirrors, step.reason))
     sums = f"to fetch {figures.size(plan.fetch_bytes)}, already here {figures.size(plan.reuse_bytes)}"
     return f"{figures.table(rows)}\n{sums}"

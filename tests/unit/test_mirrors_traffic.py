@@ -12,17 +12,26 @@ from hypothesis import strategies as st
 
 from gpuaria.aria2 import sockets
 from gpuaria.http.client import Http
-from gpuaria.records import Address
-from gpuaria.transfer.flow import Flow, endpoints, shares
+from gpuaria.mirrors.traffic import Traffic, endpoints, shares
+from gpuaria.records import Mirror, MirrorUrl
 
 HOSTS = ["127.0.0.1", "::1"]
 names = st.text("abcde", min_size=1, max_size=2)
+M = Mirror("m", "http://m")
+
+
+def mirror(name: str) -> Mirror:
+    return Mirror(name, f"http://{name}")
+
+
+def by_mirror(weights: dict[str, float]) -> dict[Mirror, float]:
+    return {mirror(name): weight for name, weight in weights.items()}
 
 
 @given(st.integers(0, 1 << 50), st.dictionaries(names, st.integers(0, 1 << 40).map(float), max_size=6))
 def test_shares_add_up_and_are_never_negative(came: int, weights: dict[str, float]) -> None:
-    parts = shares(came, weights)
-    assert set(parts) == set(weights)
+    parts = shares(came, by_mirror(weights))
+    assert {one.name for one in parts} == set(weights)
     assert sum(parts.values()) == (came if weights else 0)
     assert all(part >= 0 for part in parts.values())
 
@@ -37,7 +46,7 @@ def test_shares_add_up_and_are_never_negative(came: int, weights: dict[str, floa
     ],
 )
 def test_shares(came: int, weights: dict[str, float], parts: dict[str, int]) -> None:
-    assert shares(came, weights) == parts
+    assert {one.name: part for one, part in shares(came, by_mirror(weights)).items()} == parts
 
 
 @contextmanager
@@ -100,20 +109,24 @@ def test_no_such_process_has_no_sockets() -> None:
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_flow_tells_mirrors_apart(host: str) -> None:
-    flow = Flow()
+    traffic = Traffic()
+
+    def read() -> dict[str, int]:
+        return {one.name: count for one, count in traffic.read(os.getpid()).items()}
+
     with pair(host) as (one, first), pair(host) as (two, second):
-        flow.learn("one", [one.getpeername()[:2]])
-        flow.learn("two", [two.getpeername()[:2]])
-        flow.learn("twin of two", [two.getpeername()[:2]])
-        assert flow.read(os.getpid()) == {"one": 0, "two": 0}
+        traffic.learn(mirror("one"), [one.getpeername()[:2]])
+        traffic.learn(mirror("two"), [two.getpeername()[:2]])
+        traffic.learn(mirror("twin of two"), [two.getpeername()[:2]])
+        assert read() == {"one": 0, "two": 0}
         pour(first, one, 1000)
         pour(second, two, 50_000)
-        assert flow.read(os.getpid()) == {"one": 1000, "two": 50_000}
+        assert read() == {"one": 1000, "two": 50_000}
         pour(first, one, 1)
-        assert flow.read(os.getpid()) == {"one": 1, "two": 0}
-    assert flow.received == {"one": 1001, "two": 50_000}
-    assert flow.read(os.getpid()) == {}
-    assert flow.read(0) == {}
+        assert read() == {"one": 1, "two": 0}
+    assert {one.name: count for one, count in traffic.received.items()} == {"one": 1001, "two": 50_000}
+    assert traffic.read(os.getpid()) == {}
+    assert traffic.read(0) == {}
 
 
 def test_endpoints_are_numeric_and_none_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +134,13 @@ def test_endpoints_are_numeric_and_none_behind_a_proxy(monkeypatch: pytest.Monke
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     routes = Http().routes
-    assert endpoints(routes, Address("m", "http://127.0.0.1:81/x")) == [("127.0.0.1", 81)]
-    assert endpoints(routes, Address("m", "https://[::1]/x")) == [("::1", 443)]
-    assert endpoints(routes, Address("m", "http://no-such-host.invalid/x")) == []
+    assert endpoints(routes, MirrorUrl(M, "http://127.0.0.1:81/x")) == [("127.0.0.1", 81)]
+    assert endpoints(routes, MirrorUrl(M, "https://[::1]/x")) == [("::1", 443)]
+    assert endpoints(routes, MirrorUrl(M, "http://no-such-host.invalid/x")) == []
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
     routes = Http().routes  # which reads the environment once for each host
-    assert endpoints(routes, Address("m", "http://192.0.2.1/x")) == []
-    assert endpoints(routes, Address("m", "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
+    assert endpoints(routes, MirrorUrl(M, "http://192.0.2.1/x")) == []
+    assert endpoints(routes, MirrorUrl(M, "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
     monkeypatch.setenv("no_proxy", "192.0.2.1")
     routes = Http().routes
-    assert endpoints(routes, Address("m", "http://192.0.2.1/x")) == [("192.0.2.1", 80)]
+    assert endpoints(routes, MirrorUrl(M, "http://192.0.2.1/x")) == [("192.0.2.1", 80)]

@@ -1,20 +1,25 @@
 """From staged bytes to a published file: verify, screen, commit, and give the same bytes their other names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gpuaria.content.policy import Screening
-from gpuaria.errors import GpuariaError
+from gpuaria.errors import GpuariaError, WrongBytes
 from gpuaria.hashing import matches
 from gpuaria.paths import SafePath
 from gpuaria.records import RemoteFile, Signature, Verdict
 from gpuaria.storage.layout import Layout
-from gpuaria.transfer.board import Board
+from gpuaria.threads import Pool
+from gpuaria.transfer.digester import Digester
+from gpuaria.transfer.follow import Reader
+from gpuaria.transfer.results import Results
 from gpuaria.verification import right_bytes, verify_file
 
 
-class Landing:
-    """`twins` are files with the bytes of another one, by the path of that one.
+class Publisher:
+    """Hashes staged files while they arrive, verifies and publishes them, and lets other readers follow them.
+
+    `twins` are files with the bytes of another one, by the path of that one.
 
     A file with the right bytes and a content that is refused is settled here, as "refused": who served it is not to
     blame, and to fetch it again would not help. The verdicts that are returned are on the bytes alone.
@@ -23,11 +28,46 @@ class Landing:
     def __init__(
         self,
         layout: Layout,
-        board: Board,
+        results: Results,
         twins: Mapping[SafePath, Sequence[RemoteFile]],
         screening: Screening,
+        hashers: Pool,
     ) -> None:
-        self._layout, self._board, self._twins, self._screening = layout, board, twins, screening
+        self._layout, self._results, self._twins, self._screening = layout, results, twins, screening
+        self._hashers = hashers
+        self._digesters: dict[SafePath, Digester] = {}
+
+    @property
+    def pending(self) -> int:
+        """Tasks of the hashing threads that wait or run."""
+        return self._hashers.pending
+
+    def hash_to(self, file: RemoteFile, end: int) -> None:
+        """Hash a staged file up to `end` in the background; all bytes before that must be on disk."""
+        digester = self._digesters.get(file.path)
+        if digester is None:
+            digester = self._digesters[file.path] = Digester(self._layout.staged(file), file)
+        if digester.request(end):
+            self._hashers.submit(digester.work)
+
+    def submit(self, run: Callable[..., None], *arguments: object) -> None:
+        """Call `run(*arguments)` on a hashing thread."""
+        self._hashers.submit(run, *arguments)
+
+    def publish(self, file: RemoteFile) -> Verdict:
+        """Verify a file whose bytes are all staged, and publish it if they are right. For a hashing thread."""
+        digester = self._digesters.pop(file.path, None)
+        return self.staged(file, self._layout.staged(file), digester.finish() if digester else "")
+
+    def discard(self, file: RemoteFile) -> None:
+        """Remove staged bytes; readers that followed them get an error."""
+        self._digesters.pop(file.path, None)
+        self._results.arrivals.discarded(file)
+        self._layout.discard(file)
+
+    def follow(self, file: RemoteFile) -> Reader:
+        """Return a reader of a file that is still arriving: it waits for bytes, and learns how the file ends."""
+        return self._results.follow(file, self._layout)
 
     def staged(self, file: RemoteFile, staged: Path, digest: str = "") -> Verdict:
         """Verify staged bytes and publish them if they are right. A verdict that is not good leaves all as it is.
@@ -74,14 +114,15 @@ class Landing:
 
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
         """Record the verdict, and publish the twins from the same bytes."""
-        self._board.settle(file, verdict)
+        self._results.settle(file, verdict)
+        self._results.arrivals.published(file)
         for twin in self._twins.get(file.path, ()):
             refusal = self._screening.judge(twin, lambda _: self._layout.content(file))  # the name counts too
             if refusal:
-                self._board.settle(twin, Verdict(twin.path, "refused", refusal))
+                self._results.settle(twin, Verdict(twin.path, "refused", refusal))
                 continue
             self._layout.adopt(twin, self._layout.content(file))
-            self._board.settle(twin, Verdict(twin.path, verdict.outcome, f"the same bytes as {file.path}"))
+            self._results.settle(twin, Verdict(twin.path, verdict.outcome, f"the same bytes as {file.path}"))
 
     def signature(self, files: Sequence[RemoteFile], *, whole: bool, locked: bool) -> Signature | None:
         """Check the signature among `files`, which are the `whole` repo or not, once all have their verdicts. One that
@@ -89,9 +130,7 @@ class Landing:
 
         `locked`: they are what a lock names, which may be a part of the repo.
         """
-        if self._board.fatal is not None:
-            return None
-        here = [file for file in files if self._board.verdicts[file.path].good]
+        here = [file for file in files if self._results.verdicts[file.path].good]
         complete = whole and len(here) == len(files)
         found = self._screening.signature(here, self._layout.content, complete=complete, locked=locked)
         if found is not None and found.state == "wrong":
@@ -106,4 +145,8 @@ class Landing:
     def failed(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
         """Record that a file could not be had; its twins could not either."""
         for each in (file, *self._twins.get(file.path, ())):
-            self._board.settle(each, Verdict(each.path, verdict.outcome, verdict.detail), cause)
+            each_verdict = Verdict(each.path, verdict.outcome, verdict.detail)
+            self._results.settle(each, each_verdict, cause)
+            self._results.arrivals.failed(
+                each, cause or WrongBytes(f"{each.path}: {verdict.detail or verdict.outcome}")
+            )

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from gpuaria.http.client import Http, HttpOptions
-from gpuaria.records import Address
-from gpuaria.transfer.endgame import MOST_COPIES, Endgame, try_out
-from gpuaria.transfer.watch import Ending
+from gpuaria.mirrors import suitability
+from gpuaria.records import Mirror, MirrorUrl
+from gpuaria.threads import Threads
+from gpuaria.transfer.pace import Pace
+from gpuaria.transfer.tail import Tail
+from gpuaria.transfer.tuning import MOST_COPIES
 from standin.wire import Handler, Server, parse_range
 from tests.support.ports import closed_url
 
@@ -93,7 +96,7 @@ class Mirrors:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self.addresses: dict[str, Address] = {}
+        self.addresses: dict[str, MirrorUrl] = {}
         self.servers: dict[str, Server] = {}
 
     def add(self, name: str, behave: Behave) -> None:
@@ -101,11 +104,11 @@ class Mirrors:
         server.start()
         self._stack.callback(server.close)
         self.servers[name] = server
-        self.addresses[name] = Address(name, f"{server.url}/file?signed=yes")
+        self.addresses[name] = MirrorUrl(Mirror(name, server.url), f"{server.url}/file?signed=yes")
 
     def dead(self, name: str) -> None:
         """Nothing listens there."""
-        self.addresses[name] = Address(name, f"{closed_url()}/file?signed=yes")
+        self.addresses[name] = MirrorUrl(Mirror(name, "http://dead"), f"{closed_url()}/file?signed=yes")
 
 
 @pytest.fixture
@@ -126,19 +129,30 @@ def path(tmp_path: Path) -> Path:
 
 
 class Ran:
-    """One endgame to its end."""
+    """One tail to its end."""
 
     def __init__(self, path: Path, mirrors: Mirrors, *, timeout: float = 1.0) -> None:
         self.came: Counter[str] = Counter()
         self.stop = threading.Event()
         self.http = Http(HttpOptions(connect_timeout=2.0, timeout=timeout), stop=self.stop)
-        self.game = Endgame(path, SIZE, mirrors.addresses, self.http, self._arrived, self.stop)
+        urls = {url.mirror: url for url in mirrors.addresses.values()}
+        self.tail = Tail(path, SIZE, urls, self.http, Threads(self.stop), self)
 
-    def _arrived(self, mirror: str, count: int) -> None:
-        self.came[mirror] += count
+    def arrived(self, mirror: Mirror, count: int) -> None:
+        self.came[mirror.name] += count
+
+    def ended(self) -> None:
+        """The outcome is asked for again and again."""
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        return {mirror.name: reason for mirror, reason in self.tail.reasons.items()}
 
     def run(self, gaps: Sequence[tuple[int, int]] = GAPS) -> bool:
-        return self.game.finish(gaps)
+        self.tail.fill(gaps)
+        while (outcome := self.tail.outcome()) is None:
+            time.sleep(0.01)
+        return outcome
 
 
 def test_one_good_mirror_fills_all(path: Path, mirrors: Mirrors) -> None:
@@ -173,7 +187,7 @@ def test_no_more_connections_than_allowed(path: Path, mirrors: Mirrors, most: in
     mirrors.add("a", counted)
     mirrors.add("b", counted)
     ran = Ran(path, mirrors)
-    ran.game.connections = most
+    ran.tail.connections = most
     assert ran.run()
     assert path.read_bytes() == DATA
     assert list(seen.values()) == [most, most]
@@ -182,26 +196,23 @@ def test_no_more_connections_than_allowed(path: Path, mirrors: Mirrors, most: in
 def test_begun_early_it_takes_the_rest_when_that_is_known(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     ran = Ran(path, mirrors)
-    far: list[int] = []
-    ran.game.reached = far.append
-    ran.game.start(GAPS[1:])
-    while ran.game.came < LEFT - GAPS[0][1]:
+    ran.tail.start(GAPS[1:])
+    while ran.tail.came < LEFT - GAPS[0][1]:
         time.sleep(0.01)
-    assert ran.game.left == 0
+    assert ran.tail.left == 0
     assert path.read_bytes()[GAPS[0][1] :] == DATA[GAPS[0][1] :]
-    assert far == [], "nobody knows yet what is missing before"
+    assert ran.tail.reached() == 0, "it is not known yet what is missing before"
     assert ran.run(GAPS[:1])
     assert path.read_bytes() == DATA
     assert ran.came == {"good": LEFT}
-    assert far[-1] == SIZE
-    assert far == sorted(far)
+    assert ran.tail.reached() == SIZE
 
 
 def test_begun_early_and_nothing_is_left_for_the_end(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     ran = Ran(path, mirrors)
-    ran.game.start(GAPS)
-    while ran.game.came < LEFT:
+    ran.tail.start(GAPS)
+    while ran.tail.came < LEFT:
         time.sleep(0.01)
     assert ran.run([])
     assert path.read_bytes() == DATA
@@ -210,7 +221,7 @@ def test_begun_early_and_nothing_is_left_for_the_end(path: Path, mirrors: Mirror
 def test_begun_early_from_mirrors_that_fail(path: Path, mirrors: Mirrors) -> None:
     mirrors.dead("dead")
     ran = Ran(path, mirrors)
-    ran.game.start(GAPS[1:])
+    ran.tail.start(GAPS[1:])
     assert not ran.run(GAPS[:1])
 
 
@@ -225,27 +236,60 @@ def test_called_off_it_writes_nothing_any_more(path: Path, mirrors: Mirrors) -> 
     mirrors.add("late", late)
     before = path.read_bytes()
     ran = Ran(path, mirrors, timeout=30.0)
-    ran.game.start(GAPS)
+    ran.tail.start(GAPS)
     for _ in range(3):
         assert asked.acquire(timeout=5)
-    ran.game.call_off()
+    ran.tail.call_off()
     let_go.set()
     assert not ran.run([])
     assert path.read_bytes() == before
     assert not ran.came
 
 
+def test_the_beginnings_of_what_is_in_flight_are_saved(path: Path, mirrors: Mirrors) -> None:
+    """So that a run that is killed loses no more than since the last saving."""
+    let_go = threading.Event()
+
+    def halves(mirror: Answers, start: int, end: int) -> None:
+        middle = start + (end - start) // 2
+        mirror.wfile.write(mirror.head(206, [("Content-Range", f"bytes {start}-{end - 1}/{SIZE}")], end - start))
+        mirror.wfile.write(DATA[start:middle])
+        let_go.wait(30)
+        mirror.wfile.write(DATA[middle:end])
+
+    mirrors.add("halves", halves)
+    ran = Ran(path, mirrors, timeout=30.0)
+    ran.tail.connections = 2
+    ran.tail.start(GAPS[1:2])
+
+    def saved() -> int:
+        ran.tail.save()
+        return sum(end - start for start, end in ran.tail.filled())
+
+    began = time.monotonic()
+    while saved() < 300_000 and time.monotonic() - began < 20:
+        time.sleep(0.05)
+    written = path.read_bytes()
+    for start, end in ran.tail.filled():
+        assert written[start:end] == DATA[start:end]
+    assert saved() >= 300_000
+    assert ran.tail.came == 0, "they are not credited before they are whole"
+    let_go.set()
+    assert ran.run([GAPS[0], GAPS[2]])
+    assert path.read_bytes() == DATA
+
+
 def test_called_off_when_all_is_here_it_waits_for_nobody(
     path: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A late copy that still comes is of no use; who drives the downloads must not wait for it."""
-    monkeypatch.setattr("gpuaria.transfer.endgame.LAST_WORDS", 600.0)
+    monkeypatch.setattr("gpuaria.transfer.tail.LAST_WORDS", 600.0)
     mirrors.add("good", good)
     mirrors.add("stall", stall)
     ran = Ran(path, mirrors, timeout=600.0)
     assert ran.run()
-    assert ran.game.working
-    ran.game.call_off()
+    assert ran.tail.working
+    ran.tail.call_off()
 
 
 def test_only_the_gaps_are_asked_for(path: Path, mirrors: Mirrors) -> None:
@@ -276,7 +320,7 @@ def test_a_dead_a_slow_and_a_good_one(path: Path, mirrors: Mirrors) -> None:
     ran = Ran(path, mirrors, timeout=30.0)
     assert ran.run()
     assert path.read_bytes() == DATA
-    assert "dead" in ran.game.reasons
+    assert "dead" in ran.reasons
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -287,7 +331,7 @@ def test_without_a_good_mirror_it_gives_up_and_writes_nothing(path: Path, mirror
     ran = Ran(path, mirrors)
     assert not ran.run()
     assert path.read_bytes() == before
-    assert set(ran.game.reasons) == ({"dead"} if kind == "slow" else {"bad", "dead"})
+    assert set(ran.reasons) == ({"dead"} if kind == "slow" else {"bad", "dead"})
     assert len(mirrors.servers["bad"].journal) <= 64, "each connection tries once"
 
 
@@ -328,11 +372,11 @@ def test_a_mirror_that_does_well_is_asked_once_for_each_byte(path: Path, mirrors
 )
 def test_slow_connections_hold_the_last_pieces(rate: float, idle: bool, since: float | None) -> None:
     """16 MB are left; mirrors without work for two seconds are worth more than what trickles in."""
-    ending, total, found = Ending(), 20_000_000, None
+    pace, total, found = Pace(), 20_000_000, None
     for tick in range(60):
         now, done = 100 + tick / 4, int(min(total, 4_000_000 + rate * tick / 4))
-        ending.near(now, done, total - done, 16, 20)
-        if found is None and ending.held_up(now, done, total - done, idle=idle):
+        pace.near(now, done, total - done, 16, 20)
+        if found is None and pace.held_up(now, done, total - done, idle=idle):
             found = tick / 4
     assert found == since
 
@@ -359,7 +403,7 @@ def test_a_file_that_is_gone_or_a_link_is_not_written(path: Path, mirrors: Mirro
     ran = Ran(path, mirrors)
     assert not ran.run()
     assert other.read_bytes() == before
-    assert os.strerror(errno.ELOOP) in ran.game.reasons["good"]
+    assert os.strerror(errno.ELOOP) in ran.reasons["good"]
 
 
 @pytest.mark.parametrize(
@@ -373,11 +417,11 @@ def test_a_file_that_is_gone_or_a_link_is_not_written(path: Path, mirrors: Mirro
 )
 def test_trying_an_address_out(mirrors: Mirrors, kind: str, reason: str, wait: float | None) -> None:
     mirrors.add("one", BAD[kind])
-    assert try_out(Http(HttpOptions(timeout=2.0)), mirrors.addresses["one"]) == (reason, wait)
+    assert suitability.refusal(Http(HttpOptions(timeout=2.0)), mirrors.addresses["one"]) == (reason, wait)
 
 
 def test_trying_a_good_and_a_dead_address_out(mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     mirrors.dead("dead")
-    assert try_out(Http(HttpOptions(timeout=2.0)), mirrors.addresses["good"]) == ("", None)
-    assert try_out(Http(HttpOptions(timeout=2.0)), mirrors.addresses["dead"])[0]
+    assert suitability.refusal(Http(HttpOptions(timeout=2.0)), mirrors.addresses["good"]) == ("", None)
+    assert suitability.refusal(Http(HttpOptions(timeout=2.0)), mirrors.addresses["dead"])[0]

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from gpuaria.aria2 import control
 from gpuaria.aria2.options import Shape, download_options
-from gpuaria.transfer import windows
-from gpuaria.transfer.windows import PIECE, SMALLEST, Window, control_bytes, cut, gaps, prefix, recover, single, split
+from gpuaria.transfer import ranges as row_of
+from gpuaria.transfer.range_files import RangeFiles, control_bytes
+from gpuaria.transfer.ranges import PIECE, ByteRange, cut, prefix, split
+from gpuaria.transfer.tuning import SMALLEST_RANGE as SMALLEST
 
 SIZE = 10 * PIECE + 12_345
 MB = PIECE
@@ -48,40 +51,37 @@ def test_few_ranges_where_other_files_follow(size: int, count: int) -> None:
     assert len(cut(0, size, behind=size)) <= count <= len(cut(0, size))
 
 
-def test_ranges_that_nobody_began_grow_longer(tmp_path: Path) -> None:
+def test_ranges_that_nobody_began_grow_longer() -> None:
     """And cover the same bytes; those that were begun stay as they are."""
     size = 5 << 30
-    row = [Window(a, b, tmp_path / f"{a}-{b}", size) for a, b in cut(0, size)]
-    row[0].asked = True
+    row = [ByteRange(a, b) for a, b in cut(0, size)]
+    row[0].running = True
     before = len(row)
-    windows.lengthen(row)
+    row_of.lengthen(row)
     assert len(row) < before
     assert (row[0].start, row[0].end) == (0, 512 * MB)
     assert row[1].end - row[1].start == 2 << 30
     assert [a.end for a in row[:-1]] == [b.start for b in row[1:]]
     assert row[-1].end == size
-    assert [window.path.name for window in row] == [f"{window.start}-{window.end}" for window in row]
     kept = [(window.start, window.end) for window in row]
-    row[-1].control_path.write_bytes(b"of an earlier run")
-    windows.lengthen(row)
+    row[-1].on_disk = True  # of an earlier run
+    row_of.lengthen(row)
     assert [(window.start, window.end) for window in row] == kept
 
 
 @pytest.mark.parametrize(("most", "length"), [(10 * MB, 10), (25 * MB, 25), (26 * MB, 50), (0, 1)])
-def test_a_range_that_nobody_began_is_split_where_it_is_long(tmp_path: Path, most: int, length: int) -> None:
-    row = [Window(0, 9 * MB, tmp_path / "a", 59 * MB), Window(9 * MB, 59 * MB, tmp_path / "b", 59 * MB)]
+def test_a_range_that_nobody_began_is_split_where_it_is_long(most: int, length: int) -> None:
+    row = [ByteRange(0, 9 * MB), ByteRange(9 * MB, 59 * MB)]
     last = split(row, row[1], most)
     assert last is row[-1]
     assert last.end - last.start == length * MB
     assert [a.end for a in row[:-1]] == [b.start for b in row[1:]]
-    assert [window.path for window in row[2:]] == [tmp_path / f"{last.start}-{last.end}"] * (len(row) - 2)
 
 
-def test_a_range_that_was_begun_is_not_split(tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    base.write_bytes(bytes(SIZE))
-    window = Window(0, SIZE, tmp_path / "row" / f"0-{SIZE}", SIZE)
-    window.open(base)
+@pytest.mark.parametrize("begun", ["running", "in_tail", "done", "on_disk", "completed"])
+def test_a_range_that_was_begun_is_not_split(begun: str) -> None:
+    window = ByteRange(0, SIZE)
+    setattr(window, begun, True)
     row = [window]
     assert split(row, window, MB) is window
     assert row == [window]
@@ -117,26 +117,27 @@ class Left:
         self.base, self.folder = place / "base", place / "base.windows"
         with self.base.open("wb") as file:
             file.truncate(SIZE)
+        self.files = RangeFiles(self.base, self.folder, SIZE)
         self.folder.mkdir()
 
-    def window(self, start: int, end: int) -> Window:
-        return Window(start, end, self.folder / f"{start}-{end}", SIZE)
+    def window(self, start: int, end: int) -> ByteRange:
+        return ByteRange(start, end)
 
-    def begun(self, start: int, end: int, missing: tuple[int, int] | None = None) -> Window:
+    def begun(self, start: int, end: int, missing: tuple[int, int] | None = None) -> ByteRange:
         """A link with a control file that misses `missing`."""
         window = self.window(start, end)
-        os.link(self.base, window.path)
-        window.control_path.write_bytes(control_bytes(SIZE, *(missing or (start, end))))
+        os.link(self.base, self.files.path(window))
+        self.files.control_path(window).write_bytes(control_bytes(SIZE, *(missing or (start, end))))
         return window
 
-    def complete(self, start: int, end: int) -> Window:
+    def complete(self, start: int, end: int) -> ByteRange:
         window = self.window(start, end)
-        os.link(self.base, window.path)
+        os.link(self.base, self.files.path(window))
         return window
 
-    def row(self) -> list[Window]:
+    def row(self) -> list[ByteRange]:
         """What recover makes of it, checked: each byte in one range."""
-        row = recover(self.base, self.folder, SIZE)
+        row = self.files.recover()
         assert [w.start for w in row] == [0, *(w.end for w in row[:-1])]
         assert row[-1].end == SIZE
         assert self.base.stat().st_size == SIZE
@@ -153,7 +154,7 @@ def left(tmp_path: Path) -> Left:
 
 def test_nothing_is_left(left: Left) -> None:
     assert left.states() == [(0, 10, 0, False)]
-    assert left.row()[0].missing() == [(0, SIZE)]
+    assert left.files.missing(left.row()[0]) == [(0, SIZE)]
 
 
 def test_a_complete_and_a_begun_range(left: Left) -> None:
@@ -161,46 +162,46 @@ def test_a_complete_and_a_begun_range(left: Left) -> None:
     left.begun(4 * MB, 8 * MB, (5 * MB, 7 * MB))
     assert left.states() == [(0, 4, 4, True), (4, 8, 2, False), (8, 10, 0, False)]
     row = left.row()
-    assert gaps(row) == [(5 * MB, 7 * MB), (8 * MB, SIZE)]
+    assert left.files.gaps(row) == [(5 * MB, 7 * MB), (8 * MB, SIZE)]
     assert prefix(row) == 4 * MB
-    row[1].open(left.base)
-    assert row[1].missing() == [(5 * MB, 7 * MB)]
+    left.files.open(row[1])
+    assert left.files.missing(row[1]) == [(5 * MB, 7 * MB)]
 
 
 @pytest.mark.parametrize(
     "garbage", [b"", b"\0\1garbage", control_bytes(SIZE, 0, MB)[:-5], control_bytes(SIZE + 9 * MB, 0, MB)]
 )
 def test_a_control_file_that_cannot_be_read_says_nothing_is_there(left: Left, garbage: bytes) -> None:
-    left.begun(0, 4 * MB).control_path.write_bytes(garbage)
+    left.files.control_path(left.begun(0, 4 * MB)).write_bytes(garbage)
     assert left.states() == [(0, 4, 0, False), (4, 10, 0, False)]
     window = left.row()[0]
-    window.open(left.base)
-    assert control.read(window.control_path) is not None
-    assert window.missing() == [(0, 4 * MB)]
-    assert window.path.samefile(left.base)
+    left.files.open(window)
+    assert control.read(left.files.control_path(window)) is not None
+    assert left.files.missing(window) == [(0, 4 * MB)]
+    assert left.files.path(window).samefile(left.base)
 
 
 def test_a_link_to_other_bytes_is_not_a_range_and_is_replaced(left: Left, tmp_path: Path) -> None:
     window = left.begun(0, SIZE)
     other = tmp_path / "other"
     other.write_bytes(bytes(100))
-    window.path.unlink()
-    os.link(other, window.path)
+    left.files.path(window).unlink()
+    os.link(other, left.files.path(window))
     (fresh,) = left.row()
     assert not fresh.done
-    fresh.open(left.base)
-    assert fresh.path.samefile(left.base)
+    left.files.open(fresh)
+    assert left.files.path(fresh).samefile(left.base)
     assert other.read_bytes() == bytes(100)
 
 
 def test_a_symlink_is_not_a_range(left: Left) -> None:
     window = left.window(0, SIZE)
-    window.path.symlink_to(left.base)
+    left.files.path(window).symlink_to(left.base)
     (fresh,) = left.row()
     assert not fresh.done
-    fresh.open(left.base)
-    assert not fresh.path.is_symlink()
-    assert fresh.missing() == [(0, SIZE)]
+    left.files.open(fresh)
+    assert not left.files.path(fresh).is_symlink()
+    assert left.files.missing(fresh) == [(0, SIZE)]
 
 
 @pytest.mark.parametrize("state", ["absent", "short", "long", "empty"])
@@ -247,11 +248,11 @@ def test_foreign_names_are_no_ranges(left: Left, name: str) -> None:
 
 def test_a_leftover_control_file_alone_is_overwritten(left: Left) -> None:
     window = left.window(0, SIZE)
-    window.control_path.write_bytes(control_bytes(SIZE, 0, MB))
+    left.files.control_path(window).write_bytes(control_bytes(SIZE, 0, MB))
     (fresh,) = left.row()
     assert fresh.completed == 0
-    fresh.open(left.base)
-    assert fresh.missing() == [(0, SIZE)]
+    left.files.open(fresh)
+    assert left.files.missing(fresh) == [(0, SIZE)]
 
 
 def test_what_is_filled_by_others_is_complete_for_the_next_run(left: Left) -> None:
@@ -259,13 +260,14 @@ def test_what_is_filled_by_others_is_complete_for_the_next_run(left: Left) -> No
     left.complete(4 * MB, SIZE)
     row = left.row()
     for window in row:
-        window.complete(left.base)
+        left.files.complete(window)
     assert left.states() == [(0, 4, 4, True), (4, 10, 6, True)]
-    assert gaps(left.row()) == []
-    (alone,) = single(left.base, SIZE)
-    alone.open(left.base)
-    alone.complete(left.base)
-    assert alone.control_path.exists(), "without it, nobody would know what is a hole"
+    assert left.files.gaps(left.row()) == []
+    files = replace(left.files, linked=False)
+    (alone,) = files.single()
+    files.open(alone)
+    files.complete(alone)
+    assert files.control_path(alone).exists(), "without it, nobody would know what is a hole"
 
 
 @given(st.data())
@@ -278,7 +280,7 @@ def test_any_leftover_gives_a_row_that_covers_all(
         first = data.draw(st.integers(0, 10))
         last = data.draw(st.integers(first + 1, 11))
         start, end = first * MB, min(SIZE, last * MB)
-        if left.window(start, end).path.exists():
+        if left.files.path(left.window(start, end)).exists():
             continue
         if data.draw(st.booleans()):
             left.complete(start, end)
@@ -293,4 +295,4 @@ def test_any_leftover_gives_a_row_that_covers_all(
 
 
 def test_the_module_uses_the_piece_length_that_aria2_is_given() -> None:
-    assert download_options(Path("/x"), Shape(), "")["piece-length"] == f"{windows.PIECE >> 20}M"
+    assert download_options(Path("/x"), Shape(), "")["piece-length"] == f"{row_of.PIECE >> 20}M"

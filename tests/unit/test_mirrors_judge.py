@@ -5,12 +5,17 @@ from collections.abc import Callable
 
 import pytest
 
-from gpuaria.transfer.watch import GRACE, UNUSED, Ending, Watch
+from gpuaria.mirrors.traffic import GRACE, UNUSED, Judge
+from gpuaria.records import Mirror
 
 TICK = 0.25
 MB = 1e6
 Rate = Callable[[float], float]
 Count = Callable[[float], int]
+
+
+def mirror(name: str) -> Mirror:
+    return Mirror(name, f"http://{name}")
 
 
 def always(value: float) -> Rate:
@@ -29,16 +34,16 @@ def play(
     rates: dict[str, Rate], seconds: float, counts: dict[str, Count] | None = None
 ) -> tuple[float, dict[str, str]]:
     """Run a clock; the time and verdict of the first blame, or (seconds, {})."""
-    watch, received, busy = Watch(), dict.fromkeys(rates, 0.0), counts or {}
+    judge, received, busy = Judge(), dict.fromkeys(rates, 0.0), counts or {}
     now = 0.0
     while now < seconds:
         now += TICK
         for name, rate in rates.items():
             received[name] += rate(now) * TICK
-        connections = {name: busy.get(name, sixteen)(now) for name in rates}
-        found = watch.judge(1000 + now, {name: int(got) for name, got in received.items()}, connections)
+        connections = {mirror(name): busy.get(name, sixteen)(now) for name in rates}
+        found = judge.judge(1000 + now, {mirror(name): int(got) for name, got in received.items()}, connections)
         if found:
-            return now, found
+            return now, {one.name: reason for one, reason in found.items()}
     return seconds, {}
 
 
@@ -128,64 +133,10 @@ def test_healthy_noise_gives_no_verdict(seed: int) -> None:
 
 
 def test_a_mirror_that_comes_back_is_judged_anew() -> None:
-    watch = Watch()
+    judge, a, b = Judge(), mirror("a"), mirror("b")
     for step in range(80):
-        watch.judge(step * TICK + 1, {"a": step * 1000, "b": step * 1000}, {"a": 1, "b": 1})
-    watch.forget("a")
-    watch.forget("nobody")
+        judge.judge(step * TICK + 1, {a: step * 1000, b: step * 1000}, {a: 1, b: 1})
+    judge.forget(a)
+    judge.forget(mirror("nobody"))
     for step in range(80, 80 + int(GRACE / TICK) - 1):
-        assert watch.judge(step * TICK + 1, {"a": 80_000, "b": step * 1000}, {"a": 1, "b": 1}) == {}
-
-
-# --- the end -------------------------------------------------------------------------------------------------------
-
-
-def ends(total: int, rate: Rate, connections: Count, tick: float = 0.1) -> tuple[float, int] | None:
-    """(seconds, bytes left) when the end is called near; None if the download was over before."""
-    ending, now, done = Ending(), 0.0, 0.0
-    while done < total and now < 1000:
-        now += tick
-        done = min(total, done + rate(now) * tick)
-        if ending.near(50 + now, int(done), total - int(done), connections(now), 16):
-            return now, total - int(done)
-    return None
-
-
-def test_a_flow_that_stays_full_to_the_end_needs_no_help() -> None:
-    assert ends(100_000_000, always(10 * MB), lambda now: 16) is None
-
-
-def test_connections_that_run_out_of_work_near_the_end() -> None:
-    found = ends(100_000_000, until(9.5, 10 * MB, 2 * MB), lambda now: 16 if now < 9.5 else 4)
-    assert found is not None
-    assert found[1] <= 12_000_000
-
-
-def test_a_flow_that_breaks_off_near_the_end() -> None:
-    found = ends(100_000_000, until(9.5, 10 * MB, 0.1 * MB), lambda now: 16)
-    assert found is not None
-    assert 9.5 < found[0] < 12
-
-
-@pytest.mark.parametrize("moment", [1.0, 3.0, 6.0])
-def test_a_break_in_the_middle_is_not_the_end(moment: float) -> None:
-    def rate(now: float) -> float:
-        return 0.0 if moment < now < moment + 5 else 10 * MB
-
-    assert ends(200_000_000, rate, lambda now: 2 if moment < now < moment + 5 else 16) is None
-
-
-def test_nothing_came_yet() -> None:
-    ending = Ending()
-    for step in range(100):
-        assert not ending.near(step / 10, 0, 1000, 16, 16)
-        assert not ending.in_sight(1000)
-
-
-def test_done_is_not_near() -> None:
-    ending = Ending()
-    for step in range(50):
-        ending.near(step / 10, step * 1000, 50_000 - step * 1000, 16, 16)
-    assert not ending.near(5.0, 50_000, 0, 0, 16)
-    assert ending.in_sight(1000)
-    assert not ending.in_sight(49_951_000)
+        assert judge.judge(step * TICK + 1, {a: 80_000, b: step * 1000}, {a: 1, b: 1}) == {}

@@ -1,0 +1,57 @@
+"""Whether aria2 can use a mirror's responses, and whether a mirror answers at all.
+
+aria2 (1.36, 1.37) takes compressed bytes for the file's own: it ends with wrong bytes, or waits for the rest of a
+piece. A response without a length it drops ("Size mismatch", or "Invalid range header" where the connection's end is
+the body's). gpuaria's HTTP client decodes, and counts.
+"""
+
+import time
+
+from gpuaria.errors import GpuariaError
+from gpuaria.http.client import Http
+from gpuaria.http.content_range import bytes_header
+from gpuaria.http.messages import Answer
+from gpuaria.http.ratelimit import retry_after
+from gpuaria.records import MirrorUrl
+
+SAMPLE = 128 * 1024  # bytes that a mirror is asked for when it is tried again
+PIECE = 1 << 20  # bytes; aria2's smallest range
+COMPRESSED = "it sends files packed"
+
+
+def compressed(answer: Answer) -> bool:
+    """Whether the body is not the bytes themselves (RFC 9110 8.4)."""
+    return answer.headers.get("content-encoding", "").lower() not in ("", "identity")
+
+
+def why_incompatible(answer: Answer) -> str:
+    """Why aria2 cannot use a response that brings bytes; empty if it can."""
+    if compressed(answer):
+        return f"{COMPRESSED} ({answer.headers['content-encoding'][:18]}), though asked not to"
+    if "content-length" not in answer.headers:
+        return "it does not say how long its answers are"
+    return ""
+
+
+def incompatible(http: Http, url: MirrorUrl) -> str:
+    """The same for a URL, by its response to a range as aria2 asks for it; empty too where no bytes come at all."""
+    headers = bytes_header(0, PIECE)
+    try:
+        with http.open("GET", url.url, anonymous=True, headers=headers) as (answer, _):
+            return why_incompatible(answer) if answer.status in (200, 206) else ""
+    except GpuariaError:
+        return ""
+
+
+def refusal(http: Http, url: MirrorUrl) -> tuple[str, float | None]:
+    """("", None) if a URL gives aria2 bytes now; else why not, and the seconds that the server asks to wait."""
+    headers = bytes_header(0, SAMPLE)
+    try:
+        with http.open("GET", url.url, anonymous=True, headers=headers) as (answer, chunks):
+            if answer.status not in (200, 206):
+                return f"it answers {answer.status}", retry_after(answer.headers, time.time())
+            if next(iter(chunks), b""):
+                return why_incompatible(answer), None
+            return "it sends nothing", None
+    except GpuariaError as error:
+        return error.message, None

@@ -1,0 +1,277 @@
+"""Large files downloaded by aria2c: one download for each byte range, one reading of all of them per turn."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Protocol
+
+from gpuaria.aria2.options import Shape, download_options
+from gpuaria.errors import Aria2Error, DiskError, NoSpace
+from gpuaria.formats.metalink import for_download
+from gpuaria.os_errors import explained
+from gpuaria.records import Mirror, MirrorUrl, RemoteFile, Transfer
+from gpuaria.transfer.aria2_path import Aria2Path
+from gpuaria.transfer.downloader import Inbox
+from gpuaria.transfer.events import EngineRestarted, Event, Failed, Progressed, RangeDone, Read, Released
+from gpuaria.transfer.range_files import RangeFiles
+from gpuaria.transfer.ranges import ByteRange
+from gpuaria.transfer.services import Services
+from gpuaria.transfer.task import FileTask
+from gpuaria.transfer.tuning import LATE, NO_TIMEOUT, SEVERAL_CONNECT, SEVERAL_TIMEOUT
+from gpuaria.urls import authority
+
+if TYPE_CHECKING:
+    from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import
+    from gpuaria.aria2.wire import Rpc
+
+SAVED = 1.0  # seconds in which aria2 writes the control files of a download that it lets go
+_DISK_FULL, _DISK = "9", frozenset({"15", "16", "17", "18"})
+
+
+class Aria2(Protocol):
+    """The aria2c that fetches share; see gpuaria.aria2.shared. Every method may raise Aria2Error."""
+
+    def get(self) -> "Daemon":
+        """The running aria2c; starts it if there is none."""
+
+    def replace(self, dead: "Daemon") -> "Daemon":
+        """An aria2c in place of `dead`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The aria2c of this process, and how downloads are given to it."""
+
+    shared: Aria2
+    shape: Shape
+    user_agent: str
+    path: Aria2Path
+
+
+class ByAria2:
+    """For the loop's thread. A range that it was given is in `_gids`; its gid is empty while a response is missing."""
+
+    name = "aria2"
+
+    def __init__(self, services: Services, engine: Engine, inbox: Inbox) -> None:
+        self._services, self._engine, self._inbox = services, engine, inbox
+        self._gids: dict[FileTask, dict[ByteRange, str]] = {}
+        self._urls: dict[FileTask, list[MirrorUrl]] = {}
+        self._daemon: Daemon | None = None
+        self._late = 0
+        self._trouble: Aria2Error | None = None
+        self._savers = services.threads.pool("save", 4)
+
+    def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
+        """Whether there is a URL that aria2 can use."""
+        return bool(urls) and not self._services.pool.incompatible(url.mirror for url in urls)
+
+    def warm_up(self) -> None:
+        """Start aria2c, if it does not run yet. Raises Aria2Error."""
+        if self._daemon is None:
+            self._daemon = self._engine.shared.get()
+
+    def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
+        """Give aria2 ranges of a file. Raises DiskError; trouble with aria2 is dealt with at the next `poll`."""
+        self._urls[task] = list(urls)
+        for one in ranges:
+            with explained(self._services.layout.staged(task.file)):
+                self._services.files(task).open(one)
+            self._gids.setdefault(task, {})[one] = ""
+            try:
+                self._add(task, one)
+            except Aria2Error as error:
+                self._trouble = error
+
+    def change_urls(self, task: FileTask, old: MirrorUrl | None, new: MirrorUrl | None) -> None:
+        """Exchange a mirror's URL in the downloads of a file; with all its copies, in use and kept for later."""
+        urls = self._urls.get(task, [])
+        self._urls[task] = [url for url in urls if url != old] + ([new] if new else [])
+        drop = [old.url] * 2 * self._engine.shape.per_server if old else []
+        for gid in self._gids.get(task, {}).values():
+            with suppress(Aria2Error):  # the next reading finds out, and the next range begins with it
+                if gid:
+                    self._rpc.change_uris(gid, drop, self._copies(task, new) if new else [])
+
+    def stop(self, task: FileTask) -> None:
+        """Take a file out of aria2; its control files stay."""
+        for gid in self._gids.pop(task, {}).values():
+            with suppress(Aria2Error):
+                if gid:
+                    self._rpc.remove(gid)
+        self._urls.pop(task, None)
+
+    def release(self, task: FileTask) -> None:
+        """Let aria2 save and let go of a file; `Released` tells what it had."""
+        running = self._gids.get(task, {})
+        try:
+            for gid in running.values():
+                if gid:
+                    self._rpc.stop(gid)
+        except Aria2Error as error:
+            self._trouble = error
+        self._savers.submit(_await_saved, task, self._services.files(task), list(running), self._inbox)
+
+    def poll(self, now: float) -> list[Event]:
+        """One reading of all downloads, then the ranges that ended. Raises GpuariaError where the run has to end."""
+        reading = {task: ranges for task, ranges in self._gids.items() if not _released(task)}
+        if not reading and self._trouble is None:
+            return []
+        try:
+            if trouble := self._trouble:
+                self._trouble = None
+                raise trouble
+            self._retry()
+            return self._read(reading)
+        except Aria2Error as error:  # it may die between any two calls
+            return self._lost(error)
+
+    def close(self) -> None:
+        """Take our downloads out of aria2; their control files stay."""
+        daemon = self._daemon
+        if daemon is None or not self._gids:
+            return
+        lost = [
+            str(self._services.files(task).path(one))
+            for task, ranges in self._gids.items()
+            for one, gid in ranges.items()
+            if not gid
+        ]
+        gids = [gid for ranges in self._gids.values() for gid in ranges.values() if gid]
+        with suppress(Aria2Error):
+            for gid in (*gids, *daemon.rpc.find(lost).values()):
+                daemon.rpc.remove(gid)
+        self._gids.clear()
+
+    # --- begin ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _rpc(self) -> "Rpc":
+        self.warm_up()
+        assert self._daemon is not None
+        return self._daemon.rpc
+
+    def _add(self, task: FileTask, one: ByteRange) -> None:
+        """Begin one download. Its name is ours, and its size declared, so that aria2 refuses another length."""
+        path = self._services.files(task).path(one)
+        turns = zip_longest(*(self._copies(task, url) for url in self._urls[task]))
+        urls = [url for turn in turns for url in turn if url]
+        options = download_options(path.parent, self._shaped(task), self._engine.user_agent)
+        options |= self._engine.path.options([url.url for url in self._urls[task]])
+        gid = self._rpc.add(for_download(path.name, task.file.size, urls), options)
+        self._gids[task][one], self._late = gid, 0
+
+    def _retry(self) -> None:
+        """Begin ranges whose response was lost, unless aria2 has begun them."""
+        for task, ranges in self._gids.items():
+            for one, gid in ranges.items():
+                if not gid and not _released(task):
+                    path = str(self._services.files(task).path(one))
+                    found = self._rpc.find([path]).get(path, "")
+                    if found:
+                        ranges[one] = found
+                    else:
+                        self._add(task, one)
+
+    def _copies(self, task: FileTask, url: MirrorUrl) -> list[str]:
+        """A URL, once for each connection that its mirror gets."""
+        return [url.url] * task.step.counts.get(url.mirror.name, self._engine.shape.per_server)
+
+    def _shaped(self, task: FileTask) -> Shape:
+        """Where another mirror can take over, none gets long to respond. Mirrors may still join: room for all."""
+        several, shape = len(task.step.mirrors) > 1, self._engine.shape
+        return replace(
+            shape,
+            split=task.step.connections,
+            max_speed=0,  # see Aria2Path
+            connect_timeout=min(shape.connect_timeout, SEVERAL_CONNECT if several else NO_TIMEOUT),
+            timeout=min(shape.timeout, SEVERAL_TIMEOUT if several else NO_TIMEOUT),
+        )
+
+    # --- read ----------------------------------------------------------------------------------------------------
+
+    def _read(self, reading: dict[FileTask, dict[ByteRange, str]]) -> list[Event]:
+        gids = [gid for ranges in reading.values() for gid in ranges.values()]
+        transfers, speeds = self._rpc.poll(gids)
+        if gids:  # without one it was not asked anything
+            self._late = 0
+        found: list[Event] = [self._progressed(task, ranges, transfers, speeds) for task, ranges in reading.items()]
+        assert self._daemon is not None
+        found.append(Read(self._services.pool.traffic.read(self._daemon.pid)))
+        for task, ranges in reading.items():
+            found += self._settled(task, ranges, transfers)
+        return found
+
+    def _progressed(
+        self,
+        task: FileTask,
+        ranges: dict[ByteRange, str],
+        transfers: dict[str, Transfer],
+        speeds: dict[str, dict[str, list[int]]],
+    ) -> Progressed:
+        size = task.file.size
+        by_mirror: dict[Mirror, list[int]] = {
+            url.mirror: [speed for gid in ranges.values() for speed in speeds.get(gid, {}).get(url.url, [])]
+            for url in self._urls[task]
+        }
+        return Progressed(
+            task,
+            completed={one: transfers[gid].completed - (size - one.size) for one, gid in ranges.items()},
+            connections={one: transfers[gid].connections for one, gid in ranges.items()},
+            speed=float(sum(transfers[gid].speed for gid in ranges.values())),
+            speeds=by_mirror,
+        )
+
+    def _settled(self, task: FileTask, ranges: dict[ByteRange, str], transfers: dict[str, Transfer]) -> list[Event]:
+        """Ranges that ended, well or not. Raises DiskError where aria2 cannot write."""
+        found: list[Event] = []
+        for one, gid in list(ranges.items()):
+            transfer = transfers[gid]
+            if transfer.status == "complete":
+                del ranges[one]
+                self._rpc.forget([gid])
+                found.append(RangeDone(task, one))
+            elif transfer.status in ("error", "removed", "gone"):
+                reason = self._reason(task, transfer)
+                if transfer.error_code == _DISK_FULL:
+                    place = self._services.layout.staging
+                    raise NoSpace(f"the disk is full at {place}", "Free some space and run the command again.")
+                if transfer.error_code in _DISK:
+                    raise DiskError(f"aria2c cannot write {task.file.path}: {reason}")
+                return [*found, Failed(task, reason, transfer.error_code)]
+        return found
+
+    def _reason(self, task: FileTask, transfer: Transfer) -> str:
+        hosts = sorted({authority(url.url) for url in self._urls[task]})
+        return f"{' or '.join(hosts)}: {transfer.error or f'aria2 error {transfer.error_code}'}"
+
+    def _lost(self, error: Aria2Error) -> list[Event]:
+        """aria2c does not answer: wait a little, then replace it. Raises Aria2Error where that is not possible."""
+        daemon = self._daemon
+        if daemon is None or error.retry == "never":  # it could not even be started, or it refuses
+            raise error
+        self._late += 1
+        if self._late < LATE and daemon.alive():
+            return []  # asked again at the next turn
+        self._daemon, self._late = self._engine.shared.replace(daemon), 0
+        for task in list(self._gids):
+            if not _released(task):
+                del self._gids[task]
+        return [EngineRestarted()]
+
+
+def _released(task: FileTask) -> bool:
+    return task.state.value == "finishing"
+
+
+def _await_saved(task: FileTask, files: RangeFiles, running: list[ByteRange], inbox: Inbox) -> None:
+    """aria2 writes the control files when it lets a download go, within 0.1 s; until then older ones are there."""
+    deadline = time.monotonic() + SAVED
+    for one in running:
+        while time.monotonic() < deadline and not files.saved(one):
+            time.sleep(0.01)
+    ended = [one for one in running if files.ended(one)]  # aria2 was quicker
+    missing = files.gaps([one for one in task.ranges if one not in ended])
+    inbox.put(Released(task, ended, missing))

@@ -1,0 +1,295 @@
+"""Files downloaded by gpuaria's HTTP client in one piece: all small ones, and large ones that aria2 cannot carry."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from gpuaria.errors import (
+    AccessDenied,
+    DiskError,
+    FileNotInRepo,
+    GpuariaError,
+    Interrupted,
+    NetworkError,
+    NotAHub,
+    NoUsableMirror,
+    RateLimited,
+)
+from gpuaria.http.content_range import content_range
+from gpuaria.http.messages import Answer
+from gpuaria.http.retry import ATTEMPTS, RETRY_STATUS
+from gpuaria.mirrors.pool import Delivered, Refused, WrongBytes
+from gpuaria.mirrors.suitability import compressed
+from gpuaria.os_errors import explained
+from gpuaria.records import Mirror, MirrorUrl, RemoteFile, Step, Verdict
+from gpuaria.storage.staging import PREFIX
+from gpuaria.transfer.downloader import Inbox
+from gpuaria.transfer.events import Event, Settled
+from gpuaria.transfer.ranges import ByteRange
+from gpuaria.transfer.services import Services
+from gpuaria.transfer.task import FileTask
+from gpuaria.transfer.tuning import FIRST_PAUSE, LONGEST_PAUSE, PORTAL, TRICKLE, TRICKLE_SECONDS, is_flow
+from gpuaria.urls import origin
+
+
+class ByHttp:
+    """Downloads, verifies and publishes each file on one of `count` threads."""
+
+    name = "http"
+
+    def __init__(self, services: Services, count: int, inbox: Inbox) -> None:
+        self._services, self._inbox = services, inbox
+        self._workers = services.threads.pool("small", count)
+
+    @property
+    def busy(self) -> int:
+        """Requests in flight."""
+        return self._workers.busy
+
+    def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
+        """It takes every file, and resolves its URLs itself."""
+        return True
+
+    def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
+        """Queue a file, whole."""
+        self._workers.submit(self._fetch, task, task.step)
+
+    def poll(self, now: float) -> Sequence[Event]:
+        """Nothing: its threads put their events into the inbox."""
+        return ()
+
+    def stop(self, task: FileTask) -> None:
+        """Nothing: a file ends with its verdict, or with the run."""
+
+    def _fetch(self, task: FileTask, step: Step) -> None:
+        """On a worker thread: try a file's mirrors in order, and again until the patience ends."""
+        one, good = _Fetch(self._services, step), False
+        try:
+            good = one.run()
+        except (AccessDenied, DiskError, NotAHub) as error:
+            self._services.publisher.failed(step.file, Verdict(step.file.path, "failed", error.message), error)
+            raise
+        except Interrupted:
+            return
+        except GpuariaError as error:
+            self._services.publisher.failed(step.file, Verdict(step.file.path, "failed", error.message), error)
+        self._inbox.put(Settled(task, good))
+
+
+class _Fetch:
+    """One file. Wrong bytes get one more try when each mirror had its own; a broken network gets patience."""
+
+    def __init__(self, services: Services, step: Step) -> None:
+        self._s, self._step, self._file = services, step, step.file
+        self._part = prefix_of(services.layout.staged(step.file))
+        self._moved, self._pause = services.clock.monotonic(), FIRST_PAUSE
+        self._wrong = self._portals = 0
+        self._guilty: set[Mirror] = set()
+        self._reasons: list[str] = []
+
+    def run(self) -> bool:
+        """Publish the file, or record that it failed; return whether it is published. Raises GpuariaError."""
+        mirrors, clock = self._step.mirrors, self._s.clock
+        while True:
+            self._reasons, before = [], self._wrong
+            for mirror in self._s.pool.usable([one for one in mirrors if one not in self._guilty] or mirrors):
+                verdict = self._try(mirror)
+                if verdict is None:
+                    continue
+                if verdict.good:
+                    return True
+                self._blame(mirror, verdict)
+                if self._wrong > len(mirrors) and self._guilty.issuperset(mirrors):
+                    failed = Verdict(self._file.path, verdict.outcome, verdict.detail)
+                    self._s.publisher.failed(self._file, failed)
+                    return False
+            if self._wrong == before:
+                if clock.monotonic() - self._moved + self._pause > self._s.patience:
+                    raise NoUsableMirror("; ".join(self._reasons), "Try again later.")
+                self._s.http.pause(self._pause, self._reasons[-1] if self._reasons else "")
+                self._pause = min(LONGEST_PAUSE, self._pause * 2)
+
+    def _try(self, mirror: Mirror) -> Verdict | None:
+        """The verdict on the bytes of one mirror; None if it could not deliver them."""
+        alone, clock = len(self._step.mirrors) == 1, self._s.clock
+        had, began = prefix_size(self._part, self._file), clock.monotonic()
+        try:
+            return self._from(mirror, ATTEMPTS if alone else 1, self._moved + self._s.patience)
+        except NetworkError as error:
+            if is_flow(prefix_size(self._part, self._file) - had, clock.monotonic() - began):
+                self._moved, self._pause = clock.monotonic(), FIRST_PAUSE
+            self._portals += isinstance(error, NotAHub)
+            if alone and (isinstance(error, RateLimited) or self._portals > PORTAL):
+                raise
+            self._reasons.append(error.message)
+            self._s.results.trouble(self._file.path, error.message)
+            if not alone and error.retry != "never":
+                self._s.pool.record(mirror, Refused(error.message))
+            return None
+
+    def _blame(self, mirror: Mirror, verdict: Verdict) -> None:
+        self._s.pool.record(mirror, WrongBytes(f"wrong bytes for {self._file.path}", small=True))
+        self._reasons.append(f"{mirror.name} serves {verdict.outcome.replace('wrong', 'the wrong')}")
+        self._s.results.trouble(self._file.path, f"{mirror.name} served wrong bytes: {verdict.detail}")
+        self._wrong += 1
+        self._guilty.add(mirror)
+
+    def _from(self, mirror: Mirror, attempts: int, until: float) -> Verdict:
+        """Download the file from one mirror into staging, resumed after a break, then verify and publish it.
+
+        More than one of `attempts` is for when there is no other mirror. They end at `until` (monotonic seconds), and
+        start again when something came.
+        """
+        attempt, whole, clock = 0, False, self._s.clock
+        while True:
+            attempt, start, began = attempt + 1, prefix_size(self._part, self._file), clock.monotonic()
+            last = attempt >= attempts or clock.monotonic() > until
+            try:
+                refusal = self._request(mirror, 0 if whole else start, start)
+                if refusal is None:
+                    break
+                if isinstance(refusal, _AskWhole):
+                    whole = True
+                    continue
+                if isinstance(refusal, _AskUsualUrl):
+                    continue
+            except NetworkError as error:
+                if error.retry != "later" or isinstance(error, RateLimited):
+                    raise
+                came = prefix_size(self._part, self._file) - start
+                if attempts > 1 and is_flow(came, clock.monotonic() - began):
+                    attempt, until = 0, clock.monotonic() + self._s.patience
+                elif last:
+                    raise
+                self._s.http.pause(0.3 * 2**attempt)
+                continue
+            if final := self._judge(mirror, refusal, last=last):
+                raise final
+            self._s.http.back_off(refusal, attempt)
+        verdict = self._s.publisher.staged(self._file, self._part)
+        if verdict.good:
+            self._s.pool.record(mirror, Delivered(files=1))
+        else:
+            self._part.unlink(missing_ok=True)
+        return verdict
+
+    def _request(self, mirror: Mirror, asked: int, start: int) -> "Answer | _AskWhole | _AskUsualUrl | None":
+        """One request for the bytes from `asked`, where `start` bytes are on disk. None: all of them came.
+
+        Else a response without success, or what to ask for instead. Raises GpuariaError.
+        """
+        files, pool = self._s.pool.files, self._s.pool
+        with ExitStack() as held:
+            turn = held.enter_context(pool.redirects.turn(mirror, files.redirect_targets(mirror, self._file)))
+            direct = turn.target
+            url = direct or files.usual_url(mirror, self._file)
+            answer, chunks = held.enter_context(self._s.http.download(url, asked, anonymous=mirror.anonymous))
+            if answer.status in (200, 206):
+                if turn.alone or not direct:
+                    turn.led_to(direct or answer.url)
+                if not direct:
+                    files.check(mirror, answer)
+                if answer.status == 206 and asked and compressed(answer):
+                    return _AskWhole()  # a range of what is compressed (RFC 9110 14.2), which cannot be decoded alone
+                self._write(answer, chunks, mirror, start)
+                return None
+            if direct and answer.status not in RETRY_STATUS:
+                turn.refused(direct)
+                return _AskUsualUrl()
+            return answer
+
+    def _judge(self, mirror: Mirror, answer: Answer, *, last: bool) -> GpuariaError | None:
+        """None for a status that may pass; otherwise the error. Only the origin's refusal speaks for the repo."""
+        if answer.status in RETRY_STATUS and not last:
+            return None
+        if answer.status == 416:
+            self._part.unlink(missing_ok=True)
+        if origin(answer.url) != origin(mirror.base):  # a byte server does not speak for the hub
+            return NetworkError(f"the byte server of {mirror.name} answers {answer.status} for {self._file.path}")
+        refusal = self._s.pool.files.refused(mirror, self._file, answer)
+        if mirror.origin:
+            return refusal
+        lacking = isinstance(refusal, FileNotInRepo)  # which says nothing about the next file
+        return NetworkError(refusal.message, refusal.hint, retry="never" if lacking else None)
+
+    def _write(self, answer: Answer, chunks: object, mirror: Mirror, begun: int) -> None:
+        """Append to the prefix; more bytes than declared end the file, fewer end it as a broken connection.
+
+        Bytes of the response that are on disk are not written again: this response may end before they do.
+        """
+        file, clock = self._file, self._s.clock
+        start = resumed_at(answer, begun, file.size)
+        _check_length(answer, file)
+        with explained(self._part), self._part.open("ab" if begun else "wb") as out:
+            self._s.results.holds(file.path, begun)
+            total, since, mark = start, clock.monotonic(), start
+            for chunk in chunks:  # type: ignore[attr-defined]
+                known = max(0, begun - total)
+                total += len(chunk)
+                if total > file.size:
+                    break
+                out.write(chunk[known:])
+                self._s.results.arrived(file.path, mirror, len(chunk))
+                if pause := self._s.bucket.take(len(chunk)):
+                    self._s.http.pause(pause)
+                    since += pause
+                seconds = clock.monotonic() - since
+                if seconds > min(TRICKLE_SECONDS, self._s.patience / 10):
+                    if total - mark < TRICKLE * seconds:
+                        raise _passing(f"{mirror.name} sends {file.path} at less than {TRICKLE} bytes per second")
+                    since, mark = since + seconds, total
+        if total < file.size:
+            raise _passing(f"{mirror.name} ended {file.path} after {total} of {file.size} bytes")
+        if total > file.size:
+            self._part.unlink(missing_ok=True)
+            raise NetworkError(f"{mirror.name} sends more for {file.path} than the {file.size} bytes of the listing")
+
+
+class _AskWhole:
+    """The range has to be asked for from its start."""
+
+
+class _AskUsualUrl:
+    """The cached redirect does not work."""
+
+
+def prefix_of(staged: Path) -> Path:
+    """The file with the bytes that were downloaded in order, of a file with its unfinished bytes at `staged`."""
+    return staged.with_name(staged.name + PREFIX)
+
+
+def prefix_size(part: Path, file: RemoteFile) -> int:
+    """Bytes of an earlier try that a range can continue; a full-length prefix is downloaded again."""
+    try:
+        size = part.lstat().st_size
+    except FileNotFoundError:
+        return 0
+    return size if size < file.size else 0
+
+
+def resumed_at(answer: Answer, begun: int, size: int) -> int:
+    """The offset of the body (RFC 9110 14.4): 0 for a 200, which is the whole file. Raises NetworkError.
+
+    A range that begins after the `begun` bytes on disk, or belongs to another size, cannot be used.
+    """
+    if answer.status == 200:
+        return 0
+    part = content_range(answer.headers)
+    if part is None or part.start is None:
+        raise NetworkError("a partial answer without a usable Content-Range")
+    if part.start > begun or part.size not in (None, size):
+        said = answer.headers["content-range"].strip()
+        raise NetworkError(f"a partial answer of another part ({said}), where byte {begun} of {size} is next")
+    return part.start
+
+
+def _passing(text: str) -> NetworkError:
+    return NetworkError(text, retry="later")
+
+
+def _check_length(answer: Answer, file: RemoteFile) -> None:
+    """Refuse a body that declares another length, before it spoils the bytes on disk. Raises NetworkError."""
+    length = answer.headers.get("content-length", "")
+    coded = answer.headers.get("content-encoding", "identity") != "identity"
+    if answer.status == 200 and not coded and length.isdecimal() and length != str(file.size):
+        raise NetworkError(f"an answer of {length[:18]} bytes for {file.path}, which has {file.size}")

@@ -1,0 +1,290 @@
+"""What the scheduler wants done: frozen records that the loop carries out in order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpuaria import events
+from gpuaria.errors import GpuariaError
+from gpuaria.mirrors.pool import Outcome
+from gpuaria.records import Mirror, MirrorUrl, Verdict
+from gpuaria.transfer.ranges import ByteRange, Gap
+from gpuaria.transfer.task import FileTask
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Ask the layout whether this fetch may download the file's bytes."""
+
+    task: FileTask
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """Start aria2c, if it does not run yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Ask a mirror for the file's final URL; `fresh`: not one that was resolved before."""
+
+    task: FileTask
+    mirror: Mirror
+    attempt: int
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Ask a mirror for a URL instead of one that is about to expire."""
+
+    task: FileTask
+    mirror: Mirror
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Find the file's ranges on disk; `behind`: bytes of other files that are still to come."""
+
+    task: FileTask
+    behind: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartRange:
+    """Give aria2 a range."""
+
+    task: FileTask
+    range: ByteRange
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeUrls:
+    """Exchange a mirror's URL in aria2's downloads of a file: `old` away, `new` added."""
+
+    task: FileTask
+    old: MirrorUrl | None
+    new: MirrorUrl | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Take a file out of aria2; its control files stay."""
+
+    task: FileTask
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let aria2 save and let go of a file, so that the tail can download the rest."""
+
+    task: FileTask
+
+
+@dataclass(frozen=True, slots=True)
+class StartTail:
+    """Download a range by our own connections, while aria2 downloads those before it; `connections`: per mirror."""
+
+    task: FileTask
+    range: ByteRange
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class FillTail:
+    """Download every remaining gap by our own connections."""
+
+    task: FileTask
+    gaps: Sequence[Gap]
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopTail:
+    """End our own connections and write down what they brought; `alone`: aria2 has let the file go."""
+
+    task: FileTask
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SaveProgress:
+    """Write down what is on disk of a file, as often as aria2 does; `alone`: aria2 has let it go."""
+
+    task: FileTask
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MarkComplete:
+    """Leave the signs of complete ranges for a later run."""
+
+    task: FileTask
+
+
+@dataclass(frozen=True, slots=True)
+class Unclaim:
+    """Give up the claim on the file's bytes."""
+
+    task: FileTask
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPrefix:
+    """Keep the bytes from the file's start for the HTTP downloader, and discard the others."""
+
+    task: FileTask
+    ranges: Sequence[ByteRange]
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """Give the file to the HTTP downloader."""
+
+    task: FileTask
+
+
+@dataclass(frozen=True, slots=True)
+class Hash:
+    """Hash the file's bytes up to `end`, all of which are on disk."""
+
+    task: FileTask
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Tell followers that the bytes from `start` to `end` are on disk."""
+
+    task: FileTask
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Verify the file's bytes and give it its name; `present`: they were published by another fetch meanwhile."""
+
+    task: FileTask
+    present: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Remove the file's staged bytes."""
+
+    task: FileTask
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Find out which of these mirrors respond in a way that aria2 cannot use."""
+
+    task: FileTask
+    urls: Sequence[MirrorUrl]
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """Test a mirror whose quarantine is over, and resolve its URLs for these files."""
+
+    mirror: Mirror
+    tasks: Sequence[FileTask]
+
+
+@dataclass(frozen=True, slots=True)
+class AskWhy:
+    """Ask a mirror that was dropped what it responds: aria2 does not tell the status."""
+
+    url: MirrorUrl
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Tell the mirror pool what happened with a mirror."""
+
+    mirror: Mirror
+    what: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Count bytes of the file that came from a mirror; without one, by the shares of the mirrors so far."""
+
+    task: FileTask
+    mirror: Mirror | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """Note how many bytes of the file are on disk."""
+
+    task: FileTask
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Note a problem with the file, which may still arrive."""
+
+    task: FileTask
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Record that the file could not be downloaded."""
+
+    task: FileTask
+    verdict: Verdict
+    cause: GpuariaError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """End the run."""
+
+    error: GpuariaError
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Tell the user."""
+
+    event: events.Event
+
+
+Command = (
+    Claim
+    | WarmUp
+    | Resolve
+    | Renew
+    | Prepare
+    | StartRange
+    | ChangeUrls
+    | Stop
+    | Release
+    | StartTail
+    | FillTail
+    | StopTail
+    | SaveProgress
+    | MarkComplete
+    | Unclaim
+    | KeepPrefix
+    | Download
+    | Hash
+    | Arrived
+    | Publish
+    | Discard
+    | Check
+    | Test
+    | AskWhy
+    | Record
+    | Credit
+    | Holds
+    | Note
+    | Fail
+    | Abort
+    | Emit
+)

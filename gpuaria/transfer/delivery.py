@@ -1,0 +1,124 @@
+"""Which mirrors deliver the files in flight: they share the credit for the bytes, and are dropped when they stall."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from gpuaria.mirrors.pool import Stalled
+from gpuaria.mirrors.traffic import shares
+from gpuaria.records import Mirror
+from gpuaria.transfer.commands import AskWhy, ChangeUrls, Command, Credit, Note, Record, Test
+from gpuaria.transfer.events import Progressed
+from gpuaria.transfer.task import FileTask
+
+
+class Mirrors(Protocol):
+    """What the scheduler asks the mirror pool; nothing here does I/O."""
+
+    def usable(self, mirrors: Sequence[Mirror]) -> list[Mirror]:
+        """Mirrors that are not quarantined, or all of them if every one is."""
+
+    def incompatible(self, mirrors: Sequence[Mirror]) -> set[Mirror]:
+        """Mirrors whose responses aria2 cannot use."""
+
+    def due(self, wanted: Collection[Mirror]) -> list[Mirror]:
+        """Mirrors whose quarantine is over, each once."""
+
+    def judged(self, now: float, connections: Mapping[Mirror, int]) -> dict[Mirror, str]:
+        """Mirrors that should be dropped, with the reason."""
+
+    def forget(self, mirror: Mirror) -> None:
+        """Forget how a mirror did."""
+
+
+class Delivery:
+    """The readings of one turn, of all files in flight."""
+
+    def __init__(self, mirrors: Mirrors) -> None:
+        self._mirrors = mirrors
+        self._readings: list[tuple[FileTask, int, Mapping[Mirror, Sequence[int]]]] = []
+        self.serving: set[Mirror] = set()  # mirrors with a connection
+
+    def progressed(self, event: Progressed, now: float) -> None:
+        """Take in the reading of one file."""
+        task = event.task
+        for one, count in event.connections.items():
+            one.connections = count
+        came = task.count(event.completed, now)
+        task.speed = event.speed
+        task.connections = sum(event.connections.values())
+        task.widest = max([task.widest, *event.connections.values()])
+        task.serving = {mirror for mirror, speeds in event.speeds.items() if speeds}
+        self._readings.append((task, came, event.speeds))
+
+    def read(self, received: Mapping[Mirror, int], now: float) -> list[Command]:
+        """Share out the bytes of this turn, and drop mirrors that stall. `received`: by the kernel's counters."""
+        readings, self._readings = self._readings, []
+        rates: dict[Mirror, list[int]] = {}
+        for _, _, speeds in readings:
+            for mirror, each in speeds.items():
+                rates.setdefault(mirror, []).extend(each)
+        self.serving = {mirror for mirror, each in rates.items() if each}
+        total = {mirror: float(sum(each)) for mirror, each in rates.items()}
+        commands: list[Command] = []
+        for task, came, speeds in readings:
+            own = {mirror: float(sum(each)) for mirror, each in speeds.items()}
+            for mirror, count in shares(came, _weights(task, own, total, received)).items():
+                if count:
+                    commands.append(Credit(task, mirror, count))
+        tasks = [task for task, _, _ in readings]
+        # While a file ends, connections run out of work through no fault of theirs.
+        if received and not any(task.pace.in_sight(task.left) for task in tasks):
+            excused = self._excused(tasks, rates)
+            counts = {mirror: len(each) for mirror, each in rates.items() if mirror not in excused}
+            for mirror, reason in self._mirrors.judged(now, counts).items():
+                commands += _drop(tasks, mirror, reason)
+        return commands
+
+    def tests(self, tasks: Sequence[FileTask]) -> list[Command]:
+        """Tests of mirrors whose quarantine is over, for the files that they do not serve."""
+        without: dict[Mirror, list[FileTask]] = {}
+        for task in tasks:
+            for mirror in task.step.mirrors:
+                if mirror not in task.urls:
+                    without.setdefault(mirror, []).append(task)
+        return [Test(mirror, without[mirror]) for mirror in self._mirrors.due(list(without))]
+
+    def _excused(self, tasks: Sequence[FileTask], rates: Mapping[Mirror, Sequence[int]]) -> set[Mirror]:
+        """Mirrors without a connection through no fault of theirs.
+
+        There is no piece left that is free, or others have the same host name, for which aria2 allows 16 connections.
+        """
+        hosts = {mirror: urlsplit(url.url).hostname for task in tasks for mirror, url in task.urls.items()}
+        taken = {hosts.get(mirror) for mirror, each in rates.items() if each}
+        spare = any(task.spare for task in tasks)
+        excused = {one for one, each in rates.items() if not each and (hosts.get(one) in taken or not spare)}
+        for mirror in excused:
+            self._mirrors.forget(mirror)
+        return excused
+
+
+def _drop(tasks: Sequence[FileTask], mirror: Mirror, reason: str) -> list[Command]:
+    """Take a mirror out of all downloads; its connections end and their pieces go to the others."""
+    commands: list[Command] = [Record(mirror, Stalled(reason))]
+    url = None
+    for task in tasks:
+        if mirror in task.urls and len(task.urls) > 1:
+            url = task.urls.pop(mirror)
+            commands += [Note(task, f"{mirror.name}: {reason}"), ChangeUrls(task, url, None)]
+    return [*commands, AskWhy(url, reason)] if url is not None else commands
+
+
+def _weights(
+    task: FileTask, own: Mapping[Mirror, float], total: Mapping[Mirror, float], received: Mapping[Mirror, int]
+) -> Mapping[Mirror, float]:
+    """How much of one file is each mirror's: of what it sent to all files, the part of its speed that is this one's.
+
+    `own`: speeds of this file, `total`: of all together. A mirror whose connections have just ended has no speed.
+    """
+    known = {
+        mirror: count * (own.get(mirror, 0.0) / total[mirror] if total.get(mirror) else 1.0)
+        for mirror, count in received.items()
+        if mirror in task.used
+    }
+    return known if any(known.values()) else own

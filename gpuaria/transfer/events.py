@@ -1,0 +1,201 @@
+"""What happened: frozen records from downloaders and worker threads, which the loop hands to the scheduler."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gpuaria.errors import GpuariaError
+from gpuaria.records import Mirror, MirrorUrl, Step, Verdict
+from gpuaria.storage.layout import Claim
+from gpuaria.transfer.ranges import ByteRange, Gap
+from gpuaria.transfer.task import FileTask
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; `wall`: seconds since 1970."""
+
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A local file turned out to have wrong bytes: it has to be downloaded after all."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Whether this fetch may download the file's bytes now."""
+
+    task: FileTask
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A mirror's answer to where the file is: a URL, None where only a credential opens it, or an error."""
+
+    task: FileTask
+    attempt: int
+    mirror: Mirror
+    found: MirrorUrl | GpuariaError | None
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A fresh URL of a mirror for a download that runs; `renewed`: instead of one that is about to expire."""
+
+    task: FileTask
+    url: MirrorUrl
+    wall: float
+    renewed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The file's ranges, as they are on disk."""
+
+    task: FileTask
+    ranges: list[ByteRange]
+    linked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """One reading of what aria2 downloads of a file: completed bytes and connections of each range, speeds in bytes/s.
+
+    `speeds`: of each connection, by mirror.
+    """
+
+    task: FileTask
+    completed: Mapping[ByteRange, int]
+    connections: Mapping[ByteRange, int]
+    speed: float
+    speeds: Mapping[Mirror, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One reading of all of aria2's downloads is complete. `received`: bytes by mirror since the last one, by the
+    kernel's counters; empty where they are not known."""
+
+    received: Mapping[Mirror, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RangeDone:
+    """aria2 has every byte of a range."""
+
+    task: FileTask
+    range: ByteRange
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """aria2 gave a range up; `code` is aria2's."""
+
+    task: FileTask
+    reason: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRestarted:
+    """aria2c died and was started again: it knows none of our downloads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """aria2 has let a file go: the ranges that it had completed by then, and all that is missing."""
+
+    task: FileTask
+    ended: Sequence[ByteRange]
+    missing: Sequence[Gap]
+
+
+@dataclass(frozen=True, slots=True)
+class TailProgressed:
+    """How far the tail is: bytes that came, bytes that no connection has begun with, active connections.
+
+    `reached`: up to which byte the file is complete, 0 as long as that is unknown.
+    """
+
+    task: FileTask
+    came: int
+    left: int
+    connections: int
+    reached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """The tail has ended; `complete`: with every byte of the file on disk."""
+
+    task: FileTask
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """The verdict on a file's bytes; a good one was published. `present`: the bytes are another fetch's."""
+
+    task: FileTask
+    verdict: Verdict
+    present: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The HTTP downloader has brought a file to its verdict."""
+
+    task: FileTask
+    good: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Which of a file's mirrors respond in a way that aria2 cannot use, and why."""
+
+    task: FileTask
+    incompatible: Mapping[Mirror, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorFailed:
+    """A mirror failed the test after its quarantine, or gave the reason why it had stopped."""
+
+    mirror: Mirror
+    reason: str
+    wait: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorRecovered:
+    """A mirror passed the test after its quarantine."""
+
+    mirror: Mirror
+
+
+Event = (
+    Tick
+    | Added
+    | Claimed
+    | Resolved
+    | Replaced
+    | Prepared
+    | Progressed
+    | Read
+    | RangeDone
+    | Failed
+    | EngineRestarted
+    | Released
+    | TailProgressed
+    | Downloaded
+    | Hashed
+    | Settled
+    | Checked
+    | MirrorFailed
+    | MirrorRecovered
+)

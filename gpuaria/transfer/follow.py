@@ -1,0 +1,187 @@
+"""Readers of files that are still arriving."""
+
+import os
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from gpuaria.errors import GpuariaError, NetworkError, WrongBytes
+from gpuaria.os_errors import explained
+from gpuaria.paths import SafePath
+from gpuaria.records import RemoteFile, Verdict
+from gpuaria.storage.layout import Layout
+
+
+@dataclass
+class _Arrival:
+    """What is on disk of one file: byte ranges in order, apart from each other."""
+
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    generation: int = 0  # how often its bytes were discarded
+    published: bool = False
+    error: GpuariaError | None = None
+
+    def add(self, start: int, end: int) -> None:
+        merged: list[tuple[int, int]] = []
+        for one in sorted([*self.ranges, (start, end)]):
+            if merged and one[0] <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(merged[-1][1], one[1]))
+            else:
+                merged.append(one)
+        self.ranges = merged
+
+    def until(self, start: int) -> int:
+        """The end of the range that `start` is in; `start` itself where that byte is missing."""
+        return next((b for a, b in self.ranges if a <= start < b), start)
+
+
+class Arrivals:
+    """What is on disk of each file in flight. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._known: dict[SafePath, _Arrival] = {}
+        self.changed = threading.Condition()
+        self._closed: GpuariaError | None = None
+
+    def arrived(self, file: RemoteFile, start: int, end: int) -> None:
+        """The bytes from `start` to `end` are on disk."""
+        with self.changed:
+            self._of(file).add(start, end)
+            self.changed.notify_all()
+
+    def discarded(self, file: RemoteFile) -> None:
+        """The staged bytes are gone."""
+        with self.changed:
+            known = self._of(file)
+            known.ranges, known.generation = [], known.generation + 1
+            self.changed.notify_all()
+
+    def published(self, file: RemoteFile) -> None:
+        """Every byte was verified and has its name."""
+        with self.changed:
+            if file.path in self._known:
+                known = self._known[file.path]
+                known.published, known.ranges = True, [(0, file.size)]
+                self.changed.notify_all()
+
+    def failed(self, file: RemoteFile, error: GpuariaError) -> None:
+        """The file will not come in this run."""
+        with self.changed:
+            if file.path in self._known:
+                self._known[file.path].error = error
+                self.changed.notify_all()
+
+    def close(self, error: GpuariaError) -> None:
+        """The run is over: readers of files without a verdict get `error`."""
+        with self.changed:
+            self._closed = error
+            self.changed.notify_all()
+
+    def follow(self, file: RemoteFile, layout: Layout, verdict: Verdict | None) -> "Reader":
+        """A reader of `file` in `layout`; it has a `verdict` if it is at its end."""
+        with self.changed:
+            known = self._of(file)
+            if verdict is not None and verdict.good:
+                known.published, known.ranges = True, [(0, file.size)]
+            elif verdict is not None:
+                known.error = known.error or WrongBytes(f"{file.path}: {verdict.detail or verdict.outcome}")
+            return Reader(self, file, layout, known)
+
+    def error(self, known: _Arrival) -> GpuariaError | None:
+        """Why no more bytes come."""
+        return known.error or (None if known.published else self._closed)
+
+    def _of(self, file: RemoteFile) -> _Arrival:
+        return self._known.setdefault(file.path, _Arrival())
+
+
+class Reader:
+    """Reads one file while it arrives, from any offset. For one thread; close it, or use it in a `with`."""
+
+    def __init__(self, arrivals: Arrivals, file: RemoteFile, layout: Layout, known: _Arrival) -> None:
+        self._arrivals, self._file, self._layout, self._known = arrivals, file, layout, known
+        self._descriptor: int | None = None
+        self._generation = known.generation
+        self._given = False
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def verified(self) -> bool:
+        """Whether every byte was verified."""
+        return self._known.published
+
+    def arrived(self) -> list[tuple[int, int]]:
+        """The byte ranges that are on disk now."""
+        with self._arrivals.changed:
+            return list(self._known.ranges)
+
+    def read(self, start: int, size: int, timeout: float | None = None) -> bytes:
+        """Up to `size` bytes from `start`, as soon as the first of them is on disk; none at the end of the file.
+
+        The bytes are as the mirrors sent them until `verified`. Raises the file's own error if it fails, WrongBytes if
+        bytes that were read turn out wrong, TimeoutError after `timeout` seconds.
+        """
+        if start >= self._file.size:
+            return b""
+        end = self._wait(start, timeout)
+        if self._descriptor is None:
+            self._descriptor = self._open()
+        self._given = True
+        with explained(Path(str(self._file.path))):
+            return os.pread(self._descriptor, min(size, end - start), start)
+
+    def wait_verified(self, timeout: float | None = None) -> None:
+        """Wait until every byte was verified. Raises as `read` does."""
+        with self._arrivals.changed:
+            if not self._arrivals.changed.wait_for(self._at_end, timeout):
+                raise TimeoutError(f"{self._file.path} is still arriving")
+            self._check()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> int:
+        """A descriptor of the staged bytes, or of the published ones."""
+        for path in (self._layout.staged(self._file), self._layout.content(self._file)):
+            with explained(path), suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        raise NetworkError(f"{self._file.path} is not on disk")
+
+    def _wait(self, start: int, timeout: float | None) -> int:
+        with self._arrivals.changed:
+            ready = self._arrivals.changed.wait_for(lambda: self._ready(start), timeout)
+            if not ready:
+                raise TimeoutError(f"byte {start} of {self._file.path} is still missing")
+            self._check()
+            return self._known.until(start)
+
+    def _ready(self, start: int) -> bool:
+        return self._known.until(start) > start or self._at_end()
+
+    def _at_end(self) -> bool:
+        return self._known.published or self._arrivals.error(self._known) is not None or self._spoiled()
+
+    def _spoiled(self) -> bool:
+        """Whether bytes that were given out were discarded since."""
+        return self._given and self._known.generation != self._generation
+
+    def _check(self) -> None:
+        if self._spoiled():
+            raise WrongBytes(f"{self._file.path}: bytes that were already read did not pass verification")
+        if self._known.generation != self._generation:
+            self.close()
+            self._generation = self._known.generation
+        if error := self._arrivals.error(self._known):
+            raise error

@@ -1,0 +1,296 @@
+"""The one thread that drives a transfer: it drains events, asks the scheduler, and carries out the commands.
+
+No other thread writes tasks. Work that may block (resolving, hashing, tests of mirrors) runs on named pools, which put
+what they find into the inbox.
+"""
+
+import queue
+from collections.abc import Iterator
+from contextlib import suppress
+
+from gpuaria.errors import Aria2Error, GpuariaError, Interrupted
+from gpuaria.events import ActiveFile
+from gpuaria.mirrors.pool import Refused
+from gpuaria.os_errors import explained
+from gpuaria.records import Mirror, MirrorUrl, RemoteFile
+from gpuaria.transfer import commands, events
+from gpuaria.transfer.by_aria2 import ByAria2
+from gpuaria.transfer.by_http import ByHttp, prefix_of
+from gpuaria.transfer.downloader import Inbox
+from gpuaria.transfer.range_files import keep_prefix
+from gpuaria.transfer.ranges import ByteRange
+from gpuaria.transfer.scheduler import Scheduler
+from gpuaria.transfer.services import Services
+from gpuaria.transfer.tails import Tails
+from gpuaria.transfer.task import FileTask, State
+from gpuaria.transfer.tuning import TICK, TICK_IDLE, TICK_NEAR_END
+
+
+class Loop:
+    """Downloads the scheduler's files with three downloaders. `run` is for one thread, which may be the caller's."""
+
+    def __init__(self, services: Services, scheduler: Scheduler, aria2: ByAria2, http: ByHttp, inbox: Inbox) -> None:
+        self._s, self._scheduler, self._inbox = services, scheduler, inbox
+        self._aria2, self._http, self._tails = aria2, http, Tails(services, inbox)
+        self._resolvers = services.threads.pool("resolve", 8)
+        self._testers = services.threads.pool("test-mirror", 4)
+        services.threads.on_error(inbox.wake)
+        self._due = 0.0
+
+    # --- the turns -----------------------------------------------------------------------------------------------
+
+    def turns(self) -> Iterator[None]:
+        """Drive the transfer; yields after each turn, and ends when every file has its verdict or the run is stopped.
+
+        Raises GpuariaError where the run has to end.
+        """
+        while not self._s.threads.stop.is_set():
+            self._turn()
+            # In this order: hashing finds files to download.
+            if not self._s.publisher.pending and self._scheduler.idle and self._inbox.empty:
+                return
+            yield
+            self._drain()
+
+    def close(self) -> None:
+        """Leave the downloaders; control files stay for a later run."""
+        for task in self._scheduler.in_state(State.DOWNLOADING, State.FINISHING):
+            self._tails.stop(task, alone=task.state is State.FINISHING)
+        self._aria2.close()
+
+    def _turn(self) -> None:
+        """Let aria2 and the tails be read, and the scheduler decide."""
+        clock = self._s.clock
+        now = clock.monotonic()
+        for event in (*self._tails.poll(now), *self._aria2.poll(now), events.Tick(clock.time())):
+            self._handle(event)
+        quick = self._scheduler.pause()
+        pause = TICK_IDLE if quick is None else TICK_NEAR_END if quick else TICK
+        if self._tails.active:
+            pause = min(pause, TICK_NEAR_END)
+        self._due = clock.monotonic() + pause
+
+    def _drain(self) -> None:
+        """Handle events until the next turn is due, or an event makes it due."""
+        while not self._s.threads.stop.is_set():
+            try:
+                event = self._inbox.get(self._due - self._s.clock.monotonic())
+            except queue.Empty:
+                return
+            if event is not None:
+                self._handle(event)
+            if not isinstance(event, events.Settled) or self._scheduler.idle:
+                self._rest()
+                return
+
+    def _rest(self) -> None:
+        """Handle the events that wait already."""
+        with suppress(queue.Empty):
+            while True:
+                if (event := self._inbox.get(0)) is not None:
+                    self._handle(event)
+
+    def _handle(self, event: events.Event) -> None:
+        waiting = [event]
+        while waiting:
+            for command in self._scheduler.handle(waiting.pop(0), self._s.clock.monotonic()):
+                if (answer := self._execute(command)) is not None:
+                    waiting.append(answer)
+
+    # --- what others may see -------------------------------------------------------------------------------------
+
+    def active(self) -> tuple[ActiveFile, ...]:
+        """The large files in flight."""
+        tasks = self._scheduler.in_state(State.DOWNLOADING, State.FINISHING)
+        return tuple(ActiveFile(t.file.path, t.here, t.file.size, t.speed, t.busy) for t in tasks)
+
+    @property
+    def hashing(self) -> list[RemoteFile]:
+        """Large files whose bytes are all on disk and are being verified."""
+        return [task.file for task in self._scheduler.in_state(State.HASHING)]
+
+    @property
+    def resting(self) -> int:
+        """Bytes on disk of files that wait for another try."""
+        tasks = self._scheduler.in_state(State.QUEUED, State.WAITING, State.RESOLVING)
+        return sum(task.done for task in tasks)
+
+    @property
+    def requests(self) -> int:
+        """HTTP requests for small files in flight."""
+        return self._http.busy
+
+    @property
+    def serving(self) -> int:
+        """Mirrors with a connection."""
+        return max(self._scheduler.serving, 1 if self.requests else 0)
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    def _execute(self, command: commands.Command) -> events.Event | None:
+        """Carry out one command; return the event that comes of it at once. Raises GpuariaError."""
+        s = self._s
+        match command:
+            case commands.Claim(task):
+                return events.Claimed(task, s.layout.claim(task.file))
+            case commands.Unclaim(task):
+                s.layout.release(task.file)
+            case commands.WarmUp():
+                self._aria2.warm_up()
+            case commands.Resolve(task, mirror, attempt, fresh):
+                self._resolvers.submit(self._resolve, task, mirror, attempt, fresh)
+            case commands.Renew(task, mirror):
+                self._resolvers.submit(self._renew, task, mirror)
+            case commands.Prepare(task, behind):
+                return self._prepare(task, behind)
+            case commands.StartRange(task, one):
+                self._aria2.start(task, [one], tuple(task.urls.values()))
+            case commands.ChangeUrls(task, old, new):
+                self._aria2.change_urls(task, old, new)
+            case commands.Stop(task):
+                self._aria2.stop(task)
+            case commands.Release(task):
+                self._aria2.release(task)
+            case commands.Download(task):
+                self._http.start(task, (), ())
+            case commands.Publish(task, present):
+                s.publisher.submit(self._publish, task, present)
+            case commands.Hash(task, end):
+                s.publisher.hash_to(task.file, end)
+            case commands.Discard(task):
+                s.publisher.discard(task.file)
+            case commands.Check(task, urls):
+                self._resolvers.submit(self._check, task, urls)
+            case commands.Test(mirror, tasks):
+                self._testers.submit(self._test, mirror, tasks)
+            case commands.AskWhy(url, reason):
+                self._testers.submit(self._ask_why, url, reason)
+            case _:
+                self._note(command)
+        return None
+
+    def _note(self, command: commands.Command) -> None:
+        """Commands that concern the tail, and those that only record something."""
+        s = self._s
+        match command:
+            case commands.StartTail(task, one, connections):
+                self._tails.connections = connections
+                self._tails.start(task, [one], tuple(task.urls.values()))
+            case commands.FillTail(task, gaps, connections):
+                self._tails.connections = connections
+                self._tails.fill(task, gaps, tuple(task.urls.values()))
+            case commands.StopTail(task, alone):
+                self._tails.stop(task, alone=alone)
+            case commands.SaveProgress(task, alone):
+                self._save(task, alone=alone)
+            case commands.MarkComplete(task):
+                for one in task.ranges:
+                    with explained(s.layout.staged(task.file)):
+                        s.files(task).complete(one)
+            case commands.KeepPrefix(task, ranges):
+                self._keep_prefix(task, list(ranges))
+            case commands.Arrived(task, start, end):
+                s.results.arrivals.arrived(task.file, start, end)
+            case commands.Holds(task, count):
+                self._tails.holds(task, count)
+            case commands.Credit(task, mirror, count):
+                s.results.credit(task.file.path, mirror, count, tuple(task.urls))
+            case commands.Record(mirror, what):
+                s.pool.record(mirror, what)
+            case commands.Note(task, problem):
+                s.results.trouble(task.file.path, problem)
+            case commands.Fail(task, verdict, cause):
+                s.publisher.failed(task.file, verdict, cause)
+            case commands.Emit(event):
+                s.results.emit(event)
+            case commands.Abort(error):
+                s.threads.fail(error)
+            case _:
+                raise AssertionError(f"no such command: {command}")
+
+    def _prepare(self, task: FileTask, behind: int) -> events.Event:
+        """The file's ranges on disk; one range where the file system has no hard links. Raises DiskError."""
+        files = self._s.files(task)
+        with explained(files.base):
+            ranges = files.recover(behind)
+        try:
+            for one in ranges:
+                if not one.done:
+                    files.open(one)
+                    one.on_disk = True
+                    break
+        except OSError:
+            task.linked = False
+            return events.Prepared(task, self._s.files(task).single(), linked=False)
+        return events.Prepared(task, ranges, linked=True)
+
+    def _save(self, task: FileTask, *, alone: bool) -> None:
+        files = self._s.files(task)
+        for one in task.running:
+            with suppress(OSError):
+                files.keep(one)
+        self._tails.save(task, alone=alone)
+
+    def _keep_prefix(self, task: FileTask, ranges: list[ByteRange]) -> None:
+        files = self._s.files(task)
+        with explained(files.base):
+            keep_prefix(files, ranges, prefix_of(files.base))
+        self._s.publisher.discard(task.file)
+
+    # --- on worker threads ---------------------------------------------------------------------------------------
+
+    def _resolve(self, task: FileTask, mirror: Mirror, attempt: int, fresh: bool) -> None:
+        found: MirrorUrl | GpuariaError | None
+        try:
+            found = self._s.pool.url(mirror, task.file, fresh=fresh)
+            if found is not None:
+                self._s.pool.learn(found)
+        except Interrupted:
+            return
+        except GpuariaError as error:
+            found = error
+        self._inbox.put(events.Resolved(task, attempt, mirror, found, self._s.clock.time()))
+
+    def _renew(self, task: FileTask, mirror: Mirror) -> None:
+        """The old URL may still do; if not, the download ends and is begun again."""
+        with suppress(GpuariaError):
+            if url := self._s.pool.url(mirror, task.file, fresh=True):
+                self._inbox.put(events.Replaced(task, url, self._s.clock.time(), renewed=True))
+
+    def _publish(self, task: FileTask, present: bool) -> None:
+        file, s = task.file, self._s
+        verdict = s.publisher.present(file) if present else s.publisher.publish(file)
+        if verdict.outcome == "missing" and not present:
+            raise Aria2Error(
+                f"aria2c says that {file.path} is complete, but it is not in {s.layout.staging}",
+                "An attached aria2c must run on this machine and as a user who may write there.",
+            )
+        self._inbox.put(events.Hashed(task, verdict, present))
+
+    def _check(self, task: FileTask, urls: tuple[MirrorUrl, ...]) -> None:
+        found = {url.mirror: why for url in urls if (why := self._s.pool.why_incompatible(url))}
+        self._inbox.put(events.Checked(task, found))
+
+    def _test(self, mirror: Mirror, tasks: list[FileTask]) -> None:
+        """Test one URL, then resolve what the mirror has for the other files."""
+        try:
+            for at, task in enumerate(tasks):
+                url = self._s.pool.url(mirror, task.file, fresh=True)
+                found, wait = ("it needs a credential", None) if url is None else ("", None)
+                if url and at == 0:
+                    found, wait = self._s.pool.refusal(url)
+                if found or url is None:
+                    self._inbox.put(events.MirrorFailed(mirror, found, wait))
+                    return
+                if at == 0:
+                    self._inbox.put(events.MirrorRecovered(mirror))
+                self._inbox.put(events.Replaced(task, url, self._s.clock.time()))
+        except Interrupted:
+            return
+        except GpuariaError as error:
+            self._inbox.put(events.MirrorFailed(mirror, error.message))
+
+    def _ask_why(self, url: MirrorUrl, reason: str) -> None:
+        found, wait = self._s.pool.refusal(url)
+        if found:
+            self._s.pool.record(url.mirror, Refused(f"{reason}: {found}", wait))

@@ -1,0 +1,52 @@
+"""How fast one download is, and whether it has come to its last, slow bytes. Pure."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from gpuaria.transfer.tuning import IDLE, LITTLE
+
+
+@dataclass
+class Pace:
+    """One download's `rate` in bytes per second, and whether its end should be taken over from aria2."""
+
+    readings: deque[tuple[float, int]] = field(default_factory=deque)
+    rate: float = 0.0
+    waiting_since: float | None = None
+
+    def near(self, now: float, done: int, left: int, connections: int, most: int) -> bool:
+        """Whether connections run out of work, or the flow breaks off, with little left to download.
+
+        `done` and `left` in bytes; `most`: connections when there was work for all. Little is what LITTLE seconds
+        would bring at the pace so far.
+        """
+        self.readings.append((now, done))
+        while now - self.readings[0][0] > 3.0:
+            self.readings.popleft()
+        then, before = self.readings[0]
+        if now - then >= 0.5:
+            self.rate = max((done - before) / (now - then), self.rate * 0.98)
+        if self.rate <= 0 or left <= 0 or left > self.rate * LITTLE:
+            return False
+        few = most * (0.8 if left <= self.rate * LITTLE / 5 else 0.25)
+        return connections <= few or self._broken_off(now, done)
+
+    def held_up(self, now: float, done: int, left: int, *, idle: bool) -> bool:
+        """Whether slow connections have held the last pieces from mirrors that are `idle` for IDLE seconds, and would
+        for IDLE seconds more.
+        """
+        self.waiting_since = (self.waiting_since or now) if idle else None
+        if self.waiting_since is None or now - self.waiting_since < IDLE:
+            return False
+        then, before = next((reading for reading in self.readings if now - reading[0] <= IDLE), (now, done))
+        rate = (done - before) / (now - then) if now > then else 0.0
+        return left > rate * IDLE
+
+    def _broken_off(self, now: float, done: int) -> bool:
+        """Under a third of the pace in the last half second."""
+        recent = next((reading for reading in self.readings if now - reading[0] <= 0.6), None)
+        return recent is not None and now - recent[0] >= 0.4 and (done - recent[1]) / (now - recent[0]) < self.rate / 3
+
+    def in_sight(self, left: int) -> bool:
+        """Whether the end is so near that readings should come quickly."""
+        return self.rate > 0 and left <= self.rate * 2.5

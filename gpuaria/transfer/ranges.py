@@ -1,0 +1,124 @@
+"""A large file as a row of byte ranges that aria2 downloads one after the other. Pure.
+
+aria2 spreads its connections over the whole of a file, and the bytes from the start come together only at the end. So
+it is given ranges, each as a download of its own, and hashing can follow. A range is two thirds of what is left, and no
+longer than what leaves the hashing thread something to do soon: few ranges, and little left to hash at the end.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gpuaria.transfer.tuning import LONGEST_RANGE, SMALLEST_RANGE, UNHURRIED_RANGE
+
+PIECE = 1 << 20  # bytes; aria2's smallest
+Gap = tuple[int, int]  # (start, end) in bytes
+
+
+@dataclass(eq=False)
+class ByteRange:
+    """One range. `completed` counts its bytes on disk; at most one of `done`, `running` and `in_tail` is set."""
+
+    start: int
+    end: int
+    completed: int = 0
+    done: bool = False
+    running: bool = False  # aria2 downloads it
+    in_tail: bool = False  # the tail downloads it
+    on_disk: bool = False  # it has a control file
+    connections: int = 0
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return self.end - self.start
+
+    @property
+    def left(self) -> int:
+        """Bytes that are not on disk, by the last reading."""
+        return self.size - self.completed
+
+    @property
+    def waiting(self) -> bool:
+        """Whether no downloader has it."""
+        return not (self.done or self.running or self.in_tail)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no downloader has begun with it, in this run or an earlier one."""
+        return self.waiting and not (self.completed or self.on_disk)
+
+    def finish(self) -> None:
+        """Every byte is on disk."""
+        self.done, self.running, self.in_tail, self.completed = True, False, False, self.size
+
+
+def cut(start: int, end: int, behind: int = 0, most: int = LONGEST_RANGE) -> list[Gap]:
+    """Two thirds of what is left, or the most, again and again, on borders of pieces, until little is left.
+
+    Where as many bytes are to come `behind` it, hashing need not be soon: then all that is left, or the most.
+    """
+    cuts, most = [], max(most, (end - start) // 16)
+    while (left := end - start) > most or (left >= 3 * SMALLEST_RANGE and left > behind):
+        border = (start + min(most, left * 2 // 3)) // PIECE * PIECE
+        cuts.append((start, border))
+        start = border
+    return [*cuts, (start, end)] if end > start else cuts
+
+
+def lengthen(row: list[ByteRange]) -> None:
+    """Cut the untouched end of the row into longer ranges: for a link so slow that hashing catches up.
+
+    Each range has its price: connections are opened again, and what is in flight in those of the last one is lost.
+    """
+    at = len(row)
+    while at and row[at - 1].untouched:
+        at -= 1
+    if len(row) - at > 1:
+        row[at:] = [ByteRange(a, b) for a, b in cut(row[at].start, row[-1].end, 0, UNHURRIED_RANGE)]
+
+
+def split(row: list[ByteRange], one: ByteRange, most: int) -> ByteRange:
+    """Cut an untouched range of the row so that about `most` bytes are in its last part; return that.
+
+    A range that is less than twice as long stays as it is.
+    """
+    border = (one.end - max(most, PIECE)) // PIECE * PIECE
+    if not one.untouched or border - one.start < most:
+        return one
+    at = row.index(one)
+    row[at : at + 1] = [ByteRange(one.start, border), ByteRange(border, one.end)]
+    return row[at + 1]
+
+
+def prefix(row: Sequence[ByteRange]) -> int:
+    """Bytes from the start that are on disk without a gap, as whole ranges."""
+    end = 0
+    for one in row:
+        if not one.done:
+            break
+        end = one.end
+    return end
+
+
+def without(gaps: Iterable[Gap], filled: Sequence[Gap]) -> list[Gap]:
+    """What is left of the gaps; `filled` is in order."""
+    left = []
+    for start, end in gaps:
+        for a, b in filled:
+            if b > start and a < end:
+                if a > start:
+                    left.append((start, a))
+                start = min(b, end)
+        if start < end:
+            left.append((start, end))
+    return left
+
+
+def apart(known: Sequence[ByteRange]) -> tuple[list[ByteRange], list[ByteRange]]:
+    """(ranges that do not overlap, in order, the most complete first chosen; the others)."""
+    row: list[ByteRange] = []
+    others: list[ByteRange] = []
+    for one in sorted(known, key=lambda one: (-one.completed, one.start)):
+        overlaps = any(one.start < other.end and other.start < one.end for other in row)
+        (others if overlaps else row).append(one)
+    return sorted(row, key=lambda one: one.start), others

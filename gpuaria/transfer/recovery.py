@@ -1,0 +1,143 @@
+"""What is done with a file whose download failed, or whose bytes are wrong. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gpuaria.errors import NetworkError, NoUsableMirror
+from gpuaria.events import Waiting
+from gpuaria.mirrors.pool import Delivered, Incompatible, WrongBytes
+from gpuaria.mirrors.suitability import COMPRESSED
+from gpuaria.records import Mirror, Verdict
+from gpuaria.transfer import commands
+from gpuaria.transfer.delivery import Mirrors
+from gpuaria.transfer.events import Checked
+from gpuaria.transfer.run_tasks import RunTasks
+from gpuaria.transfer.task import Doubt, FileTask, State
+from gpuaria.transfer.tuning import FIRST_PAUSE, HELD_PAUSE, JUST_MOVED, LONGEST_PAUSE, WRONG_TRIES
+
+
+class Recovery:
+    """`origin`: the mirror that is trusted over the others; `patience`: seconds for which nothing may move."""
+
+    def __init__(self, tasks: RunTasks, mirrors: Mirrors, origin: Mirror, patience: float) -> None:
+        self._tasks, self._mirrors, self._origin, self._patience = tasks, mirrors, origin, patience
+
+    def retry(self, task: FileTask, reason: str, code: str) -> None:
+        """Continue at once if bytes came just now, else after a pause."""
+        task.stuck += 1
+        # "Download aborted." for ever: an unusable control file. Servers that are away are code 1 too, in other words.
+        if code == "1" and "aborted" in reason and task.stuck >= 2:
+            self._tasks.do(commands.Discard(task))
+            task.start_over()
+        task.cause = NetworkError(reason)
+        self._tasks.do(commands.Note(task, reason))
+        if task.stuck == 1 and task.moved > self._tasks.now - JUST_MOVED:
+            self._again(task, reason)
+        else:
+            self.later(task, reason)
+
+    def _again(self, task: FileTask, why: str) -> None:
+        """The next free place is this file's."""
+        self._tasks.queue(task, first=True)
+        task.move(State.QUEUED, why)
+
+    def later(self, task: FileTask, reason: str) -> None:
+        """Wait with growing pauses, until nothing has moved for as long as the patience lasts."""
+        if self._tasks.now + task.pause > task.moved + self._patience:
+            error = NoUsableMirror(f"{task.file.path}: {reason}", "Run the same command again to continue.")
+            self._tasks.fail(task, reason, error)
+            return
+        task.not_before = self._tasks.now + task.pause
+        if task.pause > FIRST_PAUSE:
+            self._tasks.do(commands.Emit(Waiting(f"{task.file.path}: {reason}", task.pause)))
+        task.pause = min(LONGEST_PAUSE, task.pause * 2)
+        self._tasks.queue(task)
+        if task.state is not State.WAITING:
+            task.move(State.WAITING, reason)
+
+    def check(self, task: FileTask, doubt: Doubt) -> None:
+        """Find out whether the mirrors respond in a way that aria2 cannot use."""
+        task.doubt = doubt
+        task.move(State.WAITING, f"check of its mirrors: {doubt.reason}")
+        self._tasks.do(commands.Check(task, tuple(task.urls.values())))
+
+    def checked(self, event: Checked) -> None:
+        """Continue with the mirrors that aria2 can use; if there is none, by HTTP and over one connection."""
+        task, doubt, found = event.task, event.task.doubt, event.incompatible
+        assert doubt is not None
+        task.doubt = None
+        if not found:
+            if doubt.verdict is not None:
+                self._wrong(task, doubt.verdict, doubt.used)
+            else:
+                self.retry(task, doubt.reason, doubt.code)
+            return
+        everyone = task.suspects or task.step.mirrors
+        bad = self._mirrors.incompatible(everyone) | set(found) | task.guilty
+        left = tuple(mirror for mirror in everyone if mirror not in bad)
+        self._tasks.out += [commands.Record(one, Incompatible(why, others=bool(left))) for one, why in found.items()]
+        task.step = replace(task.step, mirrors=left or everyone)
+        if any(why.startswith(COMPRESSED) for why in found.values()):  # aria2 may have written that
+            self._tasks.do(commands.Discard(task))
+            task.start_over()
+        if left:
+            self._again(task, "with the mirrors that aria2 can use")
+        else:
+            self.to_http(task)
+
+    def to_http(self, task: FileTask) -> None:
+        """Let the HTTP downloader have a large file, with the bytes from its start that are on disk."""
+        if task.ranges:
+            self._tasks.do(commands.KeepPrefix(task, tuple(task.ranges)))
+        task.start_over()
+        task.carrier = "http"
+        self._tasks.large.remove(task)
+        self._tasks.by_http.append(task)
+        task.move(State.DOWNLOADING, "by HTTP")
+        self._tasks.do(commands.Download(task))
+
+    def hashed(self, task: FileTask, verdict: Verdict, *, present: bool) -> None:
+        if verdict.good:
+            self._tasks.out += [commands.Record(mirror, Delivered(files=1)) for mirror in task.used]
+            self._tasks.finish(task, State.DONE)
+            return
+        if present:
+            self._not_present(task, verdict)
+            return
+        self._tasks.do(commands.Discard(task))
+        used = tuple(sorted(task.used, key=lambda mirror: mirror.name))
+        task.start_over()
+        self.check(task, Doubt(verdict.detail, verdict=verdict, used=used))
+
+    def _not_present(self, task: FileTask, verdict: Verdict) -> None:
+        """What another fetch has published is not right, or is gone: ask for the claim again."""
+        task.wrong += 1
+        if task.wrong > WRONG_TRIES:
+            self._tasks.do(commands.Fail(task, Verdict(task.file.path, verdict.outcome, verdict.detail)))
+            self._tasks.finish(task, State.FAILED)
+            return
+        task.not_before = self._tasks.now + HELD_PAUSE
+        self._tasks.queue(task)
+        task.move(State.WAITING, verdict.detail)
+
+    def _wrong(self, task: FileTask, verdict: Verdict, used: Sequence[Mirror]) -> None:
+        """Wrong bytes are downloaded again: from the origin alone if it had a part, then from the others.
+
+        A mirror that was alone is guilty, and asked again only if there is no other.
+        """
+        words = ", from it or from one beside it" if len(used) > 1 else ""
+        for mirror in used:
+            self._tasks.do(commands.Record(mirror, WrongBytes(f"wrong bytes for {task.file.path}{words}")))
+        whose = " or ".join(mirror.name for mirror in used)
+        self._tasks.do(commands.Note(task, f"{whose} served wrong bytes: {verdict.detail}" if used else verdict.detail))
+        task.wrong += 1
+        task.guilty |= set(used) if len(used) == 1 else set()
+        task.suspects = task.suspects or task.step.mirrors
+        left = [mirror for mirror in task.suspects if mirror not in task.guilty]
+        if task.wrong > WRONG_TRIES or (task.wrong > 1 and not left):
+            self._tasks.do(commands.Fail(task, Verdict(task.file.path, verdict.outcome, verdict.detail)))
+            self._tasks.finish(task, State.FAILED)
+            return
+        origin = [mirror for mirror in left if mirror == self._origin]
+        task.step = replace(task.step, mirrors=tuple(origin or left or task.suspects))
+        self._again(task, verdict.detail)

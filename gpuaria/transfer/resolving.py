@@ -1,0 +1,77 @@
+"""The URLs of files: the first one starts a download, the others join it, and signed ones are renewed. Pure."""
+
+from dataclasses import replace
+
+from gpuaria.errors import AccessDenied, NotAHub, NotFound
+from gpuaria.mirrors.pool import RENEW_BEFORE, Refused
+from gpuaria.records import MirrorUrl
+from gpuaria.transfer import commands
+from gpuaria.transfer.events import Replaced, Resolved
+from gpuaria.transfer.recovery import Recovery
+from gpuaria.transfer.run_tasks import RunTasks
+from gpuaria.transfer.task import FileTask, State
+from gpuaria.transfer.tuning import PORTAL
+
+
+class Resolving:
+    """What the mirrors' answers mean."""
+
+    def __init__(self, tasks: RunTasks, recovery: Recovery) -> None:
+        self._tasks, self._recovery = tasks, recovery
+
+    def resolved(self, event: Resolved) -> None:
+        task, mirror, found = event.task, event.mirror, event.found
+        if task.attempt != event.attempt or task.carrier == "http":
+            return
+        task.awaited -= 1
+        if isinstance(found, MirrorUrl):
+            if task.state is State.RESOLVING:  # start with the first; a far mirror must not delay the near ones
+                task.take(found, event.wall)
+                task.move(State.DOWNLOADING)
+                self._tasks.do(commands.Prepare(task, self._tasks.following()))
+            else:
+                self._exchange(task, found, event.wall)
+            return
+        if found is None:
+            task.needs_credential = True
+        else:
+            task.reasons[mirror] = found.message
+            task.cause = found
+            self._tasks.do(commands.Note(task, found.message))
+            if len(task.step.mirrors) > 1:
+                self._tasks.do(commands.Record(mirror, Refused(found.message)))
+        if not task.awaited and task.state is State.RESOLVING:
+            self._without_url(task)
+
+    def _without_url(self, task: FileTask) -> None:
+        """No mirror has a URL that aria2 could use: decide what their answers mean."""
+        only, cause = len(task.step.mirrors) == 1, task.cause
+        if task.needs_credential or not task.reasons:
+            self._recovery.to_http(task)
+        elif isinstance(cause, NotAHub) and only and task.attempt > PORTAL:
+            self._tasks.fail(task, cause.message, cause)
+            self._tasks.do(commands.Abort(cause))
+        elif isinstance(cause, AccessDenied) or (isinstance(cause, NotFound) and only):
+            self._tasks.fail(task, cause.message, cause)
+            if isinstance(cause, AccessDenied):
+                self._tasks.do(commands.Abort(cause))
+        else:
+            self._recovery.later(task, "; ".join(task.reasons.values()))
+
+    def renew(self, task: FileTask, wall: float) -> None:
+        """Exchange signed URLs that are about to expire, while the download continues."""
+        for mirror, url in list(task.urls.items()):
+            if url.expires is not None and url.expires - wall < RENEW_BEFORE and wall >= task.renew_at[mirror]:
+                task.urls[mirror] = replace(url, expires=None)  # asked for once
+                self._tasks.do(commands.Renew(task, mirror))
+
+    def replaced(self, event: Replaced) -> None:
+        if event.renewed == (event.url.mirror in event.task.urls):
+            self._exchange(event.task, event.url, event.wall)
+
+    def _exchange(self, task: FileTask, url: MirrorUrl, wall: float) -> None:
+        """Use a URL instead of the one that its mirror had, or next to those of other mirrors."""
+        if task.state is State.DOWNLOADING and task.carrier == "aria2":
+            old = task.urls.get(url.mirror)
+            task.take(url, wall)
+            self._tasks.do(commands.ChangeUrls(task, old, url))

@@ -1,0 +1,127 @@
+"""What came of a run so far: verdicts, causes, and where the bytes of each file came from."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from gpuaria.audit.byte_sources import Origins
+from gpuaria.errors import GpuariaError, Interrupted
+from gpuaria.events import Event, FileDone, Mismatch
+from gpuaria.mirrors.pool import Delivered, MirrorPool
+from gpuaria.mirrors.traffic import shares
+from gpuaria.records import Mirror, MirrorUse, RemoteFile, Signature, Verdict
+from gpuaria.storage.layout import Layout
+from gpuaria.transfer.follow import Arrivals, Reader
+
+
+class Listener(Protocol):
+    """Gets what happens during a run, from any thread."""
+
+    def settled(self, file: RemoteFile, verdict: Verdict) -> None:
+        """A file has its verdict; called before the event of it."""
+
+    def emit(self, event: Event) -> None:
+        """Something that the user may want to see."""
+
+
+class Results:
+    """Thread-safe. `wanted`: the paths of files that have to be fetched; `done_bytes` counts those with a verdict."""
+
+    def __init__(self, pool: MirrorPool, wanted: Iterable[str], listener: Listener) -> None:
+        self.wanted = set(wanted)
+        self.verdicts: dict[str, Verdict] = {}
+        self.causes: dict[str, GpuariaError] = {}
+        self.fetched = 0  # bytes
+        self.done_bytes = 0
+        self.signature: Signature | None = None
+        self.arrivals = Arrivals()
+        self.pool, self._listener = pool, listener
+        self._sources: dict[str, Origins] = {}
+        self._lock, self._emitting = threading.Lock(), threading.Lock()
+        self._closed = False
+
+    def arrived(self, path: str, mirror: Mirror, count: int) -> None:
+        """Count bytes of the file `path` that came from `mirror`."""
+        self.pool.record(mirror, Delivered(count))
+        with self._lock:
+            self._sources.setdefault(path, Origins()).came(mirror.name, count)
+            self.fetched += count
+
+    def credit(self, path: str, mirror: Mirror | None, count: int, serving: Sequence[Mirror]) -> None:
+        """Count bytes of the file `path`. Without a `mirror` it is not known which one sent them: they are shared out
+        as the bytes before, or evenly among the mirrors that are `serving`.
+        """
+        if mirror is not None:
+            self.arrived(path, mirror, count)
+            return
+        given = self.origins(path).given
+        weights = {self.pool.named(name): float(came) for name, came in given.items()}
+        for one, share in shares(max(0, count), weights or dict.fromkeys(serving, 1.0)).items():
+            self.arrived(path, one, share)
+
+    def holds(self, path: str, count: int) -> None:
+        """Note that `count` bytes of the file `path` are on disk, those of earlier runs included."""
+        with self._lock:
+            self._sources.setdefault(path, Origins()).holds(count)
+
+    def trouble(self, path: str, problem: str) -> None:
+        """Note a problem with the file `path`, which may still arrive."""
+        with self._lock:
+            self._sources.setdefault(path, Origins()).note(problem)
+
+    def origins(self, path: str) -> Origins:
+        """Where the bytes of the file `path` came from so far."""
+        with self._lock:
+            return self._sources.get(path, Origins()).copy()
+
+    def follow(self, file: RemoteFile, layout: Layout) -> Reader:
+        """Return a reader of a file of this run, which waits for bytes that are still to come. For any thread."""
+        with self._lock:
+            verdict = self.verdicts.get(file.path)
+        return self.arrivals.follow(file, layout, verdict)
+
+    def found(self) -> tuple[Verdict, ...]:
+        """The verdicts so far."""
+        with self._lock:
+            return tuple(self.verdicts.values())
+
+    def unfinished(self) -> list[str]:
+        """Paths of files of which bytes came, and that have no verdict."""
+        with self._lock:
+            return [path for path, sources in self._sources.items() if sources.given and path not in self.verdicts]
+
+    def uses(self) -> tuple[MirrorUse, ...]:
+        """What each mirror delivered, the most first."""
+        return self.pool.summary()
+
+    def settle(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
+        """Record the verdict on a file."""
+        with self._lock:
+            self.verdicts[file.path] = verdict
+            self.done_bytes += file.size if file.path in self.wanted else 0
+            if cause is not None:
+                self.causes[file.path] = cause
+        self._listener.settled(file, verdict)
+        self.emit(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
+
+    def mismatch(self, file: RemoteFile, detail: str) -> None:
+        """Report that a local file differs from `file`, and is downloaded again."""
+        with self._lock:
+            self.wanted.add(file.path)
+        self.trouble(file.path, "the bytes that were here did not match")
+        self.emit(Mismatch(file.path, file.size, detail))
+
+    def emit(self, event: Event) -> None:
+        """Pass an event to the listener, one at a time, until `close`."""
+        with self._emitting:
+            if not self._closed:
+                self._listener.emit(event)
+
+    def close(self, error: GpuariaError | None = None) -> None:
+        """Stop emitting events; late results of threads that are still in a network read are only recorded.
+
+        Readers of files without a verdict get the `error` that ended the run.
+        """
+        self.arrivals.close(error or Interrupted("the run has ended"))
+        with self._emitting:
+            self._closed = True

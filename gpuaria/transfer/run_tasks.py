@@ -1,0 +1,64 @@
+"""The tasks of one run, and the commands of the event that is being handled. Pure."""
+
+from collections import deque
+
+from gpuaria.errors import GpuariaError
+from gpuaria.records import Step, Verdict
+from gpuaria.transfer import commands
+from gpuaria.transfer.commands import Command
+from gpuaria.transfer.task import FileTask, State
+
+
+class RunTasks:
+    """Files that are not at their end. A file's state is its task's; the lists only say who carries it."""
+
+    def __init__(self) -> None:
+        self.large: list[FileTask] = []  # carried by aria2
+        self.small: deque[FileTask] = deque()  # carried by HTTP: queued
+        self.by_http: list[FileTask] = []  # carried by HTTP: begun
+        self.out: list[Command] = []
+        self.now = 0.0
+        self._order = 0
+
+    def add(self, step: Step) -> FileTask:
+        """Queue a file."""
+        task = FileTask(step, step.carrier)
+        if step.carrier == "http":
+            self.small.append(task)
+        else:
+            self.queue(task)
+            self.large.append(task)
+        return task
+
+    @property
+    def idle(self) -> bool:
+        """Whether every file is at its end."""
+        return not (self.large or self.small or self.by_http)
+
+    def in_state(self, *states: State) -> list[FileTask]:
+        """Large files in these states, in the order of the states."""
+        return [task for state in states for task in self.large if task.state is state]
+
+    def following(self) -> int:
+        """Bytes of large files that no downloader has begun with."""
+        return sum(task.file.size for task in self.in_state(State.QUEUED, State.WAITING, State.RESOLVING))
+
+    def do(self, *wanted: Command) -> None:
+        """Add commands."""
+        self.out += wanted
+
+    def queue(self, task: FileTask, *, first: bool = False) -> None:
+        """Give a file its place among those that wait: the last, or the first."""
+        self._order += 1
+        task.order = -self._order if first else self._order
+
+    def fail(self, task: FileTask, reason: str, error: GpuariaError) -> None:
+        """End a file that could not be downloaded."""
+        self.do(commands.Fail(task, Verdict(task.file.path, "failed", reason), error))
+        self.finish(task, State.FAILED)
+
+    def finish(self, task: FileTask, state: State) -> None:
+        """A file is at its end."""
+        task.move(state)
+        (self.by_http if task.carrier == "http" else self.large).remove(task)
+        self.do(commands.Unclaim(task))

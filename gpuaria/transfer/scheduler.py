@@ -1,0 +1,304 @@
+"""Decides what is done next, from what has happened: rules without I/O, clock or thread.
+
+`Scheduler.handle(event, now)` writes the tasks and returns commands; the loop carries these out and brings back what
+comes of them as events. `now` is in monotonic seconds.
+"""
+
+from collections.abc import Sequence
+
+from gpuaria.events import Waiting
+from gpuaria.mirrors.pool import Recovered, Refused
+from gpuaria.records import Mirror, Step
+from gpuaria.storage.layout import Claim
+from gpuaria.transfer import commands, events, ranges
+from gpuaria.transfer.commands import Command
+from gpuaria.transfer.delivery import Delivery, Mirrors
+from gpuaria.transfer.ranges import ByteRange
+from gpuaria.transfer.recovery import Recovery
+from gpuaria.transfer.resolving import Resolving
+from gpuaria.transfer.run_tasks import RunTasks
+from gpuaria.transfer.steering import Limits, Steering
+from gpuaria.transfer.task import Doubt, FileTask, State
+from gpuaria.transfer.tuning import (
+    HELD_PAUSE,
+    SAVE,
+)
+
+# aria2's codes for what may be a response that it cannot use: unknown, time-out, no range, a host that it cannot reach.
+DOUBTFUL = frozenset({"1", "2", "6", "8", "19"})
+STALLED = "next to nothing comes"
+NO_TAIL = "the last bytes cannot be had"
+
+
+class Scheduler:
+    """All files of a run that have to be downloaded. `origin`: the mirror that is trusted over the others."""
+
+    def __init__(self, limits: Limits, mirrors: Mirrors, origin: Mirror) -> None:
+        self._limits, self._mirrors, self._tasks = limits, mirrors, RunTasks()
+        self._steering, self._delivery = Steering(limits), Delivery(mirrors)
+        self._recovery = Recovery(self._tasks, mirrors, origin, limits.patience)
+        self._resolving = Resolving(self._tasks, self._recovery)
+        self._saved = 0.0
+
+    def add(self, step: Step) -> FileTask:
+        """Queue a file."""
+        return self._tasks.add(step)
+
+    def handle(self, event: events.Event, now: float) -> Sequence[Command]:
+        """Take in what happened, and return what has to be done, in order."""
+        self._tasks.out, self._tasks.now = [], now
+        match event:
+            case events.Tick():
+                self._tick(event.wall)
+            case events.Added():
+                self._tasks.add(event.step)
+            case events.Claimed():
+                self._claimed(event.task, event.claim)
+            case events.Resolved():
+                self._resolving.resolved(event)
+            case events.Replaced():
+                self._resolving.replaced(event)
+            case events.Prepared():
+                self._prepared(event)
+            case events.Progressed():
+                self._delivery.progressed(event, now)
+            case events.Read():
+                self._tasks.out += self._delivery.read(event.received, now)
+            case events.RangeDone():
+                self._range_done(event.task, event.range)
+            case events.Failed():
+                self._failed(event.task, event.reason, event.code)
+            case events.EngineRestarted():
+                self._restarted()
+            case events.Released():
+                self._released(event)
+            case events.TailProgressed():
+                self._tail_progressed(event)
+            case events.Downloaded():
+                self._downloaded(event.task, event.complete)
+            case events.Hashed():
+                self._recovery.hashed(event.task, event.verdict, present=event.present)
+            case events.Settled():
+                self._settled(event.task, event.good)
+            case events.Checked():
+                self._recovery.checked(event)
+            case events.MirrorFailed():
+                self._tasks.do(commands.Record(event.mirror, Refused(event.reason, event.wait)))
+            case events.MirrorRecovered():
+                self._tasks.do(commands.Record(event.mirror, Recovered()))
+        return self._tasks.out
+
+    # --- what others may know ------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether every file is at its end."""
+        return self._tasks.idle
+
+    def in_state(self, *states: State) -> list[FileTask]:
+        """Large files in these states, in the order of the states."""
+        return self._tasks.in_state(*states)
+
+    @property
+    def serving(self) -> int:
+        """Mirrors with a connection."""
+        return len(self._delivery.serving)
+
+    def pause(self) -> bool | None:
+        """None while aria2 downloads nothing; else whether a file is so near its end that readings should be quick."""
+        tasks = self._tasks.in_state(State.DOWNLOADING)
+        return any(task.pace.in_sight(task.left) for task in tasks) if tasks else None
+
+    # --- the turn ------------------------------------------------------------------------------------------------
+
+    def _tick(self, wall: float) -> None:
+        for task in (*self._tasks.in_state(State.WAITING), *self._tasks.by_http):
+            if task.state is State.WAITING and task.doubt is None and task.not_before <= self._tasks.now:
+                task.move(State.QUEUED)
+                if task.carrier == "http":
+                    self._tasks.by_http.remove(task)
+                    self._tasks.small.append(task)
+        self._steer()
+        self._start_small()
+        self._start_large()
+        if self._tasks.in_state(State.RESOLVING):
+            self._tasks.do(commands.WarmUp())  # it starts while the URLs are resolved
+        for task in self._tasks.in_state(State.DOWNLOADING):
+            self._resolving.renew(task, wall)
+
+    def _steer(self) -> None:
+        """Decide for every file that aria2 downloads, and save their progress."""
+        downloading = self._tasks.in_state(State.DOWNLOADING)
+        others = self._tasks.following() > 0  # once for all: there may be ten thousand
+        if self._tasks.now - self._saved >= SAVE:
+            self._saved = self._tasks.now
+            released = [task for task in self._tasks.in_state(State.FINISHING) if task.tail]
+            self._tasks.do(*(commands.SaveProgress(task, alone=False) for task in downloading))
+            self._tasks.do(*(commands.SaveProgress(task, alone=True) for task in released))
+        for task in downloading:
+            if task.tail and not task.running:
+                self._tasks.out += self._steering.take_over(task)
+            elif all(one.done for one in task.ranges):
+                self._all_here(task)
+            elif self._steering.stalled(task, self._tasks.now):
+                self._failed(task, STALLED, "")
+            else:
+                self._tasks.out += self._steering.steer(task, self._tasks.now, others, self._busy())
+        self._tasks.out += self._delivery.tests(self._tasks.in_state(State.DOWNLOADING))
+
+    def _busy(self) -> int:
+        return len(self._tasks.in_state(State.DOWNLOADING, State.FINISHING))
+
+    def _start_small(self) -> None:
+        """Keep every HTTP worker busy, with as many files again ready for them."""
+        active = sum(task.state is not State.WAITING for task in self._tasks.by_http)
+        while self._tasks.small and active < 2 * self._limits.http_jobs:
+            task = self._tasks.small.popleft()
+            self._tasks.by_http.append(task)
+            task.move(State.RESOLVING)
+            self._tasks.do(commands.Claim(task))
+            active += 1
+
+    def _start_large(self) -> None:
+        """Keep `jobs` files in flight; one that has only its last connections left does not count."""
+        in_flight = self._tasks.in_state(State.DOWNLOADING, State.FINISHING)
+        taken, busy = sum(not task.fading for task in in_flight), len(in_flight)
+        resolving = len(self._tasks.in_state(State.RESOLVING))
+        for task in sorted(self._tasks.in_state(State.QUEUED), key=lambda task: task.order):
+            room = self._limits.jobs - resolving
+            if taken >= room or busy >= 2 * room:
+                return
+            resolving += 1
+            task.move(State.RESOLVING)
+            self._tasks.do(commands.Claim(task))
+
+    def _claimed(self, task: FileTask, claim: Claim) -> None:
+        if claim is Claim.HELD:
+            if not task.held:
+                self._tasks.do(commands.Emit(Waiting(f"{task.file.path}: another download of it runs", HELD_PAUSE)))
+            task.held, task.not_before, task.moved = True, self._tasks.now + HELD_PAUSE, self._tasks.now
+            self._tasks.queue(task)
+            task.move(State.WAITING, "another fetch downloads it")
+            return
+        if claim is Claim.PRESENT:
+            task.move(State.HASHING, "another fetch published it")
+            self._tasks.do(commands.Publish(task, present=True))
+            return
+        if task.carrier == "http":
+            task.move(State.DOWNLOADING)
+            self._tasks.do(commands.Download(task))
+            return
+        mirrors = self._mirrors.usable(task.step.mirrors)
+        if self._mirrors.incompatible(mirrors).issuperset(mirrors):
+            self._recovery.to_http(task)
+            return
+        task.urls, task.reasons, task.awaited, task.needs_credential = {}, {}, len(mirrors), False
+        task.attempt, task.moved = task.attempt + 1, task.moved or self._tasks.now
+        self._tasks.out += [commands.Resolve(task, one, task.attempt, fresh=task.attempt > 1) for one in mirrors]
+
+    # --- downloading ---------------------------------------------------------------------------------------------
+
+    def _prepared(self, event: events.Prepared) -> None:
+        """Begin with a file's ranges, or continue after aria2 had let it go."""
+        task, again = event.task, bool(event.task.ranges)
+        task.ranges, task.linked = event.ranges, event.linked
+        done = sum(one.completed for one in task.ranges)
+        if again and done > task.done:
+            self._tasks.do(commands.Credit(task, None, done - task.done))
+        self._tasks.do(commands.Holds(task, done))
+        self._tasks.out += [commands.Arrived(task, one.start, one.end) for one in task.ranges if one.done]
+        task.done, task.begun = done, self._tasks.now
+        task.pace = type(task.pace)()
+        self._hash(task, ranges.prefix(task.ranges))
+        if task.waiting:
+            self._tasks.out += self._steering.next_range(task)
+        else:
+            self._all_here(task)
+
+    def _range_done(self, task: FileTask, one: ByteRange) -> None:
+        one.finish()
+        self._tasks.do(commands.Arrived(task, one.start, one.end))
+        self._hash(task, ranges.prefix(task.ranges))
+
+    def _hash(self, task: FileTask, end: int) -> None:
+        if end > task.hashed:
+            task.hashed = end
+            self._tasks.do(commands.Hash(task, end))
+
+    def _restarted(self) -> None:
+        """Continue every download with another aria2c; the control files say what is there."""
+        for task in self._tasks.in_state(State.DOWNLOADING):
+            self._leave(task, alone=False)
+            self._tasks.do(commands.Prepare(task, self._tasks.following()))
+
+    def _leave(self, task: FileTask, *, alone: bool) -> None:
+        """Neither aria2 nor the tail has the file any more."""
+        if task.tail:
+            self._tasks.do(commands.StopTail(task, alone))
+        task.done += task.tail_came
+        task.drop_tail()
+        task.leave_aria2()
+
+    def _released(self, event: events.Released) -> None:
+        """aria2 has let go: what it wrote since the last reading counts, and the tail gets the rest."""
+        task = event.task
+        if task.state is not State.FINISHING:
+            return
+        for one in event.ended:
+            one.finish()
+        came = max(0, task.left - sum(end - start for start, end in event.missing))
+        task.done += came
+        self._tasks.do(commands.Credit(task, None, came), commands.Holds(task, task.done))
+        task.tail = True
+        self._tasks.do(commands.FillTail(task, event.missing, self._steering.tail_connections(self._busy())))
+
+    def _tail_progressed(self, event: events.TailProgressed) -> None:
+        task = event.task
+        if task.tail:
+            task.tail_came, task.tail_left, task.tail_connections = event.came, event.left, event.connections
+            if task.state is State.FINISHING and event.reached > task.hashed:
+                self._tasks.do(commands.Arrived(task, 0, event.reached))
+                self._hash(task, event.reached)
+
+    def _downloaded(self, task: FileTask, complete: bool) -> None:
+        """The tail has ended."""
+        if task.state is not State.FINISHING:
+            return
+        if complete:
+            for one in task.ranges:
+                one.finish()
+            self._tasks.do(commands.MarkComplete(task), commands.Arrived(task, 0, task.file.size))
+        self._tasks.do(commands.StopTail(task, alone=True), commands.Stop(task))
+        task.drop_tail()
+        if complete:
+            self._all_here(task)
+        else:
+            self._recovery.retry(task, NO_TAIL, "")
+
+    def _all_here(self, task: FileTask) -> None:
+        task.done = task.file.size
+        task.move(State.HASHING)
+        self._tasks.do(commands.Publish(task))
+
+    # --- another try ---------------------------------------------------------------------------------------------
+
+    def _failed(self, task: FileTask, reason: str, code: str) -> None:
+        """aria2 gave up a range: take out the others of the file too, and let another try find out more."""
+        if task.state is not State.DOWNLOADING:
+            return
+        self._tasks.do(commands.Stop(task))
+        self._leave(task, alone=False)
+        if len(task.urls) < len(task.step.mirrors):  # let the others have a turn, rather than the same ones again
+            self._tasks.out += [commands.Record(mirror, Refused(reason)) for mirror in task.urls]
+        if code in DOUBTFUL:
+            self._recovery.check(task, Doubt(reason, code))
+        else:
+            self._recovery.retry(task, reason, code)
+
+    # --- what aria2 cannot carry ---------------------------------------------------------------------------------
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _settled(self, task: FileTask, good: bool) -> None:
+        self._tasks.finish(task, State.DONE if good else State.FAILED)
+        self._start_small()

@@ -1,0 +1,128 @@
+"""What aria2 and the tail download next of a file in flight. Pure."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gpuaria.transfer import ranges
+from gpuaria.transfer.commands import Command, Release, StartRange, StartTail
+from gpuaria.transfer.ranges import PIECE, ByteRange
+from gpuaria.transfer.task import FileTask, State
+from gpuaria.transfer.tuning import (
+    AHEAD,
+    FEW,
+    GRACE,
+    HUNGRY,
+    MOST_IN_TAIL,
+    NEXT_RANGE,
+    SEVERAL_TIMEOUT,
+    SLOW,
+    TAIL,
+    TRICKLE,
+    WORTH,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings that decide how files are downloaded: files at once, HTTP requests at once, aria2's connections per
+    server, its time-out, a speed limit in bytes/s (0 for none), and the patience in seconds.
+    """
+
+    jobs: int = 4
+    http_jobs: int = 32
+    per_server: int = 16
+    timeout: float = 30.0
+    max_speed: int = 0
+    patience: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """Decides for one file at a time. `limited`: there is a speed limit, which the tail would not keep to."""
+
+    limits: Limits
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a speed limit."""
+        return self.limits.max_speed > 0
+
+    def stalled(self, task: FileTask, now: float) -> bool:
+        """Whether next to nothing comes, though more may."""
+        slow = 0 < self.limits.max_speed < 4 * TRICKLE
+        several = len(task.step.mirrors) > 1
+        timeout = min(self.limits.timeout, SEVERAL_TIMEOUT) if several else self.limits.timeout
+        return not slow and task.stalled(now, timeout + GRACE)
+
+    def tail_connections(self, busy: int) -> int:
+        """Connections of the tail to each mirror, where `busy` files are in flight."""
+        return max(1, self.limits.per_server // max(1, busy))
+
+    def next_range(self, task: FileTask) -> list[Command]:
+        """Give aria2 the next range."""
+        one = task.waiting[0]
+        one.running = one.on_disk = True
+        return [StartRange(task, one)]
+
+    def steer(self, task: FileTask, now: float, others: bool, busy: int) -> list[Command]:
+        """The next range when this one has connections to spare, or the rest of the file by the tail.
+
+        `others`: whether another file is to follow; `busy`: files in flight.
+        """
+        newest = task.running[-1] if task.running else None
+        near = task.pace.near(now, task.done, task.left, task.connections, task.widest)
+        rate = task.pace.rate
+        if task.waiting:
+            last = newest is not None and not others and self._worth_a_tail(task)
+            ahead = rate * (TAIL if last else AHEAD)
+            early = newest is not None and newest.completed and not self.limited
+            idle = newest is not None and (task.connections <= task.widest * NEXT_RANGE or newest.left <= ahead)
+            if newest is not None and not (early and idle):
+                return []
+            if last:
+                return self._begin_tail(task, int(rate * TAIL), busy)
+            if 0 < rate < SLOW and not others:
+                ranges.lengthen(task.ranges)
+            return self.next_range(task)
+        if task.tail:
+            near = task.tail_left <= rate * HUNGRY and (near or task.left <= rate * HUNGRY)
+        task.fading = task.fading or (near and others)
+        if task.fading and others and not task.tail:  # they keep the link busy, and aria2 ends this one at less cost
+            near = False
+        if (near or self._held_up(task, now)) and not self.limited:
+            return self.take_over(task)
+        return []
+
+    def take_over(self, task: FileTask) -> list[Command]:
+        """Take a file out of aria2; what is missing then is the tail's."""
+        task.move(State.FINISHING)
+        task.connections = 0
+        for one in task.ranges:
+            one.running = False
+        return [Release(task)]
+
+    def _worth_a_tail(self, task: FileTask) -> bool:
+        """Whether the range that waits is the last one, and long enough for a tail to pay."""
+        rate = task.pace.rate
+        return len(task.waiting) == 1 and not self.limited and 0 < rate * WORTH <= task.waiting[0].left
+
+    def _begin_tail(self, task: FileTask, most: int, busy: int) -> list[Command]:
+        """Let the tail download the end: its connections have come to their speed when aria2 lets go."""
+        one = ranges.split(task.ranges, task.waiting[0], most)
+        if one is not task.waiting[0] or one.left > 2 * max(most, PIECE):
+            return self.next_range(task)  # what is before that; or what is too much for the tail
+        self._to_tail(task, one)
+        return [StartTail(task, one, self.tail_connections(busy))]
+
+    def _to_tail(self, task: FileTask, one: ByteRange) -> None:
+        one.in_tail = one.on_disk = task.tail = True
+        task.tail_left = one.left
+
+    def _held_up(self, task: FileTask, now: float) -> bool:
+        """Whether slow connections keep the last pieces from idle mirrors; seen once for a file."""
+        if task.stuck or task.left > MOST_IN_TAIL:
+            return False
+        hosts = {urlsplit(url.url).hostname for url in task.urls.values()}
+        few = min(task.step.connections, self.limits.per_server * len(hosts)) * FEW
+        idle = not task.spare and (task.connections <= few or not task.serving.issuperset(task.urls))
+        return task.pace.held_up(now, task.done, task.left, idle=idle)

@@ -1,0 +1,120 @@
+"""The downloader of the ends of large files; it also writes down what they brought, for a later run."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from gpuaria.records import Mirror, MirrorUrl, RemoteFile
+from gpuaria.transfer.downloader import Inbox
+from gpuaria.transfer.events import Downloaded, Event, TailProgressed
+from gpuaria.transfer.ranges import ByteRange, Gap
+from gpuaria.transfer.results import Results
+from gpuaria.transfer.services import Services
+from gpuaria.transfer.tail import Tail
+from gpuaria.transfer.task import FileTask
+
+
+class Tails:
+    """For the loop's thread. A tail ends by itself, or with `stop`."""
+
+    name = "tail"
+
+    def __init__(self, services: Services, inbox: Inbox) -> None:
+        self._services, self._inbox = services, inbox
+        self._tails: dict[FileTask, Tail] = {}
+        self.connections = 16  # to each mirror, of the next tail
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a tail."""
+        return bool(self._tails)
+
+    def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
+        """Whether there is a URL to download from."""
+        return bool(urls)
+
+    def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
+        """Download ranges that aria2 does not get, while it downloads the others."""
+        files = self._services.files(task)
+        self._tail(task, urls).start([gap for one in ranges for gap in files.missing(one)])
+
+    def fill(self, task: FileTask, gaps: Sequence[Gap], urls: Sequence[MirrorUrl]) -> None:
+        """Download all that is missing: aria2 has let go of the file."""
+        self._tail(task, urls).fill(gaps)
+
+    def poll(self, now: float) -> list[Event]:
+        """How far each tail is, and which have ended."""
+        found: list[Event] = []
+        for task, tail in self._tails.items():
+            found.append(TailProgressed(task, tail.came, tail.left, tail.working, tail.reached()))
+            if (complete := tail.outcome()) is not None:
+                found.append(Downloaded(task, complete))
+        return found
+
+    def stop(self, task: FileTask, *, alone: bool = False) -> None:
+        """End the connections and write down what they brought. `alone`: aria2 has let go of the file."""
+        if tail := self._tails.pop(task, None):
+            tail.call_off()
+            self._note(task, tail, alone=alone)
+
+    def save(self, task: FileTask, *, alone: bool) -> None:
+        """Write down what a tail brought so far, so that a run that is killed loses no more than aria2 would."""
+        if tail := self._tails.get(task):
+            with suppress(OSError):  # a full disk: then it is downloaded again
+                tail.save()
+            self._note(task, tail, alone=alone)
+
+    def holds(self, task: FileTask, count: int) -> None:
+        """Note that `count` bytes of the file are on disk, and those that its tail brought."""
+        holds = _Holds(self._services.results, str(task.file.path), count)
+        if tail := self._tails.get(task):
+            tail.count_into(holds)
+        else:
+            holds(0)
+
+    def _tail(self, task: FileTask, urls: Sequence[MirrorUrl]) -> Tail:
+        if task not in self._tails:
+            s = self._services
+            self._tails[task] = Tail(
+                path=s.layout.staged(task.file),
+                size=task.file.size,
+                urls={url.mirror: url for url in urls},
+                http=s.http,
+                threads=s.threads,
+                listener=_Owner(s.results, str(task.file.path), self._inbox),
+                connections=self.connections,
+                clock=s.clock,
+            )
+        return self._tails[task]
+
+    def _note(self, task: FileTask, tail: Tail, *, alone: bool) -> None:
+        files, filled = self._services.files(task), tail.filled()
+        for one in task.ranges:
+            if not one.done and (alone or one.in_tail):
+                with suppress(OSError):
+                    files.note(one, filled)
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Credits the bytes of one file's tail, and wakes the loop at its end."""
+
+    results: Results
+    path: str
+    inbox: Inbox
+
+    def arrived(self, mirror: Mirror, count: int) -> None:
+        self.results.arrived(self.path, mirror, count)
+
+    def ended(self) -> None:
+        self.inbox.wake()
+
+
+@dataclass(frozen=True, slots=True)
+class _Holds:
+    results: Results
+    path: str
+    count: int
+
+    def __call__(self, more: int) -> None:
+        self.results.holds(self.path, self.count + more)

@@ -1,0 +1,186 @@
+"""One file's progress through a run. Pure; only the loop thread writes tasks."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from gpuaria.errors import GpuariaError
+from gpuaria.records import Mirror, MirrorUrl, RemoteFile, Step, Verdict
+from gpuaria.transfer.pace import Pace
+from gpuaria.transfer.ranges import PIECE, ByteRange
+from gpuaria.transfer.tuning import FIRST_PAUSE, is_flow
+
+LOG = logging.getLogger("gpuaria.transfer")
+
+
+class State(Enum):
+    """What a file waits for. Every file of a run is in exactly one state."""
+
+    QUEUED = "queued"  # a free place
+    RESOLVING = "resolving"  # its claim on the bytes, then the first URL from any of its mirrors
+    DOWNLOADING = "downloading"  # bytes, by aria2 (and the tail) or by HTTP
+    FINISHING = "finishing"  # the rest of its bytes, from the tail; aria2 has let go
+    HASHING = "hashing"  # its checksum, and its name
+    WAITING = "waiting"  # its next try, an answer about its mirrors, or another fetch of the same bytes
+    DONE = "done"
+    FAILED = "failed"
+
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RESOLVING}),
+    State.RESOLVING: frozenset({State.DOWNLOADING, State.HASHING, State.QUEUED, State.WAITING, State.FAILED}),
+    State.DOWNLOADING: frozenset(
+        {State.FINISHING, State.HASHING, State.QUEUED, State.WAITING, State.DONE, State.FAILED}
+    ),
+    State.FINISHING: frozenset({State.HASHING, State.QUEUED, State.WAITING, State.FAILED}),
+    State.HASHING: frozenset({State.DONE, State.FAILED, State.WAITING}),
+    State.WAITING: frozenset({State.QUEUED, State.DOWNLOADING, State.FAILED}),
+    State.DONE: frozenset(),
+    State.FAILED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A failure that may be aria2's: either it gave up with `code`, or a `verdict` went against what `used` served."""
+
+    reason: str
+    code: str = ""
+    verdict: Verdict | None = None
+    used: tuple[Mirror, ...] = ()
+
+
+@dataclass(eq=False)
+class FileTask:
+    """`done` counts bytes on disk, those of earlier runs included, the tail's excluded until aria2 has let go.
+
+    `carrier`: which downloader has it. `guilty` mirrors served wrong bytes alone; `suspects` are all mirrors that the
+    file had then. Times are monotonic seconds, but `renew_at`: seconds since 1970.
+    """
+
+    step: Step
+    carrier: str = "aria2"
+    state: State = State.QUEUED
+    order: int = 0  # of tasks that wait for a place, the lowest comes first
+    # resolving
+    attempt: int = 0
+    awaited: int = 0
+    urls: dict[Mirror, MirrorUrl] = field(default_factory=dict)
+    renew_at: dict[Mirror, float] = field(default_factory=dict)
+    reasons: dict[Mirror, str] = field(default_factory=dict)
+    cause: GpuariaError | None = None
+    needs_credential: bool = False  # a mirror has it, and only a credential opens it there
+    # downloading
+    ranges: list[ByteRange] = field(default_factory=list)
+    linked: bool = True  # the file system has hard links
+    done: int = 0
+    speed: float = 0.0
+    connections: int = 0
+    widest: int = 0  # connections that one range had at most
+    used: set[Mirror] = field(default_factory=set)
+    serving: set[Mirror] = field(default_factory=set)  # mirrors with a connection now
+    pace: Pace = field(default_factory=Pace)
+    fading: bool = False  # only its last connections are active: there is room for another file
+    # the tail
+    tail: bool = False
+    tail_came: int = 0
+    tail_left: int = 0
+    tail_connections: int = 0
+    hashed: int = 0  # bytes from the start that the publisher was asked to hash
+    # another try
+    moved: float = 0.0  # when bytes last came, in more than a trickle
+    begun: float = 0.0  # when aria2 was given it
+    trickled: int = 0  # bytes since `moved`
+    stuck: int = 0
+    pause: float = FIRST_PAUSE
+    not_before: float = 0.0
+    held: bool = False  # another fetch downloads the same bytes
+    doubt: Doubt | None = None  # why its mirrors are being checked
+    wrong: int = 0
+    guilty: set[Mirror] = field(default_factory=set)
+    suspects: tuple[Mirror, ...] = ()
+
+    @property
+    def file(self) -> RemoteFile:
+        """The file."""
+        return self.step.file
+
+    def move(self, state: State, why: str = "") -> None:
+        """Enter another state."""
+        assert state in TRANSITIONS[self.state], f"{self.file.path}: {self.state.value} -> {state.value}"
+        LOG.debug("%s: %s -> %s%s", self.file.path, self.state.value, state.value, f" ({why})" if why else "")
+        self.state = state
+
+    @property
+    def running(self) -> list[ByteRange]:
+        """Ranges that aria2 downloads."""
+        return [one for one in self.ranges if one.running]
+
+    @property
+    def waiting(self) -> list[ByteRange]:
+        """Ranges that no downloader has yet."""
+        return [one for one in self.ranges if one.waiting]
+
+    @property
+    def left(self) -> int:
+        """Bytes that aria2 still has to download."""
+        return self.file.size - self.done - sum(one.left for one in self.ranges if one.in_tail)
+
+    @property
+    def here(self) -> int:
+        """Bytes of the file that are on disk."""
+        return self.done + self.tail_came
+
+    @property
+    def busy(self) -> int:
+        """Active connections, aria2's and the tail's."""
+        return self.connections + self.tail_connections
+
+    @property
+    def spare(self) -> bool:
+        """Whether there is a piece that no connection can be downloading: each holds one at a time."""
+        pieces = sum(one.left // PIECE for one in self.running)
+        return bool(self.waiting) or pieces > self.connections
+
+    def count(self, completed: Mapping[ByteRange, int], now: float) -> int:
+        """Take over how many bytes of each range are complete; return the bytes that came since the last reading."""
+        for one, count in completed.items():
+            one.completed = max(0, count)
+        done = sum(one.completed for one in self.ranges)
+        came = max(0, done - self.done)
+        if came:
+            self.done, self.trickled = done, self.trickled + came
+            if is_flow(self.trickled, now - self.moved):
+                self.moved, self.pause, self.stuck, self.trickled = now, FIRST_PAUSE, 0, 0
+        return came
+
+    def stalled(self, now: float, timeout: float) -> bool:
+        """Whether next to nothing came for `timeout` seconds, which aria2, given a byte a second, does not mind."""
+        return now - max(self.moved, self.begun) > timeout
+
+    def take(self, url: MirrorUrl, now: float) -> None:
+        """Use a URL, at `now` (seconds since 1970). It is resolved again after two thirds of its life at the earliest:
+        some live for seconds.
+        """
+        self.urls[url.mirror] = url
+        self.used.add(url.mirror)
+        if url.expires is not None:
+            self.renew_at[url.mirror] = now + max(1.0, (url.expires - now) * 2 / 3)
+
+    def drop_tail(self) -> None:
+        """The tail has ended without all bytes: aria2 gets its ranges after all."""
+        self.tail = self.fading = False
+        self.tail_came = self.tail_left = self.tail_connections = 0
+        for one in self.ranges:
+            one.in_tail = False
+
+    def leave_aria2(self) -> None:
+        """aria2 downloads nothing of it any more."""
+        self.connections, self.speed, self.serving = 0, 0.0, set()
+        for one in self.ranges:
+            one.running = False
+
+    def start_over(self) -> None:
+        """Its staged bytes were discarded."""
+        self.done, self.hashed, self.ranges, self.used = 0, 0, [], set()

@@ -1,0 +1,468 @@
+"""The scheduler's rules: events in, commands out, no clock and no network."""
+
+import ast
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from gpuaria.errors import AccessDenied, FileNotInRepo, GpuariaError, NetworkError, NotAHub
+from gpuaria.mirrors.pool import Delivered, Incompatible, Recovered, Refused, Stalled, WrongBytes
+from gpuaria.paths import SafePath
+from gpuaria.records import Mirror, MirrorUrl, RemoteFile, Step, Verdict
+from gpuaria.storage.layout import Claim
+from gpuaria.transfer import commands, events, tuning
+from gpuaria.transfer.commands import Command
+from gpuaria.transfer.ranges import PIECE, ByteRange
+from gpuaria.transfer.scheduler import Scheduler
+from gpuaria.transfer.steering import Limits
+from gpuaria.transfer.task import FileTask, State
+
+ORIGIN = Mirror("hub", "https://hub", origin=True)
+NEAR, FAR = Mirror("near", "https://near"), Mirror("far", "https://far")
+SIZE = 200 * PIECE
+PURE = ("scheduler", "recovery", "run_tasks", "steering", "delivery", "task", "events", "commands", "ranges", "pace")
+
+
+class Known:
+    """What the mirror pool would say."""
+
+    def __init__(self) -> None:
+        self.away: set[Mirror] = set()
+        self.unusable: set[Mirror] = set()
+        self.ready: list[Mirror] = []
+        self.bad: dict[Mirror, str] = {}
+
+    def usable(self, mirrors: Sequence[Mirror]) -> list[Mirror]:
+        return [mirror for mirror in mirrors if mirror not in self.away] or list(mirrors)
+
+    def incompatible(self, mirrors: Sequence[Mirror]) -> set[Mirror]:
+        return self.unusable.intersection(mirrors)
+
+    def due(self, wanted: Collection[Mirror]) -> list[Mirror]:
+        return [mirror for mirror in self.ready if mirror in wanted]
+
+    def judged(self, now: float, connections: Mapping[Mirror, int]) -> dict[Mirror, str]:
+        return {mirror: why for mirror, why in self.bad.items() if mirror in connections}
+
+    def forget(self, mirror: Mirror) -> None:
+        """Not needed."""
+
+
+class Run:
+    """A scheduler with its clock."""
+
+    def __init__(self, **limits: float) -> None:
+        self.known, self.now = Known(), 100.0
+        self.scheduler = Scheduler(Limits(**limits), self.known, ORIGIN)  # type: ignore[arg-type]
+        self._names = itertools.count()
+
+    def add(self, carrier: str = "aria2", size: int = SIZE, mirrors: tuple[Mirror, ...] = (ORIGIN, NEAR)) -> FileTask:
+        file = RemoteFile(SafePath(f"{next(self._names)}.bin"), size, None)
+        return self.scheduler.add(Step(file, "download", "", carrier, mirrors=mirrors, connections=32))  # type: ignore[arg-type]
+
+    def tell(self, event: events.Event) -> list[Command]:
+        return list(self.scheduler.handle(event, self.now))
+
+    def tick(self, seconds: float = 0.0) -> list[Command]:
+        self.now += seconds
+        return self.tell(events.Tick(self.now))
+
+    def resolved(self, task: FileTask, mirror: Mirror, found: object = "url") -> list[Command]:
+        if found == "url":
+            found = MirrorUrl(mirror, f"{mirror.base}/{task.file.path}")
+        assert found is None or isinstance(found, MirrorUrl | GpuariaError)
+        return self.tell(events.Resolved(task, task.attempt, mirror, found, self.now))
+
+    def begun(self, *, cuts: Sequence[int] = (), **add: object) -> FileTask:
+        """A file that aria2 downloads in ranges that end at `cuts`."""
+        task = self.add(**add)  # type: ignore[arg-type]
+        self.tick()
+        self.tell(events.Claimed(task, Claim.OURS))
+        self.resolved(task, task.step.mirrors[0])
+        for mirror in task.step.mirrors[1:]:
+            self.resolved(task, mirror)
+        borders = [0, *cuts, task.file.size]
+        row = [ByteRange(a, b) for a, b in itertools.pairwise(borders)]
+        self.tell(events.Prepared(task, row, linked=True))
+        assert state_of(task) is State.DOWNLOADING
+        return task
+
+    def progress(self, task: FileTask, completed: int, connections: int = 32) -> list[Command]:
+        """One reading: `completed` bytes of the running range."""
+        one = task.running[-1]
+        each = [1000] * (connections // max(1, len(task.urls)))
+        speeds = dict.fromkeys(task.urls, each)
+        self.tell(events.Progressed(task, {one: completed}, {one: connections}, 1000.0, speeds))
+        return self.tell(events.Read({}))
+
+
+def state_of(task: FileTask) -> State:
+    return task.state
+
+
+def kinds(found: Sequence[Command]) -> list[str]:
+    return [type(command).__name__ for command in found]
+
+
+@pytest.fixture
+def run() -> Run:
+    return Run()
+
+
+# --- the start -----------------------------------------------------------------------------------------------------
+
+
+def test_a_large_file_is_claimed_resolved_prepared_and_begun(run: Run) -> None:
+    task = run.add()
+    assert kinds(run.tick()) == ["Claim", "WarmUp"]
+    assert state_of(task) is State.RESOLVING
+    assert run.tell(events.Claimed(task, Claim.OURS)) == [
+        commands.Resolve(task, ORIGIN, 1, fresh=False),
+        commands.Resolve(task, NEAR, 1, fresh=False),
+    ]
+    assert run.resolved(task, NEAR) == [commands.Prepare(task, 0)]
+    one, two = ByteRange(0, PIECE), ByteRange(PIECE, SIZE)
+    found = run.tell(events.Prepared(task, [one, two], linked=True))
+    assert found == [commands.Holds(task, 0), commands.StartRange(task, one)]
+    late = run.resolved(task, ORIGIN)
+    assert late == [commands.ChangeUrls(task, None, task.urls[ORIGIN])], "it joins the download"
+
+
+@pytest.mark.parametrize(("jobs", "files", "begun"), [(1, 3, 1), (4, 3, 3), (4, 9, 4)])
+def test_so_many_files_at_once(jobs: int, files: int, begun: int) -> None:
+    run = Run(jobs=jobs)
+    tasks = [run.add() for _ in range(files)]
+    assert kinds(run.tick()).count("Claim") == begun
+    assert [task.state for task in tasks].count(State.RESOLVING) == begun
+    assert tasks[0].state is State.RESOLVING, "in their order"
+
+
+def test_a_file_with_only_its_last_connections_makes_room() -> None:
+    run = Run(jobs=1)
+    first = run.begun()
+    second = run.add()
+    assert "Claim" not in kinds(run.tick())
+    first.fading = True
+    assert commands.Claim(second) in run.tick()
+
+
+def test_small_files_keep_every_worker_busy() -> None:
+    run = Run(http_jobs=2)
+    tasks = [run.add("http") for _ in range(10)]
+    assert run.tick() == [commands.Claim(task) for task in tasks[:4]]
+    assert run.tell(events.Claimed(tasks[0], Claim.OURS)) == [commands.Download(tasks[0])]
+    assert run.tell(events.Settled(tasks[0], good=True)) == [commands.Unclaim(tasks[0]), commands.Claim(tasks[4])]
+    assert tasks[0].state is State.DONE
+
+
+@pytest.mark.parametrize("carrier", ["aria2", "http"])
+def test_bytes_that_another_fetch_downloads_are_waited_for(run: Run, carrier: str) -> None:
+    task = run.add(carrier)
+    run.tick()
+    assert kinds(run.tell(events.Claimed(task, Claim.HELD))) == ["Emit"]
+    assert state_of(task) is State.WAITING
+    assert "Claim" not in kinds(run.tick(tuning.HELD_PAUSE / 2))
+    assert "Claim" in kinds(run.tick(tuning.HELD_PAUSE))
+    assert kinds(run.tell(events.Claimed(task, Claim.HELD))) == [], "said once"
+    run.tick(10_000)
+    assert run.tell(events.Claimed(task, Claim.PRESENT)) == [commands.Publish(task, present=True)]
+    assert run.tell(events.Hashed(task, Verdict(task.file.path, "ok"), present=True)) == [commands.Unclaim(task)]
+    assert state_of(task) is State.DONE
+    assert run.scheduler.idle
+
+
+def test_what_another_fetch_published_and_is_wrong_is_asked_for_again_a_few_times(run: Run) -> None:
+    task = run.add()
+    for _ in range(tuning.WRONG_TRIES + 1):
+        run.tick(1)
+        run.tell(events.Claimed(task, Claim.PRESENT))
+        found = run.tell(events.Hashed(task, Verdict(task.file.path, "wrong digest"), present=True))
+        assert "Discard" not in kinds(found), "they are not ours"
+    assert kinds(found) == ["Fail", "Unclaim"]
+    assert state_of(task) is State.FAILED
+
+
+# --- resolving -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answers", "mirrors", "expected", "state"),
+    [
+        ([None], (ORIGIN,), ["Download"], State.DOWNLOADING),
+        ([None, NetworkError("x")], (ORIGIN, NEAR), ["Note", "Record", "Download"], State.DOWNLOADING),
+        ([AccessDenied("no")], (ORIGIN,), ["Note", "Fail", "Unclaim", "Abort"], State.FAILED),
+        ([FileNotInRepo("no")], (ORIGIN,), ["Note", "Fail", "Unclaim"], State.FAILED),
+        ([NetworkError("x")], (ORIGIN,), ["Note"], State.WAITING),
+        ([NotAHub("x")], (ORIGIN,), ["Note"], State.WAITING),
+        ([NetworkError("x"), FileNotInRepo("no")], (ORIGIN, NEAR), ["Note", "Record"] * 2, State.WAITING),
+    ],
+)
+def test_what_answers_without_a_url_mean(
+    run: Run, answers: list[GpuariaError | None], mirrors: tuple[Mirror, ...], expected: list[str], state: State
+) -> None:
+    task = run.add(mirrors=mirrors)
+    run.tick()
+    run.tell(events.Claimed(task, Claim.OURS))
+    found = [
+        command for mirror, one in zip(mirrors, answers, strict=True) for command in run.resolved(task, mirror, one)
+    ]
+    assert kinds(found) == expected
+    assert state_of(task) is state
+
+
+def test_answers_of_an_earlier_try_do_not_count(run: Run) -> None:
+    task = run.add()
+    run.tick()
+    run.tell(events.Claimed(task, Claim.OURS))
+    assert run.tell(events.Resolved(task, task.attempt - 1, NEAR, None, run.now)) == []
+
+
+def test_mirrors_that_aria2_cannot_use_leave_the_file_to_http(run: Run) -> None:
+    task = run.add()
+    run.known.unusable = {ORIGIN, NEAR}
+    run.tick()
+    assert run.tell(events.Claimed(task, Claim.OURS)) == [commands.Download(task)]
+    assert run.scheduler.in_state(*State) == []
+
+
+def test_a_url_that_expires_is_renewed_once_for_each(run: Run) -> None:
+    task = run.begun()
+    task.take(MirrorUrl(NEAR, "https://near/signed", run.now + 90), run.now)
+    assert "Renew" not in kinds(run.tick(5))
+    task.moved = run.now + 55
+    assert commands.Renew(task, NEAR) in run.tick(55)
+    assert "Renew" not in kinds(run.tick(1))
+    fresh = MirrorUrl(NEAR, "https://near/again", run.now + 3600)
+    (change,) = run.tell(events.Replaced(task, fresh, run.now, renewed=True))
+    assert isinstance(change, commands.ChangeUrls)
+    assert change.new == fresh
+
+
+# --- downloading ---------------------------------------------------------------------------------------------------
+
+
+def test_a_range_that_is_done_is_hashed_and_the_next_one_begins(run: Run) -> None:
+    task = run.begun(cuts=[100 * PIECE])
+    first, second = task.ranges
+    found = run.tell(events.RangeDone(task, first))
+    assert found == [commands.Arrived(task, 0, first.end), commands.Hash(task, first.end)]
+    assert commands.StartRange(task, second) in run.tick()
+    run.tell(events.RangeDone(task, second))
+    assert run.tick()[-1] == commands.Publish(task)
+    assert state_of(task) is State.HASHING
+    found = run.tell(events.Hashed(task, Verdict(task.file.path, "ok")))
+    assert found[-1] == commands.Unclaim(task)
+    assert {c.mirror for c in found if isinstance(c, commands.Record) and c.what == Delivered(files=1)} == {
+        ORIGIN,
+        NEAR,
+    }
+    assert run.scheduler.idle
+
+
+def test_the_tail_begins_before_aria2_is_through_and_gets_the_rest(run: Run) -> None:
+    task = run.begun(cuts=[180 * PIECE])
+    size, rate = task.ranges[0].size, 20 * PIECE  # bytes per second
+    for done in range(0, size, rate // 4):
+        run.progress(task, done)
+        found = run.tick(0.25)
+        if "StartTail" in kinds(found):
+            break
+    assert task.tail
+    assert task.ranges[-1].in_tail
+    run.tell(events.TailProgressed(task, 1000, 0, 8, 0))
+    assert task.here == task.done + 1000
+    run.tell(events.RangeDone(task, task.ranges[0]))
+    assert commands.Release(task) in run.tick()
+    assert state_of(task) is State.FINISHING
+    found = run.tell(events.Released(task, (), ()))
+    assert kinds(found) == ["Credit", "Holds", "FillTail"]
+    run.tell(events.TailProgressed(task, 2000, 0, 8, task.ranges[0].end))
+    found = run.tell(events.Downloaded(task, complete=True))
+    assert kinds(found) == ["MarkComplete", "Arrived", "StopTail", "Stop", "Publish"]
+    assert state_of(task) is State.HASHING
+
+
+def test_progress_is_saved_as_often_as_aria2_saves_its_own_in_every_state_with_bytes_in_flight(run: Run) -> None:
+    task = run.begun()
+    run.tick(tuning.SAVE)
+    run.progress(task, PIECE)
+    assert commands.SaveProgress(task, alone=False) in run.tick(tuning.SAVE)
+    assert "SaveProgress" not in kinds(run.tick(tuning.SAVE / 2))
+    task.move(State.FINISHING)
+    task.tail = True
+    assert commands.SaveProgress(task, alone=True) in run.tick(tuning.SAVE)
+
+
+def test_a_speed_limit_leaves_all_to_aria2() -> None:
+    run = Run(max_speed=1_000_000)
+    task = run.begun(cuts=[180 * PIECE])
+    for done in range(0, task.ranges[0].size, 5 * PIECE):
+        run.progress(task, done, connections=1)
+        assert not {"StartTail", "Release", "StartRange"} & set(kinds(run.tick(0.25)))
+
+
+def test_a_file_that_stalls_is_tried_again_and_its_mirrors_are_let_go(run: Run) -> None:
+    task = run.begun(mirrors=(ORIGIN, NEAR, FAR))
+    del task.urls[FAR]
+    found = run.tick(tuning.SEVERAL_TIMEOUT + tuning.GRACE + 0.1)
+    assert {"Stop", "Record", "Note"} <= set(kinds(found))
+    assert {c.mirror for c in found if isinstance(c, commands.Record)} == {ORIGIN, NEAR}
+    assert state_of(task) is State.WAITING
+
+
+def test_the_bytes_of_a_turn_are_credited_and_a_mirror_that_stalls_is_dropped(run: Run) -> None:
+    task = run.begun()
+    one = task.running[0]
+    run.known.bad = {NEAR: "it stopped sending"}
+    url = task.urls[NEAR]
+    run.tell(events.Progressed(task, {one: 900}, {one: 2}, 900.0, {ORIGIN: [2], NEAR: [1]}))
+    found = run.tell(events.Read({ORIGIN: 600, NEAR: 300}))
+    assert found == [
+        commands.Credit(task, ORIGIN, 600),
+        commands.Credit(task, NEAR, 300),
+        commands.Record(NEAR, Stalled("it stopped sending")),
+        commands.Note(task, "near: it stopped sending"),
+        commands.ChangeUrls(task, url, None),
+        commands.AskWhy(url, "it stopped sending"),
+    ]
+    run.known.ready = [NEAR]
+    assert commands.Test(NEAR, [task]) in run.tick()
+    assert run.tell(events.MirrorRecovered(NEAR)) == [commands.Record(NEAR, Recovered())]
+    assert run.tell(events.MirrorFailed(NEAR, "it answers 503", 9.0)) == [
+        commands.Record(NEAR, Refused("it answers 503", 9.0))
+    ]
+    assert run.tell(events.Replaced(task, url, run.now)) == [commands.ChangeUrls(task, None, url)]
+
+
+def test_another_aria2c_continues_every_download(run: Run) -> None:
+    tasks = [run.begun(), run.begun()]
+    assert run.tell(events.EngineRestarted()) == [commands.Prepare(task, 0) for task in tasks]
+    found = run.tell(events.Prepared(tasks[0], [ByteRange(0, SIZE, completed=5000)], linked=True))
+    assert commands.Credit(tasks[0], None, 5000) in found
+
+
+# --- another try ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["", "3", "22"])
+def test_a_failure_soon_after_bytes_came_is_tried_again_at_once(run: Run, code: str) -> None:
+    task = run.begun()
+    run.tell(events.Failed(task, "it hung up", code))
+    assert state_of(task) is State.QUEUED
+    run.tick()
+    assert state_of(task) is State.RESOLVING
+    resolve = run.tell(events.Claimed(task, Claim.OURS))[0]
+    assert isinstance(resolve, commands.Resolve)
+    assert resolve.fresh
+
+
+def test_pauses_grow_until_the_patience_ends() -> None:
+    run = Run(patience=20)
+    task, pauses, failed = run.begun(), [], False
+    while not failed:
+        found = run.tell(events.Failed(task, "it is away", "3"))
+        failed = "Fail" in kinds(found)
+        if task.state is State.WAITING:
+            pauses.append(task.not_before - run.now)
+            run.tick(task.not_before - run.now)
+        elif not failed:
+            run.tick()
+        if not failed:
+            run.tell(events.Claimed(task, Claim.OURS))
+            run.resolved(task, ORIGIN)
+            run.tell(events.Prepared(task, [ByteRange(0, SIZE)], linked=True))
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
+    assert state_of(task) is State.FAILED
+    assert kinds(found)[-2:] == ["Fail", "Unclaim"]
+
+
+@pytest.mark.parametrize(
+    ("found", "again", "kept"),
+    [
+        ({}, State.QUEUED, True),
+        ({NEAR: "it does not say"}, State.QUEUED, True),
+        ({NEAR: "it sends files packed"}, State.QUEUED, False),
+    ],
+)
+def test_a_doubtful_failure_is_looked_into(run: Run, found: dict[Mirror, str], again: State, kept: bool) -> None:
+    task = run.begun()
+    asked = run.tell(events.Failed(task, "no range", "8"))
+    assert isinstance(asked[-1], commands.Check)
+    assert state_of(task) is State.WAITING
+    assert "Claim" not in kinds(run.tick(1000)), "the answer is waited for"
+    run.now -= 1000
+    out = run.tell(events.Checked(task, found))
+    assert state_of(task) is again
+    assert bool(task.ranges) is kept
+    assert ("Discard" in kinds(out)) is not kept
+    for mirror, why in found.items():
+        assert commands.Record(mirror, Incompatible(why, others=True)) in out
+        assert mirror not in task.step.mirrors
+
+
+def test_no_mirror_that_aria2_can_use_leaves_the_rest_to_http(run: Run) -> None:
+    task = run.begun()
+    run.tell(events.Failed(task, "no range", "8"))
+    out = run.tell(events.Checked(task, {ORIGIN: "it does not say", NEAR: "it does not say"}))
+    assert kinds(out)[-2:] == ["KeepPrefix", "Download"]
+    assert run.tell(events.Settled(task, good=False)) == [commands.Unclaim(task)]
+    assert state_of(task) is State.FAILED
+
+
+def test_a_control_file_that_aria2_cannot_use_is_thrown_away(run: Run) -> None:
+    task = run.begun()
+    task.stuck = 1
+    run.tell(events.Failed(task, "Download aborted.", "1"))
+    assert "Discard" in kinds(run.tell(events.Checked(task, {})))
+    assert task.ranges == []
+
+
+# --- wrong bytes ---------------------------------------------------------------------------------------------------
+
+
+def test_wrong_bytes_are_fetched_from_the_origin_alone_then_from_the_others(run: Run) -> None:
+    task, verdict = run.begun(), Verdict("0.bin", "wrong digest", "sha256 differs")
+
+    def wrong() -> list[Command]:
+        for one in task.ranges:
+            run.tell(events.RangeDone(task, one))
+        run.tick()
+        assert kinds(run.tell(events.Hashed(task, verdict))) == ["Discard", "Check"]
+        return run.tell(events.Checked(task, {}))
+
+    def again() -> None:
+        run.tick()
+        run.tell(events.Claimed(task, Claim.OURS))
+        for mirror in task.step.mirrors:
+            run.resolved(task, mirror)
+        run.tell(events.Prepared(task, [ByteRange(0, SIZE)], linked=True))
+
+    found = wrong()
+    words = "wrong bytes for 0.bin, from it or from one beside it"
+    assert [c for c in found if isinstance(c, commands.Record)] == [
+        commands.Record(ORIGIN, WrongBytes(words)),
+        commands.Record(NEAR, WrongBytes(words)),
+    ]
+    assert task.step.mirrors == (ORIGIN,)
+    again()
+    wrong()
+    assert (task.step.mirrors, task.guilty) == ((NEAR,), {ORIGIN})
+    again()
+    assert kinds(wrong())[-2:] == ["Fail", "Unclaim"]
+    assert state_of(task) is State.FAILED
+
+
+# --- what may not be in here ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_rules_touch_nothing(name: str) -> None:
+    path = Path(__file__).parents[2] / "gpuaria" / "transfer" / f"{name}.py"
+    tree = ast.parse(path.read_text())
+    found = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    found |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not found & {"os", "time", "threading", "socket", "pathlib", "subprocess", "random", "queue"}
