@@ -8,6 +8,7 @@ from gpuaria import plan as planning
 from gpuaria.clock import SYSTEM
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.fetching import report
+from gpuaria.fetching.joining import SlowOrigin
 from gpuaria.fetching.listed import from_holder
 from gpuaria.fetching.request import Limits, World
 from gpuaria.paths import SafePath
@@ -117,9 +118,14 @@ class _Run:
         for step in self.plan.steps:
             self._begin(step)
         clock, told = SYSTEM, 0.0
+        slow = SlowOrigin(self.world, self.target.manifest, self.target.mirrors)
         for _ in self.loop.turns():
             if clock.monotonic() - told >= TELL:
                 told = clock.monotonic()
+                if joined := slow.observe(self.results.fetched, self.loop.owed, told):
+                    joined.say(self.world)
+                    self.world.probing.joined(joined.mirrors, joined.because)
+                    self.loop.join(joined.mirrors)
                 self.results.emit(report.progress(self.loop, self.plan, self.results))
         if not self.threads.stop.is_set():
             self.results.emit(report.progress(self.loop, self.plan, self.results))

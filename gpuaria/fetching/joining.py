@@ -1,6 +1,7 @@
 """A fetch whose origin is away: known mirrors join (`mirrors: auto`), and mirrors list the repo."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from gpuaria.errors import NetworkError
 from gpuaria.events import Warned
 from gpuaria.fetching.request import World
 from gpuaria.mirrors.candidates import JoinPolicy, host_of, joined_line
-from gpuaria.records import Mirror
+from gpuaria.records import Manifest, Mirror
 
 _DNS = 1.0  # seconds for finding out whether the origin's address is false
 
@@ -31,6 +32,31 @@ class Joined:
         if self.mirrors and not self.said:
             world.emit(Warned(joined_line(self.mirrors, self.because)))
         return replace(self, said=True)
+
+
+class SlowOrigin:
+    """Lets known mirrors join while the origin, which serves alone, delivers less than the setting `slow`."""
+
+    def __init__(self, world: World, manifest: Manifest, serving: Sequence[Mirror]) -> None:
+        slow, limit = world.candidates.slow, world.bucket.rate
+        alone = list(serving) == [world.origin] and not manifest.restricted and world.candidates.possible
+        self._world = world
+        self._policy = JoinPolicy(host_of(world.origin.base), min(slow, limit // 2) if limit else slow)
+        self._open = alone and slow > 0
+
+    def observe(self, delivered: int, owed: tuple[bool, bool], now: float) -> Joined:
+        """Return the mirrors that join now, once per run; `delivered`: bytes so far, `owed`: see `Loop.owed`."""
+        large, anything = owed
+        if not self._open:
+            return Joined()
+        if not anything:
+            self._policy.idle()
+            return Joined()
+        because = self._policy.delivered(delivered, now, large=large)
+        if not because:
+            return Joined()
+        self._open = False
+        return Joined(self._world.candidates.mirrors, because)
 
 
 def joining(world: World, away: trust.Away) -> Joined:

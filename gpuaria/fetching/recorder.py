@@ -32,8 +32,7 @@ class Audit:
         self._request, self._world = request, world
         self._run, self._at, self._began = secrets.token_hex(6), _now(), time.monotonic()
         self._user, self._host = _user(), socket.gethostname()
-        self._bases: dict[str, str] = {}
-        self.uses(world.mirrors)
+        self._mirrors: Sequence[Mirror] = world.mirrors
         self._manifest: Manifest | None = None
         self._results: Results | None = None
         self._layout: Layout | None = None
@@ -43,7 +42,7 @@ class Audit:
 
     def uses(self, mirrors: Sequence[Mirror]) -> None:
         """The mirrors that may serve this run."""
-        self._bases = {mirror.name: clean(mirror.base) for mirror in mirrors}
+        self._mirrors = mirrors
 
     def begins(self, manifest: Manifest, layout: Layout, plan: DownloadPlan, results: Results) -> None:
         """The plan is made and about to be carried out."""
@@ -113,7 +112,9 @@ class Audit:
         self._world.audit.append(dump(line))
 
     def _part(self, use: MirrorUse) -> Part:
-        return Part(name(use.name), self._bases.get(use.name, ""), use.bytes, use.files, clean(use.rejected))
+        mirrors = self._results.pool.mirrors if self._results else self._mirrors
+        base = next((mirror.base for mirror in mirrors if mirror.name == use.name), "")
+        return Part(name(use.name), clean(base), use.bytes, use.files, clean(use.rejected))
 
     def _close(self, exit_code: int, error: str, message: str) -> None:
         """Write the run's own line, and say it if the log cannot be written."""

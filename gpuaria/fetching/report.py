@@ -59,7 +59,7 @@ def progress(loop: Loop, plan: DownloadPlan, results: Results) -> Progress:
 def report(world: World, manifest: Manifest, layout: Layout, results: Results | None, began: float) -> Report:
     """What happened; `results` is None where nothing was carried out, `began` is of the monotonic clock."""
     verdicts = results.found() if results else ()
-    bases = {mirror.name: mirror.base for mirror in world.mirrors}
+    bases = {mirror.name: mirror.base for mirror in (results.pool.mirrors if results else world.mirrors)}
     pickle_files, misnamed = world.screening.told()
     return Report(
         ref=str(manifest.ref),

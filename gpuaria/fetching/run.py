@@ -97,7 +97,7 @@ def _fetch(
                 # A lock tells of the past: what the cache knows a branch to be now, it does not change.
                 layout.finish(whole, complete=request.lock is None and report.good(results) == len(plan.steps))
     told = replace(report.report(world, chosen, layout, results, began), weak=len(weak(chosen)))
-    return told, plan, world.mirrors
+    return told, plan, pool.mirrors
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,16 +43,18 @@ class JoinPolicy:
             return ""
         return f"{self._host} is blocked ({error.message})" if isinstance(error, Blocked) else error.message
 
-    def delivered(self, total: int, now: float) -> str:
+    def delivered(self, total: int, now: float, *, large: bool = True) -> str:
         """The origin has delivered `total` bytes of this run at `now` (monotonic seconds), while it has work.
 
-        Told a few times per second. Call `idle` while it has nothing to deliver.
+        Told a few times per second. Call `idle` while it has nothing to deliver. `large`: large files are among the
+        work; the speed of small ones says nothing, so with these alone only silence is slow.
         """
         self._samples.append((now, total))
         while len(self._samples) > 1 and self._samples[1][0] <= now - SLOW_FOR:
             self._samples.popleft()
         began, before = self._samples[0]
-        if not self._slow or now - began < SLOW_FOR or total - before >= self._slow * (now - began):
+        least = self._slow * (now - began) if large else 1
+        if not self._slow or now - began < SLOW_FOR or total - before >= least:
             return ""
         rate = (total - before) / (now - began)
         return f"{self._host} delivers {rate / 1e6:.2f} MB/s, less than {self._slow / 1e6:g} MB/s, for {SLOW_FOR:.0f} s"

@@ -113,6 +113,11 @@ class MirrorPool:
         """The mirror of that name."""
         return next(mirror for mirror in self.mirrors if mirror.name == name)
 
+    def join(self, mirrors: Sequence[Mirror]) -> None:
+        """Let more mirrors serve this run."""
+        with self._lock:
+            self.mirrors = (*self.mirrors, *mirrors)
+
     # --- where ---------------------------------------------------------------------------------------------------
 
     def url(self, mirror: Mirror, file: RemoteFile, *, fresh: bool = False) -> MirrorUrl | None:

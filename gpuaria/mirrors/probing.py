@@ -113,6 +113,12 @@ class Probing:
         for number, choice in enumerate(ranking.accepted, 1):
             LOG.info("mirror %d: %s, %s", number, choice.mirror, choice.reason)
 
+    def joined(self, mirrors: Sequence[Mirror], because: str) -> None:
+        """Take in mirrors that join during the transfer, and why; they are probed for the report."""
+        with self._lock:
+            self._reasons |= {mirror.name: f"joined: {because}" for mirror in mirrors}
+        self.start(mirrors)
+
     @property
     def unknown(self) -> set[str]:
         """Mirrors of whose rate nothing was known when they were ranked."""

@@ -52,7 +52,7 @@ class ByHttp:
 
     def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
         """Queue a file, whole."""
-        self._workers.submit(self._fetch, task, task.step)
+        self._workers.submit(self._fetch, task)
 
     def poll(self, now: float) -> Sequence[Event]:
         """Nothing: its threads put their events into the inbox."""
@@ -61,9 +61,10 @@ class ByHttp:
     def stop(self, task: FileTask) -> None:
         """Nothing: a file ends with its verdict, or with the run."""
 
-    def _fetch(self, task: FileTask, step: Step) -> None:
+    def _fetch(self, task: FileTask) -> None:
         """On a worker thread: try a file's mirrors in order, and again until the patience ends."""
-        one, good = _Fetch(self._services, step), False
+        step = task.step
+        one, good = _Fetch(self._services, task), False
         try:
             good = one.run()
         except (AccessDenied, DiskError, NotAHub) as error:
@@ -79,19 +80,24 @@ class ByHttp:
 class _Fetch:
     """One file. Wrong bytes get one more try when each mirror had its own; a broken network gets patience."""
 
-    def __init__(self, services: Services, step: Step) -> None:
-        self._s, self._step, self._file = services, step, step.file
-        self._part = prefix_of(services.layout.staged(step.file))
+    def __init__(self, services: Services, task: FileTask) -> None:
+        self._s, self._task, self._file = services, task, task.file
+        self._part = prefix_of(services.layout.staged(task.file))
         self._moved, self._pause = services.clock.monotonic(), FIRST_PAUSE
         self._wrong = self._portals = 0
         self._guilty: set[Mirror] = set()
         self._reasons: list[str] = []
 
+    @property
+    def _step(self) -> Step:
+        """The task's step now: mirrors may join while the file is on its way."""
+        return self._task.step
+
     def run(self) -> bool:
         """Publish the file, or record that it failed; return whether it is published. Raises GpuariaError."""
-        mirrors, clock = self._step.mirrors, self._s.clock
+        clock = self._s.clock
         while True:
-            self._reasons, before = [], self._wrong
+            self._reasons, before, mirrors = [], self._wrong, self._step.mirrors
             for mirror in self._s.pool.usable([one for one in mirrors if one not in self._guilty] or mirrors):
                 verdict = self._try(mirror)
                 if verdict is None:

@@ -178,6 +178,13 @@ class MirrorRecovered:
     mirror: Mirror
 
 
+@dataclass(frozen=True, slots=True)
+class MirrorsJoined:
+    """More mirrors may serve every file that is still to come."""
+
+    mirrors: tuple[Mirror, ...]
+
+
 Event = (
     Tick
     | Added
@@ -198,4 +205,5 @@ Event = (
     | Checked
     | MirrorFailed
     | MirrorRecovered
+    | MirrorsJoined
 )

@@ -5,7 +5,7 @@ what they find into the inbox.
 """
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from gpuaria.errors import Aria2Error, GpuariaError, Interrupted
@@ -97,6 +97,11 @@ class Loop:
                 if (answer := self._execute(command)) is not None:
                     waiting.append(answer)
 
+    def join(self, mirrors: Sequence[Mirror]) -> None:
+        """Let more mirrors serve every file that is still to come; for the thread of `turns`."""
+        self._s.pool.join(mirrors)
+        self._handle(events.MirrorsJoined(tuple(mirrors)))
+
     # --- what others may see -------------------------------------------------------------------------------------
 
     def active(self) -> tuple[ActiveFile, ...]:
@@ -119,6 +124,11 @@ class Loop:
     def requests(self) -> int:
         """HTTP requests for small files in flight."""
         return self._http.busy
+
+    @property
+    def owed(self) -> tuple[bool, bool]:
+        """Whether large files, and whether any files, still need bytes that no other fetch downloads."""
+        return self._scheduler.owed
 
     @property
     def serving(self) -> int:

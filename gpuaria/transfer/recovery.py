@@ -32,11 +32,11 @@ class Recovery:
         task.cause = NetworkError(reason)
         self._tasks.do(commands.Note(task, reason))
         if task.stuck == 1 and task.moved > self._tasks.now - JUST_MOVED:
-            self._again(task, reason)
+            self.again(task, reason)
         else:
             self.later(task, reason)
 
-    def _again(self, task: FileTask, why: str) -> None:
+    def again(self, task: FileTask, why: str) -> None:
         """The next free place is this file's."""
         self._tasks.queue(task, first=True)
         task.move(State.QUEUED, why)
@@ -81,7 +81,7 @@ class Recovery:
             self._tasks.do(commands.Discard(task))
             task.start_over()
         if left:
-            self._again(task, "with the mirrors that aria2 can use")
+            self.again(task, "with the mirrors that aria2 can use")
         else:
             self.to_http(task)
 
@@ -140,4 +140,4 @@ class Recovery:
             return
         origin = [mirror for mirror in left if mirror == self._origin]
         task.step = replace(task.step, mirrors=tuple(origin or left or task.suspects))
-        self._again(task, verdict.detail)
+        self.again(task, verdict.detail)

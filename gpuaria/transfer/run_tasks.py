@@ -35,6 +35,11 @@ class RunTasks:
         """Whether every file is at its end."""
         return not (self.large or self.small or self.by_http)
 
+    @property
+    def unfinished(self) -> list[FileTask]:
+        """All files, large ones first."""
+        return [*self.large, *self.small, *self.by_http]
+
     def in_state(self, *states: State) -> list[FileTask]:
         """Large files in these states, in the order of the states."""
         return [task for state in states for task in self.large if task.state is state]

@@ -5,6 +5,7 @@ comes of them as events. `now` is in monotonic seconds.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gpuaria.events import Waiting
 from gpuaria.mirrors.pool import Recovered, Refused
@@ -86,6 +87,8 @@ class Scheduler:
                 self._tasks.do(commands.Record(event.mirror, Refused(event.reason, event.wait)))
             case events.MirrorRecovered():
                 self._tasks.do(commands.Record(event.mirror, Recovered()))
+            case events.MirrorsJoined():
+                self._joined(event.mirrors)
         return self._tasks.out
 
     # --- what others may know ------------------------------------------------------------------------------------
@@ -98,6 +101,12 @@ class Scheduler:
     def in_state(self, *states: State) -> list[FileTask]:
         """Large files in these states, in the order of the states."""
         return self._tasks.in_state(*states)
+
+    @property
+    def owed(self) -> tuple[bool, bool]:
+        """Whether large files, and whether any files, still need bytes that no other fetch downloads."""
+        needed = [task for task in self._tasks.unfinished if task.state is not State.HASHING and not task.held]
+        return any(task.carrier == "aria2" for task in needed), bool(needed)
 
     @property
     def serving(self) -> int:
@@ -279,6 +288,23 @@ class Scheduler:
         task.done = task.file.size
         task.move(State.HASHING)
         self._tasks.do(commands.Publish(task))
+
+    def _joined(self, mirrors: Sequence[Mirror]) -> None:
+        """Let more mirrors serve every file that is not at its end.
+
+        What aria2 downloads begins again with them: a download never opens more connections than it began with.
+        """
+        room = self._limits.per_server * len(mirrors)
+        for task in self._tasks.unfinished:
+            step = task.step
+            task.step = replace(step, mirrors=(*step.mirrors, *mirrors), connections=step.connections + room)
+            if task.state is State.DOWNLOADING and task.carrier == "aria2":
+                self._tasks.do(commands.Stop(task))
+                self._leave(task, alone=False)
+                self._recovery.again(task, "more mirrors may serve it")
+            elif task.state is State.RESOLVING and task.awaited:
+                task.awaited += len(mirrors)
+                self._tasks.do(*(commands.Resolve(task, one, task.attempt, fresh=False) for one in mirrors))
 
     # --- another try ---------------------------------------------------------------------------------------------
 

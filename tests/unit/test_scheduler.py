@@ -466,3 +466,35 @@ def test_the_rules_touch_nothing(name: str) -> None:
     }
     found |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not found & {"os", "time", "threading", "socket", "pathlib", "subprocess", "random", "queue"}
+
+
+# --- mirrors that join ---------------------------------------------------------------------------------------------
+
+
+def test_mirrors_that_join_serve_every_file_that_is_still_to_come() -> None:
+    run = Run(jobs=2)
+    active = run.begun(mirrors=(ORIGIN,))
+    resolving, queued, small = run.add(mirrors=(ORIGIN,)), run.add(mirrors=(ORIGIN,)), run.add("http", 10, (ORIGIN,))
+    run.tick()
+    run.tell(events.Claimed(resolving, Claim.OURS))
+    found = run.tell(events.MirrorsJoined((NEAR, FAR)))
+    assert found == [
+        commands.Stop(active),  # a download never opens more connections than it began with
+        commands.Resolve(resolving, NEAR, 1, fresh=False),
+        commands.Resolve(resolving, FAR, 1, fresh=False),
+    ]
+    assert [task.state for task in (active, resolving, queued)] == [State.QUEUED, State.RESOLVING, State.QUEUED]
+    assert {task.step.mirrors for task in (active, resolving, queued, small)} == {(ORIGIN, NEAR, FAR)}
+    assert active.step.connections == 32 + 2 * 16
+    assert run.resolved(resolving, FAR) == [commands.Prepare(resolving, 2 * SIZE)]
+
+
+def test_what_is_owed(run: Run) -> None:
+    assert run.scheduler.owed == (False, False)
+    small = run.add("http", 10)
+    assert run.scheduler.owed == (False, True)
+    run.add()
+    assert run.scheduler.owed == (True, True)
+    run.tick()
+    run.tell(events.Claimed(small, Claim.HELD))
+    assert run.scheduler.owed == (True, True)

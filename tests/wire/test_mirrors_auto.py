@@ -278,3 +278,49 @@ def test_other_commands_know_what_may_join(user: User, serve: Serve, known: list
     assert line in user.quick("doctor").out
     assert "a token is set" in " ".join(user.quick("doctor", HF_TOKEN="hf_good").out.split())
     assert line in user.quick("doctor", HF_ENDPOINT=DEAD).out
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Repo:
+    """A large file and a small one."""
+    files: dict[str, bytes | Path] = {"model.safetensors": os.urandom(24_000_000), "config.json": b"{}"}
+    return Repo.build("org/large", files, folder=tmp_path / "large", direct=True)
+
+
+def slowed(user: User, hubs: list[Hub], *words: str, **env: str) -> Done:
+    """A fetch of the large repo while its endpoint delivers 50 kB/s over each of two connections."""
+    site(user, {f"known{number}": hub.url for number, hub in enumerate(hubs)})
+    return user.run("fetch", "--repo", "org/large", "--to", "got", "--json", "-x", "2", *words, **env)
+
+
+@pytest.mark.fault(
+    "endpoint: delivers less than 1 MB/s for 10 s, and no mirror is named",
+    where="server",
+    does="Lets the known mirrors join the transfer.",
+    sees="both speeds, which mirrors join, and the setting that forbids it",
+    status=0,
+)
+def test_a_slow_endpoint_gets_help(user: User, serve: Serve, large: Repo) -> None:
+    hub = serve(large, name="hub", limit_rate=50_000)
+    mirror = serve(large, name="one", host="127.0.0.2")
+    done, taken = timed(lambda: slowed(user, [mirror], HF_ENDPOINT=hub.url).ok())
+    assert taken < 60
+    (line,) = warned(done)
+    assert "MB/s, less than 1 MB/s, for 10 s; known0 joins (the setting mirrors is auto" in line
+    assert done.report["trust"] == "origin"
+    (joined,) = [use for use in done.report["mirrors"] if use["name"] == "known0"]
+    assert joined["bytes"] > 15_000_000
+    assert "less than 1 MB/s" in joined["rank_reason"]
+
+
+@pytest.mark.parametrize(
+    "env",
+    [{"GPUARIA_SLOW": "0"}, {"GPUARIA_MIRRORS": "none"}, {"GPUARIA_MAX_SPEED": "2M"}],
+    ids=lambda env: next(iter(env)),
+)
+def test_slowness_that_is_wanted_is_no_reason(user: User, serve: Serve, large: Repo, env: dict[str, str]) -> None:
+    """With a speed limit the endpoint is slow where it delivers less than half of that."""
+    hub = serve(large, name="hub", limit_rate=800_000)
+    mirror = serve(large, name="one", host="127.0.0.2")
+    done = slowed(user, [mirror], HF_ENDPOINT=hub.url, **env).ok()
+    assert (warned(done), mirror.count()) == ([], 0)
