@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from gpuaria import plan as planning
 from gpuaria import trust
+from gpuaria.audit.recorder import Asked, Recorder
 from gpuaria.errors import GpuariaError, NetworkError, NoSpace, NotFound, NotWritable
 from gpuaria.events import Event, Finished, Waiting, Warned
 from gpuaria.fetching import report
@@ -14,7 +15,6 @@ from gpuaria.fetching.execute import Destination, carriers, execute
 from gpuaria.fetching.joining import Joined, explained, joining
 from gpuaria.fetching.listed import from_holders, warn_of_weak, weak, with_listed_servers
 from gpuaria.fetching.listings import Question
-from gpuaria.fetching.recorder import Audit
 from gpuaria.fetching.request import Limits, Request, World
 from gpuaria.mirrors.hub_files import HubFiles
 from gpuaria.mirrors.pool import MirrorPool
@@ -35,21 +35,36 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
     Raises NotFound, AccessDenied, NetworkError, DiskError, Aria2Error, Interrupted where the run as a whole ends. The
     audit log tells of it either way.
     """
-    audit = Audit(request, world)
+    audit = Recorder(world.audit, _asked(request, world), world.mirrors)
     try:
         report, plan, mirrors = _fetch(request, world, limits, audit)
     except BaseException as error:
-        audit.broke(error)
+        if not request.dry_run:
+            audit.broke(error)
+            _warn_of_log(world)
         raise
     if not request.dry_run:
         audit.ended(report.exit_code)
+        _warn_of_log(world)
         world.ranks.note(report, mirrors, world.probing)
         world.emit(Finished(report))
     return report, plan
 
 
+def _asked(request: Request, world: World) -> Asked:
+    """What the audit log says that the user wanted."""
+    selection = (*request.names, *request.include, *(f"not {text}" for text in request.exclude))
+    flags = (("force", request.force), ("offline", request.offline))
+    return Asked(str(request.ref), selection, tuple(flag for flag, on in flags if on), world.origin.base)
+
+
+def _warn_of_log(world: World) -> None:
+    if world.audit.problem:
+        world.emit(Warned(world.audit.problem))
+
+
 def _fetch(
-    request: Request, world: World, limits: Limits, audit: Audit
+    request: Request, world: World, limits: Limits, audit: Recorder
 ) -> tuple[Report, DownloadPlan, Sequence[Mirror]]:
     began, joined = time.monotonic(), Joined()
     try:
@@ -104,7 +119,7 @@ def _fetch(
 class _Heard:
     """Passes what happens during a run to the audit log and to the user."""
 
-    audit: Audit
+    audit: Recorder
     world: World
 
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:

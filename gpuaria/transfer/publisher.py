@@ -90,7 +90,10 @@ class Publisher:
 
     def present(self, file: RemoteFile) -> Verdict:
         """Verify bytes that were there before us and give them their name if they are right."""
-        verdict = verify_file(self._layout.content(file), file)
+        proven = self._layout.proven(file)
+        verdict = (
+            Verdict(file.path, "ok", "verified before") if proven else verify_file(self._layout.content(file), file)
+        )
         if verdict.outcome == "ok" or (verdict.good and file.pinned):
             self._admit(file, verdict, adopt=True)
         return verdict

@@ -40,6 +40,11 @@ class Results:
         self._lock, self._emitting = threading.Lock(), threading.Lock()
         self._closed = False
 
+    @property
+    def mirrors(self) -> Sequence[Mirror]:
+        """The mirrors of the run, those that joined included."""
+        return self.pool.mirrors
+
     def arrived(self, path: str, mirror: Mirror, count: int) -> None:
         """Count bytes of the file `path` that came from `mirror`."""
         self.pool.record(mirror, Delivered(count))

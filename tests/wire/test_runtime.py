@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,7 @@ from tests.support.places import ROOT
 from tests.support.repos import contents, expected
 from tests.support.user import Serve, User, children, until
 
-pytestmark = [
-    pytest.mark.wire,
-    pytest.mark.skipif(
-        find_spec("gpuaria.transfer.scheduler") is None, reason="needs a transfer that claims what it downloads"
-    ),
-]
+pytestmark = pytest.mark.wire
 SIZE = 12_000_000  # aria2c downloads files from 8 MB on
 PER_CONNECTION = 1_500_000  # bytes per second, so that fetches overlap
 Make = Callable[..., gpuaria.Runtime]

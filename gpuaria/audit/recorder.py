@@ -7,49 +7,90 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from gpuaria._version import __version__
 from gpuaria.audit.byte_sources import Origins
+from gpuaria.audit.log import AuditLog
 from gpuaria.audit.record import FileLine, Part, RunLine, clean, dump, name
 from gpuaria.errors import GpuariaError, NetworkError, Unreachable
-from gpuaria.events import Warned
-from gpuaria.fetching.execute import twins_of
-from gpuaria.fetching.report import reused
-from gpuaria.fetching.request import Request, World
 from gpuaria.paths import SafePath
 from gpuaria.records import GOOD, DownloadPlan, Manifest, Mirror, MirrorUse, RemoteFile, Step, Verdict, outcomes
-from gpuaria.storage.layout import Layout
-from gpuaria.transfer.results import Results
 
 
-class Audit:
-    """The entries of one run. `settled` is for any thread; a dry run leaves nothing.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a run was asked for: the reference, file names and patterns, other flags, and the endpoint in use."""
+
+    ref: str
+    selection: tuple[str, ...]
+    flags: tuple[str, ...]
+    endpoint: str
+
+
+class Place(Protocol):
+    """Where a run puts files."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that the user gets."""
+
+    def content(self, file: RemoteFile) -> Path:
+        """Where the bytes of a file are."""
+
+
+class Outcomes(Protocol):
+    """What came of a run so far."""
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that came over the network."""
+
+    @property
+    def mirrors(self) -> Sequence[Mirror]:
+        """The mirrors of the run, those that joined included."""
+
+    def origins(self, path: str) -> Origins:
+        """Where the bytes of a file came from."""
+
+    def unfinished(self) -> list[str]:
+        """Paths of files of which bytes came, and that have no verdict."""
+
+    def uses(self) -> tuple[MirrorUse, ...]:
+        """What each mirror delivered."""
+
+    def found(self) -> tuple[Verdict, ...]:
+        """The verdicts."""
+
+
+class Recorder:
+    """The entries of one run in the audit log. `settled` is for any thread.
 
     A file's line is written at the moment of its verdict, so that a run that is killed has told of what it published.
     """
 
-    def __init__(self, request: Request, world: World) -> None:
-        self._request, self._world = request, world
+    def __init__(self, log: AuditLog, asked: Asked, mirrors: Sequence[Mirror]) -> None:
+        self._log, self._asked = log, asked
         self._run, self._at, self._began = secrets.token_hex(6), _now(), time.monotonic()
         self._user, self._host = _user(), socket.gethostname()
-        self._mirrors: Sequence[Mirror] = world.mirrors
+        self._mirrors: Sequence[Mirror] = mirrors
         self._manifest: Manifest | None = None
-        self._results: Results | None = None
-        self._layout: Layout | None = None
+        self._results: Outcomes | None = None
+        self._place: Place | None = None
         self._root = ""
         self._steps: Mapping[SafePath, Step] = {}
-        self._owners: Mapping[SafePath, str] = {}
 
     def uses(self, mirrors: Sequence[Mirror]) -> None:
         """The mirrors that may serve this run."""
         self._mirrors = mirrors
 
-    def begins(self, manifest: Manifest, layout: Layout, plan: DownloadPlan, results: Results) -> None:
+    def begins(self, manifest: Manifest, place: Place, plan: DownloadPlan, results: Outcomes) -> None:
         """The plan is made and about to be carried out."""
-        self._manifest, self._results, self._layout = manifest, results, layout
-        self._root = os.path.realpath(layout.root)
+        self._manifest, self._results, self._place = manifest, results, place
+        self._root = os.path.realpath(place.root)
         self._steps = {step.file.path: step for step in plan.steps}
-        self._owners = {twin.path: owner for owner, twins in twins_of(plan).items() for twin in twins}
 
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
         """A file has its verdict. One that is in place and was proven before gets no line, nor one that never came."""
@@ -78,11 +119,11 @@ class Audit:
 
     def _tell(self, file: RemoteFile, outcome: str, detail: str, origins: Origins) -> None:
         assert self._manifest is not None
-        assert self._layout is not None
+        assert self._place is not None
         manifest, step = self._manifest, self._steps[file.path]
         path, content = f"{self._root}/{file.path}", ""
         with suppress(OSError, GpuariaError):  # to have no line would be worse
-            content = os.path.realpath(self._layout.content(file))
+            content = os.path.realpath(self._place.content(file))
         copied = step.action == "copy" and outcome in GOOD
         here = step.action in ("name", "verify", "skip") and not origins.given
         line = FileLine(
@@ -90,7 +131,7 @@ class Audit:
             at=_now(),
             user=self._user,
             host=self._host,
-            ref=clean(str(self._request.ref)),
+            ref=clean(self._asked.ref),
             repo=manifest.name,
             commit=manifest.commit,
             vouched_by=clean(manifest.vouched_by),
@@ -106,21 +147,19 @@ class Audit:
             mirrors=tuple(self._part(MirrorUse(mirror, count)) for mirror, count in origins.given.items()),
             about=step.carrier != "http" and (len(origins.given) > 1 or outcome == "unfinished"),
             reused=file.size if copied or (here and outcome in GOOD) else origins.before,
-            same_as=self._owners.get(file.path, "") if copied else "",
+            same_as=step.owner or "" if copied else "",
             problems=tuple(map(clean, origins.problems)),
         )
-        self._world.audit.append(dump(line))
+        self._log.append(dump(line))
 
     def _part(self, use: MirrorUse) -> Part:
-        mirrors = self._results.pool.mirrors if self._results else self._mirrors
+        mirrors = self._results.mirrors if self._results else self._mirrors
         base = next((mirror.base for mirror in mirrors if mirror.name == use.name), "")
         return Part(name(use.name), clean(base), use.bytes, use.files, clean(use.rejected))
 
     def _close(self, exit_code: int, error: str, message: str) -> None:
-        """Write the run's own line, and say it if the log cannot be written."""
-        if self._request.dry_run:
-            return
-        request, manifest, results = self._request, self._manifest, self._results
+        """Write the run's own line."""
+        asked, manifest, results = self._asked, self._manifest, self._results
         line = RunLine(
             run=self._run,
             at=self._at,
@@ -128,26 +167,30 @@ class Audit:
             user=self._user,
             host=self._host,
             gpuaria=__version__,
-            ref=clean(str(request.ref)),
-            asked=tuple(map(clean, (*request.names, *request.include, *(f"not {text}" for text in request.exclude)))),
-            flags=tuple(flag for flag in ("force", "offline") if getattr(request, flag)),
+            ref=clean(asked.ref),
+            asked=tuple(map(clean, asked.selection)),
+            flags=asked.flags,
             repo=manifest.name if manifest else "",
             commit=manifest.commit if manifest else "",
             vouched_by=clean(manifest.vouched_by) if manifest else "",
             trust=manifest.trust if manifest else "",
             path=self._root,
-            endpoint=clean(self._world.origin.base),
+            endpoint=clean(asked.endpoint),
             mirrors=tuple(map(self._part, results.uses() if results else ())),
             verdicts=outcomes(results.found()) if results else {},
             bytes_fetched=results.fetched if results else 0,
-            bytes_reused=reused(manifest, results) if manifest and results else 0,
+            bytes_reused=_reused(manifest, results) if manifest and results else 0,
             exit_code=exit_code,
             error=error,
             message=clean(message),
         )
-        self._world.audit.append(dump(line))
-        if self._world.audit.problem:
-            self._world.emit(Warned(self._world.audit.problem))
+        self._log.append(dump(line))
+
+
+def _reused(manifest: Manifest, results: Outcomes) -> int:
+    """Bytes of files in place that did not come in this run."""
+    good = {verdict.path for verdict in results.found() if verdict.good}
+    return max(0, sum(file.size for file in manifest.files if file.path in good) - results.fetched)
 
 
 def _now() -> str:
