@@ -23,7 +23,7 @@ WITHOUT_ORIGIN: tuple[Trust, ...] = ("pinned", "quorum", "mirror only", "first s
 
 
 @dataclass(frozen=True, slots=True)
-class Court:
+class ListingTrust:
     """What is needed to ask: the origin first among `mirrors`, and how far a mirror's word goes.
 
     `others`: whether mirrors that are not among these may yet join, so that a silent origin is not waited for.
@@ -60,7 +60,7 @@ class Away:
         return told
 
 
-def ask_origin(court: Court, ref: RepoRef, wanted: Callable[[str], bool]) -> Told | Away:
+def ask_origin(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool]) -> Told | Away:
     """What the origin says the revision is; why it is away if mirrors may stand in for it.
 
     The whole listing from a source that has no cheaper question.
@@ -68,15 +68,15 @@ def ask_origin(court: Court, ref: RepoRef, wanted: Callable[[str], bool]) -> Tol
     Where the policy wants the origin alone they may do so for a whole commit id, which needs nobody's word. Raises
     NotFound and AccessDenied, which are answers, and NetworkError.
     """
-    if len(court.mirrors) < 2 and not court.others:
-        return _ask(court, ref, wanted)
-    before = court.http.responses(court.origin.base)
-    job = Job(lambda: _ask(court, ref, wanted))
+    if len(trusted.mirrors) < 2 and not trusted.others:
+        return _ask(trusted, ref, wanted)
+    before = trusted.http.responses(trusted.origin.base)
+    job = Job(lambda: _ask(trusted, ref, wanted))
     try:
         told = job.result(Deadline(SILENCE), 0)
         while told is None:
-            if court.http.responses(court.origin.base) == before:
-                policy = JoinPolicy(host_of(court.origin.base))
+            if trusted.http.responses(trusted.origin.base) == before:
+                policy = JoinPolicy(host_of(trusted.origin.base))
                 return Away(Unreachable(policy.silent(SILENCE), _HINT), job)
             told = job.result(Deadline(_TICK), 0)
     except NetworkError as error:
@@ -84,25 +84,25 @@ def ask_origin(court: Court, ref: RepoRef, wanted: Callable[[str], bool]) -> Tol
     return told
 
 
-def _ask(court: Court, ref: RepoRef, wanted: Callable[[str], bool]) -> Told:
-    if isinstance(court.source, KnowsFreshness):
-        return court.source.commit(ref, court.origin.base, court.http)
-    return court.source.resolve(ref, court.origin, court.http, wanted)
+def _ask(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool]) -> Told:
+    if isinstance(trusted.source, KnowsFreshness):
+        return trusted.source.commit(ref, trusted.origin.base, trusted.http)
+    return trusted.source.resolve(ref, trusted.origin, trusted.http, wanted)
 
 
-def may_stand_in(court: Court, ref: RepoRef) -> bool:
+def may_stand_in(trusted: ListingTrust, ref: RepoRef) -> bool:
     """Whether the policy lets mirrors say what `ref` holds."""
-    return court.policy != "origin" or ref.pinned
+    return trusted.policy != "origin" or ref.pinned
 
 
-def by_mirrors(court: Court, ref: RepoRef, wanted: Callable[[str], bool], away: Away) -> Told:
+def by_mirrors(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool], away: Away) -> Told:
     """A listing that a mirror gives while the origin is away; said aloud. The origin's, if that comes first after all.
 
     Where the revision is a whole commit id: the first one that the commit itself proves. Failing that, as the policy
     allows: `quorum`: two hosts that agree, or the one mirror that answers at all. `any`: the first that answers.
     Raises NetworkError where they disagree or none is good enough.
     """
-    asked = _Asked(court, ref, wanted)
+    asked = _Asked(trusted, ref, wanted)
     while asked.wait():
         if away.open is not None and (told := _late(away.open)) is not None:
             return told
@@ -110,12 +110,12 @@ def by_mirrors(court: Court, ref: RepoRef, wanted: Callable[[str], bool], away: 
             mirror, manifest = asked.proven
             reason = "; ".join((away.reason.message, *asked.problems))
             by = f"commit {manifest.version[:12]} itself"
-            court.emit(Warned(f"{reason}; {by} proves what {mirror.name} says that it holds"))
+            trusted.emit(Warned(f"{reason}; {by} proves what {mirror.name} says that it holds"))
             return replace(manifest, vouched_by=f"{by}, by way of {mirror.base}", trust="pinned")
     reason = "; ".join((away.reason.message, *asked.problems))
-    if court.policy == "origin" or not asked.found:
+    if trusted.policy == "origin" or not asked.found:
         return replace(away, reason=NetworkError(reason, _HINT)).at_last()
-    return _by_policy(court, ref, asked.found, reason)
+    return _by_policy(trusted, ref, asked.found, reason)
 
 
 def _late(job: Job[Told]) -> Told | None:
@@ -133,9 +133,9 @@ class _Asked:
     prove another one's.
     """
 
-    def __init__(self, court: Court, ref: RepoRef, wanted: Callable[[str], bool]) -> None:
-        self._court, self._ref, self._wanted = court, ref, wanted
-        self._waiting = list(court.mirrors[1:][:WITNESSES])
+    def __init__(self, trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool]) -> None:
+        self._trusted, self._ref, self._wanted = trusted, ref, wanted
+        self._waiting = list(trusted.mirrors[1:][:WITNESSES])
         self._jobs: dict[Mirror, Job[tuple[Manifest, str]]] = {}
         self._got: dict[Mirror, Manifest] = {}
         self._last: Deadline | None = None  # for the other mirrors, once one has answered
@@ -144,13 +144,13 @@ class _Asked:
 
     @property
     def found(self) -> list[tuple[Mirror, Manifest]]:
-        return [(mirror, self._got[mirror]) for mirror in self._court.mirrors if mirror in self._got]
+        return [(mirror, self._got[mirror]) for mirror in self._trusted.mirrors if mirror in self._got]
 
     def wait(self) -> bool:
         """Wait for the next event; False once there is nothing more to wait for. Raises Interrupted."""
         if self.proven is not None or self._enough():
             return False
-        at_once = 1 if self._ref.pinned or self._court.policy == "any" else 2
+        at_once = 1 if self._ref.pinned or self._trusted.policy == "any" else 2
         while self._waiting and len(self._jobs) < at_once:
             self._start()
         if not self._jobs:
@@ -171,8 +171,8 @@ class _Asked:
         self._jobs[mirror] = Job(lambda: self._list(mirror))
 
     def _list(self, mirror: Mirror) -> tuple[Manifest, str]:
-        manifest = self._court.source.resolve(self._ref, mirror, self._court.http, self._wanted)
-        return manifest, _unproven(self._court, manifest, mirror) if self._ref.pinned else ""
+        manifest = self._trusted.source.resolve(self._ref, mirror, self._trusted.http, self._wanted)
+        return manifest, _unproven(self._trusted, manifest, mirror) if self._ref.pinned else ""
 
     def _take(self, mirror: Mirror) -> None:
         try:
@@ -195,7 +195,7 @@ class _Asked:
     def _enough(self) -> bool:
         if not self._got:
             return False
-        if not self._ref.pinned and (self._court.policy == "any" or _agreeing(self.found)):
+        if not self._ref.pinned and (self._trusted.policy == "any" or _agreeing(self.found)):
             return True
         if self._last is None or not self._last.over:
             return False
@@ -204,28 +204,28 @@ class _Asked:
         return True
 
 
-def _unproven(court: Court, manifest: Manifest, mirror: Mirror) -> str:
+def _unproven(trusted: ListingTrust, manifest: Manifest, mirror: Mirror) -> str:
     """Why the commit does not prove a mirror's listing, "" if it does. Raises BadListing where it disproves it."""
-    if isinstance(court.source, ProvesListing):
-        return court.source.unproven(manifest, mirror, court.http)
-    return f"a version of {court.source.about.title} does not prove what it holds"
+    if isinstance(trusted.source, ProvesListing):
+        return trusted.source.unproven(manifest, mirror, trusted.http)
+    return f"a version of {trusted.source.about.title} does not prove what it holds"
 
 
-def _by_policy(court: Court, ref: RepoRef, found: Sequence[tuple[Mirror, Manifest]], reason: str) -> Manifest:
+def _by_policy(trusted: ListingTrust, ref: RepoRef, found: Sequence[tuple[Mirror, Manifest]], reason: str) -> Manifest:
     """The listing to believe on the word of those who gave one."""
     agreed = _agreeing(found)
-    if agreed and court.policy != "any":
+    if agreed and trusted.policy != "any":
         names = " and ".join(mirror.name for mirror, _ in agreed)
-        court.emit(Warned(f"{reason}; {names} agree on what {ref} holds"))
+        trusted.emit(Warned(f"{reason}; {names} agree on what {ref} holds"))
         return replace(agreed[0][1], vouched_by=names, trust="quorum")
-    if len(found) > 1 and court.policy != "any":
+    if len(found) > 1 and trusted.policy != "any":
         raise NetworkError(
             f"{reason}, and the mirrors disagree on what {ref} holds: "
             + ", ".join(f"{mirror.name} says {manifest.commit[:12]}" for mirror, manifest in found),
             "Name a commit with --revision, or trust one mirror alone with GPUARIA_TRUST=any.",
         )
     mirror, manifest = found[0]
-    court.emit(Warned(f"{reason}; {mirror.name} ALONE says what {ref} holds, and nobody checks it"))
+    trusted.emit(Warned(f"{reason}; {mirror.name} ALONE says what {ref} holds, and nobody checks it"))
     return replace(manifest, vouched_by=mirror.base, trust="mirror only")
 
 

@@ -101,7 +101,7 @@ class Recorder:
         origins = self._results.origins(file.path)
         if verdict.outcome in ("failed", "missing") and not origins.given:
             return
-        self._tell(file, verdict.outcome, verdict.detail, origins)
+        self._append(file, verdict.outcome, verdict.detail, origins)
 
     def ended(self, exit_code: int) -> None:
         """The run came to its end."""
@@ -111,13 +111,13 @@ class Recorder:
         """An error ended the run. What came of files without a verdict is told too: the next run goes on with it."""
         for path in self._results.unfinished() if self._results else ():
             assert self._results is not None
-            self._tell(self._steps[SafePath(path)].file, "unfinished", "", self._results.origins(path))
+            self._append(self._steps[SafePath(path)].file, "unfinished", "", self._results.origins(path))
         code = error.exit_code if isinstance(error, GpuariaError) else GpuariaError.exit_code
         # The log's readers know this word, and not the kinds of it.
         word = NetworkError.__name__ if isinstance(error, Unreachable) else type(error).__name__
         self._close(code, word, str(error))
 
-    def _tell(self, file: RemoteFile, outcome: str, detail: str, origins: Origins) -> None:
+    def _append(self, file: RemoteFile, outcome: str, detail: str, origins: Origins) -> None:
         assert self._manifest is not None
         assert self._place is not None
         manifest, step = self._manifest, self._steps[file.path]

@@ -15,7 +15,7 @@ from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import MirrorFindings
 from gpuaria.mirrors.survey import Subject, expectations, ranked, reusable, subject_of, survey_mirrors, tools_for
 from gpuaria.records import Kind, Mirror, Ranking
-from gpuaria.runtime import USER_AGENT, Runtime
+from gpuaria.runtime import Runtime
 from gpuaria.settings import Settings
 
 USUAL = 1_000_000_000  # bytes that mirrors are ranked for where no repo is named
@@ -58,7 +58,7 @@ def survey(
         try:
             known = reusable(mirrors, history, subject)
             pasts = expectations(mirrors, history)  # as they were before this survey
-            tools = tools_for(settings, world.source, world.http, subject, environ=os.environ, user_agent=USER_AGENT)
+            tools = tools_for(settings, world.source, world.http, subject, environ=os.environ)
             budget = settings.probe_budget
             findings = survey_mirrors(mirrors, subject, tools, history, budget=budget, known=known)
             liars = [f"the resolver {who} is not used: {lie}" for who, lie in tools.resolvers.liars.items()]

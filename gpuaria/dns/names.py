@@ -45,7 +45,7 @@ class Names:
         self, specs: Sequence[str], context: Callable[[], ssl.SSLContext], tell: Callable[[str], None]
     ) -> None:
         self._servers = [server for server in map(parse, specs) if server.way != "system"]
-        self._context, self._tell = context, tell
+        self._context, self._warn = context, tell
         self._hosts: dict[str, _Host] = {}
         self._lock = threading.Lock()
 
@@ -82,7 +82,7 @@ class Names:
             one.instead = (address, *(other for other in one.others if other != address))
             if not one.told:
                 one.told = True
-                self._tell(f"{host}: the system's resolver {one.problem}; {one.others.get(address, 'another')} does")
+                self._warn(f"{host}: the system's resolver {one.problem}; {one.others.get(address, 'another')} does")
 
     def _host(self, host: str) -> _Host:
         with self._lock:

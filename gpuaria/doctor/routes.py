@@ -14,7 +14,7 @@ from gpuaria.errors import AccessDenied, DiskError, GpuariaError, NetworkError, 
 from gpuaria.fetching import World, request_for
 from gpuaria.mirrors.measure.findings import LookupFinding, MirrorFindings, TcpFinding
 from gpuaria.mirrors.measure.stream import Limits
-from gpuaria.mirrors.measure.survey import Tools, survey
+from gpuaria.mirrors.measure.survey import Reads, Tools, survey
 from gpuaria.os_errors import explained
 from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, Mirror, RemoteFile, RepoRef
@@ -23,7 +23,7 @@ from gpuaria.sources.protocol import About, ChecksToken, Stated
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
 from gpuaria.text import decimal
-from gpuaria.trust import Away, Court, by_mirrors
+from gpuaria.trust import Away, ListingTrust, by_mirrors
 
 RESOLVE = 2.2  # seconds for the list of files
 SILENCE = 1.0  # seconds of them after which mirrors are asked as well
@@ -56,7 +56,7 @@ class Ways:
         tools = Tools(self._look_up, resolvers, context, environ, pings=False)
         budget = min(self._settings.probe_budget, max(0.5, self._deadline.left() - 0.9))
         commit = self._manifest.version if self._manifest else ""
-        found = survey(mirrors, commit, self._file, tools, budget=budget, connections=(1,), limits=_SAMPLE)
+        found = survey(mirrors, commit, self._file, tools, budget, Reads((1,), _SAMPLE))
         self._conclude(dict(zip(mirrors, found, strict=True)))
         return list(found)
 
@@ -94,9 +94,9 @@ class Ways:
         done = first.result(deadline.within(SILENCE), 0)
         if done is not None or world.policy == "origin" or len(world.mirrors) < 2:
             return done or first.result(deadline, 0)
-        court = Court(world.http, world.source, world.mirrors, world.policy, world.emit)
+        trusted = ListingTrust(world.http, world.source, world.mirrors, world.policy, world.emit)
         silent = Away(NetworkError(f"{world.origin.base} is silent"))
-        other = Job(lambda: by_mirrors(court, ref, request.chosen(), silent))
+        other = Job(lambda: by_mirrors(trusted, ref, request.chosen(), silent))
         done = first.result(deadline, 0)
         listed = None if done is not None else other.result(Deadline(0), 0)
         return (listed, world.target.layout(ref, listed.version)) if isinstance(listed, Manifest) else done

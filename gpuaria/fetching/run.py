@@ -24,7 +24,7 @@ from gpuaria.sources.protocol import KnowsFreshness, RepoInfo
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
 from gpuaria.transfer.results import Results
-from gpuaria.trust import Away, Court
+from gpuaria.trust import Away, ListingTrust
 
 _READS = ("skip", "name", "verify")  # actions that a target which is complete and read-only allows
 
@@ -180,11 +180,11 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
                 f"{ref} is not here, and we are offline", "Leave --offline and HF_HUB_OFFLINE out to fetch it."
             )
         return replace(kept, ref=ref), layout, Joined()
-    court = Court(world.http, world.source, world.mirrors, world.policy, world.emit, world.candidates.possible)
+    trusted = ListingTrust(world.http, world.source, world.mirrors, world.policy, world.emit, world.candidates.possible)
     world.probing.start(world.mirrors)
     joined, question = Joined(), Question(ref, world.origin, request.chosen(), world.stop)
     try:
-        told = world.listings.origin(question, lambda wanted: trust.ask_origin(court, ref, wanted))
+        told = world.listings.origin(question, lambda wanted: trust.ask_origin(trusted, ref, wanted))
     except NetworkError as error:
         raise explained(world, error) from None
     if isinstance(told, Away):
@@ -192,9 +192,9 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
         world.probing.start(joined.mirrors)
         if joined and as_before and (before := _before(request, world)):
             return *_as_before(request, world, told.reason), joined if not before.restricted else Joined()
-        if trust.may_stand_in(court, ref):
+        if trust.may_stand_in(trusted, ref):
             joined = joined.say(world)
-        told = _stood_in(request, court, told, joined, world)
+        told = _stood_in(request, trusted, told, joined, world)
     if isinstance(told, Manifest):
         world.aria2.expect()
         layout = world.target.layout(ref, told.version)
@@ -210,11 +210,11 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
     return whole, layout, joined
 
 
-def _stood_in(request: Request, court: Court, away: Away, joined: Joined, world: World) -> RepoInfo | Manifest:
+def _stood_in(request: Request, trusted: ListingTrust, away: Away, joined: Joined, world: World) -> RepoInfo | Manifest:
     """What mirrors list while the origin is away, or what it says after all. Raises NetworkError."""
-    court = replace(court, mirrors=(*court.mirrors, *joined.mirrors))
-    if len(court.mirrors) > 1 and trust.may_stand_in(court, request.ref):
-        return trust.by_mirrors(court, request.ref, request.chosen(), away)
+    trusted = replace(trusted, mirrors=(*trusted.mirrors, *joined.mirrors))
+    if len(trusted.mirrors) > 1 and trust.may_stand_in(trusted, request.ref):
+        return trust.by_mirrors(trusted, request.ref, request.chosen(), away)
     try:
         return away.at_last()
     except NetworkError as error:

@@ -13,7 +13,7 @@ from gpuaria.http.retry import ONCE_MORE
 from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings
 from gpuaria.mirrors.measure.shared_hosts import same_pipes
-from gpuaria.mirrors.measure.survey import Tools, survey
+from gpuaria.mirrors.measure.survey import Reads, Tools, survey
 from gpuaria.mirrors.rank import rank
 from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, Mirror, Probe, Ranking, RemoteFile
@@ -50,7 +50,6 @@ def tools_for(
     subject: Subject | None,
     *,
     environ: Mapping[str, str],
-    user_agent: str = "gpuaria",
     pings: bool = True,
 ) -> Tools:
     """What a survey touches the world with. Without a subject nothing is looked up. Raises ConfigError."""
@@ -60,7 +59,7 @@ def tools_for(
         return _look_up(source, http, subject, mirror) if subject else None
 
     resolvers = Resolvers(settings.resolvers, system=False, context=context)  # the setting names the system's itself
-    return Tools(lookup, resolvers, context, environ, user_agent=user_agent, pings=pings)
+    return Tools(lookup, resolvers, context, environ, user_agent=http.options.user_agent, pings=pings)
 
 
 def reusable(
@@ -94,10 +93,10 @@ def survey_mirrors(
     had = known or {}
     left = [mirror for mirror in mirrors if mirror.name not in had]
     if subject is None:
-        found = [_without_file(one) for one in survey(left, "", _NOTHING, tools, budget=budget)]
+        found = [_without_file(one) for one in survey(left, "", _NOTHING, tools, budget)]
     else:
         commit, file = subject.manifest.version, subject.file
-        found = [_stale(one) for one in survey(left, commit, file, tools, budget=budget, connections=CONNECTIONS)]
+        found = [_stale(one) for one in survey(left, commit, file, tools, budget, Reads(CONNECTIONS))]
         for mirror, one in zip(left, found, strict=True):
             history.keep(mirror, one, str(subject))
     by_name = {**had, **{one.mirror: one for one in found}}

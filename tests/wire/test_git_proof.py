@@ -272,8 +272,8 @@ def test_a_stop_is_no_answer_of_a_mirror(serve: Serve, made: Callable[..., Repo]
     hub, stop = serve(repo), threading.Event()
     stop.set()
     mirrors = [Mirror("origin", GONE, origin=True), Mirror("m", hub.url)]
-    court = trust.Court(Http(stop=stop), source_of("hf"), mirrors, "quorum", lambda event: None)
+    trusted = trust.ListingTrust(Http(stop=stop), source_of("hf"), mirrors, "quorum", lambda event: None)
     with pytest.raises(Interrupted):
         trust.by_mirrors(
-            court, RepoRef("hf", "model", NAME, repo.head), lambda path: True, trust.Away(NetworkError("away"))
+            trusted, RepoRef("hf", "model", NAME, repo.head), lambda path: True, trust.Away(NetworkError("away"))
         )

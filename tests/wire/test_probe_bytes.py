@@ -25,7 +25,7 @@ from gpuaria.mirrors.measure.findings import BytesFinding, MirrorFindings, read
 from gpuaria.mirrors.measure.freshness import compare
 from gpuaria.mirrors.measure.sample import sample
 from gpuaria.mirrors.measure.stream import Limits
-from gpuaria.mirrors.measure.survey import Tools, survey
+from gpuaria.mirrors.measure.survey import Reads, Tools, survey
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Mirror, RemoteFile, to_json
 from gpuaria.sources.huggingface import HuggingFace
@@ -315,7 +315,7 @@ def tools(lookup: Lookup, **options: Any) -> Tools:
 def run(
     mirrors: list[Mirror], lookup: Lookup, repo: Repo, wanted: RemoteFile, *, budget: float = 30, **options: Any
 ) -> tuple[MirrorFindings, ...]:
-    return survey(mirrors, repo.head, wanted, tools(lookup, **options), budget=budget, limits=LIMITS)
+    return survey(mirrors, repo.head, wanted, tools(lookup, **options), budget, Reads(limits=LIMITS))
 
 
 def test_a_whole_survey_and_back_from_json(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:

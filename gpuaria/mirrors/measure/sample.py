@@ -33,6 +33,8 @@ _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 class _Read:
     """One connection's stream and the answer that it came with."""
 
+    limits: Limits
+    lane: int = 0
     stream: Stream = field(default_factory=Stream)
     status: int | None = None
     part: Part | None = None
@@ -54,7 +56,7 @@ def sample(
     """
     asked = limits or Limits()
     first = replace(asked, seconds=min(asked.seconds, SHARE * deadline.left()))
-    finding, done, lanes = BytesFinding("not measured", problem=NO_TIME), _Read(), _Lanes(carrier, connections[1:])
+    finding, done, lanes = BytesFinding("not measured", problem=NO_TIME), _Read(first), _Lanes(carrier, connections[1:])
     if size == 0:
         return replace(finding, problem="the file is empty")
     try:
@@ -62,7 +64,7 @@ def sample(
             finding = replace(finding, final_host=place(url))
             if deadline.over:
                 return finding
-            target = _read(carrier, url, size, 0, deadline, first, done, partial(lanes.prepare, url))
+            target = _read(carrier, url, size, deadline, done, partial(lanes.prepare, url))
             if not target:
                 break
             check_redirect(url, target)
@@ -90,15 +92,14 @@ def _read(
     carrier: Straight,
     url: str,
     size: int | None,
-    lane: int,
     deadline: Deadline,
-    limits: Limits,
     done: _Read,
     ready: Callable[[], None] = lambda: None,
 ) -> str:
     """One request and its bytes; gives the target of a redirect, or an empty text. `ready`: once the answer is good."""
     carrier.prepare(url)
-    at = _start(size, lane, limits)
+    limits = done.limits
+    at = _start(size, done.lane, limits)
     end = at + limits.ceiling if size is None else min(at + limits.ceiling, size)
     stream = done.stream
     stream.sent, stream.round_trip = deadline.clock(), carrier.connect or 0.0
@@ -174,8 +175,8 @@ class _Lanes:
             if deadline.left() < 0.2 + 3 * (self._carrier.connect or 0.0):
                 break
             share = replace(limits, ceiling=max(_LEAST, 2 * limits.ceiling // count))
-            reads = [_Read() for _ in range(count)]
-            works = [partial(self._one, n, url, size, deadline, share, reads[n]) for n in range(count)]
+            reads = [_Read(share, n + 1) for n in range(count)]
+            works = [partial(self._one, n, url, size, deadline, reads[n]) for n in range(count)]
             fine = together(works, deadline)
             more = throughput([read.stream for read in reads]) if all(fine) else None
             if more is None:
@@ -183,12 +184,12 @@ class _Lanes:
             found.append(more)
         return found
 
-    def _one(self, number: int, url: str, size: int | None, deadline: Deadline, limits: Limits, done: _Read) -> bool:
+    def _one(self, number: int, url: str, size: int | None, deadline: Deadline, done: _Read) -> bool:
         lane, job = self._lanes[number], self._jobs[number]
         if not job.result(deadline, 0):
             return False
         try:
-            return _quiet(partial(_read, lane, url, size, number + 1, deadline, limits, done))
+            return _quiet(partial(_read, lane, url, size, deadline, done))
         finally:
             lane.close()
 

@@ -49,22 +49,28 @@ class Tools:
     clock: Callable[[], float] = time.monotonic
 
 
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """How a file is sampled: one read for each count of connections, each within `limits`."""
+
+    connections: tuple[int, ...] = (1, 4)
+    limits: Limits | None = None
+
+
 def survey(
     mirrors: Sequence[Mirror],
     commit: str,
     file: RemoteFile,
     tools: Tools,
-    *,
     budget: float = BUDGET,
-    connections: Sequence[int] = (1, 4),
-    limits: Limits | None = None,
+    reads: Reads = Reads(),
 ) -> tuple[MirrorFindings, ...]:
     """What each mirror is worth for `file` at `commit`, in the order given, after at most about `budget` seconds.
 
     Raises nothing for what goes wrong at a mirror; Interrupted if `tools.lookup` does.
     """
     deadline = Deadline(budget, tools.clock)
-    visits = [_Visit(mirror, commit, file, tools, deadline, tuple(connections), limits) for mirror in mirrors]
+    visits = [_Visit(mirror, commit, file, tools, deadline, reads) for mirror in mirrors]
     pipes = Pipes()
     together([partial(visit.run, pipes) for visit in visits], deadline, 2 * GRACE)
     return same_pipes([visit.findings() for visit in visits])
@@ -74,17 +80,10 @@ class _Visit:
     """One mirror's way through the stages. Other threads write `_found`; `findings` may be asked at any time."""
 
     def __init__(
-        self,
-        mirror: Mirror,
-        commit: str,
-        file: RemoteFile,
-        tools: Tools,
-        deadline: Deadline,
-        connections: tuple[int, ...],
-        limits: Limits | None,
+        self, mirror: Mirror, commit: str, file: RemoteFile, tools: Tools, deadline: Deadline, reads: Reads
     ) -> None:
         self._mirror, self._commit, self._file, self._tools = mirror, commit, file, tools
-        self._deadline, self._connections, self._limits = deadline, connections, limits
+        self._deadline, self._reads = deadline, reads
         self._lock = threading.Lock()
         self._stood: list[str] = []
         self._found = MirrorFindings(
@@ -208,8 +207,8 @@ class _Visit:
                 carrier,
                 self._deadline,
                 size=self._file.size,
-                connections=self._connections,
-                limits=self._limits,
+                connections=self._reads.connections,
+                limits=self._reads.limits,
             )
 
         return self._set(bytes=pipes.measured(self._mirror.name, there.place, work, self._deadline))
