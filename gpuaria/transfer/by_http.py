@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from io import RawIOBase
 from pathlib import Path
 
 from gpuaria.errors import (
@@ -226,7 +227,8 @@ class _Fetch:
         file, clock = self._file, self._s.clock
         start = resumed_at(answer, begun, file.size)
         _check_length(answer, file)
-        with explained(self._part), self._part.open("ab" if begun else "wb") as out:
+        # Unbuffered: what is credited to a mirror is in the file, also where the process ends before this thread does.
+        with explained(self._part), self._part.open("ab" if begun else "wb", buffering=0) as out:
             self._s.results.holds(file.path, begun)
             total, since, mark = start, clock.monotonic(), start
             for chunk in chunks:  # type: ignore[attr-defined]
@@ -234,7 +236,7 @@ class _Fetch:
                 total += len(chunk)
                 if total > file.size:
                     break
-                out.write(chunk[known:])
+                _append(out, memoryview(chunk)[known:])
                 self._s.results.arrived(file.path, mirror, len(chunk))
                 if pause := self._s.bucket.take(len(chunk)):
                     self._s.http.pause(pause)
@@ -287,6 +289,12 @@ def resumed_at(answer: Answer, begun: int, size: int) -> int:
         said = answer.headers["content-range"].strip()
         raise NetworkError(f"a partial answer of another part ({said}), where byte {begun} of {size} is next")
     return part.start
+
+
+def _append(out: RawIOBase, rest: memoryview) -> None:
+    """Write all of `rest`: the system may take less at once when the disk is nearly full. Raises OSError."""
+    while rest:
+        rest = rest[out.write(rest) or 0 :]
 
 
 def _passing(text: str) -> NetworkError:
