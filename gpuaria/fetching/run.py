@@ -97,8 +97,9 @@ def _fetch(
         if sealed is not None and any(step.action not in _READS for step in plan.steps):
             raise sealed
         space.check(layout.staging, plan.space)
+        listing = _to_save(request, world, layout, whole)
         if sealed is None:
-            layout.begin(_wider(layout.saved(), whole) if request.lock else whole, sure=request.lock is None)
+            layout.begin(listing, sure=request.lock is None)
             check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
         pool = MirrorPool(HubFiles(world.source, chosen, world.http), world.mirrors)
         results = Results(pool, (step.file.path for step in plan.steps if step.fetches), _Heard(audit, world))
@@ -110,7 +111,8 @@ def _fetch(
         finally:
             if sealed is None:
                 # A lock tells of the past: what the cache knows a branch to be now, it does not change.
-                layout.finish(whole, complete=request.lock is None and report.good(results) == len(plan.steps))
+                listing = replace(listing, ref=whole.ref)
+                layout.finish(listing, complete=request.lock is None and report.good(results) == len(plan.steps))
     told = replace(report.report(world, chosen, layout, results, began), weak=len(weak(chosen)))
     return told, plan, pool.mirrors
 
@@ -222,10 +224,16 @@ def _stood_in(request: Request, trusted: ListingTrust, away: Away, joined: Joine
 
 
 def _kept(layout: Layout, world: World) -> Manifest | None:
-    """What the origin said of this commit at an earlier run."""
+    """The listing of this commit that the origin gave at an earlier run, None if there is none.
+
+    Earlier versions saved it as "first seen" when they used it while the origin was away.
+    """
     kept = layout.saved()
-    said = (world.origin.base, "origin", layout.commit_id)
-    return kept if kept is not None and (kept.vouched_by, kept.trust, kept.version) == said else None
+    if kept is None or kept.trust not in ("origin", "first seen"):
+        return None
+    if (kept.vouched_by, kept.version) != (world.origin.base, layout.commit_id):
+        return None
+    return replace(kept, trust="origin")
 
 
 def _before(request: Request, world: World) -> Manifest | None:
@@ -248,9 +256,18 @@ def _as_before(request: Request, world: World, error: NetworkError) -> tuple[Man
     return replace(kept, ref=ref, trust="first seen"), layout
 
 
-def _wider(kept: Manifest | None, lock: Manifest) -> Manifest:
-    """What was kept, if the lock is a part of it: it must not make `gpuaria verify` forget the other files."""
-    return kept if kept is not None and set(lock.files) <= set(kept.files) else lock
+def _to_save(request: Request, world: World, layout: Layout, whole: Manifest) -> Manifest:
+    """The listing that the target keeps: `whole`, or the kept one where that has the same files.
+
+    A listing of the origin stays the origin's when it is used, or confirmed by mirrors, while the origin is away. A
+    lock that names a part of the files does not make `gpuaria verify` forget the others.
+    """
+    if whole.trust == "origin":
+        return whole
+    kept = layout.saved() if request.lock else _kept(layout, world)
+    if kept is None or not set(whole.files) <= set(kept.files):
+        return whole
+    return kept if request.lock else replace(kept, ref=whole.ref)
 
 
 def _need_nothing(plan: DownloadPlan, manifest: Manifest) -> None:

@@ -144,6 +144,54 @@ def test_a_mirror_completes_what_the_hub_had_listed(
     assert done.report["verdicts"] == {"ok": 3}
 
 
+@pytest.mark.parametrize("policy", ["origin", "quorum"])
+@pytest.mark.parametrize("to", [(), ("--to", "got")])
+def test_a_kept_listing_stays_usable_however_often_it_is_used(
+    to: tuple[str, ...], policy: str, user: "User", serve: "Serve", made: Callable[..., Repo]
+) -> None:
+    hub, mirror = serve(made("one")), serve(made("two"), host="127.0.0.2")
+    (user.home / "lock.json").write_text(user.quick("resolve", "org/held", "--format", "manifest").ok().out)
+    user.quick("fetch", "org/held", "config.json", *to).ok()
+    hub.close()
+    user.env["GPUARIA_TRUST"] = policy
+    with_mirror = ("fetch", "org/held", "--mirror", mirror.url, "--json", *to)
+    assert user.quick(*with_mirror, "notes.txt").ok().report["trust"] == "first seen"
+    assert user.quick(*with_mirror).ok().report["trust"] == "first seen", "the same listing a second time"
+    alone = ("fetch", "org/held", "--patience", "1s", "--json", *to)
+    for between in (("org/held", "--offline"), ("--lock", "lock.json"), ("org/held", "--offline")):
+        assert user.quick(*alone).ok().report["trust"] == "first seen"
+        assert user.quick("fetch", *between, *to, "--json").ok().report["verdicts"] == {"ok": 3}
+    assert user.quick(*alone).ok().report["vouched_by"] == user.env["HF_ENDPOINT"]
+
+
+def test_mirrors_that_agree_do_not_replace_a_kept_listing_of_the_origin(
+    user: "User", serve: "Serve", made: Callable[..., Repo]
+) -> None:
+    hub = serve(made("one"))
+    one, two = (serve(made(f"at {host}"), host=host, name=host) for host in ("127.0.0.2", "127.0.0.3"))
+    user.quick("fetch", "org/held", "config.json").ok()
+    hub.close()
+    agreed = user.quick("fetch", "org/held", "--mirror", one.url, "--mirror", two.url, "--json").ok()
+    assert agreed.report["trust"] == "quorum"
+    one.close()
+    two.close()
+    assert user.quick("fetch", "org/held", "--patience", "1s", "--json").ok().report["trust"] == "first seen"
+
+
+def test_a_kept_listing_that_an_older_gpuaria_had_saved_as_first_seen_is_used(
+    user: "User", serve: "Serve", made: Callable[..., Repo]
+) -> None:
+    hub = serve(made("one"))
+    user.quick("fetch", "org/held", "--to", "got").ok()
+    saved = next(path for path in (user.home / "got/.cache").rglob("*.json") if '"vouched_by"' in path.read_text())
+    text = saved.read_text()
+    assert '"origin"' in text
+    saved.write_text(text.replace('"origin"', '"first seen"'))
+    hub.close()
+    done = user.quick("fetch", "org/held", "--to", "got", "--patience", "1s", "--json").ok()
+    assert done.report["trust"] == "first seen"
+
+
 def test_what_another_endpoint_had_said_is_not_taken_for_this_ones(
     user: "User", serve: "Serve", made: Callable[..., Repo]
 ) -> None:
