@@ -1,4 +1,4 @@
-"""What one process needs to fetch any number of repos: settings become the objects that touch the world."""
+"""The objects that touch the world, made from settings, for any number of fetches in one process."""
 
 import os
 import threading
@@ -57,7 +57,7 @@ def _ignore(event: Event) -> None:
 
 
 class Runtime:
-    """One HTTP client, one aria2c, one speed limit, one memory of verified files, for any number of fetches.
+    """One aria2c, one speed limit, one set of receipts, one HTTP client per source, for any number of fetches.
 
     Fetches may run in several threads at once: files that they have in common are downloaded once. `emit` gets what
     belongs to no single fetch. Close it, or use it in a `with`: that ends its fetches, its threads and its aria2c.
@@ -173,7 +173,7 @@ class Runtime:
             return self._hubs[key]
 
     def lock(self, path: Path, name: str = "", kind: Kind | None = None, revision: str = "") -> Manifest:
-        """Read a lock file, which vouches for itself; a repo named together with it must be the one that it locks.
+        """Read a lock file, which vouches for itself; a repo named together with it must be the locked one.
 
         Raises ConfigError for the file, UsageError for another repo, kind or revision.
         """
@@ -206,7 +206,7 @@ class Runtime:
         stop: threading.Event | None = None,
         ref: RepoRef | None = None,
     ) -> Iterator[fetching.World]:
-        """What one fetch of `ref` uses, with its own target, listener and stop event."""
+        """Lend one fetch of `ref` all it uses, with its own target, listener and stop event."""
         listener, halt = emit or self._emit, stop or threading.Event()
         hub, target = self.hub(ref), self.target(to, ref)
         s = hub.settings
@@ -279,7 +279,7 @@ class Runtime:
         )
 
     def _warn(self, text: str) -> None:
-        """Tell every fetch that is running, or the runtime's own listener where there is none."""
+        """Warn every running fetch; without one, the runtime's own listener."""
         with self._changed:
             listeners: list[Callable[[Event], None]] = [emit for emit, _ in self._fetches.values()]
         for emit in dict.fromkeys(listeners or [self._emit]):
@@ -309,7 +309,7 @@ def visit(settings: Settings) -> "Daemon":
 
 
 def _policy(settings: Settings) -> Policy:
-    """A checked-out folder may bring mirrors, but not witnesses."""
+    """Return who may vouch for a listing: mirrors of a project's settings file carry bytes, and vouch for nothing."""
     if settings.trust == "quorum" and settings.origin("mirrors").layer == "project":
         return "origin"
     return settings.trust

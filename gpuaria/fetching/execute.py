@@ -33,7 +33,7 @@ TELL = 0.45  # seconds between two events of progress
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What has to be in place, where, and which mirrors may serve it, best first.
+    """The files to put in place, where, and the mirrors that may serve them, best first.
 
     `counts`: connections to each much weaker mirror, by name. `whole`: `manifest` is the whole repo. `locked`: it is
     what a lock file names.
@@ -184,7 +184,7 @@ def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[Mirror]
 
 
 def _silent(mirror: Mirror, world: World) -> bool:
-    """Whether a mirror has been asked in this run and has sent no response."""
+    """True if a mirror has been asked in this run and has sent no response."""
     return bool(world.http.count(mirror.base)) and not world.http.responses(mirror.base)
 
 

@@ -14,7 +14,7 @@ from gpuaria.sources.protocol import NamesItsServers
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """What a fetch needs of the source of its reference. `mirrors[0]` is the origin."""
+    """The source of a reference, with its settings, mirrors and HTTP client. `mirrors[0]` is the origin."""
 
     source: Source
     settings: Settings

@@ -1,4 +1,4 @@
-"""What a listing says beyond names and sizes: the servers that have the files, and how weak its digests are."""
+"""The parts of a listing beyond names and sizes: the servers that have the files, and weak digests."""
 
 from dataclasses import replace
 

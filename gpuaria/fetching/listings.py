@@ -1,4 +1,4 @@
-"""What hubs say of repos, asked once however many fetches of a process want to know it."""
+"""Commits and listings of repos, requested once for all fetches of a runtime."""
 
 import threading
 import time

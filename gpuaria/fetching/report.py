@@ -1,4 +1,4 @@
-"""What a run tells: the plan at its start, how far it is, the report at its end."""
+"""The events of a run: the plan at its start, its progress, the report at its end."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def reused(manifest: Manifest, results: Results) -> int:
 
 
 def planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, mirrors: Sequence[str]) -> Planned:
-    """What is about to happen, before the first byte."""
+    """Return the event that describes a plan, before the first byte."""
     fetched = [step for step in plan.steps if step.fetches]
     return Planned(
         ref=str(manifest.ref),
@@ -57,7 +57,7 @@ def progress(loop: Loop, plan: DownloadPlan, results: Results) -> Progress:
 
 
 def report(world: World, manifest: Manifest, layout: Layout, results: Results | None, began: float) -> Report:
-    """What happened; `results` is None where nothing was carried out, `began` is of the monotonic clock."""
+    """Return the report of a run; `results` is None for a dry run, `began` is in monotonic seconds."""
     verdicts = results.found() if results else ()
     bases = {mirror.name: mirror.base for mirror in (results.pool.mirrors if results else world.mirrors)}
     pickle_files, misnamed = world.screening.told()

@@ -1,4 +1,4 @@
-"""What a run is given: what the user asks for, the numbers of the settings, and all that touches the outside."""
+"""The arguments of a fetch: the user's request, the numbers of the settings, and all that touches the world."""
 
 import glob
 import threading
@@ -27,9 +27,9 @@ from gpuaria.storage.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asks for. Empty names and patterns mean the whole repo.
+    """The user's request. Empty names and patterns mean the whole repo.
 
-    With a `lock` nobody is asked what the repo holds: these bytes are wanted, wherever they come from.
+    With a `lock`, no server is asked for a listing: the lock names the bytes, which may come from any source.
     """
 
     ref: RepoRef
@@ -42,7 +42,7 @@ class Request:
     lock: Manifest | None = None
 
     def chosen(self) -> Callable[[str], bool]:
-        """Whether a path of the repo is asked for."""
+        """Return a function that says whether a path of the repo is asked for."""
         return selector(self.names, self.include, self.exclude)
 
     def selected(self, whole: Manifest) -> Manifest:
@@ -51,7 +51,7 @@ class Request:
 
     @property
     def whole(self) -> bool:
-        """Whether every file of the repo is asked for."""
+        """True if every file of the repo is asked for."""
         return not (self.names or self.include or self.exclude)
 
 

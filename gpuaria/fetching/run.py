@@ -52,7 +52,7 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
 
 
 def _asked(request: Request, world: World) -> Asked:
-    """What the audit log says that the user wanted."""
+    """Return the user's request as the audit log records it."""
     selection = (*request.names, *request.include, *(f"not {text}" for text in request.exclude))
     flags = (("force", request.force), ("offline", request.offline))
     return Asked(str(request.ref), selection, tuple(flag for flag, on in flags if on), world.origin.base)
@@ -140,7 +140,7 @@ def _deepen(manifest: Manifest, world: World, plan: DownloadPlan) -> None:
 
 
 def _warn_of_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
-    """A plan is no failure where it does not fit yet, and whoever asks for one wants to know."""
+    """Warn about missing disk space: a dry run does not fail for that."""
     try:
         space.check(layout.staging, plan.space)
     except NoSpace as error:
@@ -148,7 +148,7 @@ def _warn_of_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
 
 
 def _locked(held: ExitStack, layout: Layout, world: World, limits: Limits) -> NotWritable | None:
-    """Lock the target, or give the reason why it cannot be written: a complete one, shared read-only, is of use too."""
+    """Lock the target; return why it cannot be written, if so: a complete, read-only target still serves a fetch."""
     try:
         held.enter_context(layout.lock(limits.patience, lambda who: world.emit(Waiting(who, limits.patience))))
     except NotWritable as error:
@@ -213,7 +213,7 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
 
 
 def _stood_in(request: Request, trusted: ListingTrust, away: Away, joined: Joined, world: World) -> RepoInfo | Manifest:
-    """What mirrors list while the origin is away, or what it says after all. Raises NetworkError."""
+    """Return the mirrors' listing while the origin is away, or the origin's late response. Raises NetworkError."""
     trusted = replace(trusted, mirrors=(*trusted.mirrors, *joined.mirrors))
     if len(trusted.mirrors) > 1 and trust.may_stand_in(trusted, request.ref):
         return trust.by_mirrors(trusted, request.ref, request.chosen(), away)

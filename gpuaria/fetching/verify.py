@@ -10,7 +10,7 @@ from gpuaria.verification import verify_file
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What `verify_all` found, in the manifest's order, extra files last. `pickles`: those of the files that are ok."""
+    """The verdicts of `verify_all`, in the manifest's order, extra files last. `pickles`: those in the good files."""
 
     verdicts: tuple[Verdict, ...]
     pickles: tuple[PickleFile, ...] = ()

@@ -155,7 +155,7 @@ def _bracketed(place: str) -> str:
 def _exchange(
     process: "subprocess.Popen[bytes]", question: bytes, until: float, stop: threading.Event
 ) -> tuple[bytes, bytes, bool]:
-    """What it said on both streams, and whether it came to its end; what it started itself may hold them open."""
+    """Return a helper's stdout and stderr, and whether it has ended: a process that it started may hold them open."""
     asked: bytes | None = question
     out, err, ended = b"", b"", False
     while not ended and not stop.is_set() and time.monotonic() < until:
@@ -187,7 +187,7 @@ def _answer(out: bytes) -> str:
 
 
 def _lines(err: bytes, secret: str) -> list[str]:
-    """What it says on stderr, made fit to be shown: no control characters, and nothing that looks like a secret."""
+    """Return a helper's stderr as lines that may be shown: without control characters and anything like a secret."""
     text = err[-4096:].decode("utf-8", "replace")
     text = _SECRET.sub(r"\1***", text.replace(secret, "***") if secret else text)
     return ["".join(c for c in line if c.isprintable())[:200] for line in text.splitlines() if line.strip()]

@@ -29,7 +29,7 @@ class Bearers:
         self._lock = threading.Lock()
 
     def sent_to(self, url: str) -> bool:
-        """Whether a token would be sent to `url`."""
+        """True if a token would be sent to `url`."""
         return origin(url) in self._tokens and not self._exposed(url)
 
     def withheld(self, url: str) -> str:

@@ -82,7 +82,7 @@ class Http:
         self._transport.close()
 
     def has_credential(self, url: str) -> bool:
-        """Whether a token would be sent to `url`."""
+        """True if a token would be sent to `url`."""
         return self.bearers.sent_to(url)
 
     def withheld(self, url: str) -> str:
@@ -114,9 +114,9 @@ class Http:
         return self._document(request, anonymous, ceiling, redirects.Rules(True, moved))
 
     def head(self, url: str, *, anonymous: bool = False, retry: Retry = PATIENT, elsewhere: bool = False) -> Answer:
-        """HEAD, uncompressed. Redirects within the origin are followed; one that leads away is returned as it is.
+        """Return the response to an uncompressed HEAD, past redirects within its server; others are returned.
 
-        `elsewhere`: follow those too.
+        `elsewhere`: follow redirects to other servers too.
         """
         request = Request("HEAD", url, {"accept-encoding": "identity"})
         return self._document(request, anonymous, 0, redirects.Rules(not elsewhere), retry)

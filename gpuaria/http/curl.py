@@ -201,9 +201,9 @@ class CurlExchange:
                 raise explained(item, self._url, self._route)
 
     def _ragged(self, failure: Failure) -> bool:
-        """Whether a body that ends with its connection ended without TLS saying so, as that of many old servers does.
+        """True if the connection ended a body without a declared length, and TLS sent no close notification.
 
-        Whether it is complete is for its reader to find out, as without TLS.
+        Many old servers do so. Only the reader can tell whether the body is complete, as without TLS.
         """
         delimited = "content-length" in self.headers or "transfer-encoding" in self.headers
         return not delimited and failure.code == pycurl.E_RECV_ERROR and "unexpected eof" in failure.text
@@ -234,7 +234,7 @@ def _bracketed(host: str) -> str:
 
 
 def _sendable(url: str) -> str:
-    """The URL in printable ASCII, without a fragment. Raises NetworkError for one that no server can be asked for."""
+    """Return the URL in printable ASCII, without a fragment. Raises NetworkError for a URL that cannot be sent."""
     try:
         host, port = urlsplit(url).hostname or "", urlsplit(url).port
     except ValueError:

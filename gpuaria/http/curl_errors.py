@@ -1,4 +1,4 @@
-"""What libcurl's error codes (libcurl-errors(3)) mean, in one sentence."""
+"""Sentences for libcurl's error codes, see libcurl-errors(3)."""
 
 import os
 import re
@@ -33,7 +33,7 @@ class Failed(Exception):
 
 
 def connecting(failure: Failure) -> bool:
-    """Whether the host could not be reached, or showed a wrong certificate: another address of it may do better."""
+    """True if the host could not be reached, or showed a wrong certificate: another address of it may do better."""
     return failure.code in _CONNECTING or (failure.code == pycurl.E_OPERATION_TIMEDOUT and not failure.connected)
 
 

@@ -66,24 +66,24 @@ class Transfer:
 
     @property
     def caught_up(self) -> bool:
-        """Whether the reader has room for more."""
+        """True if the reader has room for more."""
         return self._received - self._consumed <= BUFFER // 2
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     @property
     def connected(self) -> bool:
-        """Whether the connection stood."""
+        """True if the connection was established."""
         return bool(self.easy.getinfo(pycurl.PRETRANSFER_TIME))
 
     @property
     def short(self) -> bool:
-        """Whether so little of the body is missing that receiving it costs less than a new connection."""
+        """True if so little of the body is missing that receiving it costs less than a new connection."""
         length = self._head.headers.get("content-length", "") if self._head else ""
         return length.isdecimal() and len(length) < 10 and int(length) - self._received <= _SHORT
 
     def stalls(self, now: float) -> bool:
-        """Whether the server has sent nothing for too long, or takes too long in all."""
+        """True if the server has sent nothing for too long, or takes too long in all."""
         if self._deadline and now - self.begun > self._deadline:
             return True
         if self.paused or now - self.moved <= self._stall:

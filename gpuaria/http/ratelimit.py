@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from gpuaria.urls import origin
 
-_NUMBER = r"(\d{1,9})(?!\d)"  # more digits than that nobody means, and a float cannot hold
+_NUMBER = r"(\d{1,9})(?!\d)"  # a longer number is not meant seriously, and may overflow a float
 
 
 @dataclass
@@ -25,7 +25,7 @@ class _Bucket:
 
 @dataclass
 class RateBudget:
-    """What each quota of each hub has left, as its last answer said, less what is under way since."""
+    """Requests left in each quota of each hub: the last response's number, less the requests made since."""
 
     clock: Callable[[], float] = time.monotonic
     _buckets: dict[tuple[str, str], _Bucket] = field(default_factory=dict)

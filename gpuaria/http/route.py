@@ -103,7 +103,7 @@ class Route:
 
     @property
     def relayed(self) -> bool:
-        """Whether aria2c cannot take this route by itself.
+        """True if aria2c cannot take this route by itself.
 
         aria2c knows the system's resolver and proxies of kind http alone. A proxy's password must not become an option:
         a daemon that gpuaria visits may write its options to a session file.
@@ -139,7 +139,7 @@ class Routes:
         return replace(known, addresses=tuple(addresses)) if addresses else known
 
     def proxied(self, url: str) -> bool:
-        """Whether a proxy stands between gpuaria and the server of `url`. Raises ConfigError."""
+        """True if a proxy stands between gpuaria and the server of `url`. Raises ConfigError."""
         return self._known(url).proxy is not None
 
     def others(self, url: str, tried: Sequence[str]) -> Sequence[str]:

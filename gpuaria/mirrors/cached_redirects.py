@@ -45,7 +45,7 @@ class CachedRedirects:
 
 @dataclass
 class Turn:
-    """What one request knows and finds. `targets`: the redirect target in each spelling, the likeliest first."""
+    """One request that uses or finds the spelling. `targets`: the target in each spelling, the likeliest first."""
 
     redirects: CachedRedirects
     mirror: Mirror
@@ -80,6 +80,6 @@ class Turn:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two URLs name the same thing, and write slashes inside a file's path alike."""
+    """True if two URLs name the same thing, and write slashes inside a file's path alike."""
     both = [(unquote(bare(url)), "%2f" in bare(url).lower()) for url in (one, other)]
     return both[0] == both[1]

@@ -84,7 +84,7 @@ class Candidates:
 
     @property
     def possible(self) -> bool:
-        """Whether any may join at all, as far as is known without the table."""
+        """True if mirrors may join, as far as is known without the table."""
         return self._auto and not self._credential
 
     @property
@@ -98,7 +98,7 @@ class Candidates:
 
     @cached_property
     def mirrors(self) -> tuple[Mirror, ...]:
-        """Those that may join, the nearest first. A shipped one stands in for a public hub only.
+        """The mirrors that may join, the nearest first. A shipped mirror stands in for a public hub only.
 
         The names of repos on another endpoint are not for the operators of shipped mirrors.
         """

@@ -1,7 +1,7 @@
-"""What mirrors were worth before: outcomes of probes and of real transfers, by network, in SQLite.
+"""The history of mirrors: outcomes of probes and of real transfers, by network, in SQLite.
 
-Old ones weigh less: half after three days for rates, half after an hour for failures. A database that cannot be used
-costs its memory alone: this run's outcomes are then kept in memory, and `problem` says why.
+Old outcomes weigh less: half after three days for rates, half after an hour for failures. If the database cannot be
+used, this run's outcomes are kept in memory, and `problem` says why.
 """
 
 import json
@@ -52,7 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a mirror is known for. `rate` in bytes per second, None if unknown; `confidence` in it from 0 to 1.
+    """The past of one mirror. `rate` in bytes per second, None if unknown; `confidence` in it from 0 to 1.
 
     `failures`: how many, each halved every hour. `last_seen`: Unix seconds of the newest outcome, None
     if there is none. `last_failure`: its reason.
@@ -79,7 +79,7 @@ class History:
 
     @classmethod
     def here(cls, folder: Path) -> "History":
-        """What is remembered in `folder` of mirrors in the network that this machine is in now."""
+        """Return the history in `folder` for the network that this machine is in now."""
         return cls(folder, network_id())
 
     def _open(self, folder: Path | None) -> sqlite3.Connection:
@@ -153,7 +153,7 @@ class History:
         return replace(found, mirror=mirror.name, lookup=lookup, fresh=fresh)
 
     def expect(self, mirror: Mirror) -> Past:
-        """What is to be expected of a mirror; rates are averaged as logarithms, so that one burst does not count."""
+        """Return the past of a mirror; rates are averaged as logarithms, so that one burst does not count."""
         rows = self._rows(
             "SELECT at, kind, rate, reason FROM outcomes WHERE network = ? AND base = ? ORDER BY at DESC LIMIT ?",
             (self._network, mirror.base, MAX_OUTCOMES),

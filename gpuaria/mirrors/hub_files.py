@@ -30,7 +30,7 @@ class HubFiles:
         return shortcuts(self.source, mirror, self.manifest, file)
 
     def redirects_small_files(self, mirror: Mirror) -> bool:
-        """Whether a mirror is known to redirect small files, before the first request."""
+        """True if a mirror is known to redirect small files, before the first request."""
         return sends_on(self.source, mirror, self.manifest)
 
     def check(self, mirror: Mirror, answer: Answer) -> None:

@@ -1,4 +1,4 @@
-"""The one owner of all that is known of the mirrors during a run."""
+"""The state of all mirrors during a run, with one owner."""
 
 import logging
 import threading
@@ -200,7 +200,7 @@ class MirrorPool:
         self.judge.forget(mirror)
 
     def summary(self) -> tuple[MirrorUse, ...]:
-        """What each mirror delivered, the most first."""
+        """Return the use of each mirror, by bytes, the most first."""
         with self._lock:
             uses = [MirrorUse(one.name, use.bytes, use.files, 0, use.rejected) for one, use in self._uses.items()]
         return tuple(sorted(uses, key=lambda use: (-use.bytes, use.name)))

@@ -38,7 +38,7 @@ WORTH = 32_000_000  # bytes of the largest file from which a small range of it i
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What is known of one mirror so far; times in seconds, rate in bytes per second, None where not measured.
+    """The probes of one mirror so far; times in seconds, rate in bytes per second, None where not measured.
 
     `rtt`: to connect to its quickest address. `ping`, `loss`: of echo requests. `problem`: why it cannot be reached.
     """
@@ -93,7 +93,7 @@ class Probing:
             self._begin(mirror, read)
 
     def found(self, mirror: Mirror) -> Probed:
-        """What is known of a mirror by now."""
+        """Return the probes of a mirror so far."""
         with self._lock:
             return self._found.get(mirror, Probed())
 
@@ -132,7 +132,7 @@ class Probing:
             return replace(use, rtt=None if rtt is None else round(rtt, 6), rank_reason=self._reasons.get(use.name, ""))
 
     def rates(self) -> dict[Mirror, float]:
-        """What the small ranges measured, in bytes per second."""
+        """Return the rates that small ranges measured, in bytes per second."""
         with self._lock:
             return {mirror: one.rate for mirror, one in self._found.items() if one.rate}
 

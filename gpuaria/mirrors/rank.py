@@ -105,7 +105,7 @@ def _fitted(choice: Choice, best: float, connections: int) -> Choice:
 
 
 def _nearness(probe: Probe) -> tuple[bool, float, int]:
-    """What orders mirrors of unknown rate: equal for times to connect that are about the same."""
+    """Return the sort key of mirrors of unknown rate: equal for times to connect that are about the same."""
     if probe.unreached or probe.rtt is None:
         return bool(probe.unreached), math.inf, probe.distance
     steps = math.floor(math.log(max(probe.rtt, ALIKE) / ALIKE) / math.log(1 + TIE))

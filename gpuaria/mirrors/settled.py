@@ -67,7 +67,7 @@ class Remembered:
         self._state_dir, self._connections = state_dir, connections
 
     def ranking(self, mirrors: Sequence[Mirror], size: int, probing: Probing) -> Ranking:
-        """Order mirrors by what they delivered before, else by their probes; one that often failed comes last.
+        """Order mirrors by past throughput, else by their probes; a mirror that often failed comes last.
 
         `size`: bytes to fetch.
         """
@@ -84,7 +84,7 @@ class Remembered:
         return ranking
 
     def note(self, report: Report, mirrors: Sequence[Mirror], probing: Probing) -> None:
-        """Note what each of several mirrors delivered, and what a small range measured of one that delivered little."""
+        """Note the throughput of each of several mirrors; if it delivered little, the rate of its small range."""
         if len(mirrors) < 2 or not report.mirrors:
             return
         from gpuaria.mirrors.history import History, Outcome

@@ -1,4 +1,4 @@
-"""Whether aria2 can use a mirror's responses, and whether a mirror answers at all.
+"""Tests of a mirror: does it respond, and can aria2 use its responses?
 
 aria2 (1.36, 1.37) takes compressed bytes for the file's own: it ends with wrong bytes, or waits for the rest of a
 piece. A response without a length it drops ("Size mismatch", or "Invalid range header" where the connection's end is
@@ -20,7 +20,7 @@ COMPRESSED = "it sends files packed"
 
 
 def compressed(answer: Answer) -> bool:
-    """Whether the body is not the bytes themselves (RFC 9110 8.4)."""
+    """True if the body is not the bytes themselves (RFC 9110 8.4)."""
     return answer.headers.get("content-encoding", "").lower() not in ("", "identity")
 
 

@@ -28,7 +28,7 @@ NO_FILE = "no repo was named to read a file of"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is asked of every mirror: a file of a manifest, the largest unless another one is given."""
+    """The file that every mirror is asked for: the largest of a manifest, unless another file is given."""
 
     manifest: Manifest
     file: RemoteFile
@@ -52,7 +52,7 @@ def tools_for(
     environ: Mapping[str, str],
     pings: bool = True,
 ) -> Tools:
-    """What a survey touches the world with. Without a subject nothing is looked up. Raises ConfigError."""
+    """Return the tools of a survey. Without a subject there is no HEAD request. Raises ConfigError."""
     context = tls_context(str(settings.ca_bundle or ""))
 
     def lookup(mirror: Mirror) -> tuple[str, Stated] | None:
@@ -117,7 +117,7 @@ def probes(findings: Sequence[MirrorFindings], pasts: Mapping[str, Past]) -> lis
 
 
 def expectations(mirrors: Sequence[Mirror], history: History) -> dict[str, Past]:
-    """What each mirror is known for, by its name."""
+    """Return the past of each mirror, by its name."""
     return {mirror.name: history.expect(mirror) for mirror in mirrors}
 
 
@@ -143,14 +143,14 @@ def problem(found: MirrorFindings) -> str:
     if stage:
         return f"{stage}: {seen}"
     if found.lookup.state == "measured" and found.fresh.verdict == "unknown" and found.bytes.state == "measured":
-        return f"freshness: it {found.fresh.problem}"  # a fetch takes no such look-up either
+        return f"freshness: it {found.fresh.problem}"  # a fetch rejects such a response too
     return ""
 
 
 def stages(found: MirrorFindings) -> dict[str, float | None]:
     """Seconds of each stage at the address that is best, None where it was not measured.
 
-    The first byte is counted from the request on a standing connection to whoever sends the bytes.
+    The first byte is counted from the request, on an open connection to the server that sends the bytes.
     """
     dns = [a.seconds for a in found.dns if a.state == "measured" and a.addresses and not a.lies and a.seconds]
     pings = [one.rtt for one in found.icmp if one.state == "measured" and one.rtt is not None]
@@ -191,7 +191,7 @@ def _probe(found: MirrorFindings, why: str, twin: str, past: Past) -> Probe:
 
 
 def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tuple[str, Stated] | None:
-    """Where the file's bytes are, and what the response states of them; None where they come only with a credential.
+    """Return the file's final URL and the statements of the response; None where the bytes need a credential.
 
     One HEAD, tried twice. Raises NetworkError, NotFound, AccessDenied, Interrupted.
     """
@@ -225,7 +225,7 @@ def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tu
 
 
 def _stale(found: MirrorFindings) -> MirrorFindings:
-    """A mirror that knows the repo and not the commit is as stale as one that answers with another commit."""
+    """Count a mirror that knows the repo and not the commit as stale, like one with another commit."""
     if found.lookup.error != RevisionNotFound.__name__:
         return found
     fresh = FreshFinding("stale", problem=found.lookup.problem)

@@ -1,6 +1,6 @@
-"""Which mirror the bytes come from, and which one holds a download up.
+"""The bytes that come from each mirror, and the mirrors that hold a download up.
 
-The kernel's counters of aria2's sockets are told apart by who is at the other end; mirrors are judged by what arrives.
+The kernel's counters of aria2's sockets are assigned to mirrors by the remote address.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """The objects of one commit over git's smart HTTP protocol (gitprotocol-http(5), -v2(5), -pack(5)).
 
-All of it comes from a server that nobody trusts: what is wrong with it is a NetworkError, what it may cost is bounded.
+All of it comes from an untrusted server: anything wrong is a NetworkError, and its cost is bounded.
 """
 
 from collections.abc import Iterator

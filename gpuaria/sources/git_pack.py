@@ -1,4 +1,4 @@
-"""The objects out of a git pack (gitformat-pack(5)) that comes from a server which nobody trusts.
+"""The objects of a git pack (gitformat-pack(5)) from an untrusted server.
 
 dulwich's reader of packs takes numbers of any length and objects of any size, so it is used for deltas only, once
 their sizes are known to be bearable.
@@ -44,7 +44,7 @@ def unpack(pack: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 class _Broken(Exception):
-    """What is wrong with the pack."""
+    """An error in the pack."""
 
 
 class _Room:

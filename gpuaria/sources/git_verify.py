@@ -94,7 +94,7 @@ def _blobs(commit: str, objects: _Objects, listed: Container[str], who: str) -> 
 
 
 def _entries(oid: str, path: str, objects: _Objects, who: str) -> Iterator[tuple[int, str, str]]:
-    """Mode, name and id of what is in a tree; one that is not UTF-8 gets surrogates, which no path may have."""
+    """Yield mode, name and id of each entry of a tree; a name that is not UTF-8 gets surrogates, illegal in a path."""
     data = objects.get(("tree", oid))
     if data is None:
         raise BadListing(f"{who} does not send {_shown(path)} of the commit (tree {oid[:12]}) as it must be", _HINT)

@@ -262,12 +262,12 @@ def _is_object(body: bytes) -> bool:
 
 
 def _about(ref: RepoRef, name: str, revision: str, endpoint: str) -> str:
-    """Where a hub says what a repo is at a revision."""
+    """Return the URL of a repo's metadata at a revision."""
     return f"{endpoint}/api/{ref.kind}s/{name}/revision/{quote(revision, safe='')}"
 
 
 def _siblings(info: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the repo's own page counts up, where it does."""
+    """Return the files listed in a repo's metadata; empty if there is no list."""
     siblings = info.get("siblings")
     return [one for one in siblings if isinstance(one, dict)] if isinstance(siblings, list) else []
 
@@ -286,7 +286,7 @@ def _entries(siblings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _json(answer: Answer, endpoint: str) -> Any:
-    """What a success says; None for any other answer. Raises NotAHub."""
+    """Return the JSON of a successful response; None for any other response. Raises NotAHub."""
     if answer.status != 200:
         return None
     try:
@@ -348,7 +348,7 @@ def _check_commit(answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
 
 
 def _check_same(answer: Answer, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
-    """Raise NetworkError where a mirror's look-up is for other bytes than the manifest's."""
+    """Raise NetworkError if a mirror's response is for other bytes than the manifest's."""
     _check_commit(answer, mirror, manifest)
     size = answer.headers.get("x-linked-size", "")
     if size and size != str(file.size):
@@ -359,7 +359,7 @@ def _check_same(answer: Answer, mirror: Mirror, manifest: Manifest, file: Remote
 
 
 def _not_the_hubs(answer: Answer) -> bool:
-    """Whether something on the way refused an API request: 451, or a 403 that carries no JSON and no hub's header."""
+    """True if something on the way refused an API request: 451, or a 403 that carries no JSON and no hub's header."""
     html = answer.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json"
     named = any(name.startswith("x-error-") for name in answer.headers)
     return answer.status == 451 or (answer.status == 403 and html and not named)

@@ -69,7 +69,7 @@ class Plain(WebSource):
         return Mirror(os.path.basename(ref.name), f"{_LOCAL}{ref.name}", origin=True, listed=True)
 
     def servers(self, manifest: Manifest) -> tuple[Mirror, ...]:
-        """Those of all URLs, the one that was asked for the listing first."""
+        """Return the servers of all URLs, first the server of the listing."""
         first = self.server(manifest.ref)
         bases = dict.fromkeys(_base(url) for file in manifest.files for url in file.urls)
         listed = [Mirror(authority(base), base, listed=True) for base in bases if base != first.base]

@@ -1,4 +1,4 @@
-"""What a source can do: one narrow protocol, and optional ones that are asked for by isinstance."""
+"""The protocols of a source: a narrow one that each source has, and optional ones, checked by isinstance."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +16,13 @@ Wanted = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a source declares of itself.
+    """A source's declaration of itself.
 
     `name`: its scheme, and its name in the settings. `hosts`: URLs of these hosts are references of this source.
     `endpoint`: the server that is asked where the settings name no other one; empty where each reference names its own.
     `endpoint_variables`, `token_variables`: environment variables that set it and its credential; the first that is set
     counts. `buckets`: the rate limits of its servers, as (pattern in a URL's path, name in `RateLimit` headers); the
-    first pattern that matches counts. `layout`: how a fetch arranges the files where nobody names a folder. `digests`:
+    first pattern that matches counts. `layout`: how a fetch arranges the files if no folder is named. `digests`:
     the algorithms that its listings use. `versions`: whether a commit means anything; `revision` is the usual one.
     """
 
@@ -61,7 +61,7 @@ class RepoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What a server states of one file in a response's headers: empty or None where it says nothing."""
+    """A server's statements about one file in a response's headers; empty or None where it states nothing."""
 
     commit: str = ""
     size: int | None = None
@@ -89,7 +89,7 @@ class Source(Protocol):
         """
 
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
-        """Where the mirror answers for one file, possibly by a redirect."""
+        """Return the URL of a file at a mirror, which may respond with a redirect."""
 
     def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> MirrorUrl | None:
         """Resolve the final URL in one request; None where the bytes come only with a credential.
@@ -115,7 +115,7 @@ class KnowsFreshness(Protocol):
         """List the files of that commit. An unsafe name is an error only if it is `wanted`. Raises BadListing."""
 
     def stated(self, headers: Mapping[str, str]) -> Stated:
-        """What the headers (names in lower case) of a response to `file_url` say of commit, size and digest."""
+        """Return commit, size and digest from the headers (names in lower case) of a response to `file_url`."""
 
 
 @runtime_checkable
@@ -134,7 +134,7 @@ class RedirectsSmallFiles(Protocol):
         """The URL that `file_url` of a small file may be redirected to, as hubs write it, the likeliest first."""
 
     def sends_on(self, mirror: Mirror, manifest: Manifest) -> bool:
-        """Whether it is known, before anything is asked, that small files are redirected to their shortcut."""
+        """True if it is known, before anything is asked, that small files are redirected to their shortcut."""
 
 
 @runtime_checkable
@@ -156,11 +156,11 @@ class NamesItsServers(Protocol):
         """The servers that the listing names, the origin first."""
 
     def holds(self, mirror: Mirror, file: RemoteFile) -> bool:
-        """Whether `mirror` may have this file."""
+        """True if `mirror` may have this file."""
 
 
 def stated(source: Source, headers: Mapping[str, str]) -> Stated:
-    """What the headers say by the protocol of `source`; nothing where it says nothing in headers."""
+    """Return the headers' statements by the protocol of `source`; empty if its headers state nothing."""
     return source.stated(headers) if isinstance(source, KnowsFreshness) else Stated()
 
 

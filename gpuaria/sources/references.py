@@ -1,4 +1,4 @@
-"""What a person types or pastes to name a repo of the Hub: names, `hf:` references, addresses of its pages. Pure."""
+"""References to repos of the Hub, as a person types or pastes them: names, `hf:` references, URLs of pages. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def parse(text: str, kind: Kind | None, revision: str, endpoints: Sequence[str],
 
 
 def is_name(parts: Sequence[str]) -> bool:
-    """Whether the parts between slashes are `name` or `organisation/name`, as the Hub has them."""
+    """True if the parts between slashes are `name` or `organisation/name`, as the Hub has them."""
     return 1 <= len(parts) <= 2 and all(_good_part(part) for part in parts)
 
 
@@ -104,7 +104,7 @@ def _split_page(parts: list[str]) -> tuple[list[str], str, str]:
 
 
 def _inside(page: str, parts: list[str]) -> str:
-    """What of the repo a page is of: a folder, with a slash at its end, for "tree", else a file."""
+    """Return the part of the repo that a page shows: a folder, with a slash at its end, for "tree", else a file."""
     if page == "commits" or not parts:
         return ""
     return "/".join(parts) + ("/" if page == "tree" else "")

@@ -30,7 +30,7 @@ _WEB = re.compile(r"https?://", re.IGNORECASE)
 
 @cache
 def source(name: str) -> Source:
-    """The source of that name. Raises UsageError for an unknown one, ConfigError for one that cannot be loaded."""
+    """Return the source of that name. Raises UsageError for an unknown name, ConfigError if it cannot be loaded."""
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return _made(getattr(import_module(module), attribute), name)
@@ -78,7 +78,7 @@ def _claims(one: Source, url: str, endpoints: Sequence[str]) -> bool:
 
 
 def _all() -> Iterator[Source]:
-    """Every source, other packages' last; one that cannot be loaded claims no URL."""
+    """Yield every source, other packages' last; a source that cannot be loaded claims no URL."""
     for name in BUILT_IN:
         yield source(name)
     for name in _entry_points():

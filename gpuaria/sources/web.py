@@ -1,4 +1,4 @@
-"""What most sources share: a file is a URL, and a server states its size."""
+"""A base for sources in which a file is a URL, and a server states its size."""
 
 import calendar
 import re
@@ -144,7 +144,7 @@ def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anony
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a server states of a URL: bytes, and its ETag or the time of its last change."""
+    """A server's statements about a URL: its size in bytes, and its ETag or the time of its last change."""
 
     size: int
     tag: str

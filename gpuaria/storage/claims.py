@@ -1,4 +1,4 @@
-"""Claims on bytes: of several fetches that want the same ones, on this machine, a single one downloads them.
+"""Claims on bytes: if several fetches on this machine want the same bytes, one of them downloads them.
 
 A claim is a lock on one byte of a lock file, at an offset made from its key (open file description locks, Linux 3.15;
 see fcntl(2)). It holds against threads of this process as well as against other processes, ends with the process that
@@ -108,8 +108,8 @@ _SMALL = _Small()
 
 
 class Claims:
-    """What one fetch has claimed: by name of the staged file in its target, and by digest and size among all targets
-    of this user, whose lock file lies beside the receipts. Thread-safe.
+    """The claims of one fetch: by name of the staged file in its target, and by digest and size among all targets
+    of this user, whose lock file is next to the receipts. Thread-safe.
     """
 
     def __init__(self, target: ByteLocks, receipts: Receipts) -> None:
@@ -139,7 +139,7 @@ class Claims:
             return Claim.OURS
 
     def elsewhere(self, file: RemoteFile) -> Path | None:
-        """Where another target has the verified bytes of a file for which the answer was PRESENT; None once adopted."""
+        """Return where another target has the verified bytes of a file that is PRESENT; None once they are adopted."""
         return self._elsewhere.get(file.path)
 
     def adopted(self, file: RemoteFile) -> None:
@@ -156,7 +156,7 @@ class Claims:
                 self._unlock(file, staged)
 
     def work(self) -> bool:
-        """Whether the target's file system has such locks: without them, one fetch at a time may use the target."""
+        """True if the target's file system has such locks: without them, one fetch at a time may use the target."""
         try:
             if self._target.take(_STATE):
                 self._target.free(_STATE)
@@ -195,7 +195,7 @@ class Claims:
                 self._user.close()
 
     def _is_elsewhere(self, file: RemoteFile, place: str) -> bool:
-        """Whether another fetch published these bytes in another target since this process began to fetch."""
+        """True if another fetch published these bytes in another target since this process began to fetch."""
         if file.digest is None or not self._identity(file):
             return False
         found = self._receipts.recent(file.digest, by_others=file.size >= _WORTH_TELLING)
@@ -232,7 +232,7 @@ class Claims:
         return _SMALL if self._user is None or file.size < _WORTH_TELLING else self._user
 
     def _published(self, file: RemoteFile, place: str) -> bool:
-        """Whether bytes of the right size came to `place` since this fetch looked, or last got this answer."""
+        """True if bytes of the right size came to `place` since this fetch looked, or last got this answer."""
         try:
             there = os.stat(place)
         except OSError:

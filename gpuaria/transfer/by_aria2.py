@@ -65,7 +65,7 @@ class ByAria2:
         self._savers = services.threads.pool("save", 4)
 
     def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
-        """Whether there is a URL that aria2 can use."""
+        """True if there is a URL that aria2 can use."""
         return bool(urls) and not self._services.pool.incompatible(url.mirror for url in urls)
 
     def warm_up(self) -> None:
@@ -154,7 +154,7 @@ class ByAria2:
         return self._daemon.rpc
 
     def _add(self, task: FileTask, one: ByteRange) -> None:
-        """Begin one download. Its name is ours, and its size declared, so that aria2 refuses another length."""
+        """Begin one download, under gpuaria's name for it, with its size, so that aria2 refuses another length."""
         path = self._services.files(task).path(one)
         turns = zip_longest(*(self._copies(task, url) for url in self._urls[task]))
         urls = [url for turn in turns for url in turn if url]
@@ -180,7 +180,7 @@ class ByAria2:
         return [url.url] * task.step.counts.get(url.mirror.name, self._engine.shape.per_server)
 
     def _shaped(self, task: FileTask) -> Shape:
-        """Where another mirror can take over, none gets long to respond. Mirrors may still join: room for all."""
+        """Return a download's options: short time-outs if another mirror can take over, room for joining mirrors."""
         several, shape = len(task.step.mirrors) > 1, self._engine.shape
         return replace(
             shape,

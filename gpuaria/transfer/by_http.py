@@ -48,7 +48,7 @@ class ByHttp:
         return self._workers.busy
 
     def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
-        """It takes every file, and resolves its URLs itself."""
+        """Return True: this downloader takes every file, and resolves its URLs itself."""
         return True
 
     def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
@@ -56,11 +56,11 @@ class ByHttp:
         self._workers.submit(self._fetch, task)
 
     def poll(self, now: float) -> Sequence[Event]:
-        """Nothing: its threads put their events into the inbox."""
+        """Return no events: the worker threads put theirs into the inbox."""
         return ()
 
     def stop(self, task: FileTask) -> None:
-        """Nothing: a file ends with its verdict, or with the run."""
+        """Do nothing: a download ends with the file's verdict, or with the run."""
 
     def _fetch(self, task: FileTask) -> None:
         """On a worker thread: try a file's mirrors in order, and again until the patience ends."""

@@ -1,4 +1,4 @@
-"""What the scheduler wants done: frozen records that the loop carries out in order."""
+"""Commands of the scheduler: frozen records that the loop carries out in order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class WarmUp:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Ask a mirror for the file's final URL; `fresh`: not one that was resolved before."""
+    """Ask a mirror for the file's final URL; `fresh`: resolve it again, even if it is known."""
 
     task: FileTask
     mirror: Mirror
@@ -35,7 +35,7 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Ask a mirror for a URL instead of one that is about to expire."""
+    """Ask a mirror for a new URL, since the present one is about to expire."""
 
     task: FileTask
     mirror: Mirror

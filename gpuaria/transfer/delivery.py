@@ -13,7 +13,7 @@ from gpuaria.transfer.task import FileTask
 
 
 class Mirrors(Protocol):
-    """What the scheduler asks the mirror pool; nothing here does I/O."""
+    """The scheduler's view of the mirror pool, without I/O."""
 
     def usable(self, mirrors: Sequence[Mirror]) -> list[Mirror]:
         """Mirrors that are not quarantined, or all of them if every one is."""

@@ -1,4 +1,4 @@
-"""What the loop knows of a way to download: one protocol, and where downloaders and threads leave their events."""
+"""The protocol of downloaders, and the queue into which downloaders and worker threads put their events."""
 
 import queue
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ class Downloader(Protocol):
     name: str
 
     def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
-        """Whether it could download the file from these URLs."""
+        """True if this downloader could download the file from these URLs."""
 
     def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
         """Begin with ranges of a file. Raises DiskError."""
 
     def poll(self, now: float) -> Sequence[Event]:
-        """What happened since the last call."""
+        """Return the events since the last call."""
 
     def stop(self, task: FileTask) -> None:
         """End a file's downloads; what came stays on disk for a later run."""
@@ -48,5 +48,5 @@ class Inbox:
 
     @property
     def empty(self) -> bool:
-        """Whether no event waits."""
+        """True if no event waits."""
         return self._events.empty()

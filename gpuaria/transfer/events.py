@@ -1,4 +1,4 @@
-"""What happened: frozen records from downloaders and worker threads, which the loop hands to the scheduler."""
+"""Events of downloaders and worker threads: frozen records, which the loop hands to the scheduler."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Whether this fetch may download the file's bytes now."""
+    """The layout's answer to a claim: whether this fetch may download the file's bytes now."""
 
     task: FileTask
     claim: Claim
@@ -45,7 +45,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A fresh URL of a mirror for a download that runs; `renewed`: instead of one that is about to expire."""
+    """A new URL of a mirror for a download that runs; `renewed`: the mirror's old URL is about to expire."""
 
     task: FileTask
     url: MirrorUrl

@@ -16,7 +16,7 @@ from gpuaria.storage.layout import Layout
 
 @dataclass
 class _Arrival:
-    """What is on disk of one file: byte ranges in order, apart from each other."""
+    """The parts of one file that are on disk: byte ranges in order, apart from each other."""
 
     ranges: list[tuple[int, int]] = field(default_factory=list)
     generation: int = 0  # how often its bytes were discarded
@@ -38,7 +38,7 @@ class _Arrival:
 
 
 class Arrivals:
-    """What is on disk of each file in flight. Thread-safe."""
+    """The parts of each file in flight that are on disk. Thread-safe."""
 
     def __init__(self) -> None:
         self._known: dict[SafePath, _Arrival] = {}
@@ -116,7 +116,7 @@ class Reader:
 
     @property
     def verified(self) -> bool:
-        """Whether every byte was verified."""
+        """True if every byte was verified."""
         return self._known.published
 
     def arrived(self) -> list[tuple[int, int]]:
@@ -174,7 +174,7 @@ class Reader:
         return self._known.published or self._arrivals.error(self._known) is not None or self._spoiled()
 
     def _spoiled(self) -> bool:
-        """Whether bytes that were given out were discarded since."""
+        """True if bytes that were given out were discarded since."""
         return self._given and self._known.generation != self._generation
 
     def _check(self) -> None:

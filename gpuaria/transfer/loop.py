@@ -127,7 +127,7 @@ class Loop:
 
     @property
     def owed(self) -> tuple[bool, bool]:
-        """Whether large files, and whether any files, still need bytes that no other fetch downloads."""
+        """Return (large, any): whether such files still need bytes that no other fetch downloads."""
         return self._scheduler.owed
 
     @property

@@ -15,7 +15,7 @@ class Pace:
     waiting_since: float | None = None
 
     def near(self, now: float, done: int, left: int, connections: int, most: int) -> bool:
-        """Whether connections run out of work, or the flow breaks off, with little left to download.
+        """True if connections run out of work, or the flow breaks off, with little left to download.
 
         `done` and `left` in bytes; `most`: connections when there was work for all. Little is what LITTLE seconds
         would bring at the pace so far.
@@ -32,7 +32,7 @@ class Pace:
         return connections <= few or self._broken_off(now, done)
 
     def held_up(self, now: float, done: int, left: int, *, idle: bool) -> bool:
-        """Whether slow connections have held the last pieces from mirrors that are `idle` for IDLE seconds, and would
+        """True if slow connections have held the last pieces from mirrors that are `idle` for IDLE seconds, and would
         for IDLE seconds more.
         """
         self.waiting_since = (self.waiting_since or now) if idle else None
@@ -48,5 +48,5 @@ class Pace:
         return recent is not None and now - recent[0] >= 0.4 and (done - recent[1]) / (now - recent[0]) < self.rate / 3
 
     def in_sight(self, left: int) -> bool:
-        """Whether the end is so near that readings should come quickly."""
+        """True if the end is so near that readings should come quickly."""
         return self.rate > 0 and left <= self.rate * 2.5

@@ -72,8 +72,8 @@ class Publisher:
     def staged(self, file: RemoteFile, staged: Path, digest: str = "") -> Verdict:
         """Verify staged bytes and publish them if they are right. A verdict that is not good leaves all as it is.
 
-        `digest` is what they hashed to while they came, if that was done; one that is wrong is computed again. What is
-        refused is thrown away: the receipts remember it, so that it is not fetched again.
+        `digest`: the result of hashing while they arrived, if that was done; a wrong one is computed again. Refused
+        bytes are removed; the receipts remember them, so that they are not downloaded again.
         """
         right = digest and file.digest and matches(file.digest, digest) and staged.stat().st_size == file.size
         verdict = right_bytes(file) if right and not file.pinned else verify_file(staged, file)
@@ -128,8 +128,8 @@ class Publisher:
             self._results.settle(twin, Verdict(twin.path, verdict.outcome, f"the same bytes as {file.path}"))
 
     def signature(self, files: Sequence[RemoteFile], *, whole: bool, locked: bool) -> Signature | None:
-        """Check the signature among `files`, which are the `whole` repo or not, once all have their verdicts. One that
-        is wrong is a file that is refused, so that nobody who reads the verdicts takes the repo for complete.
+        """Check the signature among `files`, which are the `whole` repo or not, once all have their verdicts. A wrong
+        signature makes its file "refused", so that the verdicts do not show a complete repo.
 
         `locked`: they are what a lock names, which may be a part of the repo.
         """

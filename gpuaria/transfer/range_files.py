@@ -55,7 +55,7 @@ class RangeFiles:
                 os.link(self.control_path(one), self.kept_path(one))
 
     def missing(self, one: ByteRange) -> list[Gap]:
-        """What the control file says is missing; the whole range where there is none that can be read."""
+        """Return the gaps by the control file; the whole range if no control file can be read."""
         known = self._known(one)
         if known is None:
             return [(one.start, one.end)]
@@ -63,15 +63,15 @@ class RangeFiles:
         return [(start, end) for start, end in clipped if start < end]
 
     def gaps(self, row: Iterable[ByteRange]) -> list[Gap]:
-        """What is missing of all ranges that are neither done nor in the tail, in order."""
+        """Return the gaps of all ranges that are neither done nor in the tail, in order."""
         return [gap for one in row if not one.done and not one.in_tail for gap in self.missing(one)]
 
     def ended(self, one: ByteRange) -> bool:
-        """Whether aria2 has completed the range: it removes the control file then, and only then."""
+        """True if aria2 has completed the range: it removes the control file then, and only then."""
         return self.linked and self.path(one).exists() and not self.control_path(one).exists()
 
     def saved(self, one: ByteRange) -> bool:
-        """Whether aria2 has written down at least the bytes of the last reading, or completed the range."""
+        """True if aria2 has written down at least the bytes of the last reading, or completed the range."""
         left = sum(end - start for start, end in self.missing(one))
         return left <= one.left or not self.control_path(one).exists()
 
@@ -149,7 +149,7 @@ class RangeFiles:
         return one
 
     def _known(self, one: ByteRange) -> control.Control | None:
-        """Its control file, or the one that was kept."""
+        """Return the control file of a range, or the saved copy of it."""
         return self._read(self.control_path(one)) or self._read(self.kept_path(one))
 
     def _read(self, path: Path) -> control.Control | None:
@@ -158,7 +158,7 @@ class RangeFiles:
         return known if known is not None and known.total == self.size else None
 
     def _same(self, path: Path) -> bool:
-        """Whether `path` is a name of the staged bytes; a symlink is not."""
+        """True if `path` is a name of the staged bytes; a symlink is not."""
         return path.exists() and not path.is_symlink() and path.samefile(self.base)
 
 

@@ -39,12 +39,12 @@ class ByteRange:
 
     @property
     def waiting(self) -> bool:
-        """Whether no downloader has it."""
+        """True if no downloader has it."""
         return not (self.done or self.running or self.in_tail)
 
     @property
     def untouched(self) -> bool:
-        """Whether no downloader has begun with it, in this run or an earlier one."""
+        """True if no downloader has begun with it, in this run or an earlier one."""
         return self.waiting and not (self.completed or self.on_disk)
 
     def finish(self) -> None:
@@ -101,7 +101,7 @@ def prefix(row: Sequence[ByteRange]) -> int:
 
 
 def without(gaps: Iterable[Gap], filled: Sequence[Gap]) -> list[Gap]:
-    """What is left of the gaps; `filled` is in order."""
+    """Return the gaps without the `filled` ones, which are in order."""
     left = []
     for start, end in gaps:
         for a, b in filled:

@@ -1,4 +1,4 @@
-"""What is done with a file whose download failed, or whose bytes are wrong. Pure."""
+"""The rules for a file whose download failed, or whose bytes are wrong. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,7 +37,7 @@ class Recovery:
             self.later(task, reason)
 
     def again(self, task: FileTask, why: str) -> None:
-        """The next free place is this file's."""
+        """Queue a file for the next free place."""
         self._tasks.queue(task, first=True)
         task.move(State.QUEUED, why)
 
@@ -110,7 +110,7 @@ class Recovery:
         self.check(task, Doubt(verdict.detail, verdict=verdict, used=used))
 
     def _not_present(self, task: FileTask, verdict: Verdict) -> None:
-        """What another fetch has published is not right, or is gone: ask for the claim again."""
+        """Ask for the claim again: the bytes that another fetch published are wrong, or gone."""
         task.wrong += 1
         if task.wrong > WRONG_TRIES:
             self._tasks.do(commands.Fail(task, Verdict(task.file.path, verdict.outcome, verdict.detail)))

@@ -14,7 +14,7 @@ from gpuaria.transfer.tuning import PORTAL
 
 
 class Resolving:
-    """What the mirrors' answers mean."""
+    """The rules for mirrors' responses to the question for a file's URL."""
 
     def __init__(self, tasks: RunTasks, recovery: Recovery) -> None:
         self._tasks, self._recovery = tasks, recovery
@@ -70,7 +70,7 @@ class Resolving:
             self._exchange(event.task, event.url, event.wall)
 
     def _exchange(self, task: FileTask, url: MirrorUrl, wall: float) -> None:
-        """Use a URL instead of the one that its mirror had, or next to those of other mirrors."""
+        """Use a URL next to those of other mirrors, in place of its own mirror's old one."""
         if task.state is State.DOWNLOADING and task.carrier == "aria2":
             old = task.urls.get(url.mirror)
             task.take(url, wall)

@@ -1,4 +1,4 @@
-"""What came of a run so far: verdicts, causes, and where the bytes of each file came from."""
+"""The results of a run so far: verdicts, causes, and where the bytes of each file came from."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -75,7 +75,7 @@ class Results:
             self._sources.setdefault(path, Origins()).note(problem)
 
     def origins(self, path: str) -> Origins:
-        """Where the bytes of the file `path` came from so far."""
+        """Return where the bytes of the file `path` came from so far."""
         with self._lock:
             return self._sources.get(path, Origins()).copy()
 
@@ -96,7 +96,7 @@ class Results:
             return [path for path, sources in self._sources.items() if sources.given and path not in self.verdicts]
 
     def uses(self) -> tuple[MirrorUse, ...]:
-        """What each mirror delivered, the most first."""
+        """Return the use of each mirror, by bytes, the most first."""
         return self.pool.summary()
 
     def settle(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:

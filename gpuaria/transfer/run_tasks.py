@@ -32,7 +32,7 @@ class RunTasks:
 
     @property
     def idle(self) -> bool:
-        """Whether every file is at its end."""
+        """True if every file is at its end."""
         return not (self.large or self.small or self.by_http)
 
     @property

@@ -1,7 +1,7 @@
-"""Decides what is done next, from what has happened: rules without I/O, clock or thread.
+"""The rules of a transfer: from an event to the commands that follow from it, without I/O, clock or thread.
 
-`Scheduler.handle(event, now)` writes the tasks and returns commands; the loop carries these out and brings back what
-comes of them as events. `now` is in monotonic seconds.
+`Scheduler.handle(event, now)` writes the tasks and returns commands; the loop carries these out, and their results
+come back as events. `now` is in monotonic seconds.
 """
 
 from collections.abc import Sequence
@@ -95,7 +95,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Whether every file is at its end."""
+        """True if every file is at its end."""
         return self._tasks.idle
 
     def in_state(self, *states: State) -> list[FileTask]:
@@ -104,7 +104,7 @@ class Scheduler:
 
     @property
     def owed(self) -> tuple[bool, bool]:
-        """Whether large files, and whether any files, still need bytes that no other fetch downloads."""
+        """Return (large, any): whether such files still need bytes that no other fetch downloads."""
         needed = [task for task in self._tasks.unfinished if task.state is not State.HASHING and not task.held]
         return any(task.carrier == "aria2" for task in needed), bool(needed)
 
@@ -169,7 +169,7 @@ class Scheduler:
             active += 1
 
     def _start_large(self) -> None:
-        """Keep `jobs` files in flight; one that has only its last connections left does not count."""
+        """Keep `jobs` files in flight, not counting a file that has only its last connections left."""
         in_flight = self._tasks.in_state(State.DOWNLOADING, State.FINISHING)
         taken, busy = sum(not task.fading for task in in_flight), len(in_flight)
         resolving = len(self._tasks.in_state(State.RESOLVING))

@@ -1,4 +1,4 @@
-"""What every part of a transfer uses: one record instead of long argument lists."""
+"""The record of objects that every part of a transfer uses, instead of long argument lists."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What aria2 and the tail download next of a file in flight. Pure."""
+"""The next byte range of a file in flight, for aria2 or for the tail. Pure."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -44,11 +44,11 @@ class Steering:
 
     @property
     def limited(self) -> bool:
-        """Whether there is a speed limit."""
+        """True if there is a speed limit."""
         return self.limits.max_speed > 0
 
     def stalled(self, task: FileTask, now: float) -> bool:
-        """Whether next to nothing comes, though more may."""
+        """True if next to nothing comes, though more may."""
         slow = 0 < self.limits.max_speed < 4 * TRICKLE
         several = len(task.step.mirrors) > 1
         timeout = min(self.limits.timeout, SEVERAL_TIMEOUT) if several else self.limits.timeout
@@ -102,7 +102,7 @@ class Steering:
         return [Release(task)]
 
     def _worth_a_tail(self, task: FileTask) -> bool:
-        """Whether the range that waits is the last one, and long enough for a tail to pay."""
+        """True if the range that waits is the last one, and long enough for a tail to pay."""
         rate = task.pace.rate
         return len(task.waiting) == 1 and not self.limited and 0 < rate * WORTH <= task.waiting[0].left
 
@@ -119,7 +119,7 @@ class Steering:
         task.tail_left = one.left
 
     def _held_up(self, task: FileTask, now: float) -> bool:
-        """Whether slow connections keep the last pieces from idle mirrors; seen once for a file."""
+        """True if slow connections keep the last pieces from idle mirrors; seen once for a file."""
         if task.stuck or task.left > MOST_IN_TAIL:
             return False
         hosts = {urlsplit(url.url).hostname for url in task.urls.values()}

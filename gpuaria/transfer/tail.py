@@ -1,8 +1,8 @@
-"""The end of a large file, downloaded by our own connections.
+"""The end of a large file, downloaded by gpuaria's own connections.
 
-aria2 never asks two servers for one piece and cuts nothing below 1 MiB, so the slowest connection decides when a file
-ends. Here what is still missing is cut small, every mirror takes the next cut when it is free, and cuts that are in
-flight are asked for a second time when there are no others left: the first response counts.
+aria2 never asks two servers for one piece and splits nothing below 1 MiB, so the slowest connection decides when a file
+ends. The tail cuts the missing bytes small; every mirror takes the next cut when it is free. When no cut is left, the
+tail asks for those in flight a second time: the first response counts.
 """
 
 import os
@@ -45,7 +45,7 @@ class _Cut:
 
     @property
     def done(self) -> bool:
-        """Whether all of it is on disk."""
+        """True if all of it is on disk."""
         return self.written == self.end - self.start
 
 
@@ -107,9 +107,9 @@ class Tail:
             self.start(more)
 
     def outcome(self) -> bool | None:
-        """Whether every gap is filled, once it has ended: all is there, no connection is left, or nothing comes.
+        """Return None while the tail is active; then whether every gap is filled.
 
-        None as long as it is active.
+        A tail ends when all bytes are on disk, no connection is left, or nothing comes.
         """
         with self._lock:
             if not self._sealed:
@@ -131,7 +131,7 @@ class Tail:
             return min(missing, default=self.size)
 
     def filled(self) -> list[Gap]:
-        """What it has written, in order."""
+        """Return the byte ranges that the tail has written, in order."""
         with self._lock:
             return sorted((cut.start, cut.start + cut.written) for cut in self._cuts)
 
@@ -244,7 +244,7 @@ class Tail:
                 self._lock.notify_all()
 
     def needless(self, cut: _Cut, came: int) -> bool:
-        """Whether the rest of a cut is not needed any more; `came`: bytes of it since this was last asked."""
+        """True if the rest of a cut is not needed any more; `came`: bytes of it since this was last asked."""
         with self._lock:
             self._heard += came
         return cut.taken or self._ended

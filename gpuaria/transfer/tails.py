@@ -26,11 +26,11 @@ class Tails:
 
     @property
     def active(self) -> bool:
-        """Whether there is a tail."""
+        """True if there is a tail."""
         return bool(self._tails)
 
     def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
-        """Whether there is a URL to download from."""
+        """True if there is a URL to download from."""
         return bool(urls)
 
     def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:

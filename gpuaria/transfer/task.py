@@ -15,7 +15,7 @@ LOG = logging.getLogger("gpuaria.transfer")
 
 
 class State(Enum):
-    """What a file waits for. Every file of a run is in exactly one state."""
+    """A file's progress, named by what the file waits for. Every file of a run is in exactly one state."""
 
     QUEUED = "queued"  # a free place
     RESOLVING = "resolving"  # its claim on the bytes, then the first URL from any of its mirrors
@@ -139,7 +139,7 @@ class FileTask:
 
     @property
     def spare(self) -> bool:
-        """Whether there is a piece that no connection can be downloading: each holds one at a time."""
+        """True if there is a piece that no connection can be downloading: each holds one at a time."""
         pieces = sum(one.left // PIECE for one in self.running)
         return bool(self.waiting) or pieces > self.connections
 
@@ -156,7 +156,7 @@ class FileTask:
         return came
 
     def stalled(self, now: float, timeout: float) -> bool:
-        """Whether next to nothing came for `timeout` seconds, which aria2, given a byte a second, does not mind."""
+        """True if next to nothing came for `timeout` seconds, which aria2, given a byte a second, does not mind."""
         return now - max(self.moved, self.begun) > timeout
 
     def take(self, url: MirrorUrl, now: float) -> None:
@@ -169,18 +169,18 @@ class FileTask:
             self.renew_at[url.mirror] = now + max(1.0, (url.expires - now) * 2 / 3)
 
     def drop_tail(self) -> None:
-        """The tail has ended without all bytes: aria2 gets its ranges after all."""
+        """Note that the tail has ended without all bytes: aria2 gets its ranges."""
         self.tail = self.fading = False
         self.tail_came = self.tail_left = self.tail_connections = 0
         for one in self.ranges:
             one.in_tail = False
 
     def leave_aria2(self) -> None:
-        """aria2 downloads nothing of it any more."""
+        """Note that aria2 downloads nothing of the file any more."""
         self.connections, self.speed, self.serving = 0, 0.0, set()
         for one in self.ranges:
             one.running = False
 
     def start_over(self) -> None:
-        """Its staged bytes were discarded."""
+        """Note that the file's staged bytes were discarded."""
         self.done, self.hashed, self.ranges, self.used = 0, 0, [], set()

@@ -47,5 +47,5 @@ FIRST_WAIT = 0.25  # seconds after which a cut is late, as long as none has come
 
 
 def is_flow(count: int, seconds: float) -> bool:
-    """Whether `count` bytes in that time are more than a trickle."""
+    """True if `count` bytes in that time are more than a trickle."""
     return count >= TRICKLE * max(1.0, seconds)

@@ -1,4 +1,4 @@
-"""What was found out about mirrors: frozen records, JSON by `records.to_json` and back by `read`.
+"""Findings about mirrors: frozen records, JSON by `records.to_json` and back by `read`.
 
 Three different things are kept apart in every `state`: "measured", "failed" (it was tried; `problem` says what went
 wrong) and "not measured" (it was not tried, or not to its end; `problem` says why). A number is None unless measured.
@@ -51,10 +51,10 @@ class LookupFinding:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """What `connections` parallel reads brought, from the first byte on.
+    """The throughput of `connections` parallel reads, from the first byte on.
 
     `rate` over all of it, `tail` over its last part (an eighth of a second, or one and a half round trips, in which
-    all connections were at work). `growing`: the tail was still much faster than what came before it, as in slow
+    all connections were reading). `growing`: the tail was still much faster than what came before it, as in slow
     start; the tail is then less than what this many connections reach.
     """
 
@@ -95,7 +95,7 @@ class BytesFinding:
 
 @dataclass(frozen=True, slots=True)
 class FreshFinding:
-    """Whether the mirror has the manifest's commit, size and digest; what it says of them, empty or None if nothing."""
+    """A mirror's commit, size and digest against the manifest's; empty or None where the mirror does not state them."""
 
     verdict: Verdict
     commit: str = ""

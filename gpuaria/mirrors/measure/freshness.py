@@ -1,4 +1,4 @@
-"""Whether a mirror holds what the manifest says. Pure."""
+"""Comparison of a mirror's statements with the manifest. Pure."""
 
 import re
 
@@ -8,7 +8,7 @@ from gpuaria.sources.protocol import Stated
 
 
 def compare(stated: Stated, commit: str, file: RemoteFile) -> FreshFinding:
-    """What a server stated of `file` at `commit`, against the manifest.
+    """Compare a server's statements about `file` at `commit` with the manifest.
 
     "stale": another commit. "different": the same commit, or none named, with another size or digest. "fresh": the
     commit is the same, or size and digest both are. Else "unknown", which is not fresh.

@@ -1,4 +1,4 @@
-"""What the head of an answer to a ranged read says: the wanted part of the file, or why not (RFC 9110 14, 15). Pure."""
+"""The head of a response to a ranged read: the wanted part of the file, or why not (RFC 9110 14, 15). Pure."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What an answer declares: whether it is a range, and the whole file's size, None if it does not say.
+    """The part that a response declares: whether it is a range, and the whole file's size, None if not stated.
 
     `at`: where its bytes begin, None for a range it does not describe.
     """

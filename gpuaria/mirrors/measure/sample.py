@@ -3,7 +3,7 @@
 One request from the middle of the file, hung up on when enough is known: slow start (RFC 5681 3.1) asks little of a
 slow mirror by itself, and several requests one after the other would spend the time of a far one on round trips (60 ms
 one way: 3.5 MB/s seen after a second in pieces, 13 MB/s in one). One connection says little about 16: a mirror that
-waits for round trips grows with connections, one that is capped does not. So the read is repeated with several at once.
+waits for round trips grows with connections, a capped mirror does not. So the read is repeated with several at once.
 """
 
 import time
@@ -49,7 +49,7 @@ def sample(
     connections: Sequence[int] = (1, 4),
     limits: Limits | None = None,
 ) -> BytesFinding:
-    """Read from the middle of the file at `url`; `size` is what the manifest declares, None if nobody did.
+    """Read from the middle of the file at `url`; `size` is the manifest's, None if unknown.
 
     The first of `connections` has to be 1; the further ones are tried while there is time, and read twice as much
     together. Never raises for the network. Redirects are followed, not out of TLS.
@@ -117,7 +117,7 @@ def _read(
 
 
 def _start(size: int | None, lane: int, limits: Limits) -> int:
-    """Where to begin: in the middle, each connection in a part of its own; at 0 where the file is small or unknown."""
+    """Return the first offset: in the middle, each connection in its own part; 0 if the file is small or unknown."""
     if size is None or size < 2 * _LEAST:
         return 0
     start = (size // 2 + lane * limits.ceiling) % size
@@ -208,7 +208,7 @@ def _close_later(lane: Straight, job: Job[bool]) -> None:
 
 
 def _quiet(work: Callable[[], str | None]) -> bool:
-    """Whether it went well and gave no text."""
+    """True if it went well and gave no text."""
     try:
         return not work()
     except Interrupted:

@@ -1,4 +1,4 @@
-"""The hosts that bytes come from in the end: one that serves several mirrors is one pipe, and is measured once."""
+"""The hosts that bytes finally come from: a host that serves several mirrors is one pipe, and is measured once."""
 
 import threading
 from collections.abc import Callable, Sequence

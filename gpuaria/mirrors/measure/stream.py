@@ -23,7 +23,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Stream:
-    """What one connection has read so far. `marks`: moment and bytes of each piece that arrived."""
+    """The progress of one connection. `marks`: moment and bytes of each piece that arrived."""
 
     sent: float = 0.0
     marks: list[tuple[float, int]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Stream:
             self.ended = deadline.clock()
 
     def _settled(self) -> bool:
-        """Whether the rate has stopped growing, over two windows; looked at now and then."""
+        """True if the rate has stopped growing, over two windows; looked at now and then."""
         span = self.window
         if self.ended - self.marks[0][0] < max(_SETTLED, 2 * span) or len(self.marks) % 8:
             return False
@@ -71,7 +71,7 @@ class Stream:
 
 
 def tail(streams: Sequence[Stream], window: float) -> tuple[float | None, bool]:
-    """Bytes per second of all streams together in the last `window` seconds in which all were at work, and whether
+    """Bytes per second of all streams together in the last `window` seconds in which all were reading, and whether
     that is much more than in the window before."""
     end = min(stream.ended for stream in streams)
     start = max(stream.marks[0][0] for stream in streams)
@@ -89,9 +89,9 @@ def tail(streams: Sequence[Stream], window: float) -> tuple[float | None, bool]:
 
 
 def throughput(streams: Sequence[Stream]) -> Throughput | None:
-    """What the streams brought together; None if one of them brought nothing.
+    """Return the throughput of the streams together; None if one of them brought nothing.
 
-    Without enough bytes after the first ones the whole way from the request counts: too low then, never too high.
+    Without enough bytes after the first ones, the time since the request counts: the rate is then too low.
     """
     if not streams or not all(stream.marks for stream in streams):
         return None

@@ -1,4 +1,4 @@
-"""All mirrors at once, cheap stages first, one deadline: DNS, then ICMP beside TCP and TLS, the look-up, the bytes.
+"""All mirrors at once, cheap stages first, one deadline: DNS, then ICMP together with TCP and TLS, a HEAD, the bytes.
 
 A stage that failed is the last one of its mirror; the later ones say so. A host that serves the bytes of two mirrors is
 measured once.
@@ -34,7 +34,7 @@ Lookup = Callable[[Mirror], tuple[str, Stated] | None]
 
 @dataclass(frozen=True)
 class Tools:
-    """What touches the world.
+    """The functions that touch the world.
 
     `lookup` gives the final URL of the sampled file at a mirror and what the mirror states of it, None where its bytes
     come only with a credential; it raises GpuariaError. `pings` off leaves ICMP out.
@@ -65,7 +65,7 @@ def survey(
     budget: float = BUDGET,
     reads: Reads = Reads(),
 ) -> tuple[MirrorFindings, ...]:
-    """What each mirror is worth for `file` at `commit`, in the order given, after at most about `budget` seconds.
+    """Measure each mirror for `file` at `commit`; return the findings in the order given, after some `budget` seconds.
 
     Raises nothing for what goes wrong at a mirror; Interrupted if `tools.lookup` does.
     """
@@ -95,7 +95,7 @@ class _Visit:
         )
 
     def findings(self) -> MirrorFindings:
-        """What is known so far."""
+        """Return the findings so far."""
         with self._lock:
             return self._found
 
@@ -131,7 +131,7 @@ class _Visit:
         return self._settle()
 
     def _stop(self, why: str) -> None:
-        """Mark the look-up and all behind it as not measured."""
+        """Mark the HEAD request and all later stages as not measured."""
         self._set(
             lookup=LookupFinding("not measured", problem=why),
             fresh=FreshFinding("unknown", problem=f"not measured: {why}"),

@@ -33,7 +33,7 @@ class Line:
     tcp: TcpFinding
     tls: TlsFinding | None = None
     sock: socket.socket | None = None
-    silent: bool = False  # nobody answered at all
+    silent: bool = False  # no response at all
 
     def close(self) -> None:
         """Close the socket."""
@@ -61,7 +61,7 @@ def measure(
     deadline: Deadline,
     ready: Callable[[str], None] = lambda address: None,
 ) -> tuple[tuple[TcpFinding, ...], tuple[TlsFinding, ...]]:
-    """Connect to every address, with a TLS handshake where the route has one; `ready` is told of each that stands.
+    """Connect to every address, with a TLS handshake where the route has one; `ready` is called with each that is open.
 
     Through a proxy there is one attempt, to the host by its name; `addresses` are then not used.
     """
