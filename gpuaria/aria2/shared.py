@@ -68,7 +68,7 @@ class SharedAria2:
             return self._begin()
 
     def close(self) -> None:
-        """End the aria2c: at once where it has nothing left to save."""
+        """End the aria2c, at once if it has nothing left to save."""
         with self._lock:
             self._closed = True
             daemon, self._daemon = self._daemon, None

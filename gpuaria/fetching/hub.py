@@ -1,4 +1,4 @@
-"""One source as the settings have it: its endpoint, its mirrors, and a client with its credentials alone."""
+"""One source with its settings: its endpoint, its mirrors, and a client with its credentials alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ def open_hub(
     client: Callable[[Settings], Http],
     warn: Callable[[str], None],
 ) -> Hub:
-    """The source as the settings of all sources have it. `ref` says which server, for a source without an endpoint.
+    """Open a source with its own settings. `ref` names the server, for a source without an endpoint.
 
     `client` makes an HTTP client with the credentials of the settings that it is given. Raises ConfigError.
     """

@@ -157,7 +157,7 @@ def _locked(held: ExitStack, layout: Layout, world: World, limits: Limits) -> No
 
 
 def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
-    """The whole repo at the asked revision. A commit whose listing was kept is not listed again: it cannot change.
+    """Return the whole repo at the requested revision. A saved listing of a commit is used again: it cannot change.
 
     Only a listing from the same endpoint counts: another one's may have been kept on lesser grounds.
     """

@@ -59,7 +59,7 @@ class CurlTransport:
             raise explained(failed.failure, url, route) from None
 
     def _anywhere(self, request: Request, url: str, route: Route, addresses: Sequence[str]) -> "CurlExchange":
-        """The response from the first of some addresses that accepts a connection; none: those of the system."""
+        """Return the response from the first address that accepts a connection; no addresses: the system's."""
         if not addresses:
             return self._once(request, url, route, "")
         for number, address in enumerate(addresses, 1):
@@ -91,7 +91,7 @@ class CurlTransport:
             return self._loop
 
     def _easy(self, request: Request, url: str, route: Route, address: str) -> Any:
-        """A handle of libcurl with everything that is decided here, and nothing that the environment says."""
+        """Return a libcurl handle with gpuaria's decisions as options, and nothing from the environment."""
         easy = pycurl.Curl()
         headers = {"accept-encoding": "gzip, deflate", **request.headers}
         options: dict[int, Any] = {

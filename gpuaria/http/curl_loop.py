@@ -138,7 +138,7 @@ class CurlLoop:
         self._touched.append(transfer)
 
     def _watch(self, what: int, fd: int, multi: object, data: object) -> None:
-        """libcurl wants to know, or not any longer, when a socket is ready."""
+        """Start or stop watching a socket for libcurl (CURLMOPT_SOCKETFUNCTION)."""
         if what == pycurl.POLL_REMOVE:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(fd)

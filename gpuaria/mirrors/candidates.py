@@ -27,15 +27,15 @@ class JoinPolicy:
         self._samples: deque[tuple[float, int]] = deque()  # (monotonic seconds, bytes delivered so far)
 
     def silent(self, seconds: float) -> str:
-        """The origin has sent no response for so long."""
+        """Return the reason to join if the origin has sent no response for so long."""
         return f"{self._host} does not answer within {SILENCE:.0f} s" if seconds >= SILENCE else ""
 
     def misled(self, lie: str) -> str:
-        """DNS gives an address for the origin that is false, and `lie` says why."""
+        """Return the reason to join if DNS gives a false address for the origin; `lie` says why it is false."""
         return f"DNS gives a false address for {self._host} ({lie})"
 
     def failed(self, error: GpuariaError) -> str:
-        """A request to the origin ended with `error`.
+        """Return the reason to join, if any, after a request to the origin that ended with `error`.
 
         A refusal by the hub itself (404, 401, a rate limit, 5xx) is an answer, and no reason.
         """
@@ -44,7 +44,7 @@ class JoinPolicy:
         return f"{self._host} is blocked ({error.message})" if isinstance(error, Blocked) else error.message
 
     def delivered(self, total: int, now: float, *, large: bool = True) -> str:
-        """The origin has delivered `total` bytes of this run at `now` (monotonic seconds), while it has work.
+        """Return the reason to join, if any, given `total` bytes from the origin at `now` (monotonic seconds).
 
         Told a few times per second. Call `idle` while it has nothing to deliver. `large`: large files are among the
         work; the speed of small ones says nothing, so with these alone only silence is slow.
@@ -60,7 +60,7 @@ class JoinPolicy:
         return f"{self._host} delivers {rate / 1e6:.2f} MB/s, less than {self._slow / 1e6:g} MB/s, for {SLOW_FOR:.0f} s"
 
     def idle(self) -> None:
-        """The origin has nothing to deliver: its slowness is counted from the next byte that it owes."""
+        """Note that the origin has nothing to deliver: slowness counts from the next byte that it owes."""
         self._samples.clear()
 
 

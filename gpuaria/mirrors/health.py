@@ -50,7 +50,7 @@ class Health:
         return found
 
     def usable(self, mirrors: Sequence[Mirror]) -> list[Mirror]:
-        """Mirrors that are not quarantined. If every mirror is, return all of them: a try costs nothing."""
+        """Return the mirrors that are not quarantined; if every one is, all of them: a try costs nothing."""
         now = self.clock.monotonic()
         with self._lock:
             away = {mirror for mirror, out in self._out.items() if now < out.until}

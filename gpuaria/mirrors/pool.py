@@ -97,7 +97,7 @@ class MirrorPool:
     # --- which mirror --------------------------------------------------------------------------------------------
 
     def usable(self, mirrors: Sequence[Mirror]) -> list[Mirror]:
-        """Mirrors that are not quarantined. If every mirror is, return all of them: a try costs nothing."""
+        """Return the mirrors that are not quarantined; if every one is, all of them: a try costs nothing."""
         return self._health.usable(mirrors)
 
     def due(self, wanted: Collection[Mirror]) -> list[Mirror]:
@@ -110,7 +110,7 @@ class MirrorPool:
             return self._incompatible.intersection(mirrors)
 
     def named(self, name: str) -> Mirror:
-        """The mirror of that name."""
+        """Return the mirror of that name."""
         return next(mirror for mirror in self.mirrors if mirror.name == name)
 
     def join(self, mirrors: Sequence[Mirror]) -> None:
@@ -121,7 +121,7 @@ class MirrorPool:
     # --- where ---------------------------------------------------------------------------------------------------
 
     def url(self, mirror: Mirror, file: RemoteFile, *, fresh: bool = False) -> MirrorUrl | None:
-        """The final URL of a file at a mirror; None where its bytes need a credential. Raises GpuariaError.
+        """Return the final URL of a file at a mirror; None if its bytes need a credential. Raises GpuariaError.
 
         A URL that was resolved before is used again until a minute before it expires, unless it has to be `fresh`.
         """
@@ -142,11 +142,11 @@ class MirrorPool:
         self.traffic.learn(url.mirror, endpoints(self.files.http.routes, url))
 
     def refusal(self, url: MirrorUrl) -> tuple[str, float | None]:
-        """("", None) if a URL gives aria2 bytes now; else why not, and the seconds that the server asks to wait."""
+        """Return why a URL gives aria2 no bytes, and the seconds that it asks to wait; ("", None) if it does."""
         return suitability.refusal(self.files.http, url)
 
     def why_incompatible(self, url: MirrorUrl) -> str:
-        """Why aria2 cannot use what a URL gives; empty if it can, or if nothing comes."""
+        """Return why aria2 cannot use a URL's response; empty if it can, or if there is no response."""
         return suitability.incompatible(self.files.http, url)
 
     # --- what happened -------------------------------------------------------------------------------------------

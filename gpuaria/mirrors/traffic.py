@@ -27,7 +27,7 @@ Endpoint = tuple[str, int]
 
 
 def endpoints(routes: Routes, url: MirrorUrl) -> list[Endpoint]:
-    """The numeric addresses at which aria2 may reach a URL; none where a proxy or our relay stands between."""
+    """The numeric addresses at which aria2 may reach a URL; none behind a proxy or gpuaria's relay."""
     route = routes.route(url.url)
     if route.proxy or route.addresses:
         return []
@@ -52,7 +52,7 @@ class Traffic:
             self._owner.setdefault(place, mirror)
 
     def read(self, pid: int) -> dict[Mirror, int]:
-        """Bytes by mirror since the last reading; empty where the kernel does not tell."""
+        """Return the bytes by mirror since the last reading; empty where the kernel has no counters."""
         found = sockets.read(pid) if pid else []
         came: Counter[Mirror] = Counter()
         for one in found:

@@ -45,7 +45,7 @@ class Plain(WebSource):
     def parse(
         self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = ""
     ) -> RepoRef:
-        """The `kind` of what comes is "file", "folder", "list" or "metalink"."""
+        """Read a reference; its `kind` is "file", "folder", "list" or "metalink"."""
         rest = text.strip().removeprefix("plain:")
         if re.match(r"https?://", rest, re.IGNORECASE):
             url = _url(rest)
@@ -78,7 +78,7 @@ class Plain(WebSource):
         return tuple(replace(one, origin=not at) for at, one in enumerate(listed)) or (first,)
 
     def holds(self, mirror: Mirror, file: RemoteFile) -> bool:
-        """By the URLs; a mirror that the settings name may have every file."""
+        """True if a URL of the file is at the mirror; a mirror of the settings may have every file."""
         return not mirror.listed or any(origin(url) == origin(mirror.base) for url in file.urls)
 
     def resolve(self, ref: RepoRef, mirror: Mirror, http: Http, wanted: Wanted) -> Manifest:

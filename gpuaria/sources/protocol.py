@@ -46,7 +46,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class RepoInfo:
-    """A moving name made fast: the repo's own id, its immutable commit, whether its bytes need a credential.
+    """A resolved revision: the repo's own id, its immutable commit, whether its bytes need a credential.
 
     `names` are files that it is known to hold: none where the hub does not say, not all where there are very many.
     `entries` are all its files, as a listing has them, where the hub told them along with the commit.
@@ -101,7 +101,7 @@ class Source(Protocol):
         """Raise NetworkError where a response to `file_url` shows that it is no hub's, or of another commit."""
 
     def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
-        """A response to `file_url` that is no success, as the error that it stands for."""
+        """Return the error for an unsuccessful response to `file_url`."""
 
 
 @runtime_checkable

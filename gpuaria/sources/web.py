@@ -74,7 +74,7 @@ class WebSource:
         raise NotImplementedError
 
     def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> MirrorUrl | None:
-        """By one HEAD: its Location, which is not followed, or the URL itself."""
+        """Return the Location of one HEAD response, which is not followed, or the URL itself."""
         url = self.file_url(mirror, manifest, file)
         answer = http.head(url, anonymous=mirror.anonymous)
         if target := target_of(answer):
@@ -93,15 +93,15 @@ class WebSource:
         return MirrorUrl(mirror, answer.url, expiry(answer.url))
 
     def check(self, answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
-        """Every response with the right size will do."""
+        """Accept every response; its size is checked during the download."""
 
     def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
-        """By the status."""
+        """Return the error for the status."""
         return refusal(answer, str(file.path))
 
 
 def refusal(answer: Answer, what: str) -> GpuariaError:
-    """A response that is no success, as the error that it stands for."""
+    """Return the error for an unsuccessful response."""
     place, shown = bare(answer.url), printable(what)
     if answer.status in (404, 410):
         return FileNotInRepo(f"{place} does not exist", f"Check the URL of {shown}.")

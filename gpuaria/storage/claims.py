@@ -87,7 +87,7 @@ class ByteLocks:
 
 
 class _Small:
-    """Exclusive locks by key among the threads of this process: small files are not worth two calls of the system."""
+    """Exclusive locks by key among the threads of this process: small files are not worth two system calls."""
 
     def __init__(self) -> None:
         self._held: set[str] = set()
@@ -222,13 +222,13 @@ class Claims:
             self._everywhere(file).free(identity)
 
     def _identity(self, file: RemoteFile) -> str:
-        """Digest and size; empty for a file that no digest identifies outside its target."""
+        """Return digest and size; empty for a file that no digest identifies outside its target."""
         if file.digest is None or file.digest.algorithm not in _SHARED:
             return ""
         return f"{file.digest}/{file.size} {self._receipts.path}"
 
     def _everywhere(self, file: RemoteFile) -> "ByteLocks | _Small":
-        """The locks that hold in all targets."""
+        """Return the locks that hold in all targets."""
         return _SMALL if self._user is None or file.size < _WORTH_TELLING else self._user
 
     def _published(self, file: RemoteFile, place: str) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Aria2Path:
-    """For the thread that drives aria2. The relay starts when a download needs it, and draws from `bucket`."""
+    """aria2c's routes, for the thread that drives aria2. The relay starts when needed, and draws from `bucket`."""
 
     def __init__(self, routes: Routes, bucket: TokenBucket) -> None:
         self._routes, self._bucket = routes, bucket

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import
     from gpuaria.aria2.wire import Rpc
 
-SAVED = 1.0  # seconds in which aria2 writes the control files of a download that it lets go
+SAVED = 1.0  # seconds in which aria2 writes the control files of a download that it releases
 _DISK_FULL, _DISK = "9", frozenset({"15", "16", "17", "18"})
 
 
@@ -34,15 +34,15 @@ class Aria2(Protocol):
     """The aria2c that fetches share; see gpuaria.aria2.shared. Every method may raise Aria2Error."""
 
     def get(self) -> "Daemon":
-        """The running aria2c; starts it if there is none."""
+        """Return the running aria2c; start it if there is none."""
 
     def replace(self, dead: "Daemon") -> "Daemon":
-        """An aria2c in place of `dead`."""
+        """Return an aria2c in place of `dead`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The aria2c of this process, and how downloads are given to it."""
+    """The aria2c of this process, with the options and routes of its downloads."""
 
     shared: Aria2
     shape: Shape
@@ -51,7 +51,7 @@ class Engine:
 
 
 class ByAria2:
-    """For the loop's thread. A range that it was given is in `_gids`; its gid is empty while a response is missing."""
+    """The downloader by aria2, for the loop's thread. `_gids` has aria2's ranges; empty: no response yet."""
 
     name = "aria2"
 
@@ -104,7 +104,7 @@ class ByAria2:
         self._urls.pop(task, None)
 
     def release(self, task: FileTask) -> None:
-        """Let aria2 save and let go of a file; `Released` tells what it had."""
+        """Let aria2 save and release a file; the event `Released` says what is on disk."""
         running = self._gids.get(task, {})
         try:
             for gid in running.values():
@@ -115,7 +115,7 @@ class ByAria2:
         self._savers.submit(_await_saved, task, self._services.files(task), list(running), self._inbox)
 
     def poll(self, now: float) -> list[Event]:
-        """One reading of all downloads, then the ranges that ended. Raises GpuariaError where the run has to end."""
+        """Return a reading of all downloads, then the ranges that ended. Raises GpuariaError if the run must end."""
         reading = {task: ranges for task, ranges in self._gids.items() if not _released(task)}
         if not reading and self._trouble is None:
             return []
@@ -129,7 +129,7 @@ class ByAria2:
             return self._lost(error)
 
     def close(self) -> None:
-        """Take our downloads out of aria2; their control files stay."""
+        """Take this fetch's downloads out of aria2; their control files stay."""
         daemon = self._daemon
         if daemon is None or not self._gids:
             return
@@ -176,7 +176,7 @@ class ByAria2:
                         self._add(task, one)
 
     def _copies(self, task: FileTask, url: MirrorUrl) -> list[str]:
-        """A URL, once for each connection that its mirror gets."""
+        """Return a URL once for each connection that its mirror gets."""
         return [url.url] * task.step.counts.get(url.mirror.name, self._engine.shape.per_server)
 
     def _shaped(self, task: FileTask) -> Shape:
@@ -225,7 +225,7 @@ class ByAria2:
         )
 
     def _settled(self, task: FileTask, ranges: dict[ByteRange, str], transfers: dict[str, Transfer]) -> list[Event]:
-        """Ranges that ended, well or not. Raises DiskError where aria2 cannot write."""
+        """Return the events of ranges that are complete or failed. Raises DiskError if aria2 cannot write."""
         found: list[Event] = []
         for one, gid in list(ranges.items()):
             transfer = transfers[gid]
@@ -248,7 +248,7 @@ class ByAria2:
         return f"{' or '.join(hosts)}: {transfer.error or f'aria2 error {transfer.error_code}'}"
 
     def _lost(self, error: Aria2Error) -> list[Event]:
-        """aria2c does not answer: wait a little, then replace it. Raises Aria2Error where that is not possible."""
+        """Wait a little for an aria2c that does not respond, then replace it. Raises Aria2Error if impossible."""
         daemon = self._daemon
         if daemon is None or error.retry == "never":  # it could not even be started, or it refuses
             raise error
@@ -267,7 +267,7 @@ def _released(task: FileTask) -> bool:
 
 
 def _await_saved(task: FileTask, files: RangeFiles, running: list[ByteRange], inbox: Inbox) -> None:
-    """aria2 writes the control files when it lets a download go, within 0.1 s; until then older ones are there."""
+    """Wait until aria2 has saved a released download: within 0.1 s it replaces the older control files."""
     deadline = time.monotonic() + SAVED
     for one in running:
         while time.monotonic() < deadline and not files.saved(one):

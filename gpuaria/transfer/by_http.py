@@ -63,7 +63,7 @@ class ByHttp:
         """Do nothing: a download ends with the file's verdict, or with the run."""
 
     def _fetch(self, task: FileTask) -> None:
-        """On a worker thread: try a file's mirrors in order, and again until the patience ends."""
+        """Try a file's mirrors in order, and again until the patience ends. For a worker thread."""
         step = task.step
         one, good = _Fetch(self._services, task), False
         try:
@@ -79,7 +79,7 @@ class ByHttp:
 
 
 class _Fetch:
-    """One file. Wrong bytes get one more try when each mirror had its own; a broken network gets patience."""
+    """One file's download. After wrong bytes from each mirror there is one more try; network errors get patience."""
 
     def __init__(self, services: Services, task: FileTask) -> None:
         self._s, self._task, self._file = services, task, task.file
@@ -91,7 +91,7 @@ class _Fetch:
 
     @property
     def _step(self) -> Step:
-        """The task's step now: mirrors may join while the file is on its way."""
+        """The task's present step: mirrors may join during the download."""
         return self._task.step
 
     def run(self) -> bool:
@@ -117,7 +117,7 @@ class _Fetch:
                 self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
     def _try(self, mirror: Mirror) -> Verdict | None:
-        """The verdict on the bytes of one mirror; None if it could not deliver them."""
+        """Return the verdict on the bytes of one mirror; None if it could not deliver them."""
         alone, clock = len(self._step.mirrors) == 1, self._s.clock
         had, began = prefix_size(self._part, self._file), clock.monotonic()
         try:
@@ -181,9 +181,9 @@ class _Fetch:
         return verdict
 
     def _request(self, mirror: Mirror, asked: int, start: int) -> "Answer | _AskWhole | _AskUsualUrl | None":
-        """One request for the bytes from `asked`, where `start` bytes are on disk. None: all of them came.
+        """Request the bytes from `asked` on, with `start` bytes on disk; return None when all have arrived.
 
-        Else a response without success, or what to ask for instead. Raises GpuariaError.
+        Otherwise return the unsuccessful response, or what to request instead. Raises GpuariaError.
         """
         files, pool = self._s.pool.files, self._s.pool
         with ExitStack() as held:
@@ -206,7 +206,7 @@ class _Fetch:
             return answer
 
     def _judge(self, mirror: Mirror, answer: Answer, *, last: bool) -> GpuariaError | None:
-        """None for a status that may pass; otherwise the error. Only the origin's refusal speaks for the repo."""
+        """Return the error of a response, None for a temporary one. Only the origin's refusal is about the repo."""
         if answer.status in RETRY_STATUS and not last:
             return None
         if answer.status == 416:
@@ -254,20 +254,20 @@ class _Fetch:
 
 
 class _AskWhole:
-    """The range has to be asked for from its start."""
+    """The request has to be repeated for the whole file: a compressed range cannot be decoded."""
 
 
 class _AskUsualUrl:
-    """The cached redirect does not work."""
+    """The request has to be repeated at the usual URL: the cached redirect failed."""
 
 
 def prefix_of(staged: Path) -> Path:
-    """The file with the bytes that were downloaded in order, of a file with its unfinished bytes at `staged`."""
+    """Return the path of the bytes that were downloaded in order, for a file staged at `staged`."""
     return staged.with_name(staged.name + PREFIX)
 
 
 def prefix_size(part: Path, file: RemoteFile) -> int:
-    """Bytes of an earlier try that a range can continue; a full-length prefix is downloaded again."""
+    """Return the bytes of an earlier try that a range can continue; a full-length prefix is downloaded again."""
     try:
         size = part.lstat().st_size
     except FileNotFoundError:
@@ -276,7 +276,7 @@ def prefix_size(part: Path, file: RemoteFile) -> int:
 
 
 def resumed_at(answer: Answer, begun: int, size: int) -> int:
-    """The offset of the body (RFC 9110 14.4): 0 for a 200, which is the whole file. Raises NetworkError.
+    """Return the offset of the body (RFC 9110 14.4): 0 for a 200, which is the whole file. Raises NetworkError.
 
     A range that begins after the `begun` bytes on disk, or belongs to another size, cannot be used.
     """

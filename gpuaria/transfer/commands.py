@@ -75,14 +75,14 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Let aria2 save and let go of a file, so that the tail can download the rest."""
+    """Let aria2 save and release a file, so that the tail can download the rest."""
 
     task: FileTask
 
 
 @dataclass(frozen=True, slots=True)
 class StartTail:
-    """Download a range by our own connections, while aria2 downloads those before it; `connections`: per mirror."""
+    """Download a range by the tail's connections, while aria2 downloads those before it; `connections`: per mirror."""
 
     task: FileTask
     range: ByteRange
@@ -91,7 +91,7 @@ class StartTail:
 
 @dataclass(frozen=True, slots=True)
 class FillTail:
-    """Download every remaining gap by our own connections."""
+    """Download every remaining gap by the tail's connections."""
 
     task: FileTask
     gaps: Sequence[Gap]
@@ -100,7 +100,7 @@ class FillTail:
 
 @dataclass(frozen=True, slots=True)
 class StopTail:
-    """End our own connections and write down what they brought; `alone`: aria2 has let the file go."""
+    """End the tail's connections and save their progress; `alone`: aria2 has released the file."""
 
     task: FileTask
     alone: bool
@@ -108,7 +108,7 @@ class StopTail:
 
 @dataclass(frozen=True, slots=True)
 class SaveProgress:
-    """Write down what is on disk of a file, as often as aria2 does; `alone`: aria2 has let it go."""
+    """Save a file's progress, as often as aria2 does; `alone`: aria2 has released it."""
 
     task: FileTask
     alone: bool
@@ -193,7 +193,7 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class AskWhy:
-    """Ask a mirror that was dropped what it responds: aria2 does not tell the status."""
+    """Find out how a dropped mirror responds: aria2 does not report the status."""
 
     url: MirrorUrl
     reason: str

@@ -34,7 +34,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A mirror's answer to where the file is: a URL, None where only a credential opens it, or an error."""
+    """A mirror's final URL of the file; None if that needs a credential; or an error."""
 
     task: FileTask
     attempt: int
@@ -103,12 +103,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class EngineRestarted:
-    """aria2c died and was started again: it knows none of our downloads."""
+    """aria2c died and was started again: it knows no download of this fetch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """aria2 has let a file go: the ranges that it had completed by then, and all that is missing."""
+    """aria2 has released a file: the ranges that it had completed by then, and all that is missing."""
 
     task: FileTask
     ended: Sequence[ByteRange]
@@ -117,7 +117,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class TailProgressed:
-    """How far the tail is: bytes that came, bytes that no connection has begun with, active connections.
+    """The tail's progress: bytes that arrived, bytes that no connection has begun with, active connections.
 
     `reached`: up to which byte the file is complete, 0 as long as that is unknown.
     """
@@ -148,7 +148,7 @@ class Hashed:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The HTTP downloader has brought a file to its verdict."""
+    """The HTTP downloader has recorded a file's verdict."""
 
     task: FileTask
     good: bool
@@ -156,7 +156,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Which of a file's mirrors respond in a way that aria2 cannot use, and why."""
+    """The mirrors of a file that respond in a way that aria2 cannot use, and why."""
 
     task: FileTask
     incompatible: Mapping[Mirror, str] = field(default_factory=dict)

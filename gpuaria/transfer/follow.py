@@ -46,20 +46,20 @@ class Arrivals:
         self._closed: GpuariaError | None = None
 
     def arrived(self, file: RemoteFile, start: int, end: int) -> None:
-        """The bytes from `start` to `end` are on disk."""
+        """Note that the bytes from `start` to `end` are on disk."""
         with self.changed:
             self._of(file).add(start, end)
             self.changed.notify_all()
 
     def discarded(self, file: RemoteFile) -> None:
-        """The staged bytes are gone."""
+        """Note that the staged bytes were removed."""
         with self.changed:
             known = self._of(file)
             known.ranges, known.generation = [], known.generation + 1
             self.changed.notify_all()
 
     def published(self, file: RemoteFile) -> None:
-        """Every byte was verified and has its name."""
+        """Note that every byte was verified and published."""
         with self.changed:
             if file.path in self._known:
                 known = self._known[file.path]
@@ -67,20 +67,20 @@ class Arrivals:
                 self.changed.notify_all()
 
     def failed(self, file: RemoteFile, error: GpuariaError) -> None:
-        """The file will not come in this run."""
+        """Note that the file has failed in this run."""
         with self.changed:
             if file.path in self._known:
                 self._known[file.path].error = error
                 self.changed.notify_all()
 
     def close(self, error: GpuariaError) -> None:
-        """The run is over: readers of files without a verdict get `error`."""
+        """End the run: readers of files without a verdict get `error`."""
         with self.changed:
             self._closed = error
             self.changed.notify_all()
 
     def follow(self, file: RemoteFile, layout: Layout, verdict: Verdict | None) -> "Reader":
-        """A reader of `file` in `layout`; it has a `verdict` if it is at its end."""
+        """Return a reader of `file` in `layout`; `verdict`: the file's, if it has one."""
         with self.changed:
             known = self._of(file)
             if verdict is not None and verdict.good:
@@ -125,7 +125,7 @@ class Reader:
             return list(self._known.ranges)
 
     def read(self, start: int, size: int, timeout: float | None = None) -> bytes:
-        """Up to `size` bytes from `start`, as soon as the first of them is on disk; none at the end of the file.
+        """Return up to `size` bytes from `start`, as soon as the first is on disk; none at the end of the file.
 
         The bytes are as the mirrors sent them until `verified`. Raises the file's own error if it fails, WrongBytes if
         bytes that were read turn out wrong, TimeoutError after `timeout` seconds.
@@ -153,7 +153,7 @@ class Reader:
             self._descriptor = None
 
     def _open(self) -> int:
-        """A descriptor of the staged bytes, or of the published ones."""
+        """Return a descriptor of the staged bytes, or of the published ones."""
         for path in (self._layout.staged(self._file), self._layout.content(self._file)):
             with explained(path), suppress(FileNotFoundError):
                 return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -27,7 +27,7 @@ from gpuaria.transfer.tuning import TICK, TICK_IDLE, TICK_NEAR_END
 
 
 class Loop:
-    """Downloads the scheduler's files with three downloaders. `run` is for one thread, which may be the caller's."""
+    """Downloads the scheduler's files with three downloaders. `turns` is for one thread, which may be the caller's."""
 
     def __init__(self, services: Services, scheduler: Scheduler, aria2: ByAria2, http: ByHttp, inbox: Inbox) -> None:
         self._s, self._scheduler, self._inbox = services, scheduler, inbox
@@ -53,7 +53,7 @@ class Loop:
             self._drain()
 
     def close(self) -> None:
-        """Leave the downloaders; control files stay for a later run."""
+        """Stop the downloaders; control files stay for a later run."""
         for task in self._scheduler.in_state(State.DOWNLOADING, State.FINISHING):
             self._tails.stop(task, alone=task.state is State.FINISHING)
         self._aria2.close()
@@ -180,7 +180,7 @@ class Loop:
         return None
 
     def _note(self, command: commands.Command) -> None:
-        """Commands that concern the tail, and those that only record something."""
+        """Carry out a command that concerns the tail, or that only records something."""
         s = self._s
         match command:
             case commands.StartTail(task, one, connections):
@@ -219,7 +219,7 @@ class Loop:
                 raise AssertionError(f"no such command: {command}")
 
     def _prepare(self, task: FileTask, behind: int) -> events.Event:
-        """The file's ranges on disk; one range where the file system has no hard links. Raises DiskError."""
+        """Return the file's ranges on disk; one range if the file system has no hard links. Raises DiskError."""
         files = self._s.files(task)
         with explained(files.base):
             ranges = files.recover(behind)
@@ -262,7 +262,7 @@ class Loop:
         self._inbox.put(events.Resolved(task, attempt, mirror, found, self._s.clock.time()))
 
     def _renew(self, task: FileTask, mirror: Mirror) -> None:
-        """The old URL may still do; if not, the download ends and is begun again."""
+        """Resolve a mirror's URL again. If that fails the old URL stays, until the download fails and is retried."""
         with suppress(GpuariaError):
             if url := self._s.pool.url(mirror, task.file, fresh=True):
                 self._inbox.put(events.Replaced(task, url, self._s.clock.time(), renewed=True))
@@ -282,7 +282,7 @@ class Loop:
         self._inbox.put(events.Checked(task, found))
 
     def _test(self, mirror: Mirror, tasks: list[FileTask]) -> None:
-        """Test one URL, then resolve what the mirror has for the other files."""
+        """Test one URL of a mirror, then resolve its URLs of the other files."""
         try:
             for at, task in enumerate(tasks):
                 url = self._s.pool.url(mirror, task.file, fresh=True)

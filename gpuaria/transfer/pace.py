@@ -43,7 +43,7 @@ class Pace:
         return left > rate * IDLE
 
     def _broken_off(self, now: float, done: int) -> bool:
-        """Under a third of the pace in the last half second."""
+        """True if the last half second brought less than a third of the pace."""
         recent = next((reading for reading in self.readings if now - reading[0] <= 0.6), None)
         return recent is not None and now - recent[0] >= 0.4 and (done - recent[1]) / (now - recent[0]) < self.rate / 3
 

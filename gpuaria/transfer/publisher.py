@@ -89,7 +89,7 @@ class Publisher:
         return verdict
 
     def present(self, file: RemoteFile) -> Verdict:
-        """Verify bytes that were there before us and give them their name if they are right."""
+        """Verify bytes that were on disk before this run, and give them their name if they are right."""
         proven = self._layout.proven(file)
         verdict = (
             Verdict(file.path, "ok", "verified before") if proven else verify_file(self._layout.content(file), file)
@@ -142,11 +142,11 @@ class Publisher:
         return found
 
     def refused(self, file: RemoteFile, why: str) -> None:
-        """Record that its content is not wanted; its twins have the same."""
+        """Record that the content of a file, and so of its twins, is refused."""
         self.failed(file, Verdict(file.path, "refused", why))
 
     def failed(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
-        """Record that a file could not be had; its twins could not either."""
+        """Record that a file, and so its twins, could not be downloaded."""
         for each in (file, *self._twins.get(file.path, ())):
             each_verdict = Verdict(each.path, verdict.outcome, verdict.detail)
             self._results.settle(each, each_verdict, cause)

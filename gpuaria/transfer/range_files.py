@@ -45,7 +45,7 @@ class RangeFiles:
         return path.with_name(path.name + ".kept")
 
     def keep(self, one: ByteRange) -> None:
-        """Hold on to the control file as it is now: on a full disk aria2 puts an empty one in its place.
+        """Link the present control file under a second name: on a full disk aria2 replaces it by an empty one.
 
         An older one only says that fewer bytes are on disk.
         """
@@ -113,7 +113,7 @@ class RangeFiles:
             self.control_path(one).unlink(missing_ok=True)
 
     def recover(self, behind: int = 0) -> list[ByteRange]:
-        """The row: ranges of an earlier run as they are, new ones for the rest.
+        """Return the ranges of the file in order: those of an earlier run as they are, new ones for the rest.
 
         `behind`: bytes of other files that are still to come. Makes `base`, or empties it if it has another size.
         """
@@ -132,13 +132,13 @@ class RangeFiles:
         return sorted(row, key=lambda one: one.start)
 
     def single(self) -> list[ByteRange]:
-        """The row of one range, for file systems without hard links."""
+        """Return one range for the whole file, for file systems without hard links."""
         one = ByteRange(0, self.size, on_disk=True)
         one.completed = self.size - sum(end - start for start, end in self.missing(one))
         return [one]
 
     def _kept(self, path: Path) -> ByteRange | None:
-        """A range of an earlier run, if it is still a name of the same bytes."""
+        """Return a range of an earlier run, None unless its name still links to the same bytes."""
         start, end = map(int, path.name.split("-"))
         whole = start % PIECE == 0 and (end % PIECE == 0 or end == self.size)
         if not 0 <= start < end <= self.size or not whole or not self._same(path):
@@ -153,7 +153,7 @@ class RangeFiles:
         return self._read(self.control_path(one)) or self._read(self.kept_path(one))
 
     def _read(self, path: Path) -> control.Control | None:
-        """A control file, if it is about a file of this size."""
+        """Return a control file, None unless it is about a file of this size."""
         known = control.read(path)
         return known if known is not None and known.total == self.size else None
 
@@ -163,7 +163,7 @@ class RangeFiles:
 
 
 def control_bytes(size: int, start: int, end: int) -> bytes:
-    """A control file that says that all but `start` to `end` of `size` bytes is on disk."""
+    """Return a control file that says that all but `start` to `end` of `size` bytes is on disk."""
     return control.compose(size, PIECE, [(start // PIECE * PIECE, min(size, -(-end // PIECE) * PIECE))])
 
 

@@ -48,7 +48,7 @@ class ByteRange:
         return self.waiting and not (self.completed or self.on_disk)
 
     def finish(self) -> None:
-        """Every byte is on disk."""
+        """Note that every byte is on disk."""
         self.done, self.running, self.in_tail, self.completed = True, False, False, self.size
 
 
@@ -91,7 +91,7 @@ def split(row: list[ByteRange], one: ByteRange, most: int) -> ByteRange:
 
 
 def prefix(row: Sequence[ByteRange]) -> int:
-    """Bytes from the start that are on disk without a gap, as whole ranges."""
+    """Return the bytes from the start that are on disk without a gap, as whole ranges."""
     end = 0
     for one in row:
         if not one.done:

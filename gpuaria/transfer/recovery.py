@@ -86,7 +86,7 @@ class Recovery:
             self.to_http(task)
 
     def to_http(self, task: FileTask) -> None:
-        """Let the HTTP downloader have a large file, with the bytes from its start that are on disk."""
+        """Give a large file to the HTTP downloader, with the bytes from its start that are on disk."""
         if task.ranges:
             self._tasks.do(commands.KeepPrefix(task, tuple(task.ranges)))
         task.start_over()
@@ -121,9 +121,9 @@ class Recovery:
         task.move(State.WAITING, verdict.detail)
 
     def _wrong(self, task: FileTask, verdict: Verdict, used: Sequence[Mirror]) -> None:
-        """Wrong bytes are downloaded again: from the origin alone if it had a part, then from the others.
+        """Download wrong bytes again: from the origin alone if it had a part, then from the others.
 
-        A mirror that was alone is guilty, and asked again only if there is no other.
+        A mirror that served the file alone is guilty, and asked again only if there is no other.
         """
         words = ", from it or from one beside it" if len(used) > 1 else ""
         for mirror in used:

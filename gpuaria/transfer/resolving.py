@@ -44,7 +44,7 @@ class Resolving:
             self._without_url(task)
 
     def _without_url(self, task: FileTask) -> None:
-        """No mirror has a URL that aria2 could use: decide what their answers mean."""
+        """Decide from the responses how to continue, as no mirror has a URL that aria2 can use."""
         only, cause = len(task.step.mirrors) == 1, task.cause
         if task.needs_credential or not task.reasons:
             self._recovery.to_http(task)

@@ -18,10 +18,10 @@ class Listener(Protocol):
     """Gets what happens during a run, from any thread."""
 
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
-        """A file has its verdict; called before the event of it."""
+        """Take note of a file's verdict; called before its event is emitted."""
 
     def emit(self, event: Event) -> None:
-        """Something that the user may want to see."""
+        """Take an event for the user."""
 
 
 class Results:

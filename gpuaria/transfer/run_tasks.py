@@ -10,7 +10,7 @@ from gpuaria.transfer.task import FileTask, State
 
 
 class RunTasks:
-    """Files that are not at their end. A file's state is its task's; the lists only say who carries it."""
+    """The unfinished files. A task has its file's state; the lists only say which downloader has it."""
 
     def __init__(self) -> None:
         self.large: list[FileTask] = []  # carried by aria2
@@ -32,7 +32,7 @@ class RunTasks:
 
     @property
     def idle(self) -> bool:
-        """True if every file is at its end."""
+        """True if every file is done or failed."""
         return not (self.large or self.small or self.by_http)
 
     @property
@@ -63,7 +63,7 @@ class RunTasks:
         self.finish(task, State.FAILED)
 
     def finish(self, task: FileTask, state: State) -> None:
-        """A file is at its end."""
+        """End a file: take it off the lists, and release its claim."""
         task.move(state)
         (self.by_http if task.carrier == "http" else self.large).remove(task)
         self.do(commands.Unclaim(task))

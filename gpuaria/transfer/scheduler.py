@@ -95,7 +95,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """True if every file is at its end."""
+        """True if every file is done or failed."""
         return self._tasks.idle
 
     def in_state(self, *states: State) -> list[FileTask]:
@@ -114,7 +114,7 @@ class Scheduler:
         return len(self._delivery.serving)
 
     def pause(self) -> bool | None:
-        """None while aria2 downloads nothing; else whether a file is so near its end that readings should be quick."""
+        """None if aria2 downloads nothing; else whether a file is so near its end that readings should be quick."""
         tasks = self._tasks.in_state(State.DOWNLOADING)
         return any(task.pace.in_sight(task.left) for task in tasks) if tasks else None
 
@@ -208,7 +208,7 @@ class Scheduler:
     # --- downloading ---------------------------------------------------------------------------------------------
 
     def _prepared(self, event: events.Prepared) -> None:
-        """Begin with a file's ranges, or continue after aria2 had let it go."""
+        """Begin with a file's ranges, or continue after aria2 had released it."""
         task, again = event.task, bool(event.task.ranges)
         task.ranges, task.linked = event.ranges, event.linked
         done = sum(one.completed for one in task.ranges)
@@ -235,13 +235,13 @@ class Scheduler:
             self._tasks.do(commands.Hash(task, end))
 
     def _restarted(self) -> None:
-        """Continue every download with another aria2c; the control files say what is there."""
+        """Continue every download with another aria2c, from the control files."""
         for task in self._tasks.in_state(State.DOWNLOADING):
             self._leave(task, alone=False)
             self._tasks.do(commands.Prepare(task, self._tasks.following()))
 
     def _leave(self, task: FileTask, *, alone: bool) -> None:
-        """Neither aria2 nor the tail has the file any more."""
+        """Note that neither aria2 nor the tail downloads the file any more."""
         if task.tail:
             self._tasks.do(commands.StopTail(task, alone))
         task.done += task.tail_came
@@ -249,7 +249,7 @@ class Scheduler:
         task.leave_aria2()
 
     def _released(self, event: events.Released) -> None:
-        """aria2 has let go: what it wrote since the last reading counts, and the tail gets the rest."""
+        """Count the bytes that aria2 wrote before it released a file, and give the rest to the tail."""
         task = event.task
         if task.state is not State.FINISHING:
             return
@@ -270,7 +270,7 @@ class Scheduler:
                 self._hash(task, event.reached)
 
     def _downloaded(self, task: FileTask, complete: bool) -> None:
-        """The tail has ended."""
+        """Hash a file whose tail has ended with every byte, else retry it."""
         if task.state is not State.FINISHING:
             return
         if complete:
@@ -290,7 +290,7 @@ class Scheduler:
         self._tasks.do(commands.Publish(task))
 
     def _joined(self, mirrors: Sequence[Mirror]) -> None:
-        """Let more mirrors serve every file that is not at its end.
+        """Let more mirrors serve every unfinished file.
 
         What aria2 downloads begins again with them: a download never opens more connections than it began with.
         """
@@ -309,7 +309,7 @@ class Scheduler:
     # --- another try ---------------------------------------------------------------------------------------------
 
     def _failed(self, task: FileTask, reason: str, code: str) -> None:
-        """aria2 gave up a range: take out the others of the file too, and let another try find out more."""
+        """Take a file out of aria2, which gave up a range of it, and retry it or check its mirrors."""
         if task.state is not State.DOWNLOADING:
             return
         self._tasks.do(commands.Stop(task))

@@ -16,7 +16,7 @@ from gpuaria.transfer.task import FileTask
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The outside of one run. `patience`: seconds for which nothing may move before a file is given up."""
+    """The objects of one run that touch the world. `patience`: seconds without progress until a file fails."""
 
     http: Http
     pool: MirrorPool

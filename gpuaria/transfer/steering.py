@@ -94,7 +94,7 @@ class Steering:
         return []
 
     def take_over(self, task: FileTask) -> list[Command]:
-        """Take a file out of aria2; what is missing then is the tail's."""
+        """Take a file out of aria2; the tail downloads the rest."""
         task.move(State.FINISHING)
         task.connections = 0
         for one in task.ranges:
@@ -107,7 +107,7 @@ class Steering:
         return len(task.waiting) == 1 and not self.limited and 0 < rate * WORTH <= task.waiting[0].left
 
     def _begin_tail(self, task: FileTask, most: int, busy: int) -> list[Command]:
-        """Let the tail download the end: its connections have come to their speed when aria2 lets go."""
+        """Let the tail download the end: its connections have come to their speed when aria2 stops."""
         one = ranges.split(task.ranges, task.waiting[0], most)
         if one is not task.waiting[0] or one.left > 2 * max(most, PIECE):
             return self.next_range(task)  # what is before that; or what is too much for the tail

@@ -53,7 +53,7 @@ class _Cut:
 class Tail:
     """Fills gaps of the file `path`, of `size` bytes, from `urls`, with `connections` to each mirror at most.
 
-    `start` with some of the gaps while aria2 is still active, so that the connections are warm when it lets go; `fill`
+    `start` with some of the gaps while aria2 is still active, so that the connections are warm when it stops; `fill`
     with the rest. After that `outcome` tells how it ended.
     """
 
@@ -95,7 +95,7 @@ class Tail:
         return sum(end - start for start, end in self._free)
 
     def fill(self, gaps: Sequence[Gap]) -> None:
-        """Fill these too: they are all that is missing."""
+        """Fill these gaps too: now all are known."""
         more = [gap for gap in gaps if gap[0] < gap[1]]
         with self._lock:
             self._sealed = True
@@ -123,7 +123,7 @@ class Tail:
             return False if not self.working or stalled or self.threads.stop.is_set() else None
 
     def reached(self) -> int:
-        """Up to which byte the file is complete; 0 as long as not every gap is known."""
+        """Return the byte up to which the file is complete; 0 as long as not every gap is known."""
         with self._lock:
             if not self._sealed:
                 return 0
@@ -176,7 +176,7 @@ class Tail:
         return self._called_off or self.threads.stop.is_set()
 
     def _work(self, mirror: Mirror) -> None:
-        """One connection: cut after cut, until there is none left or the mirror fails."""
+        """Download cut after cut over one connection, until none is left or the mirror fails."""
         line = RangeConnection(self.http, self.urls[mirror].url, self.size)
         try:
             while (cut := self._next(mirror)) is not None:

@@ -1,4 +1,4 @@
-"""The downloader of the ends of large files; it also writes down what they brought, for a later run."""
+"""The downloader of the ends of large files, which also saves their progress for a later run."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +15,7 @@ from gpuaria.transfer.task import FileTask
 
 
 class Tails:
-    """For the loop's thread. A tail ends by itself, or with `stop`."""
+    """The tails of a run, for the loop's thread. A tail ends by itself, or with `stop`."""
 
     name = "tail"
 
@@ -39,11 +39,11 @@ class Tails:
         self._tail(task, urls).start([gap for one in ranges for gap in files.missing(one)])
 
     def fill(self, task: FileTask, gaps: Sequence[Gap], urls: Sequence[MirrorUrl]) -> None:
-        """Download all that is missing: aria2 has let go of the file."""
+        """Download all that is missing of a file that aria2 has released."""
         self._tail(task, urls).fill(gaps)
 
     def poll(self, now: float) -> list[Event]:
-        """How far each tail is, and which have ended."""
+        """Return the progress of each tail, and the ends of those that have ended."""
         found: list[Event] = []
         for task, tail in self._tails.items():
             found.append(TailProgressed(task, tail.came, tail.left, tail.working, tail.reached()))
@@ -52,13 +52,13 @@ class Tails:
         return found
 
     def stop(self, task: FileTask, *, alone: bool = False) -> None:
-        """End the connections and write down what they brought. `alone`: aria2 has let go of the file."""
+        """End the connections and save their progress. `alone`: aria2 has released the file."""
         if tail := self._tails.pop(task, None):
             tail.call_off()
             self._note(task, tail, alone=alone)
 
     def save(self, task: FileTask, *, alone: bool) -> None:
-        """Write down what a tail brought so far, so that a run that is killed loses no more than aria2 would."""
+        """Save a tail's progress, so that a killed run loses no more than aria2 would."""
         if tail := self._tails.get(task):
             with suppress(OSError):  # a full disk: then it is downloaded again
                 tail.save()

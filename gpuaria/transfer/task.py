@@ -20,7 +20,7 @@ class State(Enum):
     QUEUED = "queued"  # a free place
     RESOLVING = "resolving"  # its claim on the bytes, then the first URL from any of its mirrors
     DOWNLOADING = "downloading"  # bytes, by aria2 (and the tail) or by HTTP
-    FINISHING = "finishing"  # the rest of its bytes, from the tail; aria2 has let go
+    FINISHING = "finishing"  # the rest of its bytes, from the tail; aria2 has released it
     HASHING = "hashing"  # its checksum, and its name
     WAITING = "waiting"  # its next try, an answer about its mirrors, or another fetch of the same bytes
     DONE = "done"
@@ -53,10 +53,11 @@ class Doubt:
 
 @dataclass(eq=False)
 class FileTask:
-    """`done` counts bytes on disk, those of earlier runs included, the tail's excluded until aria2 has let go.
+    """One file and its progress through a run. `carrier`: the downloader that has it.
 
-    `carrier`: which downloader has it. `guilty` mirrors served wrong bytes alone; `suspects` are all mirrors that the
-    file had then. Times are monotonic seconds, but `renew_at`: seconds since 1970.
+    `done` counts bytes on disk, those of earlier runs included, the tail's excluded until aria2 has released the file.
+    `guilty` mirrors served wrong bytes alone; `suspects` are all mirrors that the file had then. Times are monotonic
+    seconds, but `renew_at`: seconds since 1970.
     """
 
     step: Step
