@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPO ?= gpt2-medium
 ARGS ?=
-WORKERS ?= 4
+WORKERS ?= 3
 # One test at a time to each worker, the long ones first (tests/conftest.py): no worker ends minutes after the others.
 PARALLEL := -n $(WORKERS) --dist loadgroup
 # Without bytecode each worker, and each gpuaria that a test starts, compiles everything again.
