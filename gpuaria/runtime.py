@@ -196,7 +196,8 @@ class Runtime:
         folder = Path(to).expanduser() if to is not None else None
         if folder is None and ref is not None and source(ref.source).about.layout == "folder":
             folder = Path.cwd() / folder_name(ref)
-        return Target(folder, self.settings.cache_dir, self.receipts, symlinks=self.settings.symlinks)
+        place = self.settings.cache_dir if folder is None else folder
+        return Target(place, self.receipts, cache=folder is None, symlinks=self.settings.symlinks)
 
     @contextmanager
     def world(

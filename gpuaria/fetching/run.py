@@ -183,7 +183,8 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
             )
         return replace(kept, ref=ref), layout, Joined()
     trusted = ListingTrust(world.http, world.source, world.mirrors, world.policy, world.emit, world.candidates.possible)
-    world.probing.start(world.mirrors)
+    if not request.dry_run:  # the plan that it prints must not depend on which probe is quickest
+        world.probing.start(world.mirrors)
     joined, question = Joined(), Question(ref, world.origin, request.chosen(), world.stop)
     try:
         told = world.listings.origin(question, lambda wanted: trust.ask_origin(trusted, ref, wanted))

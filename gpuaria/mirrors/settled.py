@@ -96,8 +96,11 @@ class Remembered:
             if rate or use.rejected:
                 history.add(bases[use.name], Outcome("transfer", rate=rate, reason=use.rejected))
         delivered = {use.name for use in report.mirrors if use.bytes > WORTH_NOTING}
+        together = sum(use.bytes for use in report.mirrors) / report.seconds if report.seconds else 0.0
         for mirror, measured in probing.rates().items():
             if mirror.name not in delivered:
+                # A small range may come out of a buffer: it does not show more than the whole link delivered.
+                measured = min(measured, together) if delivered else measured
                 history.add(mirror, Outcome("probe", measured, probing.found(mirror).rtt, probing.found(mirror).loss))
         history.close()
 

@@ -11,19 +11,17 @@ from gpuaria.storage.receipts import Receipts
 
 
 class Target:
-    """The plain folder `folder`, or the cache in `cache_dir` where that is None."""
+    """The Hugging Face cache at `place`, or the folder `place`; `folder` is None for the cache."""
 
-    def __init__(
-        self, folder: Path | None, cache_dir: Path, receipts: Receipts, *, symlinks: bool | None = None
-    ) -> None:
-        self.folder = folder
-        self._cache_dir, self._receipts, self._symlinks = cache_dir, receipts, symlinks
+    def __init__(self, place: Path, receipts: Receipts, *, cache: bool, symlinks: bool | None = None) -> None:
+        self.folder = None if cache else place
+        self._place, self._receipts, self._symlinks = place, receipts, symlinks
 
     def layout(self, ref: RepoRef, commit: str) -> Layout:
         """The layout of one commit in this target."""
         if self.folder is not None:
             return folder_layout(self.folder, ref, commit, self._receipts)
-        return HfCache(self._cache_dir, ref, commit, self._receipts, symlinks=self._symlinks)
+        return HfCache(self._place, ref, commit, self._receipts, symlinks=self._symlinks)
 
     def commit(self, ref: RepoRef) -> str:
         """The commit that a revision stood for when a fetch into this target last resolved it. Raises NotFound."""
@@ -35,10 +33,9 @@ class Target:
             return layout.commit_id
         if ref.source != "hf":
             raise NotFound(f"{ref} is not in {self.folder}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.")
-        place = self.folder or self._cache_dir
-        commit = noted_commit(place / repo_folder(ref) / "refs" / ref.revision)
+        commit = noted_commit(self._place / repo_folder(ref) / "refs" / ref.revision)
         if not commit:
-            raise NotFound(f"{ref} is not in {place}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.")
+            raise NotFound(f"{ref} is not in {self._place}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.")
         return commit
 
 
