@@ -321,8 +321,6 @@ class Scheduler:
         else:
             self._recovery.retry(task, reason, code)
 
-    # --- what aria2 cannot carry ---------------------------------------------------------------------------------
-
     # --- the end -------------------------------------------------------------------------------------------------
 
     def _settled(self, task: FileTask, good: bool) -> None:
