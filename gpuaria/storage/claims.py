@@ -19,9 +19,10 @@ from pathlib import Path
 from gpuaria.errors import DiskError, Locked
 from gpuaria.paths import SafePath
 from gpuaria.records import RemoteFile
-from gpuaria.storage.layout import Claim
+from gpuaria.storage.layout import Claim, ProgressMark
 from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.safe_dir import Below, Parts
+from gpuaria.storage.staging import PREFIX
 
 _SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
 _TAKEN = (errno.EAGAIN, errno.EACCES)
@@ -29,6 +30,7 @@ _FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length,
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MODE = 0o664  # a group that shares a cache can wait for each other
 _SHARED = ("sha256", "git-sha1")  # digests that identify bytes in whatever repo they are
+_HOLDERS: Parts = ("holders",)  # next to the lock file of all targets: links to what the holders of claims stage
 _STATE = "state"  # the key of what the fetches of a target share; no staged file has that name
 _STATE_SECONDS = 60.0
 _WORTH_TELLING = 1 << 20  # bytes from which other processes hear of a receipt at once
@@ -61,6 +63,24 @@ class ByteLocks:
             if self._fd >= 0:
                 self._set(key, fcntl.F_UNLCK)
 
+    def note(self, key: str, staged: Path) -> None:
+        """Let other objects know where the holder of `key` stages its bytes."""
+        with suppress(OSError, DiskError), self._below.folder(_HOLDERS, create=True) as folder:
+            with suppress(FileNotFoundError):  # left by a holder that was killed
+                os.unlink(_link(key), dir_fd=folder)
+            os.symlink(staged, _link(key), dir_fd=folder)
+
+    def noted(self, key: str) -> Path | None:
+        """Return where the holder of `key` stages its bytes, None if unknown."""
+        with suppress(OSError, DiskError), self._below.folder(_HOLDERS) as folder:
+            return Path(os.readlink(_link(key), dir_fd=folder))
+        return None
+
+    def forget(self, key: str) -> None:
+        """Remove the note on `key`; for its holder."""
+        with suppress(OSError, DiskError), self._below.folder(_HOLDERS) as folder:
+            os.unlink(_link(key), dir_fd=folder)
+
     def close(self) -> None:
         """Unlock all keys."""
         fd, self._fd = self._fd, -1
@@ -91,6 +111,7 @@ class _Small:
 
     def __init__(self) -> None:
         self._held: set[str] = set()
+        self._staged: dict[str, Path] = {}
         self._guard = threading.Lock()
 
     def take(self, key: str) -> bool:
@@ -103,17 +124,26 @@ class _Small:
         with self._guard:
             self._held.discard(key)
 
+    def note(self, key: str, staged: Path) -> None:
+        self._staged[key] = staged
+
+    def noted(self, key: str) -> Path | None:
+        return self._staged.get(key)
+
+    def forget(self, key: str) -> None:
+        self._staged.pop(key, None)
+
 
 _SMALL = _Small()
 
 
 class Claims:
     """The claims of one fetch: by name of the staged file in its target, and by digest and size among all targets
-    of this user, whose lock file is next to the receipts. Thread-safe.
+    of this user, whose lock file is next to the receipts. `staging`: the folder of the staged files. Thread-safe.
     """
 
-    def __init__(self, target: ByteLocks, receipts: Receipts) -> None:
-        self._target, self._receipts = target, receipts
+    def __init__(self, target: ByteLocks, receipts: Receipts, staging: Path) -> None:
+        self._target, self._receipts, self._staging = target, receipts, staging
         self._user = ByteLocks(Below(receipts.path.parent), ("claims",)) if receipts.path else None
         self._held: dict[str, RemoteFile] = {}
         self._seen: dict[str, Stamp] = {}
@@ -137,6 +167,15 @@ class Claims:
                 return Claim.PRESENT
             self._held[staged] = file
             return Claim.OURS
+
+    def progress_mark(self, file: RemoteFile, staged: str) -> ProgressMark:
+        """Return a value that changes whenever the holder of a claim that is HELD stores bytes, in whatever target."""
+        identity = self._identity(file)
+        noted = self._everywhere(file).noted(identity) if identity else None
+        places = (self._staging / staged, *((noted,) if noted else ()))
+        return tuple(
+            (str(path), _stamp_of(path)) for place in places for path in (place, place.with_name(place.name + PREFIX))
+        )
 
     def elsewhere(self, file: RemoteFile) -> Path | None:
         """Return where another target has the verified bytes of a file that is PRESENT; None once they are adopted."""
@@ -211,6 +250,8 @@ class Claims:
         if identity and not _try(everywhere, identity):
             return False
         if _try(self._target, staged):
+            if identity:
+                everywhere.note(identity, self._staging / staged)
             return True
         if identity:
             everywhere.free(identity)
@@ -219,6 +260,7 @@ class Claims:
     def _unlock(self, file: RemoteFile, staged: str) -> None:
         self._target.free(staged)
         if identity := self._identity(file):
+            self._everywhere(file).forget(identity)
             self._everywhere(file).free(identity)
 
     def _identity(self, file: RemoteFile) -> str:
@@ -250,6 +292,18 @@ def _try(locks: ByteLocks | _Small, key: str) -> bool:
         return locks.take(key)
     except (OSError, DiskError):
         return True
+
+
+def _link(key: str) -> str:
+    """Return the name of the link to what the holder of a claim stages."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _stamp_of(path: Path) -> Stamp | None:
+    try:
+        return _stamp(os.stat(path))
+    except OSError:
+        return None
 
 
 def _stamp(there: os.stat_result) -> Stamp:

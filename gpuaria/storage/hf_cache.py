@@ -23,7 +23,7 @@ from gpuaria.os_errors import explain, explained
 from gpuaria.paths import SafePath
 from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.claims import ByteLocks, Claims
-from gpuaria.storage.layout import Claim
+from gpuaria.storage.layout import Claim, ProgressMark
 from gpuaria.storage.locks import TargetLock, let_go, take
 from gpuaria.storage.manifests import Saved, create
 from gpuaria.storage.receipts import Receipts
@@ -68,7 +68,8 @@ class HfCache:
         self._saved = Saved(self._below, (*saved, f"{commit}.json"), (*tree, f"{commit}.json"))
         self._lock: TargetLock | None = None
         self._swept = True
-        self._claims = Claims(ByteLocks(self._below, (".locks", self._repo, "gpuaria.claims")), receipts)
+        locks = ByteLocks(self._below, (".locks", self._repo, "gpuaria.claims"))
+        self._claims = Claims(locks, receipts, self._staging.path)
         self._blobs_path = str(self._below.path(self._blobs))
         self._snapshot_path = str(self._below.path(self._snapshot))
 
@@ -150,6 +151,10 @@ class HfCache:
         if claim is Claim.OURS and not self._swept:
             self._staging.clear(file)
         return claim
+
+    def progress_mark(self, file: RemoteFile) -> ProgressMark:
+        """See Layout."""
+        return self._claims.progress_mark(file, self._staging.name(file))
 
     def release(self, file: RemoteFile) -> None:
         """See Layout."""

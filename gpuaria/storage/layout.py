@@ -13,6 +13,8 @@ from gpuaria.paths import SafePath
 from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.locks import TargetLock
 
+ProgressMark = tuple[tuple[str, tuple[int, int, int] | None], ...]
+
 
 class Claim(Enum):
     """The answer to a fetch that wants to download certain bytes.
@@ -55,6 +57,9 @@ class Layout(Protocol):
         """Claim the bytes of `file` before they are downloaded; does not block. Identity is digest and size.
 
         A claim that is OURS lasts until `release` or `finish`: meanwhile no other fetch writes its staged bytes."""
+
+    def progress_mark(self, file: RemoteFile) -> ProgressMark:
+        """Return a value that changes whenever the holder of a claim that is HELD stores bytes, by a few stat calls."""
 
     def release(self, file: RemoteFile) -> None:
         """Give up a claim, after the bytes were published or the download failed."""

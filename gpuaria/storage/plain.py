@@ -20,7 +20,7 @@ from gpuaria.os_errors import explain, explained
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.claims import ByteLocks, Claims
-from gpuaria.storage.layout import Claim
+from gpuaria.storage.layout import Claim, ProgressMark
 from gpuaria.storage.locks import TargetLock
 from gpuaria.storage.manifests import Saved, read_ours
 from gpuaria.storage.receipts import Receipts
@@ -47,7 +47,7 @@ class Folder:
         self._staging = Staging(self._below, self.in_staging)
         self._lock: TargetLock | None = None
         self._swept = True
-        self._claims = Claims(ByteLocks(self._below, self.in_claims), receipts)
+        self._claims = Claims(ByteLocks(self._below, self.in_claims), receipts, self._staging.path)
         self._root = str(self._below.root)
         self._saved = self._saved_manifest()
 
@@ -106,6 +106,10 @@ class Folder:
         if claim is Claim.OURS and not self._swept:
             self._staging.clear(file)
         return claim
+
+    def progress_mark(self, file: RemoteFile) -> ProgressMark:
+        """See Layout."""
+        return self._claims.progress_mark(file, self._staging.name(file))
 
     def release(self, file: RemoteFile) -> None:
         """See Layout."""

@@ -13,9 +13,10 @@ from gpuaria.transfer.task import FileTask
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Ask the layout whether this fetch may download the file's bytes."""
+    """Ask the layout whether this fetch may download the bytes of a file; `look`: and what a holder stores."""
 
     task: FileTask
+    look: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from gpuaria.errors import GpuariaError
 from gpuaria.records import Mirror, MirrorUrl, Step, Verdict
-from gpuaria.storage.layout import Claim
+from gpuaria.storage.layout import Claim, ProgressMark
 from gpuaria.transfer.ranges import ByteRange, Gap
 from gpuaria.transfer.task import FileTask
 
@@ -26,10 +26,14 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The layout's answer to a claim: whether this fetch may download the file's bytes now."""
+    """The layout's answer to a claim: whether this fetch may download the file's bytes now.
+
+    `mark`: of what the holder of the claim has stored, None where that was not asked.
+    """
 
     task: FileTask
     claim: Claim
+    mark: ProgressMark | None = None
 
 
 @dataclass(frozen=True, slots=True)

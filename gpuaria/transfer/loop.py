@@ -13,6 +13,7 @@ from gpuaria.events import ActiveFile
 from gpuaria.mirrors.pool import Refused
 from gpuaria.os_errors import explained
 from gpuaria.records import Mirror, MirrorUrl, RemoteFile
+from gpuaria.storage.layout import Claim
 from gpuaria.transfer import commands, events
 from gpuaria.transfer.by_aria2 import ByAria2
 from gpuaria.transfer.by_http import ByHttp, prefix_of
@@ -141,8 +142,10 @@ class Loop:
         """Carry out one command; return the event that comes of it at once. Raises GpuariaError."""
         s = self._s
         match command:
-            case commands.Claim(task):
-                return events.Claimed(task, s.layout.claim(task.file))
+            case commands.Claim(task, look):
+                claim = s.layout.claim(task.file)
+                mark = s.layout.progress_mark(task.file) if look and claim is Claim.HELD else None
+                return events.Claimed(task, claim, mark)
             case commands.Unclaim(task):
                 s.layout.release(task.file)
             case commands.WarmUp():

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gpuaria.errors import NetworkError, NoUsableMirror
+from gpuaria.errors import Locked, NetworkError, NoUsableMirror
 from gpuaria.events import Waiting
 from gpuaria.mirrors.pool import Delivered, Incompatible, WrongBytes
 from gpuaria.mirrors.suitability import COMPRESSED
 from gpuaria.records import Mirror, Verdict
+from gpuaria.storage.layout import ProgressMark
 from gpuaria.transfer import commands
 from gpuaria.transfer.delivery import Mirrors
 from gpuaria.transfer.events import Checked
 from gpuaria.transfer.run_tasks import RunTasks
 from gpuaria.transfer.task import Doubt, FileTask, State
-from gpuaria.transfer.tuning import FIRST_PAUSE, HELD_PAUSE, JUST_MOVED, LONGEST_PAUSE, WRONG_TRIES
+from gpuaria.transfer.tuning import FIRST_PAUSE, HELD_LOOK, HELD_PAUSE, JUST_MOVED, LONGEST_PAUSE, WRONG_TRIES
+
+_STUCK_HINT = "Continue or end that gpuaria, which may be stopped (`fg` or `kill`), then run the same command again."
 
 
 class Recovery:
@@ -54,6 +57,33 @@ class Recovery:
         self._tasks.queue(task)
         if task.state is not State.WAITING:
             task.move(State.WAITING, reason)
+
+    def claim(self, task: FileTask) -> commands.Claim:
+        """Return the command that asks for the claim, and once a second for what its holder stores."""
+        return commands.Claim(task, look=task.held and self._tasks.now >= task.held_look + HELD_LOOK)
+
+    def held(self, task: FileTask, mark: ProgressMark | None) -> None:
+        """Wait for the fetch that downloads the same bytes, until it stores none for as long as the patience lasts.
+
+        Only time between two looks counts: this process may have been stopped too.
+        """
+        path, now = task.file.path, self._tasks.now
+        if not task.held:
+            text = f"{path}: another fetch on this machine downloads it"
+            self._tasks.do(commands.Emit(Waiting(text, HELD_PAUSE)))
+            task.held, task.held_look = True, now
+        elif mark is not None:
+            task.held_silent += min(now - task.held_look, 2 * HELD_LOOK)
+            if mark != task.held_mark:
+                task.held_mark, task.held_silent = mark, 0.0
+            task.held_look = now
+            if task.held_silent > self._patience:
+                reason = f"another fetch on this machine holds it and has stored no bytes for {task.held_silent:.0f} s"
+                self._tasks.fail(task, reason, Locked(f"{path}: {reason}", _STUCK_HINT))
+                return
+        task.not_before, task.moved = now + HELD_PAUSE, now
+        self._tasks.queue(task)
+        task.move(State.WAITING, "another fetch downloads it")
 
     def check(self, task: FileTask, doubt: Doubt) -> None:
         """Find out whether the mirrors respond in a way that aria2 cannot use."""

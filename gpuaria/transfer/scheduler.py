@@ -7,7 +7,6 @@ come back as events. `now` is in monotonic seconds.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gpuaria.events import Waiting
 from gpuaria.mirrors.pool import Recovered, Refused
 from gpuaria.records import Mirror, Step
 from gpuaria.storage.layout import Claim
@@ -20,10 +19,7 @@ from gpuaria.transfer.resolving import Resolving
 from gpuaria.transfer.run_tasks import RunTasks
 from gpuaria.transfer.steering import Limits, Steering
 from gpuaria.transfer.task import Doubt, FileTask, State
-from gpuaria.transfer.tuning import (
-    HELD_PAUSE,
-    SAVE,
-)
+from gpuaria.transfer.tuning import SAVE
 
 # aria2's codes for what may be a response that it cannot use: unknown, time-out, no range, a host that it cannot reach.
 DOUBTFUL = frozenset({"1", "2", "6", "8", "19"})
@@ -54,7 +50,7 @@ class Scheduler:
             case events.Added():
                 self._tasks.add(event.step)
             case events.Claimed():
-                self._claimed(event.task, event.claim)
+                self._claimed(event)
             case events.Resolved():
                 self._resolving.resolved(event)
             case events.Replaced():
@@ -165,7 +161,7 @@ class Scheduler:
             task = self._tasks.small.popleft()
             self._tasks.by_http.append(task)
             task.move(State.RESOLVING)
-            self._tasks.do(commands.Claim(task))
+            self._tasks.do(self._recovery.claim(task))
             active += 1
 
     def _start_large(self) -> None:
@@ -179,16 +175,14 @@ class Scheduler:
                 return
             resolving += 1
             task.move(State.RESOLVING)
-            self._tasks.do(commands.Claim(task))
+            self._tasks.do(self._recovery.claim(task))
 
-    def _claimed(self, task: FileTask, claim: Claim) -> None:
+    def _claimed(self, event: events.Claimed) -> None:
+        task, claim = event.task, event.claim
         if claim is Claim.HELD:
-            if not task.held:
-                self._tasks.do(commands.Emit(Waiting(f"{task.file.path}: another download of it runs", HELD_PAUSE)))
-            task.held, task.not_before, task.moved = True, self._tasks.now + HELD_PAUSE, self._tasks.now
-            self._tasks.queue(task)
-            task.move(State.WAITING, "another fetch downloads it")
+            self._recovery.held(task, event.mark)
             return
+        task.held, task.held_mark, task.held_silent = False, None, 0.0
         if claim is Claim.PRESENT:
             task.move(State.HASHING, "another fetch published it")
             self._tasks.do(commands.Publish(task, present=True))

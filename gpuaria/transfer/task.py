@@ -7,6 +7,7 @@ from enum import Enum
 
 from gpuaria.errors import GpuariaError
 from gpuaria.records import Mirror, MirrorUrl, RemoteFile, Step, Verdict
+from gpuaria.storage.layout import ProgressMark
 from gpuaria.transfer.pace import Pace
 from gpuaria.transfer.ranges import PIECE, ByteRange
 from gpuaria.transfer.tuning import FIRST_PAUSE, is_flow
@@ -97,6 +98,9 @@ class FileTask:
     pause: float = FIRST_PAUSE
     not_before: float = 0.0
     held: bool = False  # another fetch downloads the same bytes
+    held_mark: ProgressMark | None = None  # what was seen last of the bytes that it stores
+    held_look: float = 0.0  # when that was
+    held_silent: float = 0.0  # seconds for which it was seen to store none
     doubt: Doubt | None = None  # why its mirrors are being checked
     wrong: int = 0
     guilty: set[Mirror] = field(default_factory=set)

@@ -7,6 +7,7 @@ FIRST_PAUSE = 1.0  # seconds before a file is tried again; doubled each time
 LONGEST_PAUSE = 60.0  # seconds
 JUST_MOVED = 5.0  # seconds; a file that moved within them is tried again without a pause
 HELD_PAUSE = 0.3  # seconds after which a file that another fetch downloads is asked for again
+HELD_LOOK = 1.0  # seconds between two looks at the bytes that the other fetch stores
 PORTAL = 3  # responses of something else than a hub that may pass: a captive portal may close
 WRONG_TRIES = 2  # further downloads of a file with wrong bytes
 

@@ -173,6 +173,62 @@ def test_bytes_that_another_fetch_downloads_are_waited_for(run: Run, carrier: st
     assert run.scheduler.idle
 
 
+def held_for(run: Run, task: FileTask, seconds: int, *, growing: bool) -> list[Command]:
+    """What is done while another fetch holds a file for so long, by its last answer."""
+    found: list[Command] = []
+    for at in range(seconds * 2):
+        found = run.tick(0.5)
+        looks = [command.look for command in found if isinstance(command, commands.Claim)]
+        if not looks:
+            return found
+        mark = (("staged", (1, at if growing else 0, 0)),)
+        found = run.tell(events.Claimed(task, Claim.HELD, mark if looks == [True] else None))
+    return found
+
+
+@pytest.mark.parametrize("carrier", ["aria2", "http"])
+def test_a_holder_that_stores_no_bytes_is_waited_for_as_long_as_the_patience_lasts(carrier: str) -> None:
+    run = Run(patience=20)
+    task = run.add(carrier)
+    run.tick()
+    (said,) = run.tell(events.Claimed(task, Claim.HELD))
+    assert isinstance(said, commands.Emit)
+    assert f"{task.file.path}: another fetch on this machine downloads it" in str(said.event)
+    held_for(run, task, 19, growing=False)
+    assert state_of(task) is State.WAITING
+    held_for(run, task, 300, growing=True)
+    assert state_of(task) is State.WAITING, "a holder that stores bytes is waited for without limit"
+    held_for(run, task, 30, growing=False)
+    assert state_of(task) is State.FAILED
+    assert run.scheduler.idle
+
+
+def test_the_failure_says_that_another_fetch_stores_nothing_and_what_to_do() -> None:
+    run = Run(patience=5)
+    task = run.add()
+    run.tick()
+    run.tell(events.Claimed(task, Claim.HELD))
+    found: list[Command] = []
+    for _ in range(20):
+        if task.state is not State.FAILED:
+            found = held_for(run, task, 1, growing=False)
+    fail = next(command for command in found if isinstance(command, commands.Fail))
+    assert "has stored no bytes for" in fail.verdict.detail
+    assert fail.cause is not None
+    assert "kill" in fail.cause.hint
+
+
+def test_the_time_in_which_this_process_was_stopped_too_does_not_count() -> None:
+    run = Run(patience=20)
+    task = run.add()
+    run.tick()
+    run.tell(events.Claimed(task, Claim.HELD))
+    held_for(run, task, 10, growing=False)
+    run.now += 10_000
+    held_for(run, task, 2, growing=False)
+    assert state_of(task) is State.WAITING
+
+
 def test_what_another_fetch_published_and_is_wrong_is_asked_for_again_a_few_times(run: Run) -> None:
     task = run.add()
     for _ in range(tuning.WRONG_TRIES + 1):

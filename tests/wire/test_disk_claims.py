@@ -253,3 +253,21 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, make: Make) -> None:
     lock.symlink_to(tmp_path / "planted")
     assert make(tmp_path).claim(a_file()) is Claim.OURS
     assert not (tmp_path / "planted").exists()
+
+
+@pytest.mark.parametrize("data", [DATA, LARGE])
+@each_layout
+def test_a_waiting_fetch_sees_that_the_holder_stores_bytes(tmp_path: Path, make: Make, data: bytes) -> None:
+    file = a_file(data=data)
+    holder, same, elsewhere = make(tmp_path), make(tmp_path), make(tmp_path, "other/repo")
+    begin(holder, file)
+    assert holder.claim(file) is Claim.OURS
+    for waiting in (same, elsewhere):
+        assert waiting.claim(file) is Claim.HELD
+        before = waiting.progress_mark(file)
+        assert waiting.progress_mark(file) == before
+        with holder.staged(file).open("ab") as staged:
+            staged.write(b"more")
+        assert waiting.progress_mark(file) != before
+    holder.release(file)
+    assert not list((tmp_path / "state").glob("holders/*"))

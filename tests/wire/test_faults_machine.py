@@ -403,3 +403,33 @@ def test_an_aria2c_that_never_answers_again(user: User, serve: Serve, big: Repo)
     until(lambda: run.poll() is not None or bool({*children(run.pid)} - {engine}), 60)
     ended(run).ok()
     assert contents(user.home / "out") == expected(big)
+
+
+@pytest.mark.fault(
+    "another gpuaria that downloads the same file: stopped (SIGSTOP)",
+    where="machine",
+    does="Waits as long as the patience lasts, counted from the last byte that the other one stored.",
+    sees="that another fetch holds the file, and what to do",
+    status=3,
+)
+@pytest.mark.parametrize("to", ["out", "other"])
+def test_a_holder_of_the_file_that_is_stopped(user: User, serve: Serve, big: Repo, to: str) -> None:
+    hub = serve(big, limit_rate=150_000)
+    holder = user.start("fetch", "org/big", "--to", "out")
+    until(lambda: sent(hub) > 1_000_000 and bool(children(holder.pid)))
+    stopped = [holder.pid, *children(holder.pid)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        done = user.run("fetch", "org/big", "--to", to, "--patience", "3s", "--json")
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert done.status == 3, done.err
+    waits = [event["text"] for event in done.events if event["event"] == "waiting"]
+    problems = done.report["problems"]
+    assert problems
+    for problem in problems:
+        assert "has stored no bytes for" in problem["detail"]
+        assert waits.count(f"{problem['path']}: another fetch on this machine downloads it") == 1
+    ended(holder).ok()
