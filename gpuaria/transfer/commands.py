@@ -178,10 +178,11 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Find out which of these mirrors respond in a way that aria2 cannot use."""
+    """Find out which of these mirrors respond in a way that aria2 cannot use; `refusals`: or how they refuse."""
 
     task: FileTask
     urls: Sequence[MirrorUrl]
+    refusals: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,10 +160,14 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The mirrors of a file that respond in a way that aria2 cannot use, and why."""
+    """The mirrors of a file that respond in a way that aria2 cannot use, and why.
+
+    `refused`: what mirrors respond instead of bytes, with their hosts.
+    """
 
     task: FileTask
     incompatible: Mapping[Mirror, str] = field(default_factory=dict)
+    refused: Mapping[Mirror, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from gpuaria.transfer.services import Services
 from gpuaria.transfer.tails import Tails
 from gpuaria.transfer.task import FileTask, State
 from gpuaria.transfer.tuning import TICK, TICK_IDLE, TICK_NEAR_END
+from gpuaria.urls import authority
 
 
 class Loop:
@@ -172,8 +173,8 @@ class Loop:
                 s.publisher.hash_to(task.file, end)
             case commands.Discard(task):
                 s.publisher.discard(task.file)
-            case commands.Check(task, urls):
-                self._resolvers.submit(self._check, task, urls)
+            case commands.Check(task, urls, refusals):
+                self._resolvers.submit(self._check, task, urls, refusals)
             case commands.Test(mirror, tasks):
                 self._testers.submit(self._test, mirror, tasks)
             case commands.AskWhy(url, reason):
@@ -280,9 +281,14 @@ class Loop:
             )
         self._inbox.put(events.Hashed(task, verdict, present))
 
-    def _check(self, task: FileTask, urls: tuple[MirrorUrl, ...]) -> None:
+    def _check(self, task: FileTask, urls: tuple[MirrorUrl, ...], refusals: bool) -> None:
         found = {url.mirror: why for url in urls if (why := self._s.pool.why_incompatible(url))}
-        self._inbox.put(events.Checked(task, found))
+        refused = {}
+        for url in urls if refusals and not found else ():
+            if why := self._s.pool.refusal(url)[0]:
+                host = authority(url.url)
+                refused[url.mirror] = why if host in why else f"{host}: {why}"
+        self._inbox.put(events.Checked(task, found, refused))
 
     def _test(self, mirror: Mirror, tasks: list[FileTask]) -> None:
         """Test one URL of a mirror, then resolve its URLs of the other files."""

@@ -1,11 +1,11 @@
 """The rules for a file whose download failed, or whose bytes are wrong. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gpuaria.errors import Locked, NetworkError, NoUsableMirror
 from gpuaria.events import Waiting
-from gpuaria.mirrors.pool import Delivered, Incompatible, WrongBytes
+from gpuaria.mirrors.pool import Delivered, Incompatible, Refused, WrongBytes
 from gpuaria.mirrors.suitability import COMPRESSED
 from gpuaria.records import Mirror, Verdict
 from gpuaria.storage.layout import ProgressMark
@@ -89,7 +89,16 @@ class Recovery:
         """Find out whether the mirrors respond in a way that aria2 cannot use."""
         task.doubt = doubt
         task.move(State.WAITING, f"check of its mirrors: {doubt.reason}")
-        self._tasks.do(commands.Check(task, tuple(task.urls.values())))
+        self._tasks.do(commands.Check(task, tuple(task.urls.values()), refusals=doubt.hidden))
+
+    def take_turns(self, task: FileTask, reason: str, refused: Mapping[Mirror, str] | None = None) -> None:
+        """Quarantine the mirrors that served a file, where it has others: those get a turn, rather than the same ones.
+
+        `refused`: what a mirror responds, where that is known better than by `reason`.
+        """
+        if len(task.urls) < len(task.step.mirrors):
+            for mirror in task.urls:
+                self._tasks.do(commands.Record(mirror, Refused((refused or {}).get(mirror, reason))))
 
     def checked(self, event: Checked) -> None:
         """Continue with the mirrors that aria2 can use; if there is none, by HTTP and over one connection."""
@@ -100,7 +109,9 @@ class Recovery:
             if doubt.verdict is not None:
                 self._wrong(task, doubt.verdict, doubt.used)
             else:
-                self.retry(task, doubt.reason, doubt.code)
+                if doubt.hidden:
+                    self.take_turns(task, doubt.reason, event.refused)
+                self.retry(task, "; ".join(event.refused.values()) or doubt.reason, doubt.code)
             return
         everyone = task.suspects or task.step.mirrors
         bad = self._mirrors.incompatible(everyone) | set(found) | task.guilty

@@ -23,6 +23,7 @@ from gpuaria.transfer.tuning import SAVE
 
 # aria2's codes for what may be a response that it cannot use: unknown, time-out, no range, a host that it cannot reach.
 DOUBTFUL = frozenset({"1", "2", "6", "8", "19"})
+HIDES_STATUS = ("No URI available", "Resource not found")  # what aria2 says instead of the status of a response
 STALLED = "next to nothing comes"
 NO_TAIL = "the last bytes cannot be had"
 
@@ -308,10 +309,11 @@ class Scheduler:
             return
         self._tasks.do(commands.Stop(task))
         self._leave(task, alone=False)
-        if len(task.urls) < len(task.step.mirrors):  # let the others have a turn, rather than the same ones again
-            self._tasks.out += [commands.Record(mirror, Refused(reason)) for mirror in task.urls]
-        if code in DOUBTFUL:
-            self._recovery.check(task, Doubt(reason, code))
+        hidden = any(text in reason for text in HIDES_STATUS)
+        if not hidden:
+            self._recovery.take_turns(task, reason)
+        if hidden or code in DOUBTFUL:
+            self._recovery.check(task, Doubt(reason, code, hidden=hidden))
         else:
             self._recovery.retry(task, reason, code)
 

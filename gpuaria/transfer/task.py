@@ -44,12 +44,16 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A failure that may be aria2's: either it gave up with `code`, or a `verdict` went against what `used` served."""
+    """A failure that may be aria2's: either it gave up with `code`, or a `verdict` went against what `used` served.
+
+    `hidden`: aria2 does not tell the status of the response.
+    """
 
     reason: str
     code: str = ""
     verdict: Verdict | None = None
     used: tuple[Mirror, ...] = ()
+    hidden: bool = False
 
 
 @dataclass(eq=False)

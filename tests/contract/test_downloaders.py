@@ -220,14 +220,18 @@ def test_it_stops_within_two_seconds(
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [403, 404, 503])
-def test_a_refusal_is_reported_with_its_server(
+@pytest.mark.parametrize("status", [403, 404, 500, 503])
+def test_a_refusal_is_reported_with_its_server_and_status(
     user: User, serve: Serve, repo: Repo, downloader: str, status: int
 ) -> None:
     hub = serve(repo)
     hub.cdn.fault(NAME, "status", status=status)
-    detail = failed(user, user.run(*words()), 7)
+    done = user.run(*words())
+    detail = failed(user, done, 7)
     assert authority(hub.cdn.url) in detail or authority(hub.url) in detail
+    assert str(status) in detail
+    said = [event["text"] for event in done.events if event["event"] == "waiting" and NAME in event["text"]]
+    assert all(str(status) in text for text in said), said
 
 
 @pytest.mark.parametrize("status", [403, 404, 503])

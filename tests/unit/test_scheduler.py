@@ -229,6 +229,24 @@ def test_the_time_in_which_this_process_was_stopped_too_does_not_count() -> None
     assert state_of(task) is State.WAITING
 
 
+@pytest.mark.parametrize("hidden", ["cdn: No URI available.", "cdn: Resource not found"])
+def test_a_status_that_aria2_does_not_tell_is_asked_for(run: Run, hidden: str) -> None:
+    task = run.begun()
+    found = run.tell(events.Failed(task, hidden, "3"))
+    assert found[-1] == commands.Check(task, tuple(task.urls.values()), refusals=True)
+    found = run.tell(events.Checked(task, {}, {ORIGIN: "cdn: it answers 503", NEAR: "near: it answers 403"}))
+    assert commands.Note(task, "cdn: it answers 503; near: it answers 403") in found
+
+
+def test_a_mirror_is_quarantined_for_the_status_that_it_was_asked_for(run: Run) -> None:
+    task = run.begun(mirrors=(ORIGIN, NEAR))
+    task.urls.pop(NEAR)
+    found = run.tell(events.Failed(task, "hub: No URI available.", "1"))
+    assert "Record" not in kinds(found)
+    found = run.tell(events.Checked(task, {}, {ORIGIN: "hub: it answers 503"}))
+    assert commands.Record(ORIGIN, Refused("hub: it answers 503")) in found
+
+
 def test_what_another_fetch_published_and_is_wrong_is_asked_for_again_a_few_times(run: Run) -> None:
     task = run.add()
     for _ in range(tuning.WRONG_TRIES + 1):
