@@ -178,6 +178,12 @@ class MirrorsJoined(NamedTuple):
     mirrors: tuple[Mirror, ...]
 
 
+class SpeedLimited(NamedTuple):
+    """The speed limit of the process was changed; `rate` in bytes per second, 0 for none."""
+
+    rate: int
+
+
 Event = (
     Tick
     | Added
@@ -199,4 +205,5 @@ Event = (
     | MirrorFailed
     | MirrorRecovered
     | MirrorsJoined
+    | SpeedLimited
 )

@@ -37,7 +37,7 @@ class Loop:
         self._resolvers = services.threads.pool("resolve", 8)
         self._testers = services.threads.pool("test-mirror", 4)
         services.threads.on_error(inbox.wake)
-        self._due = 0.0
+        self._due, self._rate = 0.0, services.bucket.rate
 
     # --- the turns -----------------------------------------------------------------------------------------------
 
@@ -64,6 +64,9 @@ class Loop:
         """Let aria2 and the tails be read, and the scheduler decide."""
         clock = self._s.clock
         now = clock.monotonic()
+        if (rate := self._s.bucket.rate) != self._rate:
+            self._rate = rate
+            self._handle(events.SpeedLimited(rate))
         for event in (*self._tails.poll(now), *self._aria2.poll(now), events.Tick(clock.time())):
             self._handle(event)
         quick = self._scheduler.pause()

@@ -86,6 +86,8 @@ class Scheduler:
                 self._tasks.do(commands.Record(event.mirror, Recovered()))
             case events.MirrorsJoined():
                 self._joined(event.mirrors)
+            case events.SpeedLimited():
+                self._speed_limited(event.rate)
         return self._tasks.out
 
     # --- what others may know ------------------------------------------------------------------------------------
@@ -294,12 +296,25 @@ class Scheduler:
             step = task.step
             task.step = replace(step, mirrors=(*step.mirrors, *mirrors), connections=step.connections + room)
             if task.state is State.DOWNLOADING and task.carrier == "aria2":
-                self._tasks.do(commands.Stop(task))
-                self._leave(task, alone=False)
-                self._recovery.again(task, "more mirrors may serve it")
+                self._restart(task, "more mirrors may serve it")
             elif task.state is State.RESOLVING and task.awaited:
                 task.awaited += len(mirrors)
                 self._tasks.do(*(commands.Resolve(task, one, task.attempt, fresh=False) for one in mirrors))
+
+    def _speed_limited(self, rate: int) -> None:
+        """Keep to another limit. Downloads that began without one begin again, through the relay, which draws on it."""
+        begun = rate > 0 and not self._limits.max_speed
+        self._limits = replace(self._limits, max_speed=rate)
+        self._steering = Steering(self._limits)
+        for task in self._tasks.in_state(State.DOWNLOADING) if begun else ():
+            if task.carrier == "aria2":
+                self._restart(task, "a speed limit was set")
+
+    def _restart(self, task: FileTask, why: str) -> None:
+        """Begin a download again, from its control files."""
+        self._tasks.do(commands.Stop(task))
+        self._leave(task, alone=False)
+        self._recovery.again(task, why)
 
     # --- another try ---------------------------------------------------------------------------------------------
 

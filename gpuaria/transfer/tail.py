@@ -17,6 +17,7 @@ from gpuaria.clock import SYSTEM, Clock
 from gpuaria.errors import GpuariaError
 from gpuaria.http.client import Http
 from gpuaria.http.range_connection import RangeConnection, Received
+from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.records import Mirror, MirrorUrl
 from gpuaria.threads import Threads
 from gpuaria.transfer.ranges import Gap
@@ -64,6 +65,7 @@ class Tail:
     threads: Threads
     listener: Listener
     connections: int = 16
+    bucket: TokenBucket = field(default_factory=TokenBucket)
     clock: Clock = SYSTEM
     reasons: dict[Mirror, str] = field(default_factory=dict)
     came: int = 0  # bytes written
@@ -247,6 +249,8 @@ class Tail:
         """True if the rest of a cut is not needed any more; `came`: bytes of it since this was last asked."""
         with self._lock:
             self._heard += came
+        if pause := self.bucket.take(came):
+            self.threads.stop.wait(pause)
         return cut.taken or self._ended
 
     def _take(self, cut: _Cut, body: bytes, mirror: Mirror, seconds: float) -> None:

@@ -83,6 +83,7 @@ class Tails:
                 threads=s.threads,
                 listener=_Owner(s.results, str(task.file.path), self._inbox),
                 connections=self.connections,
+                bucket=s.bucket,
                 clock=s.clock,
             )
         return self._tails[task]

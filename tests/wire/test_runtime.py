@@ -6,6 +6,7 @@ import os
 import random
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,7 +17,7 @@ import pytest
 
 import gpuaria
 from gpuaria.errors import Interrupted, RepoNotFound, UsageError
-from gpuaria.events import Event
+from gpuaria.events import Event, Progress
 from gpuaria.fetching import request_for
 from gpuaria.records import Report
 from gpuaria.settings import load
@@ -228,6 +229,33 @@ def test_the_speed_limit_may_change(make: Make) -> None:
         assert runtime.limit == 10_000_000
         runtime.limit = 20_000_000
         assert (runtime.limit, runtime.bucket.rate) == (20_000_000, 20_000_000)
+
+
+class Slowing:
+    """A listener that sets a speed limit as soon as some of a file has come."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self.runtime: gpuaria.Runtime | None = None
+        self.done, self.since = 0, 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress) and event.done > SIZE // 10 and self.runtime and not self.since:
+            self.done, self.since = event.done, time.monotonic()
+            self.runtime.limit = self.rate
+
+
+def test_a_limit_set_in_mid_download_holds(make: Make, serve: Serve, tmp_path: Path) -> None:
+    """What aria2 downloads already, and the end of the file, too; the bound is the time that really passed."""
+    size, slowing = 3 * SIZE, Slowing(3_000_000)
+    serve(Repo.build("org/one", {"a.bin": random_bytes(5, size)}, folder=tmp_path / "one"), limit_rate=PER_CONNECTION)
+    with make() as runtime:
+        slowing.runtime = runtime
+        runtime.fetch("org/one", "out", slowing)
+    passed = time.monotonic() - slowing.since
+    assert slowing.since, "there was no event while it was downloading"
+    in_flight = 6_000_000  # bytes that the kernel, and connections about to be dropped, may still bring
+    assert (size - slowing.done - in_flight) / passed < slowing.rate * 1.1
 
 
 def test_listings_that_fail_are_not_kept(make: Make, serve: Serve, three: Repo, tmp_path: Path) -> None:
