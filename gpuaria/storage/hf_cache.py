@@ -22,8 +22,8 @@ from gpuaria.errors import WrongBytes
 from gpuaria.os_errors import explain, explained
 from gpuaria.paths import SafePath
 from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.claiming import ClaimingLayout
 from gpuaria.storage.claims import ByteLocks, Claims
-from gpuaria.storage.layout import Claim, ProgressMark
 from gpuaria.storage.locks import TargetLock, let_go, take
 from gpuaria.storage.manifests import Saved, create
 from gpuaria.storage.receipts import Receipts
@@ -36,7 +36,7 @@ _CACHEDIR_TAG = (
 )
 
 
-class HfCache:
+class HfCache(ClaimingLayout):
     """One commit of `ref` in the cache `cache_dir`, under the name that was asked for (`ref.name`).
 
     `symlinks`: False for real files in the snapshot; None to try once whether the file system has links.
@@ -66,8 +66,6 @@ class HfCache:
         self._staging = Staging(self._below, (self._repo, ".gpuaria"))
         saved, tree = (self._repo, ".gpuaria", "manifests"), (self._repo, "trees")
         self._saved = Saved(self._below, (*saved, f"{commit}.json"), (*tree, f"{commit}.json"))
-        self._lock: TargetLock | None = None
-        self._swept = True
         locks = ByteLocks(self._below, (".locks", self._repo, "gpuaria.claims"))
         self._claims = Claims(locks, receipts, self._staging.path)
         self._blobs_path = str(self._below.path(self._blobs))
@@ -143,35 +141,8 @@ class HfCache:
             return entry, None, False
         return blob, there, named
 
-    def claim(self, file: RemoteFile) -> Claim:
-        """See Layout."""
-        if self._lock is not None and self._lock.alone:
-            self._lock.share()  # from now on claims keep fetches apart
-        claim = self._claims.claim(file, self._staging.name(file), self._seen(file, True)[0])
-        if claim is Claim.OURS and not self._swept:
-            self._staging.clear(file)
-        return claim
-
-    def progress_mark(self, file: RemoteFile) -> ProgressMark:
-        """See Layout."""
-        return self._claims.progress_mark(file, self._staging.name(file))
-
-    def release(self, file: RemoteFile) -> None:
-        """See Layout."""
-        self._claims.release(file, self._staging.name(file))
-
-    def proven(self, file: RemoteFile) -> bool:
-        """See Layout."""
-        place = self.content(file)
-        return file.digest is not None and place in self._receipts.proven({place: file.digest})
-
-    def staged(self, file: RemoteFile) -> Path:
-        """See Layout."""
-        return self._staging.file(file)
-
-    def windows(self, file: RemoteFile) -> Path:
-        """See Layout."""
-        return self._staging.windows(file)
+    def _place(self, file: RemoteFile) -> str:
+        return self._seen(file, True)[0]
 
     def content(self, file: RemoteFile) -> Path:
         """The blob; the file in the snapshot where there is only that; or the same bytes in another target that `adopt`

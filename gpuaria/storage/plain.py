@@ -19,8 +19,8 @@ from gpuaria.hashing import hash_stream
 from gpuaria.os_errors import explain, explained
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoRef
+from gpuaria.storage.claiming import ClaimingLayout
 from gpuaria.storage.claims import ByteLocks, Claims
-from gpuaria.storage.layout import Claim, ProgressMark
 from gpuaria.storage.locks import TargetLock
 from gpuaria.storage.manifests import Saved, read_ours
 from gpuaria.storage.receipts import Receipts
@@ -31,7 +31,7 @@ HIDDEN: Parts = (".gpuaria",)
 SAVED: Parts = (*HIDDEN, "manifest.json")
 
 
-class Folder:
+class Folder(ClaimingLayout):
     """One version of `ref` as plain files below `root`. `commit_id` is `Manifest.version`."""
 
     hidden: ClassVar[Parts] = HIDDEN
@@ -45,8 +45,6 @@ class Folder:
         self._below = Below(root)
         self._receipts = receipts
         self._staging = Staging(self._below, self.in_staging)
-        self._lock: TargetLock | None = None
-        self._swept = True
         self._claims = Claims(ByteLocks(self._below, self.in_claims), receipts, self._staging.path)
         self._root = str(self._below.root)
         self._saved = self._saved_manifest()
@@ -98,35 +96,8 @@ class Folder:
         """Whether all that belongs to the file's name is there."""
         return True
 
-    def claim(self, file: RemoteFile) -> Claim:
-        """See Layout."""
-        if self._lock is not None and self._lock.alone:
-            self._lock.share()  # from now on claims keep fetches apart
-        claim = self._claims.claim(file, self._staging.name(file), f"{self._root}/{file.path}")
-        if claim is Claim.OURS and not self._swept:
-            self._staging.clear(file)
-        return claim
-
-    def progress_mark(self, file: RemoteFile) -> ProgressMark:
-        """See Layout."""
-        return self._claims.progress_mark(file, self._staging.name(file))
-
-    def release(self, file: RemoteFile) -> None:
-        """See Layout."""
-        self._claims.release(file, self._staging.name(file))
-
-    def proven(self, file: RemoteFile) -> bool:
-        """See Layout."""
-        place = self.content(file)
-        return file.digest is not None and place in self._receipts.proven({place: file.digest})
-
-    def staged(self, file: RemoteFile) -> Path:
-        """See Layout."""
-        return self._staging.file(file)
-
-    def windows(self, file: RemoteFile) -> Path:
-        """See Layout."""
-        return self._staging.windows(file)
+    def _place(self, file: RemoteFile) -> str:
+        return f"{self._root}/{file.path}"
 
     def content(self, file: RemoteFile) -> Path:
         """The file itself, or the same bytes in another target that `adopt` will copy."""

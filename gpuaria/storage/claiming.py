@@ -1,0 +1,59 @@
+"""What every layout does alike with the claims on its files and their unfinished bytes."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from gpuaria.records import RemoteFile
+from gpuaria.storage.claims import Claims
+from gpuaria.storage.layout import Claim, ProgressMark
+from gpuaria.storage.locks import TargetLock
+from gpuaria.storage.receipts import Receipts
+from gpuaria.storage.staging import Staging
+
+
+class ClaimingLayout(ABC):
+    """The part of a layout that claims and stages bytes. `_swept`: staging was cleared when this fetch began."""
+
+    _staging: Staging
+    _claims: Claims
+    _receipts: Receipts
+    _lock: TargetLock | None = None
+    _swept = True
+
+    @abstractmethod
+    def content(self, file: RemoteFile) -> Path:
+        """See Layout."""
+
+    @abstractmethod
+    def _place(self, file: RemoteFile) -> str:
+        """The path at which the bytes of `file` are published."""
+
+    def claim(self, file: RemoteFile) -> Claim:
+        """See Layout."""
+        if self._lock is not None and self._lock.alone:
+            self._lock.share()  # from now on claims keep fetches apart
+        claim = self._claims.claim(file, self._staging.name(file), self._place(file))
+        if claim is Claim.OURS and not self._swept:
+            self._staging.clear(file)
+        return claim
+
+    def progress_mark(self, file: RemoteFile) -> ProgressMark:
+        """See Layout."""
+        return self._claims.progress_mark(file, self._staging.name(file))
+
+    def release(self, file: RemoteFile) -> None:
+        """See Layout."""
+        self._claims.release(file, self._staging.name(file))
+
+    def proven(self, file: RemoteFile) -> bool:
+        """See Layout."""
+        place = self.content(file)
+        return file.digest is not None and place in self._receipts.proven({place: file.digest})
+
+    def staged(self, file: RemoteFile) -> Path:
+        """See Layout."""
+        return self._staging.file(file)
+
+    def windows(self, file: RemoteFile) -> Path:
+        """See Layout."""
+        return self._staging.windows(file)
