@@ -13,15 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from gpuaria.dns import false_answers
 from gpuaria.dns.deadline import Deadline, Job
-from gpuaria.dns.resolvers import Resolvers
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.http.client import Http
 from gpuaria.mirrors.location import UNKNOWN, Place, distance, own_place, place_named
-from gpuaria.mirrors.measure import tcp
-from gpuaria.mirrors.measure.connection import Straight
-from gpuaria.mirrors.measure.icmp import ping
-from gpuaria.mirrors.measure.sample import sample
-from gpuaria.mirrors.measure.stream import Limits
 from gpuaria.records import Manifest, Mirror, MirrorUse, Ranking, RemoteFile
 from gpuaria.settings import Settings
 from gpuaria.sources.protocol import Source
@@ -32,7 +26,7 @@ BUDGET = 3.0  # seconds for each of the two parts
 SETTLE = 0.1  # seconds that slower resolvers get once one has answered
 ADDRESSES = 2  # of one mirror that are tried
 PINGS = 2
-RANGE = Limits(seconds=0.5, ceiling=256 << 10)
+RANGE = 0.5, 256 << 10  # seconds and bytes of the small range at most
 WORTH = 32_000_000  # bytes of the largest file from which a small range of it is read
 
 
@@ -157,6 +151,8 @@ class Probing:
                 self._found[mirror] = replace(self._found.get(mirror, Probed()), **values)  # type: ignore[arg-type]
 
     def _reach(self, mirror: Mirror) -> None:
+        from gpuaria.mirrors.measure import tcp  # the measuring modules take 25 ms to import, and most runs need none
+
         route, deadline = self.http.routes.route(mirror.base), Deadline(BUDGET)
         if route.proxy:
             return  # the proxy reaches it, and its distance is not this machine's
@@ -172,6 +168,8 @@ class Probing:
         LOG.info("mirror %s: %s", mirror.name, self.found(mirror))
 
     def _ping(self, mirror: Mirror) -> None:
+        from gpuaria.mirrors.measure.icmp import ping
+
         tried = self.found(mirror).addresses
         echoes = [one for one in ping(tried, Deadline(BUDGET), count=PINGS) if one.rtt is not None]
         if echoes:
@@ -182,6 +180,8 @@ class Probing:
             )
 
     def _resolved(self, mirror: Mirror, host: str, deadline: Deadline) -> tuple[str, ...]:
+        from gpuaria.dns.resolvers import Resolvers
+
         if false_answers.is_literal(host):
             return (host.strip("[]"),)
         # The names of one network are no business of resolvers elsewhere.
@@ -196,6 +196,10 @@ class Probing:
         return usable
 
     def _read(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, source: Source) -> None:
+        from gpuaria.mirrors.measure.connection import Straight
+        from gpuaria.mirrors.measure.sample import sample
+        from gpuaria.mirrors.measure.stream import Limits
+
         there = source.locate(mirror, manifest, file, self.http)
         if there is None or self._closed.is_set():
             return
@@ -205,7 +209,7 @@ class Probing:
             return self._resolved(mirror, host, deadline)
 
         carrier = Straight(resolve, self.http.routes.context(), self.environ, deadline, self.user_agent)
-        read = sample(there.url, carrier, deadline, size=file.size, connections=(1,), limits=RANGE)
+        read = sample(there.url, carrier, deadline, size=file.size, connections=(1,), limits=Limits(*RANGE))
         if read.rates:
             self._set(mirror, rate=read.rates[0].tail)
             LOG.info(
