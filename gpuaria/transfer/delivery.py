@@ -49,6 +49,7 @@ class Delivery:
         task.connections = sum(event.connections.values())
         task.widest = max([task.widest, *event.connections.values()])
         task.serving = {mirror for mirror, speeds in event.speeds.items() if speeds}
+        task.connected |= task.serving
         self._readings.append((task, came, event.speeds))
 
     def read(self, received: Mapping[Mirror, int], now: float) -> list[Command]:

@@ -94,10 +94,13 @@ class Recovery:
     def take_turns(self, task: FileTask, reason: str, refused: Mapping[Mirror, str] | None = None) -> None:
         """Quarantine the mirrors that served a file, where it has others: those get a turn, rather than the same ones.
 
-        `refused`: what a mirror responds, where that is known better than by `reason`.
+        A mirror whose URL aria2 had, but never connected to, has not had its turn: aria2 opens 16 connections to a
+        host name, and mirrors may share one. `refused`: what a mirror responds, where that is known better than by
+        `reason`.
         """
-        if len(task.urls) < len(task.step.mirrors):
-            for mirror in task.urls:
+        served = task.connected.intersection(task.urls) or task.urls
+        if len(served) < len(task.step.mirrors):
+            for mirror in served:
                 self._tasks.do(commands.Record(mirror, Refused((refused or {}).get(mirror, reason))))
 
     def checked(self, event: Checked) -> None:

@@ -213,7 +213,7 @@ class Scheduler:
             self._tasks.do(commands.Credit(task, None, done - task.done))
         self._tasks.do(commands.Holds(task, done))
         self._tasks.out += [commands.Arrived(task, one.start, one.end) for one in task.ranges if one.done]
-        task.done, task.begun = done, self._tasks.now
+        task.done, task.begun, task.connected = done, self._tasks.now, set()
         task.pace = type(task.pace)()
         self._hash(task, ranges.prefix(task.ranges))
         if task.waiting:

@@ -86,6 +86,7 @@ class FileTask:
     widest: int = 0  # connections that one range had at most
     used: set[Mirror] = field(default_factory=set)
     serving: set[Mirror] = field(default_factory=set)  # mirrors with a connection now
+    connected: set[Mirror] = field(default_factory=set)  # mirrors that had a connection since `begun`
     pace: Pace = field(default_factory=Pace)
     fading: bool = False  # only its last connections are active: there is room for another file
     # the tail

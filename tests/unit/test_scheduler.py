@@ -386,6 +386,15 @@ def test_a_file_that_stalls_is_tried_again_and_its_mirrors_are_let_go(run: Run) 
     assert state_of(task) is State.WAITING
 
 
+def test_a_mirror_that_stalls_while_another_of_its_host_name_has_no_connection_gives_up_its_turn(run: Run) -> None:
+    """aria2 opens 16 connections to a host name: the URL that comes first may get them all, again at every retry."""
+    task = run.begun()
+    run.tell(events.Progressed(task, {task.running[0]: 0}, {task.running[0]: 16}, 0.0, {NEAR: [0] * 16, ORIGIN: []}))
+    run.tell(events.Progressed(task, {task.running[0]: 0}, {task.running[0]: 0}, 0.0, {NEAR: [], ORIGIN: []}))
+    found = run.tick(60)
+    assert [one.mirror for one in found if isinstance(one, commands.Record)] == [NEAR]
+
+
 def test_the_bytes_of_a_turn_are_credited_and_a_mirror_that_stalls_is_dropped(run: Run) -> None:
     task = run.begun()
     one = task.running[0]
