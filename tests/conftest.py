@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from standin import Hub, Repo, make_gpt2
-from tests.support.draws import SEED
 from tests.support.fronts import front as front
 from tests.support.nameserver import names as names
 from tests.support.repos import SMALL
+from tests.support.seed import SEED
 from tests.support.user import Serve, User
 
 # A job that a shell puts into the background ignores Ctrl-C, and its children would: the tests press it.
@@ -38,17 +38,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 # With tests of 8 s and more. The workers get them first: one that began last would run alone at the end.
 LONG = (
     "test_crash_kill",
-    "test_wire_large",
+    "test_transfer_large_files",
     "test_faults_dns",
-    "test_names",
+    "test_fetch_dns",
     "test_lab_mirrors",
     "test_faults_server",
     "test_faults_reach",
     "test_faults_machine",
     "test_fetch_cache",
-    "test_secrets",
-    "test_hostile_trees",
-    "test_disk_crash",
+    "test_fetch_tokens",
+    "test_sources_hostile_trees",
+    "test_storage_crash",
 )
 
 

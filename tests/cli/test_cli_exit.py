@@ -19,7 +19,7 @@ import pytest
 from gpuaria import errors
 from gpuaria.aria2 import binary
 from standin import RateLimit, Repo
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
 from tests.support.ports import closed_port, free_port
 from tests.support.repos import SMALL, contents, expected
 from tests.support.user import PATH, Serve, User, children, until

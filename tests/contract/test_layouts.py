@@ -30,7 +30,7 @@ from gpuaria.storage.locate import find_layout, read_manifest
 from gpuaria.storage.plain import Folder
 from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.staging import CONTROL
-from tests.support.killing import killed_at
+from tests.support.kill import killed_at
 
 FILES: dict[str, bytes] = {
     "config.json": b"{}",

@@ -18,7 +18,7 @@ from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, Mirror, MirrorUrl, RepoRef
 from gpuaria.sources import RepoInfo
 from gpuaria.sources import source as source_of
-from tests.support.places import RECORDED
+from tests.support.checkout import RECORDED
 from tests.support.recorded import Recorded, everything, signed_in
 
 ENDPOINT = "https://hub.example"

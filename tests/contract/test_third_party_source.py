@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from standin import Seen
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
 from tests.support.recorded import Reply, Scripted
 from tests.support.user import HERE, User
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from standin import Hub, Repo
-from tests.support.draws import SEED
 from tests.support.repos import contents, expected
+from tests.support.seed import SEED
 from tests.support.user import Serve, User, children, until
 
 SIZE = 60_000_000

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from standin import Repo
-from tests.support.draws import SEED
 from tests.support.repos import contents, expected
+from tests.support.seed import SEED
 from tests.support.user import Serve, User
 
 LARGE, SMALL = 9_000_000, 300_000

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab import Host, Net, why_not
-from tests.support.places import SCRIPTS
+from tests.support.checkout import SCRIPTS
 from tests.support.repos import contents
 from tests.support.user import Done, User, until
 

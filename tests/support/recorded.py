@@ -8,7 +8,7 @@ from gpuaria.http.client import Http
 from gpuaria.urls import origin
 from standin import Seen
 from standin.wire import Handler, Server
-from tests.support.places import RECORDED
+from tests.support.checkout import RECORDED
 
 TOKEN = "hf_secret_of_the_tests"
 Reply = tuple[int, Mapping[str, str], bytes]

@@ -1,3 +1,3 @@
 """Fixtures of several unit tests."""
 
-from tests.support.world import world as world
+from tests.support.settings_world import world as world

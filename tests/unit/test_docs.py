@@ -11,7 +11,7 @@ import pytest
 
 from gpuaria import errors
 from gpuaria.settings import Key, describe
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
 
 PAGE = ROOT / "docs" / "faults.md"
 GROUPS = {

@@ -26,8 +26,8 @@ from gpuaria.http.ratelimit import RateBudget, retry_after
 from gpuaria.records import RepoRef
 from gpuaria.settings import load
 from gpuaria.sources.huggingface import HuggingFace
-from tests.support.draws import SEED
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
+from tests.support.seed import SEED
 
 HUB, COMMIT, SHA256 = "https://hub.example", "c" * 40, "a" * 64
 

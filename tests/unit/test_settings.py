@@ -17,8 +17,8 @@ from gpuaria.errors import ConfigError, UsageError
 from gpuaria.records import Mirror
 from gpuaria.settings import Origin, Secret, describe, load
 from gpuaria.settings.known import shipped
-from tests.support.places import ROOT
-from tests.support.world import KEYS, MIB, NONE, World
+from tests.support.checkout import ROOT
+from tests.support.settings_world import KEYS, MIB, NONE, World
 
 CONFIGS = ROOT / "configs"
 
@@ -203,7 +203,7 @@ BAD: list[tuple[str, str]] = [
 
 
 def test_the_table_has_a_row_for_every_key() -> None:
-    other = {"token", "mirrors", "known_mirrors", "resolvers", "tokens"}  # below, and in test_tokens.py
+    other = {"token", "mirrors", "known_mirrors", "resolvers", "tokens"}  # below, and in test_http_auth.py
     assert {key for key, _, _ in GOOD} | other == set(KEYS)
     assert {key for key, _ in BAD} >= set(KEYS) - {"token_file", "state_dir", "implicit_token", "symlinks"}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpuaria.errors import ConfigError
 from gpuaria.settings import files, load, values
-from tests.support.world import KEYS, NONE
+from tests.support.settings_world import KEYS, NONE
 
 
 def entries_or_error(text: str) -> None:

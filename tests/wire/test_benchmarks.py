@@ -23,7 +23,7 @@ from benchmarks.scenarios.proof import THEN_SUM, last_growth
 from benchmarks.scenarios.small import IN_FLIGHT
 from benchmarks.stage import Stage, readable
 from gpuaria.settings import load
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
 from tests.support.user import until
 
 MACHINE = {

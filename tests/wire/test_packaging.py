@@ -11,7 +11,7 @@ import pytest
 
 from gpuaria import __version__
 from gpuaria.aria2 import binary
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
 
 pytestmark = [
     pytest.mark.xdist_group("packaging"),

@@ -22,7 +22,7 @@ from gpuaria.fetching import request_for
 from gpuaria.records import Report
 from gpuaria.settings import load
 from standin import Hub, Repo
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
 from tests.support.repos import contents, expected
 from tests.support.user import Serve, User, children, until
 

@@ -17,7 +17,7 @@ import pytest
 
 from gpuaria.aria2 import binary
 from standin import Hub, RateLimit, Repo, find_nginx, git_id, make_gpt2, pointer_text
-from tests.support.places import SCRIPTS
+from tests.support.checkout import SCRIPTS
 
 GPT2 = "openai-community/gpt2-medium"
 SERVERS = [

@@ -25,7 +25,7 @@ from gpuaria.storage.hf_cache import HfCache, repo_folder
 from gpuaria.storage.locate import find_layout, read_manifest
 from gpuaria.storage.receipts import Receipts
 from standin import Hub, Repo
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
 
 NAME = "some-org/some-model"
 FILES: dict[str, bytes] = {

@@ -34,7 +34,7 @@ from gpuaria.sources.protocol import RepoInfo
 from gpuaria.sources.web import expiry
 from gpuaria.urls import origin
 from standin import Hub, Repo, Seen
-from tests.support.places import RECORDED
+from tests.support.checkout import RECORDED
 from tests.support.recorded import TOKEN, Reply, Scripted, everything, signed_in
 
 ENDPOINT = "https://hub.example"

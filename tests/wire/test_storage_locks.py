@@ -27,7 +27,7 @@ from gpuaria.storage.hf_folder import HfFolder as Folder
 from gpuaria.storage.layout import Layout
 from gpuaria.storage.locks import TargetLock, let_go, take
 from gpuaria.storage.receipts import Receipts
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
 
 HOLD = """
 import sys, time

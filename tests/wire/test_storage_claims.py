@@ -19,7 +19,7 @@ from gpuaria.storage.hf_cache import HfCache
 from gpuaria.storage.hf_folder import HfFolder as Folder
 from gpuaria.storage.layout import Claim, Layout
 from gpuaria.storage.receipts import Receipts
-from tests.support.places import ROOT
+from tests.support.checkout import ROOT
 
 DATA = b"weights" * 1000
 LARGE = bytes(2_000_000)
@@ -29,7 +29,7 @@ Make = Callable[..., Layout]
 HOLD = """
 import sys
 from pathlib import Path
-from tests.wire.test_disk_claims import MAKERS, a_file
+from tests.wire.test_storage_claims import MAKERS, a_file
 layout = MAKERS[sys.argv[1]](Path(sys.argv[2]))
 print(layout.claim(a_file()).name, flush=True)
 sys.stdin.read()

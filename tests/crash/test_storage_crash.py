@@ -14,7 +14,7 @@ from gpuaria.storage.hf_cache import HfCache
 from gpuaria.storage.hf_folder import HfFolder as Folder
 from gpuaria.storage.layout import Layout
 from gpuaria.storage.receipts import Receipts
-from tests.support.killing import killed_at
+from tests.support.kill import killed_at
 
 COMMIT, OLD = "c" * 40, b"what was there before"
 FILES = {"config.json": b"{}", "sub/model.bin": b"weights" * 1000}

@@ -11,7 +11,7 @@ import yaml
 
 from gpuaria.errors import ConfigError, GpuariaError
 from gpuaria.settings import Key, Secret, describe
-from tests.support.world import FAKE, MIB, World
+from tests.support.settings_world import FAKE, MIB, World
 
 SAID: list[tuple[str, str, str]] = [
     ("\nconections: 4", "F:2: unknown key 'conections'", "Did you mean connections?"),
