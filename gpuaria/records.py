@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gpuaria.paths import SafePath
-from gpuaria.urls import bare
+from gpuaria.urls import redacted
 
 Kind = str  # of a repo, as its source names it: "model", "dataset" and "space" at a hub
 Trust = Literal["pinned", "origin", "quorum", "mirror only", "first seen", "none"]
@@ -44,7 +44,7 @@ class RepoRef:
         prefix = "" if self.kind == "model" else f"{self.kind}s/"
         if self.source != "hf":
             prefix = f"{self.source}:"
-        return f"{prefix}{bare(self.name)}" + (f"@{self.revision}" if self.revision else "")
+        return f"{prefix}{redacted(self.name)}" + (f"@{self.revision}" if self.revision else "")
 
 
 @dataclass(frozen=True, slots=True)

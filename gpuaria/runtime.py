@@ -311,6 +311,6 @@ def visit(settings: Settings) -> "Daemon":
 
 def _policy(settings: Settings) -> Policy:
     """Return who may vouch for a listing: mirrors of a project's settings file carry bytes, and vouch for nothing."""
-    if settings.trust == "quorum" and settings.origin("mirrors").layer == "project":
+    if settings.trust == "quorum" and settings.setting_source("mirrors").layer == "project":
         return "origin"
     return settings.trust

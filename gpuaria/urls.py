@@ -7,18 +7,18 @@ from urllib.parse import quote, urlsplit
 from gpuaria.errors import NetworkError
 
 # Lower case, since aria2c takes `HTTP://` for no address at all (1.36 and 1.37).
-PLAIN = re.compile(r"https?://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?#][!-~]*)?")
+PLAIN_URL = re.compile(r"https?://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?#][!-~]*)?")
 
 
-def server(url: str) -> tuple[str, int]:
+def host_and_port(url: str) -> tuple[str, int]:
     """The host of an address, in lower case, and its port: the scheme's own where none is named."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
 
 
-def origin(url: str) -> str:
+def url_origin(url: str) -> str:
     """`scheme://host:port` of an address, the unit to which a credential belongs (RFC 6454)."""
-    host, port = server(url)
+    host, port = host_and_port(url)
     return f"{urlsplit(url).scheme}://{host}:{port}"
 
 
@@ -27,7 +27,7 @@ def authority(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-def plain(url: str) -> str:
+def ascii_url(url: str) -> str:
     """The same http(s) address as PLAIN wants it: a host by its IDNA name, what is not printable ASCII as %XX.
 
     Raises ValueError where that cannot be, as with a user or a password.
@@ -35,12 +35,12 @@ def plain(url: str) -> str:
     scheme, host, rest = re.split(r"://([^/?#]*)", url, maxsplit=1)
     named = host if host.isascii() else host.encode("idna").decode()
     spelt = f"{scheme.lower()}://{named}{re.sub(r'[^!-~]+', lambda found: quote(found[0]), rest)}"
-    if not PLAIN.fullmatch(spelt):
-        raise ValueError(bare(url))
+    if not PLAIN_URL.fullmatch(spelt):
+        raise ValueError(redacted(url))
     return spelt
 
 
-def bare(url: str) -> str:
+def redacted(url: str) -> str:
     """An address without its query, which may be a signature, and without a password: what logs may show."""
     return re.sub(r"^(\w+://)[^/?#]*@", r"\1", url).partition("?")[0]
 
@@ -60,7 +60,7 @@ def check_redirect(url: str, target: str) -> None:
     scheme = urlsplit(target).scheme
     if scheme not in ("http", "https") or (scheme == "http" and url.startswith("https:")):
         raise NetworkError(
-            f"{bare(url)} redirects to {scheme}://{urlsplit(target).hostname}, out of the encrypted connection",
+            f"{redacted(url)} redirects to {scheme}://{urlsplit(target).hostname}, out of the encrypted connection",
             "The endpoint or mirror is broken; try another.",
         )
 

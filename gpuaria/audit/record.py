@@ -10,7 +10,7 @@ import typing
 from dataclasses import MISSING, dataclass, fields
 
 from gpuaria.records import GOOD, to_json
-from gpuaria.urls import bare
+from gpuaria.urls import redacted
 
 _LONGEST = 500  # characters of a sentence
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
@@ -125,7 +125,7 @@ def within(text: str) -> bytes:
 
 def clean(text: str) -> str:
     """A sentence for the log: addresses without queries and passwords, and of bounded length."""
-    return _ADDRESS.sub(lambda found: bare(found[0]), text)[:_LONGEST]
+    return _ADDRESS.sub(lambda found: redacted(found[0]), text)[:_LONGEST]
 
 
 def name(mirror: str) -> str:

@@ -89,7 +89,7 @@ def _own(path: Path, cwd: Path) -> tuple[Mirror, ...]:
     if not path.exists():
         return ()
     settings = _from_file(path, cwd)
-    return settings.mirrors if settings.origin("mirrors").layer == "file" else ()
+    return settings.mirrors if settings.setting_source("mirrors").layer == "file" else ()
 
 
 def _check(temp: Path, cwd: Path, base: str, *, present: bool) -> None:
@@ -106,7 +106,7 @@ def _elsewhere(name: str, cwd: Path) -> str:
     if row is None:
         return "`gpuaria mirrors list` shows what there is."
     if row.used:
-        origin = load({}, os.environ, cwd).origin("mirrors")
+        origin = load({}, os.environ, cwd).setting_source("mirrors")
         return f"It is used because {origin.where} says so."
     return f"It is known ({row.layer}), and not used."
 
@@ -117,7 +117,7 @@ def _print(line: str, fields: dict[str, str], *, as_json: bool) -> int:
         print_json("report", {**fields, "exit_code": 0})
     else:
         print(line)
-    origin = load({}, os.environ, Path.cwd()).origin("mirrors")
+    origin = load({}, os.environ, Path.cwd()).setting_source("mirrors")
     if origin.layer in ("project", "environment"):
         print(f"note: {origin.where} names the mirrors that are used here, instead of this file", file=sys.stderr)
     return 0

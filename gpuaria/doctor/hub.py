@@ -62,7 +62,7 @@ def _token_from(settings: Settings) -> str:
             return ""
     except GpuariaError:
         return ""
-    origin = settings.origin("token")
+    origin = settings.setting_source("token")
     if not settings.token:
         return str(settings.token_file)
     return origin.where or origin.layer

@@ -126,7 +126,7 @@ class _Network:
         return Runtime(s, stop=self._halt)
 
     def _offline(self, world: World, ref: RepoRef | None) -> None:
-        where = self._settings.origin("offline").where or "--offline"
+        where = self._settings.setting_source("offline").where or "--offline"
         text = f"{where} is set: a fetch takes only what is on this disk, and the network is not looked at"
         self._notes.warn("offline", text, f"unset {where}" if where.isupper() else f"leave {where} out")
         if ref is not None:

@@ -48,7 +48,7 @@ def cache(settings: Settings, notes: Notes) -> None:
 
 def another(settings: Settings) -> str:
     """The line that names another cache: by the variable that is in force."""
-    where = settings.origin("cache_dir").where
+    where = settings.setting_source("cache_dir").where
     return f"export {'GPUARIA_CACHE_DIR' if where == 'GPUARIA_CACHE_DIR' else 'HF_HUB_CACHE'}=/another/disk/hub"
 
 

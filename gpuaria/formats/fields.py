@@ -6,7 +6,7 @@ from gpuaria.errors import BadListing, UsageError
 from gpuaria.hashing import LENGTHS
 from gpuaria.records import Digest
 from gpuaria.text import printable
-from gpuaria.urls import PLAIN
+from gpuaria.urls import PLAIN_URL
 
 _HEX = re.compile(r"[0-9a-f]+")
 _PREFIX_LENGTHS = range(8, 65)  # torch.hub: "the first eight or more digits of the SHA256 hash"
@@ -19,7 +19,7 @@ def check_url(url: str, of: str) -> str:
     Raises UsageError, which repeats no part of the address but the host: a signed query is a secret.
     """
     refuse_credential(url, f"an address of {printable(of)}")
-    if not PLAIN.fullmatch(url):
+    if not PLAIN_URL.fullmatch(url):
         raise UsageError(
             f"an address of {printable(of)} is not a plain http:// or https:// one",
             "Write other characters than printable ASCII as %XX, and the scheme in lower case.",

@@ -16,7 +16,7 @@ from gpuaria.http.bearer import Hidden
 from gpuaria.settings import Secret, Settings, TokenSource
 from gpuaria.settings.values import credential
 from gpuaria.text import printable
-from gpuaria.urls import origin
+from gpuaria.urls import url_origin
 
 LOG = logging.getLogger("gpuaria.http.auth")
 HELPER_SECONDS = 60.0  # somebody may have to unlock a keyring
@@ -35,13 +35,13 @@ def credentials(settings: Settings, stop: threading.Event) -> dict[str, Hidden]:
     """
     found: dict[str, Hidden] = {}
     for source in settings.tokens:
-        if settings.token_source(source.origin) is source:
-            spare = source.origin != origin(settings.endpoint)
-            found[source.origin] = Token(source, settings.secret_variables, stop, spare=spare)
+        if settings.token_source(source.url_origin) is source:
+            spare = source.url_origin != url_origin(settings.endpoint)
+            found[source.url_origin] = Token(source, settings.secret_variables, stop, spare=spare)
     if settings.token_source(settings.endpoint) is None:
         own = settings.find_token()
         if own:
-            found[origin(settings.endpoint)] = own
+            found[url_origin(settings.endpoint)] = own
     return found
 
 
@@ -73,7 +73,7 @@ class Token:
             if not self.source.helper:
                 return self.source.read()
             environ = {name: value for name, value in os.environ.items() if name not in self.hidden}
-            return ask(self.source.helper, self.source.origin, environ, self.stop)
+            return ask(self.source.helper, self.source.url_origin, environ, self.stop)
         except Interrupted:
             raise
         except GpuariaError as error:

@@ -6,7 +6,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from gpuaria.http.route import Routes
-from gpuaria.urls import encrypted_or_local, origin
+from gpuaria.urls import encrypted_or_local, url_origin
 
 SHORTEST = 6  # characters of a token that is masked in responses; masking shorter ones would destroy ordinary words
 
@@ -30,17 +30,17 @@ class Bearers:
 
     def sent_to(self, url: str) -> bool:
         """True if a token would be sent to `url`."""
-        return origin(url) in self._tokens and not self._exposed(url)
+        return url_origin(url) in self._tokens and not self._exposed(url)
 
     def withheld(self, url: str) -> str:
         """Return why the token that belongs to `url` is not sent there; empty if it is, or if there is none."""
-        return self._exposed(url) if origin(url) in self._tokens else ""
+        return self._exposed(url) if url_origin(url) in self._tokens else ""
 
     def reveal(self, url: str) -> str:
         """Return the token to send to `url`, empty for none. Raises what the credential raises."""
         if not self.sent_to(url):
             return ""
-        token = self._tokens[origin(url)].reveal()
+        token = self._tokens[url_origin(url)].reveal()
         with self._lock:
             self._sent |= {token} if len(token) >= SHORTEST else set()
         return token

@@ -19,7 +19,7 @@ from gpuaria.http.messages import Answer, Exchange, Request, Transport
 from gpuaria.http.ratelimit import RateBudget
 from gpuaria.http.retry import PATIENT, Retry, Waits
 from gpuaria.http.route import SYSTEM, Names, Routes, Timeouts
-from gpuaria.urls import authority, bare, origin
+from gpuaria.urls import authority, redacted, url_origin
 
 LOG = logging.getLogger("gpuaria.http.client")
 METADATA_CEILING = 64 << 20  # bytes of one decoded metadata response; a page of 1,000 entries has 0.4 MB
@@ -91,11 +91,11 @@ class Http:
 
     def count(self, url: str) -> int:
         """Return how many requests were sent so far to the host of `url`."""
-        return self.requests[origin(url)]
+        return self.requests[url_origin(url)]
 
     def responses(self, url: str) -> int:
         """Return how many responses came so far, whatever their status, from the host of `url`."""
-        return self._responses[origin(url)]
+        return self._responses[url_origin(url)]
 
     def get(
         self,
@@ -176,10 +176,10 @@ class Http:
         except NetworkError as error:
             raise self._masked(error, method, url) from None
         with contextlib.closing(exchange):
-            LOG.debug("%s %s -> %d in %.3f s", method, bare(url), exchange.status, time.monotonic() - started)
+            LOG.debug("%s %s -> %d in %.3f s", method, redacted(url), exchange.status, time.monotonic() - started)
             got = {name: self.bearers.mask(value) for name, value in exchange.headers.items()}
             self.budget.learn(url, got)
-            self._responses[origin(url)] += 1
+            self._responses[url_origin(url)] += 1
             yield Answer(exchange.status, url, got), self._chunks(exchange, method, url)
 
     def pause(self, seconds: float, why: str = "") -> None:
@@ -202,7 +202,7 @@ class Http:
         if self.waits.stop.is_set():
             raise Interrupted("interrupted")
         with self._counting:
-            self.requests[origin(url)] += 1
+            self.requests[url_origin(url)] += 1
 
     def _document(
         self, request: Request, anonymous: bool, ceiling: int, rules: redirects.Rules, retry: Retry = PATIENT
@@ -241,7 +241,7 @@ class Http:
             raise self._masked(error, method, url) from None
 
     def _masked(self, error: NetworkError, method: str, url: str) -> NetworkError:
-        LOG.debug("%s %s failed: %s", method, bare(url), error.message)
+        LOG.debug("%s %s failed: %s", method, redacted(url), error.message)
         return type(error)(self.bearers.mask(error.message), error.hint, retry=error.retry)
 
 
@@ -279,7 +279,7 @@ def _read(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:
     for chunk in chunks:
         body += chunk
         if len(body) > ceiling > 0:
-            raise BadListing(f"{bare(url)} answers with more than {ceiling:,} bytes", "The endpoint is broken.")
+            raise BadListing(f"{redacted(url)} answers with more than {ceiling:,} bytes", "The endpoint is broken.")
     return bytes(body)
 
 

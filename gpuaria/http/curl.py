@@ -17,7 +17,7 @@ from gpuaria.http.curl_transfer import Failure, Head, Transfer
 from gpuaria.http.messages import Request
 from gpuaria.http.route import USABLE, Route, Routes, unusable
 from gpuaria.text import printable
-from gpuaria.urls import bare
+from gpuaria.urls import redacted
 
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl 7.49 does not name
 _PIECE = 1 << 20  # bytes of a decompressed body at a time
@@ -260,4 +260,4 @@ def _sendable(url: str) -> str:
 
 
 def _impossible(url: str) -> NetworkError:
-    return NetworkError(f"{printable(bare(url))} is no address that can be asked for")
+    return NetworkError(f"{printable(redacted(url))} is no address that can be asked for")

@@ -17,7 +17,7 @@ from gpuaria.errors import GpuariaError, NetworkError
 from gpuaria.http.client import Http
 from gpuaria.http.content_range import ContentRange, bytes_header, content_range
 from gpuaria.http.dial import dial
-from gpuaria.urls import authority, server
+from gpuaria.urls import authority, host_and_port
 
 SLICE = 64 * 1024  # bytes that one call waits for
 _TOGETHER = getattr(socket, "MSG_WAITALL", 0) if sys.platform != "win32" else 0
@@ -121,7 +121,7 @@ class RangeConnection:
 
     def _connected(self) -> http.client.HTTPConnection:
         tls = self._url.startswith("https:")
-        host, port = server(self._url)
+        host, port = host_and_port(self._url)
         connection = http.client.HTTPConnection(host, port)
         line = dial(self._web.routes.route(self._url), self._web.routes)
         read = self._web.options.timeout

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from gpuaria.urls import origin
+from gpuaria.urls import url_origin
 
 _NUMBER = r"(\d{1,9})(?!\d)"  # a longer number is not meant seriously, and may overflow a float
 
@@ -35,11 +35,11 @@ class RateBudget:
     def declare(self, base: str, bucket: Callable[[str], str]) -> None:
         """Count requests to the server of `base` by the quota that `bucket` names for their URL."""
         with self._lock:
-            self._names[origin(base)] = bucket
+            self._names[url_origin(base)] = bucket
 
     def _bucket(self, url: str) -> _Bucket | None:
         """The quota that a request for `url` counts against; of a server that was not declared, its only one."""
-        place = origin(url)
+        place = url_origin(url)
         if name := self._names.get(place):
             return self._buckets.get((place, name(url)))
         own = [bucket for (where, _), bucket in self._buckets.items() if where == place]
@@ -72,16 +72,16 @@ class RateBudget:
         with self._lock:
             now = self.clock()
             reset = now + int(match[3]) + 1
-            known = self._buckets.get((origin(url), name))
+            known = self._buckets.get((url_origin(url), name))
             if known and now < known.reset and reset < known.reset + 1.5:
                 # The same window, told in whole seconds: what is left only shrinks, and answers overtake each other.
                 remaining = min(remaining, known.remaining)
-            self._buckets[origin(url), name] = _Bucket(remaining, reset, quota, window)
+            self._buckets[url_origin(url), name] = _Bucket(remaining, reset, quota, window)
 
     def left(self, url: str) -> dict[str, int]:
         """Requests left by quota name at the hub of `url`, as far as it said so."""
         with self._lock:
-            return {name: b.remaining for (where, name), b in self._buckets.items() if where == origin(url)}
+            return {name: b.remaining for (where, name), b in self._buckets.items() if where == url_origin(url)}
 
 
 class TokenBucket:

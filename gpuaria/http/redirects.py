@@ -8,7 +8,7 @@ from urllib.parse import urljoin, urlsplit
 
 from gpuaria.errors import NetworkError
 from gpuaria.http.messages import Answer
-from gpuaria.urls import bare, check_redirect, origin, plain
+from gpuaria.urls import ascii_url, check_redirect, redacted, url_origin
 
 MOST = 8  # responses in a row that may redirect
 STATUS = frozenset([301, 302, 303, 307, 308])
@@ -37,12 +37,12 @@ def target_of(answer: Answer) -> str:
         return ""
     try:
         target = urljoin(answer.url, answer.headers["location"])
-        origin(target)
+        url_origin(target)
         (urlsplit(target).hostname or "").encode("idna")
-        return plain(target) if urlsplit(target).scheme in ("http", "https") else target
+        return ascii_url(target) if urlsplit(target).scheme in ("http", "https") else target
     except ValueError:
         raise NetworkError(
-            f"{bare(answer.url)} redirects to an address that makes no sense",
+            f"{redacted(answer.url)} redirects to an address that makes no sense",
             "The endpoint or mirror is broken; try another.",
         ) from None
 
@@ -63,11 +63,11 @@ def follow(
     for _ in range(MOST):
         with send(url, anonymous) as (answer, chunks):
             target = target_of(answer)
-            if not target or (rules.same_origin and origin(target) != origin(url)):
+            if not target or (rules.same_origin and url_origin(target) != url_origin(url)):
                 yield replace(answer, url=url, headers={**passed, **answer.headers}), chunks
                 return
             passed |= {name: value for name, value in answer.headers.items() if name.startswith("x-")}
         check_redirect(url, target)
-        anonymous = anonymous or origin(target) != origin(url)
+        anonymous = anonymous or url_origin(target) != url_origin(url)
         url = f"{target}?{rules.query}" if rules.query and "?" not in target else target
-    raise NetworkError(f"{bare(url)} redirects in a circle", "The endpoint or mirror is broken; try another.")
+    raise NetworkError(f"{redacted(url)} redirects in a circle", "The endpoint or mirror is broken; try another.")

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from gpuaria.errors import ConfigError
 from gpuaria.http.certificates import tls_context
-from gpuaria.urls import server
+from gpuaria.urls import host_and_port
 
 USABLE = ("http", "https", "socks5", "socks5h")  # kinds of proxies
 
@@ -170,7 +170,7 @@ def route(url: str, environ: Mapping[str, str]) -> Route:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"not an http address: {url.partition('?')[0]}")
-    host, port = server(url)
+    host, port = host_and_port(url)
     return Route(host, port, parts.scheme == "https", proxy_for(parts.scheme, host, port, environ))
 
 

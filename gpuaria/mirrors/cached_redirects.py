@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from gpuaria.records import Mirror
-from gpuaria.urls import bare
+from gpuaria.urls import redacted
 
 LONGEST_WAIT = 1.0  # seconds for which a first request without a response delays the others
 NONE = 99  # the redirect cannot be predicted
@@ -81,5 +81,5 @@ class Turn:
 
 def _same(one: str, other: str) -> bool:
     """True if two URLs name the same thing, and write slashes inside a file's path alike."""
-    both = [(unquote(bare(url)), "%2f" in bare(url).lower()) for url in (one, other)]
+    both = [(unquote(redacted(url)), "%2f" in redacted(url).lower()) for url in (one, other)]
     return both[0] == both[1]

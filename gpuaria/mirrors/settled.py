@@ -12,7 +12,7 @@ from gpuaria.mirrors.probing import Probing
 from gpuaria.mirrors.rank import rank
 from gpuaria.records import Choice, Mirror, Probe, Ranking, Report
 from gpuaria.settings import Settings
-from gpuaria.urls import encrypted_or_local, origin
+from gpuaria.urls import encrypted_or_local, url_origin
 
 if TYPE_CHECKING:
     from gpuaria.mirrors.history import Past  # sqlite3 is not needed where one mirror is used
@@ -27,7 +27,7 @@ def of(settings: Settings, server: Mirror | None = None) -> tuple[Mirror, ...]:
     named = {first.name}
     rows = [first]
     for mirror in settings.mirrors:
-        if origin(mirror.base) == origin(first.base) and mirror.base == first.base:
+        if url_origin(mirror.base) == url_origin(first.base) and mirror.base == first.base:
             continue
         name = mirror.name if mirror.name not in named else mirror.base
         named.add(name)
@@ -45,7 +45,7 @@ def with_tokens(
     found = []
     for mirror in mirrors:
         why = http.withheld(mirror.base)
-        own = not mirror.origin and origin(mirror.base) != origin(endpoint)
+        own = not mirror.origin and url_origin(mirror.base) != url_origin(endpoint)
         if why and (own or mirror.origin):
             warn(f"the token for {mirror.base} is not sent: {why}; {_anyway(mirror.base)}")
         found.append(replace(mirror, own_token=own and http.has_credential(mirror.base)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from gpuaria.aria2 import sockets
 from gpuaria.http.route import Routes
 from gpuaria.records import Mirror, MirrorUrl
-from gpuaria.urls import server
+from gpuaria.urls import host_and_port
 
 SPAN = 1.5  # seconds over which the present speed is taken
 GRACE = 4.0  # seconds in which a mirror may get up to speed
@@ -31,7 +31,7 @@ def endpoints(routes: Routes, url: MirrorUrl) -> list[Endpoint]:
     route = routes.route(url.url)
     if route.proxy or route.addresses:
         return []
-    host, port = server(url.url)
+    host, port = host_and_port(url.url)
     with contextlib.suppress(OSError):
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return [(str(entry[4][0]).partition("%")[0], port) for entry in found]

@@ -17,15 +17,15 @@ loading.py  the layers, laid over each other
 from gpuaria.settings.known import KnownMirror
 from gpuaria.settings.loading import known_mirrors, load, user_file
 from gpuaria.settings.secret import Secret
-from gpuaria.settings.table import Key, Layer, Origin, Settings, describe
+from gpuaria.settings.table import Key, Layer, Settings, SettingSource, describe
 from gpuaria.settings.tokens import TokenSource
 
 __all__ = [
     "Key",
     "KnownMirror",
     "Layer",
-    "Origin",
     "Secret",
+    "SettingSource",
     "Settings",
     "TokenSource",
     "describe",

@@ -13,7 +13,7 @@ from gpuaria.settings.folders import Folders, NoHome
 from gpuaria.settings.kinds import Misfit, Raw, nearest
 from gpuaria.settings.known import KnownMirror, Names
 from gpuaria.settings.secret import Secret, Variables
-from gpuaria.settings.table import FIELDS, Key, Layer, Origin, Settings, describe
+from gpuaria.settings.table import FIELDS, Key, Layer, Settings, SettingSource, describe
 
 SITE = Path("/etc/gpuaria/config.yaml")
 CONFIG_VARIABLE = "GPUARIA_CONFIG"  # as --config
@@ -79,13 +79,13 @@ def _laid(
     for given in _layers(flags, folders, config_file, site):
         for name, raw in sources.flattened(given.entries).items():
             found[name] = _value(name, names.expanded(raw) if name in _MIRRORS else raw, given)
-            origins[name] = Origin(given.layer, raw.where)
+            origins[name] = SettingSource(given.layer, raw.where)
             if name in _MIRRORS:
                 names.learn(found[name] or (), given.layer, raw.where)
     values_of = {FIELDS[name]: value for name, value in found.items() if name in FIELDS}
     own = {name: value for name, value in found.items() if name not in FIELDS}
     return Settings(
-        **values_of, _origins=origins, _names=names, _sources=own, _environ=Variables(folders.environ)
+        **values_of, _setting_sources=origins, _names=names, _sources=own, _environ=Variables(folders.environ)
     ), names
 
 
@@ -128,16 +128,16 @@ def _user_file(folders: Folders) -> Path | None:
         return None
 
 
-def _built_in(folders: Folders) -> tuple[dict[str, Any], dict[str, Origin]]:
+def _built_in(folders: Folders) -> tuple[dict[str, Any], dict[str, SettingSource]]:
     found: dict[str, Any] = {}
-    origins: dict[str, Origin] = {}
+    origins: dict[str, SettingSource] = {}
     for key in describe():
         value, where = key.kind.empty, ""
         if key.default.startswith("$"):
             value, where = _derived(key, folders)
         elif key.default:
             value = key.kind.parse(_raw(key, key.default, "built-in"), folders)
-        found[key.name], origins[key.name] = value, Origin("built-in", where)
+        found[key.name], origins[key.name] = value, SettingSource("built-in", where)
     return found, origins
 
 

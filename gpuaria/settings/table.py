@@ -13,7 +13,7 @@ from gpuaria.settings.kinds import Kind
 from gpuaria.settings.known import KnownMirror, Names
 from gpuaria.settings.secret import Secret, Variables
 from gpuaria.settings.tokens import TokenSource, in_file, tokens
-from gpuaria.urls import origin
+from gpuaria.urls import url_origin
 
 Layer = Literal["built-in", "site", "user", "project", "file", "environment", "flag"]
 Files = Literal["any", "not project", "none"]
@@ -21,7 +21,7 @@ Policy = Literal["origin", "quorum", "any"]
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class SettingSource:
     """Where a value comes from: `where` is "path:line", a variable's name, a flag, or empty for a plain default."""
 
     layer: Layer
@@ -287,7 +287,7 @@ class Settings:
         files="not project",
         example="/etc/gpuaria/signer.pub",
     )
-    _origins: dict[str, Origin] = field(repr=False, compare=False)
+    _setting_sources: dict[str, SettingSource] = field(repr=False, compare=False)
     _names: Names = field(default_factory=Names, repr=False, compare=False)
     _sources: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _environ: Variables = field(default_factory=lambda: Variables({}), repr=False, compare=False)
@@ -317,18 +317,18 @@ class Settings:
         """The state's folder. Raises ConfigError where no home folder is known and nothing names it."""
         return self._needed("state_dir", self._state_dir)
 
-    def origin(self, key: str) -> Origin:
+    def setting_source(self, key: str) -> SettingSource:
         """The layer that set `key`, and where in it. Raises KeyError for a key that does not exist."""
-        return self._origins[key]
+        return self._setting_sources[key]
 
     def rows(self) -> Iterator[tuple[str, str, str, str]]:
         """Each key, its value for people ("(set, hidden)" for a credential), its layer, and where in it."""
         for key in describe():
-            origin = self.origin(key.name)
+            origin = self.setting_source(key.name)
             yield key.name, key.kind.show(getattr(self, FIELDS[key.name])), origin.layer, origin.where
         kind = {key.name: key.kind for key in describe()}
         for name, value in sorted(self._sources.items()):
-            origin = self.origin(name)
+            origin = self.setting_source(name)
             yield name, kind[sources.plain_key(name)].show(value), origin.layer, origin.where
 
     def for_source(self, about: sources.Declared) -> "Settings":
@@ -339,20 +339,20 @@ class Settings:
         if about.name == sources.USUAL:
             return self
         found: dict[str, Any] = {"endpoint": about.endpoint, "token": Secret(), "token_file": None, "mirrors": ()}
-        origins = dict.fromkeys(found, Origin("built-in"))
+        origins = dict.fromkeys(found, SettingSource("built-in"))
         for key in found:
             name = sources.full(about.name, key)
             if name in self._sources:
-                found[key], origins[key] = self._sources[name], self.origin(name)
-            if self.origin(key).layer == "flag":
-                found[key], origins[key] = getattr(self, FIELDS[key]), self.origin(key)
+                found[key], origins[key] = self._sources[name], self.setting_source(name)
+            if self.setting_source(key).layer == "flag":
+                found[key], origins[key] = getattr(self, FIELDS[key]), self.setting_source(key)
         for key, variables in (("endpoint", about.endpoint_variables), ("token", about.token_variables)):
             variable = next((name for name in variables if self._environ.get(name)), "")
             if variable and origins[key].layer not in ("environment", "flag"):
-                found[key], origins[key] = self._read(key, variable), Origin("environment", variable)
+                found[key], origins[key] = self._read(key, variable), SettingSource("environment", variable)
         changed = {FIELDS[key]: value for key, value in found.items()}
         hidden = self._hidden | frozenset(about.token_variables)
-        return replace(self, **changed, _origins={**self._origins, **origins}, _hidden=hidden)
+        return replace(self, **changed, _setting_sources={**self._setting_sources, **origins}, _hidden=hidden)
 
     def _read(self, key: str, variable: str) -> Any:
         """The value of an environment variable that a source declares."""
@@ -374,21 +374,24 @@ class Settings:
         """Where the token of that address's own host is, as `tokens` says; None on --token or without implicit ones."""
         if not self.implicit_token:
             return None
-        if origin(base) == origin(self.endpoint) and self.origin("token").layer == "flag":
+        if url_origin(base) == url_origin(self.endpoint) and self.setting_source("token").layer == "flag":
             return None
-        return next((source for source in self.tokens if source.origin == origin(base)), None)
+        return next((source for source in self.tokens if source.url_origin == url_origin(base)), None)
 
     def find_token(self) -> Secret:
         """The token to use, false for none; reads token_file. Raises ConfigError, without the token in it."""
         if not self.implicit_token:
-            return self.token if self.origin("token").layer == "flag" else Secret()
+            return self.token if self.setting_source("token").layer == "flag" else Secret()
         return self.token or self._token_from_file()
 
     def _token_from_file(self) -> Secret:
         if self.token_file is None:
             return Secret()
         where = f"token_file {self.token_file}"
-        optional = self.origin("token_file").layer in ("built-in", "environment")  # as the huggingface_hub client
+        optional = self.setting_source("token_file").layer in (
+            "built-in",
+            "environment",
+        )  # as the huggingface_hub client
         if not optional and not self.token_file.exists():
             raise ConfigError(f"{where} does not exist", "Correct the path, or write the token there.")
         return in_file(self.token_file, where)

@@ -11,7 +11,7 @@ from gpuaria.settings import values
 from gpuaria.settings.folders import Folders, NoHome
 from gpuaria.settings.kinds import Kind, Misfit, Raw
 from gpuaria.settings.secret import Secret
-from gpuaria.urls import origin
+from gpuaria.urls import url_origin
 
 _FORMS = "env:NAME, file:/PATH or helper:COMMAND"
 _EXPECTS = f"a mapping of hosts to where their token is, each {_FORMS}"
@@ -28,7 +28,7 @@ class TokenSource:
     `value` is the variable's, empty where it was not set when the settings were read. `helper` is a command's words.
     """
 
-    origin: str
+    url_origin: str
     variable: str = ""
     file: Path | None = None
     helper: tuple[str, ...] = field(default=(), repr=False)  # people do write a token into a command
@@ -42,11 +42,11 @@ class TokenSource:
         return f"file:{self.file}" if self.file else f"env:{self.variable}"
 
     def __str__(self) -> str:
-        return f"{self.origin}={self.place}"
+        return f"{self.url_origin}={self.place}"
 
     def read(self) -> Secret:
         """The token of a variable or a file. Raises ConfigError, without the token in it, where there is none."""
-        what = f"the token of {self.origin}"
+        what = f"the token of {self.url_origin}"
         if self.file is not None:
             found = in_file(self.file, f"{what} in {self.file}")
             if not found:
@@ -54,7 +54,7 @@ class TokenSource:
             return found
         if not self.value:
             raise ConfigError(f"{what} is to be in {self.variable}, which is not set", f"Set {self.variable}.")
-        return checked(self.value.reveal(), f"{self.variable}, for {self.origin},")
+        return checked(self.value.reveal(), f"{self.variable}, for {self.url_origin},")
 
 
 def in_file(path: Path, where: str) -> Secret:
@@ -113,7 +113,7 @@ def _origin(host: str, where: str) -> str:
     try:
         base = values.address(word if "://" in word else f"https://{word}")
         if base.count("/") == 2:
-            return origin(base)
+            return url_origin(base)
     except ValueError:
         pass
     shown = values.shown(word) or "one of them"

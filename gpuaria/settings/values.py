@@ -5,7 +5,7 @@ import re
 from decimal import Decimal
 from urllib.parse import SplitResult, urlsplit
 
-from gpuaria.urls import ip_and_port, plain
+from gpuaria.urls import ascii_url, ip_and_port
 
 _TRUE = frozenset({"1", "on", "yes", "true"})
 _FALSE = frozenset({"0", "off", "no", "false"})
@@ -103,7 +103,7 @@ def address(text: str) -> str:
     In plain ASCII, as the addresses have to be that are made from it.
     """
     parts = _split(text)
-    return plain(f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}")
+    return ascii_url(f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}")
 
 
 def host(text: str) -> str:

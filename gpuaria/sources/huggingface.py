@@ -36,7 +36,7 @@ from gpuaria.sources.git_verify import MAX_ENTRIES
 from gpuaria.sources.protocol import About, RepoInfo, Stated
 from gpuaria.sources.web import expiry
 from gpuaria.text import printable
-from gpuaria.urls import authority, bare, check_redirect, origin
+from gpuaria.urls import authority, check_redirect, redacted, url_origin
 
 MAX_SIZE = 1 << 50
 MAX_PAGES = 20_000
@@ -303,7 +303,7 @@ def _next_page(answer: Answer, tree: str, endpoint: str) -> str:
         return ""
     try:
         link = urljoin(answer.url, match[1])
-        target, foreign = urlsplit(link), origin(link) != origin(endpoint)
+        target, foreign = urlsplit(link), url_origin(link) != url_origin(endpoint)
     except ValueError:
         raise BadListing(f"{endpoint} continues its file list at no address", _MIRROR_HINT) from None
     if foreign and target.hostname not in references.HUB_HOSTS:
@@ -411,5 +411,5 @@ def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str 
     if status == 200 or status < 400:
         return NotAHub(f"{endpoint} does not answer as a hub (status {status})", _NOT_A_HUB_HINT)
     return NetworkError(
-        f"{endpoint} answers {status} for {bare(answer.url).removeprefix(endpoint)}", "Try again later."
+        f"{endpoint} answers {status} for {redacted(answer.url).removeprefix(endpoint)}", "Try again later."
     )

@@ -25,7 +25,7 @@ from gpuaria.records import Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef,
 from gpuaria.sources.protocol import About, Wanted
 from gpuaria.sources.web import Listed, WebSource, sized
 from gpuaria.text import printable
-from gpuaria.urls import authority, bare, origin, plain
+from gpuaria.urls import ascii_url, authority, redacted, url_origin
 
 SUMS: tuple[tuple[str, Callable[[str], dict[SafePath, Digest]]], ...] = (
     ("SHA256SUMS", sha256sums.load),
@@ -51,8 +51,10 @@ class Plain(WebSource):
             url = _url(rest)
             ref = RepoRef("plain", _kind(urlsplit(url).path), url, "")
             if ref.kind == "file" and not text.strip().startswith("plain:") and "." not in _last(url):
-                hint = f"Set HF_ENDPOINT to that hub; for a file give plain:{bare(url)}, for a folder a / at its end."
-                raise UsageError(f"{bare(url)} is no page of a known hub, and looks like no file or folder", hint)
+                hint = (
+                    f"Set HF_ENDPOINT to that hub; for a file give plain:{redacted(url)}, for a folder a / at its end."
+                )
+                raise UsageError(f"{redacted(url)} is no page of a known hub, and looks like no file or folder", hint)
         elif not rest or "\0" in rest or re.match(r"[a-z+.-]+://", rest, re.IGNORECASE):
             raise UsageError(f"{printable(text)} is neither an http URL nor a file", "plain:https://HOST/FILE")
         else:
@@ -79,7 +81,7 @@ class Plain(WebSource):
 
     def holds(self, mirror: Mirror, file: RemoteFile) -> bool:
         """True if a URL of the file is at the mirror; a mirror of the settings may have every file."""
-        return not mirror.listed or any(origin(url) == origin(mirror.base) for url in file.urls)
+        return not mirror.listed or any(url_origin(url) == url_origin(mirror.base) for url in file.urls)
 
     def resolve(self, ref: RepoRef, mirror: Mirror, http: Http, wanted: Wanted) -> Manifest:
         """Read the listing, and ask for the sizes that it leaves out."""
@@ -87,7 +89,7 @@ class Plain(WebSource):
         files = sized(listed, [file.urls[0] for file in listed], http)
         trust: Trust = "origin" if any(file.digest for file in files) else "none"
         ordered = tuple(sorted(files, key=lambda file: file.path))
-        return Manifest(ref, bare(ref.name), "", mirror.base, trust, ordered)
+        return Manifest(ref, redacted(ref.name), "", mirror.base, trust, ordered)
 
     def _listed(self, ref: RepoRef, http: Http) -> list[Listed]:
         if ref.kind == "file":
@@ -99,7 +101,7 @@ class Plain(WebSource):
 
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
         """The file's own URL at that server; at a mirror that the settings name, the same path."""
-        own = next((url for url in file.urls if origin(url) == origin(mirror.base)), "")
+        own = next((url for url in file.urls if url_origin(url) == url_origin(mirror.base)), "")
         if own or not file.urls:
             return own or mirror.base
         parts = urlsplit(file.urls[0])
@@ -116,10 +118,10 @@ def _url(text: str) -> str:
     """A URL as it is asked for, without a fragment. Raises UsageError."""
     refuse_credential(text, "the URL")
     try:
-        url = plain(text.partition("#")[0])
+        url = ascii_url(text.partition("#")[0])
         return url if urlsplit(url).path else f"{url}/"
     except ValueError:
-        raise UsageError(f"{printable(bare(text))} is not a URL", "It is like https://host/file.bin.") from None
+        raise UsageError(f"{printable(redacted(text))} is not a URL", "It is like https://host/file.bin.") from None
 
 
 def _base(url: str) -> str:
@@ -151,9 +153,9 @@ def _text(name: str, http: Http) -> str:
     if "://" in name:
         answer = http.get(name, ceiling=MAX_LIST)
         if answer.status in (404, 410):
-            raise FileNotInRepo(f"{bare(name)} does not exist", "Check the URL.")
+            raise FileNotInRepo(f"{redacted(name)} does not exist", "Check the URL.")
         if answer.status != 200:
-            raise NetworkError(f"{bare(name)} answers {answer.status}", "Try again later.")
+            raise NetworkError(f"{redacted(name)} answers {answer.status}", "Try again later.")
         data = answer.body
     else:
         try:
@@ -166,7 +168,9 @@ def _text(name: str, http: Http) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise BadListing(f"{printable(bare(name))} is not UTF-8 text", "It cannot be a list or a Metalink.") from None
+        raise BadListing(
+            f"{printable(redacted(name))} is not UTF-8 text", "It cannot be a list or a Metalink."
+        ) from None
 
 
 def _list(text: str, name: str) -> list[Listed]:
@@ -194,7 +198,7 @@ def _metalink(text: str, name: str) -> list[Listed]:
         digest = digests[0] if digests else None
         found.append(Listed(file.name, file.size, digest, urls=tuple(url for url, _ in file.urls)))
     if not found:
-        raise NotFound(f"the Metalink {printable(bare(name))} has no file")
+        raise NotFound(f"the Metalink {printable(redacted(name))} has no file")
     return found
 
 
@@ -209,9 +213,9 @@ def _folder(url: str, http: Http) -> list[Listed]:
                 continue  # a server that answers 200 with a page to everything
             return [Listed(path, digest=digest, urls=(urljoin(url, quote(path)),)) for path, digest in sums.items()]
         if answer.status not in (403, 404, 410):
-            raise NetworkError(f"{bare(answer.url)} answers {answer.status}", "Try again later.")
+            raise NetworkError(f"{redacted(answer.url)} answers {answer.status}", "Try again later.")
     names = " or ".join(name for name, _ in SUMS)
     raise NotFound(
-        f"{bare(url)} has no {names}, so its files are not known",
+        f"{redacted(url)} has no {names}, so its files are not known",
         "Name one file by its URL, or several in a list: gpuaria fetch plain:urls.txt",
     )

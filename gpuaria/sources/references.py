@@ -8,7 +8,7 @@ from gpuaria.errors import UnsafePath, UsageError
 from gpuaria.paths import SafePath
 from gpuaria.records import Kind, RepoRef
 from gpuaria.text import printable
-from gpuaria.urls import bare
+from gpuaria.urls import redacted
 
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com")
 _KINDS: dict[str, Kind] = {"models": "model", "datasets": "dataset", "spaces": "space"}
@@ -82,7 +82,7 @@ def _page(url: str, endpoints: Sequence[str]) -> list[str]:
         if same and f"{parts.path}/".startswith(f"{folder}/"):
             return [unquote(part) for part in parts.path.removeprefix(folder).strip("/").split("/")]
     raise UsageError(
-        f"{bare(url)} is not an address of the hub in use ({', '.join(map(bare, endpoints))})",
+        f"{redacted(url)} is not an address of the hub in use ({', '.join(map(redacted, endpoints))})",
         "Give the repo's name, or set HF_ENDPOINT to that hub.",
     )
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from gpuaria.errors import ConfigError, UsageError
 from gpuaria.sources.protocol import Source
 from gpuaria.text import printable
-from gpuaria.urls import origin
+from gpuaria.urls import url_origin
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -71,8 +71,8 @@ def find(text: str, endpoints: Callable[[Source], Sequence[str]]) -> Source:
 
 def _claims(one: Source, url: str, endpoints: Sequence[str]) -> bool:
     try:
-        host, place = urlsplit(url).hostname, origin(url)
-        return host in one.about.hosts or any(origin(base) == place for base in endpoints)
+        host, place = urlsplit(url).hostname, url_origin(url)
+        return host in one.about.hosts or any(url_origin(base) == place for base in endpoints)
     except ValueError:
         return False
 

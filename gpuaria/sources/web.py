@@ -26,7 +26,7 @@ from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
 from gpuaria.sources.protocol import About, Wanted
 from gpuaria.text import printable
-from gpuaria.urls import bare, check_redirect
+from gpuaria.urls import check_redirect, redacted
 
 AT_ONCE = 8  # files whose size is asked for
 MAX_SIZE = 1 << 50
@@ -102,7 +102,7 @@ class WebSource:
 
 def refusal(answer: Answer, what: str) -> GpuariaError:
     """Return the error for an unsuccessful response."""
-    place, shown = bare(answer.url), printable(what)
+    place, shown = redacted(answer.url), printable(what)
     if answer.status in (404, 410):
         return FileNotInRepo(f"{place} does not exist", f"Check the URL of {shown}.")
     if answer.status in (401, 403):
@@ -125,7 +125,7 @@ def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anony
         if size is None or (changeable and not oid):
             seen = measure(url, http, anonymous=anonymous)
             if size is not None and seen.size != size:
-                raise BadListing(f"{bare(url)} has {seen.size} bytes, and the listing says {size}")
+                raise BadListing(f"{redacted(url)} has {seen.size} bytes, and the listing says {size}")
             size, oid = seen.size, (oid or seen.tag) if changeable else oid
         return RemoteFile(file.path, size, file.digest, oid, file.urls)
 
@@ -164,11 +164,13 @@ def measure(url: str, http: Http, *, anonymous: bool = False) -> Seen:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _PAGE and not urlsplit(url).path.lower().endswith((".html", ".htm")):
         raise NotAHub(
-            f"{bare(url)} is a web page, not a file",
+            f"{redacted(url)} is a web page, not a file",
             "Give the URL of the file itself; a page of a hub, with HF_ENDPOINT set to that hub.",
         )
     if size is None:
-        raise NetworkError(f"{bare(url)} does not say how long it is", "A file without a known size is not fetched.")
+        raise NetworkError(
+            f"{redacted(url)} does not say how long it is", "A file without a known size is not fetched."
+        )
     tag = answer.headers.get("etag", "").strip() or answer.headers.get("last-modified", "").strip()
     return Seen(size, tag if tag.isprintable() else "")
 

@@ -30,7 +30,7 @@ from gpuaria.transfer.ranges import ByteRange
 from gpuaria.transfer.services import Services
 from gpuaria.transfer.task import FileTask
 from gpuaria.transfer.tuning import FIRST_PAUSE, LONGEST_PAUSE, PORTAL, TRICKLE, TRICKLE_SECONDS, is_flow
-from gpuaria.urls import origin
+from gpuaria.urls import url_origin
 
 
 class ByHttp:
@@ -211,7 +211,7 @@ class _Fetch:
             return None
         if answer.status == 416:
             self._part.unlink(missing_ok=True)
-        if origin(answer.url) != origin(mirror.base):  # a byte server does not speak for the hub
+        if url_origin(answer.url) != url_origin(mirror.base):  # a byte server does not speak for the hub
             return NetworkError(f"the byte server of {mirror.name} answers {answer.status} for {self._file.path}")
         refusal = self._s.pool.files.refused(mirror, self._file, answer)
         if mirror.origin:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 from gpuaria.http.client import Http
-from gpuaria.urls import origin
+from gpuaria.urls import url_origin
 from standin import Seen
 from standin.wire import Handler, Server
 from tests.support.checkout import RECORDED
@@ -76,4 +76,4 @@ def everything(path: str) -> bool:
 
 
 def signed_in(base: str) -> Http:
-    return Http(credentials={origin(base): Token()})
+    return Http(credentials={url_origin(base): Token()})

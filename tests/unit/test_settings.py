@@ -15,7 +15,7 @@ import pytest
 
 from gpuaria.errors import ConfigError, UsageError
 from gpuaria.records import Mirror
-from gpuaria.settings import Origin, Secret, describe, load
+from gpuaria.settings import Secret, SettingSource, describe, load
 from gpuaria.settings.known import shipped
 from tests.support.checkout import ROOT
 from tests.support.settings_world import KEYS, MIB, NONE, World
@@ -43,24 +43,24 @@ def test_built_in(world: World) -> None:
 def test_each_layer_beats_the_one_below(world: World, tmp_path: Path) -> None:
     xdg = tmp_path / "xdg/gpuaria/config.yaml"
     xdg.parent.mkdir(parents=True)
-    steps: list[tuple[Callable[[], object], int, Origin]] = [
-        (lambda: None, 4, Origin("built-in", "")),
-        (lambda: world.site.write_text("jobs: 5"), 5, Origin("site", f"{world.site}:1")),
-        (lambda: xdg.write_text("\njobs: 6"), 6, Origin("site", f"{xdg}:2")),
-        (lambda: world.user.write_text("# mine\n\njobs: 7"), 7, Origin("user", f"{world.user}:3")),
+    steps: list[tuple[Callable[[], object], int, SettingSource]] = [
+        (lambda: None, 4, SettingSource("built-in", "")),
+        (lambda: world.site.write_text("jobs: 5"), 5, SettingSource("site", f"{world.site}:1")),
+        (lambda: xdg.write_text("\njobs: 6"), 6, SettingSource("site", f"{xdg}:2")),
+        (lambda: world.user.write_text("# mine\n\njobs: 7"), 7, SettingSource("user", f"{world.user}:3")),
         (
             lambda: (world.project / "gpuaria.yaml").write_text("jobs: 8"),
             8,
-            Origin("project", f"{world.project}/gpuaria.yaml:1"),
+            SettingSource("project", f"{world.project}/gpuaria.yaml:1"),
         ),
-        (lambda: world.base.update(GPUARIA_JOBS="9"), 9, Origin("environment", "GPUARIA_JOBS")),
+        (lambda: world.base.update(GPUARIA_JOBS="9"), 9, SettingSource("environment", "GPUARIA_JOBS")),
     ]
     for write, jobs, origin in steps:
         write()
         s = world.load({"jobs": None})
-        assert (s.jobs, s.origin("jobs")) == (jobs, origin)
+        assert (s.jobs, s.setting_source("jobs")) == (jobs, origin)
     s = world.load({"jobs": 10})
-    assert (s.jobs, s.origin("jobs")) == (10, Origin("flag", "--jobs"))
+    assert (s.jobs, s.setting_source("jobs")) == (10, SettingSource("flag", "--jobs"))
 
 
 def test_the_first_of_xdg_config_dirs_wins(world: World, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_named_file_stands_for_the_users_and_the_projects(world: World, tmp_pa
         "relative": lambda: world.load(config=Path("mine.yaml")),
     }[how]()
     assert (s.endpoint, s.jobs, s.small_jobs, s.verify_jobs) == ("https://hub.example", 4, 32, 5)
-    assert s.origin("endpoint") == Origin("file", f"{named}:1")
+    assert s.setting_source("endpoint") == SettingSource("file", f"{named}:1")
 
 
 def test_a_named_file_must_exist(world: World, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_named_file_must_exist(world: World, tmp_path: Path) -> None:
 
 def test_a_value_left_out_sets_nothing(world: World) -> None:
     s = world.user_says("jobs:\nmirrors: ~\nconnections: null\n")
-    assert (s.jobs, s.connections, s.origin("jobs").layer) == (4, 16, "built-in")
+    assert (s.jobs, s.connections, s.setting_source("jobs").layer) == (4, 16, "built-in")
     assert world.user_says("# nothing\n").jobs == 4
 
 
@@ -141,7 +141,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("patience", "10 min", 600.0),
     ("patience", "0", 0.0),
     ("patience", "1 day", 86400.0),
-    ("trust", "Origin", "origin"),
+    ("trust", "SettingSource", "origin"),
     ("offline", "TRUE", True),
     ("offline", "0", False),
     ("symlinks", "auto", None),
@@ -212,7 +212,7 @@ def test_the_table_has_a_row_for_every_key() -> None:
 def test_good_values(key: str, text: str, value: object) -> None:
     s = load({key: text}, {"HOME": "/h"}, Path("/w"), site=NONE)
     assert getattr(s, key) == value
-    assert s.origin(key) == Origin("flag", KEYS[key].flag)
+    assert s.setting_source(key) == SettingSource("flag", KEYS[key].flag)
 
 
 @pytest.mark.parametrize(("key", "text"), BAD)
@@ -248,9 +248,9 @@ def test_the_first_variable_that_is_set_counts(world: World, key: str, names: li
     while names:
         set_names = dict.fromkeys(names[1:], "https://second.example" if key == "endpoint" else "0")
         s = world.under({names[0]: good} | set_names)
-        assert s.origin(key) == Origin("environment", names[0])
+        assert s.setting_source(key) == SettingSource("environment", names[0])
         assert getattr(s, key) in (good, Secret(good), Path(good), True)
-        assert world.under(dict.fromkeys(names, " ")).origin(key).layer == "built-in", "blank is unset"
+        assert world.under(dict.fromkeys(names, " ")).setting_source(key).layer == "built-in", "blank is unset"
         names = names[1:]
 
 
@@ -264,7 +264,7 @@ def test_disabling_variables(world: World) -> None:
     assert world.load(HF_HUB_DISABLE_SYMLINKS="0").symlinks is None, "not disabled is not forced"
     assert world.load(HF_HUB_DISABLE_SYMLINKS="1", GPUARIA_SYMLINKS="yes").symlinks is True
     assert world.load(HF_HUB_DISABLE_IMPLICIT_TOKEN="on").implicit_token is False
-    assert world.load(HF_HUB_DISABLE_IMPLICIT_TOKEN="on").origin("implicit_token").where == (
+    assert world.load(HF_HUB_DISABLE_IMPLICIT_TOKEN="on").setting_source("implicit_token").where == (
         "HF_HUB_DISABLE_IMPLICIT_TOKEN"
     )
     with pytest.raises(ConfigError, match=r"^HF_HUB_DISABLE_SYMLINKS: must be yes or no$"):
@@ -369,10 +369,13 @@ def test_folders_are_those_of_the_official_client(environ: dict[str, str], tmp_p
 
 
 def test_where_says_which_variable_moved_a_default(world: World) -> None:
-    assert world.load(HF_HOME="/hf").origin("cache_dir") == Origin("built-in", "HF_HOME")
-    assert world.load(XDG_CACHE_HOME="/x").origin("token_file") == Origin("built-in", "XDG_CACHE_HOME")
+    assert world.load(HF_HOME="/hf").setting_source("cache_dir") == SettingSource("built-in", "HF_HOME")
+    assert world.load(XDG_CACHE_HOME="/x").setting_source("token_file") == SettingSource("built-in", "XDG_CACHE_HOME")
     s = world.load(XDG_STATE_HOME="/s")
-    assert (s.state_dir, s.origin("state_dir")) == (Path("/s/gpuaria"), Origin("built-in", "XDG_STATE_HOME"))
+    assert (s.state_dir, s.setting_source("state_dir")) == (
+        Path("/s/gpuaria"),
+        SettingSource("built-in", "XDG_STATE_HOME"),
+    )
 
 
 def test_a_files_relative_path_starts_at_the_file(world: World) -> None:

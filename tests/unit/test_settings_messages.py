@@ -121,7 +121,7 @@ def test_unreadable_files(world: World) -> None:
 def test_a_byte_order_mark_is_no_key(world: World) -> None:
     world.user.write_bytes(b"\xef\xbb\xbfjobs: 5\r\nconnections: 6\r\n")
     s = world.load()
-    assert (s.jobs, s.connections, s.origin("connections").where) == (5, 6, f"{world.user}:2")
+    assert (s.jobs, s.connections, s.setting_source("connections").where) == (5, 6, f"{world.user}:2")
 
 
 def test_rpc_secret_only_in_a_private_file(world: World) -> None:

@@ -24,7 +24,7 @@ def entries_or_error(text: str) -> None:
             s = load({}, {"HOME": folder}, Path(folder), config_file=file, site=Path(folder, "none"))
         except ConfigError:
             return
-        assert s.origin("endpoint").layer in ("built-in", "file")
+        assert s.setting_source("endpoint").layer in ("built-in", "file")
         assert all(isinstance(part, str) for row in s.rows() for part in row)
 
 

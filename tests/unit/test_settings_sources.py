@@ -58,7 +58,7 @@ def test_where_an_endpoint_comes_from(
 ) -> None:
     demo = loaded(tmp_path, text, {}, **environ).for_source(DEMO)
     assert demo.endpoint == endpoint
-    assert demo.origin("endpoint").where.endswith(where)
+    assert demo.setting_source("endpoint").where.endswith(where)
 
 
 def test_tokens_of_a_source(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_flag_is_for_the_source_of_the_run(tmp_path: Path) -> None:
 
 def test_hf_is_the_keys_without_a_prefix(tmp_path: Path) -> None:
     s = loaded(tmp_path, "sources: {hf: {endpoint: https://hub.example}}")
-    assert (s.endpoint, s.origin("endpoint").where) == ("https://hub.example", f"{tmp_path}/config.yaml:1")
+    assert (s.endpoint, s.setting_source("endpoint").where) == ("https://hub.example", f"{tmp_path}/config.yaml:1")
     assert loaded(tmp_path, GPUARIA_SOURCES_HF_ENDPOINT="https://e.example").endpoint == "https://e.example"
 
 

@@ -22,7 +22,7 @@ from gpuaria.http.messages import Answer
 from gpuaria.http.ratelimit import RateBudget, retry_after
 from gpuaria.http.redirects import target_of
 from gpuaria.sources.huggingface import HuggingFace
-from gpuaria.urls import bare, check_redirect, encrypted_or_local, origin
+from gpuaria.urls import check_redirect, encrypted_or_local, redacted, url_origin
 from standin import Hub, RateLimit, Repo, Seen
 from standin.wire import Handler, Server
 from tests.support.clock import FakeClock
@@ -84,7 +84,7 @@ def in_turn(*replies: Reply | None) -> Callable[[Seen], Reply | None]:
 
 
 def client(base: str = "", **options: object) -> Http:
-    credentials = {origin(base): Token()} if base else {}
+    credentials = {url_origin(base): Token()} if base else {}
     given = {name: options.pop(name) for name in ("on_wait", "stop") if name in options}
     return Http(HttpOptions(**options), credentials=credentials, **given)  # type: ignore[arg-type]
 
@@ -130,7 +130,7 @@ def repo(tmp_path: Path) -> Repo:
     ],
 )
 def test_an_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
-    assert origin(url) == expected
+    assert url_origin(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_an_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
     ],
 )
 def test_what_is_shown_of_an_address_has_neither_query_nor_password(url: str, shown: str) -> None:
-    assert bare(url) == shown
+    assert redacted(url) == shown
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_after_a_foreign_redirect_no_credential_is_sent_at_all() -> None:
 
     with Scripted(always(302, location="/elsewhere")) as other, Scripted(reply) as home:
         other.reply = lambda seen: (307, [("Location", f"{home.url}/b" if seen.target == "/y" else "/y")], b"")
-        http = Http(credentials={origin(home.url): Token(), origin(other.url): Token("hf_of_the_other")})
+        http = Http(credentials={url_origin(home.url): Token(), url_origin(other.url): Token("hf_of_the_other")})
         with http.download(f"{home.url}/a") as (answer, chunks):
             assert (answer.url, b"".join(chunks)) == (f"{home.url}/b", b"home")
         assert authorized(home) == [True, False]
@@ -267,7 +267,7 @@ def test_what_a_server_repeats_is_struck_out() -> None:
         assert answer.headers["location"] == "http://127.0.0.2:9/***?***"
         with http.open("GET", f"{home.url}/a") as (head, _):
             assert TOKEN not in str(head.headers)
-        short = Http(credentials={origin(home.url): Token("no")})
+        short = Http(credentials={url_origin(home.url): Token("no")})
         assert short.get(f"{home.url}/a").headers["x-error-message"].startswith("no, "), "too short to be struck out"
 
 
@@ -743,7 +743,7 @@ def test_letters_that_are_not_ascii_are_fine_in_a_path() -> None:
 def test_a_token_or_header_that_cannot_be_sent_is_named_and_not_shown(word: str) -> None:
     with Scripted(always()) as home:
         with pytest.raises(NetworkError, match=r"the token for 127\.0\.0\.1:\d+ cannot be sent") as caught:
-            Http(credentials={origin(home.url): Token(word)}).get(f"{home.url}/a")
+            Http(credentials={url_origin(home.url): Token(word)}).get(f"{home.url}/a")
         sentence(caught.value)
         assert "hf_" not in caught.value.message
         with pytest.raises(NetworkError, match=r"the header x-y for 127\.0\.0\.1:\d+ cannot be sent"):

@@ -32,7 +32,7 @@ from gpuaria.records import Digest, Kind, Manifest, Mirror, MirrorUrl, RemoteFil
 from gpuaria.sources.huggingface import HuggingFace
 from gpuaria.sources.protocol import RepoInfo
 from gpuaria.sources.web import expiry
-from gpuaria.urls import origin
+from gpuaria.urls import url_origin
 from standin import Hub, Repo, Seen
 from tests.support.checkout import RECORDED
 from tests.support.recorded import TOKEN, Reply, Scripted, everything, signed_in
@@ -484,7 +484,7 @@ def test_the_same_rows_hold_at_the_stand_in_hub(tmp_path: Path) -> None:
             def reveal(self) -> str:
                 return token
 
-        http = Http(credentials={origin(hub.url): Given()} if token else {})
+        http = Http(credentials={url_origin(hub.url): Given()} if token else {})
         ref = RepoRef("hf", "model", name, revision)
         try:
             info = HF.commit(ref, hub.url, http)
