@@ -54,7 +54,7 @@ GOALS = [
     Goal("10a", "% of the file fetched again", "<= 1"),
     Goal("11a", "s/GB of gpuaria's own process beyond hashing, at full speed", "<= 0.2"),
     Goal("11b", "the same at 64 MB/s", "<= 0.2"),
-    Goal("11c", "s/GB of gpuaria and its aria2c together, beside aria2c alone", ""),
+    Goal("11c", "s/GB of gpuaria and its aria2c together, against aria2c alone", ""),
 ]
 GOAL = {goal.key: goal for goal in GOALS}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks import headline
 from benchmarks.goals import GOALS, TITLES, Goal
 from benchmarks.records import Result, Row, Run, median
 
@@ -79,16 +80,18 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def page(results: Mapping[int, Result], why: Mapping[str, str]) -> str:
-    """docs/benchmarks.md."""
-    parts = [_INTRO, markdown(HEAD, lines(results, list(TITLES))), "", "## Goals that are not met", ""]
+    """Return docs/benchmarks.md."""
+    parts = [headline.BODY, "", markdown(HEAD, lines(results, list(TITLES))), "", "## Goals that are not met", ""]
     missed = [row for _, result in sorted(results.items()) for row in result.rows if row.met is False]
     parts += [f"- **{row.key}**: {why.get(row.key, 'no reason has been found yet.')}" for row in missed]
     parts += ["" if missed else "None of those that were measured.\n" if results else "Nothing was measured yet.\n"]
+    parts += [METHOD]
     if results:
         parts += ["## The machine", "", machine(max(results.values(), key=lambda result: result.date).machine), ""]
     for number, title in TITLES.items():
         parts += [f"## {number}. {title}", "", *_details(results.get(number)), ""]
-    return "\n".join(parts).rstrip() + "\n"
+    body = "\n".join(parts).rstrip() + "\n"
+    return headline.top(body) + body
 
 
 def machine(about: Mapping[str, Any]) -> str:
@@ -130,7 +133,7 @@ def _contestant(who: str, work: str, runs: Sequence[Run], rate: float) -> tuple[
         who,
         work,
         f"{middle:.2f} s",
-        "proven" if runs[0].proven else f"{middle + runs[0].size / rate:.2f} s",
+        "verified" if runs[0].proven else f"{middle + runs[0].size / rate:.2f} s",
         times,
         f"{median(run.own_cpu for run in runs):.2f} s",
         f"{median(run.tree_cpu for run in runs):.2f} s",
@@ -140,40 +143,45 @@ def _contestant(who: str, work: str, runs: Sequence[Run], rate: float) -> tuple[
 
 
 def write() -> None:
-    """Write docs/benchmarks.md from what was measured at full scale."""
-    PAGE.write_text(page(newest(full=True), reasons()), encoding="utf-8")
+    """Write docs/benchmarks.md and its picture from what was measured at full scale."""
+    text = page(newest(full=True), reasons())
+    PAGE.write_text(text, encoding="utf-8")
+    headline.PICTURE.write_text(headline.picture(text), encoding="utf-8")
 
 
-_INTRO = """# Benchmarks
+METHOD = """## How it is measured
 
-`make bench` plays all of it in less than half an hour and writes this page; `make bench SCENARIO=3` plays one.
-Reasons below the table are written by hand in `benchmarks/reasons.yaml`. Raw times of every run, with a plot of the
-speed over time per host, are in `benchmarks/out/`.
+`make bench` runs all scenarios in less than half an hour and writes this page and the picture; `make bench
+SCENARIO=3` runs one. The reasons for missed goals are written by hand in `benchmarks/reasons.yaml`. The raw times
+of every run, with a plot of the speed of each host over time, are in `benchmarks/out/`.
 
-How it is measured:
+- **Network.** The hub, the CDN, the mirrors and the client are network namespaces on one machine. A real nginx
+  serves the large files, the stand-in hub the listings and small files. Token buckets set the rates; a forwarder
+  between the namespaces adds delay and loss (`scripts/lab`). This needs root. Without root, scenarios that need no
+  delay run on the loopback, and the page names the others as not run.
+- **Rivals.** They come from their own packages. `hf download` runs with Xet off, because the lab has no chunk
+  store. Plain aria2c is the same binary that gpuaria uses. Except in the row "hfd.sh" it gets final URLs, and the
+  time to resolve them is not counted.
+- **Link.** The link of 500 Mbit/s counts as 58 MB/s of payload; without loss it carries 60. nginx applies its limit
+  per connection in steps of one second, and sends the first second's worth at once.
+- **Order.** Contestants take turns within the same minutes. A ratio is the median over the pairs of a round. Each
+  round starts with an empty home and an empty target, after earlier writes have reached the disk. The last column
+  is the number of rounds: five rounds of everything take an hour and a quarter (`make bench ARGS="--minutes 88"`),
+  half an hour is enough for one or two.
+- **Verification.** gpuaria's time includes it. No rival checks digests over HTTP, so their times exclude it; the
+  column "with sha256sum" adds the time that this program takes on the machine for as many bytes (scenario 7 really
+  runs it). After each run, outside its time, every file is compared byte for byte with the server's. A run that
+  differs does not count.
+- **Extras.** curl, wget, axel, other settings of aria2c and other builds of it run once, if time is left. No goal
+  depends on them. The page names those that are not installed.
+- **Parts.** A rival that would take too long gets a part of the work. Its section says so, with the time for the
+  part.
+- **Names.** `WORK` in a command is the folder of one run; its `aria2.input` lists every file of the repo with its
+  URLs.
+- **Data.** Large files consist of 4 kB of random bytes per MiB, and zeros. Nothing on the route compresses.
 
-- Hub, CDN, mirrors and client are network namespaces on one machine. Large files come from a real nginx, listings and
-  small files from the stand-in hub. Rates are token buckets, delay and loss a forwarder between the namespaces
-  (`scripts/lab`). That needs root; elsewhere what needs no delay runs on the loopback, and the rest is named as not
-  run.
-- The rivals are real ones from their own packages. `hf download` runs with Xet off, since there is no chunk store
-  here. Plain aria2c is the same binary that gpuaria uses; unless it says hfd.sh, it gets final addresses, and their
-  look-up is not timed.
-- The link of 500 Mbit/s is counted as 58 MB/s of payload; with nothing lost it carries 60. What nginx limits per
-  connection comes in steps of a second, and an answer begins with one second's worth at once.
-- Contestants take turns in the same minutes. A ratio is the median over the pairs of a round. Each round begins with
-  an empty home, an empty target and what was written before on disk. The last column says of how many rounds: five
-  of all take an hour and a quarter, `make bench ARGS="--minutes 88"`, and one or two fit into half an hour.
-- gpuaria's time includes its proof. No rival checks digests over HTTP, so their times are without; "with sha256sum"
-  adds what that program takes here for as many bytes (scenario 7 really runs it). After every run, outside its time,
-  each file is compared byte for byte with the server's, and a run that does not match is not counted.
-- curl, wget and axel, other settings of aria2c and other builds of it run once, where there is time left: no goal is
-  about them. One that is not installed is named.
-- A rival that would take too long gets a part of the work. It says so below, with the part's own time.
-- `WORK` in a command is the folder of one run; its `aria2.input` names every file of the repo with its addresses.
-- Large files are made of 4 kB of random bytes per MiB and zeros. Nothing on the way compresses.
-
-`make bench ARGS="--scale 0.05"` shows in a few minutes that all works; its figures mean nothing and do not come here.
+`make bench ARGS="--scale 0.05"` checks in a few minutes that everything works. Its figures mean nothing and are not
+written to this page.
 """
 
 

@@ -36,7 +36,7 @@ def per_gigabyte(stage: Stage) -> None:
         got = f"{own:.2f} s/GB ({startup:.2f} of it start-up, as for 10 MB; hashing {hashing:.2f} s/GB more)"
         stage.row(key, own, got, limit="0", runs=len(runs))
     tree, alone = (median(per_gb(run, run.tree_cpu) for run in stage.good(who, FULL)) for who in (GPUARIA, plain.name))
-    got = f"{tree:.2f} s/GB beside {alone:.2f} s/GB"
+    got = f"{tree:.2f} s/GB against {alone:.2f} s/GB"
     stage.row("11c", tree, got, limit=f"{alone:.2f} s/GB: aria2c alone", runs=len(stage.good(GPUARIA, FULL)))
 
 

@@ -40,7 +40,7 @@ def full_speed(stage: Stage) -> None:
     )
     for key, theirs in (("7a", raw), ("7b", summed)):
         over = 1 / ratio(theirs, seconds) if theirs and seconds else float("nan")
-        got = f"{over:.2f} ({median(seconds):.1f} s beside {median(theirs):.1f} s)"
+        got = f"{over:.2f} ({median(seconds):.1f} s against {median(theirs):.1f} s)"
         stage.row(key, over, got, limit=limit, runs=min(len(seconds), len(theirs)))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import content, goals, plot, records, report
+from benchmarks import content, goals, headline, plot, records, report
 from benchmarks.__main__ import skipped
 from benchmarks.measure import Process
 from benchmarks.place import Work
@@ -122,7 +122,7 @@ def test_the_page_has_every_goal_the_reasons_and_the_runs() -> None:
     assert "**3b**: the slowest mirror ends last" in page
     assert "| 1a | share of the limit |  | >= 0.97 | not measured yet |  |  |" in page
     assert "no axel" in " ".join(page.split())
-    assert "| gpuaria |  | 2.00 s | proven | 2.0 |" in page
+    assert "| gpuaria |  | 2.00 s | verified | 2.0 |" in page
     assert "| aria2c -x16 -s48 |  | 3.00 s | 8.00 s | 3.0 |" in page
     assert "0 of 1 runs" in page
     assert "3b: why not." in page
@@ -150,11 +150,23 @@ def test_reasons_name_goals_that_exist(tmp_path: Path) -> None:
 
 
 def test_the_page_in_docs_is_made_by_the_program() -> None:
-    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    made = report.page({}, {})
-    assert page.startswith(made[: made.index("| # |")])
+    page = headline.PAGE.read_text(encoding="utf-8")
+    assert report.METHOD in page
     for goal in goals.GOALS:
         assert f"| {goal.key} | {goal.work} |" in page
+    body = page[page.index(headline.BODY) :]
+    assert page == headline.top(body) + body, "run python -m benchmarks.headline"
+    assert headline.PICTURE.read_text(encoding="utf-8") == headline.picture(body), "run python -m benchmarks.headline"
+
+
+def test_the_top_of_the_page_quotes_the_table_and_the_picture_the_runs() -> None:
+    page = headline.PAGE.read_text(encoding="utf-8")
+    got = headline.results(page)
+    assert f"**{got['1b']} times as fast as `hf download`**" in page
+    assert headline.bars(page, 1)[-1].computed, "hf's time for all of the work is marked as computed"
+    assert {bar.name for bar in headline.bars(page, 7)} == set(headline.PANELS[7])
+    assert headline.top(report.page({}, {})) == "# Benchmarks\n\n"
+    assert headline.bars("", 1) == []
 
 
 def test_a_curve_is_a_speed_over_steps() -> None:
