@@ -16,9 +16,10 @@ import tempfile
 import termios
 from pathlib import Path
 
-from demo import REPO, clean
 from rich.console import Console
 from rich.text import Text
+
+from demo import REPO, clean
 from standin import Hub, Repo, make_gpt2
 
 PICTURE = Path(__file__).parents[1] / "docs" / "fetch.svg"
