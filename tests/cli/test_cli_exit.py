@@ -299,8 +299,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.fault(
     "disk: full at the start",
     where="machine",
-    does="Stops before a byte is fetched.",
-    sees="how much is needed, how much is free, and where",
+    does="Stops before the download starts.",
+    sees="the space needed, the space free, and the folder",
     status=8,
 )
 def test_8_no_space_is_known_before_any_byte(user: User, serve: Serve, big: Repo, tiny_disk: Path) -> None:
@@ -326,10 +326,10 @@ def _quoted(text: str) -> str:
 
 
 @pytest.mark.fault(
-    "processes: another one holds the target for longer than the patience",
+    "processes: another one locks the target for longer than `--patience`",
     where="machine",
     does="Waits, then stops.",
-    sees="who holds it",
+    sees="the process that holds the lock",
     status=8,
 )
 def test_8_a_locked_target(user: User, serve: Serve, small: Repo) -> None:

@@ -29,8 +29,8 @@ def _downloading(hub: Hub, pid: int) -> bool:
 @pytest.mark.fault(
     "stopped by Ctrl-C or SIGTERM",
     where="machine",
-    does="Ends within two seconds, aria2c with it. The next run goes on where it was.",
-    sees="that it was interrupted, and how to go on",
+    does="Stops within two seconds, together with aria2c. The next run resumes.",
+    sees="that the run was interrupted, and how to resume",
     status=130,
 )
 def test_130_interrupted_and_continued(number: signal.Signals, user: User, serve: Serve, big: Repo) -> None:

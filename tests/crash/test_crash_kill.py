@@ -105,7 +105,7 @@ def finish(user: User, repo: Repo) -> None:
 @pytest.mark.fault(
     "killed (kill -9): gpuaria, aria2c or both, at any moment",
     where="machine",
-    does="The next run goes on where it was. Where aria2c alone was killed gpuaria starts another one.",
+    does="The next run resumes. If only aria2c was killed, gpuaria restarts it.",
     sees="nothing",
     status=0,
 )
@@ -180,10 +180,10 @@ def test_gpuaria_starts_another_aria2c(user: User, serve: Serve, repo: Repo, tim
 
 
 @pytest.mark.fault(
-    "aria2c: dies whenever it runs",
+    "aria2c: crashes on every start",
     where="machine",
-    does="Starts it three times more, then stops. What had arrived is kept.",
-    sees="that aria2c died",
+    does="Restarts it three times, then stops. Keeps the received bytes.",
+    sees="that aria2c crashed",
     status=9,
 )
 def test_an_aria2c_that_dies_whenever_it_runs_ends_the_run(user: User, serve: Serve, repo: Repo) -> None:

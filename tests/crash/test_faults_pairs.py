@@ -69,10 +69,10 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
 
 @pytest.mark.parametrize(("one", "other"), drawn(PAIRS, FAST, " and ".join))
 @pytest.mark.fault(
-    "pairs: any two faults that pass, on two mirrors at once",
+    "pairs: any two temporary faults, on two mirrors at once",
     where="server",
-    does="Goes on with whichever mirror is right at the moment.",
-    sees="the mirrors that were left out, and why",
+    does="Continues with the mirror that works at the moment.",
+    sees="the dropped mirrors, with the reasons",
     status=0,
 )
 def test_two_at_once(user: User, serve: Serve, repo: Repo, one: str, other: str) -> None:
@@ -90,10 +90,10 @@ def test_two_at_once(user: User, serve: Serve, repo: Repo, one: str, other: str)
 
 @pytest.mark.parametrize(("passing", "bad"), drawn([*product(["reset", "503"], LASTING)], 2, " and ".join))
 @pytest.mark.fault(
-    "pairs: a mirror that is wrong for good beside one that has a bad moment",
+    "pairs: one mirror is permanently wrong, another one fails for a while",
     where="server",
-    does="Waits for the one that gets well.",
-    sees="the mirror that was left out, and why",
+    does="Waits until the second one recovers.",
+    sees="the dropped mirror, with the reason",
     status=0,
 )
 def test_a_bad_mirror_beside_a_shaky_one(user: User, serve: Serve, repo: Repo, bad: str, passing: str) -> None:
@@ -112,10 +112,10 @@ def test_a_bad_mirror_beside_a_shaky_one(user: User, serve: Serve, repo: Repo, b
     ("name", "how", "moment"), drawn(KILLED, 2, lambda row: f"{row[0]} and {row[1].name} after {row[2]:.1f} s")
 )
 @pytest.mark.fault(
-    "pairs: a fault that passes, and the run is killed or stopped meanwhile",
+    "pairs: a temporary fault, and the run is killed or stopped during it",
     where="machine",
-    does="The next run goes on where it was.",
-    sees="nothing, or a line about the wait",
+    does="The next run resumes.",
+    sees="nothing, or one line about the wait",
     status=0,
 )
 def test_a_fault_and_an_end(

@@ -88,7 +88,7 @@ def synced(seen: list[Call], path: str, end: int) -> bool:
 @pytest.mark.fault(
     "power cut: at any moment",
     where="machine",
-    does="Has bytes on the disk before they get a name, names before a ref points to them, receipts last: see below.",
+    does="Syncs bytes before file names, file names before the ref, receipts last (see below).",
     sees="nothing",
     status=0,
 )

@@ -190,10 +190,10 @@ log.append(line)
 
 
 @pytest.mark.fault(
-    "the audit log: no room for another line",
+    "audit log: disk full",
     where="machine",
-    does="Goes on without, and leaves no half of a line behind. The next line that fits is written.",
-    sees="that the audit log cannot be written",
+    does="Continues without the line and leaves no partial line. Later lines that fit are written.",
+    sees="a warning that the audit log cannot be written",
     status=0,
 )
 def test_a_disk_that_is_full_leaves_no_half_of_a_line(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""docs/faults.md is made from the `fault` markers of the tests, so that it says nothing that no test proves.
+"""docs/faults.md is generated from the `fault` markers of the tests, so that each row has a test.
 
-`python -m tests.unit.test_faults_doc` writes it anew.
+`python -m tests.unit.test_faults_doc` writes the page again.
 """
 
 from __future__ import annotations
@@ -20,64 +20,84 @@ from tests.support.checkout import ROOT
 
 PAGE = ROOT / "docs" / "faults.md"
 GROUPS = {
-    "server": ("Server", "What the servers that carry the bytes do wrong. The hub's own answers are among them."),
-    "listing": ("Listing", "What a hub or a mirror says that a repo holds."),
-    "machine": ("Machine", "What happens on this side."),
+    "server": ("Server", "Faults of the servers that deliver the bytes, and of the hub's own responses."),
+    "listing": ("Listing", "Faults in the file list that a hub or a mirror returns."),
+    "machine": ("Machine", "Faults on the local machine."),
 }
 HEAD = """# Faults
 
-What gpuaria does when something goes wrong, and what you see of it. Each row is proven by the tests that it names; this
-page is made from them (`python -m tests.unit.test_faults_doc`). `make test` runs a part of them, each kind of fault at
-least once, `make faults` all of them, with other draws each time: a failure says its seed, and `make faults SEED=7`
-draws the same again.
+What gpuaria does when something goes wrong, and what you see.
 
-Whatever happens, these hold: a file has its name only after its bytes were verified; what had arrived is kept, and
-the same command goes on with it; a failure is one sentence, a hint, and an [exit status](exit-status.md). A mirror that
-does any of this beside a good one is left out, with the reason in the report. "A few times" means that the fault passes
-within `--patience`; "always" that it does not.
+## What to do
 
-Some rows differ for small files (below 8 MB, fetched by gpuaria itself) and large ones (fetched by aria2c).
+| you see | do |
+|---|---|
+| a line about a wait or a retry | nothing: gpuaria retries until `--patience` runs out |
+| a dropped mirror in the report | nothing: the other mirrors deliver the file |
+| a wrong checksum (status 4) | use another `--mirror`, and report the bad mirror to its owner |
+| a network error (status 7) | run the command again later: it resumes; `gpuaria doctor` finds the cause |
+| a full or read-only disk (status 8) | free space or choose another folder, then run the command again: it resumes |
+| another process holds the lock (status 8) | wait for that process, or raise `--patience` |
+| access denied, or a token helper fails (status 6) | accept the repo's terms, set `HF_TOKEN`, test the helper |
+| a bad listing, or a captive portal (status 7) | open the URL in a browser; choose another endpoint |
+| an interrupted run (status 130) | run the command again: it resumes |
+
+## In every case
+
+- A file gets its name only after its bytes are verified.
+- Received bytes are kept, and the same command resumes with them.
+- A failure prints one sentence, a hint, and an [exit status](exit-status.md).
+- If another mirror works, gpuaria drops the faulty one and reports the reason.
+
+"A few times" means that the fault ends within `--patience`; "always" means that it does not.
+Some rows differ for small files (below 8 MB, downloaded by gpuaria itself) and large ones (downloaded by aria2c).
+
+Each row names the tests that check it, and this page is generated from them
+(`python -m tests.unit.test_faults_doc`). `make test` runs at least one test of each kind of fault. `make faults` runs
+all of them, with new random data each time. A failure prints its seed; `make faults SEED=7` repeats that run.
 """
 TAIL = """
 ## Pairs
 
-Two faults at once, on two mirrors, drawn from those that pass, and one of them with a run that is killed or stopped
-meanwhile: right bytes each time.
+The tests also combine two random temporary faults on two mirrors, and a temporary fault with a run that is killed or
+stopped. The bytes are correct each time.
 
 ## Power cuts
 
-A file system may lose what was not synced and keep what was written later. Of each file, in this order:
+After a power cut, a file system may lose data that was not synced and keep data that was written later. gpuaria
+therefore writes each file in this order:
 
-| step | why there |
+| step | reason |
 |---|---|
-| a range's control file is synced, then the range gets its name | a range without a control file counts as complete |
-| each stretch is synced as it is hashed, the whole file when it is proven | what is proven is not in memory only |
-| only then the names of its ranges go, and the file gets its name | a name stands for proven bytes on the disk |
-| at the end, each folder that got a name is synced | many names cost one sync |
-| then the ref is written, synced, named, and its folder synced | a ref points to names that are there |
-| the receipts come last | without one a file is hashed again; one too many would vouch for what was lost |
+| sync the control file of a byte range, then rename the range | a range without a control file counts as complete |
+| sync each stretch after hashing it, the file after verifying it | verified bytes are on the disk, not only in memory |
+| then unlink the range files and publish the file | a published name has verified bytes on the disk |
+| at the end, sync each folder with a new name | many names cost one sync |
+| then write the ref, sync it, rename it, and sync its folder | a ref points to names that exist |
+| write the receipts last | a missing receipt costs one more hash; a wrong one would hide lost bytes |
 
-aria2c's own notes on a download under way are not synced: it writes them each second, and a sync would cost more
-than it saves. After a power cut they may say more than is there, or be torn: the digest finds the first and the file is
-fetched once more, the second is thrown away with what it told of.
+aria2's own control files are not synced during a download: aria2 writes them each second, and a sync costs more than it
+saves. After a power cut, such a file may claim too much or be damaged. The checksum detects the first case, and the
+file is downloaded again. In the second case, gpuaria discards the control file and its bytes.
 
 ## Figures
 
-A list of 100,000 files on 100 pages takes 12 s and 166 MiB of memory to read, check, plan and print (`gpuaria fetch
---dry-run`; Python 3.11, two cores that others used too). 9c and 9d of the [benchmarks](benchmarks.md) are the same.
+Reading, checking, planning and printing a list of 100,000 files on 100 pages takes 12 s and 166 MiB of memory
+(`gpuaria fetch --dry-run`; Python 3.11, two shared cores). Scenarios 9c and 9d of the [benchmarks](benchmarks.md)
+measure the same.
 
 ## Not covered
 
-- A power cut itself: the order of writes is read from the kernel's own trace, and the process is killed at each step.
-- A file system that does not tell upper from lower case: none can be mounted in the tests. The check is a pure function
-  with tests of its own (`tests/unit/test_paths.py`).
-- A list that ends early is noticed only where the hub names the repo's files on its page too, as huggingface.co does.
+- A real power cut. The tests read the order of writes from a kernel trace, and kill the process at each step.
+- A file system that ignores case: the tests cannot mount one. The check is a pure function with its own tests
+  (`tests/unit/test_paths.py`).
+- A list that ends early is detected only if the hub also names the files on the repo's page, as huggingface.co does.
 """
 
 
 @dataclass
 class Row:
-    """One fault: what is said of it, and the tests that prove it."""
+    """One fault: its text, and the tests that check it."""
 
     name: str
     where: str = ""
@@ -85,11 +105,11 @@ class Row:
     sees: str = ""
     status: tuple[int, ...] = ()
     tests: list[str] = field(default_factory=list)
-    not_yet: list[str] = field(default_factory=list)  # what is known to be wrong
+    not_yet: list[str] = field(default_factory=list)  # reasons of expected failures
 
 
 class _Collector:
-    """A pytest plugin that keeps what was collected."""
+    """A pytest plugin that keeps the collected tests."""
 
     items: Sequence[pytest.Item] = ()
 
@@ -98,7 +118,7 @@ class _Collector:
 
 
 def collect() -> list[Row]:
-    """The rows by group and name. Raises ValueError for a marker that says too little, or two that disagree."""
+    """Return the rows by group and name. Raise ValueError for an incomplete marker, or two that disagree."""
     plugin = _Collector()
     marked = [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.fault(" in file.read_text()]
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -113,12 +133,12 @@ def collect() -> list[Row]:
             rows[mark.args[0]].not_yet += [known.kwargs["reason"] for known in item.iter_markers("xfail")]
     for row in rows.values():
         if row.where not in GROUPS or not (row.does and row.sees and row.status):
-            raise ValueError(f"no marker says where, does, sees and status of {row.name!r}")
+            raise ValueError(f"no marker gives where, does, sees and status of {row.name!r}")
     return sorted(rows.values(), key=lambda row: (list(GROUPS).index(row.where), row.name))
 
 
 def _enter(rows: dict[str, Row], mark: pytest.Mark, test: str) -> None:
-    """The text stands in one marker of each name, or is the same in each; the others give the name alone."""
+    """Add a marker to its row: one marker per name holds the text; the others give the name only."""
     (name,) = mark.args
     row = rows.setdefault(name, Row(name))
     row.tests.append(test)
@@ -127,15 +147,15 @@ def _enter(rows: dict[str, Row], mark: pytest.Mark, test: str) -> None:
     status = mark.kwargs["status"]
     said = {**mark.kwargs, "status": status if isinstance(status, tuple) else (status,)}
     if row.where and said != {key: getattr(row, key) for key in said}:
-        raise ValueError(f"two markers say different things of {name!r}")
+        raise ValueError(f"two markers have different texts for {name!r}")
     row.where, row.does, row.sees, row.status = said["where"], said["does"], said["sees"], said["status"]
 
 
 def page(rows: Sequence[Row]) -> str:
-    """docs/faults.md."""
+    """Return the text of docs/faults.md."""
     parts = [HEAD]
     for where, (title, text) in GROUPS.items():
-        table = ["| fault | gpuaria | you see | status | proof |", "|---|---|---|---|---|"]
+        table = ["| fault | what gpuaria does | what you see | status | tests |", "|---|---|---|---|---|"]
         table += [_line(row) for row in rows if row.where == where]
         parts.append("\n".join([f"\n## {title}\n", text, "", *table, ""]))
     return "".join([*parts, TAIL])
@@ -143,13 +163,13 @@ def page(rows: Sequence[Row]) -> str:
 
 def _line(row: Row) -> str:
     status = " or ".join(map(str, row.status))
-    does = " ".join([row.does, *(f"**Not so yet:** {reason}." for reason in row.not_yet)])
-    cells = (row.name, does, row.sees, status, "<br>".join(_proofs(row.tests)))
+    does = " ".join([row.does, *(f"**Not yet:** {reason}." for reason in row.not_yet)])
+    cells = (row.name, does, row.sees, status, "<br>".join(_links(row.tests)))
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _proofs(tests: Iterable[str]) -> list[str]:
-    """`[test_x.py](../tests/test_x.py) name`, each once: a row of a parametrized test is that test."""
+def _links(tests: Iterable[str]) -> list[str]:
+    """Return `[test_x.py](../tests/test_x.py) name` for each test, parameters merged."""
     named = dict.fromkeys(re.sub(r"\[.*", "", test) for test in tests)
     return [
         f"[{file.rpartition('/')[2]}](../tests/{file}) {function.removeprefix('test_').replace('_', ' ')}"
@@ -157,8 +177,8 @@ def _proofs(tests: Iterable[str]) -> list[str]:
     ]
 
 
-def test_the_page_is_what_the_markers_say() -> None:
-    """In a process of its own: pytest collects once in each."""
+def test_the_page_matches_the_markers() -> None:
+    """Runs in another process, because pytest collects once per process."""
     command = [sys.executable, "-m", "tests.unit.test_faults_doc", "--print"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=150, check=False)
@@ -166,7 +186,7 @@ def test_the_page_is_what_the_markers_say() -> None:
     assert PAGE.read_text(encoding="utf-8") == done.stdout, "run python -m tests.unit.test_faults_doc"
 
 
-def test_every_status_is_one_of_the_documented() -> None:
+def test_every_status_is_documented() -> None:
     documented = set(re.findall(r"^\| (\d+) \|", (ROOT / "docs/exit-status.md").read_text(), re.MULTILINE))
     rows = re.findall(r"^\|.*\| ([\d or]+) \| \[test", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(rows) > 100

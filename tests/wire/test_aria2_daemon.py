@@ -396,7 +396,7 @@ def taker(folder: Path, program: str, hosts: list[tuple[str, int]], *, failures:
 @pytest.mark.fault(
     "aria2c: its port is taken",
     where="machine",
-    does="Chooses another one. Who has the port does not hear the secret.",
+    does="Chooses another port. The process on the taken port does not learn the RPC secret.",
     sees="nothing",
     status=0,
 )

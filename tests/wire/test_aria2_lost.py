@@ -96,9 +96,9 @@ def _downloads(url: str) -> list[str]:
 
 
 @pytest.mark.fault(
-    "aria2c: an answer of its RPC is lost",
+    "aria2c: an RPC response is lost",
     where="machine",
-    does="Looks whether the download was begun, and does not begin it twice.",
+    does="Checks whether the download started, and does not start it twice.",
     sees="nothing",
     status=0,
 )
@@ -132,10 +132,10 @@ REFUSAL = b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"No such method:
 
 
 @pytest.mark.fault(
-    "aria2c: refuses every download, as one without Metalink does",
+    "aria2c: rejects every download, for example because it lacks Metalink",
     where="machine",
-    does="Ends at once, and says what it refuses.",
-    sees="aria2c's own words",
+    does="Stops at once.",
+    sees="aria2c's error message",
     status=9,
 )
 @pytest.mark.parametrize("limit", ["0", "100M"])

@@ -310,10 +310,10 @@ def test_no_secret_is_in_it(user: User, serve: Serve, large: Repo) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link", "file for a folder"])
 @pytest.mark.fault(
-    "the audit log: cannot be written",
+    "audit log: not writable",
     where="machine",
-    does="Goes on without.",
-    sees="that the audit log cannot be written, once",
+    does="Continues without it.",
+    sees="one warning that the audit log cannot be written",
     status=0,
 )
 def test_a_log_that_cannot_be_written_costs_nothing_else(user: User, serve: Serve, small: Repo, kind: str) -> None:

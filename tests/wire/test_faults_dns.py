@@ -43,9 +43,9 @@ def in_the_middle(hub: Hub, names: Names, change: Callable[[], None], after: int
 
 @pytest.mark.parametrize("seconds", [1.5, pytest.param(5.0, marks=pytest.mark.deep)])
 @pytest.mark.fault(
-    "DNS: answers take 5 s from mid-run on",
+    "DNS: responses take 5 s from mid-run on",
     where="server",
-    does="Waits for them; what is under way goes on meanwhile.",
+    does="Waits for them; running downloads continue.",
     sees="nothing",
     status=0,
 )
@@ -64,10 +64,10 @@ def test_names_that_answer_late(
 
 @pytest.mark.parametrize("how", ["lost", pytest.param("silent", marks=pytest.mark.deep)])
 @pytest.mark.fault(
-    "DNS: the byte server's name is not known in mid-run, for a while",
+    "DNS: the byte server's name stops resolving in mid-run, for a while",
     where="server",
-    does="Asks again until it is.",
-    sees="a line about the wait",
+    does="Retries until the name resolves again.",
+    sees="one line about the wait",
     status=0,
 )
 def test_a_name_that_comes_back(user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, how: str) -> None:
@@ -83,10 +83,10 @@ def test_a_name_that_comes_back(user: User, serve: Serve, repo: Repo, names: Nam
 
 @pytest.mark.parametrize("how", ["lost", pytest.param("silent", marks=pytest.mark.deep)])
 @pytest.mark.fault(
-    "DNS: the byte server's name is not known any more, beside a good mirror",
+    "DNS: the byte server's name stops resolving, and another mirror works",
     where="server",
-    does="Fetches from the mirror.",
-    sees="the mirror that was left out, and why",
+    does="Fetches from the other mirror.",
+    sees="the dropped mirror, with the reason",
     status=0,
 )
 def test_a_lost_name_beside_a_good_mirror(
@@ -103,10 +103,10 @@ def test_a_lost_name_beside_a_good_mirror(
 
 @pytest.mark.parametrize("how", ["lost", pytest.param("silent", marks=pytest.mark.deep)])
 @pytest.mark.fault(
-    "DNS: no name is known any more from mid-run on",
+    "DNS: no name resolves from mid-run on",
     where="server",
-    does="Asks until the patience ends. What had arrived is kept, and the next run goes on with it.",
-    sees="the file by its name, and that no address is known",
+    does="Retries until `--patience` runs out. Keeps the received bytes, and the next run resumes.",
+    sees="the file name, and that the host name does not resolve",
     status=7,
 )
 def test_names_that_are_gone_for_good(

@@ -78,7 +78,7 @@ class Case:
     sees: str
     status: int = 7
     says: str = ""
-    does: str = "Refuses the listing."
+    does: str = "Rejects the listing."
 
     @property
     def param(self) -> Any:
@@ -86,31 +86,36 @@ class Case:
         return pytest.param(self, marks=mark, id=self.name)
 
 
-SIZE, DIGEST = "the name and the size that cannot be", "the name whose digest cannot be"
-NAME, UNSAFE = "the name in printable letters, and what is wrong with it", "Refuses the name, whatever else is listed."
+SIZE, DIGEST = "the file name and the invalid size", "the file name, and that its checksum is invalid"
+NAME, UNSAFE = "the file name with its characters escaped, and what is wrong with it", "Rejects the listing."
 ENTRIES = [
-    Case("entry: one name twice, differently", (plain("a.txt", b"other"),), "the name", says="twice, differently"),
+    Case(
+        "entry: the same name twice, with different data",
+        (plain("a.txt", b"other"),),
+        "the file name",
+        says="twice, differently",
+    ),
     Case("size: negative", (plain("x", size=-1),), SIZE, says="the size -1"),
-    Case("size: beyond any disk", (plain("x", size=1 << 60),), SIZE, says="the size 11529"),
-    Case("size: no whole number", (plain("x", size=3.5),), SIZE, says="the size 3.5"),
+    Case("size: larger than any disk", (plain("x", size=1 << 60),), SIZE, says="the size 11529"),
+    Case("size: not an integer", (plain("x", size=3.5),), SIZE, says="the size 3.5"),
     Case("size: wrong for a large file", (large("x", size=5, lfs={"oid": SHA256, "size": 5}, oid=BLOB),), DIGEST),
     Case("digest: malformed", (plain("x", oid="z" * 40),), DIGEST, says="no valid git id"),
-    Case("digest: in upper case", (large("x", lfs={"oid": SHA256.upper(), "size": 9_000_000}),), DIGEST),
+    Case("digest: upper case", (large("x", lfs={"oid": SHA256.upper(), "size": 9_000_000}),), DIGEST),
     Case("digest: that of another file", (large("x", oid=BLOB),), DIGEST, says="contradicts itself"),
     *(
         Case(f"name: {what}", (plain(name),), NAME, 8, "unsafe file name", UNSAFE)
         for what, name in {
-            "leads upwards (..)": "../up.txt",
-            "absolute": "/etc/cron.d/x",
-            "a drive": "C:/x",
-            "a UNC path": "\\\\host\\share\\x",
-            "a backslash": "a\\..\\b",
+            "parent folder (..)": "../up.txt",
+            "absolute path": "/etc/cron.d/x",
+            "Windows drive": "C:/x",
+            "UNC path": "\\\\host\\share\\x",
+            "backslash": "a\\..\\b",
             "control characters": "a\x1b[2Jb",
             "right-to-left marks": "invoice\u202egpj.exe",
             "longer than 255 bytes": "n" * 300,
-            "a path longer than 1,024 bytes": "/".join(["n" * 200] * 6),
-            "a device of Windows": "sub/nul.txt",
-            "the tools' own folders": ".git/hooks/pre-commit",
+            "path longer than 1,024 bytes": "/".join(["n" * 200] * 6),
+            "Windows device name": "sub/nul.txt",
+            "folder reserved for tools (.git)": ".git/hooks/pre-commit",
         }.items()
     ),
     *(
@@ -122,9 +127,9 @@ ENTRIES = [
         }.items()
     ),
     Case(
-        "name: a file where another name needs a folder",
+        "name: file and folder of the same name",
         (plain("a.txt/inner"),),
-        "both names",
+        "both file names",
         8,
         "a file and a folder",
     ),
@@ -139,9 +144,9 @@ def test_an_entry_that_cannot_be(user: User, serve: Serve, repo: Repo, case: Cas
 
 
 @pytest.mark.fault(
-    "entry: one name twice, the same",
+    "entry: the same name twice, identical",
     where="listing",
-    does="Takes it once.",
+    does="Uses the entry once.",
     sees="nothing",
     status=0,
 )
@@ -154,8 +159,8 @@ def test_an_entry_that_comes_twice(user: User, serve: Serve, repo: Repo) -> None
 @pytest.mark.fault(
     "size: wrong for a small file",
     where="listing",
-    does="Refuses answers of another size than was declared.",
-    sees="the file by its name",
+    does="Rejects responses whose size differs from the listing.",
+    sees="the file name",
     status=7,
 )
 def test_a_size_that_is_wrong(user: User, serve: Serve, repo: Repo) -> None:
@@ -167,10 +172,10 @@ def test_a_size_that_is_wrong(user: User, serve: Serve, repo: Repo) -> None:
 
 
 @pytest.mark.fault(
-    "digest: those of two files exchanged",
+    "digest: swapped between two files",
     where="listing",
-    does="Finds it by the bytes. None of the two is published.",
-    sees="both names",
+    does="Detects it by the checksum. Neither file is published.",
+    sees="both file names",
     status=4,
 )
 def test_digests_that_are_exchanged(user: User, serve: Serve, repo: Repo) -> None:
@@ -182,9 +187,9 @@ def test_digests_that_are_exchanged(user: User, serve: Serve, repo: Repo) -> Non
 
 
 @pytest.mark.fault(
-    "name: %2e%2e and other letters with a meaning elsewhere",
+    "name: %2e%2e and other characters that shells or URLs interpret",
     where="listing",
-    does="Takes them for what they are: letters. The file stays in its folder.",
+    does="Uses them literally. The file stays in its folder.",
     sees="nothing",
     status=0,
 )
@@ -197,10 +202,10 @@ def test_names_that_only_look_dangerous(user: User, serve: Serve, tmp_path: Path
 
 
 @pytest.mark.fault(
-    "name: differs from another one by case or Unicode form only",
+    "name: differs from another name only by case or Unicode form",
     where="listing",
-    does="Keeps both where the file system tells them apart, refuses them where it does not.",
-    sees="nothing, or both names",
+    does="Keeps both if the file system distinguishes them, else rejects the listing.",
+    sees="nothing, or both file names",
     status=(0, 8),
 )
 def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path: Path) -> None:
@@ -223,10 +228,10 @@ def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path
             '<{tree}?cursor=1>; rel="next"',
             "never ends",
             marks=pytest.mark.fault(
-                "pages: go in a circle",
+                "pages: loop",
                 where="listing",
-                does="Stops when a page comes again or brings nothing new.",
-                sees="that the list never ends",
+                does="Stops when a page repeats or adds nothing new.",
+                sees="that the listing never ends",
                 status=7,
             ),
             id="circle",
@@ -235,9 +240,9 @@ def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path
             '<https://elsewhere.example{path}?cursor=1>; rel="next"',
             "elsewhere, at https://elsewhere.example",
             marks=pytest.mark.fault(
-                "pages: go on at another host",
+                "pages: next page on another host",
                 where="listing",
-                does="Does not go there.",
+                does="Does not request it.",
                 sees="the name of that host",
                 status=7,
             ),
@@ -248,10 +253,10 @@ def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path
             '<{hub}/api/models/other/repo/tree/main>; rel="next"',
             "another path",
             marks=pytest.mark.fault(
-                "pages: go on with another repo",
+                "pages: next page in another repo",
                 where="listing",
-                does="Does not go there.",
-                sees="that the list goes on elsewhere",
+                does="Does not request it.",
+                sees="that the listing continues elsewhere",
                 status=7,
             ),
             id="another path",
@@ -267,10 +272,10 @@ def test_pages_that_lead_astray(user: User, serve: Serve, repo: Repo, link: str,
 
 
 @pytest.mark.fault(
-    "pages: repeat under ever new addresses",
+    "pages: repeat under new URLs",
     where="listing",
-    does="Stops at the first page that brings nothing new.",
-    sees="that the list repeats",
+    does="Stops at the first page that adds nothing new.",
+    sees="that the listing repeats",
     status=7,
 )
 def test_pages_that_repeat(user: User) -> None:
@@ -281,10 +286,10 @@ def test_pages_that_repeat(user: User) -> None:
 
 
 @pytest.mark.fault(
-    "pages: bring ever new names",
+    "pages: endless new names",
     where="listing",
-    does="Stops after a million files and folders, before they fill the memory.",
-    sees="that more is listed than is taken",
+    does="Stops after one million files and folders, before memory runs out.",
+    sees="that the listing exceeds the limit",
     status=7,
 )
 def test_pages_that_bring_ever_new_names(user: User) -> None:
@@ -296,10 +301,10 @@ def test_pages_that_bring_ever_new_names(user: User) -> None:
 
 
 @pytest.mark.fault(
-    "pages: end too early",
+    "pages: list ends early",
     where="listing",
-    does="Compares the list with the names on the repo's own page, where the hub gives them.",
-    sees="a name that is missing",
+    does="Compares the list with the file names on the repo's page, if the hub provides them.",
+    sees="a missing name",
     status=7,
 )
 def test_pages_that_end_early(user: User, serve: Serve, repo: Repo) -> None:
@@ -319,10 +324,10 @@ def test_pages_that_end_early(user: User, serve: Serve, repo: Repo) -> None:
             {},
             "does not answer as a hub",
             marks=pytest.mark.fault(
-                "text: JSON cut off",
+                "text: truncated JSON",
                 where="listing",
-                does="Refuses it.",
-                sees="that this is no hub's answer",
+                does="Rejects the response.",
+                sees="that the response is not a hub's",
                 status=7,
             ),
             id="cut off",
@@ -334,8 +339,8 @@ def test_pages_that_end_early(user: User, serve: Serve, repo: Repo) -> None:
             marks=pytest.mark.fault(
                 "text: JSON nested 10,000 deep",
                 where="listing",
-                does="Refuses it.",
-                sees="that this is no hub's answer",
+                does="Rejects the response.",
+                sees="that the response is not a hub's",
                 status=7,
             ),
             id="nested",
@@ -345,10 +350,10 @@ def test_pages_that_end_early(user: User, serve: Serve, repo: Repo) -> None:
             {"Content-Encoding": "gzip"},
             "more than 67,108,864 bytes",
             marks=pytest.mark.fault(
-                "text: 200 MB packed into 1 MB",
+                "text: 200 MB compressed into 1 MB",
                 where="listing",
-                does="Stops unpacking at 64 MiB.",
-                sees="that the answer is too long",
+                does="Stops decompressing at 64 MiB.",
+                sees="that the response is too long",
                 status=7,
             ),
             id="packed",
@@ -399,8 +404,8 @@ class _Pages(Handler):
 @pytest.mark.fault(
     "text: 1 GB long",
     where="listing",
-    does="Hangs up after 64 MiB.",
-    sees="that the answer is too long",
+    does="Closes the connection after 64 MiB.",
+    sees="that the response is too long",
     status=7,
 )
 def test_a_text_of_a_gigabyte(user: User) -> None:
@@ -430,7 +435,7 @@ sys.exit(status)
 @pytest.mark.fault(
     "100,000 files",
     where="listing",
-    does="Lists and plans them: see the figures below.",
+    does="Lists and plans them (see the figures below).",
     sees="the plan",
     status=0,
 )

@@ -75,8 +75,8 @@ def ended(run: subprocess.Popen[str]) -> Done:
 @pytest.mark.fault(
     "disk: full in mid-file",
     where="machine",
-    does="Stops. What had arrived stays, and the next run goes on with it.",
-    sees="the place that has no room, and to make some",
+    does="Stops. Keeps the received bytes, and the next run resumes.",
+    sees="the full folder, and to free space",
     status=8,
 )
 def test_a_disk_that_gets_full(user: User, serve: Serve, mount: Mount, tmp_path: Path, size: str) -> None:
@@ -98,10 +98,10 @@ def test_a_disk_that_gets_full(user: User, serve: Serve, mount: Mount, tmp_path:
 
 @root_only
 @pytest.mark.fault(
-    "disk: full at any step, also at the last ones",
+    "disk: full at any step",
     where="machine",
-    does="Stops. A file has its name whole or not at all.",
-    sees="the place that has no room, and to make some",
+    does="Stops. A file is published complete or not at all.",
+    sees="the full folder, and to free space",
     status=(0, 8),
 )
 def test_a_disk_with_room_for_so_many_steps(user: User, serve: Serve, small: Repo, mount: Mount) -> None:
@@ -128,8 +128,8 @@ def test_a_disk_with_room_for_so_many_steps(user: User, serve: Serve, small: Rep
 @pytest.mark.fault(
     "disk: the target is read-only",
     where="machine",
-    does="Stops before a byte is fetched.",
-    sees="the place, and to choose another one",
+    does="Stops before the download starts.",
+    sees="the folder, and to choose another one",
     status=8,
 )
 def test_a_target_that_is_read_only(user: User, serve: Serve, small: Repo, mount: Mount) -> None:
@@ -144,7 +144,7 @@ def test_a_target_that_is_read_only(user: User, serve: Serve, small: Repo, mount
 @pytest.mark.fault(
     "disk: the target is on another file system than the home folder",
     where="machine",
-    does="Works as ever: unfinished bytes are kept beside the target.",
+    does="No change: unfinished files are stored in the target folder.",
     sees="nothing",
     status=0,
 )
@@ -159,7 +159,7 @@ def test_a_target_on_another_file_system(user: User, serve: Serve, big: Repo, mo
 @pytest.mark.fault(
     "disk: a folder inside the target is on another file system",
     where="machine",
-    does="Stops: no rename leads there, and a copy would not be whole at once.",
+    does="Stops, because a file cannot be renamed across file systems.",
     sees="the file, and that its folder is on another file system",
     status=8,
 )
@@ -174,7 +174,7 @@ def test_a_folder_of_the_target_on_another_file_system(user: User, serve: Serve,
 @pytest.mark.fault(
     "disk: a symbolic link planted in the target",
     where="machine",
-    does="Replaces one that has a file's name; writes nothing through one that stands for a folder.",
+    does="Replaces a link that has a file's name; does not write through a link to a folder.",
     sees="nothing, or the link",
     status=(0, 8),
 )
@@ -201,7 +201,7 @@ def test_a_planted_symlink(user: User, serve: Serve, small: Repo, planted: str) 
 @pytest.mark.fault(
     "disk: a hard link planted in the target",
     where="machine",
-    does="Replaces the name and never writes into the file behind it.",
+    does="Replaces the name and never writes to the linked file.",
     sees="nothing",
     status=0,
 )
@@ -275,9 +275,9 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.fault(
-    "clock: steps back an hour in mid-file",
+    "clock: set back one hour in mid-file",
     where="machine",
-    does="Goes on: it waits by a clock that cannot be set. The files are proven as before.",
+    does="Continues: time-outs use a monotonic clock.",
     sees="nothing",
     status=0,
 )
@@ -297,7 +297,7 @@ def test_a_clock_that_steps_back(user: User, serve: Serve, big: Repo, clock: str
 @pytest.mark.fault(
     "limits: 256 open files",
     where="machine",
-    does="Fits in, with 16 connections to each of three mirrors and 16 small files at once.",
+    does="Stays within the limit, with 16 connections to each of three mirrors and 16 small files at once.",
     sees="nothing",
     status=0,
 )
@@ -316,10 +316,10 @@ def test_few_file_descriptors(user: User, serve: Serve, big_bytes: bytes, tmp_pa
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.fault(
-    "home: none, neither in HOME nor in the user database",
+    "home: none in HOME and none in the user database",
     where="machine",
-    does="Fetches, if GPUARIA_STATE_DIR says where its notes are to be; stops otherwise.",
-    sees="nothing, or what to set",
+    does="Works if GPUARIA_STATE_DIR is set, else stops.",
+    sees="nothing, or the variable to set",
     status=(0, 10),
 )
 def test_no_home(user: User, serve: Serve, small: Repo, told: bool) -> None:
@@ -341,8 +341,8 @@ def test_no_home(user: User, serve: Serve, small: Repo, told: bool) -> None:
 @pytest.mark.fault(
     "processes: two or eight at once on one cache",
     where="machine",
-    does="One works, the others wait for it and then find all in place.",
-    sees="a line that names the process that is waited for",
+    does="One downloads, the others wait and then use its files.",
+    sees="one line that names the other process",
     status=0,
 )
 def test_eight_at_once(user: User, serve: Serve, big: Repo) -> None:
@@ -355,9 +355,9 @@ def test_eight_at_once(user: User, serve: Serve, big: Repo) -> None:
 
 
 @pytest.mark.fault(
-    "aria2c: late with its answers",
+    "aria2c: slow RPC responses",
     where="machine",
-    does="Waits up to three times ten seconds, then starts another one.",
+    does="Waits three times up to 10 s, then restarts aria2c.",
     sees="nothing",
     status=0,
 )
@@ -377,7 +377,7 @@ def test_an_aria2c_that_is_late(user: User, serve: Serve, big: Repo) -> None:
 
 
 @pytest.mark.deep
-@pytest.mark.fault("aria2c: late with its answers")
+@pytest.mark.fault("aria2c: slow RPC responses")
 def test_an_aria2c_that_never_answers_from_the_start(user: User, serve: Serve, big: Repo) -> None:
     """Before it was given anything to do, it was waited for until the patience ended."""
     hub = serve(big)
@@ -393,7 +393,7 @@ def test_an_aria2c_that_never_answers_from_the_start(user: User, serve: Serve, b
 
 
 @pytest.mark.deep
-@pytest.mark.fault("aria2c: late with its answers")
+@pytest.mark.fault("aria2c: slow RPC responses")
 def test_an_aria2c_that_never_answers_again(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=150_000)
     run = user.start("fetch", "org/big", "--to", "out")
@@ -406,10 +406,10 @@ def test_an_aria2c_that_never_answers_again(user: User, serve: Serve, big: Repo)
 
 
 @pytest.mark.fault(
-    "another gpuaria that downloads the same file: stopped (SIGSTOP)",
+    "processes: another gpuaria that downloads the same file is stopped (SIGSTOP)",
     where="machine",
-    does="Waits as long as the patience lasts, counted from the last byte that the other one stored.",
-    sees="that another fetch holds the file, and what to do",
+    does="Waits for `--patience` after the last byte that the other process stored, then stops.",
+    sees="that another gpuaria holds the file, and what to do",
     status=3,
 )
 @pytest.mark.parametrize("to", ["out", "other"])

@@ -80,14 +80,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 TLS: dict[str, Any] = {
     "where": "server",
-    "does": "Does not talk to it. A mirror is left out, a hub ends the run.",
-    "sees": "whose certificate it is, and why it cannot be trusted",
+    "does": "Refuses the connection. Drops a mirror; for the hub itself, stops the run.",
+    "sees": "the host, and why its certificate is not trusted",
     "status": 7,
 }
 BAD = [
-    pytest.param("expired", "expired", marks=pytest.mark.fault("TLS: the certificate is expired", **TLS)),
-    pytest.param("wrong", "not valid for", marks=pytest.mark.fault("TLS: the certificate is for another name", **TLS)),
-    pytest.param("good", "self", marks=pytest.mark.fault("TLS: nobody vouches for the certificate", **TLS)),
+    pytest.param("expired", "expired", marks=pytest.mark.fault("TLS: the certificate has expired", **TLS)),
+    pytest.param("wrong", "not valid for", marks=pytest.mark.fault("TLS: the certificate is for another host", **TLS)),
+    pytest.param("good", "self", marks=pytest.mark.fault("TLS: no trusted authority signed the certificate", **TLS)),
 ]
 
 
@@ -146,8 +146,8 @@ def test_a_good_certificate_is_enough(
 
 OLD = {
     "where": "server",
-    "does": "Does not speak to it; TLS 1.2 is the oldest that gpuaria and aria2c accept.",
-    "sees": "the host, and that no connection can be made",
+    "does": "Refuses the connection: gpuaria and aria2c require TLS 1.2.",
+    "sees": "the host, and that the connection failed",
     "status": 7,
 }
 
@@ -170,8 +170,8 @@ def speaks(url: str) -> str:
 @pytest.mark.parametrize(
     "who",
     [
-        pytest.param("endpoint", marks=pytest.mark.fault("TLS 1.1: the endpoint has nothing newer", **OLD)),
-        pytest.param("bytes", marks=pytest.mark.fault("TLS 1.1: the byte server has nothing newer", **OLD)),
+        pytest.param("endpoint", marks=pytest.mark.fault("TLS: the endpoint offers only TLS 1.1", **OLD)),
+        pytest.param("bytes", marks=pytest.mark.fault("TLS: the byte server offers only TLS 1.1", **OLD)),
     ],
 )
 def test_tls_1_1_is_too_old(
@@ -199,7 +199,7 @@ def test_tls_1_1_is_too_old(
 @pytest.mark.fault(
     "redirect: to another host",
     where="server",
-    does="Follows it for the bytes, without the token.",
+    does="Follows it for the bytes, and sends no token there.",
     sees="nothing",
     status=0,
 )
@@ -213,9 +213,9 @@ def test_redirected_to_another_host(user: User, serve: Serve, big: Repo, front: 
 
 
 @pytest.mark.fault(
-    "redirect: into TLS",
+    "redirect: from HTTP to HTTPS",
     where="server",
-    does="Follows it, and checks the certificate.",
+    does="Follows it and verifies the certificate.",
     sees="nothing",
     status=0,
 )
@@ -228,10 +228,10 @@ def test_redirected_into_tls(user: User, serve: Serve, big: Repo, front: Front, 
 
 
 @pytest.mark.fault(
-    "redirect: out of TLS",
+    "redirect: from HTTPS to HTTP",
     where="server",
-    does="Does not follow.",
-    sees="that the redirect leads out of the encrypted connection",
+    does="Does not follow it.",
+    sees="that the redirect leaves the encrypted connection",
     status=7,
 )
 def test_redirected_out_of_tls(
@@ -249,23 +249,23 @@ def test_redirected_out_of_tls(
 
 HUB: list[Any] = []
 for name, target, args, does in (
-    ("hub: 503 to the first question, a few times", "/revision/", {"status": 503, "times": 2}, "Asks again."),
-    ("hub: 502 to the file list, a few times", "/tree/", {"status": 502, "times": 2}, "Asks again."),
-    ("hub: 500 to the look-up of a file, a few times", "/resolve/", {"status": 500, "times": 2}, "Asks again."),
+    ("hub: 503 for the first request, a few times", "/revision/", {"status": 503, "times": 2}, "Retries."),
+    ("hub: 502 for the file list, a few times", "/tree/", {"status": 502, "times": 2}, "Retries."),
+    ("hub: 500 when a file is resolved, a few times", "/resolve/", {"status": 500, "times": 2}, "Retries."),
     (
-        "hub: 429 to the look-up of a file, with Retry-After",
+        "hub: 429 when a file is resolved, with Retry-After",
         "/resolve/",
         {"status": 429, "times": 2, "headers": {"Retry-After": "1"}},
-        "Waits as long as it is asked to.",
+        "Waits for the requested time.",
     ),
     (
-        "hub: login page to the look-up of a file, a few times",
+        "hub: login page when a file is resolved, a few times",
         "/resolve/",
         {"status": 200, "times": 2, "body": b"<html>", "headers": {"Content-Type": "text/html"}},
-        "Sees that no hub answers, and asks again.",
+        "Detects that the response is not a hub's, and retries.",
     ),
 ):
-    text = {"where": "server", "does": does, "sees": "nothing, or a line about the wait", "status": 0}
+    text = {"where": "server", "does": does, "sees": "nothing, or one line about the wait", "status": 0}
     HUB.append(pytest.param(target, args, id=name, marks=pytest.mark.fault(name, **text)))
 
 
@@ -285,10 +285,10 @@ def test_a_hub_with_a_bad_moment(user: User, serve: Serve, big: Repo, target: st
             "circle",
             id="circle",
             marks=pytest.mark.fault(
-                "hub: redirects in a circle",
+                "hub: redirect loop",
                 where="server",
-                does="Follows a few steps, then stops.",
-                sees="the address that leads in a circle",
+                does="Follows a few redirects, then stops.",
+                sees="the URL that redirects in a loop",
                 status=7,
             ),
         ),
@@ -301,7 +301,7 @@ def test_a_hub_with_a_bad_moment(user: User, serve: Serve, big: Repo, target: st
                 "hub: login page with 200",
                 where="server",
                 does="Stops.",
-                sees="that no hub answers there, perhaps a captive portal",
+                sees="that the response is not a hub's, perhaps a captive portal",
                 status=7,
             ),
         ),
@@ -311,10 +311,10 @@ def test_a_hub_with_a_bad_moment(user: User, serve: Serve, big: Repo, target: st
             "patience",
             id="429",
             marks=pytest.mark.fault(
-                "hub: 429 that asks for more than the patience",
+                "hub: 429 with a wait longer than `--patience`",
                 where="server",
                 does="Stops at once.",
-                sees="how long it is asked to wait, and that a token raises the quota",
+                sees="the requested wait, and that a token raises the quota",
                 status=7,
             ),
         ),
@@ -334,10 +334,10 @@ def test_a_hub_that_is_of_no_use(
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
 @pytest.mark.fault(
-    "DNS: no answer in mid-run, for a while",
+    "DNS: no response in mid-run, for a while",
     where="server",
-    does="Connections that stand go on; new ones are tried again until the name is known again.",
-    sees="nothing, or a line about the wait",
+    does="Open connections continue; new ones are retried until the name resolves again.",
+    sees="nothing, or one line about the wait",
     status=0,
 )
 def test_a_name_that_is_lost_and_found(user: User, serve: Serve, tmp_path: Path) -> None:

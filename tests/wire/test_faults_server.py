@@ -59,22 +59,22 @@ class Case:
         ]
 
 
-NOTHING = "nothing, or a line about the wait"
-AGAIN = "the file by its name, and that its bytes match no digest"
-UNUSED = "the file by its name, and what its server answers"
+NOTHING = "nothing, or one line about the wait"
+AGAIN = "the file name, and that its checksum is wrong"
+UNUSED = "the file name, and the server's response"
 
 
 def flipped(place: str, offset: int) -> list[Case]:
     return [
         Case(
             f"bytes: one flipped in the {place} piece, once",
-            "Finds it by the digest and fetches the file once more.",
+            "Detects it by the checksum and downloads the file again.",
             "nothing",
             (order("flip", 1, offset=offset),),
         ),
         Case(
             f"bytes: one flipped in the {place} piece, always",
-            "Fetches the file once more, then gives it up. It is never published.",
+            "Downloads the file once more, then fails it. The file is not published.",
             AGAIN,
             (order("flip", offset=offset),),
             4,
@@ -88,21 +88,21 @@ CASES = [
     *flipped("middle", 500_000),
     *flipped("last", END),
     Case(
-        "body: ends early, a few times",
-        "Goes on at the byte where it broke off.",
+        "body: truncated, a few times",
+        "Resumes at the byte where the connection broke.",
         NOTHING,
         (order("short", 2, after=200_000),),
     ),
     Case(
-        "body: ends early, always",
-        "Goes on at the byte where it broke off, again and again: as long as something comes it does not give up.",
+        "body: truncated, always",
+        "Resumes at the byte where the connection broke, and never gives up while bytes still arrive.",
         NOTHING,
         (order("short", after=150_000),),
         patience="3s",
     ),
     Case(
         "body: empty, always",
-        "Asks again until the patience ends.",
+        "Retries until `--patience` runs out.",
         UNUSED,
         (order("short", after=0),),
         7,
@@ -110,51 +110,51 @@ CASES = [
     ),
     Case(
         "body: longer than declared, a few times",
-        "Refuses an answer of another length and asks again.",
+        "Rejects the response and retries.",
         NOTHING,
         (order("wrong_size", 2, delta=5),),
     ),
     Case(
         "body: longer than declared, always",
-        "Refuses each such answer.",
+        "Rejects each such response.",
         UNUSED,
         (order("wrong_size", delta=5),),
         7,
         patience="1s",
     ),
     Case(
-        "range: answered by 200 and the whole file, once",
-        "Takes the file from its first byte.",
+        "range: ignored, 200 with the whole file, once",
+        "Downloads the file from its first byte.",
         NOTHING,
         (order("short", 1, after=300_000), order("ignore_range", 1)),
     ),
     Case(
-        "range: answered by 200 and the whole file, always",
-        "Takes the file from its first byte, over one connection.",
+        "range: ignored, 200 with the whole file, always",
+        "Downloads the file from its first byte, over one connection.",
         NOTHING,
         (order("short", 1, after=300_000), order("ignore_range")),
     ),
     Case(
         "range: a wrong Content-Range, a few times",
-        "Throws the answer away and asks again.",
+        "Discards the response and retries.",
         NOTHING,
         (order("short", 1, after=300_000), order("wrong_range", 2, delta=16384)),
     ),
     Case(
-        "range: 206 of another part, a few times",
-        "Throws the answer away and asks again.",
+        "range: 206 with another range, a few times",
+        "Discards the response and retries.",
         NOTHING,
         (order("short", 1, after=300_000), order("other_part", 2, delta=16384)),
     ),
     Case(
-        "range: 206 of another part that claims to be the right one, once",
-        "Finds it by the digest and fetches the file once more.",
+        "range: 206 with the wrong bytes under the right Content-Range, once",
+        "Detects it by the checksum and downloads the file again.",
         "nothing",
         (order("short", 1, after=300_000), order("wrong_part", 1, delta=16384)),
     ),
     Case(
-        "range: 206 of another part, always",
-        "Refuses each such answer.",
+        "range: 206 with another range, always",
+        "Rejects each such response.",
         UNUSED,
         (order("short", 1, after=300_000), order("other_part", delta=16384)),
         7,
@@ -162,81 +162,81 @@ CASES = [
         sizes=("small",),
     ),
     Case(
-        "range: 206 of another part, always (large file)",
-        "Refuses each such answer, and takes the file in order, over one connection.",
+        "range: 206 with another range, always (large file)",
+        "Rejects each such response, then downloads the file in order over one connection.",
         NOTHING,
         (order("short", 1, after=300_000), order("other_part", delta=16384)),
         sizes=("large",),
     ),
     Case(
-        "coding: gzip where identity was asked for, once",
-        "Unpacks it, or asks again.",
+        "coding: gzip although identity was requested, once",
+        "Decompresses it, or retries.",
         NOTHING,
         (order("gzip", 1),),
     ),
     Case(
-        "coding: gzip where identity was asked for, always",
-        "Unpacks it; a large file it takes over from aria2c, over one connection.",
+        "coding: gzip although identity was requested, always",
+        "Decompresses it; downloads a large file over one connection of its HTTP client, without aria2c.",
         NOTHING,
         (order("gzip"),),
         patience="60s",
         timeout="10s",  # the stand-in packs the whole file for each connection before it answers
     ),
     Case(
-        "coding: gzip of the whole file, without ranges and length, always",
-        "Unpacks it; a large file it takes over from aria2c, over one connection.",
+        "coding: gzip of the whole file, no ranges, no length, always",
+        "Decompresses it; downloads a large file over one connection of its HTTP client, without aria2c.",
         NOTHING,
         (order("flow_gzip"),),
         patience="60s",
         timeout="10s",  # the stand-in packs the whole file for each connection before it answers
     ),
     Case(
-        "coding: gzip of the whole file, and connections that break, a few times",
-        "Begins again, and goes on behind what it has.",
+        "coding: gzip of the whole file, and broken connections, a few times",
+        "Requests the file from the start and skips the bytes that it has.",
         NOTHING,
         (order("flow_gzip", 2, after=400_000), order("flow_gzip", 1, after=300_000), order("flow_gzip")),
         sizes=("small",),
     ),
     Case(
-        "coding: chunked, without a length, once",
-        "Takes it as it is.",
+        "coding: chunked, no length, once",
+        "Accepts the response.",
         NOTHING,
         (order("chunked", 1),),
     ),
     Case(
-        "coding: chunked, without a length, always",
-        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
+        "coding: chunked, no length, always",
+        "Accepts the response; downloads a large file over one connection of its HTTP client, without aria2c.",
         NOTHING,
         (order("chunked"),),
     ),
     Case(
-        "coding: the whole file in chunks, without ranges and length, always",
-        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
+        "coding: the whole file in chunks, no ranges, no length, always",
+        "Accepts the response; downloads a large file over one connection of its HTTP client, without aria2c.",
         NOTHING,
         (order("flow"),),
     ),
     Case(
-        "coding: the whole file until the connection is closed, without ranges and length, always",
-        "Takes it as it is; a large file it takes over from aria2c, over one connection.",
+        "coding: the whole file until the connection closes, no ranges, no length, always",
+        "Accepts the response; downloads a large file over one connection of its HTTP client, without aria2c.",
         NOTHING,
         (order("flow_until_close"),),
     ),
     Case(
-        "coding: no length, and connections that break, a few times",
-        "Begins again, and goes on behind what it has.",
+        "coding: no length, and broken connections, a few times",
+        "Requests the file from the start and skips the bytes that it has.",
         NOTHING,
         (order("flow", 2, after=400_000), order("flow", 1, after=300_000), order("chunked")),
         sizes=("small",),
     ),
     Case(
         "redirect: a chain of 301, 302, 303, 307 and 308",
-        "Follows it.",
+        "Follows the redirects.",
         "nothing",
         tuple(order("redirect", 1, status=status) for status in (301, 302, 303, 307, 308)),
     ),
     Case(
-        "redirect: in a circle",
-        "Follows a few steps, then gives the server up.",
+        "redirect: loop",
+        "Follows a few redirects, then drops the server.",
         UNUSED,
         (order("redirect", status=302),),
         7,
@@ -245,19 +245,19 @@ CASES = [
     *(
         Case(
             f"redirect: to {scheme}",
-            "Does not follow.",
+            "Does not follow it.",
             UNUSED,
             (order("redirect", status=302, to=to),),
             7,
             patience="1s",
             sizes=("small",) if to == "file://" else ("small", "large"),  # the large one: below
         )
-        for scheme, to in (("ftp", "ftp://127.0.0.1:1"), ("a file of this machine", "file://"))
+        for scheme, to in (("ftp", "ftp://127.0.0.1:1"), ("a local file", "file://"))
     ),
     *(
         Case(
             f"status: {status} in mid-file",
-            "Looks the address up anew and goes on where it was.",
+            "Resolves the file again and resumes.",
             NOTHING,
             (order("short", 1, after=200_000), order("status", 1, status=status)),
         )
@@ -265,37 +265,37 @@ CASES = [
     ),
     Case(
         "status: 429 without Retry-After",
-        "Waits a little longer each time, and asks again.",
-        "a line about the wait",
+        "Retries with a growing delay.",
+        "one line about the wait",
         (order("status", 2, status=429),),
     ),
     Case(
         "status: 429 with Retry-After in seconds",
-        "Waits as long as it is asked to.",
-        "a line about the wait",
+        "Waits for the requested time.",
+        "one line about the wait",
         (order("status", 2, status=429, retry_after=1),),
     ),
     Case(
         "status: 429 with Retry-After as a date",
-        "Waits until then.",
-        "a line about the wait",
+        "Waits until that time.",
+        "one line about the wait",
         (order("status", 2, status=429, headers={"Retry-After": "<in 2 s>"}),),
     ),
     Case(
         "status: 429 with the RateLimit headers",
-        "Waits until the window ends.",
-        "a line about the wait",
+        "Waits until the rate-limit window ends.",
+        "one line about the wait",
         (order("status", 1, status=429, headers={"RateLimit": '"pages";r=0;t=1'}),),
     ),
     Case(
         "status: 500, 502, 503 and 504 in a burst",
-        "Asks again, a little later each time.",
+        "Retries with a growing delay.",
         NOTHING,
         tuple(order("status", 1, status=status) for status in (500, 502, 503, 504)),
     ),
     Case(
         "status: 503, always",
-        "Asks again until the patience ends.",
+        "Retries until `--patience` runs out.",
         UNUSED,
         (order("status", status=503),),
         7,
@@ -303,13 +303,13 @@ CASES = [
     ),
     Case(
         "login page with 200, once",
-        "Sees that it is another size, throws it away and asks again.",
+        "Detects the wrong size, discards the page and retries.",
         NOTHING,
         (order("html", 1),),
     ),
     Case(
         "login page with 200, always",
-        "Sees that it is another size, and gives the server up.",
+        "Detects the wrong size and drops the server.",
         UNUSED,
         (order("html"),),
         7,
@@ -317,13 +317,13 @@ CASES = [
     ),
     Case(
         "file changed in mid-download: another ETag and other bytes, once",
-        "Finds it by the digest and fetches the file once more.",
+        "Detects it by the checksum and downloads the file again.",
         "nothing",
         (order("short", 1, after=300_000), order("changed", 1)),
     ),
     Case(
-        "file changed in mid-download: another ETag and other bytes, from then on",
-        "Finds it by the digest, fetches the file once more, then gives it up. It is never published.",
+        "file changed in mid-download: another ETag and other bytes, always",
+        "Detects it by the checksum, downloads the file once more, then fails it. The file is not published.",
         AGAIN,
         (order("short", 1, after=300_000), order("changed")),
         4,
@@ -331,39 +331,39 @@ CASES = [
     ),
     Case(
         "file changed in mid-download: another size",
-        "Refuses answers of another size.",
+        "Rejects responses of another size.",
         UNUSED,
         (order("short", 1, after=300_000), order("wrong_size", delta=-7)),
         7,
         patience="1s",
     ),
     Case(
-        "signed address: refused a few times, and connections that drop",
-        "Looks the address up anew and goes on where it was.",
+        "signed URL: rejected a few times, and broken connections",
+        "Resolves the file again and resumes.",
         NOTHING,
         (order("expire", 1), order("short", 2, after=100_000), order("expire", 1), order("reset", 2, after=100_000)),
     ),
     Case(
         "connection: reset, a few times",
-        "Goes on at the byte where it broke off.",
+        "Resumes at the byte where the connection broke.",
         NOTHING,
         (order("reset", 2, after=200_000),),
     ),
     Case(
         "connection: silent in mid-file, a few times",
-        "Hangs up after the time-out and goes on where it was.",
+        "Reconnects after the time-out and resumes.",
         NOTHING,
         (order("stall", 2, after=200_000),),
     ),
     Case(
         "connection: 1 byte a second, once",
-        "Takes that for silence: hangs up and goes on where it was.",
+        "Treats it as a stall: reconnects and resumes.",
         NOTHING,
         (order("slow", 1, rate=1),),
     ),
     Case(
         "connection: 1 byte a second, always",
-        "Takes that for silence, and gives up when the patience ends.",
+        "Treats it as a stall: reconnects until `--patience` runs out, then fails the file.",
         UNUSED,
         (order("slow", rate=1),),
         7,
@@ -371,7 +371,7 @@ CASES = [
     ),
     Case(
         "connection: silent, always",
-        "Hangs up after the time-out, and gives up when the patience ends.",
+        "Reconnects after each time-out until `--patience` runs out, then fails the file.",
         UNUSED,
         (order("stall", after=100),),
         7,
@@ -445,7 +445,7 @@ def test_the_byte_server(user: User, serve: Serve, repos: dict[str, Repo], case:
 
 
 @pytest.mark.deep
-@pytest.mark.fault("redirect: to a file of this machine")
+@pytest.mark.fault("redirect: to a local file")
 def test_a_signature_is_in_no_sentence_of_aria2c(user: User, serve: Serve, repos: dict[str, Repo]) -> None:
     """Which of its connections has the last word is chance: three runs."""
     hub = serve(repos["large"])
@@ -461,7 +461,7 @@ def test_everybody_asks_for_the_bytes_as_they_are(user: User, serve: Serve, repo
     assert {seen.headers.get("accept-encoding") for seen in hub.cdn.requests} == {"identity"}
 
 
-CODED = "coding: a server that aria2c cannot use, beside a good one"
+CODED = "coding: one server is incompatible with aria2c, another one works"
 
 
 @pytest.mark.parametrize(
@@ -480,8 +480,8 @@ CODED = "coding: a server that aria2c cannot use, beside a good one"
 @pytest.mark.fault(
     CODED,
     where="server",
-    does="Leaves it out, and fetches the file from the good one.",
-    sees="the mirror that was left out, and that it packs files or does not say how long they are",
+    does="Drops the incompatible server and fetches the file from the other one.",
+    sees="the dropped mirror, and that it compresses files or declares no length",
     status=0,
 )
 def test_a_packing_server_beside_a_good_one(
@@ -513,10 +513,10 @@ def test_a_server_without_lengths_is_named(user: User, serve: Serve, tmp_path: P
 
 
 @pytest.mark.fault(
-    "coding: no length, and the server goes away in mid-file",
+    "coding: no length, and the server disappears in mid-file",
     where="server",
-    does="Waits until the patience ends. What had arrived is kept, and the next run goes on behind it.",
-    sees="the file by its name, and what its server answers",
+    does="Retries until `--patience` runs out. Keeps the received bytes, and the next run resumes.",
+    sees="the file name, and the server's response",
     status=7,
 )
 @pytest.mark.parametrize("before", ["flow", pytest.param("", marks=pytest.mark.deep)])

@@ -72,10 +72,10 @@ def right(done: Done, user: User, repo: Repo, *words: str) -> None:
     ],
 )
 @pytest.mark.fault(
-    "DNS: the system's resolver is silent, knows no name, or leads astray; UDP to others is blocked",
+    "DNS: the system's resolver times out, fails or returns false addresses, and UDP to other resolvers is blocked",
     where="server",
-    does="Uses the addresses that the configured resolvers give, for aria2c too.",
-    sees="a line for each such host",
+    does="Uses the addresses from the configured resolvers, for aria2c too.",
+    sees="one line for each affected host",
     status=0,
 )
 def test_the_system_knows_nothing(

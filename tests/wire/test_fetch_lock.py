@@ -36,10 +36,10 @@ def lock(user: User, *more: str) -> Path:
 
 
 @pytest.mark.fault(
-    "hub: away, and a lock file says what is wanted",
+    "hub: down, and a lock file lists the files",
     where="server",
-    does="Asks nobody what the repo holds, and takes the bytes from any one mirror.",
-    sees="the lock as the witness, and pinned in the report",
+    does="Uses the file list of the lock file, and fetches the bytes from any mirror.",
+    sees="the lock file as the source of the checksums, and `pinned` in the report",
     status=0,
 )
 def test_a_lock_and_any_one_mirror_are_enough(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
@@ -69,10 +69,10 @@ def test_the_branch_may_have_moved_on(user: User, serve: Serve, made: Callable[.
 
 
 @pytest.mark.fault(
-    "mirror: has other bytes than the lock file says",
+    "mirror: its bytes differ from the lock file",
     where="server",
-    does="Does not publish them.",
-    sees="wrong digest",
+    does="Does not publish the file.",
+    sees="that the checksum is wrong",
     status=4,
 )
 def test_other_bytes_than_the_locked_are_not_published(user: User, serve: Serve, made: Callable[..., Repo]) -> None:

@@ -127,10 +127,10 @@ class _Guarding(Handler):
 
 
 @pytest.mark.fault(
-    "token: the helper of a mirror fails",
+    "token: a mirror's token helper fails",
     where="machine",
-    does="Does without the mirror; the helper is not asked again.",
-    sees="why, beside the mirror in the report",
+    does="Drops the mirror and does not run the helper again.",
+    sees="the reason, next to the mirror in the report",
     status=0,
 )
 def test_a_mirror_whose_token_cannot_be_had_is_done_without(user: User, serve: Serve, small: Repo) -> None:
@@ -156,20 +156,20 @@ def test_a_mirror_whose_token_cannot_be_had_is_done_without(user: User, serve: S
         pytest.param(
             *("helper:{}", 6, ["helper", "status 7", "no such entry"]),
             marks=pytest.mark.fault(
-                "token: the helper of the endpoint fails",
+                "token: the endpoint's token helper fails",
                 where="machine",
-                does="Asks the endpoint nothing, with a token or without.",
-                sees="the helper, its status, and its last words",
+                does="Sends no request to the endpoint, with or without a token.",
+                sees="the helper, its exit status and its last error output",
                 status=6,
             ),
         ),
         pytest.param(
             *("helper:/no/such/program", 10, ["/no/such/program", "cannot be run"]),
             marks=pytest.mark.fault(
-                "token: the helper of the endpoint does not exist",
+                "token: the endpoint's token helper does not exist",
                 where="machine",
-                does="Asks the endpoint nothing.",
-                sees="which helper cannot be run, and why",
+                does="Sends no request to the endpoint.",
+                sees="the helper, and why it cannot be run",
                 status=10,
             ),
         ),

@@ -89,10 +89,10 @@ def as_fast_as_named(user: User, known: list[Hub], endpoint: str) -> Done:
 
 
 @pytest.mark.fault(
-    "endpoint: refuses connections, and no mirror is named",
+    "endpoint: refuses connections, and no mirror is configured",
     where="server",
-    does="Lets the known mirrors join.",
-    sees="why, which ones, and the setting that forbids it",
+    does="Adds known mirrors.",
+    sees="the reason, the mirrors added, and the setting that prevents it",
     status=0,
 )
 def test_connection_refused(user: User, known: list[Hub]) -> None:
@@ -100,10 +100,10 @@ def test_connection_refused(user: User, known: list[Hub]) -> None:
 
 
 @pytest.mark.fault(
-    "endpoint: silent, and no mirror is named",
+    "endpoint: does not respond, and no mirror is configured",
     where="server",
-    does="Lets the known mirrors join after 3 s.",
-    sees="why, which ones, and the setting that forbids it",
+    does="Adds known mirrors after 3 s.",
+    sees="the reason, the mirrors added, and the setting that prevents it",
     status=0,
 )
 def test_silence(user: User, known: list[Hub], silent: str) -> None:
@@ -112,10 +112,10 @@ def test_silence(user: User, known: list[Hub], silent: str) -> None:
 
 @privileged
 @pytest.mark.fault(
-    "endpoint: DNS gives a false address for it, and no mirror is named",
+    "endpoint: DNS returns a false address, and no mirror is configured",
     where="server",
-    does="Lets the known mirrors join.",
-    sees="the false address, which mirrors join, and the setting that forbids it",
+    does="Adds known mirrors.",
+    sees="the false address, the mirrors added, and the setting that prevents it",
     status=0,
 )
 def test_false_dns(user: User, known: list[Hub], tmp_path: Path) -> None:
@@ -132,10 +132,10 @@ def test_false_dns(user: User, known: list[Hub], tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(
-    "endpoint: a block page answers in its place (403), and no mirror is named",
+    "endpoint: a block page responds instead (403), and no mirror is configured",
     where="server",
-    does="Lets the known mirrors join.",
-    sees="that it is blocked, which mirrors join, and the setting that forbids it",
+    does="Adds known mirrors.",
+    sees="that the endpoint is blocked, the mirrors added, and the setting that prevents it",
     status=0,
 )
 @pytest.mark.parametrize("status", [403, 451, 200])
@@ -294,10 +294,10 @@ def slowed(user: User, hubs: list[Hub], *words: str, **env: str) -> Done:
 
 
 @pytest.mark.fault(
-    "endpoint: delivers less than 1 MB/s for 10 s, and no mirror is named",
+    "endpoint: slower than 1 MB/s for 10 s, and no mirror is configured",
     where="server",
-    does="Lets the known mirrors join the transfer.",
-    sees="both speeds, which mirrors join, and the setting that forbids it",
+    does="Adds known mirrors to the transfer.",
+    sees="both speeds, the mirrors added, and the setting that prevents it",
     status=0,
 )
 def test_a_slow_endpoint_gets_help(user: User, serve: Serve, large: Repo) -> None:

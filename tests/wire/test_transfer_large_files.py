@@ -129,10 +129,10 @@ FAST = [BESIDE[0], ("origin", "slow", "127.0.0.2"), ("mirror", "403", "127.0.0.2
 
 @pytest.mark.parametrize(("which", "kind", "host"), some(BESIDE, FAST))
 @pytest.mark.fault(
-    "mirror: wrong for good, beside a right one",
+    "mirror: permanently wrong, and another one is correct",
     where="server",
-    does="Leaves it out and fetches all from the right one, whichever of the two is the hub's own.",
-    sees="the mirror that was left out, and why",
+    does="Drops it and fetches everything from the correct one, even if the wrong one is the hub itself.",
+    sees="the dropped mirror, with the reason",
     status=0,
 )
 def test_a_fault_that_lasts_beside_a_good_mirror(
@@ -152,10 +152,10 @@ def test_a_fault_that_lasts_beside_a_good_mirror(
 
 
 @pytest.mark.fault(
-    "mirror: does not have the file (404)",
+    "mirror: lacks the file (404)",
     where="server",
     does="Fetches from the others.",
-    sees="the mirror, and that it has no such file",
+    sees="the mirror, and that it lacks the file",
     status=0,
 )
 def test_a_mirror_without_the_file(user: User, serve: Serve, repo: Repo) -> None:
@@ -167,10 +167,10 @@ def test_a_mirror_without_the_file(user: User, serve: Serve, repo: Repo) -> None
 
 @pytest.mark.parametrize("target", ["/d\u00e9p\u00f4t/a b/x.bin", "//user:word@127.0.0.1/x.bin"])
 @pytest.mark.fault(
-    "mirror: redirects to an address that is none by RFC 3986",
+    "mirror: redirects to a URL that is invalid by RFC 3986",
     where="server",
-    does="Writes as %XX what has to be; leaves the mirror out where there is a user or a password in the address.",
-    sees="the mirror, and why it is left out",
+    does="Percent-encodes the invalid characters; drops the mirror if the URL holds a user name or password.",
+    sees="the dropped mirror, with the reason",
     status=0,
 )
 def test_a_mirror_that_redirects_to_a_strange_address(user: User, serve: Serve, repo: Repo, target: str) -> None:
@@ -183,10 +183,10 @@ def test_a_mirror_that_redirects_to_a_strange_address(user: User, serve: Serve, 
 
 
 @pytest.mark.fault(
-    "mirror: stale, it serves another commit",
+    "mirror: stale, serves another commit",
     where="server",
-    does="Sees it at the look-up. Not a byte is taken from it.",
-    sees="the mirror, and the commit that it serves",
+    does="Detects it when it resolves the file. Downloads nothing from this mirror.",
+    sees="the mirror and its commit",
     status=0,
 )
 def test_a_stale_mirror(user: User, serve: Serve, repo: Repo, tmp_path: Path) -> None:
@@ -199,9 +199,9 @@ def test_a_stale_mirror(user: User, serve: Serve, repo: Repo, tmp_path: Path) ->
 
 
 @pytest.mark.fault(
-    "signed address: expires in mid-file, again and again",
+    "signed URL: expires in mid-file, repeatedly",
     where="server",
-    does="Looks it up anew before it ends, while the download goes on.",
+    does="Resolves the file again before the URL expires; the download continues.",
     sees="nothing",
     status=0,
 )
@@ -213,10 +213,10 @@ def test_addresses_that_live_for_seconds(user: User, serve: Serve, repo: Repo) -
 
 
 @pytest.mark.fault(
-    "signed address: expired from the first moment",
+    "signed URL: expired from the start",
     where="server",
-    does="Looks it up anew until the patience ends.",
-    sees="the file by its name, and what its server answers",
+    does="Resolves the file again until `--patience` runs out.",
+    sees="the file name, and the server's response",
     status=7,
 )
 def test_addresses_that_are_over_at_once(user: User, serve: Serve, repo: Repo) -> None:
@@ -227,8 +227,8 @@ def test_addresses_that_are_over_at_once(user: User, serve: Serve, repo: Repo) -
 @pytest.mark.fault(
     "server: restarted in mid-file",
     where="server",
-    does="Waits for it and goes on where it was.",
-    sees="nothing, or a line about the wait",
+    does="Waits for the server and resumes.",
+    sees="nothing, or one line about the wait",
     status=0,
 )
 def test_the_hub_goes_and_comes_back(user: User, repo: Repo) -> None:
@@ -250,10 +250,10 @@ def test_the_hub_goes_and_comes_back(user: User, repo: Repo) -> None:
 
 
 @pytest.mark.fault(
-    "server: goes away in mid-file, for good",
+    "server: disappears in mid-file, for good",
     where="server",
-    does="Waits until the patience ends. What had arrived is kept.",
-    sees="the file by its name, and that nobody answers",
+    does="Retries until `--patience` runs out. Keeps the received bytes.",
+    sees="the file name, and that no server responds",
     status=7,
 )
 def test_the_hub_goes_for_good(user: User, serve: Serve, repo: Repo) -> None:
@@ -271,7 +271,7 @@ def test_the_hub_goes_for_good(user: User, serve: Serve, repo: Repo) -> None:
         assert report["bytes_fetched"] < SIZE, "what had arrived was kept"
 
 
-@pytest.mark.fault("server: goes away in mid-file, for good")
+@pytest.mark.fault("server: disappears in mid-file, for good")
 def test_a_byte_server_that_is_away_for_long_costs_nothing_that_had_arrived(
     user: User, serve: Serve, repo: Repo
 ) -> None:
@@ -288,7 +288,7 @@ def test_a_byte_server_that_is_away_for_long_costs_nothing_that_had_arrived(
     assert report["bytes_fetched"] < SIZE * 0.8
 
 
-@pytest.mark.fault("pairs: any two faults that pass, on two mirrors at once")
+@pytest.mark.fault("pairs: any two temporary faults, on two mirrors at once")
 def test_pairs_of_faults(user: User, serve: Serve, repo: Repo) -> None:
     hub, mirror = serve(repo), serve(repo)
     hub.cdn.fault(BIG, "reset", times=5, after=100_000)

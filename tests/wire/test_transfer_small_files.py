@@ -149,7 +149,7 @@ def test_a_fault_that_lasts(user: User, serve: Serve, repo: Repo, kind: str, arg
     ],
 )
 @pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.fault("mirror: wrong for good, beside a right one")
+@pytest.mark.fault("mirror: permanently wrong, and another one is correct")
 def test_a_fault_that_lasts_beside_a_good_mirror(
     user: User, serve: Serve, repo: Repo, kind: str, args: dict[str, int], which: int
 ) -> None:

@@ -23,10 +23,10 @@ def made(tmp_path: Path) -> Callable[..., Repo]:
 
 
 @pytest.mark.fault(
-    "hub: away, and two mirrors agree on the listing",
+    "hub: down, and two mirrors agree on the listing",
     where="server",
-    does="Takes their word, and says so.",
-    sees="the mirrors, and quorum in the report",
+    does="Uses their listing, and reports that.",
+    sees="the mirrors, and `quorum` in the report",
     status=0,
 )
 def test_two_mirrors_that_agree_are_a_quorum(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
@@ -48,10 +48,10 @@ def test_two_names_of_one_host_are_one_witness(user: "User", serve: "Serve", mad
 
 
 @pytest.mark.fault(
-    "hub: away, and two mirrors disagree",
+    "hub: down, and two mirrors disagree",
     where="server",
-    does="Believes neither.",
-    sees="what each of them says",
+    does="Stops.",
+    sees="the commit that each of them reports",
     status=7,
 )
 def test_mirrors_that_disagree_are_not_believed(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
@@ -102,10 +102,10 @@ def test_a_refusal_of_the_origin_is_an_answer(user: "User", serve: "Serve", made
 
 
 @pytest.mark.fault(
-    "hub: away, and all that was asked for is here",
+    "hub: down, and all requested files are on disk",
     where="server",
-    does="Takes what it said when it last answered.",
-    sees="that it is away, the commit, and first seen in the report",
+    does="Uses the file list that the hub returned last.",
+    sees="that the hub is down, the commit, and `first seen` in the report",
     status=0,
 )
 @pytest.mark.parametrize("to", [(), ("--to", "got")])
@@ -125,10 +125,10 @@ def test_what_is_complete_needs_no_hub(
 
 
 @pytest.mark.fault(
-    "hub: goes away before all is here, and one mirror is left",
+    "hub: goes down before all files are on disk, and one mirror remains",
     where="server",
-    does="Goes on with the hub's listing and the mirror's bytes.",
-    sees="that it is away, the commit, and first seen in the report",
+    does="Continues with the hub's listing and the mirror's bytes.",
+    sees="that the hub is down, the commit, and `first seen` in the report",
     status=0,
 )
 @pytest.mark.parametrize("policy", ["origin", "quorum"])
