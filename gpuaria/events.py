@@ -1,6 +1,6 @@
 """What a run tells whoever listens: small frozen events, passed to a callable. Only cli/ turns them into text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gpuaria.records import Outcome, Report
@@ -8,7 +8,7 @@ from gpuaria.records import Outcome, Report
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The plan is made and the first byte is about to move."""
+    """The plan is made and the first byte is about to move. `reasons`: why each mirror has its place in their order."""
 
     ref: str
     commit: str
@@ -18,6 +18,7 @@ class Planned:
     fetch_bytes: int
     reuse_bytes: int
     mirrors: tuple[str, ...]
+    reasons: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,7 +285,8 @@ def outcomes(verdicts: Iterable[Verdict]) -> dict[str, int]:
 class MirrorUse:
     """What one mirror gave in one run. `bytes` of large files are shared out by the speeds measured while they ran.
 
-    `rtt`: seconds to connect to it, None where not measured. `rank_reason`: why it had its place among the mirrors.
+    `rtt`: seconds to connect to it, `ping`: seconds of an echo round trip, None where not measured. `rank_reason`: why
+    it had its place among the mirrors.
     """
 
     name: str
@@ -294,6 +295,7 @@ class MirrorUse:
     requests: int = 0
     rejected: str = ""
     rtt: float | None = None
+    ping: float | None = None
     rank_reason: str = ""
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from standin import Hub, Repo, make_gpt2
@@ -22,6 +23,11 @@ from tests.support.user import Serve, User
 # A job that a shell puts into the background ignores Ctrl-C, and its children would: the tests press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# A busy machine draws slowly; that is no failure of a test.
+hypothesis.settings.register_profile("shared", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 
 
 def pytest_report_header() -> str:

@@ -43,6 +43,9 @@ def fetch(
     no_pickle: Annotated[bool, typer.Option("--no-pickle", help="Refuse pickles.")] = False,
     force: Annotated[bool, typer.Option("--force", "--force-download", help="Fetch again what is here.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Print why each mirror has its place in the order, and its probes.")
+    ] = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -61,6 +64,8 @@ def fetch(
     name, files = (repo, words or []) if lock is not None else split(words or [], repo)
     if to is not None and cache_dir is not None:
         raise UsageError("--to and --cache-dir are two different places", "Leave one of them out.")
+    if why and dry_run:
+        raise UsageError("--why describes a download, and --dry-run makes none", "See `gpuaria mirrors REF --why`.")
     if to == "":
         raise UsageError("--to is empty", "Name a folder, or leave it out for the Hugging Face cache.")
     settings = options.settings_from(
@@ -75,7 +80,7 @@ def fetch(
         no_pickle=no_pickle,
         offline=offline,
     )
-    sink = sinks.choose(quiet=quiet or dry_run, as_json=as_json)
+    sink = sinks.choose(quiet=quiet or dry_run, as_json=as_json, why=why)
     try:
         with Runtime(settings, emit=sink, stop=stop) as runtime:
             locked = runtime.lock(Path(lock), name, known_kind(kind), revision) if lock is not None else None

@@ -25,7 +25,7 @@ def reused(manifest: Manifest, results: Results) -> int:
     return max(0, here - results.fetched)
 
 
-def planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, mirrors: Sequence[str]) -> Planned:
+def planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, world: World, mirrors: Sequence[str]) -> Planned:
     """Return the event that describes a plan, before the first byte."""
     fetched = [step for step in plan.steps if step.fetches]
     return Planned(
@@ -37,6 +37,7 @@ def planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, mirrors: Seq
         fetch_bytes=plan.fetch_bytes,
         reuse_bytes=plan.reuse_bytes,
         mirrors=tuple(mirrors),
+        reasons=world.probing.reasons,
     )
 
 

@@ -88,7 +88,7 @@ def _fetch(
         if any(step.fetches or step.action == "verify" for step in plan.steps):
             joined.say(world)
         if not request.dry_run:
-            world.emit(report.planned(chosen, layout, plan, [mirror.name for mirror in mirrors]))
+            world.emit(report.planned(chosen, layout, plan, world, [mirror.name for mirror in mirrors]))
         if request.offline:
             _need_nothing(plan, chosen)
         if request.dry_run:

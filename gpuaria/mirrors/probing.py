@@ -1,4 +1,4 @@
-"""Mirrors are probed while a fetch is busy: DNS and TCP during the listing, then ICMP and a small range of a file.
+"""Probe mirrors while a fetch is busy: DNS, TCP and ICMP during the listing, then a small range of a file.
 
 Nothing waits for a probe. What is known when the mirrors are ranked counts; the rest is for the report, and a
 measured rate for the history.
@@ -22,7 +22,7 @@ from gpuaria.sources.protocol import Source
 
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used: the probe ends with the TCP connection
 LOG = logging.getLogger("gpuaria.mirrors")
-BUDGET = 3.0  # seconds for each of the two parts
+BUDGET = 3.0  # seconds for each part of the probes
 SETTLE = 0.1  # seconds that slower resolvers get once one has answered
 ADDRESSES = 2  # of one mirror that are tried
 PINGS = 2
@@ -75,7 +75,7 @@ class Probing:
             self._begin(mirror, self._reach)
 
     def deepen(self, mirrors: Sequence[Mirror], manifest: Manifest, file: RemoteFile, source: Source) -> None:
-        """Ping mirrors and read a small range of a large file from each in the background; `file` is to be fetched."""
+        """Read a small range of a large file from each mirror in the background; `file` is to be fetched."""
         if file.size < WORTH or manifest.restricted:
             return
 
@@ -83,7 +83,6 @@ class Probing:
             self._read(mirror, manifest, file, source)
 
         for mirror in mirrors:
-            self._begin(mirror, self._ping)
             self._begin(mirror, read)
 
     def found(self, mirror: Mirror) -> Probed:
@@ -119,11 +118,18 @@ class Probing:
         with self._lock:
             return set(self._unknown)
 
-    def told(self, use: MirrorUse) -> MirrorUse:
-        """`use` with the time to connect and the reason for its place in the order."""
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why each ranked mirror has its place in the order, by its name, the first one first."""
         with self._lock:
-            rtt = next((one.rtt for mirror, one in self._found.items() if mirror.name == use.name), None)
-            return replace(use, rtt=None if rtt is None else round(rtt, 6), rank_reason=self._reasons.get(use.name, ""))
+            return dict(self._reasons)
+
+    def told(self, use: MirrorUse) -> MirrorUse:
+        """`use` with the probes of the mirror and the reason for its place in the order."""
+        with self._lock:
+            found = next((one for mirror, one in self._found.items() if mirror.name == use.name), Probed())
+            rtt, ping = (None if time is None else round(time, 6) for time in (found.rtt, found.ping))
+            return replace(use, rtt=rtt, ping=ping, rank_reason=self._reasons.get(use.name, ""))
 
     def rates(self) -> dict[Mirror, float]:
         """Return the rates that small ranges measured, in bytes per second."""
@@ -166,6 +172,7 @@ class Probing:
         failed = "; ".join(dict.fromkeys(one.problem for one in reached if one.state == "failed"))
         self._set(mirror, rtt=min(times, default=None), problem="" if times else f"TCP: {failed}" if failed else "")
         LOG.info("mirror %s: %s", mirror.name, self.found(mirror))
+        self._ping(mirror)
 
     def _ping(self, mirror: Mirror) -> None:
         from gpuaria.mirrors.measure.icmp import ping

@@ -104,30 +104,34 @@ def _fitted(choice: Choice, best: float, connections: int) -> Choice:
     return replace(choice, connections=max(2, min(connections, math.ceil(connections * share))))
 
 
-def _nearness(probe: Probe) -> tuple[bool, float, int]:
-    """Return the sort key of mirrors of unknown rate: equal for times to connect that are about the same."""
+def _nearness(probe: Probe) -> tuple[bool, float, float]:
+    """Return the sort key of mirrors of unknown rate: equal for times to connect that are about the same.
+
+    Of those, a mirror that lost echo requests comes later.
+    """
     if probe.unreached or probe.rtt is None:
-        return bool(probe.unreached), math.inf, probe.distance
+        return bool(probe.unreached), math.inf, float(probe.distance)
     steps = math.floor(math.log(max(probe.rtt, ALIKE) / ALIKE) / math.log(1 + TIE))
-    return False, float(steps), 0
+    return False, float(steps), probe.loss or 0.0
 
 
 def _why_there(probe: Probe) -> str:
     if probe.unreached:
         return f"no connection: {probe.unreached}"
     if probe.rtt is not None:
-        return f"speed not measured, connects in {probe.rtt * 1e3:.0f} ms"
+        lost = f", loses {probe.loss:.0%} of the pings" if probe.loss else ""
+        return f"speed not measured, connects in {probe.rtt * 1e3:.0f} ms{lost}"
     where = _BY_LOCATION.get(probe.distance)
     return f"speed not measured, {where}" if where else "not measured"
 
 
-def _ordered(choices: Sequence[Choice], unknown: Mapping[str, tuple[bool, float, int]], seed: str) -> list[Choice]:
+def _ordered(choices: Sequence[Choice], unknown: Mapping[str, tuple[bool, float, float]], seed: str) -> list[Choice]:
     """Fastest first; within a tie by a hash that each machine of a fleet computes with its own seed."""
 
     def turn(choice: Choice) -> bytes:
         return hashlib.sha256(f"{seed}\0{choice.mirror}".encode()).digest()
 
-    def place(choice: Choice) -> tuple[bool, float, tuple[bool, float, int]]:
+    def place(choice: Choice) -> tuple[bool, float, tuple[bool, float, float]]:
         return choice.seconds is None, choice.seconds or 0.0, unknown[choice.mirror]
 
     left = sorted(choices, key=lambda choice: (place(choice), choice.mirror))

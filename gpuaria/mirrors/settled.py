@@ -112,6 +112,7 @@ def _probe(mirror: Mirror, past: "Past", probing: Probing) -> Probe:
         past=past.rate,
         confidence=past.confidence,
         rtt=found.rtt,
+        loss=found.loss,
         distance=probing.distance(mirror),
         unreached=found.problem,
     )

@@ -88,7 +88,7 @@ def test_json_is_events_and_then_the_report(user: User, serve: Serve, big: Repo)
     assert report["speed"] == pytest.approx(size / report["seconds"], rel=0.01)
     assert report["mirrors"] == [
         {"name": hub.url[7:], "bytes": size, "files": 3, "requests": hub.count(), "rejected": ""}
-        | {"rtt": None, "rank_reason": ""}
+        | {"rtt": None, "ping": None, "rank_reason": ""}
     ]
 
 

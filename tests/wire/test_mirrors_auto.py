@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuaria.urls import authority
 from standin import Hub, Repo
 from tests.support.user import Done, Serve, User
 
@@ -247,8 +249,26 @@ def test_the_report_says_why_each_mirror_has_its_place(user: User, serve: Serve,
     done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json", "-v", *flags).ok()
     for use in done.report["mirrors"]:
         assert use["rtt"] is None or 0 < use["rtt"] < 1
+        assert use["ping"] is None or 0 < use["ping"] < 1
         assert use["rank_reason"]
     assert "mirror 1: " in done.err
+
+
+def test_why_prints_the_order_of_the_mirrors_and_their_probes(
+    user: User, serve: Serve, known: list[Hub], repo: Repo
+) -> None:
+    """The listing takes 0.5 s, which the probes use: the small repo would end before them."""
+    hub = serve(repo, name="hub")
+    hub.fault("/api/", delay=0.5, times=1)
+    user.env["HF_ENDPOINT"] = hub.url
+    flags = [word for mirror in known for word in ("--mirror", mirror.url)]
+    words = ("fetch", "--repo", NAME, "--to", "got", "--why", *flags)
+    done = user.quick(*words).ok()
+    order = re.findall(r"^  mirror \d: (\S+), speed not measured, connects in \d+ ms$", done.err, re.MULTILINE)
+    assert sorted(order) == sorted(authority(one.url) for one in (hub, *known)), done.err
+    assert re.search(r"MB|kB|B, \d+ files?, connects in \d+ ms, ping \d+ ms, speed not measured", done.err), done.err
+    refused = user.quick(*words, "--dry-run")
+    assert (refused.status, "gpuaria mirrors REF --why" in refused.err) == (2, True)
 
 
 def test_an_unknown_mirror_is_measured_by_a_small_range(user: User, serve: Serve, tmp_path: Path) -> None:

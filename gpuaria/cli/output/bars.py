@@ -21,7 +21,8 @@ SHOWN = 6  # files in flight that get a bar of their own
 class Bars:
     """Draws a bar for the whole run, one for each large file in flight, and a line of figures below them."""
 
-    def __init__(self, err: TextIO) -> None:
+    def __init__(self, err: TextIO, *, why: bool) -> None:
+        self._why = why
         self._console = Console(file=err, highlight=False, soft_wrap=False)
         self._live: Live | None = None
         self._eta = Eta()
@@ -30,7 +31,8 @@ class Bars:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Planned):
-            self._print(lines.opening(event))
+            for line in [lines.opening(event), *(lines.order(event) if self._why else ())]:
+                self._print(line)
         elif isinstance(event, Mismatch):
             self._print(lines.mismatch(event))
         elif isinstance(event, Warned):
@@ -46,7 +48,7 @@ class Bars:
             self._draw(event)
         elif isinstance(event, Finished):
             self.close()
-            for line in lines.summary(event.report):
+            for line in lines.summary(event.report, why=self._why):
                 self._print(line)
 
     def close(self) -> None:

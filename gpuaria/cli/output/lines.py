@@ -6,7 +6,7 @@ from gpuaria.cli.output import figures
 from gpuaria.cli.output.eta import Eta
 from gpuaria.errors import NetworkError
 from gpuaria.events import FileDone, Mismatch, Planned, Progress
-from gpuaria.records import PickleFile, Report, Signature
+from gpuaria.records import MirrorUse, PickleFile, Report, Signature
 from gpuaria.text import printable
 
 FEW = 5  # names on a line
@@ -34,6 +34,21 @@ def opening(plan: Planned) -> str:
     )
 
 
+def order(plan: Planned) -> list[str]:
+    """Return a line for each mirror, in the order in which they are used, with the reason for its place."""
+    return [
+        f"  mirror {number}: {name}, {plan.reasons.get(name, 'not compared with another one')}"
+        for number, name in enumerate(plan.mirrors, 1)
+    ]
+
+
+def probes(use: MirrorUse) -> str:
+    """Return what was measured of a mirror, and why it has its place in the order."""
+    connects = "" if use.rtt is None else f", connects in {use.rtt * 1e3:.0f} ms"
+    ping = "" if use.ping is None else f", ping {use.ping * 1e3:.0f} ms"
+    return f"{connects}{ping}{f', {use.rank_reason}' if use.rank_reason else ''}"
+
+
 def state(now: Progress, eta: Eta) -> str:
     """Return the progress of the whole run."""
     percent = 100 * now.done / now.total if now.total else 100
@@ -44,8 +59,11 @@ def state(now: Progress, eta: Eta) -> str:
     )
 
 
-def summary(report: Report) -> list[str]:
-    """Return the last lines: what was fetched, how fast, from which mirrors, whose digests, and what failed."""
+def summary(report: Report, *, why: bool = False) -> list[str]:
+    """Return the last lines: what was fetched, how fast, from which mirrors, whose digests, and what failed.
+
+    `why`: with what was measured of each mirror.
+    """
     requests = figures.many(report.hub_requests, "request")
     lines = [
         f"{report.ref}: {_outcome(report)}",
@@ -53,7 +71,8 @@ def summary(report: Report) -> list[str]:
     ]
     for use in report.mirrors:
         fate = f", not used: {use.rejected}" if use.rejected else ""
-        lines.append(f"  {use.name}: {figures.size(use.bytes)}, {figures.files(use.files)}{fate}")
+        measured = probes(use) if why else ""
+        lines.append(f"  {use.name}: {figures.size(use.bytes)}, {figures.files(use.files)}{fate}{measured}")
     if report.exit_code == NetworkError.exit_code:
         lines.append("run the same command again to continue: what has come is kept")
     return lines + _content(report)

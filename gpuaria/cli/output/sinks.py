@@ -23,8 +23,8 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-def choose(*, quiet: bool, as_json: bool) -> Sink:
-    """Return the sink for the flags and for the kind of stderr."""
+def choose(*, quiet: bool, as_json: bool, why: bool = False) -> Sink:
+    """Return the sink for the flags and for the kind of stderr. `why`: print why each mirror has its place, too."""
     err = sys.stderr
     if as_json:
         return Json()
@@ -33,8 +33,8 @@ def choose(*, quiet: bool, as_json: bool) -> Sink:
     if err.isatty() and os.environ.get("TERM", "") not in ("", "dumb"):
         from gpuaria.cli.output.bars import Bars
 
-        return Bars(err)
-    return Lines(err)
+        return Bars(err, why=why)
+    return Lines(err, why=why)
 
 
 class Quiet:
@@ -59,8 +59,9 @@ class Quiet:
 class Lines(Quiet):
     """Prints for logs: a line at the start, one every ten seconds, one per finished large file, a summary."""
 
-    def __init__(self, err: TextIO) -> None:
+    def __init__(self, err: TextIO, *, why: bool) -> None:
         super().__init__(err)
+        self._why = why
         self._eta = Eta()
         self._printed = time.monotonic()
 
@@ -68,7 +69,8 @@ class Lines(Quiet):
         super().__call__(event)
         now = time.monotonic()
         if isinstance(event, Planned):
-            self._print(lines.opening(event))
+            for line in [lines.opening(event), *(lines.order(event) if self._why else ())]:
+                self._print(line)
         elif isinstance(event, Mismatch):
             self._print(lines.mismatch(event))
         elif isinstance(event, Waiting):
@@ -81,7 +83,7 @@ class Lines(Quiet):
                 self._printed = now
                 self._print(lines.state(event, self._eta))
         elif isinstance(event, Finished):
-            for line in lines.summary(event.report):
+            for line in lines.summary(event.report, why=self._why):
                 self._print(line)
 
 
