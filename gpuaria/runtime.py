@@ -266,7 +266,7 @@ class Runtime:
         return fetching.Limits(rules, shape, s.jobs, s.small_jobs, s.verify_jobs, s.patience, USER_AGENT)
 
     def _client(self, s: Settings) -> Http:
-        from gpuaria.dns.names import Names
+        from gpuaria.dns.fallback import FallbackResolver
 
         bundle = str(s.ca_bundle or "")
         options = HttpOptions(
@@ -275,7 +275,7 @@ class Runtime:
         return Http(
             options,
             credentials=credentials(s, self._stop),
-            names=Names(s.resolvers, lambda: tls_context(bundle), self._warn),
+            names=FallbackResolver(s.resolvers, lambda: tls_context(bundle), self._warn),
             stop=self._stop,
         )
 
@@ -293,7 +293,7 @@ class Runtime:
         if s.rpc:
             return visit(s)
         secret = s.secret_variables.union(*(hub.settings.secret_variables for hub in list(self._hubs.values())))
-        found = binary.find(s.aria2c, secret)
+        found = binary.find_binary(s.aria2c, secret)
         return daemon.start(found, ca_file(str(s.ca_bundle or "")), secret)
 
 

@@ -70,12 +70,12 @@ def ask_origin(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool
     """
     if len(trusted.mirrors) < 2 and not trusted.others:
         return _ask(trusted, ref, wanted)
-    before = trusted.http.responses(trusted.origin.base)
+    before = trusted.http.response_count(trusted.origin.base)
     job = Job(lambda: _ask(trusted, ref, wanted))
     try:
         told = job.result(Deadline(SILENCE), 0)
         while told is None:
-            if trusted.http.responses(trusted.origin.base) == before:
+            if trusted.http.response_count(trusted.origin.base) == before:
                 policy = JoinPolicy(host_of(trusted.origin.base))
                 return Away(Unreachable(policy.silent(SILENCE), _HINT), job)
             told = job.result(Deadline(_TICK), 0)
@@ -156,8 +156,8 @@ class _Asked:
         if not self._jobs:
             return False
         pause = Deadline(STAGGER)
-        while not pause.over:
-            done = [mirror for mirror, job in self._jobs.items() if job.done(_TICK / len(self._jobs))]
+        while not pause.expired:
+            done = [mirror for mirror, job in self._jobs.items() if job.wait(_TICK / len(self._jobs))]
             for mirror in done:
                 self._take(mirror)
             if done:
@@ -197,7 +197,7 @@ class _Asked:
             return False
         if not self._ref.pinned and (self._trusted.policy == "any" or _agreeing(self.found)):
             return True
-        if self._last is None or not self._last.over:
+        if self._last is None or not self._last.expired:
             return False
         self.problems += [f"{mirror.base} does not answer" for mirror in self._jobs]
         self._jobs.clear()

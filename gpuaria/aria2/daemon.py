@@ -9,10 +9,10 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from gpuaria.aria2 import private, sockets
+from gpuaria.aria2 import private_folder, sockets
 from gpuaria.aria2.binary import Binary, environment
 from gpuaria.aria2.options import DAEMON
-from gpuaria.aria2.wire import Rpc
+from gpuaria.aria2.rpc import Rpc
 from gpuaria.errors import Aria2Error
 
 START_TRIES = 5
@@ -22,13 +22,13 @@ START_SECONDS = 15.0
 class Daemon:
     """An aria2c and its RPC. `own` tells whether we started it and so may stop it."""
 
-    def __init__(self, rpc: Rpc, process: subprocess.Popen[bytes] | None, folder: private.Folder | None) -> None:
+    def __init__(self, rpc: Rpc, process: subprocess.Popen[bytes] | None, folder: private_folder.Folder | None) -> None:
         self.rpc = rpc
         self._process = process
         self._folder = folder
 
     @property
-    def own(self) -> bool:
+    def owned(self) -> bool:
         """Whether it is ours to stop."""
         return self._process is not None
 
@@ -67,10 +67,10 @@ def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> 
 
     Another process may take the port first, so try a few.
     """
-    private.sweep()
+    private_folder.remove_abandoned()
     said = ""
     for _ in range(START_TRIES):
-        held = private.folder()
+        held = private_folder.create()
         folder = held.path
         port, secret = _free_port(), secrets.token_urlsafe(24)
         conf = folder / "aria2.conf"
@@ -85,7 +85,7 @@ def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> 
                 env=environment(hidden),
                 start_new_session=True,  # Ctrl-C on the terminal reaches us, and we end it in order
             )
-        held.serves(process.pid)
+        held.record_pid(process.pid)
         rpc = Rpc(f"http://127.0.0.1:{port}/jsonrpc", secret, timeout=10.0)
         daemon = Daemon(rpc, process, held)
         try:

@@ -63,12 +63,12 @@ class Shape:
     max_speed: int = 0
 
 
-def by_relay(url: str) -> dict[str, str]:
+def relay_options(url: str) -> dict[str, str]:
     """The options by which one download goes through our own relay, and through no proxy of the environment."""
-    return {**by_proxies(url, url), "proxy-method": "tunnel"}
+    return {**proxy_options(url, url), "proxy-method": "tunnel"}
 
 
-def by_proxies(http: str = "", https: str = "", direct: Sequence[str] = ()) -> dict[str, str]:
+def proxy_options(http: str = "", https: str = "", direct: Sequence[str] = ()) -> dict[str, str]:
     """The options by which one download uses these proxies, for http and https URLs, and none for the hosts `direct`.
 
     The daemon's own proxies do not apply to it: an empty value erases them (aria2c(1), --all-proxy).

@@ -18,21 +18,21 @@ from typing import Protocol
 
 _CHUNK = 256 * 1024  # bytes per read without a speed limit
 _SMALLEST = 512  # bytes per read under a tight limit
-_TURNS = 64  # reads per second under a limit, of all tunnels together: 16 tunnels are read from four times a second
+_READS_PER_SECOND = 64  # of all tunnels together, under a limit: 16 tunnels are read from four times a second
 _HEAD = 16 * 1024  # bytes of a request at most
-_HASTE = 10.0  # seconds in which a client has to send its request
+_REQUEST_SECONDS = 10.0  # seconds in which a client has to send its request
 
 Host = tuple[str, int]
 
 
-class Bucket(Protocol):
+class SpeedLimit(Protocol):
     """A speed limit that several clients share."""
 
     @property
     def rate(self) -> int:
         """The limit in bytes per second, 0 for none."""
 
-    def take(self, count: int) -> float:
+    def charge(self, count: int) -> float:
         """Account for `count` received bytes; return how many seconds to sleep."""
 
 
@@ -45,7 +45,7 @@ class Relay(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, connect: Callable[[str, int], socket.socket], bucket: Bucket) -> None:
+    def __init__(self, connect: Callable[[str, int], socket.socket], bucket: SpeedLimit) -> None:
         super().__init__(("127.0.0.1", 0), _Tunnel)
         self.connect, self.bucket = connect, bucket
         word = secrets.token_urlsafe(24)
@@ -72,7 +72,7 @@ class Relay(socketserver.ThreadingTCPServer):
         with self._lock:
             return dict(self._received)
 
-    def count(self, host: Host, size: int) -> None:
+    def add_received(self, host: Host, size: int) -> None:
         """Add `size` bytes to what came from `host`."""
         with self._lock:
             self._received[host] += size
@@ -96,7 +96,7 @@ class _Tunnel(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         relay, client = self.server, self.request
         assert isinstance(relay, Relay)
-        client.settimeout(_HASTE)
+        client.settimeout(_REQUEST_SECONDS)
         head = _head(client)
         method, _, rest = head.partition(" ")
         place = rest.partition(" ")[0]
@@ -157,13 +157,13 @@ def _receive(relay: Relay, host: Host, server: socket.socket, client: socket.soc
                 # The kernel would otherwise receive megabytes ahead of the limit, for each connection.
                 server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(64 * 1024, rate // 16))
                 bounded = True
-            most = min(_CHUNK, max(_SMALLEST, rate // _TURNS)) if rate else _CHUNK
+            most = min(_CHUNK, max(_SMALLEST, rate // _READS_PER_SECOND)) if rate else _CHUNK
             count = server.recv_into(buffer[:most])
             if not count:
                 break
-            relay.count(host, count)
+            relay.add_received(host, count)
             client.sendall(buffer[:count])
-            if pause := relay.bucket.take(count):
+            if pause := relay.bucket.charge(count):
                 relay.closed.wait(pause)
     _hang_up(server, client)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon  # aria2p takes a third of a second to import
 
 RESTARTS = 3  # in a row, of an aria2c that dies
-STEADY = 600.0  # seconds after which an aria2c that dies is the first one again
+STEADY_SECONDS = 600.0  # after which an aria2c that dies is the first one again
 
 
 class SharedAria2:
@@ -34,16 +34,16 @@ class SharedAria2:
     def get(self) -> "Daemon":
         """Return the running aria2c; start it if there is none. Raises Aria2Error."""
         with self._lock:
-            return self._daemon or self._begin()
+            return self._daemon or self._start_daemon()
 
-    def expect(self) -> None:
+    def preload(self) -> None:
         """Import in the background what `get` needs: a download is likely, and the network responds meanwhile."""
-        self._begin_thread("aria2-import", _import)
+        self._start_thread("aria2-import", _import)
 
     def warm_up(self) -> None:
         """Start the aria2c in the background; an error in it is raised by `get`."""
         if self._daemon is None:
-            self._begin_thread("aria2-start", self._warm)
+            self._start_thread("aria2-start", self._warm)
 
     def replace(self, dead: "Daemon") -> "Daemon":
         """Return an aria2c in place of `dead`, which no longer answers.
@@ -54,9 +54,9 @@ class SharedAria2:
         with self._lock:
             if self._daemon is not None and self._daemon is not dead:
                 return self._daemon
-            if not dead.own:
+            if not dead.owned:
                 raise Aria2Error("the visited aria2c does not answer", "Run the same command again to continue.")
-            if self._clock() - self._since > STEADY:
+            if self._clock() - self._since > STEADY_SECONDS:
                 self._restarts = 0
             self._restarts += 1
             if self._daemon is dead:
@@ -65,7 +65,7 @@ class SharedAria2:
                 dead.stop()
             if self._restarts > RESTARTS:
                 raise Aria2Error(f"aria2c died {self._restarts} times", "Run the same command again to continue.")
-            return self._begin()
+            return self._start_daemon()
 
     def close(self) -> None:
         """End the aria2c, at once if it has nothing left to save."""
@@ -77,17 +77,17 @@ class SharedAria2:
             thread.join()
         if daemon is not None:
             with suppress(Aria2Error):
-                if daemon.own and daemon.rpc.idle():
+                if daemon.owned and daemon.rpc.is_idle():
                     daemon.kill()
             daemon.stop()
 
-    def _begin(self) -> "Daemon":
+    def _start_daemon(self) -> "Daemon":
         if self._closed:
             raise Aria2Error("the runtime of this fetch is closed")
         self._daemon, self._since = self._start(), self._clock()
         return self._daemon
 
-    def _begin_thread(self, name: str, work: Callable[[], None]) -> None:
+    def _start_thread(self, name: str, work: Callable[[], None]) -> None:
         """Start a thread that `close` joins; at most one of a name for the life of this object."""
         with self._lock:
             if not self._closed and all(thread.name != name for thread in self._threads):
@@ -97,7 +97,7 @@ class SharedAria2:
     def _warm(self) -> None:
         with suppress(Aria2Error), self._lock:
             if self._daemon is None and not self._closed:
-                self._begin()
+                self._start_daemon()
 
 
 def _import() -> None:

@@ -32,7 +32,7 @@ class Socket:
     received: int
 
 
-def read(pid: int) -> list[Socket]:
+def connections(pid: int) -> list[Socket]:
     """The connections of process `pid`, those to loopback listeners included; empty where that cannot be known."""
     with contextlib.suppress(OSError, struct.error):
         inodes = _inodes(pid)

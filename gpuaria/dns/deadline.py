@@ -20,18 +20,18 @@ class Deadline:
         self.clock = clock
         self._end = clock() + seconds
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds until then, never negative."""
         return max(0.0, self._end - self.clock())
 
     @property
-    def over(self) -> bool:
+    def expired(self) -> bool:
         """Whether the moment has passed."""
-        return self.left() <= 0
+        return self.remaining() <= 0
 
     def within(self, seconds: float) -> "Deadline":
         """The earlier one of this deadline and `seconds` from now."""
-        return Deadline(min(seconds, self.left()), self.clock)
+        return Deadline(min(seconds, self.remaining()), self.clock)
 
 
 class Job(Generic[T]):
@@ -52,7 +52,7 @@ class Job(Generic[T]):
         finally:
             self._done.set()
 
-    def done(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         """Whether it has ended, after at most `seconds`."""
         return self._done.wait(seconds)
 
@@ -61,13 +61,13 @@ class Job(Generic[T]):
 
         Raises what it raised.
         """
-        self._done.wait(deadline.left() + grace)
+        self._done.wait(deadline.remaining() + grace)
         if self._error is not None and self._done.is_set():
             raise self._error
         return self._result[0] if self._done.is_set() else None
 
 
-def together(works: Sequence[Callable[[], T]], deadline: Deadline, grace: float = GRACE) -> list[T | None]:
+def run_all(callables: Sequence[Callable[[], T]], deadline: Deadline, grace: float = GRACE) -> list[T | None]:
     """Run all of them at once; their results in order, None for each that is not done in time."""
-    jobs = [Job(work) for work in works]
+    jobs = [Job(work) for work in callables]
     return [job.result(deadline, grace) for job in jobs]

@@ -39,7 +39,7 @@ def is_private_name(host: str) -> bool:
     return is_literal(host) or "." not in name or name.rpartition(".")[2] in _PRIVATE_SUFFIXES
 
 
-def kind(address: str) -> str:
+def special_range(address: str) -> str:
     """What sort of special address this is ("private", "loopback", …, "reserved"), empty for a public one.
 
     An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4) counts. Raises ValueError for what is no address.
@@ -60,9 +60,9 @@ def _inner(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return ip
 
 
-def why(address: str, host: str) -> str:
+def why_false(address: str, host: str) -> str:
     """Why `address` cannot be the answer for `host`, in a few words; empty if it can."""
-    found = kind(address)
+    found = special_range(address)
     if not found or (is_private_name(host) and found not in _NEVER):
         return ""
     if address_is_fake(address):

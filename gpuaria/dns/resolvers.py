@@ -14,13 +14,13 @@ from functools import partial
 from gpuaria.dns import false_answers
 from gpuaria.dns.deadline import Deadline, Job
 from gpuaria.dns.findings import NO_TIME, DnsAnswer, State, TlsFinding
-from gpuaria.dns.server import NoSuchName, Server, ask, ask_system, parse
+from gpuaria.dns.server import NoSuchName, Server, parse_server, query_server, query_system
 from gpuaria.errors import NetworkError
 
 NXDOMAIN = "NXDOMAIN"
 SETTLE = 0.3  # seconds that slower resolvers get once one has given a usable address
-PATIENCE = 2.0  # seconds that any resolver gets
-HASTE = 0.05  # seconds; with less than that left silence would say nothing
+RESOLVER_SECONDS = 2.0  # seconds that any resolver gets
+MIN_SECONDS = 0.05  # seconds; with less than that left silence would say nothing
 MAX_TTL = 3600.0
 SYSTEM_TTL = 30.0  # getaddrinfo does not tell
 CACHED = 256  # answers
@@ -30,7 +30,7 @@ FAMILIES = (4, 6)
 class Resolvers:
     """All resolvers of one run; safe to share between threads.
 
-    `specs` as `resolver.parse` takes them, `system` puts the system's own in front. `context` checks DoT and DoH.
+    `specs`: see `server.parse_server`; `system` puts the system's own in front. `context` checks DoT and DoH.
     Raises ConfigError for a spec that makes no sense.
     """
 
@@ -44,7 +44,7 @@ class Resolvers:
         settle: float = SETTLE,
     ) -> None:
         names = [*(["system"] if system else []), *specs]
-        self.servers = tuple({server.spec: server for server in map(parse, names)}.values())
+        self.servers = tuple({server.spec: server for server in map(parse_server, names)}.values())
         self._context, self._clock, self._settle = context, clock, settle
         self._cache: dict[tuple[str, str], tuple[float, tuple[DnsAnswer, ...]]] = {}
         self._liars: dict[str, str] = {}
@@ -56,7 +56,7 @@ class Resolvers:
         with self._lock:
             return dict(self._liars)
 
-    def ask(self, host: str, deadline: Deadline, *, settle: float | None = None) -> tuple[DnsAnswer, ...]:
+    def query(self, host: str, deadline: Deadline, *, settle: float | None = None) -> tuple[DnsAnswer, ...]:
         """What each resolver says of `host`, A and AAAA; empty for an address, which needs no resolver.
 
         Returns `settle` seconds after the first usable address at the latest; a resolver that is silent then is
@@ -65,10 +65,10 @@ class Resolvers:
         if false_answers.is_literal(host):
             return ()
         liars = self.liars
-        limit = deadline.within(PATIENCE)
+        limit = deadline.within(RESOLVER_SECONDS)
         asked = [server for server in self.servers if server.spec not in liars]
         late: tuple[State, str] = (
-            ("failed", "does not answer") if deadline.left() > PATIENCE else ("not measured", NO_TIME)
+            ("failed", "does not answer") if deadline.remaining() > RESOLVER_SECONDS else ("not measured", NO_TIME)
         )
         answers = self._gather(asked, host, limit, self._settle if settle is None else settle, late)
         left_out = [
@@ -77,8 +77,8 @@ class Resolvers:
             if server.spec in liars
             for family in FAMILIES
         ]
-        judged = judge([*answers, *left_out])
-        self._blame(judged)
+        judged = mark_lies([*answers, *left_out])
+        self._record_liars(judged)
         return judged
 
     def usable(self, answers: Sequence[DnsAnswer]) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ class Resolvers:
             found = dict.fromkeys(x for a in answers for x in a.addresses if false_answers.address_is_fake(x))
         return tuple(found)
 
-    def against_tls(self, answers: Sequence[DnsAnswer], tls: Sequence[TlsFinding]) -> tuple[DnsAnswer, ...]:
+    def mark_certificate_lies(self, answers: Sequence[DnsAnswer], tls: Sequence[TlsFinding]) -> tuple[DnsAnswer, ...]:
         """`answers` with those marked as lies whose address shows a wrong certificate where another one is right."""
         wrong = {f.address: f.certificate_problem for f in tls if f.certificate_problem}
         if not wrong or not any(f.state == "measured" for f in tls):
@@ -102,10 +102,10 @@ class Resolvers:
             replace(a, lies=(*a.lies, *(f"{x} has a wrong certificate: {wrong[x]}" for x in a.addresses if x in wrong)))
             for a in answers
         )
-        self._blame(marked)
+        self._record_liars(marked)
         return marked
 
-    def _blame(self, answers: Iterable[DnsAnswer]) -> None:
+    def _record_liars(self, answers: Iterable[DnsAnswer]) -> None:
         with self._lock:
             for answer in answers:
                 if answer.lies:
@@ -114,7 +114,7 @@ class Resolvers:
     def _gather(
         self, servers: Sequence[Server], host: str, deadline: Deadline, settle: float, late: tuple[State, str]
     ) -> list[DnsAnswer]:
-        works = [(s, f) for s in servers for f in ((0,) if s.way == "system" else FAMILIES)]
+        works = [(s, f) for s in servers for f in ((0,) if s.transport == "system" else FAMILIES)]
         changed = threading.Condition()
         found: dict[tuple[Server, int], tuple[DnsAnswer, ...]] = {}
 
@@ -127,10 +127,10 @@ class Resolvers:
         jobs = [Job(partial(work, s, f)) for s, f in works]
         end = deadline
         with changed:
-            while len(found) < len(works) and not end.over:
-                if end is deadline and any(_good(a) for answers in found.values() for a in answers):
+            while len(found) < len(works) and not end.expired:
+                if end is deadline and any(_is_plausible(a) for answers in found.values() for a in answers):
                     end = deadline.within(settle)
-                changed.wait(end.left())
+                changed.wait(end.remaining())
             done = dict(found)
         now = Deadline(0)
         for job in jobs:
@@ -149,7 +149,7 @@ class Resolvers:
             kept = self._cache.get(key)
             if kept and self._clock() < kept[0]:
                 return kept[1]
-        answers = _ask(server, host, family, deadline, self._context)
+        answers = _findings(server, host, family, deadline, self._context)
         times = [SYSTEM_TTL if a.ttl is None else a.ttl for a in answers if a.state == "measured"]
         if len(times) == len(answers) and min(times) > 0:
             with self._lock:
@@ -161,41 +161,41 @@ class Resolvers:
 
 def false_answer_of_system(host: str, seconds: float) -> str:
     """Why an address that the system's resolver gives for `host` is false; empty if none is, or within no time."""
-    answers = Resolvers(("system",), system=False).ask(host, Deadline(seconds))
+    answers = Resolvers(("system",), system=False).query(host, Deadline(seconds))
     return next((lie for answer in answers for lie in answer.lies), "")
 
 
-def _good(answer: DnsAnswer) -> bool:
-    return bool(answer.addresses) and not any(false_answers.why(a, answer.host) for a in answer.addresses)
+def _is_plausible(answer: DnsAnswer) -> bool:
+    return bool(answer.addresses) and not any(false_answers.why_false(a, answer.host) for a in answer.addresses)
 
 
-def _ask(
+def _findings(
     server: Server, host: str, family: int, deadline: Deadline, context: ssl.SSLContext | None
 ) -> tuple[DnsAnswer, ...]:
     """One exchange as findings: one, or for the system's resolver one for each family."""
     families = (family,) if family else FAMILIES
     started = deadline.clock()
-    if deadline.left() < HASTE:
+    if deadline.remaining() < MIN_SECONDS:
         return tuple(DnsAnswer(server.spec, host, f, "not measured", problem=NO_TIME) for f in families)
     try:
-        if server.way == "system":
-            both = ask_system(host)
+        if server.transport == "system":
+            both = query_system(host)
             took = deadline.clock() - started
             return tuple(DnsAnswer(server.spec, host, f, "measured", both[f], None, took) for f in families)
-        addresses, ttl = ask(server, host, family, deadline, context)
+        addresses, ttl = query_server(server, host, family, deadline, context)
         return (DnsAnswer(server.spec, host, family, "measured", addresses, ttl, deadline.clock() - started),)
     except (NoSuchName, NetworkError) as error:
         problem = NXDOMAIN if isinstance(error, NoSuchName) else error.message
         return tuple(DnsAnswer(server.spec, host, f, "failed", problem=problem) for f in families)
 
 
-def judge(answers: Sequence[DnsAnswer]) -> tuple[DnsAnswer, ...]:
+def mark_lies(answers: Sequence[DnsAnswer]) -> tuple[DnsAnswer, ...]:
     """The same answers with their lies: addresses that a public name cannot have, NXDOMAIN against a majority. Pure.
 
     The system's resolver may know a private address of a name that the public ones do not know at all: a company's
     own name, by /etc/hosts or a split horizon.
     """
-    given = {a.resolver for a in answers if _good(a)}
+    given = {a.resolver for a in answers if _is_plausible(a)}
     denied = {a.resolver for a in answers if a.problem == NXDOMAIN}
     private = {a.resolver for a in answers if a.addresses} == {"system"} and bool(denied)
     return tuple(replace(a, lies=tuple(_lies(a, given, denied, private))) for a in answers)
@@ -203,8 +203,10 @@ def judge(answers: Sequence[DnsAnswer]) -> tuple[DnsAnswer, ...]:
 
 def _lies(answer: DnsAnswer, given: set[str], denied: set[str], private: bool) -> Iterable[str]:
     for address in answer.addresses:
-        own = private and false_answers.kind(address).startswith(("private", "loopback", "shared", "link-local"))
-        reason = "" if own else false_answers.why(address, answer.host)
+        own = private and false_answers.special_range(address).startswith(
+            ("private", "loopback", "shared", "link-local")
+        )
+        reason = "" if own else false_answers.why_false(address, answer.host)
         if reason:
             yield reason
     if answer.problem == NXDOMAIN and len(given) > len(denied):

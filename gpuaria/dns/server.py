@@ -14,7 +14,7 @@ from gpuaria.dns.deadline import Deadline
 from gpuaria.errors import ConfigError, NetworkError
 from gpuaria.urls import ip_and_port
 
-UDP_PATIENCE = 0.6  # seconds without an answer before TCP is tried
+UDP_SECONDS = 0.6  # seconds without an answer before TCP is tried
 PAYLOAD = 1232  # bytes of a UDP answer that no path fragments (DNS flag day 2020)
 _TYPES = {4: "A", 6: "AAAA"}
 _DOH = "application/dns-message"
@@ -30,13 +30,13 @@ class Server:
     """A parsed specification; `spec` is how it was written. `host` is an address, `url` for DoH only."""
 
     spec: str
-    way: Literal["system", "plain", "tls", "https"]
+    transport: Literal["system", "plain", "tls", "https"]
     host: str = ""
     port: int = 53
     url: str = ""
 
 
-def parse(spec: str) -> Server:
+def parse_server(spec: str) -> Server:
     """`system`, `ADDRESS[:PORT]`, `tls://ADDRESS[:PORT]` or `https://host/path`. Raises ConfigError."""
     text = spec.strip()
     try:
@@ -61,7 +61,7 @@ def _host_port(text: str, port: int) -> tuple[str, int]:
     return str(ip), named or port
 
 
-def ask_system(host: str) -> dict[int, tuple[str, ...]]:
+def query_system(host: str) -> dict[int, tuple[str, ...]]:
     """Addresses by family as every other program on this machine gets them (nsswitch, /etc/hosts).
 
     May block as long as the system likes. Raises NoSuchName, NetworkError.
@@ -81,7 +81,7 @@ def ask_system(host: str) -> dict[int, tuple[str, ...]]:
     }
 
 
-def ask(
+def query_server(
     server: Server, host: str, family: int, deadline: Deadline, context: ssl.SSLContext | None
 ) -> tuple[tuple[str, ...], float]:
     """Addresses of `family` (4, 6) and the smallest time to live on the way to them, in seconds.
@@ -116,21 +116,21 @@ def _exchange(server: Server, question: Any, deadline: Deadline, context: ssl.SS
     import dns.exception
     import dns.query
 
-    if server.way == "https":
+    if server.transport == "https":
         return _over_https(server, question, deadline, context)
-    if deadline.over:
+    if deadline.expired:
         raise dns.exception.Timeout
-    if server.way == "tls":
+    if server.transport == "tls":
         return dns.query.tls(
             question,
             server.host,
-            timeout=deadline.left(),
+            timeout=deadline.remaining(),
             port=server.port,
             ssl_context=context or ssl.create_default_context(),
             server_hostname=server.host,
         )
     try:
-        patience = min(UDP_PATIENCE, deadline.left() / 2)
+        patience = min(UDP_SECONDS, deadline.remaining() / 2)
         answer, _ = dns.query.udp_with_fallback(
             question,
             server.host,
@@ -141,13 +141,13 @@ def _exchange(server: Server, question: Any, deadline: Deadline, context: ssl.SS
         )
         return answer
     except (dns.exception.Timeout, OSError):
-        return dns.query.tcp(question, server.host, timeout=max(0.001, deadline.left()), port=server.port)
+        return dns.query.tcp(question, server.host, timeout=max(0.001, deadline.remaining()), port=server.port)
 
 
 def _over_https(server: Server, question: Any, deadline: Deadline, context: ssl.SSLContext | None) -> Any:
     import dns.message
 
-    status, body = _posted(server, question.to_wire(), deadline, context or ssl.create_default_context())
+    status, body = _post(server, question.to_wire(), deadline, context or ssl.create_default_context())
     if not 200 <= status < 300:
         raise NetworkError(f"answers {status}")
     if len(body) > _LONGEST:
@@ -158,7 +158,7 @@ def _over_https(server: Server, question: Any, deadline: Deadline, context: ssl.
     return answer
 
 
-def _posted(server: Server, question: bytes, deadline: Deadline, context: ssl.SSLContext) -> tuple[int, bytes]:
+def _post(server: Server, question: bytes, deadline: Deadline, context: ssl.SSLContext) -> tuple[int, bytes]:
     """Return status and body, of the longest body that a DNS message can have one byte more. Raises NetworkError.
 
     The system's resolver finds the server: dnspython would read resolv.conf by itself, past /etc/hosts and nsswitch.
@@ -168,11 +168,11 @@ def _posted(server: Server, question: bytes, deadline: Deadline, context: ssl.SS
     place = urlsplit(server.url)
     target = (place.path or "/") + (f"?{place.query}" if place.query else "")
     connection = http.client.HTTPSConnection(
-        place.hostname or "", place.port or 443, timeout=max(0.001, deadline.left()), context=context
+        place.hostname or "", place.port or 443, timeout=max(0.001, deadline.remaining()), context=context
     )
     try:
         connection.request("POST", target, question, {"accept": _DOH, "content-type": _DOH})
-        connection.sock.settimeout(max(0.001, deadline.left()))
+        connection.sock.settimeout(max(0.001, deadline.remaining()))
         with connection.getresponse() as response:
             return response.status, response.read(_LONGEST + 1)
     except TimeoutError:

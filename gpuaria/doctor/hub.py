@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from gpuaria.doctor.finding import Notes
 from gpuaria.errors import AccessDenied, BadToken, ConfigError, GpuariaError, NetworkError
 from gpuaria.http.client import Http
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.settings import Settings
 from gpuaria.sources.protocol import ChecksToken, Source
 from gpuaria.urls import encrypted_or_local
@@ -74,7 +74,7 @@ def _no_token(settings: Settings, notes: Notes) -> None:
     return notes.ok("token", "none is set; public repos need none")
 
 
-def _token(answer: Answer, where: str, settings: Settings, notes: Notes) -> None:
+def _token(answer: Response, where: str, settings: Settings, notes: Notes) -> None:
     host = urlsplit(settings.endpoint).netloc
     if answer.status == 200:
         return notes.ok("token", f"the token from {where} is valid at {host}, and sent to no other host")
@@ -102,7 +102,7 @@ def _clock(headers: Mapping[str, str], now: float, endpoint: str, notes: Notes) 
 
 def quota(endpoint: str, http: Http, notes: Notes, *, reached: bool) -> None:
     """What is left of the hub's rate limit after all that was asked here; nothing of a hub that was not `reached`."""
-    left, host = http.budget.left(endpoint), urlsplit(endpoint).netloc
+    left, host = http.budget.remaining(endpoint), urlsplit(endpoint).netloc
     told = ", ".join(f"{count} of {name}" for name, count in sorted(left.items()))
     if not left:
         return notes.ok("quota", f"{host} does not say how many requests are left") if reached else None

@@ -91,8 +91,8 @@ def _attached(settings: Settings, notes: Notes) -> None:
 
 def _private(settings: Settings, notes: Notes) -> None:
     """Start one as a fetch does, and end it."""
-    found = binary.find(settings.aria2c, settings.secret_variables)
-    who = f"aria2c {'.'.join(map(str, found.version))} ({found.path}, from {_origin(found.origin)})"
+    found = binary.find_binary(settings.aria2c, settings.secret_variables)
+    who = f"aria2c {'.'.join(map(str, found.version))} ({found.path}, from {_origin(found.found_in)})"
     encrypted = any(mirror.base.startswith("https:") for mirror in settled.of(settings))
     missing = [name for name in ("HTTPS", "Metalink") if name not in found.features and (encrypted or name != "HTTPS")]
     if missing:

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
-from gpuaria.dns.deadline import Deadline, together
+from gpuaria.dns.deadline import Deadline, run_all
 from gpuaria.dns.false_answers import is_literal
 from gpuaria.dns.findings import DnsAnswer
-from gpuaria.dns.resolvers import NXDOMAIN, PATIENCE, Resolvers
+from gpuaria.dns.resolvers import NXDOMAIN, RESOLVER_SECONDS, Resolvers
 from gpuaria.doctor.finding import Notes
 from gpuaria.errors import ConfigError, NetworkError
-from gpuaria.http.route import USABLE, Proxy, route
+from gpuaria.http.route import PROXY_SCHEMES, Proxy, route
 from gpuaria.mirrors.measure.tcp import reason
 from gpuaria.records import Mirror
 
@@ -28,8 +28,8 @@ def resolvers(
     hosts = list(dict.fromkeys(way.host for way in ways if not way.proxy and not is_literal(way.host)))
     if not hosts:
         return notes.ok("DNS", "no name has to be looked up: the hosts are addresses, or a proxy resolves them")
-    asked = [partial(tools.ask, host, deadline, settle=PATIENCE) for host in hosts]
-    answers = [answer for found in together(asked, deadline) for answer in found or ()]
+    asked = [partial(tools.query, host, deadline, settle=RESOLVER_SECONDS) for host in hosts]
+    answers = [answer for found in run_all(asked, deadline) for answer in found or ()]
     good = [server.spec for server in tools.servers if _good(_of(answers, server.spec))]
     for server in tools.servers:
         _judge(server.spec, _of(answers, server.spec), good, notes)
@@ -74,7 +74,7 @@ def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Dea
             through.setdefault(proxy, []).append(mirror)
     if not through:
         return notes.ok("proxy", "the environment names no proxy for these hosts")
-    tried = together([partial(_tried, proxy, deadline) for proxy in through], deadline)
+    tried = run_all([partial(_tried, proxy, deadline) for proxy in through], deadline)
     for (proxy, behind), problem in zip(through.items(), tried, strict=True):
         hosts = ", ".join(dict.fromkeys(urlsplit(mirror.base).hostname or "" for mirror in behind))
         fix = f"export no_proxy={hosts.replace(', ', ',')}  # or correct http_proxy, https_proxy, all_proxy"
@@ -82,7 +82,7 @@ def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Dea
         if not problem:
             notes.ok("proxy", text)
         elif any(mirror.origin for mirror in behind):
-            kind = ConfigError if proxy.scheme not in USABLE else NetworkError
+            kind = ConfigError if proxy.scheme not in PROXY_SCHEMES else NetworkError
             notes.problem("proxy", f"{text}, which {problem}", fix, kind.exit_code)
         else:
             notes.warn("proxy", f"{text}, which {problem}", fix)
@@ -91,10 +91,10 @@ def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Dea
 
 def _tried(proxy: Proxy, deadline: Deadline) -> str:
     """What is wrong with the proxy itself, empty if it accepts a connection."""
-    if proxy.scheme not in USABLE:
+    if proxy.scheme not in PROXY_SCHEMES:
         return f"is of the kind {proxy.scheme}: gpuaria speaks to http, https and socks5 proxies only"
     try:
-        socket.create_connection((proxy.host, proxy.port), max(0.1, deadline.left())).close()
+        socket.create_connection((proxy.host, proxy.port), max(0.1, deadline.remaining())).close()
     except OSError as error:
         return f"does not answer ({reason(error)})"
     return ""

@@ -54,7 +54,7 @@ class Ways:
             self._resolve(self._ref)
         mirrors = self._world.mirrors
         tools = Tools(self._look_up, resolvers, context, environ, pings=False)
-        budget = min(self._settings.probe_budget, max(0.5, self._deadline.left() - 0.9))
+        budget = min(self._settings.probe_budget, max(0.5, self._deadline.remaining() - 0.9))
         commit = self._manifest.version if self._manifest else ""
         found = survey(mirrors, commit, self._file, tools, budget, Reads((1,), _SAMPLE))
         self._conclude(dict(zip(mirrors, found, strict=True)))

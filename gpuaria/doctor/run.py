@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gpuaria.dns.deadline import Deadline, Job, together
+from gpuaria.dns.deadline import Deadline, Job, run_all
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.doctor import hub, machine, names, storage, tls, trace
 from gpuaria.doctor.finding import Finding, Notes, exit_status
@@ -69,7 +69,7 @@ def examine(
         partial(machine.icmp, deadline, notes),
         partial(network.check, ref, deadline),
     ]
-    together(checks, Deadline(SECONDS + (TRACE if with_trace else 0.0)))
+    run_all(checks, Deadline(SECONDS + (TRACE if with_trace else 0.0)))
     halt.set()
     expected = _MACHINE if settings.offline else {**_MACHINE, **_NETWORK}
     return Checkup(str(ref or ""), _completed(notes, expected))

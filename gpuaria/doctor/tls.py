@@ -18,24 +18,24 @@ _CLOCK = ("not yet valid", "has expired")
 def check(there: Route, found: MirrorFindings, bundle: str, deadline: Deadline, notes: Notes) -> None:
     """Look at the certificate that the survey met, with at most three more handshakes."""
     if not there.tls:
-        return notes.ok("TLS", f"{there.place} is reached without encryption, as its address says")
+        return notes.ok("TLS", f"{there.host_header} is reached without encryption, as its address says")
     addresses = (there.host,) if there.proxy else found.addresses
     if not addresses:
-        return notes.unknown("TLS", f"{there.place} was not reached", f"curl -v https://{there.place}")
+        return notes.unknown("TLS", f"{there.host_header} was not reached", f"curl -v https://{there.host_header}")
     problem = next((t.certificate_problem for t in found.tls if t.certificate_problem), "")
     if problem and not any(t.state == "measured" for t in found.tls):
         return _refused(there, addresses, problem, deadline, notes)
     issuer, problem = _issuer(there, addresses, tls_context(bundle), deadline)
     if problem or not issuer:
-        text = f"no encrypted connection to {there.place}: {problem or 'it was not tried to its end'}"
-        return notes.unknown("TLS", text, f"curl -v https://{there.place}")
+        text = f"no encrypted connection to {there.host_header}: {problem or 'it was not tried to its end'}"
+        return notes.unknown("TLS", text, f"curl -v https://{there.host_header}")
     return _accepted(there, addresses, issuer, bundle, deadline, notes)
 
 
 def _refused(there: Route, addresses: Sequence[str], problem: str, deadline: Deadline, notes: Notes) -> None:
     issuer = _untrusted_issuer(there, addresses[0], deadline)
     signed = f", signed by {issuer}" if issuer else ""
-    text = f"the certificate of {there.place}{signed} cannot be trusted: {problem}"
+    text = f"the certificate of {there.host_header}{signed} cannot be trusted: {problem}"
     fix = "export SSL_CERT_FILE=/path/to/the/bundle/of/your/network.pem"
     if any(word in problem for word in _CLOCK):
         fix = "sudo timedatectl set-ntp true  # if `date -u` is wrong; else tell the owner of the host"
@@ -49,7 +49,7 @@ def _accepted(
     import certifi
 
     used = ca_file(bundle)
-    text = f"the certificate of {there.place} is signed by {issuer}"
+    text = f"the certificate of {there.host_header} is signed by {issuer}"
     if used == certifi.where() or is_private_name(there.host):
         return notes.ok("TLS", text)
     _, problem = _issuer(there, addresses, tls_context(certifi.where()), deadline)

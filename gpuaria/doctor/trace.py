@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from gpuaria.dns.deadline import Deadline, together
+from gpuaria.dns.deadline import Deadline, run_all
 from gpuaria.doctor.finding import Notes
 
 HOPS = 24
@@ -11,7 +11,9 @@ _PERMIT = "sudo setcap cap_net_raw+ep $(readlink -f $(command -v python3))  # or
 
 def route_to(host: str, address: str, deadline: Deadline, notes: Notes) -> None:
     """One finding that names every hop that answers, with its round trip."""
-    found = together([partial(_hop, address, distance, deadline.left()) for distance in range(1, HOPS + 1)], deadline)
+    found = run_all(
+        [partial(_hop, address, distance, deadline.remaining()) for distance in range(1, HOPS + 1)], deadline
+    )
     if any(text == _FORBIDDEN for text, _ in (f for f in found if f)):
         return notes.warn("route", "a traceroute is not permitted here", _PERMIT)
     last = next((n for n, hop in enumerate(found, 1) if hop and hop[0] == address), 0)

@@ -185,7 +185,7 @@ def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[Mirror]
 
 def _silent(mirror: Mirror, world: World) -> bool:
     """True if a mirror has been asked in this run and has sent no response."""
-    return bool(world.http.count(mirror.base)) and not world.http.responses(mirror.base)
+    return bool(world.http.request_count(mirror.base)) and not world.http.response_count(mirror.base)
 
 
 def twins_of(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:

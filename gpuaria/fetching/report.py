@@ -70,12 +70,13 @@ def report(world: World, manifest: Manifest, layout: Layout, results: Results | 
         bytes_fetched=results.fetched if results else 0,
         bytes_reused=reused(manifest, results) if results else 0,
         seconds=round(time.monotonic() - began, 3),
-        hub_requests=world.http.count(world.origin.base),
+        hub_requests=world.http.request_count(world.origin.base),
         vouched_by=manifest.vouched_by,
         trust=manifest.trust,
         verdicts=outcomes(verdicts),
         mirrors=tuple(
-            replace(world.probing.told(use), requests=world.http.count(bases[use.name])) for use in results.uses()
+            replace(world.probing.told(use), requests=world.http.request_count(bases[use.name]))
+            for use in results.uses()
         )
         if results
         else (),

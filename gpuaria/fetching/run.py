@@ -172,7 +172,7 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
     """
     ref = request.ref
     if request.lock is not None:
-        world.aria2.expect()
+        world.aria2.preload()
         return replace(request.lock, trust="pinned"), world.target.layout(ref, request.lock.version), Joined()
     if request.offline:
         layout = world.target.layout(ref, world.target.commit(ref))
@@ -199,14 +199,14 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
             joined = joined.say(world)
         told = _stood_in(request, trusted, told, joined, world)
     if isinstance(told, Manifest):
-        world.aria2.expect()
+        world.aria2.preload()
         layout = world.target.layout(ref, told.version)
         kept = _kept(layout, world) if told.trust == "mirror only" else None
         return (replace(kept, ref=ref, trust="first seen") if kept else told), layout, joined
     layout = world.target.layout(ref, told.commit)
     if kept := _kept(layout, world):
         return replace(kept, ref=ref, name=told.name, restricted=told.restricted), layout, joined
-    world.aria2.expect()
+    world.aria2.preload()
     assert isinstance(world.source, KnowsFreshness)
     source, info, base = world.source, told, world.origin.base
     whole = world.listings.listing(question, info, lambda wanted: source.listing(ref, info, base, world.http, wanted))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gpuaria.errors import AccessDenied, ConfigError, GpuariaError, Interrupted, NetworkError
-from gpuaria.http.bearer import Hidden
+from gpuaria.http.bearer import Credential
 from gpuaria.settings import Secret, Settings, TokenSource
 from gpuaria.settings.values import credential
 from gpuaria.text import printable
@@ -27,17 +27,17 @@ _ATTRIBUTE = re.compile(  # git-credential(1), "INPUT/OUTPUT FORMAT"
 _SECRET = re.compile(r"((?:password|secret|token)=)\S+|hf_\w{8,}", re.IGNORECASE)
 
 
-def credentials(settings: Settings, stop: threading.Event) -> dict[str, Hidden]:
+def credentials(settings: Settings, stop: threading.Event) -> dict[str, Credential]:
     """The tokens by the origin that each belongs to; nothing but the endpoint's own file is read before its time.
 
     The setting `tokens` speaks for single hosts and so comes before what is meant for any endpoint; --token is for
     this run and comes first. Raises ConfigError.
     """
-    found: dict[str, Hidden] = {}
+    found: dict[str, Credential] = {}
     for source in settings.tokens:
         if settings.token_source(source.url_origin) is source:
-            spare = source.url_origin != url_origin(settings.endpoint)
-            found[source.url_origin] = Token(source, settings.secret_variables, stop, spare=spare)
+            optional = source.url_origin != url_origin(settings.endpoint)
+            found[source.url_origin] = LazyToken(source, settings.secret_variables, stop, optional=optional)
     if settings.token_source(settings.endpoint) is None:
         own = settings.find_token()
         if own:
@@ -46,16 +46,16 @@ def credentials(settings: Settings, stop: threading.Event) -> dict[str, Hidden]:
 
 
 @dataclass
-class Token:
+class LazyToken:
     """A token that is looked for when it is first asked for. What came of it, a failure too, holds for the run.
 
-    `spare`: of a mirror, which can be done without: a failure is NetworkError then, and otherwise as `read` and `ask`.
+    `optional`: a mirror's token. A failure to get it then raises NetworkError, which costs only that mirror.
     """
 
     source: TokenSource
     hidden: frozenset[str]
     stop: threading.Event
-    spare: bool = False
+    optional: bool = False
     _found: Secret | GpuariaError | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -63,26 +63,26 @@ class Token:
         """The token itself. Thread-safe. Raises ConfigError, AccessDenied, NetworkError, Interrupted."""
         with self._lock:
             if self._found is None:
-                self._found = self._look()
+                self._found = self._load()
         if isinstance(self._found, GpuariaError):
             raise self._found
         return self._found.reveal()
 
-    def _look(self) -> Secret | GpuariaError:
+    def _load(self) -> Secret | GpuariaError:
         try:
             if not self.source.helper:
                 return self.source.read()
             environ = {name: value for name, value in os.environ.items() if name not in self.hidden}
-            return ask(self.source.helper, self.source.url_origin, environ, self.stop)
+            return ask_helper(self.source.helper, self.source.url_origin, environ, self.stop)
         except Interrupted:
             raise
         except GpuariaError as error:
-            return NetworkError(error.message, error.hint) if self.spare else error
+            return NetworkError(error.message, error.hint) if self.optional else error
 
 
-def ask(
+def ask_helper(
     words: Sequence[str],
-    place: str,
+    server_url: str,
     environ: Mapping[str, str],
     stop: threading.Event,
     *,
@@ -105,54 +105,56 @@ def ask(
         )
     except OSError as error:
         raise ConfigError(
-            f"{who} for the token of {place} cannot be run: {error.strerror}", "Correct the setting tokens."
+            f"{who} for the token of {server_url} cannot be run: {error.strerror}", "Correct the setting tokens."
         ) from None
     try:
-        out, err, ended = _exchange(process, _question(place), began + seconds, stop)
+        out, err, ended = _communicate(process, _helper_input(server_url), began + seconds, stop)
     finally:
-        _end(process)
+        _terminate(process)
     if stop.is_set():
         raise Interrupted("interrupted", "Run the same command again to continue.")
-    text = _answer(out)
-    said = _lines(err, text)
+    text = _parse_output(out)
+    said = _printable_lines(err, text)
     for line in said:
         LOG.debug("%s says: %s", who, line)
-    LOG.debug("%s was asked for the token of %s: status %s in %.3f s", who, place, process.returncode, _since(began))
+    LOG.debug(
+        "%s was asked for the token of %s: status %s in %.3f s", who, server_url, process.returncode, _since(began)
+    )
     why = f": {'; '.join(said[-3:])}" if said else ""
     hint = "Run it by hand: it is asked as git asks its credential helpers."
     if not ended:
-        raise AccessDenied(f"{who} gives no token for {place} within {seconds:.0f} s{why}", hint)
+        raise AccessDenied(f"{who} gives no token for {server_url} within {seconds:.0f} s{why}", hint)
     if process.returncode != 0:
-        raise AccessDenied(f"{who} fails for {place} with status {process.returncode}{why}", hint)
+        raise AccessDenied(f"{who} fails for {server_url} with status {process.returncode}{why}", hint)
     if not text:
-        raise AccessDenied(f"{who} knows no token for {place}{why}", hint)
+        raise AccessDenied(f"{who} knows no token for {server_url}{why}", hint)
     try:
         return Secret(credential(text))
     except ValueError:
-        raise AccessDenied(f"what {who} gives for {place} is no token", hint) from None
+        raise AccessDenied(f"what {who} gives for {server_url} is no token", hint) from None
 
 
 def _since(began: float) -> float:
     return time.monotonic() - began
 
 
-def _question(place: str) -> bytes:
+def _helper_input(server_url: str) -> bytes:
     """Attributes in the form of git-credential(1); the port only where it is not the scheme's own."""
-    parts = urlsplit(_bracketed(place))
+    parts = urlsplit(_bracketed(server_url))
     default = {"http": 80, "https": 443}.get(parts.scheme)
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
     port = "" if parts.port == default else f":{parts.port}"
     return f"protocol={parts.scheme}\nhost={host}{port}\n\n".encode()
 
 
-def _bracketed(place: str) -> str:
+def _bracketed(server_url: str) -> str:
     """An origin as an address: an IPv6 host has no brackets in it."""
-    scheme, _, rest = place.partition("://")
+    scheme, _, rest = server_url.partition("://")
     host, _, port = rest.rpartition(":")
-    return f"{scheme}://[{host}]:{port}" if ":" in host else place
+    return f"{scheme}://[{host}]:{port}" if ":" in host else server_url
 
 
-def _exchange(
+def _communicate(
     process: "subprocess.Popen[bytes]", question: bytes, until: float, stop: threading.Event
 ) -> tuple[bytes, bytes, bool]:
     """Return a helper's stdout and stderr, and whether it has ended: a process that it started may hold them open."""
@@ -168,7 +170,7 @@ def _exchange(
     return out, err, ended
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _terminate(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
         process.kill()
         process.wait()
@@ -178,7 +180,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
                 stream.close()
 
 
-def _answer(out: bytes) -> str:
+def _parse_output(out: bytes) -> str:
     lines = [line for line in out.decode("utf-8", "replace").splitlines() if line.strip()]
     named = [line.partition("=")[2] for line in lines if line.startswith("password=")]
     if named:
@@ -186,7 +188,7 @@ def _answer(out: bytes) -> str:
     return lines[0].strip() if len(lines) == 1 and not _ATTRIBUTE.fullmatch(lines[0]) else ""
 
 
-def _lines(err: bytes, secret: str) -> list[str]:
+def _printable_lines(err: bytes, secret: str) -> list[str]:
     """Return a helper's stderr as lines that may be shown: without control characters and anything like a secret."""
     text = err[-4096:].decode("utf-8", "replace")
     text = _SECRET.sub(r"\1***", text.replace(secret, "***") if secret else text)

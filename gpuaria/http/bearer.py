@@ -8,33 +8,35 @@ from urllib.parse import urlsplit
 from gpuaria.http.route import Routes
 from gpuaria.urls import encrypted_or_local, url_origin
 
-SHORTEST = 6  # characters of a token that is masked in responses; masking shorter ones would destroy ordinary words
+SHORTEST_MASKED = (
+    6  # characters of a token that is masked in responses; masking shorter ones would destroy ordinary words
+)
 
 
-class Hidden(Protocol):
+class Credential(Protocol):
     """A credential that only `reveal` gives away."""
 
     def reveal(self) -> str: ...
 
 
-class Bearers:
+class BearerTokens:
     """Tokens by origin; thread-safe.
 
-    A token travels over TLS and within this machine, over plain http to the hosts of `in_clear` only.
+    A token travels over TLS and within this machine, over plain http to the hosts of `plaintext_hosts` only.
     """
 
-    def __init__(self, tokens: Mapping[str, Hidden], in_clear: Collection[str], routes: Routes) -> None:
-        self._tokens, self._in_clear, self._routes = dict(tokens), frozenset(in_clear), routes
+    def __init__(self, tokens: Mapping[str, Credential], plaintext_hosts: Collection[str], routes: Routes) -> None:
+        self._tokens, self._in_clear, self._routes = dict(tokens), frozenset(plaintext_hosts), routes
         self._sent: frozenset[str] = frozenset()  # tokens that a server has received from us
         self._lock = threading.Lock()
 
     def sent_to(self, url: str) -> bool:
         """True if a token would be sent to `url`."""
-        return url_origin(url) in self._tokens and not self._exposed(url)
+        return url_origin(url) in self._tokens and not self._exposure(url)
 
     def withheld(self, url: str) -> str:
         """Return why the token that belongs to `url` is not sent there; empty if it is, or if there is none."""
-        return self._exposed(url) if url_origin(url) in self._tokens else ""
+        return self._exposure(url) if url_origin(url) in self._tokens else ""
 
     def reveal(self, url: str) -> str:
         """Return the token to send to `url`, empty for none. Raises what the credential raises."""
@@ -42,7 +44,7 @@ class Bearers:
             return ""
         token = self._tokens[url_origin(url)].reveal()
         with self._lock:
-            self._sent |= {token} if len(token) >= SHORTEST else set()
+            self._sent |= {token} if len(token) >= SHORTEST_MASKED else set()
         return token
 
     def mask(self, text: str) -> str:
@@ -57,7 +59,7 @@ class Bearers:
             body = body.replace(token.encode(), b"***")
         return body
 
-    def _exposed(self, url: str) -> str:
+    def _exposure(self, url: str) -> str:
         """Return who could read a token on its way to `url`; empty if no stranger could, or if the user permits it."""
         if url.startswith("https://") or urlsplit(url).hostname in self._in_clear:
             return ""

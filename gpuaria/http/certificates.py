@@ -25,12 +25,12 @@ def tls_context(bundle: str = "") -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file(bundle))
     except (OSError, ssl.SSLError) as error:
-        raise unreadable(bundle, error) from None
+        raise bundle_error(bundle, error) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
-def unreadable(bundle: str, why: object) -> NetworkError:
+def bundle_error(bundle: str, why: object) -> NetworkError:
     """Return the error for a bundle that holds no certificates, or cannot be read."""
     return NetworkError(
         f"the certificate bundle {ca_file(bundle)} cannot be read: {why}", "Correct SSL_CERT_FILE or ca_bundle."

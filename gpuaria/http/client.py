@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 from gpuaria.errors import BadListing, Interrupted, NetworkError, RateLimited
 from gpuaria.http import redirects
-from gpuaria.http.bearer import Bearers, Hidden
+from gpuaria.http.bearer import BearerTokens, Credential
 from gpuaria.http.content_range import bytes_header
-from gpuaria.http.messages import Answer, Exchange, Request, Transport
+from gpuaria.http.messages import Exchange, Request, Response, Transport
 from gpuaria.http.ratelimit import RateBudget
-from gpuaria.http.retry import PATIENT, Retry, Waits
-from gpuaria.http.route import SYSTEM, Names, Routes, Timeouts
+from gpuaria.http.retry import DEFAULT_RETRY, Retry, Waits
+from gpuaria.http.route import SYSTEM_RESOLVER, AddressSource, Routes, Timeouts
 from gpuaria.urls import authority, redacted, url_origin
 
 LOG = logging.getLogger("gpuaria.http.client")
@@ -29,14 +29,18 @@ _NO_BODY: tuple[bytes, ...] = ()
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """The numbers and names of a client. `in_clear`: hosts that get their token over plain http; times in seconds."""
+    """Options of a client; times in seconds.
+
+    `max_wait`: the longest pause that a server may ask for. `plaintext_hosts`: hosts that get their token over plain
+    http.
+    """
 
     user_agent: str = "gpuaria"
     connect_timeout: float = 10.0
     timeout: float = 30.0
-    patience: float = 600.0
+    max_wait: float = 600.0
     ca_bundle: str = ""
-    in_clear: tuple[str, ...] = ()
+    plaintext_hosts: tuple[str, ...] = ()
 
 
 class Http:
@@ -50,18 +54,18 @@ class Http:
         self,
         options: HttpOptions | None = None,
         *,
-        credentials: Mapping[str, Hidden] | None = None,
+        credentials: Mapping[str, Credential] | None = None,
         on_wait: Callable[[str, float], None] = lambda text, seconds: None,
-        names: Names = SYSTEM,
+        names: AddressSource = SYSTEM_RESOLVER,
         stop: threading.Event | None = None,
         transport: Transport | None = None,
     ) -> None:
         self.options = options or HttpOptions()
         timeouts = Timeouts(self.options.connect_timeout, self.options.timeout)
         self.routes = Routes(names, timeouts=timeouts, ca_bundle=self.options.ca_bundle)
-        self.bearers = Bearers(credentials or {}, self.options.in_clear, self.routes)
-        self.waits = Waits(stop or threading.Event(), self.options.patience, on_wait)
-        self._transport = transport or _Libcurl(self.routes)
+        self.bearers = BearerTokens(credentials or {}, self.options.plaintext_hosts, self.routes)
+        self.waits = Waits(stop or threading.Event(), self.options.max_wait, on_wait)
+        self._transport = transport or _LazyCurl(self.routes)
         self._counting = threading.Lock()
         self.budget = RateBudget()
         self.requests: Counter[str] = Counter()
@@ -73,7 +77,7 @@ class Http:
         Connections, credentials and quotas are shared; close the original only.
         """
         own = copy.copy(self)
-        own.waits = Waits(stop, self.options.patience, on_wait)
+        own.waits = Waits(stop, self.options.max_wait, on_wait)
         own.requests, own._responses = Counter(), Counter()
         return own
 
@@ -89,11 +93,11 @@ class Http:
         """Return why the token that belongs to `url` is not sent there; empty if it is, or if there is none."""
         return self.bearers.withheld(url)
 
-    def count(self, url: str) -> int:
+    def request_count(self, url: str) -> int:
         """Return how many requests were sent so far to the host of `url`."""
         return self.requests[url_origin(url)]
 
-    def responses(self, url: str) -> int:
+    def response_count(self, url: str) -> int:
         """Return how many responses came so far, whatever their status, from the host of `url`."""
         return self._responses[url_origin(url)]
 
@@ -104,22 +108,24 @@ class Http:
         ceiling: int = METADATA_CEILING,
         anonymous: bool = False,
         headers: Mapping[str, str] | None = None,
-        moved: str = "",
-    ) -> Answer:
+        redirect_query: str = "",
+    ) -> Response:
         """GET a metadata document of at most `ceiling` bytes; follow redirects within its origin only.
 
-        `moved`: a query for a redirect target that comes without one.
+        `redirect_query`: a query for a redirect target that comes without one.
         """
         request = Request("GET", url, headers or {})
-        return self._document(request, anonymous, ceiling, redirects.Rules(True, moved))
+        return self._follow(request, anonymous, ceiling, redirects.Rules(True, redirect_query))
 
-    def head(self, url: str, *, anonymous: bool = False, retry: Retry = PATIENT, elsewhere: bool = False) -> Answer:
+    def head(
+        self, url: str, *, anonymous: bool = False, retry: Retry = DEFAULT_RETRY, cross_origin: bool = False
+    ) -> Response:
         """Return the response to an uncompressed HEAD, past redirects within its server; others are returned.
 
-        `elsewhere`: follow redirects to other servers too.
+        `cross_origin`: follow redirects to other servers too.
         """
         request = Request("HEAD", url, {"accept-encoding": "identity"})
-        return self._document(request, anonymous, 0, redirects.Rules(not elsewhere), retry)
+        return self._follow(request, anonymous, 0, redirects.Rules(not cross_origin), retry)
 
     def post(
         self,
@@ -129,14 +135,14 @@ class Http:
         ceiling: int = METADATA_CEILING,
         anonymous: bool = False,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """POST a question that may be asked twice, for at most `ceiling` bytes; a redirect is returned as it is."""
-        return self._answered(Request("POST", url, headers or {}, body), anonymous, ceiling, PATIENT)
+        return self._request(Request("POST", url, headers or {}, body), anonymous, ceiling, DEFAULT_RETRY)
 
     @contextlib.contextmanager
     def download(
         self, url: str, start: int = 0, end: int | None = None, *, anonymous: bool = False
-    ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+    ) -> Iterator[tuple[Response, Iterator[bytes]]]:
         """GET a file's bytes from `start` to before `end`, following redirects to any host; the credential stays home.
 
         A response with an error status is given as it is, with its body unread.
@@ -159,7 +165,7 @@ class Http:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         deadline: float = 0.0,
-    ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+    ) -> Iterator[tuple[Response, Iterator[bytes]]]:
         """Send one request, no redirect followed, and give the response's head and its decoded body in chunks.
 
         `deadline`: seconds for all of it, 0 for none.
@@ -178,22 +184,22 @@ class Http:
         with contextlib.closing(exchange):
             LOG.debug("%s %s -> %d in %.3f s", method, redacted(url), exchange.status, time.monotonic() - started)
             got = {name: self.bearers.mask(value) for name, value in exchange.headers.items()}
-            self.budget.learn(url, got)
+            self.budget.update(url, got)
             self._responses[url_origin(url)] += 1
-            yield Answer(exchange.status, url, got), self._chunks(exchange, method, url)
+            yield Response(exchange.status, url, got), self._chunks(exchange, method, url)
 
     def pause(self, seconds: float, why: str = "") -> None:
         """Sleep; report `why` where the pause is long enough to notice. Raises Interrupted when asked to stop."""
         self.waits.pause(seconds, why)
 
-    def back_off(self, answer: Answer, attempt: int) -> None:
+    def back_off(self, response: Response, attempt: int) -> None:
         """Sleep as long as a response asks for, or 1, 2, 4, 8 s. Raises RateLimited beyond the patience."""
-        self.waits.back_off(answer, attempt)
+        self.waits.back_off(response, attempt)
 
     def admit(self, url: str) -> None:
         """Wait until the quota of its host allows one more request, and count that. Raises RateLimited, Interrupted."""
-        while (held := self.budget.wait(url)) > 0:
-            if held > self.options.patience:
+        while (held := self.budget.reserve(url)) > 0:
+            if held > self.options.max_wait:
                 raise RateLimited(
                     f"the quota of {urlsplit(url).hostname} is used up for {held:.0f} s more",
                     "Try again later, raise --patience, or log in: a token raises the hub's quota.",
@@ -204,22 +210,22 @@ class Http:
         with self._counting:
             self.requests[url_origin(url)] += 1
 
-    def _document(
-        self, request: Request, anonymous: bool, ceiling: int, rules: redirects.Rules, retry: Retry = PATIENT
-    ) -> Answer:
+    def _follow(
+        self, request: Request, anonymous: bool, ceiling: int, rules: redirects.Rules, retry: Retry = DEFAULT_RETRY
+    ) -> Response:
         """Return the response to a request and to what it is redirected to, each repeated as `retry` says."""
 
         def send(url: str, anonymous: bool) -> contextlib.AbstractContextManager[redirects.Opened]:
             hop = Request(request.method, url, request.headers, request.body)
-            return nullcontext((self._answered(hop, anonymous, ceiling, retry), iter(_NO_BODY)))
+            return nullcontext((self._request(hop, anonymous, ceiling, retry), iter(_NO_BODY)))
 
-        with redirects.follow(request.url, rules, send, anonymous=anonymous) as (answer, _):
-            return answer
+        with redirects.follow(request.url, rules, send, anonymous=anonymous) as (response, _):
+            return response
 
-    def _answered(self, request: Request, anonymous: bool, ceiling: int, retry: Retry) -> Answer:
+    def _request(self, request: Request, anonymous: bool, ceiling: int, retry: Retry) -> Response:
         """Return the whole response to one request, no redirect followed."""
 
-        def send() -> Answer:
+        def send() -> Response:
             opened = self.open(
                 request.method,
                 request.url,
@@ -228,9 +234,9 @@ class Http:
                 body=request.body,
                 deadline=METADATA_SECONDS,
             )
-            with opened as (answer, chunks):
-                body = _read(chunks, ceiling, request.url) if answer.status not in redirects.STATUS else b""
-                return Answer(answer.status, answer.url, answer.headers, self.bearers.mask_bytes(body))
+            with opened as (response, chunks):
+                body = _read(chunks, ceiling, request.url) if response.status not in redirects.REDIRECT_STATUS else b""
+                return Response(response.status, response.url, response.headers, self.bearers.mask_bytes(body))
 
         return retry.run(send, self.waits)
 
@@ -245,7 +251,7 @@ class Http:
         return type(error)(self.bearers.mask(error.message), error.hint, retry=error.retry)
 
 
-class _Libcurl:
+class _LazyCurl:
     """The transport on libcurl, which is imported with the first request: many commands send none."""
 
     def __init__(self, routes: Routes) -> None:

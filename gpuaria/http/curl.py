@@ -10,19 +10,19 @@ from urllib.parse import quote, urlsplit
 import pycurl
 
 from gpuaria.errors import Interrupted, NetworkError
-from gpuaria.http.certificates import ca_file, unreadable
-from gpuaria.http.curl_errors import Failed, connecting, explained
+from gpuaria.http.certificates import bundle_error, ca_file
+from gpuaria.http.curl_errors import TransferFailed, connection_failed, to_error
 from gpuaria.http.curl_loop import CurlLoop
 from gpuaria.http.curl_transfer import Failure, Head, Transfer
 from gpuaria.http.messages import Request
-from gpuaria.http.route import USABLE, Route, Routes, unusable
+from gpuaria.http.route import PROXY_SCHEMES, Route, Routes, proxy_error
 from gpuaria.text import printable
 from gpuaria.urls import redacted
 
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl 7.49 does not name
 _PIECE = 1 << 20  # bytes of a decompressed body at a time
 _RECEIVE = 256 * 1024  # bytes that libcurl reads at once
-_SECURE = re.compile(rb"-----BEGIN (TRUSTED )?CERTIFICATE-----")
+_CERTIFICATE = re.compile(rb"-----BEGIN (TRUSTED )?CERTIFICATE-----")
 
 
 class CurlTransport:
@@ -48,49 +48,51 @@ class CurlTransport:
         url = _sendable(request.url)
         route = self._routes.route(url)
         try:
-            return self._anywhere(request, url, route, route.addresses)
-        except Failed as failed:
-            others = self._routes.others(url, route.addresses) if connecting(failed.failure) else ()
+            return self._open_at(request, url, route, route.addresses)
+        except TransferFailed as failed:
+            others = self._routes.alternatives(url, route.addresses) if connection_failed(failed.failure) else ()
             if others:
                 try:
-                    return self._anywhere(request, url, route, others)
-                except Failed:
+                    return self._open_at(request, url, route, others)
+                except TransferFailed:
                     pass  # a certificate that is not trusted says more than silence elsewhere
-            raise explained(failed.failure, url, route) from None
+            raise to_error(failed.failure, url, route) from None
 
-    def _anywhere(self, request: Request, url: str, route: Route, addresses: Sequence[str]) -> "CurlExchange":
+    def _open_at(self, request: Request, url: str, route: Route, addresses: Sequence[str]) -> "CurlExchange":
         """Return the response from the first address that accepts a connection; no addresses: the system's."""
         if not addresses:
-            return self._once(request, url, route, "")
+            return self._send(request, url, route, "")
         for number, address in enumerate(addresses, 1):
             try:
-                exchange = self._once(request, url, route, address)
-            except Failed as failed:
-                if number < len(addresses) and connecting(failed.failure):
+                exchange = self._send(request, url, route, address)
+            except TransferFailed as failed:
+                if number < len(addresses) and connection_failed(failed.failure):
                     continue
                 raise
-            self._routes.names.good(route.host, address)
+            self._routes.address_source.confirm(route.host, address)
             return exchange
         raise AssertionError("unreachable")
 
-    def _once(self, request: Request, url: str, route: Route, address: str) -> "CurlExchange":
+    def _send(self, request: Request, url: str, route: Route, address: str) -> "CurlExchange":
         seconds = self._routes.timeouts
-        transfer = Transfer(self._easy(request, url, route, address), seconds.read, request.deadline)
-        loop = self._running()
-        loop.add(transfer)
+        transfer = Transfer(self._handle(request, url, route, address), seconds.read, request.deadline)
+        loop = self._running_loop()
+        loop.submit(transfer)
         head = transfer.next_item()
         if isinstance(head, Head):
             return CurlExchange(transfer, loop, head, url, route)
-        raise Failed(head if isinstance(head, Failure) else Failure(pycurl.E_GOT_NOTHING, "it sent no response"))
+        raise TransferFailed(
+            head if isinstance(head, Failure) else Failure(pycurl.E_GOT_NOTHING, "it sent no response")
+        )
 
-    def _running(self) -> CurlLoop:
+    def _running_loop(self) -> CurlLoop:
         with self._lock:
             if self._closed:
                 raise Interrupted("interrupted")
             self._loop = self._loop or CurlLoop()
             return self._loop
 
-    def _easy(self, request: Request, url: str, route: Route, address: str) -> Any:
+    def _handle(self, request: Request, url: str, route: Route, address: str) -> Any:
         """Return a libcurl handle with gpuaria's decisions as options, and nothing from the environment."""
         easy = pycurl.Curl()
         headers = {"accept-encoding": "gzip, deflate", **request.headers}
@@ -123,18 +125,18 @@ class CurlTransport:
         if address:
             options[pycurl.CONNECT_TO] = [f"{_bracketed(route.host)}:{route.port}:{_bracketed(address)}:{route.port}"]
         if route.proxy:
-            options |= self._through(route)
+            options |= self._proxy_options(route)
         for option, value in options.items():
             easy.setopt(option, value)
         for option in (pycurl.CAPATH, pycurl.PROXY_CAPATH):  # the bundle alone decides
             easy.unsetopt(option)
         return easy
 
-    def _through(self, route: Route) -> dict[int, Any]:
+    def _proxy_options(self, route: Route) -> dict[int, Any]:
         proxy = route.proxy
         assert proxy is not None
-        if proxy.scheme not in USABLE:
-            raise unusable()
+        if proxy.scheme not in PROXY_SCHEMES:
+            raise proxy_error()
         # Of socks5:// too the proxy resolves names, as for aria2c behind the relay.
         url = proxy.url.replace("socks5://", "socks5h://")
         options: dict[int, Any] = {pycurl.PROXY: url, _SUPPRESS_CONNECT_HEADERS: 1}
@@ -151,11 +153,11 @@ class CurlTransport:
                 path = ca_file(self._routes.ca_bundle)
                 try:
                     with open(path, "rb") as file:
-                        held = any(_SECURE.search(line) for line in file)
+                        held = any(_CERTIFICATE.search(line) for line in file)
                 except OSError as error:
-                    raise unreadable(path, error.strerror) from None
+                    raise bundle_error(path, error.strerror) from None
                 if not held:
-                    raise unreadable(path, "it holds no certificate")
+                    raise bundle_error(path, "it holds no certificate")
                 self._bundle = path
             return self._bundle
 
@@ -180,7 +182,7 @@ class CurlExchange:
             yield from pieces
         except zlib.error as error:
             failure = Failure(pycurl.E_BAD_CONTENT_ENCODING, str(error), connected=True)
-            raise explained(failure, self._url, self._route) from None
+            raise to_error(failure, self._url, self._route) from None
 
     def close(self) -> None:
         """Give the connection back, or end it where much of the body has not been read."""
@@ -197,10 +199,10 @@ class CurlExchange:
                     self._loop.resume(self._transfer)
                 continue
             self._ended = True
-            if isinstance(item, Failure) and not self._ragged(item):
-                raise explained(item, self._url, self._route)
+            if isinstance(item, Failure) and not self._ended_without_length(item):
+                raise to_error(item, self._url, self._route)
 
-    def _ragged(self, failure: Failure) -> bool:
+    def _ended_without_length(self, failure: Failure) -> bool:
         """True if the connection ended a body without a declared length, and TLS sent no close notification.
 
         Many old servers do so. Only the reader can tell whether the body is complete, as without TLS.
@@ -238,7 +240,7 @@ def _sendable(url: str) -> str:
     try:
         host, port = urlsplit(url).hostname or "", urlsplit(url).port
     except ValueError:
-        raise _impossible(url) from None
+        raise _unsendable(url) from None
     try:
         named = host.encode("idna").decode() if host else ""
         if not host.isascii() and not all(letter.isalnum() or letter in "-.·\u0307\u200c\u200d" for letter in host):
@@ -248,16 +250,16 @@ def _sendable(url: str) -> str:
     except UnicodeError:
         raise NetworkError(f"{printable(host)} cannot be the name of a host") from None
     if re.search(r"[\x00-\x1f\x7f]", url):
-        raise _impossible(url)
+        raise _unsendable(url)
     scheme, place, rest = re.split(r"://([^/?#]*)", url, maxsplit=1)
     if not host.isascii():
         place = f"{named}:{port}" if port is not None else named
     try:
         path = re.sub(r"[^!-~]+", lambda found: quote(found[0]), rest.partition("#")[0])
     except UnicodeError:
-        raise _impossible(url) from None
+        raise _unsendable(url) from None
     return f"{scheme.lower()}://{place}{path}"
 
 
-def _impossible(url: str) -> NetworkError:
+def _unsendable(url: str) -> NetworkError:
     return NetworkError(f"{printable(redacted(url))} is no address that can be asked for")

@@ -6,7 +6,7 @@ import re
 import pycurl
 
 from gpuaria.errors import GpuariaError, Interrupted, Unreachable
-from gpuaria.http.certificates import unreadable
+from gpuaria.http.certificates import bundle_error
 from gpuaria.http.curl_transfer import Failure
 from gpuaria.http.route import Route
 from gpuaria.urls import authority
@@ -24,7 +24,7 @@ _CONNECTING = {
 }
 
 
-class Failed(Exception):
+class TransferFailed(Exception):
     """A request without a response."""
 
     def __init__(self, failure: Failure) -> None:
@@ -32,12 +32,12 @@ class Failed(Exception):
         self.failure = failure
 
 
-def connecting(failure: Failure) -> bool:
+def connection_failed(failure: Failure) -> bool:
     """True if the host could not be reached, or showed a wrong certificate: another address of it may do better."""
     return failure.code in _CONNECTING or (failure.code == pycurl.E_OPERATION_TIMEDOUT and not failure.connected)
 
 
-def explained(failure: Failure, url: str, route: Route) -> GpuariaError:
+def to_error(failure: Failure, url: str, route: Route) -> GpuariaError:
     """Return the error to raise; `retry` is "later" where the same request may pass a second time."""
     host, code, text = authority(url), failure.code, failure.text or f"error {failure.code} of libcurl"
     if code == pycurl.E_ABORTED_BY_CALLBACK:
@@ -47,7 +47,7 @@ def explained(failure: Failure, url: str, route: Route) -> GpuariaError:
         hint = "Behind an inspecting proxy, set SSL_CERT_FILE to its certificate bundle."
         return Unreachable(f"the certificate of {host} cannot be trusted: {reason}", hint)
     if code == pycurl.E_SSL_CACERT_BADFILE:
-        return unreadable("", text)
+        return bundle_error("", text)
     if code == pycurl.E_COULDNT_RESOLVE_HOST:
         return Unreachable(f"no address is known for {host}", _HINT)
     if code == pycurl.E_COULDNT_RESOLVE_PROXY:

@@ -18,7 +18,7 @@ import pycurl
 from gpuaria.http.curl_transfer import Failure, Transfer
 
 CONNECTIONS = 64  # kept alive
-CHECK = 0.05  # seconds between two looks for transfers that stall
+STALL_CHECK = 0.05  # seconds between two looks for transfers that stall
 _EVENTS = {
     pycurl.POLL_IN: selectors.EVENT_READ,
     pycurl.POLL_OUT: selectors.EVENT_WRITE,
@@ -43,35 +43,35 @@ class CurlLoop:
         self._inbox: deque[Callable[[], None]] = deque()
         self._due: float | None = None  # monotonic seconds at which libcurl wants to be called
         self._active: dict[Any, Transfer] = {}
-        self._touched: list[Transfer] = []  # with news for their readers
+        self._with_news: list[Transfer] = []  # with news for their readers
         self._checked = 0.0
         self._closing = self._ended = False
         self._lock = threading.Lock()  # between a command and the end of the loop
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
 
-    def add(self, transfer: Transfer) -> None:
+    def submit(self, transfer: Transfer) -> None:
         """Begin a transfer; after the end of the loop it fails at once."""
-        if not self._post(lambda: self._begin(transfer)):
+        if not self._schedule(lambda: self._begin(transfer)):
             transfer.finish(_CLOSED)
-            transfer.hand_over()
+            transfer.deliver()
 
     def resume(self, transfer: Transfer) -> None:
         """Continue a transfer that was paused, as its reader has caught up."""
-        self._post(lambda: self._continue(transfer))
+        self._schedule(lambda: self._continue(transfer))
 
     def abandon(self, transfer: Transfer) -> None:
         """Let a transfer end without a reader: a short rest of its body is received, so that the connection stays."""
-        self._post(lambda: self._let_go(transfer))
+        self._schedule(lambda: self._drain_or_end(transfer))
 
     def close(self) -> None:
         """End every transfer and connection, and the thread."""
         self._closing = True
-        self._post(lambda: None)
+        self._schedule(lambda: None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _post(self, command: Callable[[], None]) -> bool:
+    def _schedule(self, command: Callable[[], None]) -> bool:
         """Have the loop run a command; False where it has ended."""
         with self._lock:
             if self._ended:
@@ -87,7 +87,7 @@ class CurlLoop:
         failure = _CLOSED
         try:
             while not self._closing:
-                self._turn()
+                self._run_once()
         except BaseException as error:
             failure = Failure(pycurl.E_FAILED_INIT, f"the thread of the HTTP client ended: {error!r}")
             raise
@@ -97,17 +97,17 @@ class CurlLoop:
             while self._inbox:
                 self._inbox.popleft()()
             for transfer in list(self._active.values()):
-                self._end(transfer, failure)
+                self._finish(transfer, failure)
             self._multi.close()
             self._selector.close()
             os.close(self._wake_in)
             os.close(self._wake_out)
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         now = time.monotonic()
         until = [self._due] if self._due is not None else []
         if self._active:
-            until.append(now + CHECK)
+            until.append(now + STALL_CHECK)
         ready = self._selector.select(max(0.0, min(until) - now) if until else None)
         now = Transfer.now = time.monotonic()
         for key, mask in ready:
@@ -125,17 +125,17 @@ class CurlLoop:
             self._due = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._read_results()
-        if now - self._checked >= CHECK:
+        if now - self._checked >= STALL_CHECK:
             self._checked = now
-            self._check(now)
-        touched, self._touched = self._touched, []
-        for transfer in touched:
-            transfer.hand_over()
+            self._end_stalled(now)
+        with_news, self._with_news = self._with_news, []
+        for transfer in with_news:
+            transfer.deliver()
             if transfer.paused and transfer.caught_up:  # its reader was quicker than the note that it is paused
                 self._continue(transfer)
 
-    def _touch(self, transfer: Transfer) -> None:
-        self._touched.append(transfer)
+    def _note_news(self, transfer: Transfer) -> None:
+        self._with_news.append(transfer)
 
     def _watch(self, what: int, fd: int, multi: object, data: object) -> None:
         """Start or stop watching a socket for libcurl (CURLMOPT_SOCKETFUNCTION)."""
@@ -154,28 +154,28 @@ class CurlLoop:
         while True:
             left, good, bad = self._multi.info_read()
             for easy in good:
-                self._end(self._active[easy], None)
+                self._finish(self._active[easy], None)
             for easy, code, text in bad:
                 transfer = self._active[easy]
-                self._end(transfer, Failure(code, text, easy.getinfo(pycurl.OS_ERRNO), transfer.connected))
+                self._finish(transfer, Failure(code, text, easy.getinfo(pycurl.OS_ERRNO), transfer.connected))
             if not left:
                 return
 
-    def _check(self, now: float) -> None:
+    def _end_stalled(self, now: float) -> None:
         for transfer in list(self._active.values()):
             if transfer.stalls(now):
-                self._end(transfer, Failure(pycurl.E_OPERATION_TIMEDOUT, "", connected=True))
+                self._finish(transfer, Failure(pycurl.E_OPERATION_TIMEDOUT, "", connected=True))
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
     def _begin(self, transfer: Transfer) -> None:
         transfer.begun = transfer.moved = Transfer.now = time.monotonic()
-        transfer.touched = self._touch
+        transfer.on_news = self._note_news
         try:
             self._multi.add_handle(transfer.easy)
         except pycurl.error as error:
             transfer.finish(Failure(error.args[0], str(error.args[-1])))
-            transfer.hand_over()
+            transfer.deliver()
             return
         self._active[transfer.easy] = transfer
 
@@ -185,16 +185,16 @@ class CurlLoop:
             transfer.moved = time.monotonic()
             transfer.easy.pause(pycurl.PAUSE_CONT)
 
-    def _let_go(self, transfer: Transfer) -> None:
+    def _drain_or_end(self, transfer: Transfer) -> None:
         if transfer.easy in self._active:
-            if transfer.short:
+            if transfer.nearly_done:
                 transfer.discarding = True
                 self._continue(transfer)
             else:
-                self._end(transfer, None)
+                self._finish(transfer, None)
 
-    def _end(self, transfer: Transfer, failure: Failure | None) -> None:
+    def _finish(self, transfer: Transfer, failure: Failure | None) -> None:
         del self._active[transfer.easy]
         self._multi.remove_handle(transfer.easy)
         transfer.finish(failure)
-        transfer.hand_over()
+        transfer.deliver()

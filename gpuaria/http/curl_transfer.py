@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pycurl
 
 BUFFER = 1 << 20  # bytes that may wait for a slow reader
-_SHORT = 64 * 1024  # bytes of a body that are rather received than the connection closed
+_NEARLY_DONE = 64 * 1024  # bytes of a body that are rather received than the connection closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class Transfer:
         self._status, self._fields = 0, list[tuple[str, str]]()
         self._head: Head | None = None
         self._received = self._consumed = 0  # bytes of the body; written by the loop, and by the reader
-        self._fresh: list[Item] = []
-        self.touched: Callable[[Transfer], None] = _nothing
-        self._handed: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
+        self._pending: list[Item] = []
+        self.on_news: Callable[[Transfer], None] = _ignore
+        self._delivered: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
         self._unread: deque[Item] = deque()
         self.finished = False
         easy.setopt(pycurl.HEADERFUNCTION, self._on_header)
@@ -58,7 +58,7 @@ class Transfer:
     def next_item(self) -> Item:
         """Wait for the head, a chunk of the body, or the end."""
         while not self._unread:
-            self._unread.extend(self._handed.get())
+            self._unread.extend(self._delivered.get())
         item = self._unread.popleft()
         if isinstance(item, bytes):
             self._consumed += len(item)
@@ -77,10 +77,10 @@ class Transfer:
         return bool(self.easy.getinfo(pycurl.PRETRANSFER_TIME))
 
     @property
-    def short(self) -> bool:
+    def nearly_done(self) -> bool:
         """True if so little of the body is missing that receiving it costs less than a new connection."""
         length = self._head.headers.get("content-length", "") if self._head else ""
-        return length.isdecimal() and len(length) < 10 and int(length) - self._received <= _SHORT
+        return length.isdecimal() and len(length) < 10 and int(length) - self._received <= _NEARLY_DONE
 
     def stalls(self, now: float) -> bool:
         """True if the server has sent nothing for too long, or takes too long in all."""
@@ -95,15 +95,15 @@ class Transfer:
 
     def finish(self, failure: Failure | None) -> None:
         """Let the reader find the end, or the failure, behind what was received."""
-        self._fresh.append(failure)
+        self._pending.append(failure)
         self.finished = True
         self.easy.close()  # it holds the token, and refers to this object
 
-    def hand_over(self) -> None:
+    def deliver(self) -> None:
         """Wake the reader once for all that came since the last time."""
-        if self._fresh:
-            fresh, self._fresh = self._fresh, []
-            self._handed.put(fresh)
+        if self._pending:
+            pending, self._pending = self._pending, []
+            self._delivered.put(pending)
 
     def _on_header(self, line: bytes) -> None:
         self.moved = Transfer.now
@@ -115,7 +115,7 @@ class Transfer:
         elif line in (b"\r\n", b"\n"):
             if self._status >= 200:
                 self._head = Head(self._status, _joined(self._fields))
-                self._add(self._head)
+                self._enqueue(self._head)
         elif line[:1] in b" \t" and self._fields:  # RFC 9112 5.2
             name, value = self._fields[-1]
             self._fields[-1] = name, f"{value} {_text(line)}"
@@ -128,20 +128,20 @@ class Transfer:
             return None
         if self._received - self._consumed > BUFFER:
             self.paused = True
-            self.touched(self)
+            self.on_news(self)
             return int(pycurl.WRITEFUNC_PAUSE)
         self.moved = Transfer.now
         self._received += len(chunk)
-        self._add(chunk)
+        self._enqueue(chunk)
         return None
 
-    def _add(self, item: Item) -> None:
-        if not self._fresh:
-            self.touched(self)
-        self._fresh.append(item)
+    def _enqueue(self, item: Item) -> None:
+        if not self._pending:
+            self.on_news(self)
+        self._pending.append(item)
 
 
-def _nothing(transfer: Transfer) -> None:
+def _ignore(transfer: Transfer) -> None:
     """Before the loop has the transfer."""
 
 

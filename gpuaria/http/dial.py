@@ -14,79 +14,79 @@ def dial(route: Route, routes: Routes) -> socket.socket:
     """
     seconds = routes.timeouts.connect
     if route.proxy is None:
-        return _direct(route, routes, seconds)
-    line = socket.create_connection((route.proxy.host, route.proxy.port), seconds)
+        return _connect_directly(route, routes, seconds)
+    sock = socket.create_connection((route.proxy.host, route.proxy.port), seconds)
     try:
         if route.proxy.scheme.startswith("socks5"):
-            _socks5(line, route, route.proxy)
+            _socks5_tunnel(sock, route, route.proxy)
         elif route.proxy.scheme == "http":
-            _connect(line, route, route.proxy)
+            _http_tunnel(sock, route, route.proxy)
         else:  # TLS within TLS: two threads could not use one ssl.SSLSocket at a time
             raise ConnectionError(f"no tunnel through a proxy of kind {route.proxy.scheme}")
     except BaseException:
-        line.close()
+        sock.close()
         raise
-    return line
+    return sock
 
 
-def _direct(route: Route, routes: Routes, seconds: float) -> socket.socket:
+def _connect_directly(route: Route, routes: Routes, seconds: float) -> socket.socket:
     failure = OSError(f"no address is known for {route.host}")
     for address in route.addresses or (route.host,):
         try:
-            line = socket.create_connection((address, route.port), seconds)
+            sock = socket.create_connection((address, route.port), seconds)
         except OSError as error:
             failure = error
             continue
         if route.addresses:
-            routes.names.good(route.host, address)
-        return line
+            routes.address_source.confirm(route.host, address)
+        return sock
     raise failure
 
 
-def _connect(line: socket.socket, route: Route, proxy: Proxy) -> None:
+def _http_tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
     """CONNECT (RFC 9110 9.3.6)."""
     host = f"[{route.host}]" if ":" in route.host else route.host
     head = f"CONNECT {host}:{route.port} HTTP/1.1\r\nHost: {host}:{route.port}\r\n"
     if proxy.authorization:
         head += f"Proxy-Authorization: {proxy.authorization}\r\n"
-    line.sendall(f"{head}\r\n".encode("latin-1"))
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        byte = line.recv(1)  # what follows the head is the server's
-        answer += byte
-        if not byte or len(answer) > _HEAD:
+    sock.sendall(f"{head}\r\n".encode("latin-1"))
+    response = b""
+    while not response.endswith(b"\r\n\r\n"):
+        byte = sock.recv(1)  # what follows the head is the server's
+        response += byte
+        if not byte or len(response) > _HEAD:
             raise ConnectionError(f"the proxy {proxy} does not answer properly")
-    status = answer.split(b"\r\n")[0].decode("latin-1").partition(" ")[2][:60]
+    status = response.split(b"\r\n")[0].decode("latin-1").partition(" ")[2][:60]
     if not status.startswith("2"):
         raise ConnectionError(f"the proxy {proxy} refuses a tunnel: {status}")
 
 
-def _socks5(line: socket.socket, route: Route, proxy: Proxy) -> None:
+def _socks5_tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
     """SOCKS 5 with or without a password (RFC 1928, 1929); the proxy resolves the name."""
     credential = proxy.credential()
-    line.sendall(b"\x05\x01\x02" if credential else b"\x05\x01\x00")
-    method = _exactly(line, 2)[1]
+    sock.sendall(b"\x05\x01\x02" if credential else b"\x05\x01\x00")
+    method = _receive_exactly(sock, 2)[1]
     if method == 2 and credential:
         user, password = (text.encode()[:255] for text in credential)
-        line.sendall(b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password)
-        accepted = _exactly(line, 2)[1] == 0
+        sock.sendall(b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password)
+        accepted = _receive_exactly(sock, 2)[1] == 0
     else:
         accepted = method == 0
     if not accepted:
         raise ConnectionError(f"the proxy {proxy} refuses our credential")
     host = route.host.encode("idna")[:255]
-    line.sendall(b"\x05\x01\x00\x03" + bytes([len(host)]) + host + route.port.to_bytes(2, "big"))
-    _, status, _, kind = _exactly(line, 4)
+    sock.sendall(b"\x05\x01\x00\x03" + bytes([len(host)]) + host + route.port.to_bytes(2, "big"))
+    _, status, _, kind = _receive_exactly(sock, 4)
     if status:
         raise ConnectionError(f"the proxy {proxy} refuses a tunnel: status {status}")
-    bound = {1: 4, 4: 16}.get(kind) or _exactly(line, 1)[0]  # the address at the proxy, of no interest
-    _exactly(line, bound + 2)
+    bound = {1: 4, 4: 16}.get(kind) or _receive_exactly(sock, 1)[0]  # the address at the proxy, of no interest
+    _receive_exactly(sock, bound + 2)
 
 
-def _exactly(line: socket.socket, count: int) -> bytes:
+def _receive_exactly(sock: socket.socket, count: int) -> bytes:
     data = b""
     while len(data) < count:
-        chunk = line.recv(count - len(data))
+        chunk = sock.recv(count - len(data))
         if not chunk:
             raise ConnectionError("the proxy hangs up")
         data += chunk

@@ -17,7 +17,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A response; header names in lower case. `body` is empty while it has not been read."""
 
     status: int

@@ -19,8 +19,8 @@ from gpuaria.http.content_range import ContentRange, bytes_header, content_range
 from gpuaria.http.dial import dial
 from gpuaria.urls import authority, host_and_port
 
-SLICE = 64 * 1024  # bytes that one call waits for
-_TOGETHER = getattr(socket, "MSG_WAITALL", 0) if sys.platform != "win32" else 0
+READ_SIZE = 64 * 1024  # bytes that one call waits for
+_WAIT_ALL = getattr(socket, "MSG_WAITALL", 0) if sys.platform != "win32" else 0
 
 
 class Received:
@@ -37,30 +37,30 @@ class Received:
 class RangeConnection:
     """For one thread. Through a proxy all goes by the common client, which knows how to."""
 
-    def __init__(self, web: Http, url: str, size: int) -> None:
-        self._web, self._url, self._size = web, url, size
+    def __init__(self, client: Http, url: str, size: int) -> None:
+        self._client, self._url, self._size = client, url, size
         self._connection: http.client.HTTPConnection | None = None
 
-    def get(self, start: int, end: int, over: Callable[[int], bool], received: Received | None = None) -> bytes:
-        """The bytes from `start` to `end`, or the first of them once it is `over`.
+    def get(self, start: int, end: int, should_stop: Callable[[int], bool], received: Received | None = None) -> bytes:
+        """The bytes from `start` to `end`, or the first of them once `should_stop`.
 
         That is asked for each slice, and told how many bytes came with the one before. `received` has them meanwhile.
 
-        Raises GpuariaError for an answer that is not just these bytes, for a connection that fails or stays silent.
+        Raises GpuariaError for a response that is not just these bytes, for a connection that fails or stays silent.
         """
         headers, received = bytes_header(start, end), received or Received()
-        if self._web.routes.proxied(self._url):
-            return self._by_client(start, end, headers, over)
-        self._web.admit(self._url)
+        if self._client.routes.proxied(self._url):
+            return self._by_client(start, end, headers, should_stop)
+        self._client.admit(self._url)
         used = self._connection is not None
         try:
             try:
-                return self._get(start, end, headers, over, received)
+                return self._get(start, end, headers, should_stop, received)
             except (http.client.RemoteDisconnected, ConnectionError):
                 if not used:  # a server may hang up between two requests at any time (RFC 9112 9.3.1)
                     raise
                 self.close()
-                return self._get(start, end, headers, over, received)
+                return self._get(start, end, headers, should_stop, received)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             host = authority(self._url)
@@ -78,62 +78,64 @@ class RangeConnection:
             self._connection = None
 
     def _get(
-        self, start: int, end: int, headers: dict[str, str], over: Callable[[int], bool], received: Received
+        self, start: int, end: int, headers: dict[str, str], should_stop: Callable[[int], bool], received: Received
     ) -> bytes:
         if self._connection is None:
             self._connection = self._connected()
         parts = urlsplit(self._url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         # A signature may be over the host as the address has it; http.client would add :443.
-        own = {"host": authority(self._url), "user-agent": self._web.options.user_agent}
+        own = {"host": authority(self._url), "user-agent": self._client.options.user_agent}
         self._connection.request("GET", target, headers={**own, **headers})
-        with contextlib.closing(self._connection.getresponse()) as answer:
-            self._check(answer.status, {"content-range": answer.getheader("content-range", "")}, start, end)
-            if answer.length != end - start:
-                raise _wrong_length(answer.length, end - start)
-            body = self._body(answer, over, received)
-        if len(body) < end - start or answer.will_close:
+        with contextlib.closing(self._connection.getresponse()) as response:
+            self._check(response.status, {"content-range": response.getheader("content-range", "")}, start, end)
+            if response.length != end - start:
+                raise _wrong_length(response.length, end - start)
+            body = self._body(response, should_stop, received)
+        if len(body) < end - start or response.will_close:
             self.close()
         return body
 
-    def _body(self, answer: http.client.HTTPResponse, over: Callable[[int], bool], received: Received) -> bytes:
+    def _body(
+        self, response: http.client.HTTPResponse, should_stop: Callable[[int], bool], received: Received
+    ) -> bytes:
         """Return the body: the bytes that came with the head, then the rest, past the response's buffer if possible."""
         assert self._connection is not None
-        assert answer.length is not None
-        line, body = self._connection.sock, bytearray(answer.length)
-        rest, direct = memoryview(body), _TOGETHER and type(line) is socket.socket  # not TLS, not a last answer
+        assert response.length is not None
+        sock, body = self._connection.sock, bytearray(response.length)
+        rest, direct = memoryview(body), _WAIT_ALL and type(sock) is socket.socket  # not TLS, not a last response
         if direct:
-            rest = rest[answer.readinto(rest[: len(answer.fp.peek())]) :]
-            line.settimeout(None)
+            rest = rest[response.readinto(rest[: len(response.fp.peek())]) :]
+            sock.settimeout(None)
             received.so_far = body, len(body) - len(rest)
         count = 0
         while rest:
-            if over(count):
+            if should_stop(count):
                 return bytes(body[: len(body) - len(rest)])
-            count = line.recv_into(rest[:SLICE], 0, _TOGETHER) if direct else answer.readinto(rest[:SLICE])
+            count = sock.recv_into(rest[:READ_SIZE], 0, _WAIT_ALL) if direct else response.readinto(rest[:READ_SIZE])
             if not count:
                 raise _wrong_length(len(body) - len(rest), len(body))
             rest = rest[count:]
             received.so_far = body, len(body) - len(rest)
         if direct:
-            line.settimeout(self._web.options.timeout)
+            sock.settimeout(self._client.options.timeout)
         return bytes(body)
 
     def _connected(self) -> http.client.HTTPConnection:
         tls = self._url.startswith("https:")
         host, port = host_and_port(self._url)
         connection = http.client.HTTPConnection(host, port)
-        line = dial(self._web.routes.route(self._url), self._web.routes)
-        read = self._web.options.timeout
+        sock = dial(self._client.routes.route(self._url), self._client.routes)
+        read = self._client.options.timeout
         try:
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.sock = self._web.routes.context().wrap_socket(line, server_hostname=host) if tls else line
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sock = self._client.routes.context().wrap_socket(sock, server_hostname=host) if tls else sock
             connection.sock.settimeout(read)
-            if not tls and _TOGETHER:  # for when the interpreter's time-out is off, which would not wait for all
+            if not tls and _WAIT_ALL:  # for when the interpreter's time-out is off, which would not wait for all
                 seconds = struct.pack("ll", int(read), int(read % 1 * 1e6))
-                line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
         except BaseException:
-            line.close()
+            sock.close()
             raise
         return connection
 
@@ -141,15 +143,15 @@ class RangeConnection:
         if status != 206 or content_range(headers) != ContentRange(start, end, self._size):
             raise GpuariaError(f"it answers {status} to a range")
 
-    def _by_client(self, start: int, end: int, headers: dict[str, str], over: Callable[[int], bool]) -> bytes:
+    def _by_client(self, start: int, end: int, headers: dict[str, str], should_stop: Callable[[int], bool]) -> bytes:
         body = bytearray()
-        with self._web.open("GET", self._url, anonymous=True, headers=headers) as (answer, chunks):
-            self._check(answer.status, answer.headers, start, end)
+        with self._client.open("GET", self._url, anonymous=True, headers=headers) as (response, chunks):
+            self._check(response.status, response.headers, start, end)
             for chunk in chunks:
                 body += chunk
                 if len(body) > end - start:
                     break
-                if over(len(chunk)):
+                if should_stop(len(chunk)):
                     return bytes(body)
         if len(body) != end - start:
             raise _wrong_length(len(body), end - start)

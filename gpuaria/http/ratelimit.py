@@ -45,7 +45,7 @@ class RateBudget:
         own = [bucket for (where, _), bucket in self._buckets.items() if where == place]
         return own[0] if len(own) == 1 else None
 
-    def wait(self, url: str) -> float:
+    def reserve(self, url: str) -> float:
         """0 if a request may go now, which counts it; else the seconds after which to ask again."""
         with self._lock:
             bucket, now = self._bucket(url), self.clock()
@@ -61,7 +61,7 @@ class RateBudget:
                 return 0.0
             return bucket.reset - now
 
-    def learn(self, url: str, headers: Mapping[str, str]) -> None:
+    def update(self, url: str, headers: Mapping[str, str]) -> None:
         """Take over what an answer says of its quota: `"api";r=12;t=55`."""
         match = re.search(rf'"([\w-]+)"\s*;\s*r={_NUMBER}\s*;\s*t={_NUMBER}', headers.get("ratelimit", ""))
         if not match:
@@ -78,7 +78,7 @@ class RateBudget:
                 remaining = min(remaining, known.remaining)
             self._buckets[url_origin(url), name] = _Bucket(remaining, reset, quota, window)
 
-    def left(self, url: str) -> dict[str, int]:
+    def remaining(self, url: str) -> dict[str, int]:
         """Requests left by quota name at the hub of `url`, as far as it said so."""
         with self._lock:
             return {name: b.remaining for (where, name), b in self._buckets.items() if where == url_origin(url)}
@@ -107,7 +107,7 @@ class TokenBucket:
             self._pay_off()
             self._rate = rate
 
-    def take(self, count: int) -> float:
+    def charge(self, count: int) -> float:
         """Account for `count` received bytes; return how many seconds the caller must sleep before it reads more."""
         if not self._rate:
             return 0.0

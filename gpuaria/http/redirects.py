@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
 from gpuaria.errors import NetworkError
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.urls import ascii_url, check_redirect, redacted, url_origin
 
-MOST = 8  # responses in a row that may redirect
-STATUS = frozenset([301, 302, 303, 307, 308])
+MAX_REDIRECTS = 8  # responses in a row that may redirect
+REDIRECT_STATUS = frozenset([301, 302, 303, 307, 308])
 
-Opened = tuple[Answer, Iterator[bytes]]  # the head of a response and its body
+Opened = tuple[Response, Iterator[bytes]]  # the head of a response and its body
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +28,21 @@ class Rules:
     query: str = ""
 
 
-def target_of(answer: Answer) -> str:
+def redirect_target(response: Response) -> str:
     """Return where a response redirects, as an absolute URL in plain ASCII; empty if it does not.
 
     Raises NetworkError for a Location that no client can follow, or should: one with a user or a password.
     """
-    if answer.status not in STATUS or "location" not in answer.headers:
+    if response.status not in REDIRECT_STATUS or "location" not in response.headers:
         return ""
     try:
-        target = urljoin(answer.url, answer.headers["location"])
+        target = urljoin(response.url, response.headers["location"])
         url_origin(target)
         (urlsplit(target).hostname or "").encode("idna")
         return ascii_url(target) if urlsplit(target).scheme in ("http", "https") else target
     except ValueError:
         raise NetworkError(
-            f"{redacted(answer.url)} redirects to an address that makes no sense",
+            f"{redacted(response.url)} redirects to an address that makes no sense",
             "The endpoint or mirror is broken; try another.",
         ) from None
 
@@ -60,13 +60,13 @@ def follow(
     Raises NetworkError for a loop, and for a target that must not be followed.
     """
     passed: dict[str, str] = {}
-    for _ in range(MOST):
-        with send(url, anonymous) as (answer, chunks):
-            target = target_of(answer)
+    for _ in range(MAX_REDIRECTS):
+        with send(url, anonymous) as (response, chunks):
+            target = redirect_target(response)
             if not target or (rules.same_origin and url_origin(target) != url_origin(url)):
-                yield replace(answer, url=url, headers={**passed, **answer.headers}), chunks
+                yield replace(response, url=url, headers={**passed, **response.headers}), chunks
                 return
-            passed |= {name: value for name, value in answer.headers.items() if name.startswith("x-")}
+            passed |= {name: value for name, value in response.headers.items() if name.startswith("x-")}
         check_redirect(url, target)
         anonymous = anonymous or url_origin(target) != url_origin(url)
         url = f"{target}?{rules.query}" if rules.query and "?" not in target else target

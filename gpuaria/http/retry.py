@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gpuaria.errors import Interrupted, NetworkError, RateLimited
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.http.ratelimit import retry_after
 
 RETRY_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])  # responses that a later request may not get
@@ -27,25 +27,25 @@ class Retry:
     errors: int = ERRORS
     pause: float = 0.3
 
-    def run(self, send: Callable[[], Answer], waits: "Waits") -> Answer:
+    def run(self, send: Callable[[], Response], waits: "Waits") -> Response:
         """Return the first response that does not call for a repetition, or the last one. Raises NetworkError."""
         attempt = 0
         while True:
             attempt += 1
             try:
-                answer = send()
+                response = send()
             except NetworkError as error:
                 if attempt >= self.errors or error.retry != "later" or isinstance(error, RateLimited):
                     raise
                 waits.pause(self.pause * attempt)
                 continue
-            if answer.status not in RETRY_STATUS or attempt >= self.attempts:
-                return answer
-            waits.back_off(answer, attempt)
+            if response.status not in RETRY_STATUS or attempt >= self.attempts:
+                return response
+            waits.back_off(response, attempt)
 
 
-PATIENT = Retry()
-ONCE_MORE = Retry(attempts=1, errors=2, pause=0.0)  # for measuring: a mirror that is busy now counts as busy
+DEFAULT_RETRY = Retry()
+RETRY_ONCE = Retry(attempts=1, errors=2, pause=0.0)  # for measuring: a mirror that is busy now counts as busy
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Waits:
     """
 
     stop: threading.Event
-    patience: float
+    max_wait: float
     on_wait: Callable[[str, float], None]
     _until: dict[str, float] = field(default_factory=dict)  # reason -> monotonic seconds until which a thread waits
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -73,15 +73,15 @@ class Waits:
         if self.stop.wait(seconds):
             raise Interrupted("interrupted")
 
-    def back_off(self, answer: Answer, attempt: int) -> None:
+    def back_off(self, response: Response, attempt: int) -> None:
         """Sleep as long as a response asks for, or 1, 2, 4, 8 s. Raises RateLimited beyond the patience."""
-        asked = retry_after(answer.headers, time.time())
+        asked = retry_after(response.headers, time.time())
         seconds = asked if asked is not None else min(8.0, 2.0 ** (attempt - 1)) * random.uniform(0.7, 1.0)
-        host = urlsplit(answer.url).hostname
-        if seconds > self.patience:
+        host = urlsplit(response.url).hostname
+        if seconds > self.max_wait:
             raise RateLimited(
-                f"{host} answers {answer.status} and asks to wait {seconds:.0f} s, longer than the patience of "
-                f"{self.patience:.0f} s",
+                f"{host} answers {response.status} and asks to wait {seconds:.0f} s, longer than the patience of "
+                f"{self.max_wait:.0f} s",
                 "Try again later, raise --patience, or log in: a token raises the hub's quota.",
             )
-        self.pause(seconds, f"{host} answers {answer.status}")
+        self.pause(seconds, f"{host} answers {response.status}")

@@ -18,37 +18,37 @@ from gpuaria.errors import ConfigError
 from gpuaria.http.certificates import tls_context
 from gpuaria.urls import host_and_port
 
-USABLE = ("http", "https", "socks5", "socks5h")  # kinds of proxies
+PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")  # kinds of proxies
 
 
-class Names(Protocol):
+class AddressSource(Protocol):
     """A source of addresses for hosts that the system's resolver does not know, or does not know right.
 
     `instead`: the addresses to use for a host, empty for the system's. `doubt`: others than those that failed.
     `good`: one of these addresses works.
     """
 
-    def instead(self, host: str) -> Sequence[str]: ...
+    def overrides(self, host: str) -> Sequence[str]: ...
 
-    def doubt(self, host: str, tried: Sequence[str]) -> Sequence[str]: ...
+    def alternatives(self, host: str, tried: Sequence[str]) -> Sequence[str]: ...
 
-    def good(self, host: str, address: str) -> None: ...
+    def confirm(self, host: str, address: str) -> None: ...
 
 
 class _System:
     """The system's resolver alone."""
 
-    def instead(self, host: str) -> Sequence[str]:
+    def overrides(self, host: str) -> Sequence[str]:
         return ()
 
-    def doubt(self, host: str, tried: Sequence[str]) -> Sequence[str]:
+    def alternatives(self, host: str, tried: Sequence[str]) -> Sequence[str]:
         return ()
 
-    def good(self, host: str, address: str) -> None:
+    def confirm(self, host: str, address: str) -> None:
         return None
 
 
-SYSTEM = _System()
+SYSTEM_RESOLVER = _System()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Proxy:
         return f"{self.scheme}://{self}"
 
     @property
-    def problem(self) -> str:
+    def measuring_problem(self) -> str:
         """Why nothing can be measured through it, empty if it can."""
         return "" if self.scheme == "http" else f"not measured through a proxy of kind {self.scheme} ({self})"
 
@@ -96,13 +96,13 @@ class Route:
     addresses: tuple[str, ...] = ()
 
     @property
-    def place(self) -> str:
+    def host_header(self) -> str:
         """The host, with its port unless that is the scheme's own: the value of a Host header (RFC 9110 7.2)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
     @property
-    def relayed(self) -> bool:
+    def needs_relay(self) -> bool:
         """True if aria2c cannot take this route by itself.
 
         aria2c knows the system's resolver and proxies of kind http alone. A proxy's password must not become an option:
@@ -124,8 +124,10 @@ class Timeouts:
 class Routes:
     """The routes of one process; thread-safe. Proxies are read from the environment once for each server."""
 
-    def __init__(self, names: Names = SYSTEM, *, timeouts: Timeouts | None = None, ca_bundle: str = "") -> None:
-        self.names, self.timeouts, self.ca_bundle = names, timeouts or Timeouts(), ca_bundle
+    def __init__(
+        self, names: AddressSource = SYSTEM_RESOLVER, *, timeouts: Timeouts | None = None, ca_bundle: str = ""
+    ) -> None:
+        self.address_source, self.timeouts, self.ca_bundle = names, timeouts or Timeouts(), ca_bundle
         self._context: ssl.SSLContext | None = None
         self._direct: dict[tuple[str, str], Route] = {}
         self._lock = threading.Lock()
@@ -135,17 +137,17 @@ class Routes:
         known = self._known(url)
         if known.proxy:
             return known
-        addresses = self.names.instead(known.host)
+        addresses = self.address_source.overrides(known.host)
         return replace(known, addresses=tuple(addresses)) if addresses else known
 
     def proxied(self, url: str) -> bool:
         """True if a proxy stands between gpuaria and the server of `url`. Raises ConfigError."""
         return self._known(url).proxy is not None
 
-    def others(self, url: str, tried: Sequence[str]) -> Sequence[str]:
+    def alternatives(self, url: str, tried: Sequence[str]) -> Sequence[str]:
         """Return addresses for the host of `url` other than those that failed; nothing in `tried`: the system's did."""
         known = self._known(url)
-        return () if known.proxy else self.names.doubt(known.host, tried)
+        return () if known.proxy else self.address_source.alternatives(known.host, tried)
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS context for Python's own connections, made once. Raises NetworkError."""
@@ -191,7 +193,7 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
         parts = urlsplit(text if "://" in text else f"http://{text}")
         at = parts.port
     except ValueError:
-        raise unusable() from None
+        raise proxy_error() from None
     if not parts.hostname:
         return None
     credential = ""
@@ -202,7 +204,7 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
     return Proxy(parts.scheme, parts.hostname, at or default, credential)
 
 
-def unusable() -> ConfigError:
+def proxy_error() -> ConfigError:
     """Return the error for a proxy that gpuaria cannot use. Its text may hold a password, and is not repeated."""
     return ConfigError(
         "the proxy that the environment names cannot be used: gpuaria speaks to http, https and socks5 proxies only",

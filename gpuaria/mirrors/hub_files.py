@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from gpuaria.errors import GpuariaError
 from gpuaria.http.client import Http
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.records import Manifest, Mirror, MirrorUrl, RemoteFile
 from gpuaria.sources.protocol import Source, sends_on, shortcuts
 
@@ -33,10 +33,10 @@ class HubFiles:
         """True if a mirror is known to redirect small files, before the first request."""
         return sends_on(self.source, mirror, self.manifest)
 
-    def check(self, mirror: Mirror, answer: Answer) -> None:
+    def check(self, mirror: Mirror, answer: Response) -> None:
         """Raise NetworkError where a response shows another commit, or that no hub answers."""
         self.source.check(answer, mirror, self.manifest)
 
-    def refused(self, mirror: Mirror, file: RemoteFile, answer: Answer) -> GpuariaError:
+    def refused(self, mirror: Mirror, file: RemoteFile, answer: Response) -> GpuariaError:
         """The error for which a response without success stands."""
         return self.source.refused(mirror, self.manifest, file, answer, self.http)

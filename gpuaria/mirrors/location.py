@@ -167,6 +167,6 @@ def _own_addresses() -> list[str]:
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((target, 9))
             own = str(sock.getsockname()[0]).partition("%")[0]
-            if not false_answers.kind(own):
+            if not false_answers.special_range(own):
                 found.append(own)
     return found

@@ -195,7 +195,7 @@ class Probing:
         specs = ("system",) if false_answers.is_private_name(host) else self.resolvers
         encrypted = any("://" in spec for spec in specs)
         resolvers = Resolvers(specs, system=False, context=self.http.routes.context() if encrypted else None)
-        answers = resolvers.ask(host, deadline, settle=SETTLE)
+        answers = resolvers.query(host, deadline, settle=SETTLE)
         usable = resolvers.usable(answers)
         if not usable:
             lie = next((lie for answer in answers for lie in answer.lies), "no address is known")

@@ -10,7 +10,7 @@ import time
 from gpuaria.errors import GpuariaError
 from gpuaria.http.client import Http
 from gpuaria.http.content_range import bytes_header
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.http.ratelimit import retry_after
 from gpuaria.records import MirrorUrl
 
@@ -19,12 +19,12 @@ PIECE = 1 << 20  # bytes; aria2's smallest range
 COMPRESSED = "it sends files packed"
 
 
-def compressed(answer: Answer) -> bool:
+def compressed(answer: Response) -> bool:
     """True if the body is not the bytes themselves (RFC 9110 8.4)."""
     return answer.headers.get("content-encoding", "").lower() not in ("", "identity")
 
 
-def why_incompatible(answer: Answer) -> str:
+def why_incompatible(answer: Response) -> str:
     """Why aria2 cannot use a response that brings bytes; empty if it can."""
     if compressed(answer):
         return f"{COMPRESSED} ({answer.headers['content-encoding'][:18]}), though asked not to"

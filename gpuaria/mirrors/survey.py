@@ -8,8 +8,8 @@ from gpuaria.dns.resolvers import Resolvers
 from gpuaria.errors import NetworkError, NotAHub, RevisionNotFound
 from gpuaria.http.certificates import tls_context
 from gpuaria.http.client import Http
-from gpuaria.http.redirects import target_of
-from gpuaria.http.retry import ONCE_MORE
+from gpuaria.http.redirects import redirect_target
+from gpuaria.http.retry import RETRY_ONCE
 from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings
 from gpuaria.mirrors.measure.shared_hosts import same_pipes
@@ -200,8 +200,8 @@ def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tu
         found = source.locate(mirror, manifest, file, http)
         return (found.url, Stated(manifest.version, file.size)) if found else None
     url = source.file_url(mirror, manifest, file)
-    answer = http.head(url, anonymous=mirror.anonymous, retry=ONCE_MORE)
-    target = target_of(answer)
+    answer = http.head(url, anonymous=mirror.anonymous, retry=RETRY_ONCE)
+    target = redirect_target(answer)
     stated = source.stated(answer.headers)
     named = stated.commit != ""
     if answer.status >= 400:

@@ -53,7 +53,7 @@ class Traffic:
 
     def read(self, pid: int) -> dict[Mirror, int]:
         """Return the bytes by mirror since the last reading; empty where the kernel has no counters."""
-        found = sockets.read(pid) if pid else []
+        found = sockets.connections(pid) if pid else []
         came: Counter[Mirror] = Counter()
         for one in found:
             owner = self._owner.get(one.remote)

@@ -9,14 +9,14 @@ from io import BytesIO
 
 from gpuaria.errors import NetworkError
 from gpuaria.http.client import Http
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.http.retry import RETRY_STATUS
 from gpuaria.sources.git_pack import unpack
 from gpuaria.sources.git_verify import SMALL
 from gpuaria.text import printable
 
 MAX_REFS = 8 << 20  # bytes in which a server says what it can; before protocol version 2 it names every ref there
-MAX_PACK = 64 << 20  # bytes of an answer
+MAX_PACK = 64 << 20  # bytes of a response
 MAX_LINES = 200_000  # of either; a line has up to 65,516 bytes, or the 60 of a ref
 _ANY_COMMIT = frozenset(["allow-any-sha1-in-want", "allow-reachable-sha1-in-want", "allow-tip-sha1-in-want"])
 _VERSION_2 = {"git-protocol": "version=2"}  # a server that does not know it answers in version 0
@@ -33,7 +33,7 @@ class _Server:
 
     url: str
     version: int
-    can: frozenset[str]
+    capabilities: frozenset[str]
     tips: frozenset[str] = frozenset()
 
 
@@ -43,55 +43,55 @@ def objects(url: str, commit: str, http: Http) -> list[tuple[str, bytes]]:
     Nothing of it is checked. `url` is what one would clone, and is asked without a credential. Raises NetworkError
     where git does not answer there, does not have the commit, or sends what cannot be read or is too much.
     """
-    server = _find(url, http)
-    if server.version < 2 and commit not in server.tips and not server.can & _ANY_COMMIT:
+    server = _discover(url, http)
+    if server.version < 2 and commit not in server.tips and not server.capabilities & _ANY_COMMIT:
         raise NetworkError(f"{server.url} gives out branches and tags only, not the commit {commit[:12]}", _HINT)
-    only = f"blob:limit={SMALL}" if "filter" in server.can else ""
+    blob_filter = f"blob:limit={SMALL}" if "filter" in server.capabilities else ""
     try:
-        pack = _pack(server, commit, only, http)
+        pack = _pack(server, commit, blob_filter, http)
     except _Refused:
-        if not only:
+        if not blob_filter:
             raise
         pack = _pack(server, commit, "", http)  # a server may allow other filters than this one
     return list(unpack(pack))
 
 
-def _find(url: str, http: Http) -> _Server:
+def _discover(url: str, http: Http) -> _Server:
     """The repo at `url` or at `url`.git, as git itself tells it from a web page: by the content type."""
     for base in (url, f"{url}.git"):
         refs = f"{base}/info/refs?service=git-upload-pack"
-        answer = http.get(refs, ceiling=MAX_REFS, anonymous=True, headers=_VERSION_2)
-        kind = answer.headers.get("content-type", "no content type").partition(";")[0]
-        if answer.status == 200 and kind == "application/x-git-upload-pack-advertisement":
-            return _server(answer)
-        if answer.status in RETRY_STATUS:
+        response = http.get(refs, ceiling=MAX_REFS, anonymous=True, headers=_VERSION_2)
+        kind = response.headers.get("content-type", "no content type").partition(";")[0]
+        if response.status == 200 and kind == "application/x-git-upload-pack-advertisement":
+            return _server(response)
+        if response.status in RETRY_STATUS:
             break
-    said = printable(kind) if answer.status == 200 else f"status {answer.status}"
+    said = printable(kind) if response.status == 200 else f"status {response.status}"
     raise NetworkError(f"{url} does not speak git ({said})", _HINT)
 
 
-def _server(answer: Answer) -> _Server:
-    url = answer.url.rpartition("/info/refs")[0]
-    lines = [line for line in _lines(answer.body, url) if line is not None and not line.startswith(b"# service=")]
+def _server(response: Response) -> _Server:
+    url = response.url.rpartition("/info/refs")[0]
+    lines = [line for line in _lines(response.body, url) if line is not None and not line.startswith(b"# service=")]
     first = lines.pop(0) if lines else b""
     if first.strip() == b"version 2":
         rows = [line.decode(errors="replace").strip() for line in lines]
-        can = next((row.removeprefix("fetch=") for row in rows if row.startswith("fetch=")), "")
-        return _Server(url, 2, frozenset(can.split()))
+        capabilities = next((row.removeprefix("fetch=") for row in rows if row.startswith("fetch=")), "")
+        return _Server(url, 2, frozenset(capabilities.split()))
     if first.strip() == b"version 1" and lines:
         first = lines.pop(0)
-    can = first.partition(b"\0")[2].decode(errors="replace")
-    if "side-band-64k" not in can.split():
+    capabilities = first.partition(b"\0")[2].decode(errors="replace")
+    if "side-band-64k" not in capabilities.split():
         raise NetworkError(f"{url} speaks a git protocol that is too old", _HINT)
     tips = frozenset(line[:40].decode(errors="replace") for line in (first, *lines))
-    return _Server(url, 0, frozenset(can.split()), tips)
+    return _Server(url, 0, frozenset(capabilities.split()), tips)
 
 
-def _pack(server: _Server, commit: str, only: str, http: Http) -> bytes:
-    """Ask for one commit without its parents, with the filter `only` if there is one."""
-    answer = http.post(
+def _pack(server: _Server, commit: str, blob_filter: str, http: Http) -> bytes:
+    """Ask for one commit without its parents, with the filter `blob_filter` if there is one."""
+    response = http.post(
         f"{server.url}/git-upload-pack",
-        (_question_2 if server.version == 2 else _question_0)(server, commit, only),
+        (_request_v2 if server.version == 2 else _request_v0)(server, commit, blob_filter),
         ceiling=MAX_PACK,
         anonymous=True,
         headers={
@@ -101,35 +101,38 @@ def _pack(server: _Server, commit: str, only: str, http: Http) -> bytes:
             **(_VERSION_2 if server.version == 2 else {}),
         },
     )
-    if answer.status != 200:
-        raise NetworkError(f"{server.url} answers {answer.status} to git's question for a commit", _HINT)
-    return _side_band(answer.body, server.url)
+    if response.status != 200:
+        raise NetworkError(f"{server.url} answers {response.status} to git's question for a commit", _HINT)
+    return _side_band(response.body, server.url)
 
 
-def _question_2(server: _Server, commit: str, only: str) -> bytes:
+def _request_v2(server: _Server, commit: str, blob_filter: str) -> bytes:
     from dulwich.protocol import pkt_line, pkt_seq
 
-    lines = ["no-progress", "ofs-delta", f"want {commit}", *_narrow(server, only), "done"]
+    lines = ["no-progress", "ofs-delta", f"want {commit}", *_filter_lines(server, blob_filter), "done"]
     return pkt_line(b"command=fetch\n") + b"0001" + pkt_seq(*(f"{line}\n".encode() for line in lines))
 
 
-def _question_0(server: _Server, commit: str, only: str) -> bytes:
+def _request_v0(server: _Server, commit: str, blob_filter: str) -> bytes:
     """Without a "have" no pack can be thin, but some servers insist on the word."""
     from dulwich.protocol import pkt_line, pkt_seq
 
-    known = ["side-band-64k", "thin-pack", "ofs-delta", "no-progress", *(["filter"] if only else [])]
-    words = [word for word in known if word in server.can]
-    lines = [f"want {commit} {' '.join(words)}", *_narrow(server, only)]
+    known = ["side-band-64k", "thin-pack", "ofs-delta", "no-progress", *(["filter"] if blob_filter else [])]
+    words = [word for word in known if word in server.capabilities]
+    lines = [f"want {commit} {' '.join(words)}", *_filter_lines(server, blob_filter)]
     return pkt_seq(*(f"{line}\n".encode() for line in lines)) + pkt_line(b"done\n")
 
 
-def _narrow(server: _Server, only: str) -> list[str]:
+def _filter_lines(server: _Server, blob_filter: str) -> list[str]:
     """The filter comes first: git takes these lines in any order, dulwich's server in this one."""
-    return [*([f"filter {only}"] if only else []), *(["deepen 1"] if "shallow" in server.can else [])]
+    return [
+        *([f"filter {blob_filter}"] if blob_filter else []),
+        *(["deepen 1"] if "shallow" in server.capabilities else []),
+    ]
 
 
 def _side_band(body: bytes, url: str) -> bytes:
-    """The pack out of an answer: it follows "packfile" or "NAK", in lines of band 1."""
+    """The pack out of a response: it follows "packfile" or "NAK", in lines of band 1."""
     pack, begun = bytearray(), False
     for line in _lines(body, url):
         if line is None:
@@ -146,7 +149,7 @@ def _side_band(body: bytes, url: str) -> bytes:
 
 
 def _lines(body: bytes, url: str) -> Iterator[bytes | None]:
-    """The pkt-lines of an answer; None for a flush or a delimiter."""
+    """The pkt-lines of a response; None for a flush or a delimiter."""
     from dulwich.errors import GitProtocolError
     from dulwich.protocol import Protocol
 

@@ -16,7 +16,7 @@ MAX_OBJECTS = 1 << 18
 MAX_BYTES = 256 << 20  # of all objects and deltas of a pack together
 _KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 _BY_OFFSET, _BY_ID = 6, 7
-_SLICE = 4096  # bytes; zlib copies what it is given beyond the end of an object
+_CHUNK = 4096  # bytes; zlib copies what it is given beyond the end of an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class _Broken(Exception):
     """An error in the pack."""
 
 
-class _Room:
+class _ByteBudget:
     """How many bytes may still come out of the pack."""
 
     def __init__(self) -> None:
         self._left = MAX_BYTES
 
-    def take(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
         """Count bytes before they are there."""
         self._left -= size
         if self._left < 0:
@@ -62,10 +62,10 @@ class _Room:
 
 def _objects(pack: bytes) -> Iterator[tuple[str, bytes]]:
     """Objects first, then, as each base comes up, the deltas to it."""
-    room = _Room()
+    budget = _ByteBudget()
     ready: list[_Entry] = []
     waiting: dict[int | str, list[_Entry]] = {}
-    for entry in _entries(pack, room):
+    for entry in _entries(pack, budget):
         if entry.kind:
             ready.append(entry)
         else:
@@ -75,19 +75,19 @@ def _objects(pack: bytes) -> Iterator[tuple[str, bytes]]:
         yield base.kind, base.data
         for key in (base.at, git_id(base.kind, base.data)) if waiting else ():
             for delta in waiting.pop(key, ()):
-                ready.append(_Entry(delta.at, base.kind, "", _applied(base.data, delta.data, room)))
+                ready.append(_Entry(delta.at, base.kind, "", _applied(base.data, delta.data, budget)))
 
 
-def _applied(base: bytes, delta: bytes, room: _Room) -> bytes:
+def _applied(base: bytes, delta: bytes, budget: _ByteBudget) -> bytes:
     from dulwich.pack import apply_delta
 
-    _, at = _number(delta, 0, 7)
-    size, _ = _number(delta, at, 7)
-    room.take(size)
+    _, at = _varint(delta, 0, 7)
+    size, _ = _varint(delta, at, 7)
+    budget.reserve(size)
     return b"".join(apply_delta(base, delta))
 
 
-def _entries(pack: bytes, room: _Room) -> Iterator[_Entry]:
+def _entries(pack: bytes, budget: _ByteBudget) -> Iterator[_Entry]:
     count = int.from_bytes(pack[8:12])
     if pack[:4] != b"PACK" or pack[4:8] not in (b"\0\0\0\2", b"\0\0\0\3"):
         raise _Broken("it is none of version 2 or 3")
@@ -98,11 +98,11 @@ def _entries(pack: bytes, room: _Room) -> Iterator[_Entry]:
     at = 12
     for _ in range(count):
         start, number = at, pack[at] >> 4 & 7
-        size, at = _number(pack, at, 4)
-        room.take(size)
+        size, at = _varint(pack, at, 4)
+        budget.reserve(size)
         base: int | str = ""
         if number == _BY_OFFSET:
-            back, at = _distance(pack, at)
+            back, at = _delta_offset(pack, at)
             base = start - back
         elif number == _BY_ID:
             base, at = pack[at : at + 20].hex(), at + 20
@@ -114,7 +114,7 @@ def _entries(pack: bytes, room: _Room) -> Iterator[_Entry]:
         raise _Broken("it goes on behind its last object")
 
 
-def _number(data: bytes, at: int, bits: int) -> tuple[int, int]:
+def _varint(data: bytes, at: int, bits: int) -> tuple[int, int]:
     """A size whose first byte holds `bits` of it, the lowest, and each further byte seven; and where it ends."""
     value, shift = data[at] & (1 << bits) - 1, bits
     while data[at] & 0x80:
@@ -126,7 +126,7 @@ def _number(data: bytes, at: int, bits: int) -> tuple[int, int]:
     return value, at + 1
 
 
-def _distance(pack: bytes, at: int) -> tuple[int, int]:
+def _delta_offset(pack: bytes, at: int) -> tuple[int, int]:
     """How far back the base of a delta begins, highest bits first, each further byte counting from one more."""
     value = pack[at] & 0x7F
     while pack[at] & 0x80:
@@ -141,7 +141,7 @@ def _inflated(pack: bytes, at: int, size: int) -> tuple[bytes, int]:
     """`size` bytes out of a zlib stream, and where that ends."""
     stream, data = zlib.decompressobj(), bytearray()
     while not stream.eof:
-        given = pack[at : at + _SLICE]
+        given = pack[at : at + _CHUNK]
         if not given or len(data) > size:
             raise _Broken("it has an object of another size than it says")
         data += stream.decompress(given, size + 1 - len(data))

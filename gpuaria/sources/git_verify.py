@@ -24,7 +24,7 @@ _HINT = "Use another mirror, and tell the owner of this one."
 _Objects = Mapping[tuple[str, str], bytes]  # (kind, id) -> data
 
 
-def doubt(commit: str, manifest: Manifest, sent: Iterable[tuple[str, bytes]]) -> str:
+def unproven_reason(commit: str, manifest: Manifest, sent: Iterable[tuple[str, bytes]]) -> str:
     """Why it is not proven that the manifest lists what the commit holds; "" if it is.
 
     `sent` are git objects as (kind, data), from anybody. Every file must be in the commit's trees with the same blob
@@ -33,22 +33,22 @@ def doubt(commit: str, manifest: Manifest, sent: Iterable[tuple[str, bytes]]) ->
     missing: it could be the pointer of an LFS file, listed as if it were the file.
     """
     objects = {(kind, git_id(kind, data)): data for kind, data in sent}
-    who, listed = manifest.vouched_by, {str(file.path): file for file in manifest.files}
+    endpoint, listed = manifest.vouched_by, {str(file.path): file for file in manifest.files}
     seen, doubts = set[str](), ""
-    for path, oid in _blobs(commit, objects, listed, who):
+    for path, oid in _blobs(commit, objects, listed, endpoint):
         if path not in listed:
-            raise BadListing(f"{who} leaves out {printable(path)}, which the commit has", _HINT)
+            raise BadListing(f"{endpoint} leaves out {printable(path)}, which the commit has", _HINT)
         if path in seen:
             raise BadListing(f"the commit has {printable(path)} twice", _HINT)
         seen.add(path)
-        doubts = _compare(listed[path], oid, objects.get(("blob", oid)), who) or doubts
+        doubts = _compare(listed[path], oid, objects.get(("blob", oid)), endpoint) or doubts
     for path in listed:
         if path not in seen:
-            raise BadListing(f"{who} lists {printable(path)}, which the commit does not have", _HINT)
+            raise BadListing(f"{endpoint} lists {printable(path)}, which the commit does not have", _HINT)
     return doubts
 
 
-def _compare(file: RemoteFile, oid: str, blob: bytes | None, who: str) -> str:
+def _compare(file: RemoteFile, oid: str, blob: bytes | None, endpoint: str) -> str:
     """One file of the manifest against its blob's id, and against the blob where that was sent; a doubt or ""."""
     shown = printable(file.path)
     if file.lfs:
@@ -56,23 +56,23 @@ def _compare(file: RemoteFile, oid: str, blob: bytes | None, who: str) -> str:
     else:
         same = file.digest == Digest("git-sha1", oid)
     if not same or file.oid != oid or (blob is not None and not file.lfs and len(blob) != file.size):
-        raise BadListing(f"{who} lists other bytes for {shown} than the commit has", _HINT)
+        raise BadListing(f"{endpoint} lists other bytes for {shown} than the commit has", _HINT)
     if not file.lfs and blob is not None and _POINTER.fullmatch(blob):
-        raise BadListing(f"{who} lists the LFS file {shown} as if its pointer were the file", _HINT)
+        raise BadListing(f"{endpoint} lists the LFS file {shown} as if its pointer were the file", _HINT)
     if not file.lfs and blob is None and file.size < SMALL:
-        return f"{who} does not send git's {shown}, which could be an LFS pointer"
+        return f"{endpoint} does not send git's {shown}, which could be an LFS pointer"
     return ""
 
 
-def _blobs(commit: str, objects: _Objects, listed: Container[str], who: str) -> Iterator[tuple[str, str]]:
+def _blobs(commit: str, objects: _Objects, listed: Container[str], endpoint: str) -> Iterator[tuple[str, str]]:
     """Path and id of every blob of the commit that is `listed` or has a path that could be. Raises BadListing.
 
     One folder of each depth is open at a time, and a path ends where it is longer than any file's may be.
     """
     found = _COMMIT.match(objects.get(("commit", commit), b""))
     if not found:
-        raise BadListing(f"{who} does not send the commit {commit[:12]}", _HINT)
-    open_trees = [("", _entries(found[1].decode(), "", objects, who))]
+        raise BadListing(f"{endpoint} does not send the commit {commit[:12]}", _HINT)
+    open_trees = [("", _entries(found[1].decode(), "", objects, endpoint))]
     entries = unusable = 0
     while open_trees:
         folder, rows = open_trees[-1]
@@ -84,7 +84,7 @@ def _blobs(commit: str, objects: _Objects, listed: Container[str], who: str) -> 
         path, kind = folder + name, mode & 0o170000
         entries += 1
         if kind == _TREE and len(path.encode(errors="surrogateescape")) < MAX_PATH_BYTES:
-            open_trees.append((f"{path}/", _entries(oid, path, objects, who)))
+            open_trees.append((f"{path}/", _entries(oid, path, objects, endpoint)))
         elif kind in _FILES and (path in listed or _usable(path)):
             yield path, oid
         elif kind != _SUBMODULE:
@@ -93,11 +93,13 @@ def _blobs(commit: str, objects: _Objects, listed: Container[str], who: str) -> 
             raise BadListing(f"the commit {commit[:12]} holds more than can be checked", _HINT)
 
 
-def _entries(oid: str, path: str, objects: _Objects, who: str) -> Iterator[tuple[int, str, str]]:
+def _entries(oid: str, path: str, objects: _Objects, endpoint: str) -> Iterator[tuple[int, str, str]]:
     """Yield mode, name and id of each entry of a tree; a name that is not UTF-8 gets surrogates, illegal in a path."""
     data = objects.get(("tree", oid))
     if data is None:
-        raise BadListing(f"{who} does not send {_shown(path)} of the commit (tree {oid[:12]}) as it must be", _HINT)
+        raise BadListing(
+            f"{endpoint} does not send {_shown(path)} of the commit (tree {oid[:12]}) as it must be", _HINT
+        )
     at = 0
     while at < len(data):
         entry = _ENTRY.match(data, at)

@@ -1,6 +1,6 @@
 """The Hugging Face Hub and everything that speaks its protocol.
 
-Shapes are those of huggingface_hub 2.x and docs/hub. A resolve answer has one of three forms: the bytes themselves, a
+Shapes are those of huggingface_hub 2.x and docs/hub. A resolve response has one of three forms: the bytes themselves, a
 redirect within the hub (a file in git, or a repo that has moved), or one to a signed address elsewhere (a file in LFS).
 """
 
@@ -27,8 +27,8 @@ from gpuaria.errors import (
 )
 from gpuaria.hashing import EMPTY, lfs_pointer_oid
 from gpuaria.http.client import Http
-from gpuaria.http.messages import Answer
-from gpuaria.http.redirects import target_of
+from gpuaria.http.messages import Response
+from gpuaria.http.redirects import redirect_target
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
 from gpuaria.sources import git, git_verify, references
@@ -77,13 +77,13 @@ class HuggingFace:
     def commit(self, ref: RepoRef, endpoint: str, http: Http) -> RepoInfo:
         """One request. Two where the name has moved, and then the second one asks for the files too.
 
-        Not of a dataset: it may have more of them than a hub can name in one answer.
+        Not of a dataset: it may have more of them than a hub can name in one response.
         """
         url = _about(ref, ref.name, ref.revision, endpoint)
-        answer = http.get(url, moved="" if ref.kind == "dataset" else FILES_TOO)
-        info = _json(answer, endpoint)
+        response = http.get(url, redirect_query="" if ref.kind == "dataset" else FILES_TOO)
+        info = _json(response, endpoint)
         if not isinstance(info, dict):
-            raise _refusal(answer, ref, endpoint, http)
+            raise _refusal(response, ref, endpoint, http)
         commit, name = info.get("sha"), info.get("id") or ref.name
         if not isinstance(commit, str) or not _SHA1.fullmatch(commit) or not isinstance(name, str):
             raise NotAHub(f"{endpoint} answers without naming a commit of {ref.name}", _NOT_A_HUB_HINT)
@@ -100,7 +100,7 @@ class HuggingFace:
     def listing(
         self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http, wanted: Callable[[str], bool]
     ) -> Manifest:
-        """The recursive tree at the commit, page by page, where one answer does not bring all."""
+        """The recursive tree at the commit, page by page, where one response does not bring all."""
         files: dict[str, RemoteFile] = {}
         for entry in info.entries or self._at_once(ref, info, endpoint, http) or self._tree(ref, info, endpoint, http):
             if entry.get("type") in ("directory", "unknown"):  # "unknown": a submodule
@@ -137,10 +137,10 @@ class HuggingFace:
             if url in seen or len(seen) >= MAX_PAGES:
                 raise BadListing(f"the file list of {info.name} at {endpoint} never ends", _MIRROR_HINT)
             seen.add(url)
-            answer = http.get(url)
-            page = _json(answer, endpoint)
+            response = http.get(url)
+            page = _json(response, endpoint)
             if not isinstance(page, list) or not all(isinstance(entry, dict) for entry in page):
-                raise _refusal(answer, ref, endpoint, http)
+                raise _refusal(response, ref, endpoint, http)
             total += len(page)
             if total > MAX_ENTRIES:
                 raise BadListing(
@@ -148,7 +148,7 @@ class HuggingFace:
                     "A repo of that size cannot be fetched, and a smaller one should be listed as such.",
                 )
             yield from page
-            before, url = len(names), _next_page(answer, tree, endpoint)
+            before, url = len(names), _next_page(response, tree, endpoint)
             names.update(str(entry.get("path")) for entry in page)
             if url and len(names) == before:
                 raise BadListing(f"the file list of {info.name} at {endpoint} never ends: it repeats", _MIRROR_HINT)
@@ -165,7 +165,7 @@ class HuggingFace:
             sent = git.objects(f"{mirror.base}/{prefix}{manifest.name}", manifest.ref.revision, http)
         except NetworkError as error:
             return error.message
-        return git_verify.doubt(manifest.ref.revision, manifest, sent)
+        return git_verify.unproven_reason(manifest.ref.revision, manifest, sent)
 
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
         """`/{prefix}{id}/resolve/{commit}/{path}`; the commit, never a moving name."""
@@ -192,21 +192,23 @@ class HuggingFace:
         One more, without the token, to a mirror that has one of its own and sends no Location: its bytes may need it.
         """
         url = self.file_url(mirror, manifest, file)
-        answer = http.head(url, anonymous=mirror.anonymous)
-        if answer.status >= 400:
-            raise self.refused(mirror, manifest, file, answer, http)
-        _check_same(answer, mirror, manifest, file)
-        target = target_of(answer)
+        response = http.head(url, anonymous=mirror.anonymous)
+        if response.status >= 400:
+            raise self.refused(mirror, manifest, file, response, http)
+        _check_same(response, mirror, manifest, file)
+        target = redirect_target(response)
         if target:
-            check_redirect(answer.url, target)
+            check_redirect(response.url, target)
             return MirrorUrl(mirror, target, expiry(target))
-        if answer.status != 200:
-            raise NetworkError(f"{mirror.base} answers {answer.status} for {file.path}, with no address", _MIRROR_HINT)
+        if response.status != 200:
+            raise NetworkError(
+                f"{mirror.base} answers {response.status} for {file.path}, with no address", _MIRROR_HINT
+            )
         if manifest.restricted and not mirror.anonymous and http.has_credential(url):
             return None
-        if mirror.own_token and http.head(answer.url, anonymous=True).status != 200:
+        if mirror.own_token and http.head(response.url, anonymous=True).status != 200:
             return None
-        return MirrorUrl(mirror, answer.url, expiry(answer.url))
+        return MirrorUrl(mirror, response.url, expiry(response.url))
 
     def stated(self, headers: Mapping[str, str]) -> Stated:
         """By `X-Repo-Commit`, `X-Linked-Size` and `X-Linked-Etag`, as huggingface_hub's constants.py names them.
@@ -219,10 +221,10 @@ class HuggingFace:
         size = int(length) if re.fullmatch(r"\d{1,18}", length) else None
         return Stated(headers.get("x-repo-commit", "").strip(), size, etag)
 
-    def whoami(self, base: str, http: Http, *, anonymous: bool) -> Answer:
+    def whoami(self, base: str, http: Http, *, anonymous: bool) -> Response:
         """`/api/whoami-v2`, which every hub answers with JSON."""
         with http.open("GET", f"{base}/api/whoami-v2", anonymous=anonymous) as (head, chunks):
-            target = target_of(head)
+            target = redirect_target(head)
             if target:
                 raise NotAHub(f"{base} does not answer as a hub: it redirects to {urlsplit(target).hostname}", _PORTAL)
             body = b""
@@ -230,21 +232,23 @@ class HuggingFace:
                 body += chunk
                 if len(body) > _CEILING:
                     break
-        answer = Answer(head.status, head.url, head.headers, body)
-        if answer.status >= 500:
-            raise NetworkError(f"{base} answers {answer.status}", _AGAIN)
-        if answer.status != 429 and not _is_object(body):
-            kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+        response = Response(head.status, head.url, head.headers, body)
+        if response.status >= 500:
+            raise NetworkError(f"{base} answers {response.status}", _AGAIN)
+        if response.status != 429 and not _is_object(body):
+            kind = response.headers.get("content-type", "no content type").partition(";")[0]
             raise NotAHub(f"{base} does not answer as a hub ({kind} where JSON was due)", _PORTAL)
-        return answer
+        return response
 
-    def check(self, answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
+    def check(self, response: Response, mirror: Mirror, manifest: Manifest) -> None:
         """By X-Repo-Commit, which every hub sends."""
-        _check_commit(answer, mirror, manifest)
+        _check_commit(response, mirror, manifest)
 
-    def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
+    def refused(
+        self, mirror: Mirror, manifest: Manifest, file: RemoteFile, response: Response, http: Http
+    ) -> GpuariaError:
         """By X-Error-Code first, then X-Error-Message, then status."""
-        return _refusal(answer, manifest.ref, mirror.base, http, file.path)
+        return _refusal(response, manifest.ref, mirror.base, http, file.path)
 
 
 _NOT_A_HUB_HINT = "A captive portal or a broken mirror answers in its place; check HF_ENDPOINT and --mirror."
@@ -285,24 +289,24 @@ def _entries(siblings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return entries
 
 
-def _json(answer: Answer, endpoint: str) -> Any:
+def _json(response: Response, endpoint: str) -> Any:
     """Return the JSON of a successful response; None for any other response. Raises NotAHub."""
-    if answer.status != 200:
+    if response.status != 200:
         return None
     try:
-        return json.loads(answer.body)
+        return json.loads(response.body)
     except (ValueError, RecursionError):
-        kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+        kind = response.headers.get("content-type", "no content type").partition(";")[0]
         raise NotAHub(f"{endpoint} does not answer as a hub ({kind} where JSON was due)", _NOT_A_HUB_HINT) from None
 
 
-def _next_page(answer: Answer, tree: str, endpoint: str) -> str:
+def _next_page(response: Response, tree: str, endpoint: str) -> str:
     """The next page's address, moved to the endpoint in use: a naive proxy passes the hub's own host through."""
-    match = _NEXT.search(answer.headers.get("link", ""))
+    match = _NEXT.search(response.headers.get("link", ""))
     if not match:
         return ""
     try:
-        link = urljoin(answer.url, match[1])
+        link = urljoin(response.url, match[1])
         target, foreign = urlsplit(link), url_origin(link) != url_origin(endpoint)
     except ValueError:
         raise BadListing(f"{endpoint} continues its file list at no address", _MIRROR_HINT) from None
@@ -338,39 +342,39 @@ def _file(entry: Mapping[str, Any]) -> RemoteFile:
     return RemoteFile(safe, size, Digest("sha256", sha256), oid)
 
 
-def _check_commit(answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
+def _check_commit(response: Response, mirror: Mirror, manifest: Manifest) -> None:
     """Raise NotAHub or NetworkError where a mirror does not answer for the manifest's commit."""
-    commit = answer.headers.get("x-repo-commit", "")
+    commit = response.headers.get("x-repo-commit", "")
     if not commit:
         raise NotAHub(f"{mirror.base} answers without X-Repo-Commit: it is not a hub", _NOT_A_HUB_HINT)
     if commit != manifest.commit:
         raise NetworkError(f"{mirror.base} serves commit {commit[:12]} where {manifest.commit[:12]} was asked for")
 
 
-def _check_same(answer: Answer, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
+def _check_same(response: Response, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
     """Raise NetworkError if a mirror's response is for other bytes than the manifest's."""
-    _check_commit(answer, mirror, manifest)
-    size = answer.headers.get("x-linked-size", "")
+    _check_commit(response, mirror, manifest)
+    size = response.headers.get("x-linked-size", "")
     if size and size != str(file.size):
         raise NetworkError(f"{mirror.base} has another size for {file.path}: {size} bytes, not {file.size}")
-    etag = answer.headers.get("x-linked-etag", "").removeprefix("W/").strip('"')
+    etag = response.headers.get("x-linked-etag", "").removeprefix("W/").strip('"')
     if etag and file.digest and len(etag) == len(file.digest.hex) and etag != file.digest.hex:
         raise NetworkError(f"{mirror.base} has other bytes for {file.path}: {etag[:12]}, not {file.digest.hex[:12]}")
 
 
-def _not_the_hubs(answer: Answer) -> bool:
+def _not_the_hubs(response: Response) -> bool:
     """True if something on the way refused an API request: 451, or a 403 that carries no JSON and no hub's header."""
-    html = answer.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json"
-    named = any(name.startswith("x-error-") for name in answer.headers)
-    return answer.status == 451 or (answer.status == 403 and html and not named)
+    html = response.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json"
+    named = any(name.startswith("x-error-") for name in response.headers)
+    return response.status == 451 or (response.status == 403 and html and not named)
 
 
-def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str = "") -> GpuariaError:
-    """An answer that is no success, as the error it stands for: X-Error-Code first, then message, then status."""
-    code, text = answer.headers.get("x-error-code", ""), answer.headers.get("x-error-message", "")
+def _refusal(response: Response, ref: RepoRef, endpoint: str, http: Http, path: str = "") -> GpuariaError:
+    """An response that is no success, as the error it stands for: X-Error-Code first, then message, then status."""
+    code, text = response.headers.get("x-error-code", ""), response.headers.get("x-error-message", "")
     prefix = "" if ref.kind == "model" else f"{ref.kind}s/"
     page, sent = f"{endpoint}/{prefix}{ref.name}", http.has_credential(endpoint)
-    status = answer.status
+    status = response.status
     if code == "GatedRepo":
         if sent and status == 401:  # 403 is what a token that the hub knows gets without a grant
             return BadToken(
@@ -402,7 +406,7 @@ def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str 
         return RepoNotFound(
             f"{endpoint} has no {ref.kind} {ref.name}{unseen}", f"Check the spelling; is it another kind ({other})?"
         )
-    if not path and _not_the_hubs(answer):
+    if not path and _not_the_hubs(response):
         return Blocked(f"{endpoint} is refused by a page that is not the hub's (status {status})", _NOT_A_HUB_HINT)
     if status == 403:
         return AccessDenied(f"{endpoint} refuses {ref.name}: {text or 'no reason given'}", f"See {page}.")
@@ -411,5 +415,5 @@ def _refusal(answer: Answer, ref: RepoRef, endpoint: str, http: Http, path: str 
     if status == 200 or status < 400:
         return NotAHub(f"{endpoint} does not answer as a hub (status {status})", _NOT_A_HUB_HINT)
     return NetworkError(
-        f"{endpoint} answers {status} for {redacted(answer.url).removeprefix(endpoint)}", "Try again later."
+        f"{endpoint} answers {status} for {redacted(response.url).removeprefix(endpoint)}", "Try again later."
     )

@@ -151,12 +151,12 @@ def _unique(files: Sequence[Listed]) -> list[Listed]:
 def _text(name: str, http: Http) -> str:
     """A list or a Metalink, local or remote. Raises NotFound, NetworkError, BadListing."""
     if "://" in name:
-        answer = http.get(name, ceiling=MAX_LIST)
-        if answer.status in (404, 410):
+        response = http.get(name, ceiling=MAX_LIST)
+        if response.status in (404, 410):
             raise FileNotInRepo(f"{redacted(name)} does not exist", "Check the URL.")
-        if answer.status != 200:
-            raise NetworkError(f"{redacted(name)} answers {answer.status}", "Try again later.")
-        data = answer.body
+        if response.status != 200:
+            raise NetworkError(f"{redacted(name)} answers {response.status}", "Try again later.")
+        data = response.body
     else:
         try:
             with Path(name).open("rb") as stream:
@@ -205,15 +205,15 @@ def _metalink(text: str, name: str) -> list[Listed]:
 def _folder(url: str, http: Http) -> list[Listed]:
     """The files that SHA256SUMS or MD5SUMS in the folder names."""
     for name, load in SUMS:
-        answer = http.get(urljoin(url, name), ceiling=MAX_LIST)
-        if answer.status == 200:
+        response = http.get(urljoin(url, name), ceiling=MAX_LIST)
+        if response.status == 200:
             try:
-                sums = load(answer.body.decode())
+                sums = load(response.body.decode())
             except (BadListing, UnicodeDecodeError):
                 continue  # a server that answers 200 with a page to everything
             return [Listed(path, digest=digest, urls=(urljoin(url, quote(path)),)) for path, digest in sums.items()]
-        if answer.status not in (403, 404, 410):
-            raise NetworkError(f"{redacted(answer.url)} answers {answer.status}", "Try again later.")
+        if response.status not in (403, 404, 410):
+            raise NetworkError(f"{redacted(response.url)} answers {response.status}", "Try again later.")
     names = " or ".join(name for name, _ in SUMS)
     raise NotFound(
         f"{redacted(url)} has no {names}, so its files are not known",

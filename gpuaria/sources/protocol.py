@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from gpuaria.errors import GpuariaError
 from gpuaria.http.client import Http
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.records import Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
 
 Wanted = Callable[[str], bool]
@@ -97,10 +97,12 @@ class Source(Protocol):
         Raises NetworkError (with the reason, if the mirror is stale or holds something else), AccessDenied, NotFound.
         """
 
-    def check(self, answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
+    def check(self, response: Response, mirror: Mirror, manifest: Manifest) -> None:
         """Raise NetworkError where a response to `file_url` shows that it is no hub's, or of another commit."""
 
-    def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
+    def refused(
+        self, mirror: Mirror, manifest: Manifest, file: RemoteFile, response: Response, http: Http
+    ) -> GpuariaError:
         """Return the error for an unsuccessful response to `file_url`."""
 
 
@@ -141,7 +143,7 @@ class RedirectsSmallFiles(Protocol):
 class ChecksToken(Protocol):
     """One request shows whether a server speaks the protocol and accepts the credential."""
 
-    def whoami(self, base: str, http: Http, *, anonymous: bool) -> Answer:
+    def whoami(self, base: str, http: Http, *, anonymous: bool) -> Response:
         """The response: 200 for a good token, 401 for none or a bad one. Raises NotAHub, NetworkError."""
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GROUP = "gpuaria.sources"
 BUILT_IN = {"hf": "gpuaria.sources.huggingface:HuggingFace", "plain": "gpuaria.sources.plain:Plain"}
-USUAL, ANY_URL = "hf", "plain"
+DEFAULT, ANY_URL = "hf", "plain"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _SCHEME = re.compile(rf"({NAME.pattern}):", re.DOTALL)
 _WEB = re.compile(r"https?://", re.IGNORECASE)
@@ -66,7 +66,7 @@ def find(text: str, endpoints: Callable[[Source], Sequence[str]]) -> Source:
     scheme = _SCHEME.match(word)
     if scheme and (scheme[1] in BUILT_IN or scheme[1] in _entry_points()):
         return source(scheme[1])
-    return source(USUAL)
+    return source(DEFAULT)
 
 
 def _claims(one: Source, url: str, endpoints: Sequence[str]) -> bool:

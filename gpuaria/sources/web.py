@@ -20,15 +20,15 @@ from gpuaria.errors import (
 )
 from gpuaria.http.client import Http
 from gpuaria.http.content_range import content_range
-from gpuaria.http.messages import Answer
-from gpuaria.http.redirects import target_of
+from gpuaria.http.messages import Response
+from gpuaria.http.redirects import redirect_target
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
 from gpuaria.sources.protocol import About, Wanted
 from gpuaria.text import printable
 from gpuaria.urls import check_redirect, redacted
 
-AT_ONCE = 8  # files whose size is asked for
+PARALLEL_REQUESTS = 8  # files whose size is asked for
 MAX_SIZE = 1 << 50
 _PAGE = "text/html"
 
@@ -76,40 +76,42 @@ class WebSource:
     def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> MirrorUrl | None:
         """Return the Location of one HEAD response, which is not followed, or the URL itself."""
         url = self.file_url(mirror, manifest, file)
-        answer = http.head(url, anonymous=mirror.anonymous)
-        if target := target_of(answer):
-            check_redirect(answer.url, target)
+        response = http.head(url, anonymous=mirror.anonymous)
+        if target := redirect_target(response):
+            check_redirect(response.url, target)
             return MirrorUrl(mirror, target, expiry(target))
-        if answer.status in (403, 405, 501):  # some servers refuse HEAD, and sign their URLs for GET alone
-            return MirrorUrl(mirror, answer.url, expiry(answer.url))
-        if answer.status >= 300:
-            raise self.refused(mirror, manifest, file, answer, http)
-        self.check(answer, mirror, manifest)
-        size = _length(answer)
+        if response.status in (403, 405, 501):  # some servers refuse HEAD, and sign their URLs for GET alone
+            return MirrorUrl(mirror, response.url, expiry(response.url))
+        if response.status >= 300:
+            raise self.refused(mirror, manifest, file, response, http)
+        self.check(response, mirror, manifest)
+        size = _length(response)
         if size is not None and size != file.size:
             raise NetworkError(f"{mirror.base} has another size for {file.path}: {size} bytes, not {file.size}")
         if manifest.restricted and not mirror.anonymous and http.has_credential(url):
             return None
-        return MirrorUrl(mirror, answer.url, expiry(answer.url))
+        return MirrorUrl(mirror, response.url, expiry(response.url))
 
-    def check(self, answer: Answer, mirror: Mirror, manifest: Manifest) -> None:
+    def check(self, response: Response, mirror: Mirror, manifest: Manifest) -> None:
         """Accept every response; its size is checked during the download."""
 
-    def refused(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, answer: Answer, http: Http) -> GpuariaError:
+    def refused(
+        self, mirror: Mirror, manifest: Manifest, file: RemoteFile, response: Response, http: Http
+    ) -> GpuariaError:
         """Return the error for the status."""
-        return refusal(answer, str(file.path))
+        return refusal(response, str(file.path))
 
 
-def refusal(answer: Answer, what: str) -> GpuariaError:
+def refusal(response: Response, what: str) -> GpuariaError:
     """Return the error for an unsuccessful response."""
-    place, shown = redacted(answer.url), printable(what)
-    if answer.status in (404, 410):
+    place, shown = redacted(response.url), printable(what)
+    if response.status in (404, 410):
         return FileNotInRepo(f"{place} does not exist", f"Check the URL of {shown}.")
-    if answer.status in (401, 403):
-        return AccessDenied(f"{place} refuses access ({answer.status})", "Name its token in the setting tokens.")
-    if answer.status == 429:
+    if response.status in (401, 403):
+        return AccessDenied(f"{place} refuses access ({response.status})", "Name its token in the setting tokens.")
+    if response.status == 429:
         return RateLimited(f"{place} keeps answering 429, too many requests", "Try again later.")
-    return NetworkError(f"{place} answers {answer.status}", "Try again later.")
+    return NetworkError(f"{place} answers {response.status}", "Try again later.")
 
 
 def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anonymous: bool = False) -> list[RemoteFile]:
@@ -133,7 +135,7 @@ def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anony
         return [one(file, url) for file, url in zip(files, url_of, strict=True)]
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gpuaria-size") as pool:
+    with ThreadPoolExecutor(PARALLEL_REQUESTS, thread_name_prefix="gpuaria-size") as pool:
         tasks = [pool.submit(one, file, url) for file, url in zip(files, url_of, strict=True)]
         try:
             return [task.result() for task in tasks]
@@ -143,25 +145,25 @@ def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anony
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SizeAndTag:
     """A server's statements about a URL: its size in bytes, and its ETag or the time of its last change."""
 
     size: int
     tag: str
 
 
-def measure(url: str, http: Http, *, anonymous: bool = False) -> Seen:
+def measure(url: str, http: Http, *, anonymous: bool = False) -> SizeAndTag:
     """Ask for the size of what is at `url`, by HEAD, else by its first byte. The credential stays at its own host.
 
     Raises NotFound, AccessDenied, NetworkError; NotAHub for a web page where a file was due.
     """
-    answer = http.head(url, anonymous=anonymous, elsewhere=True)
-    size = _length(answer) if answer.status == 200 else None
-    if size is None and answer.status in (200, 403, 405, 501):
-        answer, size = _first_byte(url, http, anonymous)
-    if answer.status not in (200, 206):
-        raise refusal(replace(answer, url=url), urlsplit(url).path)
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    response = http.head(url, anonymous=anonymous, cross_origin=True)
+    size = _length(response) if response.status == 200 else None
+    if size is None and response.status in (200, 403, 405, 501):
+        response, size = _first_byte(url, http, anonymous)
+    if response.status not in (200, 206):
+        raise refusal(replace(response, url=url), urlsplit(url).path)
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _PAGE and not urlsplit(url).path.lower().endswith((".html", ".htm")):
         raise NotAHub(
             f"{redacted(url)} is a web page, not a file",
@@ -171,21 +173,21 @@ def measure(url: str, http: Http, *, anonymous: bool = False) -> Seen:
         raise NetworkError(
             f"{redacted(url)} does not say how long it is", "A file without a known size is not fetched."
         )
-    tag = answer.headers.get("etag", "").strip() or answer.headers.get("last-modified", "").strip()
-    return Seen(size, tag if tag.isprintable() else "")
+    tag = response.headers.get("etag", "").strip() or response.headers.get("last-modified", "").strip()
+    return SizeAndTag(size, tag if tag.isprintable() else "")
 
 
-def _first_byte(url: str, http: Http, anonymous: bool) -> tuple[Answer, int | None]:
-    with http.download(url, 0, 1, anonymous=anonymous) as (answer, _):
-        part = content_range(answer.headers)
-        if answer.status == 206 and part and part.start == 0 and part.size is not None and part.size <= MAX_SIZE:
-            return answer, part.size
-        return answer, _length(answer)
+def _first_byte(url: str, http: Http, anonymous: bool) -> tuple[Response, int | None]:
+    with http.download(url, 0, 1, anonymous=anonymous) as (response, _):
+        part = content_range(response.headers)
+        if response.status == 206 and part and part.start == 0 and part.size is not None and part.size <= MAX_SIZE:
+            return response, part.size
+        return response, _length(response)
 
 
-def _length(answer: Answer) -> int | None:
-    text = answer.headers.get("content-length", "")
-    coded = answer.headers.get("content-encoding", "identity") != "identity"
+def _length(response: Response) -> int | None:
+    text = response.headers.get("content-length", "")
+    coded = response.headers.get("content-encoding", "identity") != "identity"
     return int(text) if re.fullmatch(r"\d{1,15}", text) and not coded and int(text) <= MAX_SIZE else None
 
 

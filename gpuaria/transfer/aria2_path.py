@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from gpuaria.aria2.options import by_proxies, by_relay
+from gpuaria.aria2.options import proxy_options, relay_options
 from gpuaria.http.dial import dial
 from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.http.route import Routes
@@ -34,13 +34,13 @@ class Aria2Path:
         mixed = any(len(found) > 1 for found in proxies.values())
         # Many proxies refuse CONNECT to the port of plain http, so the relay is the last choice there.
         plain = any(route.proxy and not route.tls for route in routes)
-        if (self._bucket.rate and not plain) or mixed or any(route.relayed for route in routes):
+        if (self._bucket.rate and not plain) or mixed or any(route.needs_relay for route in routes):
             self._urls |= {(route.host, route.port): url for route, url in zip(routes, urls, strict=True)}
-            return by_relay(self._started().url)
+            return relay_options(self._started().url)
         urls_of = {tls: next((proxy.url for proxy in found), "") for tls, found in proxies.items()}
         direct = sorted({route.host for route in routes if urls_of[route.tls] and route.proxy is None})
         limit = {"max-download-limit": str(self._bucket.rate)} if self._bucket.rate else {}
-        return by_proxies(urls_of[False], urls_of[True], direct) | limit
+        return proxy_options(urls_of[False], urls_of[True], direct) | limit
 
     def received(self) -> Mapping[tuple[str, int], int]:
         """Return the bytes that came through the relay so far, by host and port."""

@@ -24,7 +24,7 @@ from gpuaria.urls import authority
 
 if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import
-    from gpuaria.aria2.wire import Rpc
+    from gpuaria.aria2.rpc import Rpc
 
 SAVED = 1.0  # seconds in which aria2 writes the control files of a download that it releases
 _DISK_FULL, _DISK = "9", frozenset({"15", "16", "17", "18"})
@@ -100,7 +100,7 @@ class ByAria2:
         for gid in self._gids.pop(task, {}).values():
             with suppress(Aria2Error):
                 if gid:
-                    self._rpc.remove(gid)
+                    self._rpc.remove_download(gid)
         self._urls.pop(task, None)
 
     def release(self, task: FileTask) -> None:
@@ -109,7 +109,7 @@ class ByAria2:
         try:
             for gid in running.values():
                 if gid:
-                    self._rpc.stop(gid)
+                    self._rpc.stop_download(gid)
         except Aria2Error as error:
             self._trouble = error
         self._savers.submit(_await_saved, task, self._services.files(task), list(running), self._inbox)
@@ -141,8 +141,8 @@ class ByAria2:
         ]
         gids = [gid for ranges in self._gids.values() for gid in ranges.values() if gid]
         with suppress(Aria2Error):
-            for gid in (*gids, *daemon.rpc.find(lost).values()):
-                daemon.rpc.remove(gid)
+            for gid in (*gids, *daemon.rpc.find_gids(lost).values()):
+                daemon.rpc.remove_download(gid)
         self._gids.clear()
 
     # --- begin ---------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ class ByAria2:
         urls = [url for turn in turns for url in turn if url]
         options = download_options(path.parent, self._shaped(task), self._engine.user_agent)
         options |= self._engine.path.options([url.url for url in self._urls[task]])
-        gid = self._rpc.add(for_download(path.name, task.file.size, urls), options)
+        gid = self._rpc.add_download(for_download(path.name, task.file.size, urls), options)
         self._gids[task][one], self._late = gid, 0
 
     def _retry(self) -> None:
@@ -169,7 +169,7 @@ class ByAria2:
             for one, gid in ranges.items():
                 if not gid and not _released(task):
                     path = str(self._services.files(task).path(one))
-                    found = self._rpc.find([path]).get(path, "")
+                    found = self._rpc.find_gids([path]).get(path, "")
                     if found:
                         ranges[one] = found
                     else:
@@ -231,7 +231,7 @@ class ByAria2:
             transfer = transfers[gid]
             if transfer.status == "complete":
                 del ranges[one]
-                self._rpc.forget([gid])
+                self._rpc.forget_results([gid])
                 found.append(RangeDone(task, one))
             elif transfer.status in ("error", "removed", "gone"):
                 reason = self._reason(task, transfer)

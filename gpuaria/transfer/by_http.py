@@ -17,7 +17,7 @@ from gpuaria.errors import (
     RateLimited,
 )
 from gpuaria.http.content_range import content_range
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.http.retry import ATTEMPTS, RETRY_STATUS
 from gpuaria.mirrors.pool import Delivered, Refused, WrongBytes
 from gpuaria.mirrors.suitability import compressed
@@ -180,7 +180,7 @@ class _Fetch:
             self._part.unlink(missing_ok=True)
         return verdict
 
-    def _request(self, mirror: Mirror, asked: int, start: int) -> "Answer | _AskWhole | _AskUsualUrl | None":
+    def _request(self, mirror: Mirror, asked: int, start: int) -> "Response | _AskWhole | _AskUsualUrl | None":
         """Request the bytes from `asked` on, with `start` bytes on disk; return None when all have arrived.
 
         Otherwise return the unsuccessful response, or what to request instead. Raises GpuariaError.
@@ -205,7 +205,7 @@ class _Fetch:
                 return _AskUsualUrl()
             return answer
 
-    def _judge(self, mirror: Mirror, answer: Answer, *, last: bool) -> GpuariaError | None:
+    def _judge(self, mirror: Mirror, answer: Response, *, last: bool) -> GpuariaError | None:
         """Return the error of a response, None for a temporary one. Only the origin's refusal is about the repo."""
         if answer.status in RETRY_STATUS and not last:
             return None
@@ -219,7 +219,7 @@ class _Fetch:
         lacking = isinstance(refusal, FileNotInRepo)  # which says nothing about the next file
         return NetworkError(refusal.message, refusal.hint, retry="never" if lacking else None)
 
-    def _write(self, answer: Answer, chunks: object, mirror: Mirror, begun: int) -> None:
+    def _write(self, answer: Response, chunks: object, mirror: Mirror, begun: int) -> None:
         """Append to the prefix; more bytes than declared end the file, fewer end it as a broken connection.
 
         Bytes of the response that are on disk are not written again: this response may end before they do.
@@ -238,7 +238,7 @@ class _Fetch:
                     break
                 _append(out, memoryview(chunk)[known:])
                 self._s.results.arrived(file.path, mirror, len(chunk))
-                if pause := self._s.bucket.take(len(chunk)):
+                if pause := self._s.bucket.charge(len(chunk)):
                     self._s.http.pause(pause)
                     since += pause
                 seconds = clock.monotonic() - since
@@ -275,7 +275,7 @@ def prefix_size(part: Path, file: RemoteFile) -> int:
     return size if size < file.size else 0
 
 
-def resumed_at(answer: Answer, begun: int, size: int) -> int:
+def resumed_at(answer: Response, begun: int, size: int) -> int:
     """Return the offset of the body (RFC 9110 14.4): 0 for a 200, which is the whole file. Raises NetworkError.
 
     A range that begins after the `begun` bytes on disk, or belongs to another size, cannot be used.
@@ -301,7 +301,7 @@ def _passing(text: str) -> NetworkError:
     return NetworkError(text, retry="later")
 
 
-def _check_length(answer: Answer, file: RemoteFile) -> None:
+def _check_length(answer: Response, file: RemoteFile) -> None:
     """Refuse a body that declares another length, before it spoils the bytes on disk. Raises NetworkError."""
     length = answer.headers.get("content-length", "")
     coded = answer.headers.get("content-encoding", "identity") != "identity"

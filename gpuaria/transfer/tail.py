@@ -249,7 +249,7 @@ class Tail:
         """True if the rest of a cut is not needed any more; `came`: bytes of it since this was last asked."""
         with self._lock:
             self._heard += came
-        if pause := self.bucket.take(came):
+        if pause := self.bucket.charge(came):
             self.threads.stop.wait(pause)
         return cut.taken or self._ended
 

@@ -409,7 +409,14 @@ def daemon(user: User) -> Iterator[str]:
     """An aria2c that somebody else runs, with a secret."""
     port = free_port()
     process = subprocess.Popen(
-        [binary.find().path, "--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", "--rpc-secret=right", "--quiet"],
+        [
+            binary.find_binary().path,
+            "--no-conf",
+            "--enable-rpc",
+            f"--rpc-listen-port={port}",
+            "--rpc-secret=right",
+            "--quiet",
+        ],
         cwd=user.temp,
         stdin=subprocess.DEVNULL,
     )

@@ -194,7 +194,7 @@ def test_contract_a_text_becomes_a_manifest_in_few_requests(contract: Contract) 
     with Recorded(contract.recorded) as hub:
         manifest = walk(contract, hub, http)
         ref = replace(contract.ref, name=contract.ref.name.replace("{base}", hub.url))
-        assert http.count(hub.url) == contract.requests
+        assert http.request_count(hub.url) == contract.requests
         assert hub.unknown == []
         assert {str(file.path): (file.size, str(file.digest)) for file in manifest.files} == contract.files
         assert [file.path for file in manifest.files] == sorted(contract.files)

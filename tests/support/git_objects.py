@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dulwich.objects import Commit, ObjectID, ShaFile
 
 from gpuaria.records import Manifest, RemoteFile, RepoRef
-from gpuaria.sources.git_verify import doubt
+from gpuaria.sources.git_verify import unproven_reason
 
 Sent = list[tuple[str, bytes]]
 
@@ -31,4 +31,4 @@ def listing(commit: str, known: Mapping[str, RemoteFile]) -> Manifest:
 
 
 def verdict(known: Mapping[str, RemoteFile], commit: str, sent: Sent) -> str:
-    return doubt(commit, listing(commit, known), sent)
+    return unproven_reason(commit, listing(commit, known), sent)

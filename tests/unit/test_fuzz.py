@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gpuaria.errors import GpuariaError
 from gpuaria.formats import aria2_input, metalink
 from gpuaria.hashing import lfs_pointer_oid
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.http.ratelimit import RateBudget, retry_after
 from gpuaria.records import RepoRef
 from gpuaria.settings import load
@@ -123,11 +123,11 @@ def _text(value: object) -> str:
 class Hub:
     """A hub whose answers are given beforehand."""
 
-    def __init__(self, answers: list[Answer]) -> None:
+    def __init__(self, answers: list[Response]) -> None:
         self.answers = answers
 
-    def get(self, url: str, **_: object) -> Answer:
-        return self.answers.pop(0) if self.answers else Answer(200, url, {}, b"[]")
+    def get(self, url: str, **_: object) -> Response:
+        return self.answers.pop(0) if self.answers else Response(200, url, {}, b"[]")
 
     def has_credential(self, url: str) -> bool:
         return False
@@ -136,13 +136,15 @@ class Hub:
 def listed(value: tuple[str, list[tuple[int, str, str]]]) -> None:
     about, pages = value
     source, ref = HuggingFace(), RepoRef("hf", "model", "a/b")
-    answers = [Answer(200, f"{HUB}/x", {}, about.encode("utf-8", "replace"))]
-    answers += [Answer(code, f"{HUB}/x", {"link": link}, text.encode("utf-8", "replace")) for code, text, link in pages]
+    answers = [Response(200, f"{HUB}/x", {}, about.encode("utf-8", "replace"))]
+    answers += [
+        Response(code, f"{HUB}/x", {"link": link}, text.encode("utf-8", "replace")) for code, text, link in pages
+    ]
     hub: Any = Hub(answers)
     try:
         info = source.commit(ref, HUB, hub)
     except GpuariaError:
-        info = source.commit(ref, HUB, Hub([Answer(200, HUB, {}, json.dumps({"sha": COMMIT}).encode())]))  # type: ignore[arg-type]
+        info = source.commit(ref, HUB, Hub([Response(200, HUB, {}, json.dumps({"sha": COMMIT}).encode())]))  # type: ignore[arg-type]
         hub.answers = hub.answers[-len(pages) :] if pages else []
     manifest = source.listing(ref, info, HUB, hub, lambda path: True)
     assert all(file.size >= 0 and ".." not in file.path.parts for file in manifest.files)
@@ -218,7 +220,7 @@ def test_pauses(count: int) -> None:
         assert asked is None or asked >= 0
         budget = RateBudget(clock=lambda: 1e6)
         for _ in range(2):
-            budget.learn(f"{HUB}/api/x", headers)
-            assert budget.wait(f"{HUB}/api/x") >= 0
+            budget.update(f"{HUB}/api/x", headers)
+            assert budget.reserve(f"{HUB}/api/x") >= 0
 
     hunt(HEADERS, count, read)

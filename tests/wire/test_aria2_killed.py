@@ -12,7 +12,7 @@ from gpuaria.aria2.control import BLOCK, Control
 from standin import Hub, Repo
 
 MIB = 1 << 20
-BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
+BINARIES = list(dict.fromkeys(path for path in (binary.find_binary().path, binary.bundled()) if path))
 
 
 @pytest.mark.wire

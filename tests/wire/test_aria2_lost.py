@@ -62,7 +62,7 @@ class Forgetful(BaseHTTPRequestHandler):
 def between(user: User) -> Iterator[type[Forgetful]]:
     """A real aria2c and the forgetful one before it; `.target` is aria2c itself, `.url` the way through."""
     port = free_port()
-    words = [binary.find().path, "--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", "--quiet"]
+    words = [binary.find_binary().path, "--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", "--quiet"]
     process = subprocess.Popen(words, cwd=user.temp, stdin=subprocess.DEVNULL)
     target = f"http://127.0.0.1:{port}/jsonrpc"
     kind = type("Here", (Forgetful,), {"target": target})

@@ -16,7 +16,7 @@ from gpuaria.transfer.range_files import RangeFiles
 from gpuaria.transfer.ranges import PIECE, ByteRange
 from standin import Hub, Repo
 
-BINARIES = list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
+BINARIES = list(dict.fromkeys(path for path in (binary.find_binary().path, binary.bundled()) if path))
 MB = PIECE
 SIZE = 10 * PIECE + 12_345
 
@@ -108,10 +108,10 @@ def _fetch(own: daemon.Daemon, hub: Hub, repo: Repo, files: RangeFiles, window: 
     url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
     path = files.path(window)
     options = download_options(path.parent, Shape(), "test")
-    gid = own.rpc.add(for_download(path.name, files.size, [url]), options)
+    gid = own.rpc.add_download(for_download(path.name, files.size, [url]), options)
     end = time.monotonic() + 60
     while (transfer := own.rpc.poll([gid])[0][gid]).status != "complete":
         assert transfer.status in ("active", "waiting"), transfer
         assert time.monotonic() < end
         time.sleep(0.02)
-    own.rpc.forget([gid])
+    own.rpc.forget_results([gid])

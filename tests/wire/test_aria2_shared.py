@@ -12,7 +12,7 @@ import pytest
 
 from gpuaria.aria2 import binary, daemon
 from gpuaria.aria2.daemon import Daemon
-from gpuaria.aria2.shared import RESTARTS, STEADY, SharedAria2
+from gpuaria.aria2.shared import RESTARTS, STEADY_SECONDS, SharedAria2
 from gpuaria.errors import Aria2Error
 from gpuaria.http.certificates import ca_file
 from tests.support.clock import FakeClock
@@ -28,7 +28,7 @@ class Starts:
         self.daemons: list[Daemon] = []
 
     def __call__(self) -> Daemon:
-        self.daemons.append(daemon.start(binary.find(), ca_file()))
+        self.daemons.append(daemon.start(binary.find_binary(), ca_file()))
         return self.daemons[-1]
 
 
@@ -77,7 +77,7 @@ def test_nothing_runs_until_it_is_needed_and_then_one(starts: Starts, shared: Sh
     found = at_once(6, shared.get)
     assert len(starts.daemons) == 1
     assert set(map(id, found)) == {id(starts.daemons[0])}
-    assert starts.daemons[0].rpc.idle()
+    assert starts.daemons[0].rpc.is_idle()
 
 
 def test_one_that_died_is_replaced_once(starts: Starts, shared: SharedAria2) -> None:
@@ -109,7 +109,7 @@ def test_one_that_dies_now_and_then_is_replaced_for_ever(starts: Starts) -> None
     for _ in range(RESTARTS + 2):
         dead = shared.get()
         die(dead)
-        clock.advance(STEADY + 1)
+        clock.advance(STEADY_SECONDS + 1)
         shared.replace(dead)
     shared.close()
 
@@ -141,7 +141,7 @@ def test_one_that_has_something_to_save_gets_the_time_for_it(
     own = shared.get()
     monkeypatch.setattr(own, "kill", lambda: ended.append("killed"))
     own.rpc._call("aria2.addUri", ["http://127.0.0.1:9/x"], {"dir": str(tmp_path), "pause": "true"})
-    assert not own.rpc.idle()
+    assert not own.rpc.is_idle()
     shared.close()
     assert ended == []
 

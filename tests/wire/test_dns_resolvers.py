@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from gpuaria.dns import false_answers as rules
 from gpuaria.dns.deadline import Deadline
 from gpuaria.dns.findings import DnsAnswer, TlsFinding
-from gpuaria.dns.resolvers import Resolvers, judge
-from gpuaria.dns.server import parse
+from gpuaria.dns.resolvers import Resolvers, mark_lies
+from gpuaria.dns.server import parse_server
 from gpuaria.errors import ConfigError, NetworkError
 from gpuaria.mirrors.measure.survey import Tools, survey
 from gpuaria.paths import SafePath
@@ -38,7 +38,7 @@ PUBLIC, OTHER, SIX = "93.184.216.34", "151.101.1.69", "2606:4700::6810:84e5"
 
 
 def ask(resolvers: Resolvers, host: str = HOST, *, seconds: float = 10, settle: float = 10) -> tuple[DnsAnswer, ...]:
-    return resolvers.ask(host, Deadline(seconds), settle=settle)
+    return resolvers.query(host, Deadline(seconds), settle=settle)
 
 
 def of(answers: tuple[DnsAnswer, ...], spec: str, family: int = 4) -> DnsAnswer:
@@ -114,8 +114,8 @@ def test_an_address_needs_no_resolver() -> None:
     ],
 )
 def test_specs(spec: str, way: str, host: str, port: int) -> None:
-    server = parse(spec)
-    assert (server.way, server.host, server.port) == (way, host, port)
+    server = parse_server(spec)
+    assert (server.transport, server.host, server.port) == (way, host, port)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_other_addresses_elsewhere_are_no_lie() -> None:
 def test_a_silent_resolver_delays_nobody() -> None:
     with NameServer({HOST: [PUBLIC]}) as good, NameServer({HOST: [OTHER]}, mute=threading.Event()) as slow:
         it = Resolvers([slow.spec, good.spec], system=False)
-        answers = it.ask(HOST, Deadline(30))
+        answers = it.query(HOST, Deadline(30))
         found = of(answers, slow.spec)
         assert it.usable(answers) == (PUBLIC,)
     assert (found.state, found.seconds) == ("not measured", None)
@@ -297,13 +297,13 @@ def test_a_silent_resolver_delays_nobody() -> None:
 
 def test_a_resolver_that_never_answers_has_failed_if_it_had_its_time() -> None:
     with NameServer({HOST: [PUBLIC]}, mute=threading.Event()) as slow:
-        answers = Resolvers([slow.spec], system=False).ask(HOST, Deadline(60))
+        answers = Resolvers([slow.spec], system=False).query(HOST, Deadline(60))
     assert {(a.state, a.problem) for a in answers} == {("failed", "does not answer")}
 
 
 def test_with_no_time_nothing_is_claimed() -> None:
     with NameServer({HOST: [PUBLIC]}, mute=threading.Event()) as slow:
-        answers = Resolvers([slow.spec], system=False).ask(HOST, Deadline(0))
+        answers = Resolvers([slow.spec], system=False).query(HOST, Deadline(0))
     assert {(a.state, a.problem) for a in answers} == {("not measured", "no time left")}
 
 
@@ -332,8 +332,10 @@ def test_a_wrong_certificate_at_one_address_tells_the_resolver_that_gave_it() ->
     it = Resolvers([], system=False)
     answers = tuple(DnsAnswer(name, HOST, 4, "measured", (address,)) for name, address in (("a", PUBLIC), ("b", OTHER)))
     wrong = TlsFinding(OTHER, "failed", problem="x", certificate_problem="Hostname mismatch")
-    assert it.against_tls(answers, [wrong]) == answers  # nothing right to compare with: perhaps the mirror's own fault
-    marked = it.against_tls(answers, [wrong, TlsFinding(PUBLIC, "measured", 0.1, "TLSv1.3")])
+    assert (
+        it.mark_certificate_lies(answers, [wrong]) == answers
+    )  # nothing right to compare with: perhaps the mirror's own fault
+    marked = it.mark_certificate_lies(answers, [wrong, TlsFinding(PUBLIC, "measured", 0.1, "TLSv1.3")])
     assert [bool(a.lies) for a in marked] == [False, True]
     assert it.usable(marked) == (PUBLIC,)
 
@@ -347,18 +349,18 @@ def answer(name: str, *addresses: str, problem: str = "") -> DnsAnswer:
 
 def test_the_system_may_know_a_company_name_that_the_world_does_not() -> None:
     inside, outside = answer("system", "10.2.3.4"), answer("8.8.8.8", problem="NXDOMAIN")
-    assert not any(a.lies for a in judge([inside, outside]))
-    assert judge([inside, answer("8.8.8.8", problem="does not answer")])[0].lies
-    assert judge([inside, answer("8.8.8.8", PUBLIC)])[0].lies
-    assert judge([answer("8.8.8.8", "10.2.3.4"), answer("system", problem="NXDOMAIN")])[0].lies
+    assert not any(a.lies for a in mark_lies([inside, outside]))
+    assert mark_lies([inside, answer("8.8.8.8", problem="does not answer")])[0].lies
+    assert mark_lies([inside, answer("8.8.8.8", PUBLIC)])[0].lies
+    assert mark_lies([answer("8.8.8.8", "10.2.3.4"), answer("system", problem="NXDOMAIN")])[0].lies
 
 
 def test_a_local_proxys_stand_in_addresses_are_a_last_resort() -> None:
     it = Resolvers([], system=False)
     fake, real = answer("system", "198.18.0.9"), answer("8.8.8.8", PUBLIC)
-    assert "local proxy" in judge([fake])[0].lies[0]
-    assert it.usable(judge([fake])) == ("198.18.0.9",)
-    assert it.usable(judge([fake, real])) == (PUBLIC,)
+    assert "local proxy" in mark_lies([fake])[0].lies[0]
+    assert it.usable(mark_lies([fake])) == ("198.18.0.9",)
+    assert it.usable(mark_lies([fake, real])) == (PUBLIC,)
 
 
 @given(st.ip_addresses())
@@ -368,17 +370,17 @@ def test_what_is_not_global_is_never_an_answer_for_a_public_name(
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> None:
     if isinstance(ip, ipaddress.IPv6Address) and ip.sixtofour:  # judged by the address inside
-        assert bool(rules.kind(str(ip))) == bool(rules.kind(str(ip.sixtofour)))
+        assert bool(rules.special_range(str(ip))) == bool(rules.special_range(str(ip.sixtofour)))
     elif not ip.is_global:
-        assert rules.why(str(ip), HOST)
+        assert rules.why_false(str(ip), HOST)
     elif ip.version == 4 and not ip.is_multicast:
-        assert not rules.why(str(ip), HOST)
+        assert not rules.why_false(str(ip), HOST)
 
 
 @given(st.ip_addresses(v=4))
 def test_an_address_inside_another_counts(ip: ipaddress.IPv4Address) -> None:
     for outer in (f"::ffff:{ip}", f"64:ff9b::{ip}"):
-        assert bool(rules.kind(outer)) == bool(rules.kind(str(ip)))
+        assert bool(rules.special_range(outer)) == bool(rules.special_range(str(ip)))
 
 
 @given(st.sampled_from(["10.0.0.0/8", "192.168.0.0/16", "fc00::/7", "127.0.0.0/8", "fe80::/10"]), st.data())
@@ -388,16 +390,16 @@ def test_a_private_name_may_have_a_private_address_and_no_name_an_unspecified_on
     network = ipaddress.ip_network(net)
     ip = network[data.draw(st.integers(0, min(network.num_addresses, 2**64) - 1))]
     for host in ("localhost", "mirror", "mirror.lan", "m.local", "a.internal", "lab.test", "10.0.0.1", "x.home.arpa"):
-        assert not rules.why(str(ip), host)
-        assert rules.why("0.0.0.0", host)
+        assert not rules.why_false(str(ip), host)
+        assert rules.why_false("0.0.0.0", host)
     for host in (HOST, "local.example.com", "lan", "test.org"):
-        assert bool(rules.why(str(ip), host)) == (host != "lan")
+        assert bool(rules.why_false(str(ip), host)) == (host != "lan")
 
 
 @pytest.mark.parametrize("address", ["224.0.0.1", "ff02::1", "::1", "2001:db8::1", "fec0::1", "100.64.0.1", "3fff::1"])
 def test_special_addresses(address: str) -> None:
-    assert rules.kind(address)
-    assert rules.why(address, HOST)
+    assert rules.special_range(address)
+    assert rules.why_false(address, HOST)
 
 
 # --- in a survey --------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import pytest
 
 from gpuaria.aria2.relay import Relay
 from gpuaria.dns.deadline import Deadline
+from gpuaria.dns.fallback import FallbackResolver as Known
 from gpuaria.dns.findings import DnsAnswer
-from gpuaria.dns.names import Names as Known
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.http.ratelimit import TokenBucket
 from standin import Hub, Repo
@@ -244,15 +244,15 @@ def test_names_of_one_network_are_not_told_outside(monkeypatch: pytest.MonkeyPat
     asked: list[list[str]] = []
 
     class Watched(Resolvers):
-        def ask(self, host: str, deadline: Deadline, *, settle: float | None = None) -> tuple[DnsAnswer, ...]:
+        def query(self, host: str, deadline: Deadline, *, settle: float | None = None) -> tuple[DnsAnswer, ...]:
             asked.append([server.spec for server in self.servers])
-            return super().ask(host, deadline, settle=settle)
+            return super().query(host, deadline, settle=settle)
 
     monkeypatch.setattr("gpuaria.dns.resolvers.Resolvers", Watched)
     with NameServer({"nas.internal": ["10.1.2.3"]}) as near:
         known = Known(("system", near.spec, "8.8.8.8"), ssl.create_default_context, told.append)
-        assert known.instead("nas.internal") == ("10.1.2.3",)
-    known.good("nas.internal", "10.1.2.3")
+        assert known.overrides("nas.internal") == ("10.1.2.3",)
+    known.confirm("nas.internal", "10.1.2.3")
     assert asked == [[near.spec]]
     assert told == [f"nas.internal: the system's resolver does not know it; {near.spec} does"]
 
@@ -261,5 +261,5 @@ def test_names_of_one_network_are_not_told_outside(monkeypatch: pytest.MonkeyPat
 def test_what_needs_no_resolver(host: str) -> None:
     with NameServer({}) as server:
         known = Known((server.spec,), ssl.create_default_context, pytest.fail)
-        assert known.instead(host) == ()
+        assert known.overrides(host) == ()
         assert server.asked == []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria.aria2 import binary, private
+from gpuaria.aria2 import binary, private_folder
 from standin import EmbeddedBytes, Hub, Repo
 from standin.wire import Handler, Server
 from tests.support.repos import SMALL, contents, expected
@@ -379,7 +379,7 @@ def test_tokens_of_single_hosts_turn_up_nowhere(user: User, serve: Serve, privat
     seen_by = user.home / "environments"
     own = helper(user, f"env >> {seen_by}; tr '\\0' ' ' < /proc/$PPID/cmdline >> {seen_by}; echo password={HUBS}")
     aria2c = user.home / "aria2c"
-    aria2c.write_text(f'#!/bin/sh\nenv >> {seen_by}\nexec {binary.find().path} "$@"\n')
+    aria2c.write_text(f'#!/bin/sh\nenv >> {seen_by}\nexec {binary.find_binary().path} "$@"\n')
     aria2c.chmod(0o755)
     (user.home / ".config/gpuaria").mkdir(parents=True)
     (user.home / ".config/gpuaria/config.yaml").write_text(
@@ -450,7 +450,7 @@ def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_sweep_takes_only_what_is_ours_and_abandoned(temp: Path, tmp_path: Path) -> None:
     long_ago = time.time() - 3600
-    used = private.folder()
+    used = private_folder.create()
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (temp / "gpuaria-link").symlink_to(tmp_path / "elsewhere")
     (temp / "gpuaria-file").write_text("x")
@@ -459,7 +459,7 @@ def test_a_sweep_takes_only_what_is_ours_and_abandoned(temp: Path, tmp_path: Pat
         (temp / name / "aria2.conf").write_text("rpc-secret=x")
     for path in (used.path, tmp_path / "elsewhere", *(temp / n for n in ("gpuaria-old", "gpuaria-open", "other"))):
         os.utime(path, (long_ago, long_ago))
-    private.sweep()
+    private_folder.remove_abandoned()
     left = {path.name for path in temp.iterdir()}
     assert left == {used.path.name, "gpuaria-link", "gpuaria-file", "gpuaria-open", "gpuaria-young", "other"}
     assert (tmp_path / "elsewhere").exists()

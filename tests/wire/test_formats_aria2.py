@@ -48,7 +48,7 @@ def base() -> Iterator[str]:
 
 
 def _engines() -> list[str]:
-    return list(dict.fromkeys(path for path in (binary.find().path, binary.shipped()) if path))
+    return list(dict.fromkeys(path for path in (binary.find_binary().path, binary.bundled()) if path))
 
 
 def _run(engine: str, folder: Path, flag: str, text: str) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpuaria.errors import AccessDenied, ConfigError, GpuariaError, Interrupted, NetworkError, UsageError
-from gpuaria.http.auth import Token, ask, credentials
+from gpuaria.http.auth import LazyToken, ask_helper, credentials
 from gpuaria.settings import Secret, Settings, TokenSource, load
 
 MARK = "hf_MarkerThatMustNotLeak0123456789"
@@ -107,7 +107,7 @@ def test_a_host_stands_there_once() -> None:
 
 def test_nothing_of_it_shows(tmp_path: Path) -> None:
     s = settings({"a.b": "env:X", "c.d": f"helper:echo password={MARK}"}, X=MARK)
-    token = Token(s.tokens[0], frozenset(), threading.Event())
+    token = LazyToken(s.tokens[0], frozenset(), threading.Event())
     assert token.reveal() == MARK
     assert MARK not in repr(s) + str(list(s.rows())) + repr(token) + str(s.tokens)
     assert dict(row[:2] for row in s.rows())["tokens"] == "https://a.b:443=env:X, https://c.d:443=helper:echo"
@@ -189,7 +189,7 @@ def script(tmp_path: Path) -> Script:
 
 def answer(words: Sequence[str], place: str = HUB, seconds: float = 20, home: str = "") -> str:
     environ = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1"} | ({"HOME": home} if home else {})
-    return ask(words, place, environ, threading.Event(), seconds=seconds).reveal()
+    return ask_helper(words, place, environ, threading.Event(), seconds=seconds).reveal()
 
 
 @pytest.mark.parametrize(
@@ -277,14 +277,14 @@ def test_one_is_given_up_when_the_user_stops(script: Script, tmp_path: Path) -> 
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
     with pytest.raises(Interrupted):
-        ask(script(f"echo $$ > {tmp_path}/pid; exec sleep 600"), HUB, os.environ, stop)
+        ask_helper(script(f"echo $$ > {tmp_path}/pid; exec sleep 600"), HUB, os.environ, stop)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
 def test_no_shell_reads_the_command(tmp_path: Path) -> None:
     s = settings({"hub.example": f"helper:echo $(touch {tmp_path}/x) ; `id` $HOME"})
     with pytest.raises(AccessDenied, match="is no token"):
-        ask(s.tokens[0].helper, HUB, os.environ, threading.Event())
+        ask_helper(s.tokens[0].helper, HUB, os.environ, threading.Event())
     assert not (tmp_path / "x").exists()
 
 
@@ -303,10 +303,10 @@ def test_it_is_asked_once_whatever_comes_of_it(script: Script, tmp_path: Path) -
         count = tmp_path / "count"
         count.write_text("")
         (program,) = script(f"echo x >> {count}; sleep 0.2; {says}")
-        token = Token(settings({"hub.example": f"helper:{program}"}).tokens[0], frozenset(), threading.Event())
+        token = LazyToken(settings({"hub.example": f"helper:{program}"}).tokens[0], frozenset(), threading.Event())
         found: list[object] = []
 
-        def look(token: Token = token, found: list[object] = found) -> None:
+        def look(token: LazyToken = token, found: list[object] = found) -> None:
             try:
                 found.append(token.reveal())
             except GpuariaError as error:

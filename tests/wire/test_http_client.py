@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from gpuaria.errors import BadListing, ConfigError, GpuariaError, Interrupted, NetworkError, RateLimited
 from gpuaria.http.certificates import ca_file
 from gpuaria.http.client import Http, HttpOptions
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.http.ratelimit import RateBudget, retry_after
-from gpuaria.http.redirects import target_of
+from gpuaria.http.redirects import redirect_target
 from gpuaria.sources.huggingface import HuggingFace
 from gpuaria.urls import check_redirect, encrypted_or_local, redacted, url_origin
 from standin import Hub, RateLimit, Repo, Seen
@@ -337,7 +337,7 @@ def test_a_redirect_to_nonsense_is_an_error_and_no_traceback(location: str) -> N
     ],
 )
 def test_a_redirect_is_told_as_aria2_can_read_it(location: str, target: str) -> None:
-    assert target_of(Answer(302, "http://127.0.0.1/a", {"location": location})) == target
+    assert redirect_target(Response(302, "http://127.0.0.1/a", {"location": location})) == target
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x/"])
@@ -483,45 +483,45 @@ def declared(clock: FakeClock) -> RateBudget:
 def test_a_quota_is_held_to_before_the_hub_has_to_say_so() -> None:
     clock = FakeClock()
     budget = declared(clock)
-    assert budget.wait(API) == 0
-    budget.learn(API, limits("api", 2, 10))
-    assert [budget.wait(API) for _ in range(2)] == [0, 0]
-    assert budget.wait(API) == 11
+    assert budget.reserve(API) == 0
+    budget.update(API, limits("api", 2, 10))
+    assert [budget.reserve(API) for _ in range(2)] == [0, 0]
+    assert budget.reserve(API) == 11
     clock.advance(4)
-    assert budget.wait(API) == 7
-    assert budget.wait(FILE) == 0
-    assert budget.wait(API.replace("hub.", "other.")) == 0
+    assert budget.reserve(API) == 7
+    assert budget.reserve(FILE) == 0
+    assert budget.reserve(API.replace("hub.", "other.")) == 0
     clock.advance(7)
-    assert budget.wait(API) == 0
+    assert budget.reserve(API) == 0
 
 
 def test_those_held_back_do_not_all_storm_the_next_window() -> None:
     clock = FakeClock()
     budget = declared(clock)
-    budget.learn(API, limits("api", 0, 10, quota=3, window=300))
-    assert budget.wait(API) == 11
+    budget.update(API, limits("api", 0, 10, quota=3, window=300))
+    assert budget.reserve(API) == 11
     clock.advance(11)
-    waits = [budget.wait(API) for _ in range(8)]
+    waits = [budget.reserve(API) for _ in range(8)]
     assert waits[:3] == [0, 0, 0]
     assert all(wait > 0 for wait in waits[3:])
-    budget.learn(API, limits("api", 2, 299, quota=3, window=300))
-    assert budget.wait(API) > 0  # the two others are under way
+    budget.update(API, limits("api", 2, 299, quota=3, window=300))
+    assert budget.reserve(API) > 0  # the two others are under way
     clock.advance(302)
-    assert budget.wait(API) == 0
+    assert budget.reserve(API) == 0
 
 
 def test_answers_that_overtake_each_other_do_not_give_a_quota_back() -> None:
     clock = FakeClock()
     budget = declared(clock)
-    budget.learn(API, limits("api", 5, 100))
+    budget.update(API, limits("api", 5, 100))
     for _ in range(5):
-        assert budget.wait(API) == 0
-    budget.learn(API, limits("api", 4, 100))
-    assert budget.left(API) == {"api": 0}
+        assert budget.reserve(API) == 0
+    budget.update(API, limits("api", 4, 100))
+    assert budget.remaining(API) == {"api": 0}
     clock.advance(200)
-    budget.learn(API, limits("api", 499, 300))
-    assert budget.left(API) == {"api": 499}
-    assert budget.left(API.replace("hub.", "other.")) == {}
+    budget.update(API, limits("api", 499, 300))
+    assert budget.remaining(API) == {"api": 499}
+    assert budget.remaining(API.replace("hub.", "other.")) == {}
 
 
 @pytest.mark.parametrize(
@@ -537,8 +537,8 @@ def test_answers_that_overtake_each_other_do_not_give_a_quota_back() -> None:
 def test_which_quota_an_address_is_counted_against(url: str, name: str) -> None:
     budget = declared(FakeClock())
     for each in ("api", "resolvers", "pages"):
-        budget.learn(url, limits(each, 0 if each == name else 9, 50))
-    assert budget.wait(url) == 51
+        budget.update(url, limits(each, 0 if each == name else 9, 50))
+    assert budget.reserve(url) == 51
 
 
 @pytest.mark.parametrize("number", ["9" * 10, "9" * 400, "9" * 5000])
@@ -547,17 +547,17 @@ def test_numbers_that_no_hub_means_are_passed_over(field: str, number: str) -> N
     said = {"r": "5", "t": "55", "q": "500", "w": "300"} | {field: number}
     budget = RateBudget(FakeClock())
     limit, policy = f'"api";r={said["r"]};t={said["t"]}', f'"api";q={said["q"]};w={said["w"]}'
-    budget.learn("https://hub/api/x", {"ratelimit": limit, "ratelimit-policy": policy})
-    assert budget.wait("https://hub/api/x") == 0
-    assert budget.left("https://hub/api/x") == ({} if field in "rt" else {"api": 4})
+    budget.update("https://hub/api/x", {"ratelimit": limit, "ratelimit-policy": policy})
+    assert budget.reserve("https://hub/api/x") == 0
+    assert budget.remaining("https://hub/api/x") == ({} if field in "rt" else {"api": 4})
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_rate_header_can_be_read(text: str, policy: str) -> None:
     budget = RateBudget(FakeClock())
-    budget.learn(API, {"ratelimit": text, "ratelimit-policy": policy})
-    budget.learn(API, {"ratelimit": f'"api";r=1;t=2{text}', "ratelimit-policy": f'"api";q={policy}'})
-    assert budget.wait(API) >= 0
+    budget.update(API, {"ratelimit": text, "ratelimit-policy": policy})
+    budget.update(API, {"ratelimit": f'"api";r=1;t=2{text}', "ratelimit-policy": f'"api";q={policy}'})
+    assert budget.reserve(API) >= 0
     assert (retry_after({"retry-after": text, "ratelimit": policy}, 0.0) or 0) >= 0
 
 
@@ -571,7 +571,7 @@ def test_no_request_is_ever_refused_where_the_hub_tells_its_quota(repo: Repo) ->
             answers = list(pool.map(lambda _: http.get(url), range(6)))
         assert {answer.status for answer in answers} == {200}
         assert [seen.status for seen in hub.requests] == [200] * 7
-        assert http.count(hub.url) == 7
+        assert http.request_count(hub.url) == 7
         assert waits
 
 
@@ -620,7 +620,7 @@ def test_a_failure_that_passes_is_tried_again(status: int) -> None:
     with Scripted(in_turn((status, [("Retry-After", "0")], b"no"), (200, [], b"yes"))) as home:
         http = client()
         assert http.get(f"{home.url}/a").body == b"yes"
-        assert http.count(home.url) == len(home.seen) == 2
+        assert http.request_count(home.url) == len(home.seen) == 2
 
 
 @pytest.mark.parametrize("wait", ["garbage", email.utils.formatdate(0, usegmt=True)])
@@ -701,7 +701,7 @@ def test_a_refused_connection_is_one_sentence_after_few_tries() -> None:
     with pytest.raises(NetworkError, match=r"cannot connect to 127\.0\.0\.1:") as caught:
         http.get(f"{base}/a?Signature=1")
     sentence(caught.value)
-    assert http.count(base) == 3
+    assert http.request_count(base) == 3
 
 
 def test_a_host_without_an_address_is_not_tried_again() -> None:
@@ -709,7 +709,7 @@ def test_a_host_without_an_address_is_not_tried_again() -> None:
     with pytest.raises(NetworkError, match=r"no address is known for no-such-host\.invalid") as caught:
         http.get("http://no-such-host.invalid/a")
     sentence(caught.value)
-    assert http.count("http://no-such-host.invalid") == 1
+    assert http.request_count("http://no-such-host.invalid") == 1
 
 
 @pytest.mark.parametrize(
@@ -721,7 +721,7 @@ def test_a_name_that_cannot_be_is_an_error_and_no_traceback(host: str) -> None:
     with pytest.raises(NetworkError, match="cannot be the name of a host") as caught:
         http.get(f"http://{host}/a?Signature=1")
     sentence(caught.value)
-    assert http.count(f"http://{host}") == 1
+    assert http.request_count(f"http://{host}") == 1
 
 
 @pytest.mark.parametrize("path", ["/a\udcff", "/a\x01b", "/a?\udcff"])
@@ -730,7 +730,7 @@ def test_an_address_that_cannot_be_says_nothing_against_its_host(path: str) -> N
     with pytest.raises(NetworkError, match=r"'http://h\.example/a.*' is no address that can be asked for") as caught:
         http.get(f"http://h.example{path}")
     sentence(caught.value)
-    assert http.count("http://h.example") == 1
+    assert http.request_count("http://h.example") == 1
 
 
 def test_letters_that_are_not_ascii_are_fine_in_a_path() -> None:
@@ -774,7 +774,7 @@ def test_silence_is_one_sentence_after_few_tries() -> None:
             http.get(f"{home.url}/a")
         quiet.set()
         sentence(caught.value)
-        assert http.count(home.url) == 3
+        assert http.request_count(home.url) == 3
 
 
 @pytest.mark.parametrize("speech", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/9 what\r\n\r\n", b"\0" * 100, b""])
@@ -859,8 +859,8 @@ def test_who_asks_is_told_and_requests_are_counted_by_origin() -> None:
         with pytest.raises(NetworkError):
             http.get(f"{other.url}/a")
         assert {seen.headers["user-agent"] for seen in home.seen} == {"gpuaria/test"}
-        assert http.count(home.url) == 3
-        assert http.count(other.url) == len(other.seen)
+        assert http.request_count(home.url) == 3
+        assert http.request_count(other.url) == len(other.seen)
         http.close()
 
 
@@ -895,7 +895,7 @@ def test_a_credential_never_leaves_this_machine_in_the_clear(monkeypatch: pytest
         here.get("http://127.0.0.1:9/a")
         assert authorized(proxy) == [False]
         assert here.withheld("http://127.0.0.1:9") == "a proxy would read it"
-        named = client("http://hub.example.invalid", in_clear=("hub.example.invalid",))
+        named = client("http://hub.example.invalid", plaintext_hosts=("hub.example.invalid",))
         named.get("http://hub.example.invalid/a")
         assert authorized(proxy) == [False, True]
         proxy.journal.reset()

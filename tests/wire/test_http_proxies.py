@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria.aria2.options import by_proxies
+from gpuaria.aria2.options import proxy_options
 from gpuaria.errors import ConfigError
 from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.http.route import Routes
@@ -97,16 +97,16 @@ def test_options_of_aria2_for_mixed_routes(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     both = ["http://one.example/x", "https://two.example/x"]
-    assert Aria2Path(Routes(), TokenBucket(0)).options(both) == by_proxies()
+    assert Aria2Path(Routes(), TokenBucket(0)).options(both) == proxy_options()
     monkeypatch.setenv("https_proxy", "proxy.example:3128")
-    assert Aria2Path(Routes(), TokenBucket(0)).options(both) == by_proxies("", "http://proxy.example:3128")
+    assert Aria2Path(Routes(), TokenBucket(0)).options(both) == proxy_options("", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", ".local.example")
     near = "https://a.local.example/x"
     path = Aria2Path(Routes(), TokenBucket(0))
-    assert path.options([*both, near]) == by_proxies("", "http://proxy.example:3128", ["a.local.example"])
+    assert path.options([*both, near]) == proxy_options("", "http://proxy.example:3128", ["a.local.example"])
     monkeypatch.setenv("http_proxy", "proxy.example:3128")
     limited = Aria2Path(Routes(), TokenBucket(1000))
-    assert limited.options(both[:1]) == {**by_proxies("http://proxy.example:3128"), "max-download-limit": "1000"}
+    assert limited.options(both[:1]) == {**proxy_options("http://proxy.example:3128"), "max-download-limit": "1000"}
     relayed = limited.options([near])
     assert relayed["https-proxy"].startswith("http://gpuaria:")
     assert (relayed["proxy-method"], relayed["no-proxy"]) == ("tunnel", "")

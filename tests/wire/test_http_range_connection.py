@@ -18,7 +18,7 @@ import pytest
 
 from gpuaria.errors import GpuariaError, Interrupted, NetworkError
 from gpuaria.http.client import Http, HttpOptions
-from gpuaria.http.range_connection import SLICE, RangeConnection
+from gpuaria.http.range_connection import READ_SIZE, RangeConnection
 from gpuaria.http.route import Route, Routes
 from standin.wire import Handler, Server, parse_range
 from tests.support.fronts import Front, signed
@@ -70,7 +70,7 @@ def never(came: int) -> bool:
 def test_ranges_come_over_one_connection() -> None:
     with serving(Mirror.part) as (url, mirror):
         one = line(url)
-        for start, end in ((0, 1), (0, SIZE), (SLICE, 3 * SLICE + 1), (SIZE - 1, SIZE)):
+        for start, end in ((0, 1), (0, SIZE), (READ_SIZE, 3 * READ_SIZE + 1), (SIZE - 1, SIZE)):
             assert one.get(start, end, never) == DATA[start:end]
         one.close()
     assert len(mirror.met) == 1
@@ -161,7 +161,7 @@ def test_it_ends_when_it_is_over() -> None:
 
         some = one.get(0, SIZE, over)
         assert 0 < sum(told) <= len(some)
-        assert 2 * SLICE < len(some) < SIZE
+        assert 2 * READ_SIZE < len(some) < SIZE
         assert DATA.startswith(some)
         assert one.get(5, 10_000, never) == DATA[5:10_000]
         one.close()
@@ -197,9 +197,9 @@ def test_the_host_is_named_as_the_address_has_it(scheme: str, port: int, monkeyp
 
     named = "cdn.example.test" + (":8443" if port == 8443 else "")
     one = line(f"{scheme}://{named}/file")
-    monkeypatch.setattr(one._web.routes, "context", PlainContext)
+    monkeypatch.setattr(one._client.routes, "context", PlainContext)
     monkeypatch.setattr("gpuaria.http.range_connection.dial", connect)
-    monkeypatch.setattr(one._web.routes, "proxied", lambda url: False)
+    monkeypatch.setattr(one._client.routes, "proxied", lambda url: False)
     threading.Thread(target=answer, daemon=True).start()
     with server, pytest.raises(NetworkError):
         one.get(0, 10, never)
@@ -257,7 +257,7 @@ def test_every_request_is_counted_and_none_begins_after_the_end() -> None:
         one = RangeConnection(web, url, SIZE)
         one.get(0, 10, never)
         one.get(0, 10, never)
-        assert web.count(url) == 2
+        assert web.request_count(url) == 2
         stop.set()
         with pytest.raises(Interrupted):
             one.get(0, 10, never)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria.dns.deadline import Deadline, Job, together
+from gpuaria.dns.deadline import Deadline, Job, run_all
 from gpuaria.errors import NetworkError
 from gpuaria.http.route import Proxy, Route, proxy_for, route
 from gpuaria.mirrors.measure import tcp
@@ -32,9 +32,9 @@ PLAIN = ssl.create_default_context()
 
 def test_together_keeps_order_gives_none_for_late_ones_and_raises_bugs() -> None:
     never = threading.Event()
-    assert together([lambda: 1, lambda: 2, never.wait], Deadline(0.2), 0) == [1, 2, None]
+    assert run_all([lambda: 1, lambda: 2, never.wait], Deadline(0.2), 0) == [1, 2, None]
     with pytest.raises(ZeroDivisionError):
-        together([lambda: 1 // 0], Deadline(5))
+        run_all([lambda: 1 // 0], Deadline(5))
     never.set()
 
 
@@ -49,9 +49,9 @@ def test_a_stuck_thread_does_not_keep_the_process_from_ending() -> None:
 def test_within_is_the_earlier_of_both() -> None:
     clock = FakeClock(0.0)
     deadline = Deadline(3, clock)
-    assert (deadline.within(1).left(), deadline.within(9).left()) == (1, 3)
+    assert (deadline.within(1).remaining(), deadline.within(9).remaining()) == (1, 3)
     clock.now = 4
-    assert (deadline.left(), deadline.over) == (0, True)
+    assert (deadline.remaining(), deadline.expired) == (0, True)
 
 
 # --- icmp ---------------------------------------------------------------------------------------------------------

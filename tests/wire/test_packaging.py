@@ -27,12 +27,12 @@ from gpuaria.aria2 import binary
 
 files = importlib.resources.files("gpuaria")
 data = files / "data"
-shipped = binary.shipped()
+shipped = binary.bundled()
 print(json.dumps({
     "place": gpuaria.__file__,
     "typed": (files / "py.typed").is_file(),
     "data": sorted(item.name for item in data.iterdir()) if data.is_dir() else [],
-    "aria2c": str(binary.probe(shipped, "wheel").version) if shipped else "",
+    "aria2c": str(binary.identify(shipped, "wheel").version) if shipped else "",
     "api": callable(gpuaria.fetch) and callable(gpuaria.verify),
 }))
 """
@@ -94,5 +94,5 @@ def test_it_finds_its_data_files_and_its_aria2c(installed: Path, tmp_path: Path)
     assert found["api"]
     here = ROOT / "gpuaria" / "data"
     assert found["data"] == (sorted(path.name for path in here.iterdir()) if here.is_dir() else [])
-    if binary.shipped():
+    if binary.bundled():
         assert found["aria2c"] == "(1, 37, 0)"

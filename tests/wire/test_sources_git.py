@@ -21,7 +21,7 @@ from gpuaria.http.client import Http, HttpOptions
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
 from gpuaria.sources import git
-from gpuaria.sources.git_verify import doubt
+from gpuaria.sources.git_verify import unproven_reason
 from standin import Repo, pointer_text
 from standin.wire import Handler, Server
 from tests.support.user import Serve
@@ -150,7 +150,7 @@ def test_the_git_program_serves_what_proves_its_own_listing(
     with Backend(root, speaks_2=speaks_2) as server:
         sent = git.objects(f"{server.url}/{NAME}", commit, HTTP)
         seen = server.journal.snapshot()
-    assert doubt(commit, manifest, sent) == ""
+    assert unproven_reason(commit, manifest, sent) == ""
     assert [kind for kind, _ in sent].count("commit") == 1
     assert any(len(data) > 200 for kind, data in sent if kind == "blob") is not filtered
     assert [(one.method, one.target.partition("?")[0]) for one in seen] == [
@@ -159,7 +159,7 @@ def test_the_git_program_serves_what_proves_its_own_listing(
     ]
     less = replace(manifest, files=manifest.files[1:])
     with pytest.raises(BadListing, match="leaves out"):
-        doubt(commit, less, sent)
+        unproven_reason(commit, less, sent)
 
 
 @needs_git
@@ -167,7 +167,10 @@ def test_a_server_that_gives_out_tips_only_is_not_asked_for_another_commit(nativ
     root = set_up(native, tmp_path)
     tip, parent = (run_git(root / "org/held.git", "rev-parse", name) for name in ("main", "main~1"))
     with Backend(root, speaks_2=False) as server:
-        assert doubt(tip, listed(root / "org/held.git", tip), git.objects(f"{server.url}/{NAME}", tip, HTTP)) == ""
+        assert (
+            unproven_reason(tip, listed(root / "org/held.git", tip), git.objects(f"{server.url}/{NAME}", tip, HTTP))
+            == ""
+        )
         with pytest.raises(NetworkError, match=f"gives out branches and tags only, not the commit {parent[:12]}"):
             git.objects(f"{server.url}/{NAME}", parent, HTTP)
 
@@ -189,7 +192,7 @@ def test_a_server_that_forbids_this_filter_is_asked_without(native: Path, tmp_pa
     commit = run_git(root / "org/held.git", "rev-parse", "main")
     with Backend(root, speaks_2=True) as server:
         sent = git.objects(f"{server.url}/{NAME}", commit, HTTP)
-    assert doubt(commit, listed(root / "org/held.git", commit), sent) == ""
+    assert unproven_reason(commit, listed(root / "org/held.git", commit), sent) == ""
 
 
 class Quiet(WSGIRequestHandler):
@@ -212,7 +215,7 @@ def test_dulwich_serves_it_too(native: Path) -> None:
             server.shutdown()
             thread.join()
             server.server_close()
-    assert doubt(commit, listed(native / "org/held.git", commit), sent) == ""
+    assert unproven_reason(commit, listed(native / "org/held.git", commit), sent) == ""
     assert not any(len(data) >= 200 for kind, data in sent if kind == "blob")
 
 

@@ -853,10 +853,10 @@ def test_the_address_at_the_stand_in_hub_gives_the_bytes(form: str, xet: bool, t
         mirror = Mirror("here", hub.url, origin=True)
         manifest = HF.listing(ref, HF.commit(ref, hub.url, http), hub.url, http, everything)
         for file in manifest.files:
-            before = http.count(hub.url)
+            before = http.request_count(hub.url)
             address = HF.locate(mirror, manifest, file, http)
             assert address is not None
-            assert http.count(hub.url) - before <= 2
+            assert http.request_count(hub.url) - before <= 2
             assert (address.expires is not None) == file.lfs
             assert hub.cdn.count() == 0
         for file in manifest.files:

@@ -405,7 +405,7 @@ def test_aria2c_fetches_a_signed_address_with_sixteen_connections(
     any_hub: Hub, gpt2: Repo, http: httpx2.Client, tmp_path: Path
 ) -> None:
     options = ["-q", "-x16", "-s16", "-k1M", "--no-conf", "-d", str(tmp_path), "-o", "out"]
-    subprocess.run([binary.find().path, *options, signed(any_hub, http)], check=True, timeout=60)
+    subprocess.run([binary.find_binary().path, *options, signed(any_hub, http)], check=True, timeout=60)
     entry = gpt2.commits[gpt2.head].files[WEIGHTS]
     assert hashlib.sha256((tmp_path / "out").read_bytes()).hexdigest() == entry.sha256
     ranged = [seen for seen in any_hub.cdn.requests if seen.status == 206]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpuaria.errors import NetworkError
-from gpuaria.http.messages import Answer
+from gpuaria.http.messages import Response
 from gpuaria.transfer.by_http import prefix_size, resumed_at
 from standin import Hub, Repo
 from standin.wire import Handler, Server, parse_range
@@ -305,13 +305,13 @@ def test_odd_answers_are_survived(
     ],
 )
 def test_where_a_partial_answer_starts(said: str, begun: int, start: int | None) -> None:
-    answer = Answer(206, "http://x/", {"content-range": said})
+    answer = Response(206, "http://x/", {"content-range": said})
     if start is None:
         with pytest.raises(NetworkError):
             resumed_at(answer, begun, 10)
     else:
         assert resumed_at(answer, begun, 10) == start
-    assert resumed_at(Answer(200, "http://x/", {}), begun, 10) == 0
+    assert resumed_at(Response(200, "http://x/", {}), begun, 10) == 0
 
 
 def test_a_prefix_counts_only_while_it_is_shorter_than_the_file(tmp_path: Path) -> None:

@@ -81,9 +81,9 @@ class Straight:
         there, parts = self._route, urlsplit(url)
         assert there is not None
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        sent = {"host": there.place, "user-agent": self._user_agent, "accept": "*/*", **headers}
+        sent = {"host": there.host_header, "user-agent": self._user_agent, "accept": "*/*", **headers}
         if there.proxy and not there.tls:  # RFC 9112 3.2.2
-            target = f"http://{there.place}{target}"
+            target = f"http://{there.host_header}{target}"
             if there.proxy.authorization:
                 sent["proxy-authorization"] = there.proxy.authorization
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]

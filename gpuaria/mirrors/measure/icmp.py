@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
-from gpuaria.dns.deadline import Deadline, together
+from gpuaria.dns.deadline import Deadline, run_all
 from gpuaria.dns.findings import NO_TIME
 from gpuaria.mirrors.measure.findings import IcmpFinding
 
@@ -20,7 +20,7 @@ NOT_PERMITTED = "not permitted"
 
 def ping(addresses: Sequence[str], deadline: Deadline, *, count: int = COUNT) -> tuple[IcmpFinding, ...]:
     """Ping all addresses at once, `count` times each, as far as the time reaches. Never raises for the network."""
-    found = together([partial(_ping, a, deadline, count) for a in addresses], deadline)
+    found = run_all([partial(_ping, a, deadline, count) for a in addresses], deadline)
     return tuple(f or IcmpFinding(a, "not measured", problem=NO_TIME) for a, f in zip(addresses, found, strict=True))
 
 
@@ -39,9 +39,9 @@ def _as(address: str, deadline: Deadline, count: int, privileged: bool) -> IcmpF
     sent = 0
     try:
         for turn in range(count):
-            if deadline.over or (not times and sent >= GIVE_UP):
+            if deadline.expired or (not times and sent >= GIVE_UP):
                 break
-            patience = min(PATIENCE, deadline.left() / (count - turn))
+            patience = min(PATIENCE, deadline.remaining() / (count - turn))
             host = icmplib.ping(address, count=1, timeout=patience, privileged=privileged)
             sent += host.packets_sent
             times += [rtt / 1000 for rtt in host.rtts]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from urllib.parse import urljoin
 
-from gpuaria.dns.deadline import Deadline, Job, together
+from gpuaria.dns.deadline import Deadline, Job, run_all
 from gpuaria.dns.findings import NO_TIME
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.mirrors.measure.connection import Straight
@@ -55,14 +55,14 @@ def sample(
     together. Never raises for the network. Redirects are followed, not out of TLS.
     """
     asked = limits or Limits()
-    first = replace(asked, seconds=min(asked.seconds, SHARE * deadline.left()))
+    first = replace(asked, seconds=min(asked.seconds, SHARE * deadline.remaining()))
     finding, done, lanes = BytesFinding("not measured", problem=NO_TIME), _Read(first), _Lanes(carrier, connections[1:])
     if size == 0:
         return replace(finding, problem="the file is empty")
     try:
         for _ in range(MAX_REDIRECTS):
             finding = replace(finding, final_host=place(url))
-            if deadline.over:
+            if deadline.expired:
                 return finding
             target = _read(carrier, url, size, deadline, done, partial(lanes.prepare, url))
             if not target:
@@ -172,12 +172,12 @@ class _Lanes:
         """One reading for each count, as far as there is time for a few round trips and no connection fails."""
         found: list[Throughput] = []
         for count in self._counts:
-            if deadline.left() < 0.2 + 3 * (self._carrier.connect or 0.0):
+            if deadline.remaining() < 0.2 + 3 * (self._carrier.connect or 0.0):
                 break
             share = replace(limits, ceiling=max(_LEAST, 2 * limits.ceiling // count))
             reads = [_Read(share, n + 1) for n in range(count)]
             works = [partial(self._one, n, url, size, deadline, reads[n]) for n in range(count)]
-            fine = together(works, deadline)
+            fine = run_all(works, deadline)
             more = throughput([read.stream for read in reads]) if all(fine) else None
             if more is None:
                 break

@@ -32,7 +32,7 @@ class Pipes:
         """`work()`, or what it gave for the same place before."""
         with self._guard:
             lock = self._locks.setdefault(place, threading.Lock())
-        if not lock.acquire(timeout=deadline.left()):
+        if not lock.acquire(timeout=deadline.remaining()):
             return BytesFinding("not measured", place, problem=NO_TIME)
         try:
             if place in self._good:

@@ -39,8 +39,8 @@ class Stream:
     def left(self, deadline: Deadline, limits: Limits) -> float:
         """Seconds that may still be waited."""
         if not self.marks:
-            return deadline.left()
-        return min(deadline.left(), self.marks[0][0] + limits.seconds - deadline.clock())
+            return deadline.remaining()
+        return min(deadline.remaining(), self.marks[0][0] + limits.seconds - deadline.clock())
 
     def read(self, body: Iterator[bytes], deadline: Deadline, limits: Limits) -> None:
         """Take what comes until a limit is reached. Raises TimeoutError if nothing came at all."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from gpuaria.dns.deadline import GRACE, Deadline, Job, together
+from gpuaria.dns.deadline import GRACE, Deadline, Job, run_all
 from gpuaria.dns.findings import NO_TIME
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.errors import GpuariaError, Interrupted
@@ -72,7 +72,7 @@ def survey(
     deadline = Deadline(budget, tools.clock)
     visits = [_Visit(mirror, commit, file, tools, deadline, reads) for mirror in mirrors]
     pipes = Pipes()
-    together([partial(visit.run, pipes) for visit in visits], deadline, 2 * GRACE)
+    run_all([partial(visit.run, pipes) for visit in visits], deadline, 2 * GRACE)
     return same_pipes([visit.findings() for visit in visits])
 
 
@@ -112,13 +112,13 @@ class _Visit:
         self._set(host=there.host, proxy=str(there.proxy or ""))
         addresses = self._resolve(there)
         if not addresses and not there.proxy:
-            over = self._deadline.over
+            over = self._deadline.expired
             return self._stop(NO_TIME if over else f"no address is known for {there.host}")
         pings = Job(lambda: ping(addresses, self._deadline)) if addresses and self._tools.pings else None
         first = threading.Event()
         reach = Job(lambda: self._reach(there, addresses, first))
-        first.wait(self._deadline.left())
-        if self._stood or (there.proxy and there.proxy.problem):
+        first.wait(self._deadline.remaining())
+        if self._stood or (there.proxy and there.proxy.measuring_problem):
             target = self._look_up()
             if target:
                 self._read(target, pipes)
@@ -147,7 +147,7 @@ class _Visit:
 
     def _addresses(self, host: str) -> tuple[str, ...]:
         """Of any host on the way; what the resolvers said is kept."""
-        answers = self._tools.resolvers.ask(host, self._deadline)
+        answers = self._tools.resolvers.query(host, self._deadline)
         self._set(dns=(*self.findings().dns, *answers))
         found = self._tools.resolvers.usable(answers) if answers else (host.strip("[]"),)
         return tcp.happy_eyeballs(found)[:ADDRESSES]
@@ -197,9 +197,9 @@ class _Visit:
             return self._set(bytes=BytesFinding("failed", problem=str(error)))
         carrier = self._carrier(there)
         if carrier is None:
-            problem = there.proxy.problem if there.proxy else ""
-            return self._set(bytes=BytesFinding("not measured", there.place, problem=problem))
-        self._set(bytes=BytesFinding("not measured", there.place, problem=NO_TIME))
+            problem = there.proxy.measuring_problem if there.proxy else ""
+            return self._set(bytes=BytesFinding("not measured", there.host_header, problem=problem))
+        self._set(bytes=BytesFinding("not measured", there.host_header, problem=NO_TIME))
 
         def work() -> BytesFinding:
             return sample(
@@ -211,11 +211,11 @@ class _Visit:
                 limits=self._reads.limits,
             )
 
-        return self._set(bytes=pipes.measured(self._mirror.name, there.place, work, self._deadline))
+        return self._set(bytes=pipes.measured(self._mirror.name, there.host_header, work, self._deadline))
 
     def _carrier(self, there: Route) -> Straight | None:
         tools = self._tools
-        if there.proxy and there.proxy.problem:
+        if there.proxy and there.proxy.measuring_problem:
             return None
 
         def resolve(host: str) -> Sequence[str]:
@@ -229,7 +229,7 @@ class _Visit:
     def _settle(self) -> None:
         """Leave out the resolvers and the addresses that turned out wrong, the quickest address first."""
         found = self.findings()
-        answers = self._tools.resolvers.against_tls(found.dns, found.tls)
+        answers = self._tools.resolvers.mark_certificate_lies(found.dns, found.tls)
         took = {f.address: f.seconds or 0.0 for f in found.tcp if f.state == "measured"}
         stood = sorted((a for a in found.addresses if a in self._stood), key=lambda a: took.get(a, 0.0))
         failed = {f.address for f in found.tcp if f.state == "failed"}

@@ -66,8 +66,8 @@ def measure(
     Through a proxy there is one attempt, to the host by its name; `addresses` are then not used.
     """
     targets = _targets(route, addresses)
-    if route.proxy and route.proxy.problem:
-        problem = route.proxy.problem
+    if route.proxy and route.proxy.measuring_problem:
+        problem = route.proxy.measuring_problem
         return _untried(route, targets, problem)
     found: dict[str, Line] = {}
     for line in _attempts(route, targets, context, deadline):
@@ -87,14 +87,14 @@ def measure(
 
 def connect(route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> Line:
     """The first connection that stands, its socket for the caller to close. Raises NetworkError with all reasons."""
-    if route.proxy and route.proxy.problem:
-        raise NetworkError(route.proxy.problem)
+    if route.proxy and route.proxy.measuring_problem:
+        raise NetworkError(route.proxy.measuring_problem)
     problems: dict[str, None] = {}
     for line in _attempts(route, _targets(route, addresses), context, deadline):
         if line.sock is not None:
             return line
         problems[line.problem] = None
-    raise NetworkError("; ".join(problems) or (f"no connection to {route.place}: {NO_TIME}"))
+    raise NetworkError("; ".join(problems) or (f"no connection to {route.host_header}: {NO_TIME}"))
 
 
 def _targets(route: Route, addresses: Sequence[str]) -> tuple[str, ...]:
@@ -126,14 +126,16 @@ def _attempts(route: Route, addresses: Sequence[str], context: ssl.SSLContext, d
     waiting, running, open_ones = [*addresses, *addresses], Counter[str](), set(addresses)
     try:
         while open_ones:
-            waiting = [a for a in waiting if a in open_ones and not deadline.over]
+            waiting = [a for a in waiting if a in open_ones and not deadline.expired]
             if waiting:
                 running[waiting[0]] += 1
                 jobs.append(Job(partial(attempt, waiting.pop(0))))
             try:
-                line = results.get(timeout=deadline.within(STAGGER).left() if waiting else deadline.left() + 0.1)
+                line = results.get(
+                    timeout=deadline.within(STAGGER).remaining() if waiting else deadline.remaining() + 0.1
+                )
             except queue.Empty:
-                if deadline.over:
+                if deadline.expired:
                     break
                 continue
             running[line.address] -= 1
@@ -210,11 +212,11 @@ def _tunnel(sock: socket.socket, route: Route, deadline: Deadline) -> None:
             raise NetworkError("no proper answer to CONNECT")
     status = answer.split(b"\r\n")[0].decode("latin-1").partition(" ")[2][:60]
     if not status.startswith("2"):
-        raise NetworkError(f"refuses a tunnel to {route.place}: {status}")
+        raise NetworkError(f"refuses a tunnel to {route.host_header}: {status}")
 
 
 def _positive(deadline: Deadline) -> float:
-    return max(0.001, deadline.left())
+    return max(0.001, deadline.remaining())
 
 
 def reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from gpuaria.errors import Aria2Error
 
 _PREFIX = "gpuaria-"
-_LAST_WORDS = 3.0  # seconds for an aria2c to save how far it is
+_SAVE_SECONDS = 3.0  # seconds for an aria2c to save how far it is
 _YOUNG = 60.0  # seconds; a folder of that age may be one that is made right now, and not locked yet
 
 
@@ -29,7 +29,7 @@ class Folder:
     path: Path
     lock: int
 
-    def serves(self, pid: int) -> None:
+    def record_pid(self, pid: int) -> None:
         """Note whose folder it is."""
         with contextlib.suppress(OSError):
             (self.path / "pid").write_text(str(pid))
@@ -40,7 +40,7 @@ class Folder:
         os.close(self.lock)
 
 
-def folder() -> Folder:
+def create() -> Folder:
     """Make one. Raises Aria2Error."""
     try:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX))
@@ -54,44 +54,44 @@ def folder() -> Folder:
     return Folder(path, lock)
 
 
-def sweep() -> None:
+def remove_abandoned() -> None:
     """End the aria2c of those who were killed, let each save its progress, and delete what they left."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(tempfile.gettempdir()):
             if entry.name.startswith(_PREFIX):
                 with contextlib.suppress(OSError):
-                    _sweep(entry.path)
+                    _remove_if_abandoned(entry.path)
 
 
-def _sweep(path: str) -> None:
+def _remove_if_abandoned(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         state = os.fstat(descriptor)
         if state.st_uid != os.geteuid() or state.st_mode & 0o077:
             return
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _ended(Path(path)) and time.time() - state.st_mtime < _YOUNG:
+        if not _aria2_ended(Path(path)) and time.time() - state.st_mtime < _YOUNG:
             return
         shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(descriptor)
 
 
-def _ended(path: Path) -> bool:
+def _aria2_ended(path: Path) -> bool:
     """Whether the aria2c that a folder was made for is no more; it is told to end, and given time to."""
     try:
         pid = int((path / "pid").read_text())
-        until = time.monotonic() + _LAST_WORDS
-        if _is_for(pid, path):
+        until = time.monotonic() + _SAVE_SECONDS
+        if _uses_folder(pid, path):
             os.kill(pid, signal.SIGTERM)  # once: a second one would end it before it has saved
-        while _is_for(pid, path) and time.monotonic() < until:
+        while _uses_folder(pid, path) and time.monotonic() < until:
             time.sleep(0.02)
-        return not _is_for(pid, path)
+        return not _uses_folder(pid, path)
     except (OSError, ValueError):
         return False
 
 
-def _is_for(pid: int, path: Path) -> bool:
+def _uses_folder(pid: int, path: Path) -> bool:
     """Whether a process was started with the conf file of this folder: the number may be another's by now."""
     try:
         return os.fsencode(path) in Path(f"/proc/{pid}/cmdline").read_bytes()

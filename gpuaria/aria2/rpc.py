@@ -85,7 +85,7 @@ class Rpc:
             raise Aria2Error(f"at {self._shown} runs {product} {answer['version']}: {NO_CONTROL_FILES}", HINT)
         return str(answer["version"])
 
-    def add(self, metalink: str, options: Mapping[str, str]) -> str:
+    def add_download(self, metalink: str, options: Mapping[str, str]) -> str:
         """Start one download described by a Metalink of one file; returns the gid that aria2 gave it.
 
         aria2 ignores a chosen gid for a Metalink, and only a Metalink can declare the size.
@@ -95,7 +95,7 @@ class Rpc:
             raise Aria2Error(f"aria2c at {self._shown} made {gids!r:.80} of one file")
         return str(gids[0])
 
-    def find(self, paths: Collection[str]) -> dict[str, str]:
+    def find_gids(self, paths: Collection[str]) -> dict[str, str]:
         """The gids of the downloads that write these files, by path: ours whose answer to `add` was lost."""
         keys = ["gid", "files"]
         calls: list[tuple[str, list[Any]]] = [
@@ -122,20 +122,20 @@ class Rpc:
             servers[gid] = _speeds(busy)
         return transfers, servers
 
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether it downloads nothing now and has nothing queued."""
         return not any(self._multicall([("aria2.tellActive", [["gid"]]), ("aria2.tellWaiting", [0, 1, ["gid"]])]))
 
-    def stop(self, gid: str) -> None:
+    def stop_download(self, gid: str) -> None:
         """Stop one of our downloads; its bytes are flushed and its control file saved within 0.1 s."""
         self._multicall([("aria2.forceRemove", [gid])])
 
-    def remove(self, gid: str) -> None:
+    def remove_download(self, gid: str) -> None:
         """Stop one of our downloads, if it runs, and forget it; its bytes and control file stay on disk."""
-        self.stop(gid)
+        self.stop_download(gid)
         self._multicall([("aria2.removeDownloadResult", [gid])])
 
-    def forget(self, gids: Sequence[str]) -> None:
+    def forget_results(self, gids: Sequence[str]) -> None:
         """Drop the results of finished downloads of ours."""
         self._multicall([("aria2.removeDownloadResult", [gid]) for gid in gids])
 
