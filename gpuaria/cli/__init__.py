@@ -1,1 +1,1 @@
-"""The commands: a few lines each, and the only place that prints."""
+"""The command line: one short module per command. Only this package prints."""

@@ -1,4 +1,4 @@
-"""The words of a command line, and what they mean to several commands."""
+"""Parsing of command-line words that several commands share."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from gpuaria import records
 
 
-def spread(words: Sequence[str]) -> list[str]:
-    """Return `--include a b c` as `--include a --include b --include c`, once the repo is known from the words before.
+def split_patterns(words: Sequence[str]) -> list[str]:
+    """Rewrite `--include a b c` as `--include a --include b --include c`, if the repo stands before it.
 
-    hfd.sh takes patterns with spaces between them, `hf` repeats the option.
+    hfd.sh separates patterns by spaces, `hf` repeats the option; both work.
     """
     out: list[str] = []
-    named = ("--repo", "--lock")  # with one of these every plain word is a file
-    known, option, first = any(word.partition("=")[0] in named for word in words), "", False
-    skip = True  # the command's own name
+    repo_options = ("--repo", "--lock")  # with one of these, every plain word is a file
+    known, option, first = any(word.partition("=")[0] in repo_options for word in words), "", False
+    skip = True  # the first word is the command's name
     for word in words:
         if word.startswith("-") and len(word) > 1:
             option, first = (word, True) if word in ("--include", "--exclude") else ("", False)
@@ -44,18 +44,18 @@ _SWITCHES = {
     *("--force", "--force-download", "--no-pickle", "--dry-run", "--offline", "--quiet", "--verbose", "--json"),
     *("--strict", "--why", "--trace", "--help", "--version"),
 }
-_BUNDLE = re.compile(r"-(?P<switches>[qvhV]*)(?P<option>[^-].*)?", re.DOTALL)  # of short options: -q, -x, -x8, -qvx8
+_BUNDLE = re.compile(r"-(?P<switches>[qvhV]*)(?P<option>[^-].*)?", re.DOTALL)  # short options: -q, -x, -x8, -qvx8
 
 
 def _takes_next(word: str) -> bool:
-    """Return whether the next word is this option's value: `-x8` holds its own, and `-qv` are two that take none."""
+    """Return whether the next word is this option's value: not after `-x8`, which contains it, nor after a switch."""
     if bundle := _BUNDLE.fullmatch(word):
         return len(bundle["option"] or "") == 1
     return word not in _SWITCHES and "=" not in word
 
 
 def asks_for_log(words: Sequence[str]) -> bool:
-    """Return whether -v or --verbose is among the words, alone or bundled."""
+    """Return whether the words contain -v or --verbose, alone or bundled with other switches."""
     return any(_verbose(word) for word in words)
 
 
@@ -65,16 +65,16 @@ def _verbose(word: str) -> bool:
 
 
 def split(words: Sequence[str], repo: str) -> tuple[str, list[str]]:
-    """Return the repo and the files: with --repo every word is a file, otherwise the first one is the repo."""
+    """Return the repo and the files. With --repo every word is a file; otherwise the first word is the repo."""
     if repo:
         return repo, list(words)
     if not words:
-        raise UsageError("no repo is named", "gpuaria fetch gpt2-medium, or --repo gpt2-medium.")
+        raise UsageError("no repo given", "For example: gpuaria fetch gpt2-medium, or --repo gpt2-medium.")
     return words[0], list(words[1:])
 
 
 def patterns(given: Sequence[str]) -> list[str]:
-    """Return `"*.json *.bin"` as two patterns; words with spaces stay one where a part could be part of a name."""
+    """Split `"*.json *.bin"` into two patterns, but keep a name with spaces, such as `"my file.txt"`, whole."""
     found: list[str] = []
     for words in given:
         parts = words.split()
@@ -84,10 +84,10 @@ def patterns(given: Sequence[str]) -> list[str]:
 
 
 def known_kind(kind: str) -> "records.Kind | None":
-    """Return --type's value, which may be in the plural, or None if it is empty. Raises UsageError."""
+    """Return the repo type, given in singular or plural, or None if it is empty. Raises UsageError."""
     singular = kind.removesuffix("s")
     if not kind:
         return None
     if singular not in ("model", "dataset", "space"):
-        raise UsageError(f"--type {kind} is unknown", "It is model, dataset or space.")
+        raise UsageError(f"unknown --type {kind}", "Choose model, dataset or space.")
     return singular

@@ -6,7 +6,7 @@ from gpuaria.cli.app import app
 
 @app.command()
 def config(as_json: options.AsJson = False) -> int:
-    """Print every effective setting, and where it comes from."""
+    """Print every setting, its value and its source."""
     from gpuaria.cli.output import figures
     from gpuaria.cli.output.json_lines import print_json
 

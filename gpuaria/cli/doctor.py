@@ -16,10 +16,10 @@ from gpuaria.errors import ConfigError, Interrupted, UsageError
 @app.command()
 def doctor(
     context: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="REF", help="A repo that should be fetchable.")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="REF", help="Repo to check access to.")] = None,
     kind: options.Kind = "",
     revision: options.Revision = "",
-    trace: Annotated[bool, typer.Option("--trace", help="Trace the route to the worst mirror.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Also trace the network route to the worst mirror.")] = False,
     cache_dir: options.CacheDir = None,
     token: options.Token = None,
     mirrors: options.Mirrors = None,
@@ -27,7 +27,7 @@ def doctor(
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
-    """Say whether a fetch would work here, and what to do if not."""
+    """Check whether a fetch would work, and suggest fixes."""
     from gpuaria.cli.output import findings
     from gpuaria.cli.output.json_lines import print_json
     from gpuaria.doctor import Checkup, Finding, examine
@@ -35,7 +35,7 @@ def doctor(
 
     stop: threading.Event = context.obj
     if words and len(words) > 1:
-        raise UsageError("doctor looks at one repo", "gpuaria doctor gpt2-medium")
+        raise UsageError("gpuaria doctor takes one repo", "For example: gpuaria doctor gpt2-medium")
     wanted = known_kind(kind)
     try:
         settings = options.settings_from(cache_dir=cache_dir, token=token, mirrors=mirrors, rpc=rpc)

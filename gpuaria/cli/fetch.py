@@ -23,37 +23,53 @@ def fetch(
     include: options.Include = None,
     exclude: options.Exclude = None,
     lock: Annotated[
-        str | None, typer.Option("--lock", help="What this manifest file says, from anywhere.", metavar="FILE")
+        str | None,
+        typer.Option("--lock", help="Download exactly the files in this lock file, from any source.", metavar="FILE"),
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", "--local-dir", help="A plain folder.", metavar="DIR")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", "--local-dir", help="Download into this folder instead of the Hugging Face cache.", metavar="DIR"
+        ),
+    ] = None,
     cache_dir: options.CacheDir = None,
     token: options.Token = None,
     mirrors: options.Mirrors = None,
     connections: Annotated[
-        str | None, typer.Option("-x", "--connections", help="Per server, 1 to 16.", metavar="N")
+        str | None, typer.Option("-x", "--connections", help="Connections per server (1-16, default 16).", metavar="N")
     ] = None,
-    jobs: Annotated[str | None, typer.Option("-j", "--jobs", help="Large files at once.", metavar="N")] = None,
+    jobs: Annotated[
+        str | None, typer.Option("-j", "--jobs", help="Large files downloaded at once (default 4).", metavar="N")
+    ] = None,
     patience: Annotated[
-        str | None, typer.Option("--patience", help="How long to wait for a network.", metavar="TIME")
+        str | None,
+        typer.Option(
+            "--patience", help="Longest wait for data, a rate limit or a lock (default 10 min).", metavar="TIME"
+        ),
     ] = None,
     rpc: options.Rpc = None,
     rpc_secret: Annotated[
-        str | None, typer.Option("--rpc-secret", help="Better: GPUARIA_RPC_SECRET.", metavar="WORD")
+        str | None,
+        typer.Option("--rpc-secret", help="Secret of that aria2c. Prefer GPUARIA_RPC_SECRET.", metavar="WORD"),
     ] = None,
-    no_pickle: Annotated[bool, typer.Option("--no-pickle", help="Refuse pickles.")] = False,
-    force: Annotated[bool, typer.Option("--force", "--force-download", help="Fetch again what is here.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    no_pickle: Annotated[
+        bool, typer.Option("--no-pickle", help="Refuse pickle files: loading one can run any code.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "--force-download", help="Download all files again, also those on disk.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan without downloading.")] = False,
     why: Annotated[
-        bool, typer.Option("--why", help="Print why each mirror has its place in the order, and its probes.")
+        bool, typer.Option("--why", help="Print why each mirror is ranked where it is, and its probes.")
     ] = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
-    """Fetch a repo, verify every byte, print the resulting path.
+    """Download a repo, verify every byte, and print its path.
 
-    Without --to, it goes into the Hugging Face cache, where from_pretrained finds it.
+    Without --to, files go into the Hugging Face cache, where from_pretrained finds them.
     """
     from gpuaria.cli.output import plans, sinks
     from gpuaria.cli.output.json_lines import print_json
@@ -63,9 +79,9 @@ def fetch(
     stop: threading.Event = context.obj
     name, files = (repo, words or []) if lock is not None else split(words or [], repo)
     if to is not None and cache_dir is not None:
-        raise UsageError("--to and --cache-dir are two different places", "Leave one of them out.")
+        raise UsageError("--to and --cache-dir exclude each other", "Leave one of them out.")
     if why and dry_run:
-        raise UsageError("--why describes a download, and --dry-run makes none", "See `gpuaria mirrors REF --why`.")
+        raise UsageError("--why and --dry-run exclude each other", "To probe mirrors only: gpuaria mirrors REF --why.")
     if to == "":
         raise UsageError("--to is empty", "Name a folder, or leave it out for the Hugging Face cache.")
     settings = options.settings_from(
@@ -98,7 +114,7 @@ def fetch(
     if dry_run and as_json:
         print_json("plan", plans.fields(plan, report))
     elif dry_run:
-        print(plans.show(plan))
+        print(plans.plan_text(plan))
     elif not as_json and report.exit_code == 0:
         print(report.path)
     return report.exit_code

@@ -13,14 +13,14 @@ from typing import NoReturn
 
 from gpuaria._version import __version__
 from gpuaria.cli import streams
-from gpuaria.cli.output.errors import complain
+from gpuaria.cli.output.errors import print_error
 from gpuaria.errors import DiskError, Interrupted
 
 
 def run(argv: Sequence[str] | None = None) -> None:
     """Run `gpuaria ARGV` and end the process with a status of docs/exit-status.md."""
     words = list(sys.argv[1:] if argv is None else argv)
-    hide(secrets_in(words))
+    hide_arguments(secrets_in(words))
     streams.install()
     if words in (["--version"], ["-V"]):
         print(f"gpuaria {__version__}")
@@ -28,29 +28,29 @@ def run(argv: Sequence[str] | None = None) -> None:
     stop = threading.Event()
     _catch_signals(stop)
     try:
-        from gpuaria.cli import dispatch  # typer takes a while to import: --version and a signal do not wait for it
+        from gpuaria.cli import dispatch  # typer is slow to import: --version and signals must not wait for it
 
         status = dispatch.main(words, stop)
-    except Interrupted as error:  # before the command had begun
-        complain(error)
+    except Interrupted as error:  # a signal arrived before the command began
+        print_error(error)
         status = error.exit_code
     _leave(_ended(status))
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process without the interpreter's clean-up, which takes 0.07 s; every file is closed by now."""
+    """End the process without the interpreter's clean-up, which takes 0.07 s; all files are closed already."""
     sys.stderr.flush()
-    if sys.getprofile() or sys.gettrace():  # profilers and coverage report at the interpreter's end
+    if sys.getprofile() or sys.gettrace():  # profilers and coverage report at the interpreter's exit
         sys.exit(status)
     os._exit(status)
 
 
 def _ended(status: int) -> int:
-    """Return the exit status; a run that could not write its result to stdout has failed."""
-    reason = streams.unwritten()
+    """Return the exit status: 8 instead of 0 if the result could not be written to stdout."""
+    reason = streams.write_failure()
     if reason and status == 0:
-        error = DiskError(f"cannot write to standard output: {reason}", "What was fetched is in place.")
-        complain(error)
+        error = DiskError(f"cannot write to standard output: {reason}", "Downloaded files are in place.")
+        print_error(error)
         return error.exit_code
     return status
 
@@ -64,10 +64,10 @@ def secrets_in(words: Sequence[str]) -> list[str]:
 _SECRET = ("--token", "--rpc-secret")
 
 
-def hide(secrets: Sequence[str]) -> None:
-    """Overwrite these words of our own command line where `ps` and /proc/PID/cmdline read them (Linux; else nothing).
+def hide_arguments(secrets: Sequence[str]) -> None:
+    """Overwrite these arguments of this process, so that `ps` and /proc/PID/cmdline do not show them (Linux only).
 
-    proc_pid_stat(5): fields 48 and 49 are the addresses where the kernel reads it.
+    proc_pid_stat(5): fields 48 and 49 are the memory addresses of the command line.
     """
     wanted = {os.fsencode(secret) for secret in secrets if secret}
     if not wanted or not sys.platform.startswith("linux"):
@@ -82,14 +82,14 @@ def hide(secrets: Sequence[str]) -> None:
         import ctypes
 
         for secret in wanted:
-            for at in _places(text, secret):
+            for at in _offsets(text, secret):
                 ctypes.memset(start + at, ord("*"), len(secret))
     except (OSError, ValueError, ImportError):
         return
 
 
-def _places(text: bytes, secret: bytes) -> Iterator[int]:
-    """Yield the offsets at which `secret` is a whole word of a command line, or all that follows the = of one."""
+def _offsets(text: bytes, secret: bytes) -> Iterator[int]:
+    """Yield the offsets of `secret` in a command line, as a whole argument or as the value after an option's =."""
     at = 0
     for word in text.split(b"\0"):
         if word == secret or (word.startswith(b"--") and word.partition(b"=")[2] == secret):
@@ -98,7 +98,7 @@ def _places(text: bytes, secret: bytes) -> Iterator[int]:
 
 
 def _catch_signals(stop: threading.Event) -> None:
-    """Let the first signal shut the run down cleanly within two seconds, and a signal after that end it at once."""
+    """Shut down cleanly at the first signal; a signal more than two seconds later ends the process at once."""
     first = 0.0
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -110,7 +110,7 @@ def _catch_signals(stop: threading.Event) -> None:
         if time.monotonic() - first > 2.0:
             os._exit(Interrupted.exit_code)
 
-    signal.signal(signal.SIGINT, handle)  # a script ignores it for `command &`, but `kill -INT` is meant
+    signal.signal(signal.SIGINT, handle)  # shells ignore SIGINT for `command &`, but `kill -INT` must work
     for name in ("SIGTERM", "SIGHUP"):
-        if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:  # nohup stays nohup
+        if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:  # keep what nohup has set
             signal.signal(getattr(signal, name), handle)

@@ -1,4 +1,4 @@
-"""`gpuaria mirrors`: measures and ranks them; `add`, `remove` and `list` are in mirrors_list.py."""
+"""`gpuaria mirrors`: measures and ranks mirrors; `add`, `remove` and `list` are in mirrors_list.py."""
 
 import sys
 import threading
@@ -10,7 +10,7 @@ import typer
 from gpuaria.cli import options
 from gpuaria.cli.app import app
 from gpuaria.cli.arguments import known_kind
-from gpuaria.cli.output.errors import complain
+from gpuaria.cli.output.errors import print_error
 from gpuaria.errors import GpuariaError, NoUsableMirror, UsageError
 
 if TYPE_CHECKING:
@@ -24,19 +24,21 @@ def mirrors(
     context: typer.Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="REF", help="The repo to measure with; or: add NAME URL, remove NAME, list."),
+        typer.Argument(metavar="REF", help="Repo to measure with; or: add NAME URL, remove NAME, list."),
     ] = None,
     kind: options.Kind = "",
     revision: options.Revision = "",
-    why: Annotated[bool, typer.Option("--why", help="Everything that was measured.")] = False,
-    plot: Annotated[str | None, typer.Option("--plot", help="Draw it.", metavar="FILE.png|svg")] = None,
+    why: Annotated[bool, typer.Option("--why", help="Print all measurements.")] = False,
+    plot: Annotated[
+        str | None, typer.Option("--plot", help="Draw the result to this file.", metavar="FILE.png|svg")
+    ] = None,
     cache_dir: options.CacheDir = None,
     token: options.Token = None,
     mirrors: options.Mirrors = None,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
-    """Measure the mirrors, rank them, and say why; or edit the list of them."""
+    """Measure and rank mirrors, or edit the list of mirrors."""
     from gpuaria.cli.mirrors_list import EDITS, edit
 
     stop: threading.Event = context.obj
@@ -44,13 +46,13 @@ def mirrors(
     if words and words[0] in EDITS:
         return edit(words[0], words[1:], options.flags(cache_dir=cache_dir, token=token, mirrors=mirrors), as_json)
     if len(words) > 1:
-        raise UsageError("mirrors are measured with one repo", f"gpuaria mirrors REF, or one of {', '.join(EDITS)}.")
+        raise UsageError("gpuaria mirrors takes one repo", f"Run gpuaria mirrors REF, or one of: {', '.join(EDITS)}.")
     if not words and (kind or revision):
-        raise UsageError("no repo is named", "gpuaria mirrors REF, or leave --type and --revision out.")
+        raise UsageError("--type and --revision need a repo", "Add the repo, or leave these options out.")
     wanted, picture = known_kind(kind), _picture(plot)
     settings = options.settings_from(cache_dir=cache_dir, token=token, mirrors=mirrors)
     if settings.offline:
-        raise UsageError("mirrors cannot be measured offline", "Leave --offline and HF_HUB_OFFLINE out.")
+        raise UsageError("mirrors cannot be measured offline", "Unset HF_HUB_OFFLINE and GPUARIA_OFFLINE.")
 
     from gpuaria.cli.output import mirrors as tables
     from gpuaria.cli.output.json_lines import print_json
@@ -62,28 +64,30 @@ def mirrors(
     if as_json:
         print_json("report", tables.as_json(found, status))
     else:
-        print(tables.show(found))
+        print(tables.table(found))
         if why:
-            print("\n" + tables.explained(found))
+            print("\n" + tables.details(found))
     if picture:
         from gpuaria.cli.output import mirrors_plot
 
         mirrors_plot.write(found, picture)
     if status:
-        complain(found.problem or _nothing_usable(found))
+        print_error(found.problem or _nothing_usable(found))
     return status
 
 
 def _picture(plot: str | None) -> Path | None:
-    """Return the file of --plot; fail before anything is measured. Raises UsageError."""
+    """Return the file of --plot, checked before anything is measured. Raises UsageError."""
     if plot is None:
         return None
     path = Path(plot).expanduser()
     if path.suffix.lower() not in _PLOTS:
-        raise UsageError(f"--plot {plot} is no name of a picture", f"It ends in {' or '.join(_PLOTS)}.")
+        raise UsageError(
+            f"--plot {plot} is not a .png or .svg file", f"Use a file name that ends in {' or '.join(_PLOTS)}."
+        )
     from gpuaria.cli.output import mirrors_plot
 
-    mirrors_plot.need()
+    mirrors_plot.matplotlib_figure()
     return path
 
 
@@ -95,4 +99,4 @@ def _status(found: "Survey") -> int:
 
 def _nothing_usable(found: "Survey") -> GpuariaError:
     reasons = "; ".join(f"{name}: {reason}" for name, reason in found.ranking.rejected)
-    return NoUsableMirror(f"no mirror can be used: {reasons}", "gpuaria mirrors REF --why shows every stage.")
+    return NoUsableMirror(f"no usable mirror: {reasons}", "Run gpuaria mirrors REF --why to see every stage.")

@@ -1,4 +1,4 @@
-"""Options that several commands have, each declared once, and the settings that options change."""
+"""Options shared by several commands, and the settings they override."""
 
 import os
 from pathlib import Path
@@ -11,40 +11,48 @@ if TYPE_CHECKING:
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="REF FILE", help="The repo, then files of it; only files after --repo."),
+    typer.Argument(metavar="REF FILE", help="The repo, then files to select; with --repo, only files."),
 ]
-Repo = Annotated[str, typer.Option("--repo", help="The repo, instead of REF.", metavar="NAME")]
-Kind = Annotated[str, typer.Option("--type", "--repo-type", help="model, dataset or space.", metavar="KIND")]
-Revision = Annotated[str, typer.Option("--revision", help="Branch, tag or commit.", metavar="REV")]
+Repo = Annotated[str, typer.Option("--repo", help="The repo, as an option instead of REF.", metavar="NAME")]
+Kind = Annotated[str, typer.Option("--type", "--repo-type", help="Repo type: model, dataset or space.", metavar="KIND")]
+Revision = Annotated[str, typer.Option("--revision", help="Branch, tag or commit (default main).", metavar="REV")]
 Include = Annotated[
     list[str] | None,
-    typer.Option("--include", help="Only these: a pattern, or folder/ for all below.", metavar="PATTERN"),
+    typer.Option(
+        "--include",
+        help="Select matching files only: a glob, or folder/ for all files in it; repeatable.",
+        metavar="PATTERN",
+    ),
 ]
-Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Not these.", metavar="PATTERN")]
-CacheDir = Annotated[str | None, typer.Option("--cache-dir", help="The Hugging Face cache to use.", metavar="DIR")]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", help="Skip matching files; repeatable.", metavar="PATTERN")
+]
+CacheDir = Annotated[str | None, typer.Option("--cache-dir", help="Hugging Face cache directory.", metavar="DIR")]
 Token = Annotated[
     str | None,
-    typer.Option("--token", help="Access token; better in HF_TOKEN, out of the shell's history.", metavar="TOKEN"),
+    typer.Option(
+        "--token", help="Access token. Prefer HF_TOKEN, which stays out of the shell history.", metavar="TOKEN"
+    ),
 ]
-Mirrors = Annotated[
-    list[str] | None, typer.Option("--mirror", help="A mirror's base address; repeat it.", metavar="URL")
-]
-Rpc = Annotated[str | None, typer.Option("--rpc", help="Attach to a running aria2c.", metavar="URL")]
-Offline = Annotated[bool, typer.Option("--offline", help="Use what is on this disk, no network.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Warnings and errors only.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say what is sent where.")]  # read by dispatch.py
+Mirrors = Annotated[list[str] | None, typer.Option("--mirror", help="Base URL of a mirror; repeatable.", metavar="URL")]
+Rpc = Annotated[str | None, typer.Option("--rpc", help="JSON-RPC URL of a running aria2c to use.", metavar="URL")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use local files only, without network access.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print warnings and errors only.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Log requests and decisions to stderr.")
+]  # read by dispatch.py
 
 
 def flags(**given: object) -> dict[str, object]:
-    """Return options by their settings key; a switch that was not given is None, as other options are."""
+    """Return options by their settings key; a switch that is off becomes None, like an option that is not given."""
     return {key: None if value is False else value for key, value in given.items()}
 
 
 def settings_from(**given: object) -> "Settings":
-    """Return the settings for these options by key, this environment and this folder.
+    """Return the settings from these options, the environment and the current folder.
 
-    Raises ConfigError, and UsageError for an option.
+    Raises ConfigError, or UsageError for an invalid option.
     """
     from gpuaria.settings import load
 

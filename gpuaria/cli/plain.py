@@ -1,7 +1,7 @@
-"""Options of words stay words: Typer does not convert them.
+"""Turns off Typer's conversion of option values, which imports pydantic.
 
-Typer from 0.29 on converts every option by pydantic, whose import takes a fifth of a run that finds all files in place.
-gpuaria's commands take words, lists of words and switches, and parse the words themselves.
+Typer 0.29 and later convert every option with pydantic. Its import takes a fifth of the time of an up-to-date run.
+gpuaria's options are strings, lists of strings and switches, so no conversion is needed.
 """
 
 from collections.abc import Sequence
@@ -9,29 +9,29 @@ from typing import Any
 
 import typer
 
-_PLAIN = (str, list[str], bool)
+_UNCONVERTED = (str, list[str], bool)
 
 
 class _AsTyped:
     """Replaces Typer's conversion of one option."""
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the word or words as typed; without one, None or an empty list."""
+        """Return the value as typed; an option that is not given is None or an empty list."""
         if param.multiple or param.nargs == -1:
             return list(value or ())
         return value
 
 
-def words_only(command: Any, helping: Sequence[str]) -> Any:
-    """Return a Typer command or group with the conversion of words and switches removed (older Typers have none).
+def without_conversion(command: Any, help_names: Sequence[str]) -> Any:
+    """Remove the conversion of strings and switches from a Typer command or group, and return it.
 
-    `helping`: the names of the help option, which each command creates itself.
+    `help_names`: the names of the help option, which each command creates itself. Typer before 0.29 needs no change.
     """
     for below in getattr(command, "commands", {}).values():
-        words_only(below, helping)
-    context = typer.Context(command, help_option_names=list(helping))
+        without_conversion(below, help_names)
+    context = typer.Context(command, help_option_names=list(help_names))
     for param in command.get_params(context):
         described = getattr(param, "type_descriptor", None)
-        if described is not None and described.annotation in _PLAIN and hasattr(param, "_runtime_param"):
+        if described is not None and described.annotation in _UNCONVERTED and hasattr(param, "_runtime_param"):
             param._runtime_param = _AsTyped()
     return command

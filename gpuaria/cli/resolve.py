@@ -24,7 +24,8 @@ def resolve(
     include: options.Include = None,
     exclude: options.Exclude = None,
     form: Annotated[
-        str, typer.Option("--format", help="table, json, metalink, aria2, sha256sums or manifest.", metavar="FORM")
+        str,
+        typer.Option("--format", help="Output: table, json, metalink, aria2, sha256sums or manifest.", metavar="FORM"),
     ] = "table",
     cache_dir: options.CacheDir = None,
     token: options.Token = None,
@@ -33,7 +34,10 @@ def resolve(
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
-    """Print a repo's manifest, or what aria2c -M, aria2c -i or sha256sum -c read."""
+    """List a repo's files, or export them for other tools.
+
+    Formats: metalink (aria2c -M), aria2 (aria2c -i), sha256sums (sha256sum -c), manifest (gpuaria fetch --lock).
+    """
     from gpuaria.cli.output import manifests, sinks
     from gpuaria.cli.output.json_lines import print_json
     from gpuaria.fetching import request_for, with_listed_servers
@@ -43,7 +47,7 @@ def resolve(
     stop: threading.Event = context.obj
     form = "json" if as_json else form
     if form not in _FORMS:
-        raise UsageError(f"--format {form} is unknown", f"It is one of {', '.join(_FORMS)}.")
+        raise UsageError(f"unknown --format {form}", f"Choose one of: {', '.join(_FORMS)}.")
     name, files = split(words or [], repo)
     settings = options.settings_from(cache_dir=cache_dir, token=token, mirrors=mirrors, offline=offline)
     sink = sinks.choose(quiet=True, as_json=False)
@@ -52,7 +56,7 @@ def resolve(
         request = request_for(ref, files, patterns(include or []), patterns(exclude or []))
         chosen = runtime.resolve(request, sink, stop)
         if chosen.restricted and form in ("metalink", "aria2"):
-            print("warning: these files need a token, which is not written into the output", file=sys.stderr)
+            print("warning: these files need an access token; the output does not contain it", file=sys.stderr)
         if form == "json":
             print_json("manifest", {**to_json(chosen), "exit_code": 0})
         else:

@@ -1,4 +1,4 @@
-"""The survey behind `gpuaria mirrors`: measures every mirror, and ranks them."""
+"""The survey behind `gpuaria mirrors`: measures all mirrors and ranks them."""
 
 import os
 import socket
@@ -18,12 +18,12 @@ from gpuaria.records import Kind, Mirror, Ranking
 from gpuaria.runtime import Runtime
 from gpuaria.settings import Settings
 
-USUAL = 1_000_000_000  # bytes that mirrors are ranked for where no repo is named
+USUAL_SIZE = 1_000_000_000  # bytes; the download size to rank for if no repo is given
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The result of a survey. `size`: bytes that the ranking is for. `problem`: why no file was compared."""
+    """The result of a survey. `size`: the download size ranked for. `problem`: why no file was read."""
 
     mirrors: tuple[Mirror, ...]
     findings: tuple[MirrorFindings, ...]
@@ -39,7 +39,7 @@ class Survey:
 def survey(
     settings: Settings, text: str, kind: Kind | None, revision: str, emit: Emit, stop: threading.Event
 ) -> Survey:
-    """Measure the mirrors of the settings with a file of the repo `text`, or, if it is empty, without a file."""
+    """Measure the mirrors in the settings, with a file of the repo `text`; without a file if `text` is empty."""
     with ExitStack() as held:
         runtime = held.enter_context(Runtime(settings, emit=emit, stop=stop))
         ref = runtime.ref(text, kind, revision) if text else None
@@ -51,19 +51,21 @@ def survey(
                 subject, size = subject_of(chosen), chosen.size
                 world = with_listed_servers(world, chosen)
             except NetworkError as error:
-                problem = error  # the question is about the mirrors: continue without the file
+                problem = error  # measure the mirrors without the file
         joining = world.candidates.mirrors if subject is None or not subject.manifest.restricted else ()
         mirrors = (*world.mirrors, *joining)
         history = History.here(settings.state_dir)
         try:
             known = reusable(mirrors, history, subject)
-            pasts = expectations(mirrors, history)  # as they were before this survey
+            pasts = expectations(mirrors, history)  # from before this survey
             tools = tools_for(settings, world.source, world.http, subject, environ=os.environ)
             budget = settings.probe_budget
             findings = survey_mirrors(mirrors, subject, tools, history, budget=budget, known=known)
-            liars = [f"the resolver {who} is not used: {lie}" for who, lie in tools.resolvers.liars.items()]
+            liars = [f"resolver {resolver} is not used: {lie}" for resolver, lie in tools.resolvers.liars.items()]
         finally:
             history.close()
-        ranking = ranked(findings, pasts, size or USUAL, connections=settings.connections, seed=socket.gethostname())
+        ranking = ranked(
+            findings, pasts, size or USUAL_SIZE, connections=settings.connections, seed=socket.gethostname()
+        )
         remarks = (*liars, *([history.problem] if history.problem else []), *([may_join(joining)] if joining else []))
         return Survey(mirrors, findings, pasts, ranking, subject, size, frozenset(known), problem, remarks)

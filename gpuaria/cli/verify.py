@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @app.command()
 def verify(
-    target: Annotated[str, typer.Argument(metavar="PATH|REPO", help="A folder, or a repo in the cache.")],
+    target: Annotated[str, typer.Argument(metavar="PATH|REPO", help="A folder, or a repo in the Hugging Face cache.")],
     kind: options.Kind = "",
     revision: options.Revision = "",
-    lock: Annotated[str | None, typer.Option("--lock", help="Compare with this manifest file.", metavar="FILE")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Unverifiable files fail too.")] = False,
+    lock: Annotated[str | None, typer.Option("--lock", help="Compare with this lock file.", metavar="FILE")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail also for files without a digest.")] = False,
     cache_dir: options.CacheDir = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> int:
-    """Check a folder or a cached repo against its manifest, without any network."""
+    """Check local files against their manifest, offline."""
     from gpuaria.api import check
     from gpuaria.cli.output.json_lines import print_json
     from gpuaria.cli.output.lines import pickles
@@ -43,14 +43,14 @@ def verify(
     silent = quiet or as_json
     with Runtime(options.settings_from(cache_dir=cache_dir, offline=True)) as runtime:
         locked = read_lock(Path(lock).expanduser()) if lock else None
-        layout, part = _layout(runtime, target, kind, revision, locked)
+        layout, subpath = _layout(runtime, target, kind, revision, locked)
         expected = locked or read_manifest(layout)
-        request = request_for(replace(expected.ref, path=part))
-        request.selected(expected)  # raises where the address is of nothing in there
+        request = request_for(replace(expected.ref, path=subpath))
+        request.selected(expected)  # raises NotFound if the URL's path selects nothing
         found = check(layout, expected, _ignore if silent else _print_verdict, request.chosen())
     if not silent:
         for verdict in found.verdicts:
-            if verdict.outcome == "extra":  # known only after all others, which were printed one by one
+            if verdict.outcome == "extra":  # listed after all other files, which are printed as they are checked
                 _print_verdict(verdict)
     counts = found.count()
     status = _status(counts, strict)
@@ -63,7 +63,7 @@ def verify(
         print_json("report", {**fields, "exit_code": status})
     else:
         summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-        print(f"{layout.root}: {summary or 'no files'} (against {expected.vouched_by}, {expected.trust})")
+        print(f"{layout.root}: {summary or 'no files'}; checksums from {expected.vouched_by} ({expected.trust})")
         weak = [verdict for verdict in found.verdicts if verdict.outcome == "ok" and verdict.detail]
         if weak:
             print(f"{len(weak)} of them: {weak[0].detail.rpartition('; ')[2]}")
@@ -75,9 +75,9 @@ def verify(
 def _layout(
     runtime: "Runtime", target: str, kind: str, revision: str, locked: "Manifest | None"
 ) -> "tuple[Layout, str]":
-    """Return the layout of an existing folder, which with a lock file may be any folder, or of a repo in the cache.
+    """Return the layout of a folder or of a repo in the cache, and the path inside it that a pasted URL selects.
 
-    The second value is the part of it that a pasted address names, as in RepoRef.path.
+    With a lock file, any existing folder is accepted.
     """
     from gpuaria.storage.locate import find_layout, folder_layout
 
@@ -90,17 +90,19 @@ def _layout(
                 raise
             return folder_layout(path, locked.ref, locked.version, runtime.receipts), ""
     if target.startswith(("/", ".", "~")):
-        raise NotFound(f"there is no folder {target}", "Name a folder that was fetched, or a repo in the cache.")
+        raise NotFound(
+            f"there is no folder {target}", "Give a folder that gpuaria downloaded to, or a repo in the cache."
+        )
     ref = runtime.ref(target, known_kind(kind), revision)
     try:
         place = runtime.target(None, ref)
         return place.layout(ref, place.commit(ref)), ref.path
     except NotFound as error:
-        raise NotFound(error.message, f"Fetch it first: gpuaria fetch {ref}") from None
+        raise NotFound(error.message, f"Download it first: gpuaria fetch {ref}") from None
 
 
 def _print_verdict(verdict: "Verdict") -> None:
-    """Print a file that is not ok on stdout; one that is ok on stderr, if that is a terminal."""
+    """Print a problem on stdout; print an ok file on stderr, if that is a terminal."""
     if verdict.outcome != "ok":
         print(f"{verdict.outcome}: {printable(verdict.path)}{f': {verdict.detail}' if verdict.detail else ''}")
     elif sys.stderr.isatty():
@@ -108,11 +110,11 @@ def _print_verdict(verdict: "Verdict") -> None:
 
 
 def _ignore(verdict: "Verdict") -> None:
-    """Print no verdict."""
+    """Print nothing, for --quiet and --json."""
 
 
 def _status(counts: dict[str, int], strict: bool) -> int:
-    """Return the exit status: 4 for wrong bytes, 3 for missing files, with `strict` also for unverifiable ones."""
+    """Return 4 for wrong bytes, 3 for missing files (with `strict` also for unverifiable ones), else 0."""
     if counts.get("wrong size") or counts.get("wrong digest"):
         return WrongBytes.exit_code
     bad = ("missing", "failed", "unverifiable") if strict else ("missing", "failed")

@@ -12,10 +12,10 @@ from gpuaria.errors import SomeFilesFailed, WrongBytes
 
 @app.command()
 def why(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A file that gpuaria fetched, or a folder it filled.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file that gpuaria downloaded, or its folder.")],
     as_json: options.AsJson = False,
 ) -> int:
-    """Say where a file came from, who vouched for it, and whether it still is what it was."""
+    """Show where a file came from and whether it has changed."""
     from gpuaria.audit.trace import runs, trace
     from gpuaria.cli.output import provenance
     from gpuaria.cli.output.json_lines import print_json

@@ -56,8 +56,8 @@ def test_1_a_bug_is_a_sentence_and_its_traceback_comes_with_v(user: User, serve:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["fetch"], "no repo is named"),
-        (["resolve", "--include", "x"], "no repo is named"),
+        (["fetch"], "no repo given"),
+        (["resolve", "--include", "x"], "no repo given"),
         (["fetch", "a/b/c"], "not a repo name"),
         (["fetch", "--nope", "org/small"], "--nope"),
         (["fly"], "fly"),
@@ -65,7 +65,7 @@ def test_1_a_bug_is_a_sentence_and_its_traceback_comes_with_v(user: User, serve:
         (["fetch", "org/small", "--type", "banana"], "model, dataset or space"),
         (["fetch", "org/small", "-x", "99"], "from 1 to 16"),
         (["fetch", "org/small", "-x", "many"], "from 1 to 16"),
-        (["fetch", "org/small", "--to", "x", "--cache-dir", "y"], "two different places"),
+        (["fetch", "org/small", "--to", "x", "--cache-dir", "y"], "exclude each other"),
         (["fetch", "org/small", "--to", ""], "--to is empty"),
         (["fetch", "org/small@a", "--revision", "b"], "--revision"),
         (["fetch", "datasets/org/small", "--type", "model"], "--type"),

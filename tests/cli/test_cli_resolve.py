@@ -35,7 +35,7 @@ def test_the_table(user: User, serve: Serve, small: Repo) -> None:
     sums = {name: git_id("blob", data) for name, data in SMALL.items()}
     weights = hashlib.sha256(SMALL["weights.bin"]).hexdigest()
     assert user.run("resolve", "org/small").ok().out == (
-        f"org/small@main is org/small at {small.head}, vouched for by {hub.url}\n"
+        f"org/small@main is org/small at {small.head}; checksums from {hub.url}\n"
         "size     digest                                                                   file\n"
         f"9 B      git-sha1:{sums['config.json']}                        config.json\n"
         f"5 B      git-sha1:{sums['sub/folder/deep.txt']}                        sub/folder/deep.txt\n"
@@ -343,4 +343,4 @@ def test_sums_say_what_they_leave_out(user: User, serve: Serve, tmp_path: Path, 
     serve(Repo.build("org/plain", {"a.txt": b"1", "b.txt": b"2"}, folder=tmp_path / "plain"), big)
     user.quick("resolve", "org/plain", "--format", "sha256sums").refused(5, "sha256", "verify")
     done = user.quick("resolve", "org/big", "--format", "sha256sums").ok()
-    assert "2 of 3 files have no sha256" in done.err
+    assert "2 of 3 files have a git id only, no sha256" in done.err

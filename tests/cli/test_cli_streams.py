@@ -96,4 +96,4 @@ def test_a_terminal_that_cannot_draw_gets_lines(user: User, serve: Serve, small:
         pass
     assert run.wait(20) == 0
     assert b"\x1b" not in seen
-    assert b"fetching 4 of 4" in seen or b"files" in seen
+    assert b"downloading 4 of 4" in seen or b"files" in seen

@@ -41,15 +41,15 @@ def test_stdout_is_the_path_and_nothing_else(flags: str, user: User, serve: Serv
 def test_a_log_has_a_line_at_the_start_one_per_large_file_and_a_summary(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big)
     lines = user.run("fetch", "org/big").ok().err.splitlines()
-    assert lines[0] == f"org/big@main ({big.head[:12]}): fetching 3 of 3 files, 9.0 MB, from {hub.url[7:]}"
+    assert lines[0] == f"org/big@main ({big.head[:12]}): downloading 3 of 3 files, 9.0 MB, from {hub.url[7:]}"
     assert lines[1] == "verified model.safetensors (9.0 MB)"
-    assert re.fullmatch(r"org/big@main: 3 ok; fetched 9\.0 MB, reused 0 B in .+ s \(.+ MB/s\)", lines[2])
-    assert lines[3] == f"vouched for by {hub.url} (origin), 5 requests to the hub"
+    assert re.fullmatch(r"org/big@main: 3 files verified; downloaded 9\.0 MB in .+ s \(.+ MB/s\)", lines[2])
+    assert lines[3] == f"  checksums from {hub.url} (origin); 5 requests to the hub"
     assert lines[4] == f"  {hub.url[7:]}: 9.0 MB, 3 files"
     assert "\x1b" not in "".join(lines)
-    assert (
-        user.run("fetch", "org/big").ok().err.splitlines()[0].endswith("3 files, nothing to fetch, 9.0 MB already here")
-    )
+    again = user.run("fetch", "org/big").ok().err.splitlines()
+    assert again[0].endswith("3 files, nothing to download (9.0 MB on disk)")
+    assert re.fullmatch(r"org/big@main: up to date: 3 files, 9\.0 MB \(.+ s\)", again[1])
 
 
 def test_a_repo_without_files_is_told_as_that(user: User, serve: Serve, tmp_path: Path) -> None:
@@ -57,9 +57,9 @@ def test_a_repo_without_files_is_told_as_that(user: User, serve: Serve, tmp_path
     hub = serve(repo)
     for flags in ([], ["--to", "x"]):
         assert user.quick("fetch", "org/zero", *flags).ok().err.splitlines() == [
-            f"org/zero@main ({repo.head[:12]}): 0 files, nothing to fetch",
+            f"org/zero@main ({repo.head[:12]}): 0 files, nothing to download",
             "org/zero@main: the repo has no files",
-            f"vouched for by {hub.url} (origin), 2 requests to the hub",
+            f"  checksums from {hub.url} (origin); 2 requests to the hub",
         ]
 
 
@@ -123,12 +123,12 @@ def test_a_file_with_other_bytes_is_named_before_it_is_fetched_again(
 
     path = spoil()
     lines = user.quick("fetch", "org/small", *where).ok().err.splitlines()
-    assert "fetching 1 of" in lines[0], "the size of the other one has told already"
-    assert [line for line in lines if "fetched again" in line] == [
-        "'weights.bin' is fetched again (32.0 kB): the bytes that were here do not match"
+    assert "downloading 1 of" in lines[0], "the size of the other one has told already"
+    assert [line for line in lines if " again (" in line] == [
+        "downloading 'weights.bin' again (32.0 kB): the bytes that were here do not match"
     ]
     assert contents(path) == SMALL
-    assert "fetched again" not in user.quick("fetch", "org/small", "--force", *where).ok().err
+    assert " again (" not in user.quick("fetch", "org/small", "--force", *where).ok().err
     spoil()
     assert user.quick("fetch", "org/small", "-q", *where).ok().err == ""
     spoil()
@@ -145,7 +145,7 @@ def test_files_that_the_network_kept_back_may_be_had_by_the_same_command(user: U
     assert done.status == 7
     lines = done.err.splitlines()
     assert any(line.startswith("failed: 'weights.bin': ") and "503" in line for line in lines)
-    assert lines[-1] == "run the same command again to continue: what has come is kept"
+    assert lines[-1] == "run the same command again to continue; downloaded data is kept"
 
 
 # --- a terminal ---------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_bars_on_a_terminal(user: User, serve: Serve, big: Repo) -> None:
     assert re.search(r"[1-9]\d* connections to 1 mirrors?, \d of 3 files verified", shown)
     assert re.search(r"[\d.]+ MB of 9\.0 MB", shown)
     assert "B/s" in shown
-    assert "3 ok; fetched 9.0 MB" in shown
+    assert "3 files verified; downloaded 9.0 MB" in shown
     assert terminal.restored()
 
 

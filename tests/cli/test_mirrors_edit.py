@@ -215,7 +215,7 @@ def test_a_broken_or_forbidden_file_is_refused(user: User, config: Path) -> None
 
 def test_what_beats_the_users_file_is_said(user: User, config: Path) -> None:
     run = user.quick("mirrors", "add", "sufy", GPUARIA_MIRRORS="https://a").ok()
-    assert "GPUARIA_MIRRORS names the mirrors that are used here" in run.err
+    assert "GPUARIA_MIRRORS overrides the mirrors in this file" in run.err
     assert names(config) == ["sufy"]
 
 

@@ -41,11 +41,11 @@ def test_why_a_file(user: User, fetched: Path) -> None:
     assert told.splitlines()[0] == f"{fetched}/weights.bin"
     for words in (
         "weights.bin of org/small, commit ",
-        "asked for as org/small@main",
-        "(origin): the endpoint itself listed",
+        "requested as org/small@main",
+        "(origin): the hub listed these checksums",
         "32.0 kB from 127.0.0.1:",
-        "the bytes on the disk still are these",
-        "other entries of this name",
+        "unchanged on disk",
+        "other log entries for this path",
     ):
         assert words in told
     found = story(user.quick("why", fetched / "weights.bin", "--json").ok())
@@ -77,9 +77,9 @@ def test_why_a_file_that_was_moved(user: User, fetched: Path) -> None:
     for file in ("weights.bin", "config.json"):
         (fetched / file).rename(user.home / "moved")
         told = user.quick("why", "moved").ok().out
-        assert f"found by its digest: the name is not known, but these are the bytes of {fetched}/{file}" in told
+        assert f"found by digest: this path is not in the log; the bytes are those of {fetched}/{file}" in told
         assert user.quick("why", fetched / file).status == 3
-        assert "not there any more" in user.quick("why", fetched / file).out
+        assert "no longer on disk" in user.quick("why", fetched / file).out
 
 
 def test_why_a_file_that_was_changed(user: User, fetched: Path) -> None:
@@ -90,9 +90,9 @@ def test_why_a_file_that_was_changed(user: User, fetched: Path) -> None:
     (fetched / "config.json").write_bytes(SMALL["sub/other.txt"])
     done = user.quick("why", "x/config.json", "--json")
     assert (done.status, story(done)["state"], story(done)["now"]["file"]) == (4, "changed", "sub/other.txt")
-    assert f"they are those of {fetched}/sub/other.txt" in user.quick("why", "x/config.json").out
+    assert f"it now holds the bytes of {fetched}/sub/other.txt" in user.quick("why", "x/config.json").out
     (fetched / "config.json").write_bytes(b"")
-    assert "they are those" not in user.quick("why", "x/config.json").out
+    assert "it now holds" not in user.quick("why", "x/config.json").out
 
 
 def test_why_what_is_not_known(user: User, fetched: Path) -> None:
@@ -125,7 +125,7 @@ def test_why_without_a_digest_that_can_be_computed(user: User, fetched: Path) ->
     for year, digest in ((2998, ""), (2999, "sha9:00")):
         log.append(json.dumps({"event": "file", **entry, "at": f"{year}-01-01T00:00:00.000Z", "digest": digest}) + "\n")
         done = user.quick("why", "x/config.json").ok()
-        assert "the bytes on the disk cannot be compared" in done.out
+        assert "cannot be compared with the file on disk" in done.out
 
 
 def test_why_asks_nobody(user: User, serve: Serve, small: Repo) -> None:
@@ -142,7 +142,7 @@ def test_why_says_what_the_trust_means(user: User, serve: Serve, tmp_path: Path)
     user.env["HF_ENDPOINT"] = other
     user.quick("fetch", "org/held", "--to", "x", "--mirror", hub.url).ok()
     told = user.quick("why", "x/a.txt").ok().out
-    assert f"vouched for by {hub.url} (mirror only): the endpoint was away, and one mirror alone said" in told
+    assert f"checksums from {hub.url} (mirror only): the hub was unreachable; the file list comes from one" in told
     commit = hub.repos[("model", "org/held")].resolve("main")
     user.quick("fetch", "org/held", "--to", "y", "--mirror", hub.url, "--revision", str(commit)).ok()
-    assert "(pinned): nobody's word was needed" in user.quick("why", "y/a.txt").ok().out
+    assert "(pinned): verified against the pinned commit" in user.quick("why", "y/a.txt").ok().out

@@ -103,7 +103,7 @@ def test_fetch_again_offline_verify_and_why(user: User, hub: DemoHub) -> None:
     assert "2 ok, 1 unverifiable" in user.run("verify", "name").ok().out
     assert "2 ok" in user.run("verify", "demo:org/name").ok().out
     told = user.run("why", "name/weights.bin").ok().out
-    assert "asked for as demo:org/name" in told
+    assert "requested as demo:org/name" in told
     assert hub.url in told
     (folder / "weights.bin").write_bytes(b"x" * 9_000_000)
     (folder / "sub/ä b.txt").write_bytes(b"TEXT\n")

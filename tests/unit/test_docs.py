@@ -69,7 +69,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_line_in_the_docs_is_one(page: Path) -> None:
     """Flags that no command has, and commands that do not exist, are found by parsing with the program's own parser."""
-    from gpuaria.cli.arguments import spread
+    from gpuaria.cli.arguments import split_patterns
     from gpuaria.cli.dispatch import parser
 
     group = parser()
@@ -78,7 +78,7 @@ def test_every_command_line_in_the_docs_is_one(page: Path) -> None:
         words = shlex.split(re.split(r"\s#|\s>|;|\||&&", line)[0].strip(" )"))
         known = group.commands
         assert words[1] in known, line
-        spread(words[1:])
+        split_patterns(words[1:])
         flags = {flag for parameter in known[words[1]].params for flag in parameter.opts}
         used = {word.partition("=")[0] for word in words[2:] if word.startswith("-")}
         assert used <= flags | {"--help"}, line

@@ -113,7 +113,7 @@ def test_what_is_copied_made_or_proven_is_told_apart(user: User, serve: Serve, t
     assert found[copy].same_as == owner
     assert found["wrong.txt"].problems == ("the bytes that were here did not match",)
     told = user.quick("why", f"x/{copy}").ok().out
-    assert f"copied from {owner} of the same repo" in told
+    assert f"copied from {owner} in the same repo" in told
     assert f"4 B from {hub.url[7:]}" in told
     assert "fetched nothing" in user.quick("why", "x/here.txt").ok().out
 
@@ -130,7 +130,7 @@ def test_a_new_snapshot_of_old_bytes(user: User, serve: Serve, tmp_path: Path) -
     told = story(user.quick("why", path / "b.bin", "--json").ok())
     assert told["entry"]["action"] == "name"
     assert told["source"]["mirrors"][0]["base"] == hub.url
-    assert "the bytes came" in user.quick("why", path / "b.bin").ok().out
+    assert "downloaded 20" in user.quick("why", path / "b.bin").ok().out
 
 
 def test_a_mirror_that_lies_about_small_files(user: User, serve: Serve, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_mirror_that_lies_about_small_files(user: User, serve: Serve, tmp_path
     assert blamed
     for line in blamed:
         assert f"{liar.url[7:]} served wrong bytes: sha256" in line.problems[0]
-    assert f"on the way: {liar.url[7:]} served wrong bytes" in user.quick("why", blamed[0].path).ok().out
+    assert f"problem: {liar.url[7:]} served wrong bytes" in user.quick("why", blamed[0].path).ok().out
     assert any("wrong bytes" in part.rejected for part in runs(user)[0].mirrors if part.base == liar.url)
 
 

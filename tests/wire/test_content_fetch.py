@@ -38,7 +38,7 @@ def tensors(size: int, *, past: int = 0) -> bytes:
 PLAIN = {"config.json": b"{}", "model.safetensors": tensors(1000)}
 EVIL, HARMLESS = pickle.dumps([Runs()]), pickle.dumps({"a": 1})
 PICKLES = {"sub/evil.pkl": EVIL, "weights.bin": HARMLESS, "other.bin": b"no pickle " * 1000}
-LINE = "2 pickles, which run what they say when they are loaded: 'sub/evil.pkl' (imports posix.system), 'weights.bin'"
+LINE = "2 pickles (loading them can run any code): 'sub/evil.pkl' (imports posix.system), 'weights.bin'"
 
 
 def repo(tmp_path: Path, files: dict[str, bytes], name: str = "org/content") -> Repo:
@@ -100,7 +100,7 @@ def test_many_pickles_fit_on_a_line(user: User, serve: Serve, tmp_path: Path) ->
     files = {f"{number:02}.pkl": pickle.dumps(number) for number in range(30)}
     serve(repo(tmp_path, {**files, "99.pkl": EVIL}))
     done = user.quick("fetch", "org/content").ok()
-    assert "31 pickles, which run what they say when they are loaded: '99.pkl' (imports posix.system)" in done.err
+    assert "31 pickles (loading them can run any code): '99.pkl' (imports posix.system)" in done.err
     assert "and 26 more" in done.err
     report = user.quick("fetch", "org/content", "--json").ok().report
     assert (report["pickles"], len(report["pickle_files"])) == (31, 20)
@@ -219,7 +219,7 @@ def test_bytes_of_another_kind_are_named_and_published(user: User, serve: Serve,
     serve(repo(tmp_path, {**PLAIN, "odd.safetensors": random.Random(7).randbytes(500)}))
     for _ in range(2):
         done = user.quick("fetch", "org/content").ok()
-        assert "no safetensors, whatever the name says: 'odd.safetensors'" in done.err.splitlines()
+        assert "named .safetensors but not in that format: 'odd.safetensors'" in done.err.splitlines()
     assert user.quick("fetch", "org/content", "--json").ok().report["misnamed"] == ["odd.safetensors"]
 
 
@@ -255,7 +255,7 @@ def test_a_signature_that_nobody_checks_is_named(
 ) -> None:
     serve(repo(tmp_path, {**SIGNED, name: BUNDLE, "x.sig": b"of another kind", "sub/model.sig": BUNDLE}))
     done = user.quick("fetch", "org/content").ok()
-    assert f"signature '{name}' is present but not checked: " in done.err
+    assert f"signature '{name}' is present, not checked: " in done.err
     assert "set signature_key" in done.err
     monkeypatch.setitem(sys.modules, "model_signing", None)  # as if it were not installed
     assert "pip install 'gpuaria[model-signing]'" in user.quick("fetch", "org/content").ok().err
@@ -384,8 +384,8 @@ def test_what_cannot_be_checked_with_a_key_is_said(
     ]
     serve(*made)
     done = user.quick("fetch", "org/none", GPUARIA_SIGNATURE_KEY=key).ok()
-    assert "no signature: signature_key is set, and the repo has no model.sig" in done.err.splitlines()
+    assert "no signature: signature_key is set, but the repo has no model.sig" in done.err.splitlines()
     done = user.quick("fetch", "org/blake", GPUARIA_SIGNATURE_KEY=key).ok()
-    assert "present but not checked: it signs files over blake3" in done.err
+    assert "present, not checked: it signs files over blake3" in done.err
     assert "no sigstore bundle" in user.quick("fetch", "org/garbage", GPUARIA_SIGNATURE_KEY=key).err
     user.quick("fetch", "org/none", GPUARIA_SIGNATURE_KEY="/no/key.pub").refused(10, "/no/key.pub", "cannot be read")

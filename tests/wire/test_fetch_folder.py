@@ -72,7 +72,9 @@ def test_names_of_every_kind(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(Repo.build("org/names", NAMES, folder=tmp_path / "names"))
     assert contents(user.run("fetch", "org/names", "--to", "x").ok().path) == NAMES
     assert contents(user.quick("fetch", "org/names").ok().path) == NAMES
-    assert user.quick("verify", "x").ok().out.endswith("13 ok (against " + user.env["HF_ENDPOINT"] + ", origin)\n")
+    assert (
+        user.quick("verify", "x").ok().out.endswith("13 ok; checksums from " + user.env["HF_ENDPOINT"] + " (origin)\n")
+    )
 
 
 def test_a_file_of_the_users_is_replaced_by_verified_bytes_only(user: User, serve: Serve, big: Repo) -> None:

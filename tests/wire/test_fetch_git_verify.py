@@ -62,10 +62,10 @@ def test_one_mirror_is_enough_for_a_commit(user: User, serve: Serve, made: Calla
     words = ("fetch", NAME, "--revision", repo.head, "--to", "got", "--mirror", hub.url)
     done = user.run(*words).ok()
     by = f"commit {repo.head[:12]} itself"
-    assert f"vouched for by {by}, by way of {hub.url} (pinned)" in done.err
+    assert f"checksums from {by}, by way of {hub.url} (pinned)" in done.err
     assert f"{by} proves what {hub.url[7:]} says that it holds" in done.err
     assert "ALONE" not in done.err
-    assert GONE[7:] not in done.err.partition("vouched for by")[2]  # no bytes were asked for where nobody is
+    assert GONE[7:] not in done.err.partition("checksums from")[2]  # no bytes were asked for where nobody is
     assert contents(user.home / "got") == expected(repo)
     assert len(asked_git(hub)) == 2
     assert "pinned" in user.quick("verify", "got").ok().out

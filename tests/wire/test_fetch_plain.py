@@ -79,7 +79,7 @@ def test_a_folder_with_sha256sums(user: User, webs: Webs) -> None:
     assert web.bodies() == before
     assert "skip" in user.run("fetch", f"{web.url}/m/", "--dry-run").ok().out
     assert user.run("verify", "m").ok().out.startswith(f"{target}: 3 ok")
-    assert f"asked for as plain:{web.url}/m/" in user.run("why", "m/big.bin").ok().out
+    assert f"requested as plain:{web.url}/m/" in user.run("why", "m/big.bin").ok().out
     lock = user.home / "lock.json"
     lock.write_text(user.run("resolve", f"{web.url}/m/", "--format", "manifest").ok().out)
     assert contents(user.run("fetch", "--lock", lock, "--to", "again").ok().path) == FILES

@@ -146,8 +146,8 @@ def test_every_fault_has_its_name(
     # one of the two names of a pipe is used; which one is decided by the order, where the origin is the first
     assert f"its bytes come from the same host as those of {origin.url.removeprefix('http://')}" in rows["pipe"]
     assert done.out.splitlines()[0] == (
-        f"org/big@main is org/big at {big.head[:12]}, vouched for by {origin.url} (origin); "
-        "read from 'model.safetensors' (9.0 MB)"
+        f"org/big@main is org/big at {big.head[:12]}; checksums from {origin.url} (origin); "
+        "measured with 'model.safetensors' (9.0 MB)"
     )
 
 
@@ -182,14 +182,14 @@ def test_why_says_what_was_measured(user: User, serve: Serve, big: Repo) -> None
         .ok()
         .out
     )
-    for words in ("DNS system A: 127.0.0.1 in ", "TCP 127.0.0.1 port ", "look-up: ", "freshness: fresh (says commit "):
+    for words in ("DNS system A: 127.0.0.1 in ", "TCP 127.0.0.1 port ", "resolve: ", "freshness: fresh (says commit "):
         assert words in out
     for words in (
         "ICMP 127.0.0.1: ",
         "4 connections: ",
-        "remembered: nothing",
+        "history: none",
         "verdict: accepted, ",
-        "the same pipe as",
+        "same byte server as",
     ):
         assert words in out
     assert "?" not in out  # no query, which may be a signature
@@ -211,14 +211,14 @@ def test_findings_of_the_last_minutes_are_used_again_and_failures_are_not(user: 
     assert again[name]["verdict"] == "accepted"
     assert again[name]["past"]["failures"] > 0
     before = second.count()
-    assert "not again: " in user.quick(*flags).ok().out
+    assert "reused for: " in user.quick(*flags).ok().out
     assert second.count() == before
 
 
 def test_without_a_repo_the_way_alone_is_measured(user: User, serve: Serve, big: Repo) -> None:
     origin, dead = serve(big), closed_url()
     run = user.quick("mirrors", "--mirror", dead).ok()
-    assert run.out.startswith("DNS, TCP and TLS only: no repo was named to read a file of\n")
+    assert run.out.startswith("measured DNS, TCP and TLS only: no repo was named to read a file of\n")
     assert "not measured" in run.out
     assert "tcp: connection refused" in run.out
     assert origin.count() == 0
@@ -228,7 +228,7 @@ def test_without_any_usable_mirror_it_ends_with_7(user: User, serve: Serve, big:
     serve(big)
     user.env["HF_ENDPOINT"] = closed_url()
     run = user.quick("mirrors", "--mirror", closed_url())
-    run.refused(7, "no mirror can be used", "connection refused")
+    run.refused(7, "no usable mirror", "connection refused")
     assert run.out.count("rejected") == 2
     assert told(user.run("mirrors", "--json")).popitem()[1]["reason"] == "tcp: connection refused"
 
@@ -250,8 +250,8 @@ def test_an_origin_that_is_away_is_named_and_the_table_is_still_there(user: User
         (("a", "b"), 2, "one repo"),
         (("a/b/c",), 2, "not a repo name"),
         (("a", "--type", "thing"), 2, "--type thing"),
-        (("--type", "model"), 2, "no repo is named"),
-        (("a", "--plot", "x.gif"), 2, "no name of a picture"),
+        (("--type", "model"), 2, "need a repo"),
+        (("a", "--plot", "x.gif"), 2, "not a .png or .svg file"),
         (("a", "--mirror", "nobody-knows-it"), 2, "nobody-knows-it"),
         (("org/nothing",), 5, "org/nothing"),
     ],

@@ -1,1 +1,1 @@
-"""What commands print: text for people, JSON for programs. Only this room and the command modules print."""
+"""Output of the commands: text for people, JSON for programs. Only this package and the command modules print."""

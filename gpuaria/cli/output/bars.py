@@ -1,4 +1,4 @@
-"""Live bars on a terminal, by rich."""
+"""Live progress bars on a terminal, drawn by rich."""
 
 import time
 from typing import TextIO
@@ -15,11 +15,11 @@ from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progres
 from gpuaria.records import GOOD
 from gpuaria.text import harmless
 
-SHOWN = 6  # files in flight that get a bar of their own
+SHOWN = 6  # files downloading that get a bar
 
 
 class Bars:
-    """Draws a bar for the whole run, one for each large file in flight, and a line of figures below them."""
+    """Draws a bar for the whole run, one for each large file downloading, and a status line below them."""
 
     def __init__(self, err: TextIO, *, why: bool) -> None:
         self._why = why
@@ -27,7 +27,7 @@ class Bars:
         self._live: Live | None = None
         self._eta = Eta()
         self._most = 0
-        self._note, self._noted = "", 0.0  # shown until this monotonic time
+        self._note, self._note_until = "", 0.0  # a note and the monotonic time until which it is shown
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Planned):
@@ -41,7 +41,7 @@ class Bars:
             self._print(lines.failed(event), "red")
         elif isinstance(event, Waiting):
             self._note = harmless(f"{event.text}; waiting up to {figures.duration(event.seconds)}")
-            self._noted = time.monotonic() + event.seconds
+            self._note_until = time.monotonic() + event.seconds
             if self._live is None:
                 self._print(self._note)
         elif isinstance(event, Progress) and event.total:
@@ -52,7 +52,7 @@ class Bars:
                 self._print(line)
 
     def close(self) -> None:
-        """Take the bars off the screen."""
+        """Remove the bars from the screen."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -61,7 +61,7 @@ class Bars:
         self._console.print(Text(harmless(text), style=style))
 
     def _draw(self, now: Progress) -> None:
-        self._most = max(self._most, now.done)  # a file that is fetched again must not move the bar back
+        self._most = max(self._most, now.done)  # downloading a file again must not move the bar back
         self._eta.read(time.monotonic(), self._most, now.total)
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -78,9 +78,11 @@ class Bars:
             grid.add_row(
                 *self._row(name, file.done, file.size, file.speed, width), figures.many(file.connections, "connection")
             )
-        hidden = f", {len(now.active) - SHOWN} more in flight" if len(now.active) > SHOWN else ""
-        checking = f", {now.verifying} being hashed" if now.verifying else ""
-        note = f"\n{self._note}" if time.monotonic() < self._noted else ""
+        hidden = (
+            f", {figures.many(len(now.active) - SHOWN, 'more file')} downloading" if len(now.active) > SHOWN else ""
+        )
+        checking = f", verifying {now.verifying}" if now.verifying else ""
+        note = f"\n{self._note}" if time.monotonic() < self._note_until else ""
         return Group(
             grid,
             Text(

@@ -1,13 +1,13 @@
-"""The time left, estimated from the speed of the last seconds; it never grows."""
+"""Estimates the remaining time from the average speed of the last seconds; the estimate never grows."""
 
 from dataclasses import dataclass
 
-_MEMORY = 8.0  # seconds over which the speed is averaged
+_AVERAGING = 8.0  # seconds over which the speed is averaged
 
 
 @dataclass
 class Eta:
-    """Averages readings; `left` is the time to show, in seconds, None before the first estimate."""
+    """Averages the speed. `left` is the time to show in seconds, None before the first estimate."""
 
     left: float | None = None
     speed: float = 0.0
@@ -17,13 +17,13 @@ class Eta:
     def read(self, now: float, done: int, total: int) -> float | None:
         """Record that `done` of `total` bytes are on disk at `now` (monotonic seconds); return `left`.
 
-        `left` only falls: while the estimate is higher, it stays as it is.
+        While the new estimate is higher than `left`, `left` keeps its value.
         """
         if self._at is None or now <= self._at:
             self._at, self._done = now, done
             return self.left
         passed, arrived = now - self._at, max(0, done - self._done)
-        weight = min(1.0, passed / _MEMORY) if self.speed else 1.0
+        weight = min(1.0, passed / _AVERAGING) if self.speed else 1.0
         self.speed += weight * (arrived / passed - self.speed)
         self._at, self._done = now, max(done, self._done)
         if self.speed > 1:

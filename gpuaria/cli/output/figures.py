@@ -1,4 +1,4 @@
-"""Sizes, times, counts and tables for people."""
+"""Sizes, times, counts and tables as text for people."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,12 +6,12 @@ from gpuaria.text import decimal, harmless
 
 
 def size(count: float) -> str:
-    """Return bytes in decimal units, as the hub shows them."""
+    """Return a size in decimal units, as the hub's pages show it."""
     return decimal(round(count))
 
 
 def speed(rate: float) -> str:
-    """Return bytes per second in decimal units."""
+    """Return a speed in decimal units per second."""
     return f"{size(rate)}/s"
 
 

@@ -1,11 +1,11 @@
-"""The findings of `gpuaria doctor`, for people."""
+"""The findings of `gpuaria doctor` as text for people."""
 
 from collections.abc import Mapping
 
 from gpuaria.doctor import GROUPS, Checkup, Finding, State
 from gpuaria.text import harmless
 
-_MARKS: Mapping[State, tuple[str, str]] = {  # the mark, and its colour as SGR (ECMA-48 8.3.117)
+_MARKS: Mapping[State, tuple[str, str]] = {  # mark and colour, as SGR codes (ECMA-48 8.3.117)
     "ok": ("ok", "32"),
     "warning": ("warn", "33"),
     "problem": ("FAIL", "31;1"),
@@ -14,25 +14,25 @@ _MARKS: Mapping[State, tuple[str, str]] = {  # the mark, and its colour as SGR (
 
 
 def lines(found: Checkup, *, colours: bool) -> list[str]:
-    """Return the groups that have findings, one line for each finding and one for its fix, and the verdict."""
+    """Return the findings by group, each with its fix on a second line, and a conclusion."""
     out: list[str] = []
     for title, topics in GROUPS:
         rows = [finding for finding in found.findings if finding.topic in topics]
         if rows:
             out += [title, *(text for row in rows for text in finding_lines(row, colours=colours)), ""]
-    return [*out, _verdict(found)]
+    return [*out, _conclusion(found)]
 
 
 def finding_lines(finding: Finding, *, colours: bool) -> list[str]:
-    """Return one finding with its mark, and a second line for its fix if it has one."""
+    """Return a finding with its mark, and its fix on a second line."""
     mark, colour = _MARKS[finding.state]
     shown = f"\x1b[{colour}m{mark:<4}\x1b[0m" if colours else f"{mark:<4}"
     first = f"  {shown}  {finding.topic:<10}  {harmless(finding.text)}"
     return [first, f"{'':20}fix: {harmless(finding.fix)}"] if finding.fix else [first]
 
 
-def _verdict(found: Checkup) -> str:
+def _conclusion(found: Checkup) -> str:
     what = f"a fetch of {found.ref}" if found.ref else "a fetch"
     if not found.exit_code:
         return f"{what} would work"
-    return f"{what} would not work, or it is not known: exit status {found.exit_code}"
+    return f"{what} would fail, or could not be checked (exit status {found.exit_code})"

@@ -1,4 +1,4 @@
-"""Events and reports as lines for people."""
+"""Events and reports as lines of text for people."""
 
 from collections.abc import Sequence
 
@@ -6,44 +6,45 @@ from gpuaria.cli.output import figures
 from gpuaria.cli.output.eta import Eta
 from gpuaria.errors import NetworkError
 from gpuaria.events import FileDone, Mismatch, Planned, Progress
-from gpuaria.records import MirrorUse, PickleFile, Report, Signature
+from gpuaria.records import GOOD, MirrorUse, PickleFile, Report, Signature
 from gpuaria.text import printable
 
-FEW = 5  # names on a line
+FEW = 5  # most names on one line
 
 
 def failed(event: FileDone) -> str:
-    """Return the outcome of a file that was not published, and why."""
+    """Return the outcome of a file that was not published, with the reason."""
     return f"{event.outcome}: {printable(event.path)}{f': {event.detail}' if event.detail else ''}"
 
 
 def mismatch(event: Mismatch) -> str:
-    """Return why a local file is downloaded again; without this line an opening with nothing to fetch would mislead."""
-    return f"{printable(event.path)} is fetched again ({figures.size(event.size)}): {event.detail}"
+    """Return why a local file is downloaded again, which the opening line could not know."""
+    return f"downloading {printable(event.path)} again ({figures.size(event.size)}): {event.detail}"
 
 
 def opening(plan: Planned) -> str:
-    """Return what the plan will fetch, from where, and what is on disk already."""
-    reuse = f", {figures.size(plan.reuse_bytes)} already here" if plan.reuse_bytes else ""
+    """Return what will be downloaded, from which mirrors, and how much is on disk already."""
     at = f" ({plan.commit[:12]})" if plan.commit else ""
     if not plan.fetch_files:
-        return f"{plan.ref}{at}: {figures.files(plan.files)}, nothing to fetch{reuse}"
+        on_disk = f" ({figures.size(plan.reuse_bytes)} on disk)" if plan.reuse_bytes else ""
+        return f"{plan.ref}{at}: {figures.files(plan.files)}, nothing to download{on_disk}"
+    on_disk = f"; {figures.size(plan.reuse_bytes)} already on disk" if plan.reuse_bytes else ""
     return (
-        f"{plan.ref}{at}: fetching {plan.fetch_files} of {figures.files(plan.files)}, "
-        f"{figures.size(plan.fetch_bytes)}{reuse}, from {', '.join(plan.mirrors)}"
+        f"{plan.ref}{at}: downloading {plan.fetch_files} of {figures.files(plan.files)}, "
+        f"{figures.size(plan.fetch_bytes)}, from {', '.join(plan.mirrors)}{on_disk}"
     )
 
 
 def order(plan: Planned) -> list[str]:
-    """Return a line for each mirror, in the order in which they are used, with the reason for its place."""
+    """Return a line for each mirror, in the order of use, with the reason for its rank."""
     return [
-        f"  mirror {number}: {name}, {plan.reasons.get(name, 'not compared with another one')}"
+        f"  mirror {number}: {name}, {plan.reasons.get(name, 'no other mirror to compare with')}"
         for number, name in enumerate(plan.mirrors, 1)
     ]
 
 
 def probes(use: MirrorUse) -> str:
-    """Return what was measured of a mirror, and why it has its place in the order."""
+    """Return the probes of a mirror, and the reason for its rank."""
     connects = "" if use.rtt is None else f", connects in {use.rtt * 1e3:.0f} ms"
     ping = "" if use.ping is None else f", ping {use.ping * 1e3:.0f} ms"
     return f"{connects}{ping}{f', {use.rank_reason}' if use.rank_reason else ''}"
@@ -60,41 +61,50 @@ def state(now: Progress, eta: Eta) -> str:
 
 
 def summary(report: Report, *, why: bool = False) -> list[str]:
-    """Return the last lines: what was fetched, how fast, from which mirrors, whose digests, and what failed.
+    """Return the last lines: the result and speed, whose checksums, each mirror's share, and warnings.
 
-    `why`: with what was measured of each mirror.
+    `why`: include the probes of each mirror.
     """
     requests = figures.many(report.hub_requests, "request")
     lines = [
         f"{report.ref}: {_outcome(report)}",
-        f"vouched for by {report.vouched_by} ({report.trust}), {requests} to the hub",
+        f"  checksums from {report.vouched_by} ({report.trust}); {requests} to the hub",
     ]
     for use in report.mirrors:
-        fate = f", not used: {use.rejected}" if use.rejected else ""
         measured = probes(use) if why else ""
-        lines.append(f"  {use.name}: {figures.size(use.bytes)}, {figures.files(use.files)}{fate}{measured}")
+        if use.rejected and not use.bytes:
+            lines.append(f"  {use.name}: not used: {use.rejected}{measured}")
+        else:
+            dropped = f"; dropped: {use.rejected}" if use.rejected else ""
+            lines.append(f"  {use.name}: {figures.size(use.bytes)}, {figures.files(use.files)}{dropped}{measured}")
     if report.exit_code == NetworkError.exit_code:
-        lines.append("run the same command again to continue: what has come is kept")
+        lines.append("run the same command again to continue; downloaded data is kept")
     return lines + _content(report)
 
 
 def _outcome(report: Report) -> str:
-    """Return how many files ended how, and the speed."""
+    """Return whether all files are in place, and what was downloaded at which speed."""
     if not report.files:
         return "the repo has no files"
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.verdicts.items()))
+    took = figures.duration(report.seconds)
+    others = "".join(f", {count} {outcome}" for outcome, count in sorted(report.verdicts.items()) if outcome != "ok")
+    if report.verdicts and not report.bytes_fetched and set(report.verdicts) <= set(GOOD):
+        return f"up to date: {figures.files(report.files)}, {figures.size(report.bytes_reused)} ({took}){others}"
+    verified = report.verdicts.get("ok", 0)
+    counts = figures.files(verified) if verified == report.files else f"{verified} of {figures.files(report.files)}"
+    reused = f"; {figures.size(report.bytes_reused)} already on disk" if report.bytes_reused else ""
     return (
-        f"{counts}; fetched {figures.size(report.bytes_fetched)}, reused {figures.size(report.bytes_reused)} "
-        f"in {figures.duration(report.seconds)} ({figures.speed(report.speed)})"
+        f"{counts} verified{others}; downloaded {figures.size(report.bytes_fetched)} in {took} "
+        f"({figures.speed(report.speed)}){reused}"
     )
 
 
 def _content(report: Report) -> list[str]:
-    """Return a warning for each kind of risky content, and the state of the repo's signature."""
+    """Return a line for each kind of risky content, and the state of the repo's signature."""
     lines = pickles(report.pickles, report.pickle_files)
     if report.misnamed:
         names = [printable(path) for path in report.misnamed]
-        lines.append(f"no safetensors, whatever the name says: {named(names, len(names))}")
+        lines.append(f"named .safetensors but not in that format: {named(names, len(names))}")
     if report.signature is not None:
         lines.append(_signature(report.signature))
     return lines
@@ -103,27 +113,27 @@ def _content(report: Report) -> list[str]:
 def _signature(found: Signature) -> str:
     """Return the state of the repo's signature."""
     if found.state == "absent":
-        return f"no signature: signature_key is set, and the repo has no {found.path}"
-    how = "present but not checked" if found.state == "not checked" else found.state
-    return f"signature {printable(found.path)} is {how}: {found.detail}"
+        return f"no signature: signature_key is set, but the repo has no {found.path}"
+    state = "present, not checked" if found.state == "not checked" else found.state
+    return f"signature {printable(found.path)} is {state}: {found.detail}"
 
 
 def pickles(count: int, files: Sequence[PickleFile]) -> list[str]:
-    """Return a line that names some of `count` pickles and what they import; no line if there are none."""
+    """Return a warning that names some of `count` pickles and what they import; nothing if there are none."""
     if not count:
         return []
-    verb = "runs what it says when it is loaded" if count == 1 else "run what they say when they are loaded"
-    return [f"{figures.many(count, 'pickle')}, which {verb}: {named([_pickle(file) for file in files], count)}"]
+    warning = "loading it can run any code" if count == 1 else "loading them can run any code"
+    return [f"{figures.many(count, 'pickle')} ({warning}): {named([_pickle(file) for file in files], count)}"]
 
 
 def _pickle(file: PickleFile) -> str:
     """Return `'evil.pkl' (imports posix.system)`."""
     notes = [f"imports {', '.join(file.imports[:3])}"] if file.imports else []
-    notes += [] if file.whole else ["not read to its end"]
+    notes += [] if file.whole else ["only partly read"]
     return printable(file.path) + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def named(names: Sequence[str], count: int) -> str:
-    """Return the first few of `count` names."""
+    """Return the first few names, and how many of `count` are left out."""
     few = ", ".join(names[:FEW])
     return few if count <= FEW else f"{few} and {count - FEW} more"

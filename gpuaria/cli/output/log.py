@@ -1,4 +1,4 @@
-"""The log that -v prints on stderr."""
+"""Logging to stderr for -v."""
 
 import logging
 import sys
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class _Stderr(logging.StreamHandler[Any]):
-    """Writes to the current sys.stderr: live bars replace it by a stream that keeps them in one piece."""
+    """Writes to the current sys.stderr, which live bars replace while they are shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -14,7 +14,7 @@ class _Stderr(logging.StreamHandler[Any]):
 
 
 def log_to_stderr() -> None:
-    """Print the log of gpuaria; requests appear without their queries, since a query may be a signature."""
+    """Send the log of gpuaria to stderr. Logged URLs have no query, since a query may contain a signature."""
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log = logging.getLogger("gpuaria")

@@ -1,4 +1,4 @@
-"""A manifest in the formats of `gpuaria resolve --format`."""
+"""Manifests in the formats of `gpuaria resolve --format`."""
 
 import sys
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from gpuaria.text import printable
 
 
 def written(form: str, chosen: Manifest, source: Source, mirrors: Sequence[Mirror]) -> str:
-    """Return the manifest as text in one of the formats, except json.
+    """Return the manifest in format `form` (not json).
 
-    Raises NotFound for sha256sums without any sha256, UnsafePath for a Metalink that aria2c would misread.
+    Raises NotFound if sha256sums has no sha256 to list, UnsafePath if aria2c would misread a file name in a Metalink.
     """
     if form == "table":
         return _table(chosen) + "\n"
@@ -37,23 +37,23 @@ def written(form: str, chosen: Manifest, source: Source, mirrors: Sequence[Mirro
 
 
 def _warn_without_sha256(chosen: Manifest) -> None:
-    """Warn of files without a sha256: git itself stores them, under a git id. Raises NotFound if all are such files."""
+    """Warn about files without a sha256, which git stores under a git id. Raises NotFound if no file has one."""
     without = [file for file in chosen.files if file.digest is None or file.digest.algorithm != "sha256"]
-    hint = "gpuaria verify checks those too; --format manifest writes what it needs."
+    hint = "Use --format manifest: gpuaria verify --lock checks git ids too."
     if len(without) == len(chosen.files):
-        raise NotFound(f"no file of {chosen.ref} has a sha256, only git ids", hint)
+        raise NotFound(f"no file in {chosen.ref} has a sha256; they have git ids only", hint)
     if without:
-        print(f"warning: {len(without)} of {len(chosen.files)} files have no sha256, only a git id", file=sys.stderr)
+        print(f"warning: {len(without)} of {len(chosen.files)} files have a git id only, no sha256", file=sys.stderr)
 
 
 def _refuse_misread(chosen: Manifest) -> None:
-    """Raise UnsafePath where aria2c would save files of a Metalink under other names."""
+    """Raise UnsafePath if aria2c would save files of a Metalink under other names."""
     names = [printable(file.path) for file in chosen.files if metalink.misread_by_aria2(file.path)]
     if names:
         count = f"{len(names)} of {figures.files(len(chosen.files))}"
         raise UnsafePath(
-            f"aria2c would save {count} under other names from a Metalink: {named(names, len(names))}",
-            "Use --format aria2, which says them rightly, or leave them out with --exclude '*&*'.",
+            f"with a Metalink, aria2c would save {count} under other names: {named(names, len(names))}",
+            "Use --format aria2, or leave these files out with --exclude '*&*'.",
         )
 
 
@@ -62,6 +62,6 @@ def _table(chosen: Manifest) -> str:
         (figures.size(file.size), str(file.digest or "no digest"), file.path) for file in chosen.files
     ]
     at = f" at {chosen.commit}" if chosen.commit else ""
-    head = f"{chosen.ref} is {chosen.name}{at}, vouched for by {chosen.vouched_by}"
+    head = f"{chosen.ref} is {chosen.name}{at}; checksums from {chosen.vouched_by}"
     sums = f"{figures.files(len(rows))}, {figures.size(chosen.size)}"
     return f"{head}\n{figures.table([('size', 'digest', 'file'), *rows])}\n{sums}"

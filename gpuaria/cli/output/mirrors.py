@@ -1,4 +1,4 @@
-"""The survey of `gpuaria mirrors`: as a table, in full, and as JSON."""
+"""The survey of `gpuaria mirrors` as a table, in detail, and as JSON."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,32 +12,32 @@ from gpuaria.mirrors.survey import NO_FILE, Subject, stages
 from gpuaria.records import to_json
 from gpuaria.text import harmless, printable
 
-HEAD = ("mirror", "address", "DNS", "ICMP", "TCP", "TLS", "first byte", "MB/s", "fresh", "verdict", "reason")
+HEADER = ("mirror", "address", "DNS", "ICMP", "TCP", "TLS", "first byte", "MB/s", "fresh", "verdict", "reason")
 NONE = "-"
 
 
-def show(found: Survey) -> str:
-    """Return the table of mirrors, best first, below a line that names the repo and file they were measured with."""
+def table(found: Survey) -> str:
+    """Return a line that names the repo and file used for measuring, and a table of mirrors, best first."""
     by_name = {one.mirror: one for one in found.findings}
     accepted = {choice.mirror: choice for choice in found.ranking.accepted}
-    rows: list[Sequence[str]] = [HEAD]
+    rows: list[Sequence[str]] = [HEADER]
     rows += [_row(by_name[name], "accepted", choice.reason) for name, choice in accepted.items()]
     rows += [_row(by_name[name], "rejected", reason) for name, reason in found.ranking.rejected]
     notes = [harmless(f"note: {remark}") for remark in found.remarks]
     lines = [_opening(found), figures.table(rows), *notes]
     if found.reused:
-        lines.append(f"measured within the last 5 minutes, not again: {', '.join(sorted(found.reused))}")
+        lines.append(f"results from the last 5 minutes reused for: {', '.join(sorted(found.reused))}")
     return "\n".join(lines)
 
 
 def _opening(found: Survey) -> str:
     if found.subject is None:
         reason = NO_FILE if found.problem is None else "the repo could not be resolved"
-        return f"DNS, TCP and TLS only: {reason}"
+        return f"measured DNS, TCP and TLS only: {reason}"
     manifest, file = found.subject.manifest, found.subject.file
     return (
-        f"{manifest.ref} is {manifest.name} at {manifest.version[:12]}, vouched for by {manifest.vouched_by} "
-        f"({manifest.trust}); read from {printable(file.path)} ({figures.size(file.size)})"
+        f"{manifest.ref} is {manifest.name} at {manifest.version[:12]}; checksums from {manifest.vouched_by} "
+        f"({manifest.trust}); measured with {printable(file.path)} ({figures.size(file.size)})"
     )
 
 
@@ -71,7 +71,7 @@ def _stage(seconds: float | None, states: Sequence[str]) -> str:
 
 def _dns(one: MirrorFindings, seconds: float | None) -> str:
     if seconds is None and any(answer.lies for answer in one.dns):
-        return "lies"
+        return "false answer"
     return _stage(seconds, [answer.state for answer in one.dns])
 
 
@@ -87,13 +87,13 @@ def _speed(found: BytesFinding) -> str:
     return f"{found.rates[-1].tail / 1e6:.1f}" if found.rates else NONE
 
 
-def explained(found: Survey) -> str:
-    """Return everything that was measured, mirror by mirror."""
+def details(found: Survey) -> str:
+    """Return all measurements, mirror by mirror."""
     blocks = []
     for mirror, one in zip(found.mirrors, found.findings, strict=True):
         where = f", {mirror.location}" if mirror.location else ""
-        lines = [f"{mirror.name}: {mirror.base}{where}", *(f"  {line}" for line in _everything(one))]
-        lines += [f"  {_remembered(found.pasts.get(mirror.name, Past()))}", f"  verdict: {_verdict(found, one.mirror)}"]
+        lines = [f"{mirror.name}: {mirror.base}{where}", *(f"  {line}" for line in _measurements(one))]
+        lines += [f"  {_history(found.pasts.get(mirror.name, Past()))}", f"  verdict: {_verdict(found, one.mirror)}"]
         blocks.append("\n".join(map(harmless, lines)))
     return "\n\n".join(blocks)
 
@@ -106,9 +106,9 @@ def _verdict(found: Survey, name: str) -> str:
     return f"rejected, {dict(found.ranking.rejected)[name]}"
 
 
-def _everything(one: MirrorFindings) -> Iterator[str]:
+def _measurements(one: MirrorFindings) -> Iterator[str]:
     if one.proxy:
-        yield f"through the proxy {one.proxy}"
+        yield f"through proxy {one.proxy}"
     yield from map(_answer, one.dns)
     for ping in one.icmp:
         jitter = f", jitter {ms(ping.jitter)}" if ping.jitter is not None else ""
@@ -118,8 +118,8 @@ def _everything(one: MirrorFindings) -> Iterator[str]:
         yield f"TCP {tcp.address} port {tcp.port}: {_outcome(tcp, lambda: ms(tcp.seconds))}"  # noqa: B023
     for tls in one.tls:
         yield f"TLS {tls.address}: {_outcome(tls, lambda: f'{ms(tls.seconds)}, {tls.version}')}"  # noqa: B023
-    yield f"look-up: {_outcome(one.lookup, lambda: ms(one.lookup.seconds))}"
-    yield f"freshness: {one.fresh.verdict}{f': {one.fresh.problem}' if one.fresh.problem else ''}{_said(one)}"
+    yield f"resolve: {_outcome(one.lookup, lambda: ms(one.lookup.seconds))}"
+    yield f"freshness: {one.fresh.verdict}{f': {one.fresh.problem}' if one.fresh.problem else ''}{_reported(one)}"
     yield f"bytes: {_outcome(one.bytes, lambda: ms(one.bytes.first_byte) + ' to the first byte')}{_sender(one.bytes)}"
     for rate in one.bytes.rates:
         growing = ", still growing" if rate.growing else ""
@@ -127,7 +127,7 @@ def _everything(one: MirrorFindings) -> Iterator[str]:
         amount = f"{figures.size(rate.bytes)} in {figures.duration(rate.seconds)}"
         yield f"  {figures.many(rate.connections, 'connection')}: {amount}, {speeds}"
     if one.same_pipe_as:
-        yield f"the same pipe as {one.same_pipe_as}"
+        yield f"same byte server as {one.same_pipe_as}"
 
 
 def _outcome(finding: Any, measured: Callable[[], str]) -> str:
@@ -140,16 +140,16 @@ def _answer(answer: DnsAnswer) -> str:
     kind = {4: "A", 6: "AAAA"}[answer.family]
     ttl = f", for {answer.ttl:.0f} s" if answer.ttl is not None else ""
     said = ", ".join(answer.addresses) or "none"
-    lies = f"; a lie: {'; '.join(answer.lies)}" if answer.lies else ""
+    lies = f"; false answer: {'; '.join(answer.lies)}" if answer.lies else ""
     return f"DNS {answer.resolver} {kind}: {_outcome(answer, lambda: f'{said} in {ms(answer.seconds)}{ttl}')}{lies}"
 
 
-def _said(one: MirrorFindings) -> str:
+def _reported(one: MirrorFindings) -> str:
     fresh = one.fresh
     parts = [f"commit {printable(fresh.commit[:40])}"] if fresh.commit else []
     parts += [f"{fresh.size:,} bytes"] if fresh.size is not None else []
     parts += [f"etag {printable(fresh.etag[:64])}"] if fresh.etag else []
-    return f" (says {', '.join(parts)})" if parts else ""
+    return f" (reports {', '.join(parts)})" if parts else ""
 
 
 def _sender(found: BytesFinding) -> str:
@@ -161,16 +161,20 @@ def _sender(found: BytesFinding) -> str:
     return "".join(f", {part}" for part in parts)
 
 
-def _remembered(past: Past) -> str:
+def _history(past: Past) -> str:
     if past.last_seen is None:
-        return "remembered: nothing"
-    rate = f"{figures.speed(past.rate)} (confidence {past.confidence:.0%})" if past.rate is not None else "no speed"
-    failed = f", {past.failures:.1f} recent failures, the last: {past.last_failure}" if past.last_failure else ""
-    return f"remembered: {rate}{failed}"
+        return "history: none"
+    rate = (
+        f"{figures.speed(past.rate)} (confidence {past.confidence:.0%})"
+        if past.rate is not None
+        else "no speed measured"
+    )
+    failed = f", {past.failures:.1f} recent failures, last: {past.last_failure}" if past.last_failure else ""
+    return f"history: {rate}{failed}"
 
 
 def as_json(found: Survey, status: int) -> dict[str, Any]:
-    """Return the survey as one object; rates are in bytes per second, times in seconds."""
+    """Return the survey as one JSON object, with speeds in bytes per second and times in seconds."""
     subject = found.subject
     return {
         **(_subject(subject, found.size) if subject else {}),

@@ -1,4 +1,4 @@
-"""The picture of `gpuaria mirrors --plot`, by matplotlib, which is an extra."""
+"""The chart of `gpuaria mirrors --plot`, drawn by matplotlib, an optional dependency."""
 
 import importlib
 from pathlib import Path
@@ -11,20 +11,22 @@ from gpuaria.mirrors.survey import stages
 SHOWN = ("DNS", "TCP", "TLS", "look-up", "first byte")
 
 
-def need() -> Any:
-    """Return matplotlib's module of figures. Raises UsageError if it is not installed."""
+def matplotlib_figure() -> Any:
+    """Return the module matplotlib.figure. Raises UsageError if matplotlib is not installed."""
     try:
         return importlib.import_module("matplotlib.figure")
     except ImportError:
-        raise UsageError("--plot needs matplotlib, which is not installed", "pip install 'gpuaria[plot]'") from None
+        raise UsageError(
+            "--plot needs matplotlib, which is not installed", "Run: pip install 'gpuaria[plot]'"
+        ) from None
 
 
 def write(found: Survey, path: Path) -> None:
-    """Draw the expected speed and the time of each stage of every mirror, best on top. Raises DiskError."""
+    """Draw the expected speed and the time of each stage for every mirror, best on top. Raises DiskError."""
     expected = {choice.mirror: (choice.rate or 0.0) / 1e6 for choice in found.ranking.accepted}
     names = [*expected, *(name for name, _ in found.ranking.rejected)][::-1]
     times = {one.mirror: stages(one) for one in found.findings}
-    figure = need().Figure(figsize=(11, 1.8 + 0.5 * len(names)), layout="constrained")
+    figure = matplotlib_figure().Figure(figsize=(11, 1.8 + 0.5 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     left.barh(range(len(names)), [expected.get(name, 0.0) for name in names], color="tab:blue")
     for place, name in enumerate(names):
@@ -37,11 +39,11 @@ def write(found: Survey, path: Path) -> None:
         widths = [1e3 * (times[name][stage] or 0.0) for name in names]
         right.barh(range(len(names)), widths, left=starts, label=stage)
         starts = [start + width for start, width in zip(starts, widths, strict=True)]
-    right.set_xlabel("ms to the first byte, stage by stage")
+    right.set_xlabel("ms to the first byte, by stage")
     right.legend(fontsize="small")
     if found.subject:
         figure.suptitle(str(found.subject.manifest.ref).replace("$", r"\$"))
     try:
         figure.savefig(path, format=path.suffix[1:].lower())
     except OSError as error:
-        raise DiskError(f"{path} cannot be written: {error.strerror or error}", "Name another place.") from None
+        raise DiskError(f"cannot write {path}: {error.strerror or error}", "Choose another file.") from None

@@ -1,4 +1,4 @@
-"""Sinks for a run's events: live bars on a terminal, lines elsewhere, JSON objects, or warnings only."""
+"""Sinks for a run's events: live bars on a terminal, plain lines otherwise, JSON objects, or warnings only."""
 
 import os
 import sys
@@ -13,18 +13,18 @@ from gpuaria.records import GOOD, to_json
 from gpuaria.text import harmless
 
 LINE_EVERY = 10.0  # seconds
-LARGE = 8_000_000  # bytes from which a finished file is worth a line
+LARGE = 8_000_000  # bytes; a finished file of this size or more gets a line
 
 
 class Sink(Protocol):
-    """Takes every event of a run; `close` restores the terminal."""
+    """Receives every event of a run; `close` restores the terminal."""
 
     def __call__(self, event: Event) -> None: ...
     def close(self) -> None: ...
 
 
 def choose(*, quiet: bool, as_json: bool, why: bool = False) -> Sink:
-    """Return the sink for the flags and for the kind of stderr. `why`: print why each mirror has its place, too."""
+    """Return the sink for these flags and this stderr. `why`: print why each mirror is ranked where it is."""
     err = sys.stderr
     if as_json:
         return Json()
@@ -38,7 +38,7 @@ def choose(*, quiet: bool, as_json: bool, why: bool = False) -> Sink:
 
 
 class Quiet:
-    """Prints warnings and failed files only."""
+    """Prints only warnings and failed files."""
 
     def __init__(self, err: TextIO) -> None:
         self._err = err
@@ -53,11 +53,11 @@ class Quiet:
         print(harmless(text), file=self._err, flush=True)
 
     def close(self) -> None:
-        """Leave the terminal as it is: this sink changed nothing of it."""
+        """Do nothing: this sink does not change the terminal."""
 
 
 class Lines(Quiet):
-    """Prints for logs: a line at the start, one every ten seconds, one per finished large file, a summary."""
+    """Prints lines for a log: an opening, the state every ten seconds, each finished large file, a summary."""
 
     def __init__(self, err: TextIO, *, why: bool) -> None:
         super().__init__(err)
@@ -88,7 +88,7 @@ class Lines(Quiet):
 
 
 class Json:
-    """Prints each event as an object; the last one is the report, with the exit status."""
+    """Prints each event as a JSON object; the last one is the report with the exit status."""
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Finished):
@@ -97,4 +97,4 @@ class Json:
             print_json(type(event).__name__.lower(), to_json(event))
 
     def close(self) -> None:
-        """Leave the terminal as it is: this sink changed nothing of it."""
+        """Do nothing: this sink does not change the terminal."""
