@@ -141,7 +141,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("patience", "10 min", 600.0),
     ("patience", "0", 0.0),
     ("patience", "1 day", 86400.0),
-    ("trust", "SettingSource", "origin"),
+    ("trust", "Origin", "origin"),
     ("offline", "TRUE", True),
     ("offline", "0", False),
     ("symlinks", "auto", None),
