@@ -28,7 +28,7 @@ from gpuaria.mirrors.probing import Probing
 from gpuaria.plan import Rules
 from gpuaria.records import DownloadPlan, Kind, Manifest, RepoRef, Report
 from gpuaria.settings import Settings, load
-from gpuaria.settings.table import Policy
+from gpuaria.settings.table import TrustPolicy
 from gpuaria.sources import source
 from gpuaria.storage.locate import folder_name, read_lock
 from gpuaria.storage.receipts import Receipts
@@ -309,7 +309,7 @@ def visit(settings: Settings) -> "Daemon":
     return daemon.attach(settings.rpc, settings.rpc_secret.reveal())
 
 
-def _policy(settings: Settings) -> Policy:
+def _policy(settings: Settings) -> TrustPolicy:
     """Return who may vouch for a listing: mirrors of a project's settings file carry bytes, and vouch for nothing."""
     if settings.trust == "quorum" and settings.setting_source("mirrors").layer == "project":
         return "origin"

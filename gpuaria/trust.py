@@ -10,7 +10,7 @@ from gpuaria.events import Emit, Warned
 from gpuaria.http.client import Http
 from gpuaria.mirrors.candidates import SILENCE, JoinPolicy, host_of
 from gpuaria.records import Manifest, Mirror, RepoRef, Trust
-from gpuaria.settings.table import Policy
+from gpuaria.settings.table import TrustPolicy
 from gpuaria.sources.protocol import KnowsFreshness, ProvesListing, RepoInfo, Source
 
 WITNESSES = 4  # mirrors that are asked at most
@@ -32,7 +32,7 @@ class ListingTrust:
     http: Http
     source: Source
     mirrors: Sequence[Mirror]
-    policy: Policy
+    policy: TrustPolicy
     emit: Emit
     others: bool = False
 

@@ -11,7 +11,7 @@ from gpuaria.cli.output.json_lines import print_json
 from gpuaria.errors import ConfigError, UsageError
 from gpuaria.records import Mirror, to_json
 from gpuaria.settings import KnownMirror, Settings, editing, known_mirrors, load, user_file
-from gpuaria.settings.values import address, label, shown
+from gpuaria.settings.values import base_url, label, quoted
 
 EDITS = ("add", "remove", "list")
 
@@ -35,7 +35,7 @@ def _add(words: Sequence[str], path: Path, cwd: Path) -> tuple[str, dict[str, st
     written = "" if len(words) == 1 and name else base
     editing.rewrite(
         path,
-        lambda old: editing.added(old, name, written, path),
+        lambda old: editing.with_mirror(old, name, written, path),
         lambda temp: _check(temp, cwd, base, present=True),
     )
     return f"added {name or base} to {path}", {"added": base}
@@ -49,11 +49,11 @@ def _remove(words: Sequence[str], path: Path, cwd: Path) -> tuple[str, dict[str,
     gone = next((row for row in _listed_in(path, cwd) if name.rstrip("/") in (row.name, row.base)), None)
     changed = gone is not None and editing.rewrite(
         path,
-        lambda old: editing.removed(old, {gone.name, gone.base}, path),
+        lambda old: editing.without_mirror(old, {gone.name, gone.base}, path),
         lambda temp: _check(temp, cwd, gone.base, present=False),
     )
     if not changed:
-        raise UsageError(f"{path} has no mirror {shown(name) or 'with that name'}", _where_else(name, cwd))
+        raise UsageError(f"{path} has no mirror {quoted(name) or 'with that name'}", _where_else(name, cwd))
     return f"removed {name} from {path}", {"removed": name}
 
 
@@ -62,16 +62,16 @@ def _parse_add(words: Sequence[str]) -> tuple[str, str]:
     if len(words) == 1 and "://" not in words[0]:
         row = next((row for row in known_mirrors({}, os.environ, Path.cwd()) if row.name == words[0]), None)
         if row is None:
-            unknown = f"gpuaria does not know a mirror named {shown(words[0]) or 'that'}"
+            unknown = f"gpuaria does not know a mirror named {quoted(words[0]) or 'that'}"
             raise UsageError(unknown, "Add it with its URL: gpuaria mirrors add NAME URL. Known: gpuaria mirrors list.")
         return row.name, row.base
     if len(words) not in (1, 2):
         raise UsageError("add takes a mirror's name, its URL, or both", "Run: gpuaria mirrors add NAME URL")
     try:
-        base = address(words[-1])
+        base = base_url(words[-1])
     except ValueError:
         raise UsageError(
-            f"{shown(words[-1]) or 'that'} is not a mirror URL",
+            f"{quoted(words[-1]) or 'that'} is not a mirror URL",
             "Use an https:// or http:// URL without user, query and fragment.",
         ) from None
     try:

@@ -20,7 +20,7 @@ from gpuaria.mirrors.probing import Probing
 from gpuaria.mirrors.settled import Remembered
 from gpuaria.records import Manifest, Mirror, RepoRef
 from gpuaria.selection import select, selector
-from gpuaria.settings.table import Policy
+from gpuaria.settings.table import TrustPolicy
 from gpuaria.sources import Source
 from gpuaria.storage.target import Target
 
@@ -84,7 +84,7 @@ class World:
     bucket: TokenBucket
     emit: Emit
     stop: threading.Event
-    policy: Policy
+    policy: TrustPolicy
     ranks: Remembered
     screening: Screening
     audit: AuditLog

@@ -1,23 +1,28 @@
 """Settings: built-in < site < user < project YAML < environment < flags.
 
-`load` gives one frozen record that knows each value's layer.
+`load` returns one frozen record that also knows which layer set each value.
 
-secret.py   a credential that does not print
-values.py   text -> one checked value, and back
-folders.py  home, XDG and Hugging Face folders from the environment that was handed in
-tokens.py   where the token of a host is
-kinds.py    what a key accepts, in words and as a parser
-table.py    every key, declared once; Settings
-files.py    one YAML file -> entries with their lines
-known.py    mirrors by name: shipped, or named in a file
-editing.py  a mirror added to or removed from a file's text, nothing else of it changed
-loading.py  the layers, laid over each other
+secret.py   a credential that cannot be printed
+values.py   text to one checked value, and back to text
+folders.py  home, XDG and Hugging Face folders, from a given environment
+tokens.py   the location of each host's token
+kinds.py    the type of a key: accepted values in words, and a parser
+keys.py     the description of one key
+table.py    all keys
+merged.py   Settings: the values of one run
+files.py    one YAML file -> entries with line numbers
+sources.py  settings of sources other than `hf`
+known.py    mirrors by name, from the shipped list and the settings files
+editing.py  add a mirror to a settings file, or remove one, without changing anything else
+loading.py  read all layers and merge them
 """
 
+from gpuaria.settings.keys import Key, Layer, SettingSource
 from gpuaria.settings.known import KnownMirror
 from gpuaria.settings.loading import known_mirrors, load, user_file
+from gpuaria.settings.merged import Settings
 from gpuaria.settings.secret import Secret
-from gpuaria.settings.table import Key, Layer, Settings, SettingSource, describe
+from gpuaria.settings.table import describe
 from gpuaria.settings.tokens import TokenSource
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""One YAML settings file: text to entries that know their lines.
+"""Read one YAML settings file into entries with line numbers.
 
-Scalars stay text here, so that `timeout: 30`, `timeout: "30"` and GPUARIA_TIMEOUT=30 go through the same reader.
+Scalars stay text, so that `timeout: 30`, `timeout: "30"` and GPUARIA_TIMEOUT=30 are parsed by the same code.
 """
 
 import os
@@ -10,29 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuaria.errors import ConfigError
-from gpuaria.settings.kinds import Raw
-from gpuaria.settings.values import shown
+from gpuaria.settings.kinds import RawValue
+from gpuaria.settings.values import quoted
 
 if TYPE_CHECKING:
-    import yaml  # not at run time: most runs have no settings file, and yaml takes longer to import than the rest
+    import yaml  # imported late: most runs have no settings file, and yaml is slow to import
 
 MAX_BYTES = 2**20
-_MAX_DEPTH = 8  # the table needs three; yaml.compose recurses
-_MAX_EVENTS = 10_000  # PyYAML takes a minute over 1 MiB of "1,1,1,"
+_MAX_DEPTH = 8  # settings need three; yaml.compose recurses
+_MAX_EVENTS = 10_000  # PyYAML needs a minute to parse 1 MiB of "1,1,1,"
 _NULL = "tag:yaml.org,2002:null"
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """A file's entries by key; one without a value is left out. `private`: only its owner can read it."""
+    """The entries of a file by key, without those that have no value. `private`: only the owner can read it."""
 
     path: Path
-    entries: dict[str, Raw]
+    entries: dict[str, RawValue]
     private: bool
 
 
 def read(path: Path) -> SettingsFile | None:
-    """The file at `path`, or None if there is none. Raises ConfigError that names the file and the line."""
+    """Return the file at `path`, or None if it does not exist. Raises ConfigError with path and line."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -47,14 +47,14 @@ def read(path: Path) -> SettingsFile | None:
     return SettingsFile(path, parse(content, path), mode & 0o077 == 0)
 
 
-def parse(content: bytes, path: Path) -> dict[str, Raw]:
-    """Entries by key, in the file's order. Raises ConfigError that names `path` and the line."""
+def parse(content: bytes, path: Path) -> dict[str, RawValue]:
+    """Return the entries by key, in file order. Raises ConfigError with `path` and line."""
     node = compose(decode(content, path), path)
     return {} if node is None else _entries(node, path)
 
 
 def compose(text: str, path: Path) -> "yaml.MappingNode | None":
-    """The text's nodes with their places in it, None if it says nothing. Raises ConfigError."""
+    """Return the YAML nodes of the text, with their positions; None for an empty document. Raises ConfigError."""
     import yaml
 
     node = _compose(text, path)
@@ -64,7 +64,7 @@ def compose(text: str, path: Path) -> "yaml.MappingNode | None":
 
 
 def decode(content: bytes, path: Path) -> str:
-    """The file's text, without a byte order mark. Raises ConfigError."""
+    """Return the text of the file, without a byte order mark. Raises ConfigError."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -80,13 +80,13 @@ def _compose(text: str, path: Path) -> "yaml.Node | None":
         node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise _not_yaml(error, text, path) from None
-    except (ValueError, OverflowError):  # an escape beyond Unicode, which PyYAML hands to chr()
+    except (ValueError, OverflowError):  # an escape beyond Unicode: PyYAML passes it to chr()
         raise ConfigError(f"{path}: not valid YAML: an escape names no character", "Write the character.") from None
     return node
 
 
 def _refuse_extras(events: Iterable[Any], path: Path) -> None:
-    """Refuse what settings do not need and what makes YAML dangerous, before anything is built from it."""
+    """Raise ConfigError for YAML features that settings do not need and that can be abused, before building nodes."""
     depth = 0
     for count, event in enumerate(events):
         kind = type(event).__name__
@@ -96,7 +96,7 @@ def _refuse_extras(events: Iterable[Any], path: Path) -> None:
             raise ConfigError(f"{where}: more values than settings can need", "Check that it is a settings file.")
         if depth > _MAX_DEPTH:
             raise ConfigError(f"{where}: nested too deeply", "Settings are keys, lists and mirrors; nothing is deeper.")
-        if getattr(event, "anchor", None) is not None:  # an alias has one too
+        if getattr(event, "anchor", None) is not None:  # also set on an alias
             raise ConfigError(f"{where}: anchors and aliases are not understood", "Write the value out.")
         if getattr(event, "tag", None) is not None:
             raise ConfigError(f"{where}: tags are not understood", "Write the value without its tag.")
@@ -110,10 +110,10 @@ def _not_yaml(error: "yaml.YAMLError", text: str, path: Path) -> ConfigError:
     return ConfigError(f"{path}:{line}: not valid YAML: {problem}", hint)
 
 
-def _entries(node: "yaml.MappingNode", path: Path) -> dict[str, Raw]:
+def _entries(node: "yaml.MappingNode", path: Path) -> dict[str, RawValue]:
     import yaml
 
-    entries: dict[str, Raw] = {}
+    entries: dict[str, RawValue] = {}
     seen: dict[str, str] = {}
     for key, value in node.value:
         where = _at(path, key)
@@ -122,21 +122,21 @@ def _entries(node: "yaml.MappingNode", path: Path) -> dict[str, Raw]:
         if key.value in seen:
             first = seen[key.value].rpartition(":")[2]
             raise ConfigError(
-                f"{where}: {shown(key.value) or 'a key'} stands here and in line {first}", "Remove one of them."
+                f"{where}: {quoted(key.value) or 'a key'} stands here and in line {first}", "Remove one of them."
             )
         seen[key.value] = where
         if value.tag != _NULL:
-            entries[key.value] = Raw(_content(value, path), where)
+            entries[key.value] = RawValue(_content(value, path), where)
     return entries
 
 
-def _content(node: "yaml.Node", path: Path) -> str | tuple[Raw, ...] | dict[str, Raw]:
+def _content(node: "yaml.Node", path: Path) -> str | tuple[RawValue, ...] | dict[str, RawValue]:
     import yaml
 
     if isinstance(node, yaml.MappingNode):
         return _entries(node, path)
     if isinstance(node, yaml.SequenceNode):
-        return tuple(Raw(_content(row, path), _at(path, row)) for row in node.value)
+        return tuple(RawValue(_content(row, path), _at(path, row)) for row in node.value)
     return str(node.value)
 
 

@@ -1,4 +1,4 @@
-"""Folders from the environment that was handed in; os.environ is not read here."""
+"""Standard folders, derived from a given environment; this module does not read os.environ."""
 
 import os
 import re
@@ -10,31 +10,31 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^{}]*)\})", re.ASCII)
 
 
 class NoHome(LookupError):
-    """Neither HOME nor the user database names a home folder."""
+    """The home folder is unknown: neither HOME nor the user database names one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Turns a path's text into a Path; `base` is what a relative one starts from."""
+    """Converts text to absolute paths. Relative paths start at `base`."""
 
     environ: Mapping[str, str] = field(repr=False)
     base: Path
     expand_variables: bool = False
 
     def variable(self, name: str) -> str:
-        """An environment variable, empty where it is unset or blank."""
+        """Return an environment variable, empty if it is unset or blank."""
         value = self.environ.get(name, "")
         return value if value.strip() else ""
 
     def home(self) -> Path:
-        """The home folder: HOME, else the user database. Raises NoHome."""
+        """Return the home folder: HOME, else the user database. Raises NoHome."""
         return Path(self.variable("HOME") or _home_of_user())
 
     def path(self, text: str) -> Path:
-        """`text` as an absolute path, `~` expanded. Raises ValueError for no path at all, NoHome."""
+        """Return `text` as an absolute path, `~` expanded. Raises ValueError for blank text or a NUL, NoHome."""
         if not text.strip() or "\0" in text:
             raise ValueError
-        os.fsencode(text)  # a lone surrogate has no name on disk: UnicodeEncodeError is a ValueError
+        os.fsencode(text)  # rejects lone surrogates: UnicodeEncodeError is a ValueError
         first, slash, rest = text.partition("/")
         if first.startswith("~"):
             home = self.home() if first == "~" else _home_of_user(first[1:])
@@ -42,16 +42,19 @@ class Folders:
         return self.base / (self._expanded(text) if self.expand_variables else text)
 
     def config_home(self) -> Path:
-        """$XDG_CONFIG_HOME, else ~/.config. Raises NoHome."""
+        """Return $XDG_CONFIG_HOME, else ~/.config. Raises NoHome."""
         return self._xdg("XDG_CONFIG_HOME", ".config")
 
     def config_dirs(self) -> list[Path]:
-        """$XDG_CONFIG_DIRS, the least important first."""
+        """Return the folders of $XDG_CONFIG_DIRS, lowest priority first."""
         listed = (self.variable("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
         return [Path(entry) for entry in reversed(listed) if entry.startswith("/")]
 
     def derived(self, default: str) -> tuple[Path, str]:
-        """A default below "$HF_HOME" or "$XDG_STATE_HOME", and the variable that moved it. Raises NoHome."""
+        """Resolve a default below "$HF_HOME" or "$XDG_STATE_HOME".
+
+        Returns the path and the variable that changed it, empty if none did. Raises NoHome.
+        """
         root, _, rest = default.partition("/")
         if root == "$HF_HOME":
             return self._hf_home() / rest, next(filter(self.variable, ("HF_HOME", "XDG_CACHE_HOME")), "")
@@ -59,13 +62,13 @@ class Folders:
         return self._xdg(name, ".local/state") / rest, name if self.variable(name) else ""
 
     def _hf_home(self) -> Path:
-        """As huggingface_hub.constants does it, down to the variables inside the variable."""
+        """Return the folder that huggingface_hub.constants computes; it also expands variables inside HF_HOME."""
         inner = Folders(self.environ, self.base, expand_variables=True)
         cache = self.variable("XDG_CACHE_HOME") or "~/.cache"
         return inner.path(self.variable("HF_HOME") or f"{cache}/huggingface")
 
     def _xdg(self, name: str, below_home: str) -> Path:
-        value = self.variable(name)  # a relative one is invalid and to be ignored (XDG base directory 0.8)
+        value = self.variable(name)  # relative paths are invalid and must be ignored (XDG base directory 0.8)
         return Path(value) if value.startswith("/") else self.home() / below_home
 
     def _expanded(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a key accepts: in words for a message and the reference, and as a parser."""
+"""Types of settings: the accepted values in words, for messages and the reference, and a parser."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from gpuaria.settings.folders import Folders, NoHome
 from gpuaria.settings.secret import Secret
 
 _ROW_KEYS = ("name", "base", "location", "notes")
-_AN_ADDRESS = "an http or https address with a host and without user, query or fragment"
+_A_URL = "an http or https URL with a host and without user, query or fragment"
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
-    """A value as a layer gives it, and where: "HF_ENDPOINT", "--jobs", "/etc/gpuaria/config.yaml:3"."""
+class RawValue:
+    """An unparsed value of a layer. `where`: "HF_ENDPOINT", "--jobs" or "/etc/gpuaria/config.yaml:3"."""
 
-    content: "str | tuple[Raw, ...] | dict[str, Raw]" = field(repr=False)
+    content: "str | tuple[RawValue, ...] | dict[str, RawValue]" = field(repr=False)
     where: str
 
 
-class Misfit(ValueError):
-    """A value that its key does not accept: `problem` continues a sentence that begins with the key's name."""
+class InvalidValue(ValueError):
+    """A value that its key rejects. `problem` completes a sentence that begins with the name of the key."""
 
     def __init__(self, problem: str, where: str, hint: str = "") -> None:
         super().__init__(problem)
@@ -31,7 +31,7 @@ class Misfit(ValueError):
 
 
 def show(value: Any) -> str:
-    """A value for people, as a settings file would have it."""
+    """Return a value as text, as a settings file would have it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
@@ -43,45 +43,46 @@ def show(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`expects` completes "must be ..."; `parse` raises Misfit; `empty` is the value where there is no default.
+    """The type of a setting.
 
-    `many`: one text is split into rows at `between`.
+    `expects` completes "must be ..."; `parse` raises InvalidValue; `empty` is the value of a key without a default.
+    `many`: the value is a list, and text from a variable or a flag is split at the pattern `between`.
     """
 
     expects: str
-    parse: Callable[[Raw, Folders], Any]
+    parse: Callable[[RawValue, Folders], Any]
     show: Callable[[Any], str] = show
     empty: Any = ""
     many: bool = False
     between: str = r"[,\s]+"
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """The known word most like `word`, or nothing."""
+def closest_word(word: str, known: list[str]) -> str:
+    """Return the known word most similar to `word`, or empty."""
     import difflib
 
     return next(iter(difflib.get_close_matches(word[:80], known, n=1)), "")
 
 
-def switch(auto: bool = False) -> Kind:
-    """Yes or no; with `auto` also "auto", which is None."""
+def yes_or_no(auto: bool = False) -> Kind:
+    """Yes or no, as a bool; with `auto` also "auto", as None."""
 
     def read(text: str) -> bool | None:
         return None if auto and text.strip().lower() == "auto" else values.boolean(text)
 
-    return plain("yes, no or auto" if auto else "yes or no", read, lambda v: "auto" if v is None else show(v))
+    return single_value("yes, no or auto" if auto else "yes or no", read, lambda v: "auto" if v is None else show(v))
 
 
-def whole(low: int, high: int) -> Kind:
+def whole_number(low: int, high: int) -> Kind:
     """A whole number from `low` to `high`."""
-    return plain(f"a whole number from {low} to {high}", partial(values.whole, low=low, high=high))
+    return single_value(f"a whole number from {low} to {high}", partial(values.whole_number, low=low, high=high))
 
 
 def size(low: int = 0, high: int = 0) -> Kind:
-    """Bytes, from `low` to `high` where they are given."""
+    """Bytes, from `low` to `high` if `high` is given."""
     limits = f" from {values.show_size(low)} to {values.show_size(high)}" if high else ""
     read = partial(values.size, low=low, high=high) if high else values.size
-    return plain(f"a size{limits} such as 20M or 4 MiB", read, values.show_size)
+    return single_value(f"a size{limits} such as 20M or 4 MiB", read, values.show_size)
 
 
 def choice(*words: str) -> Kind:
@@ -93,37 +94,37 @@ def choice(*words: str) -> Kind:
             raise ValueError
         return word
 
-    return plain(f"{', '.join(words[:-1])} or {words[-1]}", read)
+    return single_value(f"{', '.join(words[:-1])} or {words[-1]}", read)
 
 
 def path() -> Kind:
-    """A path, absolute after `~` and the layer's folder were put before it."""
+    """A path, made absolute: `~` is expanded, and a relative path starts at the folder of its layer."""
     expects = "a path"
 
-    def parse(raw: Raw, folders: Folders) -> Any:
+    def parse(raw: RawValue, folders: Folders) -> Any:
         try:
             return _read(raw, expects, folders.path)
         except NoHome:
-            raise Misfit("begins with ~, and no home folder is known", raw.where, "Set HOME.") from None
+            raise InvalidValue("begins with ~, and no home folder is known", raw.where, "Set HOME.") from None
 
     return Kind(expects, parse, empty=None)
 
 
 def secret() -> Kind:
-    """A credential; no message shows it."""
+    """A credential, which messages never contain."""
     expects = "one line of printable ASCII without spaces"
 
-    def parse(raw: Raw, folders: Folders) -> Any:
+    def parse(raw: RawValue, folders: Folders) -> Any:
         return Secret(_read(raw, expects, values.credential, hidden=True))
 
     return Kind(expects, parse, show=str, empty=Secret())
 
 
 def resolvers() -> Kind:
-    """DNS servers; the system's own is always the first."""
+    """DNS servers; the system's resolver always comes first."""
     expects = "IP[:PORT], tls://IP[:PORT], https://host/dns-query or system"
 
-    def parse(raw: Raw, folders: Folders) -> Any:
+    def parse(raw: RawValue, folders: Folders) -> Any:
         rows = [_read(row, f"a list of DNS servers, each {expects}", values.resolver) for row in _rows(raw)]
         return tuple(dict.fromkeys(["system", *rows]))
 
@@ -131,10 +132,10 @@ def resolvers() -> Kind:
 
 
 def hosts() -> Kind:
-    """Hosts without scheme and port."""
+    """Host names or IP addresses, without scheme and port."""
     expects = "a list of host names or IP addresses, without scheme and port"
 
-    def parse(raw: Raw, folders: Folders) -> Any:
+    def parse(raw: RawValue, folders: Folders) -> Any:
         return tuple(dict.fromkeys(_read(row, expects, values.host) for row in _rows(raw)))
 
     return Kind(expects, parse, empty=(), many=True)
@@ -144,14 +145,16 @@ AUTO, NO_MIRRORS = "auto", "none"
 
 
 def mirrors() -> Kind:
-    """Mirrors, or one of two words: "auto" is None, "none" is no mirror."""
+    """Mirrors, or one of two words: "auto" (as None) or "none" (as an empty tuple)."""
     rows = mirror_rows()
     expects = f"{AUTO}, {NO_MIRRORS} or {rows.expects}"
 
-    def parse(raw: Raw, folders: Folders) -> Any:
-        words = [word for word in map(_word, _given(raw)) if word]
-        if words and len(_given(raw)) > 1:
-            raise Misfit(f"has {words[0]!r} next to other rows", raw.where, "Give that word alone, or a list alone.")
+    def parse(raw: RawValue, folders: Folders) -> Any:
+        words = [word for word in map(_special_word, _given_rows(raw)) if word]
+        if words and len(_given_rows(raw)) > 1:
+            raise InvalidValue(
+                f"has {words[0]!r} next to other rows", raw.where, "Give that word alone, or a list alone."
+            )
         if words:
             return None if words[0] == AUTO else ()
         return rows.parse(raw, folders)
@@ -163,102 +166,102 @@ def mirrors() -> Kind:
 
 
 def mirror_rows() -> Kind:
-    """Mirrors, each an address or a mapping; no name and no address stands for two."""
+    """Mirrors, each a URL or a mapping. Names and URLs must be unique."""
 
-    def parse(raw: Raw, folders: Folders) -> Any:
+    def parse(raw: RawValue, folders: Folders) -> Any:
         named: dict[str, Mirror] = {}
         for row in _rows(raw):
             mirror = _mirror(row)
             if named.setdefault(mirror.name, mirror).base != mirror.base:
-                raise Misfit(f"has two rows named {mirror.name!r}", row.where, "Give one of them another name.")
-        if len({mirror.base for mirror in named.values()}) < len(named):  # one server is not two witnesses
-            raise Misfit("has one address under two names", raw.where, "Remove one of the two rows.")
+                raise InvalidValue(f"has two rows named {mirror.name!r}", row.where, "Give one of them another name.")
+        if len({mirror.base for mirror in named.values()}) < len(named):  # one server must not count twice in a quorum
+            raise InvalidValue("has one address under two names", raw.where, "Remove one of the two rows.")
         return tuple(named.values())
 
-    return Kind(f"a list of addresses, or of mappings with {', '.join(_ROW_KEYS)}", parse, empty=(), many=True)
+    return Kind(f"a list of URLs, or of mappings with {', '.join(_ROW_KEYS)}", parse, empty=(), many=True)
 
 
-def _given(raw: Raw) -> tuple[Raw, ...]:
+def _given_rows(raw: RawValue) -> tuple[RawValue, ...]:
     return raw.content if isinstance(raw.content, tuple) else (raw,)
 
 
-def _word(row: Raw) -> str:
-    """AUTO or NO_MIRRORS where the row is that word, else empty."""
+def _special_word(row: RawValue) -> str:
+    """Return AUTO or NO_MIRRORS if the row is that word, else empty."""
     text = row.content.strip().lower() if isinstance(row.content, str) else ""
     return text if text in (AUTO, NO_MIRRORS) else ""
 
 
-def plain(expects: str, read: Callable[[str], Any], show: Callable[[Any], str] = show) -> Kind:
-    """A single value that `read` turns from text, or refuses with ValueError."""
+def single_value(expects: str, read: Callable[[str], Any], show: Callable[[Any], str] = show) -> Kind:
+    """A single value. `read` converts the text, or raises ValueError."""
     return Kind(expects, lambda raw, folders: _read(raw, expects, read), show)
 
 
-def address() -> Kind:
-    """A server of the hub's protocol."""
-    return plain(_AN_ADDRESS, values.address)
+def base_url() -> Kind:
+    """The base URL of a hub or mirror."""
+    return single_value(_A_URL, values.base_url)
 
 
-def rpc_address() -> Kind:
-    """A running aria2c."""
-    return plain("an address like http://127.0.0.1:6800/jsonrpc", values.rpc_address)
+def rpc_url() -> Kind:
+    """The RPC URL of a running aria2c."""
+    return single_value("a URL such as http://127.0.0.1:6800/jsonrpc", values.rpc_url)
 
 
 def program() -> Kind:
     """A program's name or path."""
-    return plain("the name or the path of a program", values.program)
+    return single_value("the name or path of a program", values.program)
 
 
 def duration() -> Kind:
     """Seconds from 0 to a year."""
-    return plain('a time such as 90, "10 min" or 1h30m', values.seconds, values.show_seconds)
+    return single_value('a time such as 90, "10 min" or 1h30m', values.seconds, values.show_seconds)
 
 
 def label() -> Kind:
-    """A name or a place for people."""
-    return plain("one short line", values.label)
+    """A name or location, as free text."""
+    return single_value("one short line", values.label)
 
 
 def timeout() -> Kind:
     """Seconds above 0, at most 600."""
-    return plain("a time above 0 and at most 10 min", values.timeout, values.show_seconds)
+    return single_value("a time above 0 and at most 10 min", values.timeout, values.show_seconds)
 
 
-def _read(raw: Raw, expects: str, read: Callable[[str], Any], hidden: bool = False) -> Any:
+def _read(raw: RawValue, expects: str, read: Callable[[str], Any], hidden: bool = False) -> Any:
     content = raw.content
     if not isinstance(content, str):
-        raise Misfit(f"must be {expects}, not a {'list' if isinstance(content, tuple) else 'mapping'}", raw.where)
+        raise InvalidValue(f"must be {expects}, not a {'list' if isinstance(content, tuple) else 'mapping'}", raw.where)
     try:
         return read(content)
     except ValueError:
-        not_this = "" if hidden else values.shown(content)
-        raise Misfit(f"must be {expects}" + (f", not {not_this}" if not_this else ""), raw.where) from None
+        not_this = "" if hidden else values.quoted(content)
+        raise InvalidValue(f"must be {expects}" + (f", not {not_this}" if not_this else ""), raw.where) from None
 
 
-def _rows(raw: Raw) -> tuple[Raw, ...]:
+def _rows(raw: RawValue) -> tuple[RawValue, ...]:
     if not isinstance(raw.content, tuple):
-        raise Misfit(
+        raise InvalidValue(
             f"must be a list, not a {'mapping' if isinstance(raw.content, dict) else 'single value'}", raw.where
         )
     return raw.content
 
 
-def _mirror(row: Raw) -> Mirror:
+def _mirror(row: RawValue) -> Mirror:
     if not isinstance(row.content, dict):
-        base = _read(row, f"a list, each row a name of `gpuaria mirrors list` or {_AN_ADDRESS}", values.address)
+        base = _read(row, f"a list, each row a name of `gpuaria mirrors list` or {_A_URL}", values.base_url)
         return Mirror(name=_host_and_path(base), base=base)
     for word, entry in row.content.items():
         if word not in _ROW_KEYS:
-            close = nearest(word, list(_ROW_KEYS))
+            close = closest_word(word, list(_ROW_KEYS))
             hint = f"Did you mean {close}?" if close else f"A row has {', '.join(_ROW_KEYS)}."
-            raise Misfit(f"has a row with the unknown key {values.shown(word)}", entry.where, hint)
+            raise InvalidValue(f"has a row with the unknown key {values.quoted(word)}", entry.where, hint)
     texts = {word: _label(word, entry) for word, entry in row.content.items() if word in ("name", "location")}
     if "base" not in row.content:
-        raise Misfit("has a row without a base", row.where, "Add the mirror's address as base.")
-    base = _read(row.content["base"], f"rows whose base is {_AN_ADDRESS}", values.address)
+        raise InvalidValue("has a row without a base", row.where, "Add the mirror's address as base.")
+    base = _read(row.content["base"], f"rows whose base is {_A_URL}", values.base_url)
     return Mirror(texts.get("name", _host_and_path(base)), base, location=texts.get("location", ""))
 
 
-def _label(word: str, entry: Raw) -> str:
+def _label(word: str, entry: RawValue) -> str:
     return str(_read(entry, f"rows whose {word} is one short line", values.label))
 
 

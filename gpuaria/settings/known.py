@@ -1,4 +1,4 @@
-"""Mirrors by name: those of the shipped table, and those that settings files give a name."""
+"""Mirrors by name: the shipped list, and the mirrors that settings files define."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any
 
 from gpuaria.records import Mirror
-from gpuaria.settings.kinds import AUTO, NO_MIRRORS, Raw
+from gpuaria.settings.kinds import AUTO, NO_MIRRORS, RawValue
 
 SHIPPED = "shipped"
 SOURCE = "hf"
@@ -15,10 +15,10 @@ SOURCE = "hf"
 
 @dataclass(frozen=True, slots=True)
 class KnownMirror:
-    """A mirror that has a name here. `layer` is "shipped" or a layer of settings, `where` the place in it.
+    """A mirror with a name. `layer`: "shipped" or a layer of settings; `where`: the line, variable or flag.
 
-    `checked`: the day (YYYY-MM-DD) on which it was last seen to work, "never", or empty where the layer does not
-    say. `used`: whether the settings in force have it; `joins`: whether `mirrors: auto` may use it.
+    `checked`: the day (YYYY-MM-DD) of the last successful check, "never", or empty if unknown. `used`: the current
+    settings list this mirror. `joins`: `mirrors: auto` may use it.
     """
 
     name: str
@@ -32,9 +32,9 @@ class KnownMirror:
     joins: bool = False
 
 
-def table() -> dict[str, Any]:
-    """The shipped table as it is written, by source."""
-    import yaml  # most runs name no mirror
+def shipped_table() -> dict[str, Any]:
+    """Return the parsed content of data/mirrors.yaml, by source."""
+    import yaml  # slow to import, and most runs name no mirror
 
     text = (resources.files("gpuaria") / "data" / "mirrors.yaml").read_text(encoding="utf-8")
     found: dict[str, Any] = yaml.load(text, Loader=yaml.BaseLoader)  # scalars stay text, dates too
@@ -43,20 +43,20 @@ def table() -> dict[str, Any]:
 
 @cache
 def shipped(source: str = SOURCE) -> dict[str, KnownMirror]:
-    """The shipped mirrors of a source, by name."""
-    return {row["name"]: KnownMirror(**row) for row in table()[source]["mirrors"]}
+    """Return the shipped mirrors of a source, by name."""
+    return {row["name"]: KnownMirror(**row) for row in shipped_table()[source]["mirrors"]}
 
 
-class Names:
-    """What a name stands for while the layers are laid over each other, the least important first."""
+class MirrorNames:
+    """The mirror of each name, while the layers are merged from lowest to highest priority."""
 
     def __init__(self) -> None:
         self._rows: dict[str, KnownMirror] = {}
 
-    def learn(self, mirrors: Iterable[Mirror], layer: str, where: str) -> None:
-        """Take over the rows of a layer, each for the ones below it that have its name.
+    def add_layer(self, mirrors: Iterable[Mirror], layer: str, where: str) -> None:
+        """Add the mirrors of a layer; each replaces a mirror with the same name from the layers below.
 
-        A folder that was checked out does not change what a name means that its user may know.
+        A project file cannot redefine a known name: it may come from a repository that the user merely checked out.
         """
         for row in mirrors:
             known = self.find(row.name)
@@ -66,16 +66,16 @@ class Names:
             self._rows[row.name] = KnownMirror(row.name, row.base, row.location, layer=layer, where=where)
 
     def find(self, name: str) -> KnownMirror | None:
-        """The mirror of that name."""
+        """Return the mirror with that name, or None."""
         return self._rows.get(name) or shipped().get(name)
 
-    def expanded(self, raw: Raw) -> Raw:
-        """The same rows with a base where they had a known name alone."""
+    def with_bases(self, raw: RawValue) -> RawValue:
+        """Return the rows with the base URL added to each row that only gives a known name."""
         if not isinstance(raw.content, tuple):
             return raw
-        return Raw(tuple(self._row(row) for row in raw.content), raw.where)
+        return RawValue(tuple(self._row(row) for row in raw.content), raw.where)
 
-    def _row(self, row: Raw) -> Raw:
+    def _row(self, row: RawValue) -> RawValue:
         entries = {"name": row} if isinstance(row.content, str) else row.content
         if not isinstance(entries, dict) or "base" in entries or "name" not in entries:
             return row
@@ -86,15 +86,15 @@ class Names:
         if known is None:
             return row
         given = {"base": known.base} | ({"location": known.location} if known.location else {})
-        return Raw({**{key: Raw(text, row.where) for key, text in given.items()}, **entries}, row.where)
+        return RawValue({**{key: RawValue(text, row.where) for key, text in given.items()}, **entries}, row.where)
 
     def candidates(self, named: Iterable[Mirror]) -> tuple[KnownMirror, ...]:
-        """The mirrors `named`, else the shipped ones, each as the layers have it."""
+        """Return the mirrors in `named`, or the shipped ones if empty, each as the layers define it."""
         names = [mirror.name for mirror in named] or list(shipped())
         return tuple(row for row in map(self.find, names) if row is not None)
 
-    def all(self, used: Iterable[Mirror], joining: Iterable[KnownMirror] = ()) -> tuple[KnownMirror, ...]:
-        """Every name: those of the layers, then the shipped ones that none of them replaced."""
+    def listed(self, used: Iterable[Mirror], joining: Iterable[KnownMirror] = ()) -> tuple[KnownMirror, ...]:
+        """Return all mirrors: those of the layers, then the shipped ones that no layer replaced."""
         bases, may = {mirror.base for mirror in used}, {row.base for row in joining}
         rows = {**self._rows, **{name: row for name, row in shipped().items() if name not in self._rows}}
         return tuple(replace(row, used=row.base in bases, joins=row.base in may) for row in rows.values())

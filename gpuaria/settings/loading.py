@@ -1,4 +1,4 @@
-"""The layers of settings, laid over each other."""
+"""Read the layers of settings and merge them."""
 
 import re
 import shlex
@@ -10,23 +10,25 @@ from typing import Any
 from gpuaria.errors import ConfigError, GpuariaError, UsageError
 from gpuaria.settings import files, sources, values
 from gpuaria.settings.folders import Folders, NoHome
-from gpuaria.settings.kinds import Misfit, Raw, nearest
-from gpuaria.settings.known import KnownMirror, Names
-from gpuaria.settings.secret import Secret, Variables
-from gpuaria.settings.table import FIELDS, Key, Layer, Settings, SettingSource, describe
+from gpuaria.settings.keys import Key, Layer, SettingSource
+from gpuaria.settings.kinds import InvalidValue, RawValue, closest_word
+from gpuaria.settings.known import KnownMirror, MirrorNames
+from gpuaria.settings.merged import Settings
+from gpuaria.settings.secret import HiddenEnvironment, Secret
+from gpuaria.settings.table import FIELDS, describe
 
 SITE = Path("/etc/gpuaria/config.yaml")
-CONFIG_VARIABLE = "GPUARIA_CONFIG"  # as --config
+CONFIG_VARIABLE = "GPUARIA_CONFIG"  # same as --config
 _KEYS = {key.name: key for key in describe()}
-_MIRRORS = ("mirrors", "known_mirrors")
+_MIRROR_KEYS = ("mirrors", "known_mirrors")
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """What one layer sets. `file` is None for the environment and for flags."""
+class _LayerValues:
+    """The values of one layer. `file` is None for the environment and for flags."""
 
     layer: Layer
-    entries: dict[str, Raw]
+    entries: dict[str, RawValue]
     folders: Folders
     file: files.SettingsFile | None = None
 
@@ -39,12 +41,12 @@ def load(
     config_file: Path | None = None,
     site: Path = SITE,
 ) -> Settings:
-    """Lay the layers over each other: built-in < site < user < project < environment < flags.
+    """Merge the layers: built-in < site < user < project < environment < flags.
 
-    A flag of None is unset. `config_file` (or GPUARIA_CONFIG) stands in the place of the user's and the project's
-    file. Raises ConfigError for a file or a variable, UsageError for a flag.
+    A flag of None is unset. `config_file` (or GPUARIA_CONFIG) replaces the user file and the project file. Raises
+    ConfigError for a file or a variable, UsageError for a flag.
     """
-    return _laid(flags, Folders(environ, cwd, expand_variables=True), config_file, site)[0]
+    return _merged(flags, Folders(environ, cwd, expand_variables=True), config_file, site)[0]
 
 
 def known_mirrors(
@@ -55,13 +57,13 @@ def known_mirrors(
     config_file: Path | None = None,
     site: Path = SITE,
 ) -> tuple[KnownMirror, ...]:
-    """Every mirror that a name stands for: those of the layers, then the shipped ones. Raises as `load`."""
-    settings, names = _laid(flags, Folders(environ, cwd, expand_variables=True), config_file, site)
-    return names.all(settings.mirrors, settings.candidates())
+    """Return all mirrors that have a name: those of the layers, then the shipped ones. Raises like `load`."""
+    settings, names = _merged(flags, Folders(environ, cwd, expand_variables=True), config_file, site)
+    return names.listed(settings.mirrors, settings.candidates())
 
 
 def user_file(environ: Mapping[str, str], cwd: Path) -> Path:
-    """The settings file that its user edits: the one of GPUARIA_CONFIG, else the user's. Raises ConfigError."""
+    """Return the settings file to edit: that of GPUARIA_CONFIG, else the user file. Raises ConfigError."""
     folders = Folders(environ, cwd, expand_variables=True)
     named = folders.variable(CONFIG_VARIABLE)
     path = _named_file(named, folders) if named else _user_file(folders)
@@ -70,37 +72,43 @@ def user_file(environ: Mapping[str, str], cwd: Path) -> Path:
     return path
 
 
-def _laid(
+def _merged(
     flags: Mapping[str, object], folders: Folders, config_file: Path | None, site: Path
-) -> tuple[Settings, Names]:
+) -> tuple[Settings, MirrorNames]:
     _check_variables(folders.environ)
-    names = Names()
+    names = MirrorNames()
     found, origins = _built_in(folders)
     for given in _layers(flags, folders, config_file, site):
         for name, raw in sources.flattened(given.entries).items():
-            found[name] = _value(name, names.expanded(raw) if name in _MIRRORS else raw, given)
+            found[name] = _parsed_value(name, names.with_bases(raw) if name in _MIRROR_KEYS else raw, given)
             origins[name] = SettingSource(given.layer, raw.where)
-            if name in _MIRRORS:
-                names.learn(found[name] or (), given.layer, raw.where)
+            if name in _MIRROR_KEYS:
+                names.add_layer(found[name] or (), given.layer, raw.where)
     values_of = {FIELDS[name]: value for name, value in found.items() if name in FIELDS}
     own = {name: value for name, value in found.items() if name not in FIELDS}
     return Settings(
-        **values_of, _setting_sources=origins, _names=names, _sources=own, _environ=Variables(folders.environ)
+        **values_of,
+        _setting_sources=origins,
+        _mirror_names=names,
+        _per_source=own,
+        _environ=HiddenEnvironment(folders.environ),
     ), names
 
 
-def _layers(flags: Mapping[str, object], folders: Folders, config_file: Path | None, site: Path) -> Iterator[_Given]:
-    for layer, path in _files(folders, config_file, site):
+def _layers(
+    flags: Mapping[str, object], folders: Folders, config_file: Path | None, site: Path
+) -> Iterator[_LayerValues]:
+    for layer, path in _settings_files(folders, config_file, site):
         file = files.read(path)
         if file:
-            yield _Given(layer, file.entries, Folders(folders.environ, path.parent), file)
+            yield _LayerValues(layer, file.entries, Folders(folders.environ, path.parent), file)
         elif layer == "file":
             raise ConfigError(f"{path}: there is no such settings file", "Correct --config or GPUARIA_CONFIG.")
-    yield _Given("environment", _from_environment(folders), folders)
-    yield _Given("flag", _from_flags(flags), Folders(folders.environ, folders.base))
+    yield _LayerValues("environment", _from_environment(folders), folders)
+    yield _LayerValues("flag", _from_flags(flags), Folders(folders.environ, folders.base))
 
 
-def _files(folders: Folders, config_file: Path | None, site: Path) -> Iterator[tuple[Layer, Path]]:
+def _settings_files(folders: Folders, config_file: Path | None, site: Path) -> Iterator[tuple[Layer, Path]]:
     yield "site", site
     for folder in folders.config_dirs():
         yield "site", folder / "gpuaria" / "config.yaml"
@@ -150,22 +158,22 @@ def _derived(key: Key, folders: Folders) -> tuple[Path | None, str]:
         raise ConfigError("HF_HOME: must be a path", "Correct or unset it.") from None
 
 
-def _value(name: str, raw: Raw, given: _Given) -> Any:
-    key = _KEYS.get(sources.plain_key(name))
+def _parsed_value(name: str, raw: RawValue, given: _LayerValues) -> Any:
+    key = _KEYS.get(sources.base_key(name))
     if key is None:
-        close = nearest(name, list(_KEYS))
+        close = closest_word(name, list(_KEYS))
         hint = f"Did you mean {close}?" if close else "`gpuaria config` lists every key."
-        raise ConfigError(f"{raw.where}: unknown key {values.shown(name) or '(not shown)'}", hint)
+        raise ConfigError(f"{raw.where}: unknown key {values.quoted(name) or '(not shown)'}", hint)
     key = replace(key, name=name)
     if given.file:
         _check_place(key, raw, given, given.file)
     try:
         return key.kind.parse(raw, given.folders)
-    except Misfit as misfit:
-        raise _error(given.layer, key, misfit) from None
+    except InvalidValue as misfit:
+        raise _invalid_value(given.layer, key, misfit) from None
 
 
-def _error(layer: Layer, key: Key, misfit: Misfit) -> GpuariaError:
+def _invalid_value(layer: Layer, key: Key, misfit: InvalidValue) -> GpuariaError:
     default = f": the default is {key.default}" if key.default else ""
     hint = misfit.hint or f"Correct it, or leave it out{default}."
     kind = UsageError if layer == "flag" else ConfigError
@@ -173,10 +181,14 @@ def _error(layer: Layer, key: Key, misfit: Misfit) -> GpuariaError:
     return kind(f"{misfit.where}{': ' if subject else ' '}{subject}{misfit.problem}", hint)
 
 
-def _check_place(key: Key, raw: Raw, given: _Given, file: files.SettingsFile) -> None:
-    """A file in a folder that was checked out must not redirect a token or run a program; others must not read one."""
+def _check_place(key: Key, raw: RawValue, given: _LayerValues, file: files.SettingsFile) -> None:
+    """Raise ConfigError for a key that this file may not contain.
+
+    A project file may come from a foreign repository: it must not redirect a token or choose a program to run. A file
+    with a credential must be private.
+    """
     if key.files == "none":
-        variable = key.variables[0] if key.name in _KEYS else sources.variable(key.name)
+        variable = key.variables[0] if key.name in _KEYS else sources.variable_name(key.name)
         hint = f"Put it into a file of its own and name that in {key.name}_file, or set {variable}."
         raise ConfigError(f"{raw.where}: {key.name} may not stand in a settings file", hint)
     if key.files == "not project" and given.layer == "project":
@@ -193,42 +205,42 @@ def _check_variables(environ: Mapping[str, str]) -> None:
         if not name.startswith("GPUARIA_") or name.startswith("GPUARIA_TEST_"):
             continue
         if name not in known and not sources.is_variable(name) and environ[name].strip():
-            raise ConfigError(f"unknown environment variable {name[:60]!r}", _instead(name))
+            raise ConfigError(f"unknown environment variable {name[:60]!r}", _variable_hint(name))
 
 
-def _instead(name: str) -> str:
+def _variable_hint(name: str) -> str:
     word = name.removeprefix("GPUARIA_").lower()
     if word in _KEYS:
         return f"Set {_KEYS[word].variables[0]} instead."
-    close = nearest(word, [*_KEYS, "config"])
+    close = closest_word(word, [*_KEYS, "config"])
     own = "HF_TOKEN" if close == "token" else f"GPUARIA_{close.upper()}"
     return f"Did you mean {own}?" if close else "Unset it; `gpuaria config` lists what there is."
 
 
-def _from_environment(folders: Folders) -> dict[str, Raw]:
-    entries: dict[str, Raw] = {}
+def _from_environment(folders: Folders) -> dict[str, RawValue]:
+    entries: dict[str, RawValue] = {}
     for key in describe():
         name = next(filter(folders.variable, key.variables + key.disabling), "")
         if name:
             text = folders.variable(name)
-            entries[key.name] = _raw(key, _turned(key, name, text) if name in key.disabling else text, name)
+            entries[key.name] = _raw(key, _inverted(key, name, text) if name in key.disabling else text, name)
     for source, own, name in sources.from_environment(folders.environ):
-        entries[sources.full(source, own)] = _raw(_KEYS[own], folders.variable(name), name)
+        entries[sources.full_key(source, own)] = _raw(_KEYS[own], folders.variable(name), name)
     return entries
 
 
-def _turned(key: Key, name: str, text: str) -> str:
-    """A disabling variable's text as the key's; one that disables nothing leaves the default, which may be auto."""
+def _inverted(key: Key, name: str, text: str) -> str:
+    """Convert the text of a disabling variable: true means "no", false means the default (which may be auto)."""
     try:
         return "no" if values.boolean(text) else key.default
     except ValueError:
         raise ConfigError(f"{name}: must be yes or no", "Correct or unset it.") from None
 
 
-def _from_flags(flags: Mapping[str, object]) -> dict[str, Raw]:
+def _from_flags(flags: Mapping[str, object]) -> dict[str, RawValue]:
     unknown = flags.keys() - _KEYS.keys()
     if unknown:
-        raise KeyError(f"flags without a key: {', '.join(sorted(unknown))}")  # a bug of the caller
+        raise KeyError(f"flags without a key: {', '.join(sorted(unknown))}")  # a bug in the caller
     return {
         key.name: _raw(key, flags[key.name], key.flag)
         for key in describe()
@@ -236,16 +248,18 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, Raw]:
     }
 
 
-def _raw(key: Key, value: object, where: str) -> Raw:
-    """A value that is not from a file; a list in one text is split, mostly at commas and spaces."""
+def _raw(key: Key, value: object, where: str) -> RawValue:
+    """Wrap a value from a variable or flag; the text of a list is split, usually at commas and spaces."""
     if isinstance(value, Mapping):
-        return Raw({str(name): Raw(_text(row), where) for name, row in value.items()}, where)
+        return RawValue({str(name): RawValue(_text(row), where) for name, row in value.items()}, where)
     if isinstance(value, list | tuple):
-        return Raw(tuple(Raw(_text(row), where) for row in value), where)
+        return RawValue(tuple(RawValue(_text(row), where) for row in value), where)
     text = _text(value)
     if key.kind.many:
-        return Raw(tuple(Raw(part, where) for part in re.split(key.kind.between, text) if part.strip()), where)
-    return Raw(text, where)
+        return RawValue(
+            tuple(RawValue(part, where) for part in re.split(key.kind.between, text) if part.strip()), where
+        )
+    return RawValue(text, where)
 
 
 def _text(value: object) -> str:

@@ -1,11 +1,11 @@
-"""A credential that does not print."""
+"""Credentials that cannot be printed by accident."""
 
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 
 class Secret:
-    """A credential, false when there is none; `reveal()` gives its text, and only the room that sends it asks."""
+    """A credential, falsy when empty. repr and str hide the text; only the code that sends it calls `reveal`."""
 
     __slots__ = ("_text",)
 
@@ -13,7 +13,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The credential itself."""
+        """Return the credential as text."""
         return self._text
 
     def __bool__(self) -> bool:
@@ -38,8 +38,8 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
-class Variables:
-    """The environment at the time of loading, which does not print: some of it are credentials."""
+class HiddenEnvironment:
+    """A copy of the environment whose repr hides the values, since some are credentials."""
 
     __slots__ = ("_environ",)
 
@@ -47,17 +47,17 @@ class Variables:
         self._environ = dict(environ)
 
     def get(self, name: str) -> str:
-        """A variable's text without space around it, empty where it is unset."""
+        """Return a variable without surrounding white space, empty if it is unset."""
         return self._environ.get(name, "").strip()
 
     def names(self) -> Iterable[str]:
-        """Every variable."""
+        """Return the names of all variables."""
         return self._environ.keys()
 
     def __repr__(self) -> str:
         return "Variables(hidden)"
 
-    def __deepcopy__(self, memo: object) -> "Variables":  # dataclasses.asdict copies
+    def __deepcopy__(self, memo: object) -> "HiddenEnvironment":  # dataclasses.asdict copies
         return self
 
     def __reduce__(self) -> NoReturn:

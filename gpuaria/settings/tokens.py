@@ -1,4 +1,4 @@
-"""Where the token of a host is: an environment variable, a file, or a helper that is asked. Never the token itself."""
+"""The location of a host's token: an environment variable, a file, or a helper command. Never the token itself."""
 
 import re
 import shlex
@@ -9,34 +9,35 @@ from pathlib import Path
 from gpuaria.errors import ConfigError
 from gpuaria.settings import values
 from gpuaria.settings.folders import Folders, NoHome
-from gpuaria.settings.kinds import Kind, Misfit, Raw
+from gpuaria.settings.kinds import InvalidValue, Kind, RawValue
 from gpuaria.settings.secret import Secret
 from gpuaria.urls import url_origin
 
 _FORMS = "env:NAME, file:/PATH or helper:COMMAND"
 _EXPECTS = f"a mapping of hosts to where their token is, each {_FORMS}"
 _NEVER = "The token itself never stands in settings."
-_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # capitals only: a token that stands here by mistake is not one
+_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # capitals only, so that a token written here by mistake is rejected
 _TOKEN = re.compile(r"hf_\w{16,}")
 _FILE_LIMIT = 8192  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSource:
-    """Where the token of `origin` (scheme://host:port) is: one of `variable`, `file` and `helper` is set.
+    """The location of the token for `url_origin` (scheme://host:port): one of `variable`, `file` and `helper`.
 
-    `value` is the variable's, empty where it was not set when the settings were read. `helper` is a command's words.
+    `value`: the content of the variable when the settings were read, empty if it was unset. `helper`: a command and
+    its arguments.
     """
 
     url_origin: str
     variable: str = ""
     file: Path | None = None
-    helper: tuple[str, ...] = field(default=(), repr=False)  # people do write a token into a command
+    helper: tuple[str, ...] = field(default=(), repr=False)  # may contain a token
     value: Secret = field(default_factory=Secret)
 
     @property
     def place(self) -> str:
-        """Where the token is, for people; of a helper its program alone."""
+        """The location as text, without the arguments of a helper."""
         if self.helper:
             return f"helper:{self.helper[0]}"
         return f"file:{self.file}" if self.file else f"env:{self.variable}"
@@ -45,20 +46,20 @@ class TokenSource:
         return f"{self.url_origin}={self.place}"
 
     def read(self) -> Secret:
-        """The token of a variable or a file. Raises ConfigError, without the token in it, where there is none."""
+        """Return the token from the variable or file. Raises ConfigError, without the token, if it is missing."""
         what = f"the token of {self.url_origin}"
         if self.file is not None:
-            found = in_file(self.file, f"{what} in {self.file}")
+            found = token_in_file(self.file, f"{what} in {self.file}")
             if not found:
                 raise ConfigError(f"{what} in {self.file} is missing", "Write it there, or correct the setting tokens.")
             return found
         if not self.value:
             raise ConfigError(f"{what} is to be in {self.variable}, which is not set", f"Set {self.variable}.")
-        return checked(self.value.reveal(), f"{self.variable}, for {self.url_origin},")
+        return checked_token(self.value.reveal(), f"{self.variable}, for {self.url_origin},")
 
 
-def in_file(path: Path, where: str) -> Secret:
-    """The token that a file holds alone, false where there is no file or it is empty. Raises ConfigError."""
+def token_in_file(path: Path, where: str) -> Secret:
+    """Return the token in a file, empty if the file is missing or empty. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             content = file.read(_FILE_LIMIT)
@@ -67,11 +68,11 @@ def in_file(path: Path, where: str) -> Secret:
     except OSError as error:
         raise ConfigError(f"{where} cannot be read: {error.strerror}", "Correct the path or its mode.") from None
     text = content.decode("latin-1").strip()
-    return checked(text, where) if text else Secret()
+    return checked_token(text, where) if text else Secret()
 
 
-def checked(text: str, where: str) -> Secret:
-    """`text` as a token. Raises ConfigError, which does not repeat it."""
+def checked_token(text: str, where: str) -> Secret:
+    """Return `text` as a token. Raises ConfigError, never containing the text."""
     try:
         return Secret(values.credential(text))
     except ValueError:
@@ -79,21 +80,23 @@ def checked(text: str, where: str) -> Secret:
 
 
 def tokens() -> Kind:
-    """Tokens by host. A variable has one `HOST=SOURCE` per line, or with semicolons between them."""
+    """Token locations by host. A variable contains `HOST=SOURCE` entries, separated by newlines or semicolons."""
 
-    def parse(raw: Raw, folders: Folders) -> tuple[TokenSource, ...]:
+    def parse(raw: RawValue, folders: Folders) -> tuple[TokenSource, ...]:
         found: dict[str, TokenSource] = {}
         for host, source in _pairs(raw):
-            place = _origin(host, source.where)
+            place = _url_origin_of(host, source.where)
             if place in found:
-                raise Misfit(f"names {values.shown(host) or 'a host'} twice", source.where, "Remove one of them.")
+                raise InvalidValue(
+                    f"names {values.quoted(host) or 'a host'} twice", source.where, "Remove one of them."
+                )
             found[place] = _source(place, source, folders)
         return tuple(found.values())
 
     return Kind(_EXPECTS, parse, empty=(), many=True, between=r"[;\n]+")
 
 
-def _pairs(raw: Raw) -> list[tuple[str, Raw]]:
+def _pairs(raw: RawValue) -> list[tuple[str, RawValue]]:
     if isinstance(raw.content, Mapping):
         return list(raw.content.items())
     rows = raw.content if isinstance(raw.content, tuple) else (raw,)
@@ -102,26 +105,26 @@ def _pairs(raw: Raw) -> list[tuple[str, Raw]]:
         text = row.content if isinstance(row.content, str) else ""
         host, equals, source = text.partition("=")
         if not equals:
-            raise Misfit(f"must be {_EXPECTS}", row.where, _NEVER)
-        pairs.append((host, Raw(source, row.where)))
+            raise InvalidValue(f"must be {_EXPECTS}", row.where, _NEVER)
+        pairs.append((host, RawValue(source, row.where)))
     return pairs
 
 
-def _origin(host: str, where: str) -> str:
-    """`host` and `host:port` mean https; http has to be written out."""
+def _url_origin_of(host: str, where: str) -> str:
+    """Return the URL origin of a host; `host` and `host:port` imply https."""
     word = host.strip()
     try:
-        base = values.address(word if "://" in word else f"https://{word}")
+        base = values.base_url(word if "://" in word else f"https://{word}")
         if base.count("/") == 2:
             return url_origin(base)
     except ValueError:
         pass
-    shown = values.shown(word) or "one of them"
+    shown = values.quoted(word) or "one of them"
     hint = "Write hub.example, hub.example:8443 or http://hub.example, without a path."
-    raise Misfit(f"must be {_EXPECTS}, and {shown} is no host", where, hint)
+    raise InvalidValue(f"must be {_EXPECTS}, and {shown} is no host", where, hint)
 
 
-def _source(place: str, raw: Raw, folders: Folders) -> TokenSource:
+def _source(place: str, raw: RawValue, folders: Folders) -> TokenSource:
     text = raw.content.strip() if isinstance(raw.content, str) else ""
     form, _, rest = text.partition(":")
     try:
@@ -130,16 +133,16 @@ def _source(place: str, raw: Raw, folders: Folders) -> TokenSource:
         if form == "file" and rest.startswith(("/", "~", "./", "../")):
             return TokenSource(place, file=folders.path(rest))
         if form == "helper" and rest.isprintable():
-            return TokenSource(place, helper=_words(rest, folders))
+            return TokenSource(place, helper=_command_words(rest, folders))
     except NoHome:
-        raise Misfit("begins a path with ~, and no home folder is known", raw.where, "Set HOME.") from None
+        raise InvalidValue("begins a path with ~, and no home folder is known", raw.where, "Set HOME.") from None
     except ValueError:
         pass
-    raise Misfit(f"must be {_EXPECTS}, and that of {place} is none of these", raw.where, _NEVER)
+    raise InvalidValue(f"must be {_EXPECTS}, and that of {place} is none of these", raw.where, _NEVER)
 
 
-def _words(command: str, folders: Folders) -> tuple[str, ...]:
-    """A command without a shell: quotes group, and nothing else is special. Raises ValueError, NoHome."""
+def _command_words(command: str, folders: Folders) -> tuple[str, ...]:
+    """Split a command into arguments; only quotes are special, no shell runs. Raises ValueError, NoHome."""
     program, *words = shlex.split(command) or [""]
     if not program or _TOKEN.fullmatch(program):
         raise ValueError

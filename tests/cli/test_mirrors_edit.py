@@ -17,8 +17,8 @@ from gpuaria.errors import ConfigError
 from gpuaria.paths import SafePath
 from gpuaria.records import Manifest, Mirror, RemoteFile, RepoRef
 from gpuaria.settings import editing, known_mirrors, load
-from gpuaria.settings.known import shipped, table
-from gpuaria.settings.values import address, label
+from gpuaria.settings.known import shipped, shipped_table
+from gpuaria.settings.values import base_url, label
 from gpuaria.sources import BUILT_IN
 from gpuaria.sources import source as source_of
 from tests.support.user import User
@@ -116,7 +116,7 @@ TEXTS = {
 
 @pytest.mark.parametrize(("before", "after"), TEXTS.items())
 def test_a_row_is_added_in_the_style_of_the_file(before: str, after: str) -> None:
-    assert editing.added(before, "x.y", "", ANY) == after
+    assert editing.with_mirror(before, "x.y", "", ANY) == after
 
 
 REMOVED = {
@@ -133,7 +133,7 @@ REMOVED = {
 
 @pytest.mark.parametrize(("before", "after"), REMOVED.items())
 def test_a_row_is_removed_alone(before: str, after: str) -> None:
-    assert editing.removed(before, {"b"}, ANY) == after
+    assert editing.without_mirror(before, {"b"}, ANY) == after
 
 
 comments = st.sampled_from(["", " # c", "   # 'd' - [e]: {"])
@@ -157,10 +157,10 @@ def test_whatever_the_file_looks_like_a_row_comes_and_goes(
         text += after + newline
     text += f"# last{newline}timeout:   7{newline}"
     old = yaml.safe_load(text)
-    new = editing.added(text, name, "https://new.example", ANY)
+    new = editing.with_mirror(text, name, "https://new.example", ANY)
     expected = [*(old["mirrors"] or []), {"name": name, "base": "https://new.example"}]
     assert yaml.safe_load(new) == {**old, "mirrors": expected}
-    assert editing.removed(new, {"https://new.example"}, ANY) == text
+    assert editing.without_mirror(new, {"https://new.example"}, ANY) == text
     kept = [line for line in new.splitlines() if line in text.splitlines()]
     assert kept == text.splitlines()
 
@@ -242,13 +242,13 @@ def test_list_says_what_auto_may_use(user: User, config: Path) -> None:
 
 
 def test_the_shipped_table_has_its_shape() -> None:
-    assert set(table()) <= set(BUILT_IN)
-    for source, rows in table().items():
+    assert set(shipped_table()) <= set(BUILT_IN)
+    for source, rows in shipped_table().items():
         assert set(rows) == {"template", "mirrors"}
         assert shipped(source)
         for row in rows["mirrors"]:
             assert set(row) == {"name", "base", "location", "notes", "checked"}
-            assert (address(row["base"]), label(row["name"]), label(row["location"])) == (
+            assert (base_url(row["base"]), label(row["name"]), label(row["location"])) == (
                 row["base"],
                 row["name"],
                 row["location"],
@@ -263,7 +263,7 @@ def test_the_template_is_what_the_source_does(kind: str, prefix: str) -> None:
     file = RemoteFile(SafePath("a/b.bin"), 1, None)
     ref = RepoRef("hf", kind, "o/n")
     manifest = Manifest(ref, "o/n", "c" * 40, "https://hub", "origin", (file,))
-    made = table()["hf"]["template"].format(
+    made = shipped_table()["hf"]["template"].format(
         base="https://m", prefix=prefix, repo="o/n", commit="c" * 40, path="a/b.bin"
     )
     assert source_of("hf").file_url(Mirror("m", "https://m"), manifest, file) == made

@@ -421,8 +421,8 @@ def example_text() -> str:
     """configs/example.yaml as the table has it."""
     blocks = [
         "# Every key with its default, commented out. Copy to ~/.config/gpuaria/config.yaml and keep what you change.\n"
-        "# `gpuaria config` shows what is in force and which file, variable or flag it comes from.\n"
-        "# A token never stands here: use token_file or HF_TOKEN.\n"
+        "# `gpuaria config` shows the current values and the file, variable or flag that set each one.\n"
+        "# Never put a token into a settings file: use token_file or HF_TOKEN.\n"
     ]
     for key in describe():
         if key.files == "none":
@@ -430,7 +430,7 @@ def example_text() -> str:
         unit = f" ({key.unit})" if key.unit else ""
         place = "\n# Not in a project's gpuaria.yaml." if key.files == "not project" else ""
         names = ", ".join(key.variables + key.disabling)
-        note = "" if key.default else "\n# There is no default; for instance:"
+        note = "" if key.default else "\n# No default. Example:"
         value = key.example or key.default
         blocks.append(
             f"# {key.help}\n# {key.expects[0].upper()}{key.expects[1:]}{unit}.\n# Environment: {names}"

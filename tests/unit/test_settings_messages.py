@@ -39,7 +39,7 @@ SAID: list[tuple[str, str, str]] = [
     ),
     (
         "endpoint: https://user:pass@hub.example",
-        "F:1: endpoint must be an http or https address with a host and without user, query or fragment",
+        "F:1: endpoint must be an http or https URL with a host and without user, query or fragment",
         "Correct it, or leave it out: the default is https://huggingface.co.",
     ),
     (
@@ -175,7 +175,7 @@ def test_unknown_variables(world: World, name: str, hint: str) -> None:
 def test_bad_variables_are_named(world: World) -> None:
     with pytest.raises(ConfigError) as caught:
         world.load(HF_ENDPOINT="hub")
-    assert caught.value.message.startswith("HF_ENDPOINT: endpoint must be an http or https address")
+    assert caught.value.message.startswith("HF_ENDPOINT: endpoint must be an http or https URL")
     with pytest.raises(ConfigError, match=r"^HF_HUB_OFFLINE: offline must be yes or no, not 'maybe'$"):
         world.load(HF_HUB_OFFLINE="maybe")
 
