@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: a user with a home of their own, and stand-in hubs to fetch from."""
+"""Fixtures of the end-to-end tests: a user with a separate home folder, and stand-in hubs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.repos import SMALL
 from tests.support.seed import SEED
 from tests.support.user import Serve, User
 
-# A job that a shell puts into the background ignores Ctrl-C, and its children would: the tests press it.
+# A shell starts a background job with SIGINT ignored, and child processes inherit that. Some tests send SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -31,17 +31,17 @@ hypothesis.settings.load_profile("shared")
 
 
 def pytest_report_header() -> str:
-    """The seed, so that a run can be had again."""
+    """Print the seed, so that a run can be repeated."""
     return f"seed: {SEED}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-    """The same where it is looked for."""
+    """Print the command that repeats a failed run."""
     if exitstatus:
         terminalreporter.write_line(f"the same draws again: make faults SEED={SEED}")
 
 
-# With tests of 8 s and more. The workers get them first: one that began last would run alone at the end.
+# Files with tests of 8 s or more. The workers start them first, so that none runs alone at the end.
 LONG = (
     "test_crash_kill",
     "test_transfer_large_files",
@@ -59,14 +59,14 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long ones first, where workers share the tests; one process keeps the order of the files."""
+    """Put the long files first when workers share the tests. A single process keeps the order of the files."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture
 def user(tmp_path: Path) -> Iterator[User]:
-    """A new user, none of whose commands outlives the test."""
+    """Yield a new user; kill the user's remaining processes after the test."""
     home, temp = tmp_path / "home", tmp_path / "temp"
     home.mkdir()
     temp.mkdir()
@@ -80,7 +80,7 @@ def user(tmp_path: Path) -> Iterator[User]:
 
 @pytest.fixture
 def serve(user: User) -> Iterator[Serve]:
-    """Start stand-in hubs; the user's HF_ENDPOINT is the first one. `server` is "embedded" unless said otherwise."""
+    """Yield a function that starts stand-in hubs, "embedded" by default. The first one is the user's HF_ENDPOINT."""
     with ExitStack() as stack:
 
         def start(*repos: Repo, **options: Any) -> Hub:
@@ -93,7 +93,7 @@ def serve(user: User) -> Iterator[Serve]:
 
 
 def _check(hub: Hub) -> None:
-    """An exception in the stand-in is a bug of the stand-in; one that the test has closed tells nothing any more."""
+    """Fail the test if the stand-in raised an exception. A hub that the test has closed is not checked."""
     try:
         errors = hub.errors
     except RuntimeError:
@@ -103,13 +103,13 @@ def _check(hub: Hub) -> None:
 
 @pytest.fixture(scope="session")
 def big_bytes() -> bytes:
-    """Enough bytes to go by aria2."""
+    """Return enough bytes for a download by aria2."""
     return random.Random(1).randbytes(9_000_000)
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """org/small: a few small files, one of them LFS, whose resolve answers are direct."""
+    """Return org/small: a few small files, one of them LFS, all resolved without a redirect."""
     repo = Repo.build("org/small", SMALL, folder=tmp_path_factory.mktemp("small"), direct=True)
     repo.tag("v1")
     return repo
@@ -117,13 +117,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Repo:
 
 @pytest.fixture(scope="session")
 def big(tmp_path_factory: pytest.TempPathFactory, big_bytes: bytes) -> Repo:
-    """org/big: one file of 9 MB and two small ones."""
+    """Return org/big: one file of 9 MB and two small files."""
     files = {"model.safetensors": big_bytes, "config.json": b"{}", "README.md": b"# big\n"}
     return Repo.build("org/big", files, folder=tmp_path_factory.mktemp("big"), direct=True)
 
 
 @pytest.fixture(scope="session")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """gpt2-medium as the hub has it: 12 files, one of them large, one empty, small ones by way of a 307."""
+    """Return gpt2-medium with the hub's layout: 12 files, one large, one empty, the small ones behind a 307."""
     source = make_gpt2(tmp_path_factory.mktemp("source"), 9)
     return Repo.build("openai-community/gpt2-medium", source, folder=tmp_path_factory.mktemp("gpt2"))

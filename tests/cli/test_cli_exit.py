@@ -22,7 +22,7 @@ from standin import RateLimit, Repo
 from tests.support.checkout import ROOT
 from tests.support.ports import closed_port, free_port
 from tests.support.repos import SMALL, contents, expected
-from tests.support.user import PATH, Serve, User, children, until
+from tests.support.user import PATH, Serve, User, children, wait_until
 
 DOCS = ROOT / "docs" / "exit-status.md"
 
@@ -396,7 +396,7 @@ def test_what_runs_is_aria2c_itself(user: User, serve: Serve, big: Repo) -> None
     hub = serve(big, limit_rate=1_000_000)
     run = user.start("fetch", "org/big", PATH=f"{script.parent}:{PATH}")
     try:
-        until(lambda: hub.cdn.count() > 0)
+        wait_until(lambda: hub.cdn.count() > 0)
         programs = [os.readlink(f"/proc/{pid}/exe") for pid in children(run.pid)]
         assert [Path(program).name for program in programs] == ["aria2c"]
     finally:
@@ -420,7 +420,7 @@ def daemon(user: User) -> Iterator[str]:
         cwd=user.temp,
         stdin=subprocess.DEVNULL,
     )
-    until(lambda: _answers(port))
+    wait_until(lambda: _answers(port))
     yield f"http://127.0.0.1:{port}/jsonrpc"
     assert process.poll() is None, "somebody ended an aria2c that was not theirs"
     process.terminate()

@@ -11,7 +11,7 @@ import pytest
 
 from standin import EmbeddedBytes, Hub, RateLimit, Repo
 from tests.support.repos import contents, expected
-from tests.support.user import GPUARIA, Serve, User, children, until
+from tests.support.user import GPUARIA, Serve, User, children, wait_until
 
 
 def _alive(pid: int) -> bool:
@@ -36,7 +36,7 @@ def _downloading(hub: Hub, pid: int) -> bool:
 def test_130_interrupted_and_continued(number: signal.Signals, user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=1_000_000)
     run = user.start("fetch", "org/big", "-x", "4")
-    until(lambda: _downloading(hub, run.pid))
+    wait_until(lambda: _downloading(hub, run.pid))
     daemons = children(run.pid)
     run.send_signal(number)
     out, err = run.communicate(timeout=2)
@@ -44,7 +44,7 @@ def test_130_interrupted_and_continued(number: signal.Signals, user: User, serve
     assert "interrupted" in err
     assert "Run the same command again" in err
     assert "Traceback" not in err
-    until(lambda: not any(_alive(pid) for pid in daemons), 2)
+    wait_until(lambda: not any(_alive(pid) for pid in daemons), 2)
     assert not list(user.temp.iterdir())
     hub.reset()
     assert isinstance(hub.cdn, EmbeddedBytes)

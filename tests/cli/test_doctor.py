@@ -22,7 +22,7 @@ from gpuaria.errors import UsageError
 from gpuaria.records import to_json
 from gpuaria.settings import load
 from standin import Hub, RateLimit, Repo
-from tests.support.doctor import HOST, TOKEN, Seen, nobody, page, run, see, serving
+from tests.support.doctor import HOST, TOKEN, DoctorRun, captive_portal, http_server, invalid_token, run, run_json
 from tests.support.nameserver import NameServer
 from tests.support.ports import closed_url
 from tests.support.repos import SMALL
@@ -31,7 +31,7 @@ from tests.support.user import Serve, User
 
 @pytest.fixture
 def dead() -> str:
-    """An address where nobody listens."""
+    """A URL on which nothing listens."""
     return closed_url()
 
 
@@ -43,7 +43,7 @@ def hub(serve: Serve, small: Repo) -> Hub:
 
 def test_all_in_order(user: User, hub: Hub, small: Repo) -> None:
     with Hub([small], server="embedded", location_base=hub) as mirror:
-        seen = see(user, "org/small", GPUARIA_MIRRORS=mirror.url, HF_TOKEN="hf_good")
+        seen = run_json(user, "org/small", GPUARIA_MIRRORS=mirror.url, HF_TOKEN="hf_good")
         assert seen.status == 0
         seen.has("mirror", "ok", mirror.url, "hub protocol", "bytes")
         assert not [r for r in mirror.requests if "authorization" in r.headers]
@@ -62,7 +62,7 @@ def test_all_in_order(user: User, hub: Hub, small: Repo) -> None:
 
 
 def test_without_a_repo_and_without_a_token(user: User, hub: Hub) -> None:
-    seen = see(user)
+    seen = run_json(user)
     assert seen.status == 0
     seen.has("endpoint", "ok", "hub protocol")
     seen.has("token", "ok", "none is set")
@@ -103,7 +103,7 @@ def test_the_status_is_the_first_problem_s_and_unknown_is_never_ok() -> None:
 
 
 def test_nobody_listens(user: User, dead: str) -> None:
-    seen = see(user, "org/small", HF_ENDPOINT=dead)
+    seen = run_json(user, "org/small", HF_ENDPOINT=dead)
     assert seen.status == 7
     seen.has("endpoint", "problem", dead, "TCP failed", "refused", fix="export HF_ENDPOINT=https://huggingface.co")
     seen.has("clock", "unknown", "nobody told the time")
@@ -112,18 +112,18 @@ def test_nobody_listens(user: User, dead: str) -> None:
 
 def test_an_endpoint_that_accepts_and_says_nothing(user: User) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
-        seen = see(user, "org/small", HF_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}")
+        seen = run_json(user, "org/small", HF_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}")
     assert seen.status == 7
     seen.has("endpoint", "unknown", "TCP", "hub protocol: no answer", fix="curl -sv")
     seen.has("aria2c", "ok", "starts and answers")
 
 
-def look_up(user: User, *specs: str) -> tuple[int, Seen]:
+def look_up(user: User, *specs: str) -> tuple[int, DoctorRun]:
     """What is found with these resolvers; the settings know none with a port of its own."""
     environ = user.environ(HF_ENDPOINT=f"http://{HOST}:9")
     settings = replace(load({}, environ, user.home), resolvers=specs)
     found = examine(settings, environ, "", None, "", with_trace=False)
-    return found.exit_code, Seen(found.exit_code, str(found), to_json(found)["findings"])
+    return found.exit_code, DoctorRun(found.exit_code, str(found), to_json(found)["findings"])
 
 
 def test_no_such_host(user: User) -> None:
@@ -150,8 +150,8 @@ def test_a_silent_resolver(user: User) -> None:
 
 @pytest.mark.parametrize("words", [(), ("org/small",)])
 def test_a_captive_portal(words: tuple[str, ...], user: User) -> None:
-    with serving(page) as portal:
-        seen = see(user, *words, HF_ENDPOINT=portal, HF_TOKEN=TOKEN)
+    with http_server(captive_portal) as portal:
+        seen = run_json(user, *words, HF_ENDPOINT=portal, HF_TOKEN=TOKEN)
     assert seen.status == 7
     seen.has("endpoint", "problem", "hub protocol failed", "does not answer as a hub (text/html", fix="HF_ENDPOINT=")
     assert TOKEN not in seen.text
@@ -163,16 +163,16 @@ def test_a_portal_that_redirects(user: User) -> None:
         handler.send_header("Location", "http://login.example/")
         handler.end_headers()
 
-    with serving(away) as portal:
-        seen = see(user, HF_ENDPOINT=portal)
+    with http_server(away) as portal:
+        seen = run_json(user, HF_ENDPOINT=portal)
     seen.has("endpoint", "problem", "redirects to login.example", fix="log in")
 
 
 def test_a_mirror_that_is_no_hub_or_behind_is_a_warning(user: User, hub: Hub, dead: str, tmp_path: Path) -> None:
     old = Repo.build("org/small", {**SMALL, "config.json": b"{}"}, folder=tmp_path, direct=True)
-    with serving(page) as portal, Hub([old], server="embedded") as stale:
+    with http_server(captive_portal) as portal, Hub([old], server="embedded") as stale:
         behind = stale.url
-        seen = see(user, "org/small", GPUARIA_MIRRORS=f"{portal},{behind},{dead}")
+        seen = run_json(user, "org/small", GPUARIA_MIRRORS=f"{portal},{behind},{dead}")
     assert seen.status == 0
     seen.has("mirror", "warning", portal, "hub protocol failed", fix="gpuaria mirrors remove")
     seen.has("mirror", "warning", behind, "hub protocol failed", fix="gpuaria mirrors remove")
@@ -181,12 +181,12 @@ def test_a_mirror_that_is_no_hub_or_behind_is_a_warning(user: User, hub: Hub, de
 
 def test_a_mirror_stands_in_for_an_endpoint_that_is_away(user: User, dead: str, hub: Hub) -> None:
     for words in ([], ["org/small"]):
-        seen = see(user, *words, HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url)
+        seen = run_json(user, *words, HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url)
         assert seen.status == 0
         seen.has("endpoint", "warning", "TCP failed", "mirrors stand in", fix="export HF_ENDPOINT=")
     seen.has("repo", "warning", "4 files", f"only {hub.url} vouches", "mirror only", fix="--revision")
     user.quick("fetch", "org/small", HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url).ok()
-    seen = see(user, HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url, GPUARIA_TRUST="origin")
+    seen = run_json(user, HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url, GPUARIA_TRUST="origin")
     assert seen.status == 7
     seen.has("endpoint", "problem", "TCP failed")
 
@@ -194,7 +194,7 @@ def test_a_mirror_stands_in_for_an_endpoint_that_is_away(user: User, dead: str, 
 def test_a_mirror_stands_in_for_an_endpoint_that_is_silent(user: User, hub: Hub) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
         silent = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        seen = see(user, "org/small", HF_ENDPOINT=silent, GPUARIA_MIRRORS=hub.url)
+        seen = run_json(user, "org/small", HF_ENDPOINT=silent, GPUARIA_MIRRORS=hub.url)
     assert seen.status == 0
     seen.has("endpoint", "unknown", "hub protocol: no answer")
     seen.has("mirror", "ok", hub.url, "bytes")
@@ -203,7 +203,7 @@ def test_a_mirror_stands_in_for_an_endpoint_that_is_silent(user: User, hub: Hub)
 def test_a_mirror_has_the_bytes_that_the_endpoint_does_not_give(user: User, hub: Hub, small: Repo) -> None:
     hub.cdn.fault("weights.bin", "status", status=503)
     with Hub([small], server="embedded") as mirror:
-        seen = see(user, "org/small", GPUARIA_MIRRORS=mirror.url)
+        seen = run_json(user, "org/small", GPUARIA_MIRRORS=mirror.url)
     assert seen.status == 0
     seen.has("endpoint", "warning", "bytes failed", "mirrors stand in")
     seen.has("repo", "ok", "bytes can be had")
@@ -211,21 +211,21 @@ def test_a_mirror_has_the_bytes_that_the_endpoint_does_not_give(user: User, hub:
 
 def test_the_bytes_fail(user: User, hub: Hub) -> None:
     hub.cdn.fault("weights.bin", "status", status=503)
-    seen = see(user, "org/small")
+    seen = run_json(user, "org/small")
     assert seen.status == 7
     seen.has("endpoint", "problem", "hub protocol", "bytes failed", "503")
 
 
 def test_a_proxy_that_does_not_answer(user: User, hub: Hub, dead: str) -> None:
     secret = dead.replace("http://", f"http://me:{TOKEN}@")
-    seen = see(user, http_proxy=secret)
+    seen = run_json(user, http_proxy=secret)
     assert seen.status == 7
     seen.has("proxy", "problem", "127.0.0.1 through the proxy", "does not answer", fix="export no_proxy=127.0.0.1")
     assert TOKEN not in seen.text
 
 
 def test_a_proxy_of_a_kind_that_nobody_speaks(user: User, hub: Hub) -> None:
-    seen = see(user, all_proxy="socks4://127.0.0.1:9")
+    seen = run_json(user, all_proxy="socks4://127.0.0.1:9")
     assert seen.status == 10
     seen.has("proxy", "problem", "socks4", fix="no_proxy=")
 
@@ -233,12 +233,12 @@ def test_a_proxy_of_a_kind_that_nobody_speaks(user: User, hub: Hub) -> None:
 def test_a_certificate_that_nobody_trusts(user: User, certificate: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    with serving(nobody, context) as url:
-        seen = see(user, HF_ENDPOINT=url)
+    with http_server(invalid_token, context) as url:
+        seen = run_json(user, HF_ENDPOINT=url)
         assert seen.status == 7
         seen.has("TLS", "problem", "signed by Nosy Networks", "cannot be trusted", fix="export SSL_CERT_FILE=")
         seen.has("endpoint", "problem", "TLS failed", fix="export SSL_CERT_FILE=")
-        told = see(user, HF_ENDPOINT=url, SSL_CERT_FILE=str(certificate))
+        told = run_json(user, HF_ENDPOINT=url, SSL_CERT_FILE=str(certificate))
     told.has("TLS", "ok", "signed by Nosy Networks")
     told.has("endpoint", "ok", "TLS", "hub protocol")
     assert told.status == 0
@@ -247,14 +247,14 @@ def test_a_certificate_that_nobody_trusts(user: User, certificate: Path) -> None
 def test_a_proxy_that_inspects(user: User, certificate: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    with serving(nobody, context) as inside, inspecting(int(inside.rpartition(":")[2])) as proxy:
+    with http_server(invalid_token, context) as inside, inspecting(int(inside.rpartition(":")[2])) as proxy:
         user.env |= {"HF_ENDPOINT": f"https://{HOST}", "https_proxy": proxy.replace("//", f"//me:{TOKEN}@")}
-        seen = see(user, SSL_CERT_FILE=str(certificate))
+        seen = run_json(user, SSL_CERT_FILE=str(certificate))
         assert seen.status == 0
         fix = f"export SSL_CERT_FILE={certificate}"
         seen.has("TLS", "warning", "signed by Nosy Networks", "inspected on the way", fix=fix)
         seen.has("proxy", "ok", f"{HOST} through the proxy 127.0.0.1:")
-        told = see(user)
+        told = run_json(user)
     told.has("TLS", "problem", "signed by Nosy Networks", fix="export SSL_CERT_FILE=")
     assert told.status == 7
     assert TOKEN not in seen.text + told.text
@@ -292,7 +292,7 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def test_a_bundle_that_is_none(user: User, hub: Hub) -> None:
-    seen = see(user, SSL_CERT_FILE=str(user.home / "nothing.pem"))
+    seen = run_json(user, SSL_CERT_FILE=str(user.home / "nothing.pem"))
     assert seen.status == 7
     seen.has("TLS", "problem", "nothing.pem", fix="unset SSL_CERT_FILE")
 
@@ -310,8 +310,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("shift", "side"), [(-3600.0, "60 min ahead of"), (3600.0, "60 min behind")])
 def test_a_wrong_clock(shift: float, side: str, user: User) -> None:
-    with serving(lambda handler: nobody(handler, time.time() + shift)) as url:
-        seen = see(user, HF_ENDPOINT=url)
+    with http_server(lambda handler: invalid_token(handler, time.time() + shift)) as url:
+        seen = run_json(user, HF_ENDPOINT=url)
     assert seen.status == 7
     seen.has("clock", "problem", side, fix="timedatectl set-ntp true")
     seen.has("endpoint", "ok", "hub protocol")
@@ -319,7 +319,7 @@ def test_a_wrong_clock(shift: float, side: str, user: User) -> None:
 
 def test_a_wrong_token(user: User, hub: Hub) -> None:
     for words in ([], ["org/small"]):
-        seen = see(user, *words, HF_TOKEN=TOKEN)
+        seen = run_json(user, *words, HF_TOKEN=TOKEN)
         assert seen.status == 6
         seen.has("token", "problem", "does not know the token from HF_TOKEN", fix="unset HF_TOKEN")
         seen.has("endpoint", "ok", "hub protocol")
@@ -331,16 +331,16 @@ def test_a_token_from_the_file_of_hf_auth_login(user: User, hub: Hub) -> None:
     file = user.home / ".cache/huggingface/token"
     file.parent.mkdir(parents=True)
     file.write_text("hf_good\n")
-    see(user).has("token", "ok", str(file), "valid")
+    run_json(user).has("token", "ok", str(file), "valid")
     file.write_text(f"{TOKEN}\n{TOKEN}\n")
-    seen = see(user)
+    seen = run_json(user)
     assert seen.status == 10
     seen.has("token", "problem", str(file), "one token alone")
     assert TOKEN not in seen.text
 
 
 def test_a_token_is_not_sent_in_the_clear(user: User) -> None:
-    seen = see(user, HF_ENDPOINT="http://no.such.host.invalid", HF_TOKEN=TOKEN)
+    seen = run_json(user, HF_ENDPOINT="http://no.such.host.invalid", HF_TOKEN=TOKEN)
     seen.has("token", "warning", "not sent", "not encrypted", fix="export HF_ENDPOINT=https://no.such.host.invalid")
     assert TOKEN not in seen.text
 
@@ -350,25 +350,25 @@ def test_a_gated_repo(token: str, text: str, user: User, serve: Serve, tmp_path:
     repo = Repo.build("org/gated", SMALL, folder=tmp_path / "gated")
     repo.gated = "auto"
     serve(repo)
-    seen = see(user, "org/gated", HF_TOKEN=token)
+    seen = run_json(user, "org/gated", HF_TOKEN=token)
     assert seen.status == 6
     seen.has("repo", "problem", "org/gated is gated", text, fix="/org/gated")
     seen.has("endpoint", "ok", "hub answers")
 
 
 def test_no_such_repo(user: User, hub: Hub) -> None:
-    seen = see(user, "org/nowhere", HF_TOKEN="hf_good")
+    seen = run_json(user, "org/nowhere", HF_TOKEN="hf_good")
     assert seen.status == 5
     seen.has("repo", "problem", "org/nowhere", fix="spelling")
 
 
 def test_the_quota_is_nearly_used_up(user: User, serve: Serve, small: Repo) -> None:
     serve(small, rate=RateLimit(api=9))
-    seen = see(user)
+    seen = run_json(user)
     seen.has("quota", "warning", "few requests", "of api", fix="hf auth login")
 
 
 def test_a_traceroute(user: User, hub: Hub) -> None:
-    route = see(user, trace=True).of("route")[0]
+    route = run_json(user, trace=True).of("route")[0]
     assert route["state"] in ("ok", "warning")
     assert "127.0.0.1" in route["text"] or "not permitted" in route["text"]

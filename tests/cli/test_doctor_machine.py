@@ -18,7 +18,7 @@ from gpuaria.doctor.trace import route_to
 from gpuaria.records import to_json
 from gpuaria.settings import load
 from standin import Repo
-from tests.support.doctor import TOKEN, Seen, see
+from tests.support.doctor import TOKEN, DoctorRun, run_json
 from tests.support.ports import closed_url
 from tests.support.user import Serve, User
 
@@ -39,13 +39,13 @@ def script(path: Path, text: str) -> str:
     ],
 )
 def test_an_aria2c_that_will_not_do(text: str, words: tuple[str, ...], user: User) -> None:
-    seen = see(user, GPUARIA_ARIA2C=script(user.home / "aria2c", text), HF_HUB_OFFLINE="1")
+    seen = run_json(user, GPUARIA_ARIA2C=script(user.home / "aria2c", text), HF_HUB_OFFLINE="1")
     assert seen.status == 9
     seen.has("aria2c", "problem", *words, fix="apt install aria2")
 
 
 def test_an_attached_aria2c_that_is_not_there(user: User) -> None:
-    seen = see(user, GPUARIA_RPC=f"{closed_url()}/jsonrpc", GPUARIA_RPC_SECRET=TOKEN, HF_HUB_OFFLINE="1")
+    seen = run_json(user, GPUARIA_RPC=f"{closed_url()}/jsonrpc", GPUARIA_RPC_SECRET=TOKEN, HF_HUB_OFFLINE="1")
     assert seen.status == 9
     seen.has("aria2c", "problem", "does not answer", fix="aria2c --enable-rpc")
     assert TOKEN not in seen.text
@@ -53,25 +53,25 @@ def test_an_attached_aria2c_that_is_not_there(user: User) -> None:
 
 def test_offline(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
-    seen = see(user, "org/small", HF_HUB_OFFLINE="1")
+    seen = run_json(user, "org/small", HF_HUB_OFFLINE="1")
     assert seen.status == 5
     seen.has("offline", "warning", "HF_HUB_OFFLINE is set", fix="unset HF_HUB_OFFLINE")
     seen.has("repo", "problem", "org/small")
     assert not seen.of("endpoint")
     assert hub.count() == 0
     user.quick("fetch", "org/small").ok()
-    seen = see(user, "org/small", HF_HUB_OFFLINE="1")
+    seen = run_json(user, "org/small", HF_HUB_OFFLINE="1")
     assert seen.status == 0
     seen.has("repo", "ok", "all 4 files")
 
 
 def test_a_cache_that_cannot_be_written(user: User) -> None:
     place = "/proc/hub"
-    seen = see(user, GPUARIA_CACHE_DIR=place, HF_HUB_OFFLINE="1")
+    seen = run_json(user, GPUARIA_CACHE_DIR=place, HF_HUB_OFFLINE="1")
     assert seen.status == 8
     seen.has("cache", "problem", place, "cannot be written", fix="export GPUARIA_CACHE_DIR=")
     (user.home / "file").write_text("")
-    seen = see(user, HF_HUB_CACHE=str(user.home / "file"), HF_HUB_OFFLINE="1")
+    seen = run_json(user, HF_HUB_CACHE=str(user.home / "file"), HF_HUB_OFFLINE="1")
     assert seen.status == 8
     seen.has("cache", "problem", "file", fix="export HF_HUB_CACHE=")
 
@@ -92,12 +92,12 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_is_small_or_full(user: User, tiny: Path, serve: Serve, big: Repo) -> None:
     serve(big)
-    seen = see(user, "org/big", HF_HUB_CACHE=str(tiny / "hub"))
+    seen = run_json(user, "org/big", HF_HUB_CACHE=str(tiny / "hub"))
     assert seen.status == 0
     seen.has("cache", "warning", "free", fix="export HF_HUB_CACHE=")
     seen.has("room", "ok", "9.0 MB")
     (tiny / "ballast").write_bytes(bytes(15_000_000))
-    seen = see(user, "org/big", HF_HUB_CACHE=str(tiny / "hub"))
+    seen = run_json(user, "org/big", HF_HUB_CACHE=str(tiny / "hub"))
     assert seen.status == 8
     seen.has("cache", "problem", "is full", fix="export HF_HUB_CACHE=")
     seen.has("room", "problem", "9.0 MB are needed", fix="export HF_HUB_CACHE=")
@@ -121,7 +121,7 @@ def test_without_permission(user: User) -> None:
     with powerless():
         found = examine(settings, environ, "", None, "", with_trace=False)
         route_to("localhost", "127.0.0.1", Deadline(5), notes)
-    seen = Seen(found.exit_code, str(found), to_json(found)["findings"])
+    seen = DoctorRun(found.exit_code, str(found), to_json(found)["findings"])
     assert seen.status in (8, 9)  # 9 where the folder for temporary files is nobody's
     seen.has("cache", "problem", str(user.home), fix="export HF_HUB_CACHE=")
     if Path("/proc/sys/net/ipv4/ping_group_range").read_text().split() == ["1", "0"]:
@@ -130,7 +130,7 @@ def test_without_permission(user: User) -> None:
 
 
 def test_a_state_folder_that_cannot_be_used_is_a_warning(user: User) -> None:
-    seen = see(user, GPUARIA_STATE_DIR="/proc/state", HF_HUB_OFFLINE="1")
+    seen = run_json(user, GPUARIA_STATE_DIR="/proc/state", HF_HUB_OFFLINE="1")
     assert seen.status == 0
     seen.has("state", "warning", "/proc/state", fix="export GPUARIA_STATE_DIR=")
 
@@ -139,13 +139,13 @@ def test_few_open_files(user: User) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
     try:
-        seen = see(user, HF_HUB_OFFLINE="1")
+        seen = run_json(user, HF_HUB_OFFLINE="1")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     seen.has("open files", "warning", "512", fix="ulimit -n ")
 
 
 def test_settings_that_cannot_be_read(user: User) -> None:
-    seen = see(user, GPUARIA_JOBS="many")
+    seen = run_json(user, GPUARIA_JOBS="many")
     assert seen.status == 10
     seen.has("settings", "problem", "GPUARIA_JOBS")

@@ -20,7 +20,7 @@ import pytest
 
 from standin import EmbeddedBytes, Hub, Repo
 from tests.support.repos import SMALL, contents, expected
-from tests.support.user import GPUARIA, Serve, User, children, until
+from tests.support.user import GPUARIA, Serve, User, children, wait_until
 
 # The process is part of it: a test looks for it in /proc, where other workers' tests show theirs.
 MARK = f"hf_MarkerThatMustNotLeak{os.getpid():010}"
@@ -191,7 +191,7 @@ def test_bars_on_a_terminal(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=1_500_000)
     terminal = Terminal()
     run = _on(terminal, user, "fetch", "org/big", "-x", "4")
-    until(lambda: "model.safetensors" in terminal.read())
+    wait_until(lambda: "model.safetensors" in terminal.read())
     assert isinstance(hub.cdn, EmbeddedBytes)
     hub.cdn.limit_rate = 0
     out, _ = run.communicate(timeout=30)
@@ -210,7 +210,7 @@ def test_the_terminal_is_given_back_after_ctrl_c(user: User, serve: Serve, big: 
     serve(big, limit_rate=200_000)
     terminal = Terminal()
     run = _on(terminal, user, "fetch", "org/big")
-    until(lambda: "connections to" in terminal.read())
+    wait_until(lambda: "connections to" in terminal.read())
     run.send_signal(signal.SIGINT)
     run.communicate(timeout=2)
     assert run.returncode == 130
@@ -381,7 +381,7 @@ def test_the_token_turns_up_nowhere(way: str, user: User, serve: Serve, big_byte
     hub = serve(repo, tokens={MARK}, limit_rate=2_500_000)
     words, env = _how(way, user)
     run = user.start("fetch", "org/private", "--to", "x", "-v", "--json", "-x", "4", *words, **env)
-    until(lambda: bool(children(run.pid)) and sum(seen.sent for seen in hub.cdn.requests) > 1_000_000)
+    wait_until(lambda: bool(children(run.pid)) and sum(seen.sent for seen in hub.cdn.requests) > 1_000_000)
     mark = MARK.encode()
     assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and mark in _readable(pid, "cmdline")]
     assert b"fetch\0org/private\0" in _readable(run.pid, "cmdline")
@@ -430,7 +430,7 @@ def test_the_secret_of_a_running_aria2c_is_hidden_too(user: User, serve: Serve, 
     hub = serve(small)
     hub.fault("/revision/", delay=1)
     run = user.start("fetch", "org/small", "--rpc", "http://127.0.0.1:9/jsonrpc", "--rpc-secret", MARK)
-    until(lambda: b"*" * len(MARK) in _readable(run.pid, "cmdline"))
+    wait_until(lambda: b"*" * len(MARK) in _readable(run.pid, "cmdline"))
     assert MARK.encode() not in _readable(run.pid, "cmdline")
     run.communicate(timeout=30)
     assert run.returncode == 0

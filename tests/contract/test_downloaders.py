@@ -16,7 +16,7 @@ import pytest
 from gpuaria.urls import authority
 from standin import Hub, Repo
 from tests.support.repos import contents, expected
-from tests.support.user import Done, Serve, User, ended, until
+from tests.support.user import Done, Serve, User, finish, wait_until
 
 # The settings with which each downloader, by the name that a plan gives it, carries every file.
 DOWNLOADERS: dict[str, dict[str, str]] = {
@@ -144,10 +144,10 @@ def test_a_later_run_continues_an_earlier_one(
 ) -> None:
     hub = serve(repo, limit_rate=SIZE // 8)
     run = user.start(*words(), GPUARIA_MAX_SPEED=f"{SIZE // 8}")
-    until(lambda: on_disk(user) > SIZE // 2)
+    wait_until(lambda: on_disk(user) > SIZE // 2)
     time.sleep(1.5)  # seconds; progress is saved every second
     run.send_signal(number)
-    ended(run)
+    finish(run)
     if number == signal.SIGKILL:
         time.sleep(1)  # aria2c ends after gpuaria
     assert contents(user.home / "out") == {}
@@ -203,11 +203,11 @@ def test_it_stops_within_two_seconds(
     hub = serve(repo)
     hinder(hub)
     run = user.start(*words(patience="10 min"))
-    until(lambda: bool(hub.cdn.requests))
+    wait_until(lambda: bool(hub.cdn.requests))
     time.sleep(0.5)
     run.send_signal(signal.SIGINT)
     before = time.monotonic()
-    done = ended(run)
+    done = finish(run)
     assert time.monotonic() - before < 3  # seconds; two, and what a busy machine needs
     assert done.status == 130
     assert done.report["exit_code"] == 130

@@ -19,7 +19,7 @@ from gpuaria.records import Manifest, Mirror, MirrorUrl, RepoRef
 from gpuaria.sources import RepoInfo
 from gpuaria.sources import source as source_of
 from tests.support.checkout import RECORDED
-from tests.support.recorded import Recorded, everything, signed_in
+from tests.support.recorded import Recorded, always_true, signed_in
 
 ENDPOINT = "https://hub.example"
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
@@ -185,7 +185,7 @@ contracts = pytest.mark.parametrize("contract", CONTRACTS, ids=[contract.recorde
 def walk(contract: Contract, hub: Recorded, http: Http) -> Manifest:
     source = source_of(contract.source)
     ref = source.parse(contract.text.replace("{base}", hub.url), None, "", [hub.url], source.about.revision)
-    return source.resolve(ref, Mirror("here", hub.url, origin=True), http, everything)
+    return source.resolve(ref, Mirror("here", hub.url, origin=True), http, always_true)
 
 
 @contracts

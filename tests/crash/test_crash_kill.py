@@ -16,7 +16,7 @@ import pytest
 from standin import Hub, Repo
 from tests.support.repos import contents, expected
 from tests.support.seed import SEED
-from tests.support.user import Serve, User, children, until
+from tests.support.user import Serve, User, children, wait_until
 
 SIZE = 60_000_000
 RATE = 500_000  # bytes per second and connection: 8 MB/s for 16 of them, some eight seconds for all
@@ -51,7 +51,7 @@ def engines(run: subprocess.Popen[str]) -> list[int]:
 def under_way(user: User, hub: Hub, least: int) -> tuple[subprocess.Popen[str], list[int]]:
     """A run that was sent more than `least` bytes, and its aria2c."""
     run = user.start(*FETCH)
-    until(lambda: sent(hub) > least)
+    wait_until(lambda: sent(hub) > least)
     found = engines(run)
     assert found
     return run, found
@@ -132,7 +132,7 @@ def test_killed_at_random_moments(
     while done < kills:
         run, before = user.start(*FETCH), sent(hub)
         if size == SIZE:
-            until(lambda run=run, before=before: sent(hub) > before or run.poll() is not None)  # type: ignore[misc]
+            wait_until(lambda run=run, before=before: sent(hub) > before or run.poll() is not None)  # type: ignore[misc]
         whom, moment = chance.choice(WHOM), chance.uniform(*moments)
         with suppress(subprocess.TimeoutExpired):
             run.wait(moment)
@@ -172,7 +172,7 @@ def test_gpuaria_starts_another_aria2c(user: User, serve: Serve, repo: Repo, tim
     hub = serve(repo, limit_rate=RATE)
     run = user.start(*FETCH)
     for number in range(1, times + 1):
-        until(lambda number=number: sent(hub) > number * SIZE // (times + 1) and engines(run) != [])  # type: ignore[misc]
+        wait_until(lambda number=number: sent(hub) > number * SIZE // (times + 1) and engines(run) != [])  # type: ignore[misc]
         kill(engines(run))
     assert run.wait(60) == 0
     assert published(user, repo)
@@ -189,7 +189,7 @@ def test_gpuaria_starts_another_aria2c(user: User, serve: Serve, repo: Repo, tim
 def test_an_aria2c_that_dies_whenever_it_runs_ends_the_run(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=RATE // 3)
     run = user.start(*FETCH)
-    until(lambda: sent(hub) > 0)
+    wait_until(lambda: sent(hub) > 0)
     while run.poll() is None:
         kill(engines(run))
         time.sleep(0.05)
@@ -203,7 +203,7 @@ def test_an_interrupted_run_ends_soon_and_takes_aria2c_along(user: User, serve: 
     run, found = under_way(user, hub, SIZE // 8)
     run.send_signal(signal.SIGINT)
     assert run.wait(10) == 130
-    until(lambda: gone(found), 3)
+    wait_until(lambda: gone(found), 3)
     before = sent(hub)
     hub.cdn.limit_rate = 0  # type: ignore[attr-defined]
     finish(user, repo)
@@ -215,7 +215,7 @@ def test_aria2c_does_not_outlive_a_killed_gpuaria(user: User, serve: Serve, repo
     run, found = under_way(user, hub, SIZE // 8)
     kill([run.pid])
     run.wait()  # a process that nobody has waited for still counts as one
-    until(lambda: gone(found), 10)
+    wait_until(lambda: gone(found), 10)
 
 
 @pytest.mark.fault("killed (kill -9): gpuaria, aria2c or both, at any moment")
@@ -223,7 +223,7 @@ def test_killed_in_the_endgame(user: User, serve: Serve, repo: Repo) -> None:
     """The last bytes are asked for by ourselves, without a header that aria2 sends."""
     hub = serve(repo, limit_rate=RATE * 3)
     run = user.start(*FETCH)
-    until(lambda: any("want-digest" not in seen.headers for seen in hub.cdn.requests))
+    wait_until(lambda: any("want-digest" not in seen.headers for seen in hub.cdn.requests))
     kill([run.pid, *engines(run)])
     run.wait()
     if not published(user, repo):
@@ -238,7 +238,7 @@ def test_interrupted_in_the_last_second(user: User, serve: Serve, tmp_path: Path
     repo = huge(tmp_path, size)
     hub = serve(repo, limit_rate=RATE * 4)
     run = user.start(*FETCH)
-    until(lambda: _ours(hub) > 20_000_000)
+    wait_until(lambda: _ours(hub) > 20_000_000)
     run.send_signal(signal.SIGINT)
     run.wait(10)
     before = sent(hub)
@@ -257,7 +257,7 @@ def test_killed_when_all_is_here(user: User, serve: Serve, repo: Repo, seed: int
     """While it is proven, sealed and named."""
     hub = serve(repo)
     run = user.start(*FETCH)
-    until(lambda: sent(hub) >= SIZE)
+    wait_until(lambda: sent(hub) >= SIZE)
     time.sleep(random.Random(seed).uniform(0, 0.15))
     kill([run.pid, *engines(run)])
     run.wait()

@@ -16,7 +16,7 @@ import pytest
 from lab import Host, Net, why_not
 from tests.support.checkout import SCRIPTS
 from tests.support.repos import contents
-from tests.support.user import Done, User, until
+from tests.support.user import Done, User, wait_until
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 SIZE = 60_000_000
@@ -81,7 +81,7 @@ class Running:
 
     def at(self, share: float) -> None:
         """Wait until that share of the file is here."""
-        until(lambda: self.stored > share * SIZE or not self._thread.is_alive(), 60)
+        wait_until(lambda: self.stored > share * SIZE or not self._thread.is_alive(), 60)
         assert self._thread.is_alive(), self._done
 
     def right(self, file: Path) -> dict[str, Any]:

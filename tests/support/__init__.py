@@ -1,1 +1,1 @@
-"""What the tests share: a user with a home of their own, stand-in repos, name servers, TLS fronts."""
+"""Helpers of the tests: a user with a separate home folder, stand-in repos, name servers, TLS proxies."""

@@ -1,4 +1,4 @@
-"""Lines of an audit log, and the files that hold them."""
+"""Sample lines of an audit log."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ FILE = FileLine(
 )
 
 
-def sizes(folder: Path) -> list[int]:
+def logged_sizes(folder: Path) -> list[int]:
     found = [load(line) for line in lines(folder)]
     return [line.size for line in found if isinstance(line, FileLine)]

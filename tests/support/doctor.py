@@ -1,4 +1,4 @@
-"""Runs of `gpuaria doctor`, and servers that answer it in their own way."""
+"""Runs of `gpuaria doctor`, and HTTP servers with scripted responses."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ TOKEN = "hf_MARKERmarkerMARKER"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a run of doctor printed as JSON."""
+class DoctorRun:
+    """The JSON output of a run of doctor."""
 
     status: int
     text: str
     findings: list[dict[str, Any]]
 
     def of(self, topic: str) -> list[dict[str, Any]]:
-        """The findings on one topic."""
+        """Return the findings on one topic."""
         return [finding for finding in self.findings if finding["topic"] == topic]
 
     def has(self, topic: str, state: str, *words: str, fix: str = "") -> None:
-        """Check that one finding on `topic` has that state, these words, and a fix with that in it."""
+        """Check that a finding on `topic` has this state, these words, and `fix` in its fix."""
         rows = [row for row in self.of(topic) if row["state"] == state]
         wanted = [row for row in rows if all(word in row["text"] for word in words) and fix in row["fix"]]
         assert wanted, f"{topic} {state} {words} {fix!r} is not in\n{self.text}"
@@ -47,7 +47,7 @@ class Seen:
 
 
 def run(user: User, *words: str, as_json: bool = False, trace: bool = False, **env: str) -> tuple[int, str]:
-    """The command inside this process, with the environment and the home of `user`."""
+    """Run the command in this process, with the environment and the home folder of `user`."""
     before, folder, out = dict(os.environ), Path.cwd(), io.StringIO()
     context = typer.Context(parser(["doctor"]), obj=threading.Event())
     try:
@@ -63,8 +63,8 @@ def run(user: User, *words: str, as_json: bool = False, trace: bool = False, **e
     return status, out.getvalue()
 
 
-def see(user: User, *words: str, trace: bool = False, **env: str) -> Seen:
-    """The same, read back from its JSON."""
+def run_json(user: User, *words: str, trace: bool = False, **env: str) -> DoctorRun:
+    """Run the command with --json and parse its output."""
     status, text = run(user, *words, as_json=True, trace=trace, **env)
     assert text.count("\n") == 1
     report = json.loads(text)
@@ -72,12 +72,14 @@ def see(user: User, *words: str, trace: bool = False, **env: str) -> Seen:
     assert report["exit_code"] == status
     for row in report["findings"]:
         assert row["state"] == "ok" or row["fix"], row
-    return Seen(status, text, report["findings"])
+    return DoctorRun(status, text, report["findings"])
 
 
 @contextmanager
-def serving(answer: Callable[[BaseHTTPRequestHandler], None], context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """An HTTP server that answers every GET and HEAD by `answer`."""
+def http_server(
+    answer: Callable[[BaseHTTPRequestHandler], None], context: ssl.SSLContext | None = None
+) -> Iterator[str]:
+    """Serve HTTP; `answer` handles every GET and HEAD."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -97,16 +99,16 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], None], context: ssl.SSLCo
     server.server_close()
 
 
-def page(handler: BaseHTTPRequestHandler) -> None:
-    """A captive portal."""
+def captive_portal(handler: BaseHTTPRequestHandler) -> None:
+    """Respond as a captive portal."""
     handler.send_response(200)
     handler.send_header("Content-Type", "text/html")
     handler.end_headers()
     handler.wfile.write(b"<html>Welcome to the hotel</html>")
 
 
-def nobody(handler: BaseHTTPRequestHandler, date: float | None = None) -> None:
-    """whoami without a token, at a hub whose clock says `date` (Unix seconds)."""
+def invalid_token(handler: BaseHTTPRequestHandler, date: float | None = None) -> None:
+    """Respond to whoami as a hub that rejects the token and whose clock is at `date` (Unix seconds)."""
     handler.send_response_only(401)
     handler.send_header("Date", email.utils.formatdate(time.time() if date is None else date, usegmt=True))
     handler.send_header("Content-Type", "application/json")

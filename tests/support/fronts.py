@@ -1,4 +1,4 @@
-"""A way to a server by another address, with TLS in front if it is wanted."""
+"""A TCP proxy that makes a server reachable at another address, with TLS if needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Front = Callable[..., str]
 
 
 class _Relay(socketserver.ThreadingTCPServer):
-    """Passes connections on to another port, out of TLS if it has a context."""
+    """Forward connections to another port; terminate TLS if there is a context."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -52,7 +52,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 @pytest.fixture
 def front() -> Iterator[Front]:
-    """Open a way to a server at another address, with TLS if a certificate is given."""
+    """Yield a function that starts a proxy for a server; with a certificate, the proxy speaks TLS."""
     with ExitStack() as stack:
 
         def opened(
@@ -66,7 +66,7 @@ def front() -> Iterator[Front]:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(certificate)
                 if newest is not ssl.TLSVersion.MAXIMUM_SUPPORTED:
-                    context.set_ciphers("ALL:@SECLEVEL=0")  # or openssl itself would speak nothing older
+                    context.set_ciphers("ALL:@SECLEVEL=0")  # OpenSSL's default level rejects older versions
                     context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, newest
             relay = _Relay(host, to, context)
             threading.Thread(target=relay.serve_forever, args=(0.02,), daemon=True).start()
@@ -77,8 +77,8 @@ def front() -> Iterator[Front]:
         yield opened
 
 
-def signed(folder: Path, name: str) -> Path:
-    """Key and certificate for a host, by name or address, in one file; they vouch for themselves."""
+def self_signed(folder: Path, name: str) -> Path:
+    """Write the key and the self-signed certificate of a host (name or IP address) to one file."""
     both, kind = folder / f"{name}.pem", "IP" if name[0].isdigit() else "DNS"
     words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
     openssl(folder, *words, "-addext", f"subjectAltName={kind}:{name}", "-keyout", f"{name}.key", "-out", str(both))

@@ -1,4 +1,4 @@
-"""Commits and trees made by dulwich, and the verdict on a listing that they are sent for."""
+"""Git commits and trees built with dulwich, and the verdict of `git_verify` on a listing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packs written by hand."""
+"""Git packs built by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dulwich.pack import create_delta
 
 
 def number(value: int, first: int, bits: int) -> bytes:
-    """A size as git writes it, below `first` in the first byte, which holds `bits` of it."""
+    """Encode a size as git does: `bits` bits in the first byte, combined with `first`, then 7 bits per byte."""
     out = [first | value & (1 << bits) - 1]
     value >>= bits
     while value:

@@ -1,16 +1,16 @@
-"""kill -9 at a chosen moment."""
+"""SIGKILL at a chosen step."""
 
 import os
 import signal
 import sys
 from collections.abc import Callable
 
-# Audit events of what changes a file system. Writing bytes is none: a kill in it is one before the next step.
+# Audit events that change a file system. Writes raise no event: a kill during a write equals one before the next step.
 STEPS = {"open", "os.rename", "os.symlink", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
 
 
 def killed_at(step: int, work: Callable[[], None]) -> bool:
-    """Do the work in a child that is killed just before its step-th change; return whether it was killed."""
+    """Run `work` in a child that is killed just before its change number `step`. Return whether it was killed."""
     pid = os.fork()
     if pid == 0:
         count = 0

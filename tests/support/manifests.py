@@ -1,4 +1,4 @@
-"""Small manifests, and mirrors for each of their files."""
+"""Small manifests, and URLs for their files."""
 
 import hashlib
 from typing import Any
@@ -52,12 +52,12 @@ def a_manifest(*files: RemoteFile, **fields: Any) -> Manifest:
     )
 
 
-def everywhere(subject: Manifest, *urls: str) -> dict[SafePath, list[tuple[str, str]]]:
+def urls_for_all(subject: Manifest, *urls: str) -> dict[SafePath, list[tuple[str, str]]]:
     return {file.path: [(url, "") for url in urls or (URL,)] for file in subject.files}
 
 
-def parses(text: str) -> bool:
-    """True where SafePath takes the text for a path."""
+def is_safe_path(text: str) -> bool:
+    """Return whether SafePath accepts the text."""
     try:
         SafePath.parse(text)
     except UnsafePath:

@@ -1,4 +1,4 @@
-"""A name server of ours, and runs that have their names from it alone, in a mount namespace."""
+"""DNS servers for the tests, and runs that resolve names only there, in a mount namespace."""
 
 from __future__ import annotations
 
@@ -106,10 +106,10 @@ class NameServer:
         return answer.to_wire()
 
 
-class Names(socketserver.ThreadingUDPServer):
-    """A name server that knows all below test.
+class FaultyNameServer(socketserver.ThreadingUDPServer):
+    """A name server that resolves every name below `test`.
 
-    But for what ends in `late`, `lost` or `silent`; what ends in `astray` is sent to the address `wrong`.
+    Names that end in `late`, `lost` or `silent` fail that way; those that end in `astray` get the address `wrong`.
     """
 
     daemon_threads = True
@@ -125,7 +125,7 @@ class Names(socketserver.ThreadingUDPServer):
 class _Question(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         names = self.server
-        assert isinstance(names, Names)
+        assert isinstance(names, FaultyNameServer)
         data, sock = self.request
         query = dns.message.from_wire(data)
         asked = query.question[0]
@@ -145,11 +145,11 @@ class _Question(socketserver.BaseRequestHandler):
 
 
 @pytest.fixture
-def names(tmp_path: Path) -> Iterator[Names]:
-    """On port 53 of an address of this process's own."""
+def names(tmp_path: Path) -> Iterator[FaultyNameServer]:
+    """Yield a name server on port 53 of a loopback address that depends on the process id."""
     own = os.getpid()
     try:
-        server = Names((f"127.{64 + own // 65536 % 64}.{own // 256 % 256}.{own % 256}", 53))
+        server = FaultyNameServer((f"127.{64 + own // 65536 % 64}.{own // 256 % 256}.{own % 256}", 53))
     except OSError as error:
         pytest.skip(f"port 53 cannot be had: {error.strerror}")
     with server:
@@ -161,21 +161,21 @@ def names(tmp_path: Path) -> Iterator[Names]:
         server.shutdown()
 
 
-def named(name: str, url: str) -> str:
-    """An address of the stand-in by name."""
+def with_host(name: str, url: str) -> str:
+    """Replace the address of the stand-in by a host name."""
     return url.replace("127.0.0.1", name)
 
 
 def start(
     user: User, hub: Hub, tmp_path: Path, *words: str, patience: str = "40s", location: str = "", **env: str
 ) -> subprocess.Popen[str]:
-    """A run that has its names from our server only."""
-    hub.location_base = location or named("one.test", hub.cdn.url)
+    """Start a run that resolves names only at this name server."""
+    hub.location_base = location or with_host("one.test", hub.cdn.url)
     mounts = {"resolv": "/etc/resolv.conf", "hosts": "/etc/hosts", "nss": "/etc/nsswitch.conf"}
     own = " && ".join([*(f"mount --bind {tmp_path}/{ours} {theirs}" for ours, theirs in mounts.items()), 'exec "$@"'])
     fetch = ("fetch", "org/r", "--to", "out", "--json", "-j", "1", "--patience", patience, *words)
     settings = {
-        "HF_ENDPOINT": named("hub.test", hub.url),
+        "HF_ENDPOINT": with_host("hub.test", hub.url),
         "GPUARIA_RESOLVERS": "system",
         "GPUARIA_TIMEOUT": "1s",
         "GPUARIA_CONNECT_TIMEOUT": "1s",

@@ -1,17 +1,17 @@
-"""Ports of loopback: free for a program that a test starts, or refused for as long as the tests run."""
+"""Loopback ports: free ones, and ports that refuse connections during the whole test run."""
 
 import itertools
 import os
 import random
 import socket
 
-LOWEST, HIGHEST = 10_000, 32_767  # below the ports that Linux gives to sockets that ask for any (ip_local_port_range)
+LOWEST, HIGHEST = 10_000, 32_767  # below the ephemeral ports of Linux (ip_local_port_range)
 _order = itertools.cycle(random.Random(os.getpid()).sample(range(LOWEST, HIGHEST + 1), 5000))
 _refusing: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a port that no socket of another test takes by chance before the program listens there."""
+    """Return a free port that other sockets do not take before the program listens on it."""
     for port in _order:
         with socket.socket() as sock:
             try:
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 def closed_port() -> int:
-    """Return a port where every connection is refused: it stays bound, and nothing listens."""
+    """Return a port that refuses connections: it stays bound, and nothing listens."""
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     _refusing.append(sock)

@@ -1,4 +1,4 @@
-"""A forward proxy on loopback that remembers what it was asked for."""
+"""A forward proxy on loopback that records its requests."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProxyRequest:
     """One request to the proxy."""
 
     method: str
     target: str
-    client: str  # user agent, empty for CONNECT of clients that send none
+    client: str  # user agent; empty if a client sends none with CONNECT
     authorization: str
 
 
 class ForwardProxy(socketserver.ThreadingTCPServer):
-    """Serves GET with an absolute URL, and CONNECT; refuses both without the `authorization` it wants."""
+    """Serve GET with an absolute URL, and CONNECT; reject both without the expected `authorization`."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -29,12 +29,12 @@ class ForwardProxy(socketserver.ThreadingTCPServer):
 
     def __init__(self, authorization: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _Forwarding)
-        self.authorization, self.asked = authorization, list[Asked]()
+        self.authorization, self.asked = authorization, list[ProxyRequest]()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def place(self) -> str:
-        """Host and port."""
+        """Return host and port."""
         return f"127.0.0.1:{self.server_address[1]}"
 
     def server_close(self) -> None:
@@ -43,11 +43,11 @@ class ForwardProxy(socketserver.ThreadingTCPServer):
         super().server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Print nothing: clients hang up as they like."""
+        """Print nothing: clients may disconnect at any time."""
 
 
 class SocksProxy(ForwardProxy):
-    """SOCKS 5 instead; `authorization` is user:password."""
+    """The same for SOCKS 5; `authorization` is user:password."""
 
     def __init__(self, authorization: str = "") -> None:
         super().__init__(authorization)
@@ -68,7 +68,7 @@ class _Socks(socketserver.StreamRequestHandler):
         kind = self.rfile.read(4)[3]
         host = socket.inet_ntoa(self.rfile.read(4)) if kind == 1 else self.rfile.read(self.rfile.read(1)[0]).decode()
         port = int.from_bytes(self.rfile.read(2), "big")
-        proxy.asked.append(Asked("SOCKS", f"{host}:{port}", "", given))
+        proxy.asked.append(ProxyRequest("SOCKS", f"{host}:{port}", "", given))
         with suppress(OSError), socket.create_connection((host, port)) as far:
             self.wfile.write(b"\x05\x00\x00\x01" + bytes(6))
             threading.Thread(target=_copy, args=(self.connection, far), daemon=True).start()
@@ -86,7 +86,7 @@ class _Forwarding(socketserver.StreamRequestHandler):
         fields = {
             key.strip().lower(): value.strip() for key, _, value in (x.decode().partition(":") for x in lines[1:])
         }
-        asked = Asked(method, target, fields.get("user-agent", ""), fields.get("proxy-authorization", ""))
+        asked = ProxyRequest(method, target, fields.get("user-agent", ""), fields.get("proxy-authorization", ""))
         proxy.asked.append(asked)
         if asked.authorization != proxy.authorization:
             self.wfile.write(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")

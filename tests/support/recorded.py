@@ -1,4 +1,4 @@
-"""Hubs that answer as a test says, or as a file of recorded answers does."""
+"""Hubs with scripted or recorded responses."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ class Token:
 
 
 class Scripted(Server):
-    """A hub that answers as `reply` says."""
+    """A hub that responds with `reply`."""
 
     def __init__(self, reply: Callable[[Seen], Reply]) -> None:
         super().__init__(_Handler, host="127.0.0.1", port=0, name="scripted")
@@ -47,9 +47,9 @@ class _Handler(Handler):
 
 
 class Recorded(Scripted):
-    """A hub that gives the answers of a file, in the order of the file where one target has several.
+    """A hub that replays the responses of a file, in file order if one target has several.
 
-    `{base}` in a body stands for its own URL.
+    `{base}` in a body is replaced by the hub's URL.
     """
 
     def __init__(self, name: str) -> None:
@@ -71,7 +71,7 @@ class Recorded(Scripted):
         return status, headers, body.replace(b"{base}", self.url.encode())
 
 
-def everything(path: str) -> bool:
+def always_true(path: str) -> bool:
     return True
 
 

@@ -1,4 +1,4 @@
-"""What repos of the stand-in hold, and what lies in a folder."""
+"""The contents of stand-in repos and of folders."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SMALL = {
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` that is not the tools' own, by its path."""
+    """Return every file below `folder` by its path, without the tools' own files."""
     found = (path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in found}
     return {name: path.read_bytes() for name, path in sorted(names.items()) if not name.startswith(".cache/")}
 
 
 def expected(repo: Repo, revision: str = "main") -> dict[str, bytes]:
-    """What a repo of the stand-in holds."""
+    """Return the files of a stand-in repo."""
     commit = repo.commits[repo.resolve(revision) or ""]
     return {name: entry.file.read_bytes() for name, entry in sorted(commit.files.items())}

@@ -1,5 +1,5 @@
-"""The seed of all random draws of the tests."""
+"""The seed of all random data in the tests."""
 
 import os
 
-SEED = int(os.environ.get("GPUARIA_TEST_SEED", "1"))  # of whatever a test draws
+SEED = int(os.environ.get("GPUARIA_TEST_SEED", "1"))

@@ -1,4 +1,4 @@
-"""A home, a project and a site file for the settings to be read from."""
+"""A home folder, a project folder and a site file to read settings from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ NONE = Path("/no/such/file")
 
 
 class World:
-    """A home, a project folder and a site file in a temporary folder; nothing of the real machine is read."""
+    """A home folder, a project folder and a site file, all temporary; the real machine's files are not read."""
 
     def __init__(self, root: Path) -> None:
         self.home, self.project, self.site = root / "home", root / "project", root / "etc.yaml"
@@ -28,18 +28,18 @@ class World:
         return load(flags or {}, self.base | environ, self.project, config_file=config, site=self.site)
 
     def under(self, environ: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Settings:
-        """As `load`, with variables whose names are in a mapping."""
+        """Load like `load`, with the variables in a mapping."""
         return load(flags or {}, self.base | dict(environ), self.project, site=self.site)
 
-    def user_says(self, text: str, mode: int = 0o600) -> Settings:
+    def load_user_file(self, text: str, mode: int = 0o600) -> Settings:
         self.user.write_text(text)
         self.user.chmod(mode)
         return self.load()
 
-    def error(self, text: str, mode: int = 0o600) -> tuple[str, str]:
-        """What is said about a user file, with its path cut to "F"."""
+    def user_file_error(self, text: str, mode: int = 0o600) -> tuple[str, str]:
+        """Return message and hint about a user file, with its path replaced by "F"."""
         with pytest.raises(ConfigError) as caught:
-            self.user_says(text, mode)
+            self.load_user_file(text, mode)
         return caught.value.message.replace(str(self.user), "F"), caught.value.hint.replace(str(self.user), "F")
 
 

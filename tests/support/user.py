@@ -1,4 +1,4 @@
-"""A user at a shell, with a home of their own: runs gpuaria and other commands, and keeps what they print."""
+"""A user at a shell with a separate home folder: runs gpuaria and other commands, and keeps their output."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from gpuaria.cli import dispatch
 from standin import Hub
 
 GPUARIA = [sys.executable, "-m", "gpuaria"]
-STAY = {"GPUARIA_MIRRORS": "none"}  # no test asks the mirrors that gpuaria knows, which are on the internet
-HERE = str(Path(gpuaria.__file__).parent.parent)  # children run what is tested, though another one may be installed
-# Not what is installed beside this interpreter: whether a venv is activated must not decide which aria2c is used.
+STAY = {"GPUARIA_MIRRORS": "none"}  # keep the tests off the known mirrors, which are on the internet
+# Child processes import this checkout, even if another gpuaria is installed.
+HERE = str(Path(gpuaria.__file__).parent.parent)
+# Without this interpreter's own folder: whether a venv is active must not decide which aria2c is used.
 PATH = os.pathsep.join(
     folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != Path(sys.executable).parent
 )
@@ -40,29 +41,29 @@ class Done:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What --json printed; every line must be an object."""
+        """Return the objects printed by --json; every line must be an object."""
         return [json.loads(line) for line in self.out.splitlines()]
 
     @property
     def report(self) -> dict[str, Any]:
-        """The last object of --json."""
+        """Return the last object printed by --json."""
         assert self.events[-1]["event"] == "report"
         return self.events[-1]
 
     @property
     def path(self) -> Path:
-        """The one line on stdout, which names a folder."""
+        """Return the only line of stdout, which names a folder."""
         assert self.out.endswith("\n")
         assert self.out.count("\n") == 1
         return Path(self.out[:-1])
 
     def ok(self) -> Done:
-        """Itself, having ended well."""
+        """Return the command itself after checking that it succeeded."""
         assert self.status == 0, f"status {self.status}\n{self.out}\n{self.err}"
         return self
 
     def refused(self, status: int, *words: str) -> None:
-        """Check the status, and that stderr says why in one sentence and a hint, with these words in it."""
+        """Check the status, and that stderr has one error sentence and one hint that contain `words`."""
         assert self.status == status, f"status {self.status}\n{self.out}\n{self.err}"
         assert "Traceback" not in self.err
         said = [line for line in self.err.splitlines() if line.startswith("gpuaria: ")]
@@ -77,7 +78,7 @@ class Done:
 
 @dataclass
 class User:
-    """Someone at a shell: a home and a temporary folder that nobody else uses, and no variable from outside."""
+    """A user at a shell with a separate home and temporary folder, and no inherited variables."""
 
     home: Path
     temp: Path
@@ -85,16 +86,16 @@ class User:
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def environ(self, **more: str) -> dict[str, str]:
-        """What their commands see."""
+        """Return the environment of the user's commands."""
         base = {"PATH": PATH, "HOME": str(self.home), "TMPDIR": str(self.temp), "LANG": "C.UTF-8", "PYTHONPATH": HERE}
         return {**base, **STAY, **self.env, **more}
 
     def run(self, *words: str | Path, **env: str) -> Done:
-        """`gpuaria WORDS` to its end."""
+        """Run `gpuaria WORDS`."""
         return self.command(*GPUARIA, *words, env=env)
 
     def quick(self, *words: str | Path, **env: str) -> Done:
-        """`gpuaria WORDS` inside this process, for tables of many rows: nothing is started, and what -v began ends."""
+        """Run `gpuaria WORDS` in this process, which is faster; remove the log handlers that -v added."""
         before, new, folder = dict(os.environ), self.environ(**env), Path.cwd()
         out, err = io.StringIO(), io.StringIO()
         log = logging.getLogger("gpuaria")
@@ -121,7 +122,7 @@ class User:
         env: Mapping[str, str] | None = None,
         data: str = "",
     ) -> Done:
-        """Any command to its end, with `data` on its stdin."""
+        """Run any command, with `data` on its stdin."""
         done = subprocess.run(
             [str(word) for word in words],
             env=self.environ(**(env or {})),
@@ -135,11 +136,11 @@ class User:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def start(self, *words: str | Path, **env: str) -> subprocess.Popen[str]:
-        """`gpuaria WORDS` under way."""
+        """Start `gpuaria WORDS`."""
         return self.spawn(*GPUARIA, *words, **env)
 
     def spawn(self, *words: str | Path, **env: str) -> subprocess.Popen[str]:
-        """Any command under way."""
+        """Start any command."""
         run = subprocess.Popen(
             [str(word) for word in words],
             env=self.environ(**env),
@@ -153,25 +154,25 @@ class User:
         return run
 
     def hf(self, code: str, **env: str) -> str:
-        """What Python code prints that has the official client as `h` (without Xet)."""
+        """Run Python code with huggingface_hub imported as `h` (without Xet); return what it prints."""
         quiet = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         done = self.command(sys.executable, "-c", f"import huggingface_hub as h\n{code}", env={**quiet, **env})
         assert done.status == 0, done.err
         return done.out.strip()
 
     def files(self) -> Iterator[Path]:
-        """Every regular file in the home and the temporary folder."""
+        """Yield every regular file in the home and the temporary folder."""
         for place in (self.home, self.temp):
             yield from (path for path in place.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def ended(run: subprocess.Popen[str]) -> Done:
-    """A run that was started, to its end."""
+def finish(run: subprocess.Popen[str]) -> Done:
+    """Wait for a started command."""
     out, err = run.communicate(timeout=90)
     return Done(run.returncode, out, err)
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Poll until `condition` holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -180,7 +181,7 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that `pid` started (Linux)."""
+    """Return the child processes of `pid` (Linux)."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:

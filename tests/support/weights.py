@@ -1,4 +1,4 @@
-"""Pickles, containers of them and safetensors files, made by hand, and what the product says of them."""
+"""Hand-made pickles, archives of pickles and safetensors files, and what gpuaria finds in them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHOLE, PART = True, False
 
 
 class Runs:
-    """Unpickled, it would run a command."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, command: str = "touch /nowhere/at/all") -> None:
         self.command = command
@@ -32,18 +32,18 @@ class Runs:
 
 
 def scan(data: bytes, name: str = "") -> Scanned | None:
-    """The scan of bytes."""
+    """Scan bytes."""
     return pickles.scan_stream(io.BytesIO(data), name)
 
 
-def evil(data: bytes, name: str = "") -> bool:
-    """Whether the scan names os.system (which pickles as posix.system)."""
+def finds_os_system(data: bytes, name: str = "") -> bool:
+    """Return whether the scan finds os.system (pickled as posix.system)."""
     found = scan(data, name)
     return found is not None and "posix.system" in found.imports
 
 
 def torch_zip(pickled: bytes, *, compressed: bool = False, extra: int = 0) -> bytes:
-    """What torch.save writes since 1.6: a stored zip with NAME/data.pkl, NAME/data/0 ..., NAME/version."""
+    """Build the zip file that torch.save writes since 1.6: NAME/data.pkl, NAME/data/0 ..., NAME/version."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
         for number in range(extra):
@@ -56,7 +56,7 @@ def torch_zip(pickled: bytes, *, compressed: bool = False, extra: int = 0) -> by
 
 
 def state_dict(last: bytes = b"") -> bytes:
-    """data.pkl of a state dict with one tensor, by hand: its storage is a persistent id."""
+    """Build data.pkl of a state dict with one tensor; its storage is a persistent id."""
     tensor = (
         b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0"
         b"0X\3\0\0\0cpuK\4tQK\0K\4\x85K\1\x85\x89ccollections\nOrderedDict\n)RtR"
@@ -65,14 +65,14 @@ def state_dict(last: bytes = b"") -> bytes:
 
 
 def npy(value: bytes, descr: str, version: int = 1) -> bytes:
-    """An .npy file by hand (numpy.lib.format)."""
+    """Build an .npy file (numpy.lib.format)."""
     header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': (1,), }}\n".encode()
     size = struct.pack("<H", len(header)) if version == 1 else struct.pack("<I", len(header))
     return b"\x93NUMPY" + bytes([version, 0]) + size + header + value
 
 
 def timed(data: Callable[[], Any], seconds: float, megabytes: int) -> Any:
-    """The result, had within CPU seconds and memory."""
+    """Return the result; fail if it takes more CPU seconds or more memory."""
     tracemalloc.start()
     began = time.process_time()
     try:
@@ -85,18 +85,18 @@ def timed(data: Callable[[], Any], seconds: float, megabytes: int) -> Any:
 
 
 def tensor(kind: Any, shape: Any, begin: Any, end: Any) -> dict[str, Any]:
-    """An entry of a header."""
+    """Return the header entry of a tensor."""
     return {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
 
 
 def tensors(header: Any, room: int, pad: bytes = b"") -> bytes:
-    """A file with that header and `room` bytes behind it."""
+    """Build a file with this header and `room` bytes after it."""
     text = (header if isinstance(header, bytes) else json.dumps(header).encode()) + pad
     return struct.pack("<Q", len(text)) + text + bytes(room)
 
 
 def problem(data: bytes) -> str | None:
-    """What is wrong with bytes."""
+    """Return what is wrong with the bytes."""
     return safetensors.problem_in(io.BytesIO(data), len(data))
 
 

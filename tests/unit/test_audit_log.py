@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gpuaria.audit.byte_sources import Origins
 from gpuaria.audit.log import AuditLog, lines, rotated
 from gpuaria.audit.record import FileLine, Part, RunLine, clean, dump, load, name
-from tests.support.audit_lines import FILE, PART, sizes
+from tests.support.audit_lines import FILE, PART, logged_sizes
 
 _BOTH = ("run", "at", "user", "host", "ref", "repo", "commit", "vouched_by", "trust")
 RUN = RunLine(
@@ -111,14 +111,14 @@ def test_rotation_loses_nothing_until_there_are_too_many(tmp_path: Path) -> None
     log = AuditLog(tmp_path, rotate_at=2000, keep=1000)
     for line in numbered(60):
         log.append(dump(line))
-    assert sizes(tmp_path) == list(range(60))
+    assert logged_sizes(tmp_path) == list(range(60))
     assert len(rotated(tmp_path)) > 5
     assert all(path.suffix == ".gz" for path in rotated(tmp_path))
     assert (tmp_path / "audit.log").stat().st_size < 2000 + len(dump(FILE))
     few = AuditLog(tmp_path, rotate_at=2000, keep=3)
     for line in numbered(60, 60):
         few.append(dump(line))
-    kept = sizes(tmp_path)
+    kept = logged_sizes(tmp_path)
     assert kept == list(range(kept[0], 120))
     assert len(rotated(tmp_path)) == 3
     assert (log.problem, few.problem) == ("", "")
@@ -131,11 +131,11 @@ def test_what_a_crash_left_while_packing_is_read_and_packed_later(tmp_path: Path
     both.write_text(dump(numbered(1, 1)[0]))
     Path(f"{both}.gz").write_bytes(gzip.compress(both.read_bytes()))
     Path(f"{tmp_path}/audit-20200101T000002.000000Z-1.log.gz").write_bytes(gzip.compress(b"{}\n")[:-3])
-    assert sizes(tmp_path) == [0, 1]
+    assert logged_sizes(tmp_path) == [0, 1]
     log = AuditLog(tmp_path, rotate_at=100)
     for line in numbered(3, 2):
         log.append(dump(line))
-    assert sizes(tmp_path) == [0, 1, 2, 3, 4]
+    assert logged_sizes(tmp_path) == [0, 1, 2, 3, 4]
     assert all(path.suffix == ".gz" for path in rotated(tmp_path))
 
 
@@ -157,7 +157,7 @@ def test_threads_at_once(tmp_path: Path) -> None:
         thread.start()
     for thread in work:
         thread.join()
-    assert sorted(sizes(tmp_path)) == list(range(400))
+    assert sorted(logged_sizes(tmp_path)) == list(range(400))
 
 
 def test_a_holder_that_is_stopped_holds_nobody_up_for_long(tmp_path: Path) -> None:
@@ -167,10 +167,10 @@ def test_a_holder_that_is_stopped_holds_nobody_up_for_long(tmp_path: Path) -> No
         fcntl.flock(held, fcntl.LOCK_EX)
         for line in numbered(100):
             log.append(dump(line))
-        assert len(sizes(tmp_path)) == 101
+        assert len(logged_sizes(tmp_path)) == 101
         assert not rotated(tmp_path)
     log.append(dump(FILE))
-    assert len(sizes(tmp_path)) == 102
+    assert len(logged_sizes(tmp_path)) == 102
     assert log.problem == ""
 
 

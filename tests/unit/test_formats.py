@@ -17,7 +17,7 @@ from gpuaria.formats import aria2_input, manifest, metalink, sha256sums
 from gpuaria.formats.metalink import Pieces
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, RemoteFile, RepoRef, to_json
-from tests.support.manifests import COMMIT, NAMES, SHA, URL, a_file, a_manifest, everywhere, parses
+from tests.support.manifests import COMMIT, NAMES, SHA, URL, a_file, a_manifest, is_safe_path, urls_for_all
 
 
 def test_formats_touch_nothing_outside() -> None:
@@ -181,7 +181,7 @@ def test_bad_addresses_are_refused_and_not_repeated(url: str) -> None:
     subject = a_manifest(a_file("x"))
     for dump in (metalink.dump, aria2_input.dump):
         with pytest.raises(UsageError) as caught:
-            dump(subject, everywhere(subject, url))
+            dump(subject, urls_for_all(subject, url))
         assert "s3cret" not in caught.value.message + caught.value.hint
         assert "me:" not in caught.value.message
     with pytest.raises(UsageError):
@@ -201,8 +201,8 @@ def test_bad_addresses_are_refused_and_not_repeated(url: str) -> None:
 )
 def test_good_addresses_pass_through(url: str) -> None:
     subject = a_manifest(a_file("x"))
-    assert metalink.load(metalink.dump(subject, everywhere(subject, url)))[0].urls == ((url, ""),)
-    assert aria2_input.load(aria2_input.dump(subject, everywhere(subject, url)))[0].uris == (url,)
+    assert metalink.load(metalink.dump(subject, urls_for_all(subject, url)))[0].urls == ((url, ""),)
+    assert aria2_input.load(aria2_input.dump(subject, urls_for_all(subject, url)))[0].uris == (url,)
 
 
 def test_a_user_is_refused_by_host() -> None:
@@ -212,7 +212,7 @@ def test_a_user_is_refused_by_host() -> None:
 
 def test_signed_addresses_do_not_show_in_a_repr() -> None:
     subject = a_manifest(a_file("x"))
-    where = everywhere(subject, "https://a.example/x?sig=s3cret")
+    where = urls_for_all(subject, "https://a.example/x?sig=s3cret")
     assert "s3cret" not in repr(metalink.load(metalink.dump(subject, where)))
     assert "s3cret" not in repr(aria2_input.load(aria2_input.dump(subject, where)))
 
@@ -248,7 +248,7 @@ def test_metalink_text_is_as_documented() -> None:
 def test_metalink_refuses_names(name: str) -> None:
     subject = a_manifest(a_file(name))
     with pytest.raises(UnsafePath):
-        metalink.dump(subject, everywhere(subject))
+        metalink.dump(subject, urls_for_all(subject))
 
 
 def _document(inside: str) -> str:
@@ -372,14 +372,14 @@ def test_input_file_text_is_as_documented() -> None:
 def test_input_file_refuses_names_that_aria2_misreads(name: str) -> None:
     subject = a_manifest(a_file(name))
     with pytest.raises(UnsafePath):
-        aria2_input.dump(subject, everywhere(subject))
+        aria2_input.dump(subject, urls_for_all(subject))
 
 
 @pytest.mark.parametrize("directory", ["", " /x", "/x ", "${HOME}/x", "/x\n  out=evil", "/x\ty"])
 def test_input_file_refuses_folders_that_aria2_misreads(directory: str) -> None:
     subject = a_manifest(a_file("x"))
     with pytest.raises(UnsafePath):
-        aria2_input.dump(subject, everywhere(subject), directory=directory)
+        aria2_input.dump(subject, urls_for_all(subject), directory=directory)
 
 
 @pytest.mark.parametrize("connections", [0, -1, 17])
@@ -436,7 +436,7 @@ def test_sums_load_reads_every_form(line: str, end: str) -> None:
 
 @pytest.mark.parametrize("name", ["x)", "x) = y", "(x", " lead", "tail ", "a\u2028b"])
 def test_sums_load_keeps_odd_names(name: str) -> None:
-    if not parses(name):
+    if not is_safe_path(name):
         for line in (f"{SHA}  {name}\n", f"SHA256 ({name}) = {SHA}\n"):
             with pytest.raises(UnsafePath):
                 sha256sums.load(line)
@@ -480,7 +480,7 @@ def test_sha256sum_accepts_what_we_write_and_we_what_it_writes(tmp_path: Path) -
     command = [sha256sum, "--check", "--strict", "--quiet", "SHA256SUMS"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    safe = [name for name in names if parses(name)]
+    safe = [name for name in names if is_safe_path(name)]
     for flag in ("--text", "--binary", "--tag"):
         written = subprocess.run(
             [sha256sum, flag, "--", *safe], cwd=tmp_path, capture_output=True, timeout=20, check=True

@@ -101,9 +101,9 @@ def test_a_named_file_must_exist(world: World, tmp_path: Path) -> None:
 
 
 def test_a_value_left_out_sets_nothing(world: World) -> None:
-    s = world.user_says("jobs:\nmirrors: ~\nconnections: null\n")
+    s = world.load_user_file("jobs:\nmirrors: ~\nconnections: null\n")
     assert (s.jobs, s.connections, s.setting_source("jobs").layer) == (4, 16, "built-in")
-    assert world.user_says("# nothing\n").jobs == 4
+    assert world.load_user_file("# nothing\n").jobs == 4
 
 
 def test_nothing_of_the_process_environment_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,20 +288,20 @@ def test_mirrors(world: World) -> None:
         Mirror("campus", "http://hf.campus.example:8090/hub", location="machine room"),
         Mirror("other.example/x", "https://other.example/x"),
     )
-    assert world.user_says(MIRRORS).mirrors == rows
+    assert world.load_user_file(MIRRORS).mirrors == rows
     two = (Mirror("a", "https://a"), Mirror("b", "https://b"))
     assert world.load(GPUARIA_MIRRORS="https://a, https://b https://a").mirrors == two
     assert world.load({"mirrors": ["https://b"]}, GPUARIA_MIRRORS="https://a").mirrors == two[1:]
     assert world.load({"mirrors": []}).mirrors == rows
-    assert world.user_says("mirrors: []").mirrors == ()
+    assert world.load_user_file("mirrors: []").mirrors == ()
 
 
 def test_mirrors_may_be_a_word(world: World) -> None:
     assert (world.load().mirrors, world.load().auto) == ((), True)
     for text in ("none", "None", "[none]", "[]"):
-        s = world.user_says(f"mirrors: {text}")
+        s = world.load_user_file(f"mirrors: {text}")
         assert (s.mirrors, s.auto, s.candidates()) == ((), False, ())
-    assert world.user_says("mirrors: [https://a]").auto is False
+    assert world.load_user_file("mirrors: [https://a]").auto is False
     assert world.load(GPUARIA_MIRRORS="auto").auto is True, "over the list in the user's file"
     assert world.load({"mirrors": ["none"]}, GPUARIA_MIRRORS="auto").auto is False
     shown = {key: value for key, value, _, _ in world.load(GPUARIA_MIRRORS="none").rows()}
@@ -314,21 +314,23 @@ def test_mirrors_may_be_a_word(world: World) -> None:
 def test_the_known_mirrors_may_be_others_than_the_shipped_ones(world: World) -> None:
     assert [row.name for row in world.load().candidates()] == list(shipped())
     own = "known_mirrors: [sufy, {name: hf-mirror, base: https://own.example}, https://a.example]"
-    assert [(row.name, row.base) for row in world.user_says(own).candidates()] == [
+    assert [(row.name, row.base) for row in world.load_user_file(own).candidates()] == [
         ("sufy", shipped()["sufy"].base),
         ("hf-mirror", "https://own.example"),
         ("a.example", "https://a.example"),
     ]
     replaced = "mirrors: [{name: hf-mirror, base: https://own.example}]"
-    assert world.user_says(replaced).candidates() == ()
+    assert world.load_user_file(replaced).candidates() == ()
     rows = {row.name: row.base for row in world.load(GPUARIA_MIRRORS="auto").candidates()}
     assert rows == {"hf-mirror": "https://own.example", "sufy": shipped()["sufy"].base}
 
 
 def test_resolvers(world: World) -> None:
-    s = world.user_says("resolvers: [9.9.9.9, 'tls://[2620:FE::fe]', https://Dns.Example/dns-query, system, 9.9.9.9]")
+    s = world.load_user_file(
+        "resolvers: [9.9.9.9, 'tls://[2620:FE::fe]', https://Dns.Example/dns-query, system, 9.9.9.9]"
+    )
     assert s.resolvers == ("system", "9.9.9.9", "tls://2620:fe::fe", "https://dns.example/dns-query")
-    assert world.user_says("resolvers: []").resolvers == ("system",)
+    assert world.load_user_file("resolvers: []").resolvers == ("system",)
     assert world.load(GPUARIA_RESOLVERS="1.0.0.1 ,8.8.4.4").resolvers == ("system", "1.0.0.1", "8.8.4.4")
     assert world.load({"resolvers": ("::1",)}).resolvers == ("system", "::1")
     ports = "127.0.0.53:53, [2620:FE::fe]:5353, tls://9.9.9.9:8853"
@@ -379,8 +381,8 @@ def test_where_says_which_variable_moved_a_default(world: World) -> None:
 
 
 def test_a_files_relative_path_starts_at_the_file(world: World) -> None:
-    assert world.user_says("cache_dir: models").cache_dir == world.user.parent / "models"
-    assert world.user_says("cache_dir: $HOME/models").cache_dir == world.user.parent / "$HOME/models"
+    assert world.load_user_file("cache_dir: models").cache_dir == world.user.parent / "models"
+    assert world.load_user_file("cache_dir: $HOME/models").cache_dir == world.user.parent / "$HOME/models"
 
 
 def test_without_home_the_user_database_knows(tmp_path: Path) -> None:
@@ -447,7 +449,7 @@ def test_the_example_holds_the_defaults(world: World) -> None:
     lines = (CONFIGS / "example.yaml").read_text().splitlines()
     live = [line[1:] for line in lines if line.startswith("#") and not line.startswith("# ")]
     live = [line for line in live if "$" not in line]  # such a default is words, not a value
-    plain, told = world.load(), world.user_says("\n".join(live))
+    plain, told = world.load(), world.load_user_file("\n".join(live))
     assert {line.partition(":")[0] for line in live} == set(KEYS) - {"token", "token_file", "cache_dir", "state_dir"}
     for key in describe():
         if key.default:

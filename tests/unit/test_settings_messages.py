@@ -105,7 +105,7 @@ SAID: list[tuple[str, str, str]] = [
 
 @pytest.mark.parametrize(("text", "message", "hint"), SAID, ids=[row[1][:50] for row in SAID])
 def test_what_is_said(world: World, text: str, message: str, hint: str) -> None:
-    assert world.error(text) == (message, hint)
+    assert world.user_file_error(text) == (message, hint)
 
 
 def test_unreadable_files(world: World) -> None:
@@ -125,9 +125,9 @@ def test_a_byte_order_mark_is_no_key(world: World) -> None:
 
 
 def test_rpc_secret_only_in_a_private_file(world: World) -> None:
-    assert world.user_says("rpc_secret: abc").rpc_secret == Secret("abc")
+    assert world.load_user_file("rpc_secret: abc").rpc_secret == Secret("abc")
     for mode in (0o644, 0o640, 0o606):
-        assert world.error("jobs: 4\nrpc_secret: abc", mode) == (
+        assert world.user_file_error("jobs: 4\nrpc_secret: abc", mode) == (
             "F:2: rpc_secret stands in a file that others can read",
             "Run: chmod 600 F",
         )
@@ -237,10 +237,10 @@ def test_no_message_shows_a_token(world: World, where: str, taint: str) -> None:
     attempts: dict[str, Callable[[], object]] = {
         "flag": lambda: world.load({"token": bad}),
         "environment": lambda: world.load(HF_TOKEN=bad),
-        "file": lambda: world.user_says(f"rpc_secret: {quoted}"),
+        "file": lambda: world.load_user_file(f"rpc_secret: {quoted}"),
         "endpoint": lambda: world.load(HF_ENDPOINT=f"https://{bad}@hub.example"),
-        "mirror": lambda: world.user_says(f"mirrors: [{quoted}]"),
-        "key": lambda: world.user_says(f"{quoted}: 1"),
+        "mirror": lambda: world.load_user_file(f"mirrors: [{quoted}]"),
+        "key": lambda: world.load_user_file(f"{quoted}: 1"),
     }
     with pytest.raises(GpuariaError) as caught:
         attempts[where]()

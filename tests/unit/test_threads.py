@@ -7,7 +7,7 @@ import time
 
 from gpuaria.errors import NoSpace
 from gpuaria.threads import Threads
-from tests.support.user import until
+from tests.support.user import wait_until
 
 
 def alive(name: str) -> int:
@@ -21,10 +21,10 @@ def test_threads_end_when_there_is_nothing_to_do() -> None:
     for each in range(3):
         for number in range(40):
             workers.submit(done.append, number)
-        until(lambda: workers.pending == 0)
+        wait_until(lambda: workers.pending == 0)
         assert len(done) == 40 * (each + 1)
         assert alive("idle") <= 4
-        until(lambda: alive("idle") == 0)
+        wait_until(lambda: alive("idle") == 0)
 
 
 def test_no_task_is_lost_while_threads_end() -> None:
@@ -33,7 +33,7 @@ def test_no_task_is_lost_while_threads_end() -> None:
     for number in range(300):
         workers.submit(done.append, number)
         time.sleep(0.001 * (number % 3))
-    until(lambda: workers.pending == 0)
+    wait_until(lambda: workers.pending == 0)
     assert sorted(done) == list(range(300))
 
 
@@ -52,7 +52,7 @@ def test_an_error_in_a_thread_ends_the_run_with_its_own_message() -> None:
 def test_a_bug_in_a_thread_names_the_thread() -> None:
     threads = Threads(threading.Event())
     threads.start("resolve", _raise, ValueError("none"))
-    until(lambda: threads.error is not None)
+    wait_until(lambda: threads.error is not None)
     assert "ValueError in resolve: none" in str(threads.error)
 
 

@@ -17,7 +17,7 @@ from gpuaria.aria2 import binary
 from standin import Repo
 from tests.support.ports import free_port
 from tests.support.repos import contents, expected
-from tests.support.user import Serve, User, until
+from tests.support.user import Serve, User, wait_until
 
 pytestmark = pytest.mark.wire
 
@@ -70,7 +70,7 @@ def between(user: User) -> Iterator[type[Forgetful]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     kind.url = f"http://127.0.0.1:{server.server_port}/jsonrpc"  # type: ignore[attr-defined]
-    until(lambda: _tell(target, "aria2.getVersion") is not None)
+    wait_until(lambda: _tell(target, "aria2.getVersion") is not None)
     try:
         yield kind
     finally:
@@ -121,7 +121,7 @@ def test_nothing_is_left_with_an_aria2c_that_cannot_be_talked_to(
     hub.cdn.fault("big.bin", "stall", after=100_000)
     between.forgets = 1
     run = user.start("fetch", "org/big", "--rpc", between.url)  # type: ignore[attr-defined]
-    until(lambda: _downloads(between.target) != [])
+    wait_until(lambda: _downloads(between.target) != [])
     run.terminate()
     run.communicate(timeout=20)
     assert _downloads(between.target) == []

@@ -15,7 +15,7 @@ from gpuaria.audit.log import lines
 from gpuaria.audit.record import FileLine, Line, RunLine, load
 from standin import Hub, Repo
 from tests.support.repos import SMALL
-from tests.support.user import Done, Serve, User, until
+from tests.support.user import Done, Serve, User, wait_until
 
 BIG = "model.safetensors"
 
@@ -221,7 +221,9 @@ def test_a_refused_file(user: User, serve: Serve, tmp_path: Path) -> None:
 def slow_run(user: User, hub: Hub) -> subprocess.Popen[str]:
     """A run that has its small file and some megabytes of the large one."""
     run = user.start("fetch", "org/large", "--to", "x", "-q")
-    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 8_000_000 and (user.home / "x/config.json").exists())
+    wait_until(
+        lambda: sum(seen.sent for seen in hub.cdn.requests) > 8_000_000 and (user.home / "x/config.json").exists()
+    )
     return run
 
 
@@ -249,7 +251,7 @@ def test_an_interrupted_run_and_the_next(user: User, serve: Serve, large: Repo) 
 def test_a_small_file_that_was_interrupted(user: User, serve: Serve, tmp_path: Path, big_bytes: bytes) -> None:
     hub = serve(Repo.build("org/half", {"a.bin": big_bytes[:4_000_000]}, folder=tmp_path), limit_rate=1_000_000)
     run = user.start("fetch", "org/half", "--to", "x", "-q")
-    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 1_500_000)
+    wait_until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 1_500_000)
     run.send_signal(signal.SIGINT)
     assert run.wait(30) == 130
     came = given_by(files(user)["a.bin"])[hub.url]

@@ -10,7 +10,7 @@ import pytest
 
 from gpuaria.audit.log import lines, rotated
 from gpuaria.audit.record import dump
-from tests.support.audit_lines import FILE, sizes
+from tests.support.audit_lines import FILE, logged_sizes
 
 WRITER = """
 import sys
@@ -32,6 +32,6 @@ def test_processes_at_once(tmp_path: Path, writers: int, rotate_at: int) -> None
     words = [sys.executable, "-c", WRITER, str(tmp_path), dump(FILE)]
     started = [subprocess.Popen([*words, str(n * 100), str(rotate_at)]) for n in range(writers)]
     assert [one.wait(60) for one in started] == [0] * writers
-    assert sorted(sizes(tmp_path)) == list(range(100 * writers))
+    assert sorted(logged_sizes(tmp_path)) == list(range(100 * writers))
     assert len(list(lines(tmp_path))) == 100 * writers
     assert bool(rotated(tmp_path)) == (rotate_at < 1 << 20)

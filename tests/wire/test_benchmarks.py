@@ -24,7 +24,7 @@ from benchmarks.scenarios.small import IN_FLIGHT
 from benchmarks.stage import Stage, readable
 from gpuaria.settings import load
 from tests.support.checkout import ROOT
-from tests.support.user import until
+from tests.support.user import wait_until
 
 MACHINE = {
     "cpu": "a processor",
@@ -293,7 +293,7 @@ def until_it_runs(folder: Path, bench: subprocess.Popen[str]) -> None:
             path.stat().st_blocks for path in folder.glob("gpuaria-bench-*/run/to/**/sha256-*") if path.is_file()
         )
 
-    until(arrived, 90)
+    wait_until(arrived, 90)
 
 
 def running(word: str) -> list[str]:

@@ -17,9 +17,9 @@ import dns.rrset
 import pytest
 
 from standin import Hub, Repo
-from tests.support.nameserver import Names, named, start
+from tests.support.nameserver import FaultyNameServer, start, with_host
 from tests.support.repos import contents, expected
-from tests.support.user import Serve, User, ended, until
+from tests.support.user import Serve, User, finish, wait_until
 
 SIZE = 9_000_000
 pytestmark = pytest.mark.skipif(
@@ -34,10 +34,10 @@ def repo(tmp_path: Path) -> Repo:
     return Repo.build("org/r", {f"{n}.safetensors": data[n:] for n in range(3)}, folder=tmp_path / "r", direct=True)
 
 
-def in_the_middle(hub: Hub, names: Names, change: Callable[[], None], after: int = SIZE) -> None:
+def in_the_middle(hub: Hub, names: FaultyNameServer, change: Callable[[], None], after: int = SIZE) -> None:
     """While the first two files come, let the bytes be at another name from now on, and something happen to that."""
-    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > after)
-    hub.location_base = named("two.test", hub.cdn.url)
+    wait_until(lambda: sum(seen.sent for seen in hub.cdn.requests) > after)
+    hub.location_base = with_host("two.test", hub.cdn.url)
     change()
 
 
@@ -50,13 +50,13 @@ def in_the_middle(hub: Hub, names: Names, change: Callable[[], None], after: int
     status=0,
 )
 def test_names_that_answer_late(
-    user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, seconds: float
+    user: User, serve: Serve, repo: Repo, names: FaultyNameServer, tmp_path: Path, seconds: float
 ) -> None:
     hub = serve(repo, limit_rate=200_000)
     names.seconds = seconds
     run = start(user, hub, tmp_path)
     in_the_middle(hub, names, lambda: setattr(names, "late", "test"))
-    done = ended(run).ok()
+    done = finish(run).ok()
     assert contents(user.home / "out") == expected(repo)
     assert "two.test" in names.asked
     assert done.report["bytes_fetched"] < 3 * SIZE * 1.3
@@ -70,14 +70,16 @@ def test_names_that_answer_late(
     sees="one line about the wait",
     status=0,
 )
-def test_a_name_that_comes_back(user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, how: str) -> None:
+def test_a_name_that_comes_back(
+    user: User, serve: Serve, repo: Repo, names: FaultyNameServer, tmp_path: Path, how: str
+) -> None:
     hub = serve(repo, limit_rate=200_000)
     run = start(user, hub, tmp_path)
     in_the_middle(hub, names, lambda: setattr(names, how, "two.test"))
-    until(lambda: names.asked.count("two.test") >= 3)
+    wait_until(lambda: names.asked.count("two.test") >= 3)
     time.sleep(2)
     setattr(names, how, "-")
-    ended(run).ok()
+    finish(run).ok()
     assert contents(user.home / "out") == expected(repo)
 
 
@@ -90,12 +92,12 @@ def test_a_name_that_comes_back(user: User, serve: Serve, repo: Repo, names: Nam
     status=0,
 )
 def test_a_lost_name_beside_a_good_mirror(
-    user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, how: str
+    user: User, serve: Serve, repo: Repo, names: FaultyNameServer, tmp_path: Path, how: str
 ) -> None:
     hub, mirror = serve(repo, limit_rate=200_000), serve(repo, host="127.0.0.2", limit_rate=200_000)
     run = start(user, hub, tmp_path, "--mirror", mirror.url)
     in_the_middle(hub, names, lambda: setattr(names, how, "two.test"), after=SIZE // 3)  # it has half of the two files
-    ended(run).ok()
+    finish(run).ok()
     assert contents(user.home / "out") == expected(repo)
     second = repo.commits[repo.head].files["2.safetensors"].sha256 or "-"
     assert sum(seen.sent for seen in mirror.cdn.requests if second in seen.target) >= SIZE - 2
@@ -110,7 +112,7 @@ def test_a_lost_name_beside_a_good_mirror(
     status=7,
 )
 def test_names_that_are_gone_for_good(
-    user: User, serve: Serve, repo: Repo, names: Names, tmp_path: Path, how: str
+    user: User, serve: Serve, repo: Repo, names: FaultyNameServer, tmp_path: Path, how: str
 ) -> None:
     hub = serve(repo, limit_rate=200_000)
     run = start(user, hub, tmp_path, patience="3s")
@@ -121,7 +123,7 @@ def test_names_that_are_gone_for_good(
             hub.cdn.fault(f"{n}.safetensors", "reset", after=1000)
 
     in_the_middle(hub, names, gone)
-    done = ended(run)
+    done = finish(run)
     assert done.status == 7, (done.status, done.out[-2000:], done.err)
     assert "Traceback" not in done.err
     details = {problem["path"]: problem["detail"] for problem in done.report["problems"]}
@@ -129,12 +131,12 @@ def test_names_that_are_gone_for_good(
     setattr(names, how, "-")
     hub.heal()
     hub.reset()
-    ended(start(user, hub, tmp_path)).ok()
+    finish(start(user, hub, tmp_path)).ok()
     assert contents(user.home / "out") == expected(repo)
     assert sum(seen.sent for seen in hub.cdn.requests) < 3 * SIZE - SIZE // 2
 
 
-def test_our_name_server_is_the_one_that_is_asked(user: User, names: Names, tmp_path: Path) -> None:
+def test_our_name_server_is_the_one_that_is_asked(user: User, names: FaultyNameServer, tmp_path: Path) -> None:
     """Or the tests above would prove nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
         line.settimeout(5)

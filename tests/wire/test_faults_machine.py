@@ -18,7 +18,7 @@ import pytest
 
 from standin import Hub, Repo
 from tests.support.repos import contents, expected
-from tests.support.user import GPUARIA, Done, Serve, User, children, until
+from tests.support.user import GPUARIA, Done, Serve, User, children, wait_until
 
 PAGE = 4096
 Mount = Callable[..., Path]
@@ -85,7 +85,7 @@ def test_a_disk_that_gets_full(user: User, serve: Serve, mount: Mount, tmp_path:
     hub = serve(repo, limit_rate=150_000 if size == "large" else 600_000)
     disk = mount("12m")
     run = user.start("fetch", "org/r", "--to", disk / "out")
-    until(lambda: sent(hub) > len(data) * 2 // 3)  # aria2c notes its progress once a second
+    wait_until(lambda: sent(hub) > len(data) * 2 // 3)  # aria2c notes its progress once a second
     filler = fill(disk)
     ended(run).refused(8, "disk", "space")
     assert contents(disk / "out") == {}
@@ -210,7 +210,7 @@ def test_a_planted_hard_link(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=200_000)
     out, precious = user.home / "out", user.home / "precious"
     run = user.start("fetch", "org/big", "--to", "out")
-    until(lambda: sent(hub) > 2_000_000)
+    wait_until(lambda: sent(hub) > 2_000_000)
     run.kill()
     run.wait()
     precious.write_bytes(b"mine")
@@ -364,7 +364,7 @@ def test_eight_at_once(user: User, serve: Serve, big: Repo) -> None:
 def test_an_aria2c_that_is_late(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=150_000)
     run = user.start("fetch", "org/big", "--to", "out")
-    until(lambda: sent(hub) > 2_000_000 and bool(children(run.pid)))
+    wait_until(lambda: sent(hub) > 2_000_000 and bool(children(run.pid)))
     (engine,) = children(run.pid)
     os.kill(engine, signal.SIGSTOP)
     try:
@@ -383,11 +383,11 @@ def test_an_aria2c_that_never_answers_from_the_start(user: User, serve: Serve, b
     hub = serve(big)
     hub.fault("/resolve/", delay=4.0)
     run = user.start("fetch", "org/big", "--to", "out")
-    until(lambda: bool(children(run.pid)))
+    wait_until(lambda: bool(children(run.pid)))
     time.sleep(2)
     (engine,) = children(run.pid)
     os.kill(engine, signal.SIGSTOP)
-    until(lambda: run.poll() is not None or bool({*children(run.pid)} - {engine}), 60)
+    wait_until(lambda: run.poll() is not None or bool({*children(run.pid)} - {engine}), 60)
     ended(run).ok()
     assert contents(user.home / "out") == expected(big)
 
@@ -397,10 +397,10 @@ def test_an_aria2c_that_never_answers_from_the_start(user: User, serve: Serve, b
 def test_an_aria2c_that_never_answers_again(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=150_000)
     run = user.start("fetch", "org/big", "--to", "out")
-    until(lambda: sent(hub) > 2_000_000 and bool(children(run.pid)))
+    wait_until(lambda: sent(hub) > 2_000_000 and bool(children(run.pid)))
     (engine,) = children(run.pid)
     os.kill(engine, signal.SIGSTOP)
-    until(lambda: run.poll() is not None or bool({*children(run.pid)} - {engine}), 60)
+    wait_until(lambda: run.poll() is not None or bool({*children(run.pid)} - {engine}), 60)
     ended(run).ok()
     assert contents(user.home / "out") == expected(big)
 
@@ -416,7 +416,7 @@ def test_an_aria2c_that_never_answers_again(user: User, serve: Serve, big: Repo)
 def test_a_holder_of_the_file_that_is_stopped(user: User, serve: Serve, big: Repo, to: str) -> None:
     hub = serve(big, limit_rate=150_000)
     holder = user.start("fetch", "org/big", "--to", "out")
-    until(lambda: sent(hub) > 1_000_000 and bool(children(holder.pid)))
+    wait_until(lambda: sent(hub) > 1_000_000 and bool(children(holder.pid)))
     stopped = [holder.pid, *children(holder.pid)]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)

@@ -18,7 +18,7 @@ import pytest
 from standin import Repo
 from tests.support.fronts import Front, openssl
 from tests.support.repos import contents, expected
-from tests.support.user import GPUARIA, Serve, User, until
+from tests.support.user import GPUARIA, Serve, User, wait_until
 
 QUICK = {"GPUARIA_TIMEOUT": "1s", "GPUARIA_CONNECT_TIMEOUT": "1s"}
 
@@ -355,7 +355,7 @@ def test_a_name_that_is_lost_and_found(user: User, serve: Serve, tmp_path: Path)
     done: list[Any] = []
     run = threading.Thread(target=lambda: done.append(user.command(*words, "--patience", "30s", env=env)))
     run.start()
-    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 2_000_000)
+    wait_until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 2_000_000)
     hosts.write_text("127.0.0.1 localhost\n")
     hub.cdn.fault("0.safetensors", "reset", times=3, after=100_000)
     time.sleep(4)

@@ -18,7 +18,7 @@ import pytest
 
 from standin import Hub, Repo
 from tests.support.repos import contents, expected
-from tests.support.user import Done, Serve, User, until
+from tests.support.user import Done, Serve, User, wait_until
 
 BIG, OTHER = "model.safetensors", "config.json"
 SIZES = {"small": 1_000_000, "large": 9_000_000}  # from 8 MB on a file goes by aria2
@@ -528,7 +528,7 @@ def test_what_came_without_a_length_is_kept(user: User, serve: Serve, repos: dic
         failed(user, fetch(user, repos["large"], patience="1s"), 7, "")
     else:
         run = user.start("fetch", "org/large", "--to", "out")
-        until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 6_000_000)
+        wait_until(lambda: sum(seen.sent for seen in hub.cdn.requests) > 6_000_000)
         run.terminate()
         assert run.wait(20) == 130
         hub.cdn.limit_rate = 0  # type: ignore[attr-defined]

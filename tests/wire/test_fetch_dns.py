@@ -21,10 +21,10 @@ from gpuaria.dns.findings import DnsAnswer
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.http.ratelimit import TokenBucket
 from standin import Hub, Repo
-from tests.support.fronts import Front, signed
-from tests.support.nameserver import Names, NameServer, named, start
+from tests.support.fronts import Front, self_signed
+from tests.support.nameserver import FaultyNameServer, NameServer, start, with_host
 from tests.support.repos import contents, expected
-from tests.support.user import Done, Serve, User, ended, until
+from tests.support.user import Done, Serve, User, finish, wait_until
 
 SIZE = 9_000_000
 ALL = {name: ["127.0.0.1"] for name in ("hub.test", "one.test", "two.test")}
@@ -79,11 +79,18 @@ def right(done: Done, user: User, repo: Repo, *words: str) -> None:
     status=0,
 )
 def test_the_system_knows_nothing(
-    user: User, serve: Serve, repo: Repo, names: Names, honest: NameServer, tmp_path: Path, how: str, said: str
+    user: User,
+    serve: Serve,
+    repo: Repo,
+    names: FaultyNameServer,
+    honest: NameServer,
+    tmp_path: Path,
+    how: str,
+    said: str,
 ) -> None:
     hub = serve(repo)
     setattr(names, how, "test")
-    done = ended(start(user, hub, tmp_path, GPUARIA_RESOLVERS=honest.spec))
+    done = finish(start(user, hub, tmp_path, GPUARIA_RESOLVERS=honest.spec))
     right(
         done,
         user,
@@ -97,10 +104,10 @@ def test_the_system_knows_nothing(
 
 @privileged
 def test_nobody_else_is_asked_while_the_system_knows(
-    user: User, serve: Serve, repo: Repo, names: Names, honest: NameServer, tmp_path: Path
+    user: User, serve: Serve, repo: Repo, names: FaultyNameServer, honest: NameServer, tmp_path: Path
 ) -> None:
     hub = serve(repo)
-    done = ended(start(user, hub, tmp_path, GPUARIA_RESOLVERS=honest.spec))
+    done = finish(start(user, hub, tmp_path, GPUARIA_RESOLVERS=honest.spec))
     right(done, user, repo)
     assert honest.asked == []
     assert not [event for event in done.events if event["event"] == "warned"]
@@ -109,13 +116,13 @@ def test_nobody_else_is_asked_while_the_system_knows(
 @privileged
 @pytest.mark.parametrize("sealed", [False, True])
 def test_the_hub_itself_is_known_to_send_small_files_on(
-    user: User, serve: Serve, names: Names, tmp_path: Path, *, sealed: bool
+    user: User, serve: Serve, names: FaultyNameServer, tmp_path: Path, *, sealed: bool
 ) -> None:
     """By its name. No file finds that out first, and should the Hub do so no more, one request is in vain."""
     files: dict[str, bytes | Path] = {f"{n}.json": b"%d" % n for n in range(40)}
     hub = serve(Repo.build("org/r", files, folder=tmp_path / "small"), sealed_cache=sealed)
     (tmp_path / "hosts").write_text("127.0.0.1 localhost huggingface.co\n")
-    ended(start(user, hub, tmp_path, HF_ENDPOINT=named("huggingface.co", hub.url))).ok()
+    finish(start(user, hub, tmp_path, HF_ENDPOINT=with_host("huggingface.co", hub.url))).ok()
     assert contents(user.home / "out") == files
     long = [seen for seen in hub.requests if "/resolve/" in seen.target]
     assert (len(long), hub.count()) == ((40, 2 + 1 + 2 * 40) if sealed else (0, 2 + 40))
@@ -123,23 +130,23 @@ def test_the_hub_itself_is_known_to_send_small_files_on(
 
 @privileged
 def test_a_name_that_gets_lost_in_mid_run(
-    user: User, serve: Serve, repo: Repo, names: Names, honest: NameServer, tmp_path: Path
+    user: User, serve: Serve, repo: Repo, names: FaultyNameServer, honest: NameServer, tmp_path: Path
 ) -> None:
     """The third file is at a name that the system does not know."""
     hub = serve(repo, limit_rate=200_000)
     names.lost = "two.test"
     run = start(user, hub, tmp_path, GPUARIA_RESOLVERS=honest.spec)
-    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > SIZE)
-    hub.location_base = named("two.test", hub.cdn.url)
-    right(ended(run), user, repo, "two.test: the system's resolver does not know it")
+    wait_until(lambda: sum(seen.sent for seen in hub.cdn.requests) > SIZE)
+    hub.location_base = with_host("two.test", hub.cdn.url)
+    right(finish(run), user, repo, "two.test: the system's resolver does not know it")
 
 
 @privileged
 def test_an_address_that_shows_a_wrong_certificate(
-    user: User, serve: Serve, repo: Repo, names: Names, front: Front, tmp_path: Path
+    user: User, serve: Serve, repo: Repo, names: FaultyNameServer, front: Front, tmp_path: Path
 ) -> None:
     """Found out by the certificate, and the right address is asked for by its name, so that its own is right."""
-    certificate = {name: signed(tmp_path, name) for name in ("hub.test", "one.test", "liar.test")}
+    certificate = {name: self_signed(tmp_path, name) for name in ("hub.test", "one.test", "liar.test")}
     bundle = tmp_path / "bundle.pem"
     bundle.write_text("".join(path.read_text() for path in certificate.values()))
     hub = serve(repo)
@@ -153,11 +160,11 @@ def test_an_address_that_shows_a_wrong_certificate(
             hub,
             tmp_path,
             GPUARIA_RESOLVERS=server.spec,
-            HF_ENDPOINT=named("hub.test", url["hub.test"]),
+            HF_ENDPOINT=with_host("hub.test", url["hub.test"]),
             SSL_CERT_FILE=str(bundle),
-            location=named("one.test", url["one.test"]),
+            location=with_host("one.test", url["one.test"]),
         )
-        done = ended(run)
+        done = finish(run)
     right(done, user, repo, "hub.test: the system's resolver", "one.test: the system's resolver")
     assert by_aria2(hub)
     assert all(liar.met for liar in liars)
@@ -165,16 +172,16 @@ def test_an_address_that_shows_a_wrong_certificate(
 
 @privileged
 def test_an_inspecting_network_is_told_by_its_certificate(
-    user: User, serve: Serve, repo: Repo, names: Names, front: Front, tmp_path: Path
+    user: User, serve: Serve, repo: Repo, names: FaultyNameServer, front: Front, tmp_path: Path
 ) -> None:
     """Where no other address answers, the first finding is the one that helps."""
     hub = serve(repo)
-    url = front(hub.url, signed(tmp_path, "hub.test"))
+    url = front(hub.url, self_signed(tmp_path, "hub.test"))
     with NameServer({"hub.test": ["127.0.0.79"]}) as server:
         run = start(
-            user, hub, tmp_path, GPUARIA_RESOLVERS=server.spec, HF_ENDPOINT=named("hub.test", url), patience="1s"
+            user, hub, tmp_path, GPUARIA_RESOLVERS=server.spec, HF_ENDPOINT=with_host("hub.test", url), patience="1s"
         )
-        done = ended(run)
+        done = finish(run)
     done.refused(7, "the certificate of hub.test", "cannot be trusted", "SSL_CERT_FILE")
 
 

@@ -19,7 +19,7 @@ from gpuaria.aria2 import binary, private_folder
 from standin import EmbeddedBytes, Hub, Repo
 from standin.wire import Handler, Server
 from tests.support.repos import SMALL, contents, expected
-from tests.support.user import Serve, User, children, until
+from tests.support.user import Serve, User, children, wait_until
 
 # The process is part of each: tests look for them in /proc, where other workers' tests show theirs.
 HUBS = f"hf_MarkerOfTheHub{os.getpid():010}"
@@ -388,7 +388,7 @@ def test_tokens_of_single_hosts_turn_up_nowhere(user: User, serve: Serve, privat
     )
     env = {"HF_TOKEN": SHELLS, "WORD_OF_THE_MIRROR": MIRRORS, "GPUARIA_MIRRORS": ""}
     run = user.start("fetch", "org/private", "--to", "x", "-v", "--json", "-x", "4", **env)
-    until(lambda: bool(children(run.pid)) and bool(hub.cdn.count() + mirror.cdn.count()) and bool(mirror.count()))
+    wait_until(lambda: bool(children(run.pid)) and bool(hub.cdn.count() + mirror.cdn.count()) and bool(mirror.count()))
     marks = [mark.encode() for mark in MARKS]
     processes = [pid for pid in os.listdir("/proc") if pid.isdigit()]
     assert not [pid for pid in processes for mark in marks if mark in readable(pid, "cmdline")]
@@ -425,7 +425,7 @@ def test_what_a_killed_run_left_is_gone_after_the_next(user: User, serve: Serve,
     hub = serve(private_repo, tokens={HUBS})
     hub.cdn.fault("m.safetensors", "stall", after=100_000)
     run = user.start("fetch", "org/private", "--to", "x", HF_TOKEN=HUBS)
-    until(lambda: any(seen.sent for seen in hub.cdn.requests))
+    wait_until(lambda: any(seen.sent for seen in hub.cdn.requests))
     (aria2c,) = children(run.pid)
     run.send_signal(signal.SIGKILL)
     run.communicate(timeout=30)
@@ -433,7 +433,7 @@ def test_what_a_killed_run_left_is_gone_after_the_next(user: User, serve: Serve,
     assert left.stat().st_mode & 0o777 == 0o700
     assert {path.name for path in left.iterdir()} == {"output", "pid"}, "the secret is gone once aria2c has read it"
     (left / "aria2.conf").write_text("rpc-secret=as if it had been killed before\n")
-    until(lambda: not Path(f"/proc/{aria2c}").exists())
+    wait_until(lambda: not Path(f"/proc/{aria2c}").exists())
     hub.heal()
     user.run("fetch", "org/private", "--to", "x", HF_TOKEN=HUBS).ok()
     assert list(user.temp.iterdir()) == []

@@ -20,7 +20,7 @@ from gpuaria.http.curl import CurlTransport
 from gpuaria.http.messages import Request
 from gpuaria.http.route import Routes, Timeouts
 from standin.wire import Handler, Server
-from tests.support.fronts import signed
+from tests.support.fronts import self_signed
 
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 BIG = 40_000_000
@@ -67,7 +67,7 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[int], Nginx]]:
         for number in range(300):
             (tmp_path / f"root/{number}").write_bytes(b"%d" % number * 100)
         (tmp_path / "root/big").write_bytes(bytes(BIG))
-        pem = signed(tmp_path, "127.0.0.1")
+        pem = self_signed(tmp_path, "127.0.0.1")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -21,7 +21,7 @@ from gpuaria.http.client import Http, HttpOptions
 from gpuaria.http.range_connection import READ_SIZE, RangeConnection
 from gpuaria.http.route import Route, Routes
 from standin.wire import Handler, Server, parse_range
-from tests.support.fronts import Front, signed
+from tests.support.fronts import Front, self_signed
 from tests.support.ports import closed_port
 
 SIZE = 1 << 20
@@ -169,7 +169,7 @@ def test_it_ends_when_it_is_over() -> None:
 
 
 def test_over_tls_with_its_certificate_checked(front: Front, tmp_path: Path) -> None:
-    both = signed(tmp_path, "127.0.0.1")
+    both = self_signed(tmp_path, "127.0.0.1")
     with serving(Mirror.part) as (url, _):
         secret = f"{front(url, both)}/file"
         one = line(secret, ca_bundle=str(both))
@@ -182,7 +182,7 @@ def test_over_tls_with_its_certificate_checked(front: Front, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443), ("https", 8443)])
 def test_the_host_is_named_as_the_address_has_it(scheme: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signed addresses are signed for that."""
+    """A signed URL is signed for one method and range."""
     heads: list[str] = []
     server = socket.create_server(("127.0.0.1", 0))
 
@@ -215,7 +215,7 @@ class PlainContext:
 
 
 def test_tls_that_stalls(front: Front, tmp_path: Path) -> None:
-    both = signed(tmp_path, "127.0.0.1")
+    both = self_signed(tmp_path, "127.0.0.1")
     with serving(stall) as (url, _), pytest.raises(NetworkError, match="stopped answering"):
         line(f"{front(url, both)}/file", ca_bundle=str(both), timeout=0.5).get(0, 300_000, never)
 

@@ -24,7 +24,7 @@ from gpuaria.settings import load
 from standin import Hub, Repo
 from tests.support.checkout import ROOT
 from tests.support.repos import contents, expected
-from tests.support.user import Serve, User, children, until
+from tests.support.user import Serve, User, children, wait_until
 
 pytestmark = pytest.mark.wire
 SIZE = 12_000_000  # aria2c downloads files from 8 MB on
@@ -175,7 +175,7 @@ def test_two_processes_share_a_download(user: User, serve: Serve, three: Repo) -
 def test_a_process_that_dies_leaves_its_files_to_the_other(user: User, serve: Serve, three: Repo) -> None:
     serve(three, limit_rate=PER_CONNECTION // 8)
     first = user.start("fetch", "org/three", "--to", "out", "-q")
-    until(lambda: any((user.home / "out").rglob("sha256-*")))
+    wait_until(lambda: any((user.home / "out").rglob("sha256-*")))
     second = user.start("fetch", "org/three", "--to", "out", "-q", "--patience", "60s")
     first.kill()
     first.communicate()

@@ -35,7 +35,7 @@ from gpuaria.sources.web import expiry
 from gpuaria.urls import url_origin
 from standin import Hub, Repo, Seen
 from tests.support.checkout import RECORDED
-from tests.support.recorded import TOKEN, Reply, Scripted, everything, signed_in
+from tests.support.recorded import TOKEN, Reply, Scripted, always_true, signed_in
 
 ENDPOINT = "https://hub.example"
 HF = HuggingFace()
@@ -332,7 +332,7 @@ def moved(siblings: object, kind: Kind = "model") -> tuple[dict[str, int], list[
 
     with Scripted(reply) as hub:
         ref = RepoRef("hf", kind, "old")
-        manifest = HF.listing(ref, HF.commit(ref, hub.url, ANONYMOUS), hub.url, ANONYMOUS, everything)
+        manifest = HF.listing(ref, HF.commit(ref, hub.url, ANONYMOUS), hub.url, ANONYMOUS, always_true)
         assert (manifest.name, manifest.commit) == ("org/name", COMMIT)
         return {str(file.path): file.size for file in manifest.files}, hub.targets
 
@@ -379,7 +379,7 @@ def test_many_files_come_in_one_answer_where_the_hub_can(count: int, asked: int,
 
     with Scripted(reply) as hub:
         info = HF.commit(REF, hub.url, ANONYMOUS)
-        manifest = HF.listing(REF, info, hub.url, ANONYMOUS, everything)
+        manifest = HF.listing(REF, info, hub.url, ANONYMOUS, always_true)
         assert {str(file.path): file.size for file in manifest.files} == dict.fromkeys(names, 3)
         assert len(hub.targets) == 1 + asked
 
@@ -399,7 +399,7 @@ def test_a_hub_that_cannot_name_many_files_at_once_is_asked_for_pages(kind: str)
 
     with Scripted(reply) as hub:
         http = Http(HttpOptions(timeout=0.3))
-        manifest = HF.listing(REF, HF.commit(REF, hub.url, http), hub.url, http, everything)
+        manifest = HF.listing(REF, HF.commit(REF, hub.url, http), hub.url, http, always_true)
         assert len(manifest.files) == 2001
 
 
@@ -488,7 +488,7 @@ def test_the_same_rows_hold_at_the_stand_in_hub(tmp_path: Path) -> None:
         ref = RepoRef("hf", "model", name, revision)
         try:
             info = HF.commit(ref, hub.url, http)
-            manifest = HF.listing(ref, info, hub.url, http, everything)
+            manifest = HF.listing(ref, info, hub.url, http, always_true)
             file = next(file for file in manifest.files if file.path == "w.bin")
             return HF.locate(Mirror("here", hub.url, origin=True), manifest, file, http)
         except GpuariaError as error:
@@ -538,7 +538,7 @@ def large(path: str = "model.safetensors", **changes: Any) -> dict[str, Any]:
     return {"type": "file", "oid": POINTER, "size": SIZE, "lfs": lfs, "path": path} | changes
 
 
-def listed(page: object, wanted: Callable[[str], bool] = everything) -> Manifest:
+def listed(page: object, wanted: Callable[[str], bool] = always_true) -> Manifest:
     with Scripted(saying(page)) as hub:
         return HF.listing(REF, INFO, hub.url, ANONYMOUS, wanted)
 
@@ -650,7 +650,7 @@ def test_any_listing_is_a_manifest_or_an_error_of_ours(echo: Any, page: object) 
     url, said, http = echo
     said[0] = page
     try:
-        manifest = HF.listing(REF, INFO, url, http, everything)
+        manifest = HF.listing(REF, INFO, url, http, always_true)
     except (BadListing, NotAHub, UnsafePath):
         return
     for file in manifest.files:
@@ -690,7 +690,7 @@ def paged(link: str, pages: int = 2) -> tuple[list[str], list[str]]:
         return 200, JSON | more, json.dumps([plain(f"f{count}")]).encode()
 
     with Scripted(reply) as hub:
-        manifest = HF.listing(REF, INFO, hub.url, ANONYMOUS, everything)
+        manifest = HF.listing(REF, INFO, hub.url, ANONYMOUS, always_true)
         return [str(file.path) for file in manifest.files], hub.targets
 
 
@@ -748,7 +748,7 @@ def test_a_listing_in_pages_is_whole(tmp_path: Path) -> None:
     repo = Repo.build("org/many", files, folder=tmp_path, kind="dataset")
     with Hub([repo], server="embedded", link_host="https://huggingface.co") as hub:
         http, ref = Http(), RepoRef("hf", "dataset", "org/many")
-        manifest = HF.listing(ref, HF.commit(ref, hub.url, http), hub.url, http, everything)
+        manifest = HF.listing(ref, HF.commit(ref, hub.url, http), hub.url, http, always_true)
         assert {str(file.path): file.oid for file in manifest.files} == {
             path: entry.oid for path, entry in repo.commits[repo.head].files.items()
         }
@@ -851,7 +851,7 @@ def test_the_address_at_the_stand_in_hub_gives_the_bytes(form: str, xet: bool, t
     with Hub([repo], server="embedded", signed_form=form, xet_hash=xet, tokens={TOKEN}) as hub:
         http = signed_in(hub.url)
         mirror = Mirror("here", hub.url, origin=True)
-        manifest = HF.listing(ref, HF.commit(ref, hub.url, http), hub.url, http, everything)
+        manifest = HF.listing(ref, HF.commit(ref, hub.url, http), hub.url, http, always_true)
         for file in manifest.files:
             before = http.request_count(hub.url)
             address = HF.locate(mirror, manifest, file, http)

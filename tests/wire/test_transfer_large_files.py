@@ -19,7 +19,7 @@ from gpuaria.records import Mirror
 from gpuaria.urls import authority
 from standin import Hub, Repo
 from tests.support.repos import contents, expected
-from tests.support.user import Done, Serve, User, until
+from tests.support.user import Done, Serve, User, wait_until
 
 SIZE = 24_000_007
 BIG = "model.safetensors"
@@ -240,7 +240,7 @@ def test_the_hub_goes_and_comes_back(user: User, repo: Repo) -> None:
     done: list[Done] = []
     run = threading.Thread(target=lambda: done.append(fetch(user, patience="30s")))
     run.start()
-    until(lambda: sum(seen.sent for seen in first.cdn.requests) > SIZE // 4)
+    wait_until(lambda: sum(seen.sent for seen in first.cdn.requests) > SIZE // 4)
     first.close()
     time.sleep(1)
     with Hub([repo], server="embedded", port=port):
@@ -261,7 +261,7 @@ def test_the_hub_goes_for_good(user: User, serve: Serve, repo: Repo) -> None:
     done: list[Done] = []
     run = threading.Thread(target=lambda: done.append(fetch(user)))
     run.start()
-    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > SIZE // 4)
+    wait_until(lambda: sum(seen.sent for seen in hub.cdn.requests) > SIZE // 4)
     hub.close()
     run.join()
     failed(user, done[0], 7, ".")
@@ -278,7 +278,7 @@ def test_a_byte_server_that_is_away_for_long_costs_nothing_that_had_arrived(
     """aria2 calls that error 1, as it does an unusable control file."""
     hub = serve(repo, limit_rate=400_000)
     run = user.start("fetch", "org/large", "--to", "out", "--patience", "4s")
-    until(lambda: sum(seen.sent for seen in hub.cdn.requests) > SIZE // 2)
+    wait_until(lambda: sum(seen.sent for seen in hub.cdn.requests) > SIZE // 2)
     hub.location_base = "http://127.0.0.1:1"
     hub.cdn.fault(BIG, "reset")
     assert run.wait(60) == 7
