@@ -1,8 +1,9 @@
 """The documentation is part of the program: what it says is checked here.
 
-`python -m tests.unit.test_docs` writes docs/settings.md anew.
+`python -m tests.unit.test_docs` writes docs/settings.md again.
 """
 
+import html
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from gpuaria import errors
+from gpuaria.cli.output.lines import summary
+from gpuaria.records import MirrorUse, Report
 from gpuaria.settings import Key, describe
 from tests.support.checkout import ROOT
 
@@ -82,6 +85,23 @@ def test_every_command_line_in_the_docs_is_one(page: Path) -> None:
         flags = {flag for parameter in known[words[1]].params for flag in parameter.opts}
         used = {word.partition("=")[0] for word in words[2:] if word.startswith("-")}
         assert used <= flags | {"--help"}, line
+
+
+def test_the_guide_and_the_picture_show_the_summary_that_the_program_prints() -> None:
+    """Format the figures of the recorded run again; `python scripts/terminal_picture.py` records another one."""
+    guide = (DOCS / "guide.md").read_text(encoding="utf-8")
+    picture = html.unescape((DOCS / "fetch.svg").read_text(encoding="utf-8")).replace("\xa0", " ")
+    recorded = Report(
+        *("gpt2-medium@main", "", "", 12, 293_100_000, 0, 10.9, 9, "http://127.0.0.1:46207", "origin", {"ok": 12}),
+        mirrors=(
+            MirrorUse("127.0.0.2:42855", 112_000_000, 2),
+            MirrorUse("127.0.0.1:46207", 92_300_000, 5),
+            MirrorUse("127.0.0.3:38955", 88_800_000, 6),
+        ),
+    )
+    for line in summary(recorded):
+        assert f"> {line}\n" in guide
+        assert f">{line}<" in picture
 
 
 def test_the_exit_status_page_has_every_status() -> None:
