@@ -1,1 +1,1 @@
-"""aria2c: find the binary, run or attach to the daemon, speak its RPC. How it behaves is in docs/aria2.md."""
+"""aria2c: find the binary, start or attach to a daemon, call its RPC. docs/aria2.md describes aria2c's behaviour."""

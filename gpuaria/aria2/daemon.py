@@ -1,4 +1,4 @@
-"""A private aria2c for one run, or a running one that is only visited."""
+"""Start a private aria2c, or attach to one that already runs."""
 
 import os
 import secrets
@@ -20,7 +20,7 @@ START_SECONDS = 15.0
 
 
 class Daemon:
-    """An aria2c and its RPC. `own` tells whether we started it and so may stop it."""
+    """A running aria2c and its RPC client. gpuaria stops only a daemon that it started (`owned`)."""
 
     def __init__(self, rpc: Rpc, process: subprocess.Popen[bytes] | None, folder: private_folder.Folder | None) -> None:
         self.rpc = rpc
@@ -29,31 +29,31 @@ class Daemon:
 
     @property
     def owned(self) -> bool:
-        """Whether it is ours to stop."""
+        """True if gpuaria started this daemon, and may therefore stop it."""
         return self._process is not None
 
     @property
     def pid(self) -> int:
-        """The process that we started, 0 for one that we only visit."""
+        """Process id of a daemon that gpuaria started; 0 for an attached one."""
         return self._process.pid if self._process else 0
 
     def alive(self) -> bool:
-        """Whether the process that we started still runs; an attached one is judged by its answers only."""
+        """True if the started process still runs; always true for an attached daemon, whose process is unknown."""
         return self._process is None or self._process.poll() is None
 
     def kill(self) -> None:
-        """End our own daemon at once: for when it has nothing to save (1.36 takes a second to end in order)."""
+        """Kill an owned daemon that has nothing to save: aria2 1.36 takes a second to shut down cleanly."""
         if self._process is not None:
             self._process.kill()
 
-    def stop(self, patience: float = 1.5) -> None:
-        """End our own daemon: TERM, which saves control files, then KILL after `patience` seconds."""
+    def stop(self, timeout: float = 1.5) -> None:
+        """Stop an owned daemon: SIGTERM, so that it saves control files; SIGKILL after `timeout` seconds."""
         self.rpc.close()
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(patience)
+                self._process.wait(timeout)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -63,9 +63,9 @@ class Daemon:
 
 
 def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> Daemon:
-    """Start an aria2c that ends when this process does, and does not see the environment variables `hidden`.
+    """Start an aria2c that exits with this process; the environment variables `hidden` are not passed to it.
 
-    Another process may take the port first, so try a few.
+    Retries on another port if another process takes the chosen one first. Raises Aria2Error.
     """
     private_folder.remove_abandoned()
     said = ""
@@ -83,7 +83,7 @@ def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> 
                 stderr=output,
                 cwd=folder,
                 env=environment(hidden),
-                start_new_session=True,  # Ctrl-C on the terminal reaches us, and we end it in order
+                start_new_session=True,  # so that Ctrl-C reaches gpuaria only, which shuts aria2c down cleanly
             )
         held.record_pid(process.pid)
         rpc = Rpc(f"http://127.0.0.1:{port}/jsonrpc", secret, timeout=10.0)
@@ -97,23 +97,23 @@ def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> 
         except BaseException:
             daemon.stop()
             raise
-        conf.unlink()  # it was read; the secret need not lie there any longer
+        conf.unlink()  # aria2c has read it, and it holds the secret
         return daemon
     line = said.splitlines()[-1] if said else "it says nothing"
     raise Aria2Error(f"{binary.path} does not start: {line}", "Run it by hand with --enable-rpc to see why.")
 
 
 def attach(url: str, secret: str) -> Daemon:
-    """Use an aria2c that already runs. Raises Aria2Error if it does not answer or refuses the secret."""
+    """Connect to a running aria2c. Raises Aria2Error if it does not respond or refuses the secret."""
     rpc = Rpc(url, secret)
     rpc.version()
     return Daemon(rpc, None, None)
 
 
 def _wait_until_up(daemon: Daemon, port: int) -> None:
-    """Wait for its answer. Raises Aria2Error if it ended, or if another process has the port.
+    """Wait until the daemon responds. Raises Aria2Error if it exits, or if another process holds the port.
 
-    aria2c is content with [::1] when 127.0.0.1 is taken: the secret must not be sent to whoever has that.
+    If 127.0.0.1 is taken, aria2c listens on [::1] alone. The secret must not be sent to the process at 127.0.0.1.
     """
     deadline = time.monotonic() + START_SECONDS
     while daemon.alive() and time.monotonic() < deadline:

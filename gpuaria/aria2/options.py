@@ -1,59 +1,63 @@
-"""Every aria2 option that gpuaria sets, and why. aria2 accepts misspelt names in silence, so names live here only."""
+"""Every aria2 option that gpuaria sets, with the reason. aria2 ignores misspelt names, so only this file has them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# For a daemon of our own, in its conf file.
+# In the conf file of a daemon that gpuaria starts.
 DAEMON: Mapping[str, tuple[str, str]] = {
-    "enable-rpc": ("true", "we drive it"),
+    "enable-rpc": ("true", "gpuaria controls aria2c over RPC"),
     "rpc-listen-all": ("false", "loopback only"),
-    "rpc-save-upload-metadata": ("false", "a Metalink holds signed addresses; it must not stay on disk"),
-    "max-concurrent-downloads": ("1000", "gpuaria decides how many run, not aria2's queue"),
-    "max-download-result": ("1000", "finished entries stay until they were read"),
-    "auto-save-interval": ("1", "after a kill -9, at most the last second is fetched again"),
+    "rpc-save-upload-metadata": ("false", "a Metalink holds signed URLs, which must not stay on disk"),
+    "max-concurrent-downloads": ("1000", "gpuaria limits parallel downloads itself"),
+    "max-download-result": ("1000", "results stay until gpuaria has read them"),
+    "auto-save-interval": ("1", "after kill -9, at most one second of data is downloaded again"),
     "no-netrc": ("true", "a netrc password must not travel to a CDN"),
-    "check-certificate": ("true", "a mirror must be who it says"),
-    "min-tls-version": ("TLSv1.2", "older ones are broken"),
+    "check-certificate": ("true", "verify every server"),
+    "min-tls-version": ("TLSv1.2", "older versions are insecure"),
     "follow-torrent": ("false", "a file is a file, whatever type its server claims"),
     "follow-metalink": ("false", "the same"),
     "enable-dht": ("false", "nothing else may listen"),
     "enable-dht6": ("false", "nothing else may listen"),
     "bt-enable-lpd": ("false", "nothing else may listen"),
-    "console-log-level": ("error", "its output is kept for the message when it fails to start"),
+    "console-log-level": ("error", "the output goes into the message if aria2c fails to start"),
     "summary-interval": ("0", "progress comes over RPC"),
     "show-console-readout": ("false", "progress comes over RPC"),
     "disk-cache": ("64M", "fewer and longer writes"),
 }
 
-# For each download, so that an attached daemon needs no setting of its own.
+# For each download, so that an attached daemon needs no configuration.
 DOWNLOAD: Mapping[str, tuple[str, str]] = {
-    "continue": ("true", "a control file beside the bytes says which pieces are there"),
-    "allow-overwrite": ("true", "staging holds only our own names"),
-    "auto-file-renaming": ("false", "the name is how the bytes are found again"),
-    "allow-piece-length-change": ("true", "a resume may have been begun with another piece length"),
+    "continue": ("true", "resume by the control file next to the data"),
+    "allow-overwrite": ("true", "the staging folder holds only gpuaria's files"),
+    "auto-file-renaming": ("false", "gpuaria finds staged files by name"),
+    "allow-piece-length-change": ("true", "the interrupted download may have used another piece length"),
     "always-resume": ("false", "a server without ranges starts the file again instead of failing"),
     "max-resume-failure-tries": ("1", "the same"),
-    "piece-length": ("1M", "the grain of resume and of the last segments"),
-    "http-accept-gzip": ("false", "digests are over the bytes as they are"),
-    "header": ("Accept-Encoding: identity", "without it a server may pack what it sends"),
+    "piece-length": ("1M", "granularity of resume and of the last segments"),
+    "http-accept-gzip": ("false", "digests are computed over the uncompressed bytes"),
+    "header": ("Accept-Encoding: identity", "without it a server may compress the response"),
     "enable-http-keep-alive": ("true", "one handshake per connection"),
-    "enable-http-pipelining": ("false", "measured to be harmful"),
+    "enable-http-pipelining": ("false", "slower in measurements"),
     "no-netrc": ("true", "a netrc password must not travel to a CDN"),
-    "remote-time": ("false", "the layouts trust a file's time"),
+    "remote-time": ("false", "the layouts rely on a file's modification time"),
     "follow-torrent": ("false", "a file is a file, whatever type its server claims"),
     "follow-metalink": ("false", "the same"),
-    "rpc-save-upload-metadata": ("false", "an attached daemon must not keep signed addresses on disk either"),
-    "metalink-enable-unique-protocol": ("false", "every address of the Metalink is meant"),
-    "reuse-uri": ("false", "an address is given as often as its mirror gets connections"),
-    "max-tries": ("3", "then gpuaria decides by the kind of error"),
+    "rpc-save-upload-metadata": ("false", "an attached daemon must not write signed URLs to disk"),
+    "metalink-enable-unique-protocol": ("false", "use every URL of the Metalink"),
+    "reuse-uri": ("false", "the Metalink repeats a URL once per connection to its mirror"),
+    "max-tries": ("3", "then gpuaria decides by error class"),
     "retry-wait": ("1", "without it a 503 is final"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How one download is cut: connections in all and per server, smallest cut and limits (bytes, bytes/s, s)."""
+    """Connections and limits of one download.
+
+    `split`: connections in total; `min_split`: smallest segment in bytes; `max_speed`: bytes per second, 0 for no
+    limit; time-outs in seconds.
+    """
 
     split: int = 16
     per_server: int = 16
@@ -64,14 +68,14 @@ class Shape:
 
 
 def relay_options(url: str) -> dict[str, str]:
-    """The options by which one download goes through our own relay, and through no proxy of the environment."""
+    """Return the options that send one download through gpuaria's relay and through no other proxy."""
     return {**proxy_options(url, url), "proxy-method": "tunnel"}
 
 
 def proxy_options(http: str = "", https: str = "", direct: Sequence[str] = ()) -> dict[str, str]:
-    """The options by which one download uses these proxies, for http and https URLs, and none for the hosts `direct`.
+    """Return the options for a download that uses these proxies for http and https URLs, none for the hosts `direct`.
 
-    The daemon's own proxies do not apply to it: an empty value erases them (aria2c(1), --all-proxy).
+    They override the daemon's own proxies: an empty value clears them (aria2c(1), --all-proxy).
     """
     return {
         "all-proxy": "",
@@ -83,7 +87,7 @@ def proxy_options(http: str = "", https: str = "", direct: Sequence[str] = ()) -
 
 
 def download_options(folder: Path, shape: Shape, user_agent: str) -> dict[str, str]:
-    """The options of one addMetalink call; aria2 refuses more than 16 per server and a cut below 1 MiB."""
+    """Return the options of one addMetalink call. aria2 allows 16 connections per server and segments from 1 MiB."""
     return {name: value for name, (value, _) in DOWNLOAD.items()} | {
         "dir": str(folder),
         "split": str(max(1, shape.split)),

@@ -1,8 +1,8 @@
-"""The private temporary folder of one aria2c, and what is left of those whose gpuaria was killed.
+"""The private temporary folder of one aria2c, and the removal of folders whose gpuaria was killed.
 
-Its conf file holds the RPC secret of a daemon that ends with the process that made it, and is deleted once it was read.
-That end takes aria2c one to two seconds, in which it writes on: who begins again at once waits for it, or the bytes of
-those seconds would be fetched twice.
+The folder holds the conf file with the RPC secret until aria2c has read it. When gpuaria is killed, its aria2c takes
+one to two seconds to exit and keeps writing meanwhile. A new run waits for that exit: otherwise it would download
+those bytes twice.
 """
 
 import contextlib
@@ -18,30 +18,30 @@ from pathlib import Path
 from gpuaria.errors import Aria2Error
 
 _PREFIX = "gpuaria-"
-_SAVE_SECONDS = 3.0  # seconds for an aria2c to save how far it is
-_YOUNG = 60.0  # seconds; a folder of that age may be one that is made right now, and not locked yet
+_SAVE_SECONDS = 3.0  # for an aria2c to save its progress and exit
+_YOUNG = 60.0  # seconds; a younger folder may not have its lock yet
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder of mode 0700. While it is in use its maker holds a lock on it, which ends with the process."""
+    """A folder of mode 0700, locked (flock) by its gpuaria process. `lock`: the file descriptor that holds the lock."""
 
     path: Path
     lock: int
 
     def record_pid(self, pid: int) -> None:
-        """Note whose folder it is."""
+        """Record the process id of the aria2c that uses the folder."""
         with contextlib.suppress(OSError):
             (self.path / "pid").write_text(str(pid))
 
     def remove(self) -> None:
-        """Delete it with all that is in it."""
+        """Delete the folder and its contents, and release the lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self.lock)
 
 
 def create() -> Folder:
-    """Make one. Raises Aria2Error."""
+    """Create a locked folder. Raises Aria2Error."""
     try:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -49,13 +49,13 @@ def create() -> Folder:
         raise Aria2Error(
             f"aria2c needs a temporary folder, and none can be made: {error.strerror}", "Set TMPDIR to one."
         ) from None
-    with contextlib.suppress(OSError):  # a file system without locks: then nobody can take it for abandoned either
+    with contextlib.suppress(OSError):  # no file locks here: no other process can see the folder as abandoned either
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return Folder(path, lock)
 
 
 def remove_abandoned() -> None:
-    """End the aria2c of those who were killed, let each save its progress, and delete what they left."""
+    """Stop every aria2c whose gpuaria was killed, wait while it saves its progress, and delete its folder."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(tempfile.gettempdir()):
             if entry.name.startswith(_PREFIX):
@@ -78,12 +78,12 @@ def _remove_if_abandoned(path: str) -> None:
 
 
 def _aria2_ended(path: Path) -> bool:
-    """Whether the aria2c that a folder was made for is no more; it is told to end, and given time to."""
+    """Send SIGTERM to the aria2c of an abandoned folder; return True once it has exited."""
     try:
         pid = int((path / "pid").read_text())
         until = time.monotonic() + _SAVE_SECONDS
         if _uses_folder(pid, path):
-            os.kill(pid, signal.SIGTERM)  # once: a second one would end it before it has saved
+            os.kill(pid, signal.SIGTERM)  # once: a second signal would stop it before it has saved
         while _uses_folder(pid, path) and time.monotonic() < until:
             time.sleep(0.02)
         return not _uses_folder(pid, path)
@@ -92,7 +92,7 @@ def _aria2_ended(path: Path) -> bool:
 
 
 def _uses_folder(pid: int, path: Path) -> bool:
-    """Whether a process was started with the conf file of this folder: the number may be another's by now."""
+    """True if process `pid` was started with the conf file in this folder: the id may have been reused."""
     try:
         return os.fsencode(path) in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -1,8 +1,8 @@
-"""A proxy on loopback through which aria2c reaches a server that it could not reach, or not at the right speed, itself.
+"""A proxy on loopback that gives aria2c gpuaria's name resolution, proxies and shared speed limit.
 
-aria2c knows no resolver but the system's, and its speed limits do not include what our HTTP client receives. The relay
-does nothing but CONNECT (RFC 9110 9.3.6), so TLS stays between aria2c and the server. aria2's own options do not reach
-as far: async-dns-server takes UDP on port 53 only, and applies to a whole daemon.
+aria2c uses the system's resolver only, and its speed limits do not count what our HTTP client receives. The relay
+supports CONNECT only (RFC 9110 9.3.6), so TLS stays end to end between aria2c and the server. aria2's own options do
+not suffice: async-dns-server supports UDP on port 53 only, and applies to the whole daemon.
 """
 
 import base64
@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 _CHUNK = 256 * 1024  # bytes per read without a speed limit
-_SMALLEST = 512  # bytes per read under a tight limit
+_SMALLEST = 512  # bytes per read under a low limit
 _READS_PER_SECOND = 64  # of all tunnels together, under a limit: 16 tunnels are read from four times a second
-_HEAD = 16 * 1024  # bytes of a request at most
-_REQUEST_SECONDS = 10.0  # seconds in which a client has to send its request
+_HEAD = 16 * 1024  # maximum bytes of a request
+_REQUEST_SECONDS = 10.0  # within which a client must send its request
 
 Host = tuple[str, int]
 
@@ -33,13 +33,13 @@ class SpeedLimit(Protocol):
         """The limit in bytes per second, 0 for none."""
 
     def charge(self, count: int) -> float:
-        """Account for `count` received bytes; return how many seconds to sleep."""
+        """Account for `count` received bytes; return the seconds to sleep before the next read."""
 
 
 class Relay(socketserver.ThreadingTCPServer):
-    """Serve clients that send the password in `url`, from construction until `close`.
+    """Serve clients that authenticate with the password in `url`, from construction until `close`.
 
-    `connect(host, port)` opens a connection or raises OSError. Every tunnel draws from `bucket`.
+    `connect(host, port)` opens a connection or raises OSError. All tunnels share the speed limit `bucket`.
     """
 
     daemon_threads = True
@@ -58,7 +58,7 @@ class Relay(socketserver.ThreadingTCPServer):
         threading.Thread(target=self.serve_forever, args=(0.1,), name="relay", daemon=True).start()
 
     def close(self) -> None:
-        """Accept no more connections, and end every tunnel."""
+        """Stop accepting connections and close every tunnel."""
         self.closed.set()
         self.shutdown()
         self.server_close()
@@ -68,18 +68,18 @@ class Relay(socketserver.ThreadingTCPServer):
             _hang_up(end)
 
     def received(self) -> dict[Host, int]:
-        """Bytes received so far from each (host, port), TLS and headers included; the host as aria2c named it."""
+        """Return bytes received by (host, port), including TLS and headers; hosts are as aria2c names them."""
         with self._lock:
             return dict(self._received)
 
     def add_received(self, host: Host, size: int) -> None:
-        """Add `size` bytes to what came from `host`."""
+        """Count `size` bytes received from `host`."""
         with self._lock:
             self._received[host] += size
 
     @contextlib.contextmanager
     def tunnel(self, *ends: socket.socket) -> Iterator[None]:
-        """Have `close` hang up these sockets while the context is open."""
+        """Register sockets that `close` shuts down while the context is open."""
         with self._lock:
             self._open.update(ends)
         try:
@@ -89,7 +89,7 @@ class Relay(socketserver.ThreadingTCPServer):
                 self._open.difference_update(ends)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Print nothing: aria2c notices a broken connection and reports it."""
+        """Print no traceback: aria2c reports the broken connection itself."""
 
 
 class _Tunnel(socketserver.BaseRequestHandler):
@@ -122,7 +122,7 @@ class _Tunnel(socketserver.BaseRequestHandler):
 
 
 def _head(client: socket.socket) -> str:
-    """A request up to its empty line. aria2c sends nothing behind it before it has its answer."""
+    """Read a request head up to its empty line. aria2c sends nothing more until it gets the response."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         chunk = client.recv(4096)
@@ -138,7 +138,7 @@ def _field(head: str, name: str) -> str:
 
 
 def _send(client: socket.socket, server: socket.socket) -> None:
-    """Copy requests until one side ends, then end the other side's reading too."""
+    """Copy requests until one side closes, then shut both sockets down."""
     buffer = memoryview(bytearray(16 * 1024))
     with contextlib.suppress(OSError):
         while count := client.recv_into(buffer):
@@ -147,14 +147,14 @@ def _send(client: socket.socket, server: socket.socket) -> None:
 
 
 def _receive(relay: Relay, host: Host, server: socket.socket, client: socket.socket) -> None:
-    """Copy responses at the speed that the bucket allows, until one side ends or the relay is closed."""
+    """Copy responses at the speed that the limit allows, until one side closes or the relay is closed."""
     buffer = memoryview(bytearray(_CHUNK))
     bounded = False
     with contextlib.suppress(OSError):
         while not relay.closed.is_set():
             rate = relay.bucket.rate
             if rate and not bounded:
-                # The kernel would otherwise receive megabytes ahead of the limit, for each connection.
+                # Without this the kernel buffers megabytes ahead of the limit for each connection.
                 server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(64 * 1024, rate // 16))
                 bounded = True
             most = min(_CHUNK, max(_SMALLEST, rate // _READS_PER_SECOND)) if rate else _CHUNK

@@ -1,4 +1,4 @@
-"""aria2's JSON-RPC through aria2p: one multicall per tick, and only our own downloads are ever named."""
+"""aria2's JSON-RPC, through aria2p: one multicall per poll, and only downloads that gpuaria started."""
 
 import base64
 import re
@@ -16,21 +16,20 @@ from gpuaria.records import Transfer
 
 _KEYS = ["gid", "status", "totalLength", "completedLength", "downloadSpeed", "connections", "errorCode", "errorMessage"]
 _GONE = {"removed", "complete", "error"}
-_QUERY = re.compile(r"(?<=[^\s?])\?[^\s]*=[^\s]*")  # of an address in a message: it may be a signature
+_QUERY = re.compile(r"(?<=[^\s?])\?[^\s]*=[^\s]*")  # the query of a URL in a message; it may be a signature
 
 
 class _Client(aria2p.Client):  # type: ignore[misc]
-    """aria2p's client on one kept-alive connection that no proxy from the environment gets to see."""
+    """aria2p's client on one keep-alive connection, without the proxies of the environment."""
 
     session: requests.Session
 
     def post(self, payload: str) -> Any:
-        answer = self.session.post(self.server, data=payload, timeout=self.timeout)
-        return answer.json()
+        return self.session.post(self.server, data=payload, timeout=self.timeout).json()
 
 
 class Rpc:
-    """One daemon. Raises Aria2Error when it refuses, or does not answer: then `retry` is "later"."""
+    """RPC client of one daemon. Methods raise Aria2Error; if the daemon does not respond, its `retry` is "later"."""
 
     def __init__(self, url: str, secret: str, *, timeout: float = 10.0) -> None:
         parts = urlsplit(url)
@@ -43,11 +42,11 @@ class Rpc:
         self._client.session.trust_env = False
 
     def close(self) -> None:
-        """Close the connection; the daemon goes on."""
+        """Close the connection. The daemon keeps running."""
         self._client.session.close()
 
     def _call(self, method: str, *params: Any) -> Any:
-        with self._answering():
+        with self._translate_errors():
             try:
                 return self._client.call(method, list(params))
             except aria2p.ClientException as error:
@@ -60,8 +59,8 @@ class Rpc:
                 ) from None
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """What comes instead of an answer of aria2's, as Aria2Error."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Turn a failed or malformed response into Aria2Error."""
         try:
             yield
         except (requests.RequestException, ValueError, RecursionError, aria2p.ClientException) as error:
@@ -71,24 +70,24 @@ class Rpc:
                 retry="later",
             ) from None
         except (KeyError, TypeError, AttributeError):
-            raise self._stranger() from None
+            raise self._not_aria2() from None
 
-    def _stranger(self) -> Aria2Error:
+    def _not_aria2(self) -> Aria2Error:
         return Aria2Error(f"what answers at {self._shown} is not aria2c", "Check the port in GPUARIA_RPC or --rpc.")
 
     def version(self) -> str:
-        """The daemon's own version, which also proves the secret. Raises Aria2Error for aria2-next."""
-        answer = self._call("aria2.getVersion")
-        if not isinstance(answer, dict) or "version" not in answer:
-            raise self._stranger()
-        if product := answer.get("product"):  # which aria2 itself does not tell
-            raise Aria2Error(f"at {self._shown} runs {product} {answer['version']}: {NO_CONTROL_FILES}", HINT)
-        return str(answer["version"])
+        """Return the daemon's version; the call also checks the secret. Raises Aria2Error for aria2-next."""
+        response = self._call("aria2.getVersion")
+        if not isinstance(response, dict) or "version" not in response:
+            raise self._not_aria2()
+        if product := response.get("product"):  # aria2 itself has no such key
+            raise Aria2Error(f"at {self._shown} runs {product} {response['version']}: {NO_CONTROL_FILES}", HINT)
+        return str(response["version"])
 
     def add_download(self, metalink: str, options: Mapping[str, str]) -> str:
-        """Start one download described by a Metalink of one file; returns the gid that aria2 gave it.
+        """Start the download of a Metalink with one file; return the gid that aria2 assigned.
 
-        aria2 ignores a chosen gid for a Metalink, and only a Metalink can declare the size.
+        aria2 ignores a requested gid for a Metalink, and only a Metalink can declare the size.
         """
         gids = self._call("aria2.addMetalink", base64.b64encode(metalink.encode()).decode(), dict(options))
         if not isinstance(gids, list) or len(gids) != 1:
@@ -96,7 +95,7 @@ class Rpc:
         return str(gids[0])
 
     def find_gids(self, paths: Collection[str]) -> dict[str, str]:
-        """The gids of the downloads that write these files, by path: ours whose answer to `add` was lost."""
+        """Return gids of downloads by path, for `paths`: for when the response to `add_download` was lost."""
         keys = ["gid", "files"]
         calls: list[tuple[str, list[Any]]] = [
             ("aria2.tellStopped", [0, 1000, keys]),
@@ -105,53 +104,53 @@ class Rpc:
         ]
         known = [
             status
-            for answer in self._multicall(calls if paths else [])
-            if isinstance(answer, list)
-            for status in answer
+            for statuses in self._multicall(calls if paths else [])
+            if isinstance(statuses, list)
+            for status in statuses
         ]
         found = {file["path"]: str(status["gid"]) for status in known for file in status.get("files", ())}
         return {path: found[path] for path in paths if path in found}
 
     def poll(self, gids: Sequence[str]) -> tuple[dict[str, Transfer], dict[str, dict[str, list[int]]]]:
-        """One reading of all `gids`: their transfers, and for the active ones the speed of each connection by host."""
+        """Return by gid the state of each download, and its connections' speeds (bytes per second) by URL."""
         calls = [("aria2.tellStatus", [gid, _KEYS]) for gid in gids] + [("aria2.getServers", [gid]) for gid in gids]
-        answers = self._multicall(calls)
+        results = self._multicall(calls)
         transfers, servers = {}, {}
-        for gid, status, busy in zip(gids, answers, answers[len(gids) :], strict=False):
+        for gid, status, busy in zip(gids, results, results[len(gids) :], strict=False):
             transfers[gid] = _transfer(gid, status)
             servers[gid] = _speeds(busy)
         return transfers, servers
 
     def is_idle(self) -> bool:
-        """Whether it downloads nothing now and has nothing queued."""
+        """True if the daemon has neither active nor queued downloads."""
         return not any(self._multicall([("aria2.tellActive", [["gid"]]), ("aria2.tellWaiting", [0, 1, ["gid"]])]))
 
     def stop_download(self, gid: str) -> None:
-        """Stop one of our downloads; its bytes are flushed and its control file saved within 0.1 s."""
+        """Stop a download. aria2 flushes its data and saves its control file within 0.1 s."""
         self._multicall([("aria2.forceRemove", [gid])])
 
     def remove_download(self, gid: str) -> None:
-        """Stop one of our downloads, if it runs, and forget it; its bytes and control file stay on disk."""
+        """Stop a download and delete its result. Its data and control file stay on disk."""
         self.stop_download(gid)
         self._multicall([("aria2.removeDownloadResult", [gid])])
 
     def forget_results(self, gids: Sequence[str]) -> None:
-        """Drop the results of finished downloads of ours."""
+        """Delete the results of finished downloads."""
         self._multicall([("aria2.removeDownloadResult", [gid]) for gid in gids])
 
     def change_uris(self, gid: str, drop: Sequence[str], add: Sequence[str]) -> None:
-        """Exchange addresses of an active download. Never call it on a paused one: that aborts aria2c (Piece.cc)."""
+        """Replace URLs of an active download. On a paused download the call aborts aria2c (Piece.cc)."""
         self._multicall([("aria2.changeUri", [gid, 1, list(drop), list(add)])])
 
     def _multicall(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
-        """Results in order; a call that aria2 refuses gives its fault (a dict) in that place."""
+        """Return the results in order; a call that aria2 refuses yields its fault, a dict."""
         if not calls:
             return []
         token = [f"token:{self._client.secret}"] if self._client.secret else []
         packed = [{"methodName": method, "params": token + params} for method, params in calls]
-        with self._answering():
-            answers = self._client.call("system.multicall", [packed], insert_secret=False)
-        return [answer[0] if isinstance(answer, list) else answer for answer in answers]
+        with self._translate_errors():
+            results = self._client.call("system.multicall", [packed], insert_secret=False)
+        return [result[0] if isinstance(result, list) else result for result in results]
 
 
 def _bracketed(host: str | None) -> str:
@@ -159,7 +158,7 @@ def _bracketed(host: str | None) -> str:
 
 
 def _transfer(gid: str, status: Mapping[str, Any]) -> Transfer:
-    if "status" not in status:  # a fault: the daemon does not know this gid (any more)
+    if "status" not in status:  # a fault: the daemon does not know this gid
         return Transfer(gid, "gone", 0, 0, 0, 0, "", str(status.get("message", "")))
     state = str(status["status"])
     return Transfer(
@@ -175,7 +174,7 @@ def _transfer(gid: str, status: Mapping[str, Any]) -> Transfer:
 
 
 def _speeds(servers: Any) -> dict[str, list[int]]:
-    """aria2.getServers -> bytes per second of each connection, by the address that it was given."""
+    """Return bytes per second of each connection by URL, from a response to aria2.getServers."""
     speeds: dict[str, list[int]] = {}
     for entry in servers if isinstance(servers, list) else []:
         for server in entry.get("servers", ()):

@@ -1,4 +1,4 @@
-"""One aria2c for all fetches of a process."""
+"""The aria2c that all fetches of a process share."""
 
 import threading
 import time
@@ -11,15 +11,15 @@ from gpuaria.errors import Aria2Error
 if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon  # aria2p takes a third of a second to import
 
-RESTARTS = 3  # in a row, of an aria2c that dies
-STEADY_SECONDS = 600.0  # after which an aria2c that dies is the first one again
+RESTARTS = 3  # maximum consecutive restarts of an aria2c that dies
+STEADY_SECONDS = 600.0  # after which the count of restarts begins at zero again
 
 
 class SharedAria2:
-    """Starts an aria2c when it is first needed, and another one when that dies. Thread-safe.
+    """Start an aria2c on first use and restart it when it dies. Thread-safe.
 
-    `start` starts or visits one, and may raise Aria2Error. A fetch removes its own downloads at its end and leaves the
-    aria2c running; `close` ends it.
+    `start` starts a daemon or attaches to one; it may raise Aria2Error. A finished fetch removes its own downloads and
+    leaves the aria2c running; `close` stops it.
     """
 
     def __init__(self, start: "Callable[[], Daemon]", clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,24 +32,24 @@ class SharedAria2:
         self._threads: list[threading.Thread] = []
 
     def get(self) -> "Daemon":
-        """Return the running aria2c; start it if there is none. Raises Aria2Error."""
+        """Return the running aria2c, after starting it if necessary. Raises Aria2Error."""
         with self._lock:
             return self._daemon or self._start_daemon()
 
     def preload(self) -> None:
-        """Import in the background what `get` needs: a download is likely, and the network responds meanwhile."""
+        """Import the modules that `get` needs in the background, while the caller waits for the network."""
         self._start_thread("aria2-import", _import)
 
     def warm_up(self) -> None:
-        """Start the aria2c in the background; an error in it is raised by `get`."""
+        """Start the aria2c in the background; `get` raises the error if that fails."""
         if self._daemon is None:
             self._start_thread("aria2-start", self._warm)
 
     def replace(self, dead: "Daemon") -> "Daemon":
-        """Return an aria2c in place of `dead`, which no longer answers.
+        """Return a replacement for `dead`, a daemon that no longer responds.
 
-        The first caller restarts it, later callers get the new one. Raises Aria2Error after RESTARTS in a row, and for
-        an aria2c that is only visited.
+        The first caller restarts it; later callers get the new daemon. Raises Aria2Error after RESTARTS consecutive
+        restarts, and for an attached daemon.
         """
         with self._lock:
             if self._daemon is not None and self._daemon is not dead:
@@ -68,7 +68,7 @@ class SharedAria2:
             return self._start_daemon()
 
     def close(self) -> None:
-        """End the aria2c, at once if it has nothing left to save."""
+        """Stop the aria2c; kill it if it has nothing to save."""
         with self._lock:
             self._closed = True
             daemon, self._daemon = self._daemon, None
@@ -88,7 +88,7 @@ class SharedAria2:
         return self._daemon
 
     def _start_thread(self, name: str, work: Callable[[], None]) -> None:
-        """Start a thread that `close` joins; at most one of a name for the life of this object."""
+        """Start a thread that `close` joins. A second call with the same name does nothing."""
         with self._lock:
             if not self._closed and all(thread.name != name for thread in self._threads):
                 self._threads.append(threading.Thread(target=work, name=name, daemon=True))

@@ -1,7 +1,7 @@
-"""A process's TCP sockets and how many bytes each has received, from the kernel (sock_diag(7), Linux).
+"""TCP sockets of a process with the bytes that each has received, from the kernel (sock_diag(7), Linux).
 
-aria2 gives a connection's speed as the mean of its last ten seconds, and a new mean for each segment: too slow and too
-blurred to tell in time that a server fell silent. The kernel counts exactly.
+aria2 reports a connection's speed as a ten-second average that restarts with each segment, too coarse to detect a
+stalled server in time. The kernel's byte counts are exact.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _BYTES_RECEIVED = 128  # its offset in struct tcp_info, since Linux 4.1
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """One socket: the kernel's id of it, address and port at both ends, bytes received so far."""
+    """One socket: its inode, local and remote (address, port), and the bytes received so far."""
 
     inode: int
     local: tuple[str, int]
@@ -33,7 +33,7 @@ class Socket:
 
 
 def connections(pid: int) -> list[Socket]:
-    """The connections of process `pid`, those to loopback listeners included; empty where that cannot be known."""
+    """Return the connections of process `pid`, loopback included; empty if the kernel does not report them."""
     with contextlib.suppress(OSError, struct.error):
         inodes = _inodes(pid)
         if inodes:
@@ -42,7 +42,7 @@ def connections(pid: int) -> list[Socket]:
 
 
 def listening(pid: int) -> set[tuple[str, int]]:
-    """Addresses and ports at which process `pid` accepts connections; empty where that cannot be known."""
+    """Return the (address, port) pairs on which process `pid` listens; empty if the kernel does not report them."""
     with contextlib.suppress(OSError, struct.error):
         inodes = _inodes(pid)
         both = (*_dump(socket.AF_INET, inodes, _LISTEN), *_dump(socket.AF_INET6, inodes, _LISTEN))
@@ -53,7 +53,7 @@ def listening(pid: int) -> set[tuple[str, int]]:
 def _inodes(pid: int) -> set[int]:
     found = set()
     for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):  # closed meanwhile
+        with contextlib.suppress(OSError):  # closed since listdir
             target = os.readlink(f"/proc/{pid}/fd/{name}")
             if target.startswith("socket:["):
                 found.add(int(target[8:-1]))
@@ -61,7 +61,7 @@ def _inodes(pid: int) -> set[int]:
 
 
 def _dump(family: int, inodes: set[int], states: int = _ALL_BUT_LISTEN) -> list[Socket]:
-    """Those of `inodes`; the kernel tells of all that there are, and a busy machine has thousands."""
+    """Return the sockets with these `inodes`. The kernel lists all sockets; a busy machine has thousands."""
     request = struct.pack("=BBBxI48x", family, socket.IPPROTO_TCP, 1 << (_INFO - 1), states)
     header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0)
     sockets: list[Socket] = []
@@ -81,7 +81,7 @@ def _dump(family: int, inodes: set[int], states: int = _ALL_BUT_LISTEN) -> list[
 
 
 def _parse(message: bytes) -> Socket:
-    """struct inet_diag_msg, then attributes."""
+    """Parse a struct inet_diag_msg and the attributes after it."""
     family = message[0]
     width = 4 if family == socket.AF_INET else 16
     here, there = struct.unpack_from("!HH", message, 4)

@@ -1,1 +1,1 @@
-"""Resolving names: the system's resolver, those of the settings, and the detection of false answers."""
+"""Name resolution: the system's resolver, the resolvers in the settings, and detection of false answers."""

@@ -1,8 +1,8 @@
-"""The addresses that a run uses for a host: the system's, and where those are of no use, other resolvers'.
+"""Fall back to other resolvers for a host when the system's resolver fails.
 
-The system comes first: it alone knows the names of a company and of /etc/hosts, and nobody else need learn what is
-fetched. Others are asked when it does not know a name, stays silent, or gives addresses at which nobody answers or a
-wrong certificate is shown.
+The system's resolver comes first: only it knows /etc/hosts and internal names, and no outside server learns which hosts
+gpuaria contacts. Other resolvers are queried if it does not know a name, does not respond, or returns addresses that do
+not accept a connection or present a wrong certificate.
 """
 
 import ssl
@@ -17,9 +17,9 @@ from gpuaria.dns.deadline import Deadline, Job
 from gpuaria.dns.server import NoSuchName, Server, parse_server, query_system
 from gpuaria.errors import NetworkError
 
-SYSTEM_SECONDS = 2.0  # seconds for the system's resolver; glibc by itself waits 5 s for each server, twice
-OTHERS_SECONDS = 3.0  # seconds for all the others
-RETRY_SECONDS = 30.0  # seconds after which they are asked once more
+SYSTEM_SECONDS = 2.0  # for the system's resolver; glibc alone waits 5 s for each server, twice
+OTHERS_SECONDS = 3.0  # for all other resolvers together
+RETRY_SECONDS = 30.0  # until the other resolvers are queried again for the same host
 
 
 @dataclass
@@ -28,8 +28,8 @@ class _HostState:
     asked: bool = False
     system: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
-    others: dict[str, str] = field(default_factory=dict)  # address: who gave it
-    asked_at: float = float("-inf")  # when they were asked, monotonic seconds
+    others: dict[str, str] = field(default_factory=dict)  # address -> resolver
+    asked_at: float = float("-inf")  # last query to the others, in monotonic seconds
     problem: str = ""
     warned: bool = False
 
@@ -39,8 +39,8 @@ class FallbackResolver:
 
     The first query for a host takes up to `SYSTEM_SECONDS` + `OTHERS_SECONDS`. `specs`: see `server.parse_server`.
 
-    `context` checks DoT and DoH. `warn` gets a sentence once for each host that is not reached as the system says.
-    Raises ConfigError for a spec that makes no sense.
+    `context` verifies DoT and DoH servers. `warn` is called once for each host for which other addresses are used.
+    Raises ConfigError for an invalid spec.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class FallbackResolver:
         self._lock = threading.Lock()
 
     def overrides(self, host: str) -> Sequence[str]:
-        """The addresses to use for `host`; empty while the system's own are good, or nobody knows better."""
+        """Return the addresses to use for `host`; empty to use the system's."""
         if _needs_no_resolver(host):
             return ()
         state = self._state(host)
-        if not state.asked:  # else without the lock: who drives the downloads must not wait for it
+        if not state.asked:  # otherwise without the lock: the transfer loop must not wait for it
             with state.lock:
                 if not state.asked:
                     state.system, state.problem = _ask_system(host)
@@ -67,7 +67,7 @@ class FallbackResolver:
         return state.overrides
 
     def alternatives(self, host: str, tried: Sequence[str]) -> Sequence[str]:
-        """Addresses beside those `tried` in vain, or beside the system's if these are what was tried."""
+        """Return addresses other than those `tried` without success; an empty `tried` means the system's."""
         if _needs_no_resolver(host):
             return ()
         with (state := self._state(host)).lock:
@@ -79,7 +79,7 @@ class FallbackResolver:
             return left
 
     def confirm(self, host: str, address: str) -> None:
-        """Of the others' addresses these answers: it is tried first from now on."""
+        """Record that `address` works: it is tried first from now on."""
         with (state := self._state(host)).lock:
             state.overrides = (address, *(other for other in state.others if other != address))
             if not state.warned:
@@ -93,7 +93,7 @@ class FallbackResolver:
             return self._hosts.setdefault(host, _HostState())
 
     def _query_others(self, state: _HostState, host: str) -> None:
-        """Ask all who may know; names of one network only those in it."""
+        """Query the other resolvers; for a name of a private network only those in the user's own network."""
         from gpuaria.dns.resolvers import Resolvers
 
         state.asked_at = time.monotonic()
@@ -112,12 +112,12 @@ class FallbackResolver:
 
 
 def _needs_no_resolver(host: str) -> bool:
-    """Whether nobody need be asked for it: an address, or this machine by any name (RFC 6761 6.3)."""
+    """True for an IP address, and for names of this machine (RFC 6761 6.3)."""
     return not host or false_answers.is_literal(host) or f".{host}".endswith(".localhost")
 
 
 def _ask_system(host: str) -> tuple[tuple[str, ...], str]:
-    """Its addresses, and what is wrong with its answer."""
+    """Return the system's addresses for a host, and the problem with its answer (empty if none)."""
     try:
         both = Job(partial(query_system, host)).result(Deadline(SYSTEM_SECONDS), 0)
     except NoSuchName:
@@ -129,7 +129,7 @@ def _ask_system(host: str) -> tuple[tuple[str, ...], str]:
 
 
 def _is_local(server: Server) -> bool:
-    """Whether a resolver is in the user's own network, by its address or its name."""
+    """True if a resolver is in the user's own network, by its address or its name."""
     if false_answers.is_literal(server.host):
         return bool(false_answers.special_range(server.host))
     return false_answers.is_private_name(server.host)

@@ -1,12 +1,14 @@
-"""Which addresses cannot be those of a public name (IANA special-purpose registries, RFC 6890). Pure."""
+"""Detect addresses that a public name cannot have (IANA special-purpose registries, RFC 6890). Pure."""
 
 import ipaddress
 from ipaddress import IPv4Address, IPv6Address
 
-FAKE_IP = ipaddress.ip_network("198.18.0.0/15")  # RFC 2544; local proxies hand it out and forward what is sent there
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291 2.4: all that IANA gives out
+FAKE_IP = ipaddress.ip_network(
+    "198.18.0.0/15"
+)  # RFC 2544; local proxies return these addresses and forward the traffic
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291 2.4: all that IANA allocates
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
-_NAMED = {  # most telling first
+_NAMED = {  # first match wins
     "unspecified": ("0.0.0.0/8", "::/128"),
     "loopback": ("127.0.0.0/8", "::1/128"),
     "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10"),
@@ -24,7 +26,7 @@ _PRIVATE_SUFFIXES = frozenset(
 
 
 def is_literal(host: str) -> bool:
-    """Whether `host` is an address itself, with or without brackets."""
+    """True if `host` is an IP address, with or without brackets."""
     try:
         ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
@@ -33,16 +35,19 @@ def is_literal(host: str) -> bool:
 
 
 def is_private_name(host: str) -> bool:
-    """Whether a name lives in one network only: an address, one label, or below .local (RFC 6762), .localhost and
-    .test (RFC 6761), .internal (ICANN 2024), .home.arpa (RFC 8375), .lan and their like."""
+    """True for a name that is valid in one network only.
+
+    These are IP addresses, single labels, and names below .local (RFC 6762), .localhost and .test (RFC 6761), .internal
+    (ICANN 2024), .home.arpa (RFC 8375), .lan and similar suffixes.
+    """
     name = host.rstrip(".").lower()
     return is_literal(host) or "." not in name or name.rpartition(".")[2] in _PRIVATE_SUFFIXES
 
 
 def special_range(address: str) -> str:
-    """What sort of special address this is ("private", "loopback", …, "reserved"), empty for a public one.
+    """Return the special range of an address ("private", "loopback", …, "reserved"), empty for a public address.
 
-    An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4) counts. Raises ValueError for what is no address.
+    An embedded IPv4 address (mapped, NAT64, 6to4) decides. Raises ValueError if `address` is not an IP address.
     """
     ip = _inner(ipaddress.ip_address(address.partition("%")[0]))
     for name, network in _RANGES:
@@ -61,7 +66,7 @@ def _inner(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 def why_false(address: str, host: str) -> str:
-    """Why `address` cannot be the answer for `host`, in a few words; empty if it can."""
+    """Return why `address` cannot be an address of `host`; empty if it can."""
     found = special_range(address)
     if not found or (is_private_name(host) and found not in _NEVER):
         return ""
@@ -71,6 +76,6 @@ def why_false(address: str, host: str) -> str:
 
 
 def address_is_fake(address: str) -> bool:
-    """Whether local proxies use the address for names that they resolve themselves ("fake-ip")."""
+    """True if local proxies return this address for names that they resolve themselves ("fake-ip")."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     return ip.version == 4 and ip in FAKE_IP

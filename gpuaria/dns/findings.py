@@ -1,4 +1,4 @@
-"""Findings about a name and a TLS handshake: frozen records; mirrors/measure/findings.py explains `state`."""
+"""Findings about names and TLS handshakes, as frozen records. mirrors/measure/findings.py explains `state`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,9 +9,10 @@ NO_TIME = "no time left"
 
 @dataclass(frozen=True, slots=True)
 class DnsAnswer:
-    """What one resolver says of one name. `family` is 4 or 6, `ttl` None where the resolver does not tell.
+    """One resolver's answer for one name and address family (4 or 6).
 
-    No addresses with "measured": the name has none of this family. `lies`: why the answer cannot be true.
+    "measured" without addresses: the name has none of this family. `ttl`: seconds, None if not reported; `seconds`: the
+    time that the query took. `lies`: why the answer must be false.
     """
 
     resolver: str
@@ -27,7 +28,7 @@ class DnsAnswer:
 
 @dataclass(frozen=True, slots=True)
 class TlsFinding:
-    """One TLS handshake. `certificate_problem` is what is wrong with the certificate alone, and part of `problem`."""
+    """One TLS handshake. `problem` includes `certificate_problem`, the problem with the certificate alone."""
 
     address: str
     state: State

@@ -1,7 +1,7 @@
-"""Several resolvers asked at once, what they say compared, and those that lie left out.
+"""Query several resolvers in parallel, compare their answers, and exclude resolvers that return false ones.
 
-Different resolvers lead to different edges of a CDN: answers without a common address are no contradiction, and all
-of them are candidates. A cache in memory honours times to live (RFC 1035 3.2.1) and keeps no failure.
+Resolvers may return different edges of a CDN: answers without a common address do not contradict each other, and all
+addresses are candidates. An in-memory cache honours times to live (RFC 1035 3.2.1) and stores no failures.
 """
 
 import ssl
@@ -18,20 +18,20 @@ from gpuaria.dns.server import NoSuchName, Server, parse_server, query_server, q
 from gpuaria.errors import NetworkError
 
 NXDOMAIN = "NXDOMAIN"
-SETTLE = 0.3  # seconds that slower resolvers get once one has given a usable address
-RESOLVER_SECONDS = 2.0  # seconds that any resolver gets
-MIN_SECONDS = 0.05  # seconds; with less than that left silence would say nothing
+SETTLE = 0.3  # seconds for slower resolvers after the first usable address
+RESOLVER_SECONDS = 2.0  # for any resolver to respond
+MIN_SECONDS = 0.05  # with less time left, no response would mean nothing
 MAX_TTL = 3600.0
-SYSTEM_TTL = 30.0  # getaddrinfo does not tell
-CACHED = 256  # answers
+SYSTEM_TTL = 30.0  # assumed: getaddrinfo reports none
+CACHED = 256  # maximum answers in the cache
 FAMILIES = (4, 6)
 
 
 class Resolvers:
-    """All resolvers of one run; safe to share between threads.
+    """The resolvers of one run. Thread-safe.
 
-    `specs`: see `server.parse_server`; `system` puts the system's own in front. `context` checks DoT and DoH.
-    Raises ConfigError for a spec that makes no sense.
+    `specs`: see `server.parse_server`; `system`: also query the system's resolver, first. `context` verifies DoT and
+    DoH servers. Raises ConfigError for an invalid spec.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Resolvers:
 
     @property
     def liars(self) -> dict[str, str]:
-        """Resolvers that are no longer used in this run, and the first lie of each."""
+        """The first false answer of each resolver that is excluded for the rest of the run."""
         with self._lock:
             return dict(self._liars)
 
     def query(self, host: str, deadline: Deadline, *, settle: float | None = None) -> tuple[DnsAnswer, ...]:
-        """What each resolver says of `host`, A and AAAA; empty for an address, which needs no resolver.
+        """Return each resolver's A and AAAA answers for `host`; empty if `host` is an IP address.
 
-        Returns `settle` seconds after the first usable address at the latest; a resolver that is silent then is
+        Returns at most `settle` seconds after the first usable address; resolvers that have not responded by then are
         "not measured".
         """
         if false_answers.is_literal(host):
@@ -82,9 +82,9 @@ class Resolvers:
         return judged
 
     def usable(self, answers: Sequence[DnsAnswer]) -> tuple[str, ...]:
-        """The addresses in `answers` of resolvers that have not lied in this run, the system's first.
+        """Return the addresses in `answers` from resolvers without a false answer in this run, the system's first.
 
-        Where nothing else is known, the addresses by which a local proxy stands in (198.18.0.0/15) are used.
+        If there are none, return the addresses of a local proxy (198.18.0.0/15).
         """
         liars = self.liars
         honest = [a for a in answers if a.resolver not in liars and not a.lies]
@@ -94,7 +94,7 @@ class Resolvers:
         return tuple(found)
 
     def mark_certificate_lies(self, answers: Sequence[DnsAnswer], tls: Sequence[TlsFinding]) -> tuple[DnsAnswer, ...]:
-        """`answers` with those marked as lies whose address shows a wrong certificate where another one is right."""
+        """Return `answers`, marking addresses with a wrong certificate as lies if another address has a valid one."""
         wrong = {f.address: f.certificate_problem for f in tls if f.certificate_problem}
         if not wrong or not any(f.state == "measured" for f in tls):
             return tuple(answers)
@@ -134,7 +134,7 @@ class Resolvers:
             done = dict(found)
         now = Deadline(0)
         for job in jobs:
-            job.result(now, 0)  # a bug in one of them is raised here
+            job.result(now, 0)  # raises an unexpected exception of the job
         state, silent = late if end is deadline else ("not measured", "no answer yet when others had answered")
         return [
             answer
@@ -160,7 +160,7 @@ class Resolvers:
 
 
 def false_answer_of_system(host: str, seconds: float) -> str:
-    """Why an address that the system's resolver gives for `host` is false; empty if none is, or within no time."""
+    """Return why the system's answer for `host` is false; empty if it is plausible or takes over `seconds`."""
     answers = Resolvers(("system",), system=False).query(host, Deadline(seconds))
     return next((lie for answer in answers for lie in answer.lies), "")
 
@@ -172,7 +172,7 @@ def _is_plausible(answer: DnsAnswer) -> bool:
 def _findings(
     server: Server, host: str, family: int, deadline: Deadline, context: ssl.SSLContext | None
 ) -> tuple[DnsAnswer, ...]:
-    """One exchange as findings: one, or for the system's resolver one for each family."""
+    """Query one resolver; return one finding, or one for each family from the system's resolver."""
     families = (family,) if family else FAMILIES
     started = deadline.clock()
     if deadline.remaining() < MIN_SECONDS:
@@ -190,10 +190,10 @@ def _findings(
 
 
 def mark_lies(answers: Sequence[DnsAnswer]) -> tuple[DnsAnswer, ...]:
-    """The same answers with their lies: addresses that a public name cannot have, NXDOMAIN against a majority. Pure.
+    """Return the answers with `lies` filled in. Pure.
 
-    The system's resolver may know a private address of a name that the public ones do not know at all: a company's
-    own name, by /etc/hosts or a split horizon.
+    Lies are addresses that a public name cannot have, and NXDOMAIN against a majority. Exception: the system's
+    resolver may know a private address for a name that public resolvers do not know (/etc/hosts, split-horizon DNS).
     """
     given = {a.resolver for a in answers if _is_plausible(a)}
     denied = {a.resolver for a in answers if a.problem == NXDOMAIN}

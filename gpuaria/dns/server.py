@@ -1,7 +1,7 @@
-"""One DNS server: how it is named in the settings, and one question to it.
+"""One DNS server: parse its spec from the settings, and send it one query.
 
-Plain DNS over UDP, over TCP where the answer is truncated or UDP stays silent (RFC 7766); DNS over TLS (RFC 7858,
-the certificate is checked for the server's address); DNS over HTTPS (RFC 8484); or the system's own resolver.
+Supports plain DNS over UDP, with TCP if the answer is truncated or UDP gets none (RFC 7766); DNS over TLS (RFC 7858,
+the certificate must be valid for the server's address); DNS over HTTPS (RFC 8484); and the system's resolver.
 """
 
 import socket
@@ -14,20 +14,20 @@ from gpuaria.dns.deadline import Deadline
 from gpuaria.errors import ConfigError, NetworkError
 from gpuaria.urls import ip_and_port
 
-UDP_SECONDS = 0.6  # seconds without an answer before TCP is tried
-PAYLOAD = 1232  # bytes of a UDP answer that no path fragments (DNS flag day 2020)
+UDP_SECONDS = 0.6  # without an answer before TCP is tried
+PAYLOAD = 1232  # maximum bytes of a UDP answer without fragmentation (DNS flag day 2020)
 _TYPES = {4: "A", 6: "AAAA"}
 _DOH = "application/dns-message"
-_LONGEST = 65_535  # bytes of any DNS message (RFC 1035 4.2.2)
+_LONGEST = 65_535  # maximum bytes of a DNS message (RFC 1035 4.2.2)
 
 
 class NoSuchName(Exception):
-    """NXDOMAIN: the server says that the name does not exist."""
+    """NXDOMAIN: the server reports that the name does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A parsed specification; `spec` is how it was written. `host` is an address, `url` for DoH only."""
+    """A parsed spec. `spec`: its text; `host`: an IP address, for DoH a host name; `url`: for DoH only."""
 
     spec: str
     transport: Literal["system", "plain", "tls", "https"]
@@ -37,7 +37,7 @@ class Server:
 
 
 def parse_server(spec: str) -> Server:
-    """`system`, `ADDRESS[:PORT]`, `tls://ADDRESS[:PORT]` or `https://host/path`. Raises ConfigError."""
+    """Parse `system`, `IP[:PORT]`, `tls://IP[:PORT]` or `https://host/path`. Raises ConfigError."""
     text = spec.strip()
     try:
         if text.lower() == "system":
@@ -62,9 +62,9 @@ def _host_port(text: str, port: int) -> tuple[str, int]:
 
 
 def query_system(host: str) -> dict[int, tuple[str, ...]]:
-    """Addresses by family as every other program on this machine gets them (nsswitch, /etc/hosts).
+    """Return the addresses of `host` by family (4, 6) from getaddrinfo (nsswitch, /etc/hosts).
 
-    May block as long as the system likes. Raises NoSuchName, NetworkError.
+    Blocks without a time limit of its own. Raises NoSuchName, NetworkError.
     """
     try:
         rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -84,7 +84,7 @@ def query_system(host: str) -> dict[int, tuple[str, ...]]:
 def query_server(
     server: Server, host: str, family: int, deadline: Deadline, context: ssl.SSLContext | None
 ) -> tuple[tuple[str, ...], float]:
-    """Addresses of `family` (4, 6) and the smallest time to live on the way to them, in seconds.
+    """Query a server for addresses of `family` (4, 6); return them and the smallest TTL in the chain, in seconds.
 
     Raises NoSuchName for NXDOMAIN, NetworkError for every other failure.
     """
@@ -159,9 +159,10 @@ def _over_https(server: Server, question: Any, deadline: Deadline, context: ssl.
 
 
 def _post(server: Server, question: bytes, deadline: Deadline, context: ssl.SSLContext) -> tuple[int, bytes]:
-    """Return status and body, of the longest body that a DNS message can have one byte more. Raises NetworkError.
+    """POST a query; return status and body, at most one byte longer than a DNS message can be. Raises NetworkError.
 
-    The system's resolver finds the server: dnspython would read resolv.conf by itself, past /etc/hosts and nsswitch.
+    The system's resolver resolves the server's name: dnspython would read resolv.conf, and ignore /etc/hosts and
+    nsswitch.
     """
     import http.client
 
