@@ -123,7 +123,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A server of the source's protocol. `origin`: the one that vouches, and the only one that sees its credential.
+    """A server of the source's protocol. `primary`: the one that vouches, and the only one that sees its credential.
 
     `own_token`: it is sent a credential that was issued for itself. `listed`: a listing names it, and says which of
     the files it has.
@@ -131,7 +131,7 @@ class Mirror:
 
     name: str
     base: str
-    origin: bool = False
+    primary: bool = False
     location: str = ""
     own_token: bool = False
     listed: bool = False
@@ -139,7 +139,7 @@ class Mirror:
     @property
     def anonymous(self) -> bool:
         """Whether it is asked without any credential."""
-        return not (self.origin or self.own_token)
+        return not (self.primary or self.own_token)
 
 
 @dataclass(frozen=True, slots=True)

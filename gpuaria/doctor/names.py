@@ -81,7 +81,7 @@ def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Dea
         text = f"{hosts} through the proxy {proxy}"
         if not problem:
             notes.ok("proxy", text)
-        elif any(mirror.origin for mirror in behind):
+        elif any(mirror.primary for mirror in behind):
             kind = ConfigError if proxy.scheme not in PROXY_SCHEMES else NetworkError
             notes.problem("proxy", f"{text}, which {problem}", fix, kind.exit_code)
         else:

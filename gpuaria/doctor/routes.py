@@ -149,12 +149,12 @@ class Ways:
         """Whether bytes come from there, or without a file to ask for, a hub's answers."""
         if found.failed[0] or found.lookup.state != "measured":
             return False
-        return self._file is _NOTHING or found.bytes.state == "measured" or (mirror.origin and not _late(found))
+        return self._file is _NOTHING or found.bytes.state == "measured" or (mirror.primary and not _late(found))
 
     def _judge(self, mirror: Mirror, found: MirrorFindings) -> None:
         """What the hub refuses to us is no failure of the way to it."""
         error, steps = self.errors.get(mirror.name), _steps(mirror, found)
-        if mirror.origin and isinstance(error, AccessDenied | NotFound):
+        if mirror.primary and isinstance(error, AccessDenied | NotFound):
             self._notes.failed("repo", error)
             return self._notes.ok("endpoint", f"{steps}, the hub answers")
         stage, why = found.failed
@@ -164,16 +164,16 @@ class Ways:
         if found.lookup.state != "measured" or (self._file is not _NOTHING and _late(found)):
             behind = "hub protocol" if found.lookup.state != "measured" else "bytes"
             text = f"{steps}, {behind}: no answer in the time that there was"
-            status = NetworkError.exit_code if mirror.origin and not self.works else 0
+            status = NetworkError.exit_code if mirror.primary and not self.works else 0
             fix = f"curl -sv -o /dev/null {mirror.base}"
             return self._notes.unknown(_topic(mirror), text, fix, status)
         return self._notes.ok(_topic(mirror), steps)
 
     def _failed(self, mirror: Mirror, text: str, fix: str, error: GpuariaError | None) -> None:
-        if mirror.origin and not self.works:
+        if mirror.primary and not self.works:
             status = error.exit_code if error else NetworkError.exit_code
             return self._notes.problem("endpoint", text, fix, status)
-        more = "; mirrors stand in for it" if mirror.origin else ""
+        more = "; mirrors stand in for it" if mirror.primary else ""
         return self._notes.warn(_topic(mirror), text + more, fix)
 
     def _repo(self, manifest: Manifest) -> None:
@@ -191,7 +191,7 @@ def _late(found: MirrorFindings) -> bool:
 
 
 def _topic(mirror: Mirror) -> str:
-    return "endpoint" if mirror.origin else "mirror"
+    return "endpoint" if mirror.primary else "mirror"
 
 
 def _steps(mirror: Mirror, found: MirrorFindings) -> str:
@@ -219,7 +219,7 @@ def _short(why: str) -> str:
 
 def _fix(mirror: Mirror, stage: str, error: GpuariaError | None, about: About) -> str:
     """What to change, by the stage that failed."""
-    if not mirror.origin:
+    if not mirror.primary:
         return f"gpuaria mirrors remove {mirror.name}  # or leave --mirror {mirror.base} out"
     if stage == "tls":
         return "export SSL_CERT_FILE=/path/to/the/bundle/of/your/network.pem"

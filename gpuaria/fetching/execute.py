@@ -174,7 +174,7 @@ def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[Mirror]
     Bytes that need a credential come from the origin and from mirrors that have one of their own. `away`: the origin
     could not be reached, and is asked only if there is no other mirror.
     """
-    found = [m for m in world.mirrors if (not away if m.origin else m.own_token or not manifest.restricted)]
+    found = [m for m in world.mirrors if (not away if m.primary else m.own_token or not manifest.restricted)]
     found = [mirror for mirror in found if not _silent(mirror, world)] or found or [world.origin]
     if len(found) < 2:
         return found, {}

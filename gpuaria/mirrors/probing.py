@@ -69,7 +69,7 @@ class Probing:
     def start(self, mirrors: Sequence[Mirror]) -> None:
         """Probe mirrors in the background, each once per fetch. The origin alone needs no order, and is not probed."""
         with self._lock:
-            new = [one for one in mirrors if one not in self._found] if not all(m.origin for m in mirrors) else []
+            new = [one for one in mirrors if one not in self._found] if not all(m.primary for m in mirrors) else []
             self._found |= {one: Probed() for one in new}
         for mirror in new:
             self._begin(mirror, self._reach)

@@ -23,7 +23,7 @@ WORTH_NOTING = 20_000_000  # bytes from one mirror that tell something of its sp
 
 def of(settings: Settings, server: Mirror | None = None) -> tuple[Mirror, ...]:
     """Return the endpoint (or `server`) first, which vouches, then the mirrors of the settings; a URL counts once."""
-    first = server or Mirror(urlsplit(settings.endpoint).netloc, settings.endpoint, origin=True)
+    first = server or Mirror(urlsplit(settings.endpoint).netloc, settings.endpoint, primary=True)
     named = {first.name}
     rows = [first]
     for mirror in settings.mirrors:
@@ -45,8 +45,8 @@ def with_tokens(
     found = []
     for mirror in mirrors:
         why = http.withheld(mirror.base)
-        own = not mirror.origin and url_origin(mirror.base) != url_origin(endpoint)
-        if why and (own or mirror.origin):
+        own = not mirror.primary and url_origin(mirror.base) != url_origin(endpoint)
+        if why and (own or mirror.primary):
             warn(f"the token for {mirror.base} is not sent: {why}; {_anyway(mirror.base)}")
         found.append(replace(mirror, own_token=own and http.has_credential(mirror.base)))
     return tuple(found)

@@ -67,8 +67,8 @@ class Plain(WebSource):
     def server(self, ref: RepoRef) -> Mirror:
         """The server of the URL, or the local file."""
         if "://" in ref.name:
-            return Mirror(authority(ref.name), _base(ref.name), origin=True, listed=True)
-        return Mirror(os.path.basename(ref.name), f"{_LOCAL}{ref.name}", origin=True, listed=True)
+            return Mirror(authority(ref.name), _base(ref.name), primary=True, listed=True)
+        return Mirror(os.path.basename(ref.name), f"{_LOCAL}{ref.name}", primary=True, listed=True)
 
     def servers(self, manifest: Manifest) -> tuple[Mirror, ...]:
         """Return the servers of all URLs, first the server of the listing."""
@@ -77,7 +77,7 @@ class Plain(WebSource):
         listed = [Mirror(authority(base), base, listed=True) for base in bases if base != first.base]
         if first.base in bases or not first.base.startswith(_LOCAL):
             return (first, *listed)
-        return tuple(replace(one, origin=not at) for at, one in enumerate(listed)) or (first,)
+        return tuple(replace(one, primary=not at) for at, one in enumerate(listed)) or (first,)
 
     def holds(self, mirror: Mirror, file: RemoteFile) -> bool:
         """True if a URL of the file is at the mirror; a mirror of the settings may have every file."""

@@ -214,7 +214,7 @@ class _Fetch:
         if url_origin(answer.url) != url_origin(mirror.base):  # a byte server does not speak for the hub
             return NetworkError(f"the byte server of {mirror.name} answers {answer.status} for {self._file.path}")
         refusal = self._s.pool.files.refused(mirror, self._file, answer)
-        if mirror.origin:
+        if mirror.primary:
             return refusal
         lacking = isinstance(refusal, FileNotInRepo)  # which says nothing about the next file
         return NetworkError(refusal.message, refusal.hint, retry="never" if lacking else None)

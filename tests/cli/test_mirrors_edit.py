@@ -183,8 +183,8 @@ def test_a_file_that_would_not_be_understood_is_not_replaced(tmp_path: Path) -> 
 BAD = [
     (("add",), 2, "add takes"),
     (("add", "nobody"), 2, "nobody"),
-    (("add", "https://u:p@x"), 2, "address"),
-    (("add", "x", "ftp://x"), 2, "address"),
+    (("add", "https://u:p@x"), 2, "mirror URL"),
+    (("add", "x", "ftp://x"), 2, "mirror URL"),
     (("add", "", "https://x"), 2, "name"),
     (("add", "https://a.example/"), 2, "already"),
     (("add", "a.example", "https://b"), 2, "already"),

@@ -185,7 +185,7 @@ contracts = pytest.mark.parametrize("contract", CONTRACTS, ids=[contract.recorde
 def walk(contract: Contract, hub: Recorded, http: Http) -> Manifest:
     source = source_of(contract.source)
     ref = source.parse(contract.text.replace("{base}", hub.url), None, "", [hub.url], source.about.revision)
-    return source.resolve(ref, Mirror("here", hub.url, origin=True), http, always_true)
+    return source.resolve(ref, Mirror("here", hub.url, primary=True), http, always_true)
 
 
 @contracts
@@ -221,7 +221,7 @@ def test_contract_addresses_are_looked_up_in_one_step(contract: Contract) -> Non
     source, http = source_of(contract.source), Http()
     with Recorded(contract.recorded) as hub:
         manifest = walk(contract, hub, http)
-        mirror = Mirror("here", hub.url, origin=True)
+        mirror = Mirror("here", hub.url, primary=True)
         for file in manifest.files:
             expected = contract.addresses.get(file.path)
             url = source.file_url(mirror, manifest, file)
@@ -248,7 +248,7 @@ def test_contract_no_credential_goes_to_a_mirror(contract: Contract) -> None:
         asked = len(hub.targets)
         for file in manifest.files:
             try:
-                source.locate(Mirror("there", hub.url, origin=False), manifest, file, http)
+                source.locate(Mirror("there", hub.url, primary=False), manifest, file, http)
             except GpuariaError:
                 pass
         seen = hub.journal.snapshot()

@@ -19,7 +19,7 @@ from gpuaria.transfer.scheduler import Scheduler
 from gpuaria.transfer.steering import Limits
 from gpuaria.transfer.task import FileTask, State
 
-ORIGIN = Mirror("hub", "https://hub", origin=True)
+ORIGIN = Mirror("hub", "https://hub", primary=True)
 NEAR, FAR = Mirror("near", "https://near"), Mirror("far", "https://far")
 SIZE = 200 * PIECE
 PURE = ("scheduler", "recovery", "run_tasks", "steering", "delivery", "task", "events", "commands", "ranges", "pace")

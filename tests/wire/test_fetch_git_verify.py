@@ -271,7 +271,7 @@ def test_a_stop_is_no_answer_of_a_mirror(serve: Serve, made: Callable[..., Repo]
     repo = made("one")
     hub, stop = serve(repo), threading.Event()
     stop.set()
-    mirrors = [Mirror("origin", GONE, origin=True), Mirror("m", hub.url)]
+    mirrors = [Mirror("origin", GONE, primary=True), Mirror("m", hub.url)]
     trusted = trust.ListingTrust(Http(stop=stop), source_of("hf"), mirrors, "quorum", lambda event: None)
     with pytest.raises(Interrupted):
         trust.by_mirrors(

@@ -459,7 +459,7 @@ def test_each_refusal_is_its_own_error(
     row: dict[str, Any] = ROWS[case]
     with Scripted(saying(b"why", row["status"], row["headers"])) as hub:
         http = signed_in(hub.url) if row["token"] else ANONYMOUS
-        mirror = Mirror("here", hub.url, origin=True)
+        mirror = Mirror("here", hub.url, primary=True)
         ask: dict[str, Callable[[], object]] = {
             "commit": lambda: HF.commit(REF, hub.url, http),
             "file": lambda: HF.locate(mirror, whole(hub.url), weights(), http),
@@ -490,7 +490,7 @@ def test_the_same_rows_hold_at_the_stand_in_hub(tmp_path: Path) -> None:
             info = HF.commit(ref, hub.url, http)
             manifest = HF.listing(ref, info, hub.url, http, always_true)
             file = next(file for file in manifest.files if file.path == "w.bin")
-            return HF.locate(Mirror("here", hub.url, origin=True), manifest, file, http)
+            return HF.locate(Mirror("here", hub.url, primary=True), manifest, file, http)
         except GpuariaError as error:
             return error
 
@@ -772,7 +772,7 @@ GOOD = {"x-repo-commit": COMMIT, "x-linked-size": str(SIZE), "x-linked-etag": f'
 def looked_up(status: int, headers: Mapping[str, str], *, restricted: bool = False, token: bool = False) -> Any:
     with Scripted(saying(b"", status, headers)) as hub:
         http = signed_in(hub.url) if token else ANONYMOUS
-        found = HF.locate(Mirror("here", hub.url, origin=True), whole(hub.url, restricted=restricted), weights(), http)
+        found = HF.locate(Mirror("here", hub.url, primary=True), whole(hub.url, restricted=restricted), weights(), http)
         assert hub.targets == [f"/org/name/resolve/{COMMIT}/w.bin"]
         return found and (found.url.replace(hub.url, "{base}"), found.expires)
 
@@ -850,7 +850,7 @@ def test_the_address_at_the_stand_in_hub_gives_the_bytes(form: str, xet: bool, t
     ref = RepoRef("hf", "model", "org/thing")
     with Hub([repo], server="embedded", signed_form=form, xet_hash=xet, tokens={TOKEN}) as hub:
         http = signed_in(hub.url)
-        mirror = Mirror("here", hub.url, origin=True)
+        mirror = Mirror("here", hub.url, primary=True)
         manifest = HF.listing(ref, HF.commit(ref, hub.url, http), hub.url, http, always_true)
         for file in manifest.files:
             before = http.request_count(hub.url)

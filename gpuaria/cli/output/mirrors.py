@@ -183,7 +183,7 @@ def as_json(found: Survey, status: int) -> dict[str, Any]:
                 "name": mirror.name,
                 "base": mirror.base,
                 "location": mirror.location,
-                "origin": mirror.origin,
+                "origin": mirror.primary,
                 **_decision(found, mirror.name),
                 "stages": stages(one),
                 "reused": mirror.name in found.reused,
