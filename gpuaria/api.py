@@ -8,7 +8,7 @@ from pathlib import Path
 from gpuaria.events import Emit
 from gpuaria.fetching.request import request_for
 from gpuaria.fetching.verify import Checked, verify_all
-from gpuaria.records import Kind, Manifest, Report, Verdict
+from gpuaria.records import Manifest, RepoKind, Report, Verdict
 from gpuaria.runtime import FetchFailed, Runtime
 from gpuaria.settings import load
 from gpuaria.storage.layout import Layout
@@ -24,7 +24,7 @@ def fetch(
     *,
     lock: str | Path | None = None,
     files: Sequence[str] = (),
-    kind: Kind | None = None,
+    kind: RepoKind | None = None,
     revision: str = "",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -50,7 +50,7 @@ def fetch(
 def resolve(
     repo: str,
     *,
-    kind: Kind | None = None,
+    kind: RepoKind | None = None,
     revision: str = "",
     environ: Mapping[str, str] | None = None,
     **settings: object,

@@ -13,7 +13,7 @@ Identity = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class PlanRules:
     """What the settings say about planning. Sizes in bytes; `copies`: a second name costs its bytes a second time."""
 
     small_file: int = 8_000_000
@@ -28,7 +28,7 @@ def make(
     manifest: Manifest,
     states: Mapping[SafePath, LocalState],
     mirrors: Sequence[Mirror],
-    rules: Rules,
+    rules: PlanRules,
     counts: Mapping[str, int] = MappingProxyType({}),
 ) -> DownloadPlan:
     """Decide the action for each file; `mirrors` are in order, best first. Large files come first, the largest ahead.
@@ -65,7 +65,7 @@ def _copied(step: Step, owner: Step) -> Step:
 
 
 def _step(
-    file: RemoteFile, state: LocalState, mirrors: Sequence[Mirror], rules: Rules, counts: Mapping[str, int]
+    file: RemoteFile, state: LocalState, mirrors: Sequence[Mirror], rules: PlanRules, counts: Mapping[str, int]
 ) -> Step:
     if state.size is None:
         reason = "not here yet" if not state.partial else f"{state.partial} bytes of it are here"
@@ -86,7 +86,7 @@ def _download(
     kind: Action,
     reason: str,
     mirrors: Sequence[Mirror],
-    rules: Rules,
+    rules: PlanRules,
     counts: Mapping[str, int],
 ) -> Step:
     if file.size == 0 and file.digest and file.digest.hex in EMPTY:
@@ -101,7 +101,7 @@ def _download(
 
 
 def instead(
-    step: Step, mirrors: Sequence[Mirror], rules: Rules, counts: Mapping[str, int] = MappingProxyType({})
+    step: Step, mirrors: Sequence[Mirror], rules: PlanRules, counts: Mapping[str, int] = MappingProxyType({})
 ) -> Step:
     """The step for a file whose bytes on disk turned out wrong."""
     return _download(step.file, "replace", "the bytes that were here do not match", mirrors, rules, counts)

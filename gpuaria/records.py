@@ -11,7 +11,7 @@ from typing import Any, Literal
 from gpuaria.paths import SafePath
 from gpuaria.urls import redacted
 
-Kind = str  # of a repo, as its source names it: "model", "dataset" and "space" at a hub
+RepoKind = str  # of a repo, as its source names it: "model", "dataset" and "space" at a hub
 Trust = Literal["pinned", "origin", "quorum", "mirror only", "first seen", "none"]
 Action = Literal["skip", "name", "verify", "copy", "create", "download", "replace", "refuse"]
 Carrier = Literal["aria2", "http", ""]
@@ -30,7 +30,7 @@ class RepoRef:
     """
 
     source: str
-    kind: Kind
+    kind: RepoKind
     name: str
     revision: str = "main"
     path: str = ""
@@ -248,7 +248,7 @@ class DownloadPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class Aria2Status:
     """One reading of aria2.tellStatus: status as aria2 names it, lengths in bytes, speed in bytes per second."""
 
     gid: str

@@ -25,8 +25,8 @@ from gpuaria.http.client import Http, HttpOptions
 from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.mirrors import settled
 from gpuaria.mirrors.probing import Probing
-from gpuaria.plan import Rules
-from gpuaria.records import DownloadPlan, Kind, Manifest, RepoRef, Report
+from gpuaria.plan import PlanRules
+from gpuaria.records import DownloadPlan, Manifest, RepoKind, RepoRef, Report
 from gpuaria.settings import Settings, load
 from gpuaria.settings.table import TrustPolicy
 from gpuaria.sources import source
@@ -118,7 +118,7 @@ class Runtime:
 
     def fetch(
         self,
-        what: str | fetching.Request,
+        what: str | fetching.FetchRequest,
         to: str | Path | None = None,
         emit: Emit = _ignore,
         stop: threading.Event | None = None,
@@ -134,7 +134,7 @@ class Runtime:
         return report
 
     def resolve(
-        self, what: str | fetching.Request, emit: Emit = _ignore, stop: threading.Event | None = None
+        self, what: str | fetching.FetchRequest, emit: Emit = _ignore, stop: threading.Event | None = None
     ) -> Manifest:
         """Return the files of a repo, or those that a request selects, at one commit, with sizes and digests.
 
@@ -146,7 +146,7 @@ class Runtime:
 
     def run(
         self,
-        request: fetching.Request,
+        request: fetching.FetchRequest,
         to: str | Path | None = None,
         emit: Emit = _ignore,
         stop: threading.Event | None = None,
@@ -155,7 +155,7 @@ class Runtime:
         with self.world(to, emit, stop, request.ref) as world:
             return fetching.fetch(request, world, self._limits(request, world))
 
-    def ref(self, text: str, kind: Kind | None = None, revision: str = "", default: str = "") -> RepoRef:
+    def ref(self, text: str, kind: RepoKind | None = None, revision: str = "", default: str = "") -> RepoRef:
         """Read a reference; pasted URLs may be of an endpoint or of any mirror. Raises UsageError.
 
         `default`: the revision that is meant where neither `text` nor `revision` names one.
@@ -172,7 +172,7 @@ class Runtime:
                 self._hubs[key] = open_hub(self.settings, one, ref, self._client, lambda text: self._emit(Warned(text)))
             return self._hubs[key]
 
-    def lock(self, path: Path, name: str = "", kind: Kind | None = None, revision: str = "") -> Manifest:
+    def lock(self, path: Path, name: str = "", kind: RepoKind | None = None, revision: str = "") -> Manifest:
         """Read a lock file, which vouches for itself; a repo named together with it must be the locked one.
 
         Raises ConfigError for the file, UsageError for another repo, kind or revision.
@@ -248,14 +248,16 @@ class Runtime:
                 del self._fetches[me]
                 self._changed.notify_all()
 
-    def _request(self, what: str | fetching.Request) -> fetching.Request:
+    def _request(self, what: str | fetching.FetchRequest) -> fetching.FetchRequest:
         request = request_for(self.ref(what)) if isinstance(what, str) else what
         return replace(request, offline=request.offline or self.settings.offline)
 
-    def _limits(self, request: fetching.Request, world: fetching.World) -> fetching.Limits:
+    def _limits(self, request: fetching.FetchRequest, world: fetching.World) -> fetching.RunLimits:
         """The numbers of the settings."""
         s = self.settings
-        rules = Rules(s.small_file, s.connections, s.min_split, request.force, copies=world.target.folder is not None)
+        rules = PlanRules(
+            s.small_file, s.connections, s.min_split, request.force, copies=world.target.folder is not None
+        )
         shape = Shape(
             per_server=s.connections,
             min_split=s.min_split,
@@ -263,7 +265,7 @@ class Runtime:
             timeout=s.timeout,
             max_speed=self.limit,
         )
-        return fetching.Limits(rules, shape, s.jobs, s.small_jobs, s.verify_jobs, s.patience, USER_AGENT)
+        return fetching.RunLimits(rules, shape, s.jobs, s.small_jobs, s.verify_jobs, s.patience, USER_AGENT)
 
     def _client(self, s: Settings) -> Http:
         from gpuaria.dns.fallback import FallbackResolver

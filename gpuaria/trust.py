@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from gpuaria.dns.deadline import Deadline, Job
+from gpuaria.dns.deadline import BackgroundCall, Deadline
 from gpuaria.errors import GpuariaError, Interrupted, NetworkError, Unreachable
 from gpuaria.events import Emit, Warned
 from gpuaria.http.client import Http
@@ -50,7 +50,7 @@ class Away:
     """The origin has given no usable response: `reason`, and its request where that is still open."""
 
     reason: NetworkError
-    open: Job[Told] | None = None
+    open: BackgroundCall[Told] | None = None
 
     def at_last(self) -> Told:
         """Wait for an open request to its end. Raises its error, or `reason`."""
@@ -71,7 +71,7 @@ def ask_origin(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool
     if len(trusted.mirrors) < 2 and not trusted.others:
         return _ask(trusted, ref, wanted)
     before = trusted.http.response_count(trusted.origin.base)
-    job = Job(lambda: _ask(trusted, ref, wanted))
+    job = BackgroundCall(lambda: _ask(trusted, ref, wanted))
     try:
         told = job.result(Deadline(SILENCE), 0)
         while told is None:
@@ -102,7 +102,7 @@ def by_mirrors(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool
     allows: `quorum`: two hosts that agree, or the one mirror that answers at all. `any`: the first that answers.
     Raises NetworkError where they disagree or none is good enough.
     """
-    asked = _Asked(trusted, ref, wanted)
+    asked = _MirrorRequests(trusted, ref, wanted)
     while asked.wait():
         if away.open is not None and (told := _late(away.open)) is not None:
             return told
@@ -118,7 +118,7 @@ def by_mirrors(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool
     return _by_policy(trusted, ref, asked.found, reason)
 
 
-def _late(job: Job[Told]) -> Told | None:
+def _late(job: BackgroundCall[Told]) -> Told | None:
     """What the origin has said meanwhile; None while it is silent, or where it failed."""
     try:
         return job.result(Deadline(0), 0)
@@ -126,7 +126,7 @@ def _late(job: Job[Told]) -> Told | None:
         return None
 
 
-class _Asked:
+class _MirrorRequests:
     """Mirrors that are asked for their listing, one more whenever one fails or takes `STAGGER` seconds.
 
     `found`: the listings, in the order of the mirrors. `problems`: of mirrors without one, and why the commit does not
@@ -136,7 +136,7 @@ class _Asked:
     def __init__(self, trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool]) -> None:
         self._trusted, self._ref, self._wanted = trusted, ref, wanted
         self._waiting = list(trusted.mirrors[1:][:WITNESSES])
-        self._jobs: dict[Mirror, Job[tuple[Manifest, str]]] = {}
+        self._jobs: dict[Mirror, BackgroundCall[tuple[Manifest, str]]] = {}
         self._got: dict[Mirror, Manifest] = {}
         self._last: Deadline | None = None  # for the other mirrors, once one has answered
         self.proven: tuple[Mirror, Manifest] | None = None
@@ -168,7 +168,7 @@ class _Asked:
 
     def _start(self) -> None:
         mirror = self._waiting.pop(0)
-        self._jobs[mirror] = Job(lambda: self._list(mirror))
+        self._jobs[mirror] = BackgroundCall(lambda: self._list(mirror))
 
     def _list(self, mirror: Mirror) -> tuple[Manifest, str]:
         manifest = self._trusted.source.resolve(self._ref, mirror, self._trusted.http, self._wanted)

@@ -22,7 +22,9 @@ START_SECONDS = 15.0
 class Daemon:
     """A running aria2c and its RPC client. gpuaria stops only a daemon that it started (`owned`)."""
 
-    def __init__(self, rpc: Rpc, process: subprocess.Popen[bytes] | None, folder: private_folder.Folder | None) -> None:
+    def __init__(
+        self, rpc: Rpc, process: subprocess.Popen[bytes] | None, folder: private_folder.PrivateFolder | None
+    ) -> None:
         self.rpc = rpc
         self._process = process
         self._folder = folder

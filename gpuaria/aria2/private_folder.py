@@ -23,7 +23,7 @@ _YOUNG = 60.0  # seconds; a younger folder may not have its lock yet
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class PrivateFolder:
     """A folder of mode 0700, locked (flock) by its gpuaria process. `lock`: the file descriptor that holds the lock."""
 
     path: Path
@@ -40,7 +40,7 @@ class Folder:
         os.close(self.lock)
 
 
-def create() -> Folder:
+def create() -> PrivateFolder:
     """Create a locked folder. Raises Aria2Error."""
     try:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX))
@@ -51,7 +51,7 @@ def create() -> Folder:
         ) from None
     with contextlib.suppress(OSError):  # no file locks here: no other process can see the folder as abandoned either
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return Folder(path, lock)
+    return PrivateFolder(path, lock)
 
 
 def remove_abandoned() -> None:

@@ -12,7 +12,7 @@ import requests
 
 from gpuaria.aria2.binary import HINT, NO_CONTROL_FILES
 from gpuaria.errors import Aria2Error
-from gpuaria.records import Transfer
+from gpuaria.records import Aria2Status
 
 _KEYS = ["gid", "status", "totalLength", "completedLength", "downloadSpeed", "connections", "errorCode", "errorMessage"]
 _GONE = {"removed", "complete", "error"}
@@ -111,7 +111,7 @@ class Rpc:
         found = {file["path"]: str(status["gid"]) for status in known for file in status.get("files", ())}
         return {path: found[path] for path in paths if path in found}
 
-    def poll(self, gids: Sequence[str]) -> tuple[dict[str, Transfer], dict[str, dict[str, list[int]]]]:
+    def poll(self, gids: Sequence[str]) -> tuple[dict[str, Aria2Status], dict[str, dict[str, list[int]]]]:
         """Return by gid the state of each download, and its connections' speeds (bytes per second) by URL."""
         calls = [("aria2.tellStatus", [gid, _KEYS]) for gid in gids] + [("aria2.getServers", [gid]) for gid in gids]
         results = self._multicall(calls)
@@ -157,11 +157,11 @@ def _bracketed(host: str | None) -> str:
     return f"[{host}]" if host and ":" in host else str(host)
 
 
-def _transfer(gid: str, status: Mapping[str, Any]) -> Transfer:
+def _transfer(gid: str, status: Mapping[str, Any]) -> Aria2Status:
     if "status" not in status:  # a fault: the daemon does not know this gid
-        return Transfer(gid, "gone", 0, 0, 0, 0, "", str(status.get("message", "")))
+        return Aria2Status(gid, "gone", 0, 0, 0, 0, "", str(status.get("message", "")))
     state = str(status["status"])
-    return Transfer(
+    return Aria2Status(
         gid,
         state,
         int(status.get("totalLength", 0)),

@@ -7,7 +7,7 @@ _BEFORE = ""  # stands for bytes that were here before the run
 
 
 @dataclass
-class Origins:
+class ByteSources:
     """`problems`: what went wrong on the way, the first few. Not thread-safe by itself."""
 
     problems: list[str] = field(default_factory=list)
@@ -33,9 +33,9 @@ class Origins:
         if problem not in self.problems and len(self.problems) < _MOST:
             self.problems.append(problem)
 
-    def copy(self) -> "Origins":
+    def copy(self) -> "ByteSources":
         """As it is at this moment."""
-        return Origins(list(self.problems), dict(self._given))
+        return ByteSources(list(self.problems), dict(self._given))
 
     @property
     def before(self) -> int:

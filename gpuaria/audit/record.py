@@ -17,7 +17,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MirrorShare:
     """What one mirror gave, in bytes; to a run also in files, and why it was not used (any more)."""
 
     mirror: str
@@ -54,7 +54,7 @@ class FileLine:
     outcome: str
     detail: str
     action: str
-    mirrors: tuple[Part, ...] = ()
+    mirrors: tuple[MirrorShare, ...] = ()
     about: bool = False
     reused: int = 0
     same_as: str = ""
@@ -89,7 +89,7 @@ class RunLine:
     trust: str
     path: str
     endpoint: str
-    mirrors: tuple[Part, ...]
+    mirrors: tuple[MirrorShare, ...]
     verdicts: dict[str, int]
     bytes_fetched: int
     bytes_reused: int
@@ -98,24 +98,24 @@ class RunLine:
     message: str = ""
 
 
-Line = FileLine | RunLine
-_KINDS: dict[str, type[Line]] = {"file": FileLine, "run": RunLine}
+LogLine = FileLine | RunLine
+_KINDS: dict[str, type[LogLine]] = {"file": FileLine, "run": RunLine}
 
 
-def dump(line: Line) -> str:
+def dump(line: LogLine) -> str:
     """One line, with its end. No line has a control character in it, whatever the names are."""
     kind = "file" if isinstance(line, FileLine) else "run"
     return json.dumps({"event": kind, **to_json(line)}, separators=(",", ":")) + "\n"
 
 
-def load(text: str | bytes) -> Line | None:
+def load(text: str | bytes) -> LogLine | None:
     """What a line says; None for one that is damaged, or of a kind that is not known."""
     try:
         row = json.loads(text)
         found = _read(_KINDS[row["event"]], row)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return typing.cast(Line, found)
+    return typing.cast(LogLine, found)
 
 
 def within(text: str) -> bytes:
@@ -140,7 +140,7 @@ def _read(wanted: typing.Any, value: typing.Any) -> typing.Any:
         return tuple(_read(parts[0], item) for item in _of(list, value))
     if kind is dict:
         return {_of(str, key): _read(parts[1], item) for key, item in _of(dict, value).items()}
-    if kind in (Part, FileLine, RunLine):
+    if kind in (MirrorShare, FileLine, RunLine):
         hints = typing.get_type_hints(kind)
         given = {f.name for f in fields(kind) if f.name in _of(dict, value) or f.default is MISSING}
         return kind(**{key: _read(hints[key], value[key]) for key in given})

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from gpuaria._version import __version__
-from gpuaria.audit.byte_sources import Origins
+from gpuaria.audit.byte_sources import ByteSources
 from gpuaria.audit.log import AuditLog
-from gpuaria.audit.record import FileLine, Part, RunLine, clean, dump, name
+from gpuaria.audit.record import FileLine, MirrorShare, RunLine, clean, dump, name
 from gpuaria.errors import GpuariaError, NetworkError, Unreachable
 from gpuaria.paths import SafePath
 from gpuaria.records import GOOD, DownloadPlan, Manifest, Mirror, MirrorUse, RemoteFile, Step, Verdict, outcomes
@@ -30,7 +30,7 @@ class Asked:
     endpoint: str
 
 
-class Place(Protocol):
+class RunTarget(Protocol):
     """Where a run puts files."""
 
     @property
@@ -52,7 +52,7 @@ class Outcomes(Protocol):
     def mirrors(self) -> Sequence[Mirror]:
         """The mirrors of the run, those that joined included."""
 
-    def origins(self, path: str) -> Origins:
+    def origins(self, path: str) -> ByteSources:
         """Where the bytes of a file came from."""
 
     def unfinished(self) -> list[str]:
@@ -78,7 +78,7 @@ class Recorder:
         self._mirrors: Sequence[Mirror] = mirrors
         self._manifest: Manifest | None = None
         self._results: Outcomes | None = None
-        self._place: Place | None = None
+        self._place: RunTarget | None = None
         self._root = ""
         self._steps: Mapping[SafePath, Step] = {}
 
@@ -86,7 +86,7 @@ class Recorder:
         """The mirrors that may serve this run."""
         self._mirrors = mirrors
 
-    def begins(self, manifest: Manifest, place: Place, plan: DownloadPlan, results: Outcomes) -> None:
+    def begins(self, manifest: Manifest, place: RunTarget, plan: DownloadPlan, results: Outcomes) -> None:
         """The plan is made and about to be carried out."""
         self._manifest, self._results, self._place = manifest, results, place
         self._root = os.path.realpath(place.root)
@@ -117,7 +117,7 @@ class Recorder:
         word = NetworkError.__name__ if isinstance(error, Unreachable) else type(error).__name__
         self._close(code, word, str(error))
 
-    def _append(self, file: RemoteFile, outcome: str, detail: str, origins: Origins) -> None:
+    def _append(self, file: RemoteFile, outcome: str, detail: str, origins: ByteSources) -> None:
         assert self._manifest is not None
         assert self._place is not None
         manifest, step = self._manifest, self._steps[file.path]
@@ -152,10 +152,10 @@ class Recorder:
         )
         self._log.append(dump(line))
 
-    def _part(self, use: MirrorUse) -> Part:
+    def _part(self, use: MirrorUse) -> MirrorShare:
         mirrors = self._results.mirrors if self._results else self._mirrors
         base = next((mirror.base for mirror in mirrors if mirror.name == use.name), "")
-        return Part(name(use.name), clean(base), use.bytes, use.files, clean(use.rejected))
+        return MirrorShare(name(use.name), clean(base), use.bytes, use.files, clean(use.rejected))
 
     def _close(self, exit_code: int, error: str, message: str) -> None:
         """Write the run's own line."""

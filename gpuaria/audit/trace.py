@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from gpuaria.audit.log import NAME, lines
-from gpuaria.audit.record import FileLine, Line, RunLine, load, within
+from gpuaria.audit.record import FileLine, LogLine, RunLine, load, within
 from gpuaria.errors import DiskError, NotFound
 from gpuaria.hashing import CHUNK, hasher
 from gpuaria.os_errors import explained
@@ -154,7 +154,7 @@ def _digests(place: Path) -> set[str]:
     return {f"{name}:{state.hexdigest()}" for name, state in states.items()}
 
 
-def _entries(folder: Path, marks: Iterable[bytes], wanted: Callable[[Line], bool]) -> Iterator[Line]:
+def _entries(folder: Path, marks: Iterable[bytes], wanted: Callable[[LogLine], bool]) -> Iterator[LogLine]:
     """Entries with one of `marks` in them that are wanted, by time; damaged lines are passed over. Raises DiskError."""
     with explained(folder / NAME):
         once = dict.fromkeys(lines(folder, list(marks)))  # a log that is rotated meanwhile may be read twice
@@ -162,5 +162,5 @@ def _entries(folder: Path, marks: Iterable[bytes], wanted: Callable[[Line], bool
     return iter(sorted(found, key=lambda line: line.at))
 
 
-def _content(line: Line) -> str:
+def _content(line: LogLine) -> str:
     return line.content if isinstance(line, FileLine) else ""

@@ -83,7 +83,7 @@ def patterns(given: Sequence[str]) -> list[str]:
     return found
 
 
-def known_kind(kind: str) -> "records.Kind | None":
+def known_kind(kind: str) -> "records.RepoKind | None":
     """Return the repo type, given in singular or plural, or None if it is empty. Raises UsageError."""
     singular = kind.removesuffix("s")
     if not kind:

@@ -5,7 +5,7 @@ from gpuaria.cli.app import app
 
 
 @app.command()
-def config(as_json: options.AsJson = False) -> int:
+def config(as_json: options.JsonOption = False) -> int:
     """Print every setting, its value and its source."""
     from gpuaria.cli.output import figures
     from gpuaria.cli.output.json_lines import print_json

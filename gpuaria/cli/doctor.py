@@ -17,15 +17,15 @@ from gpuaria.errors import ConfigError, Interrupted, UsageError
 def doctor(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="REF", help="Repo to check access to.")] = None,
-    kind: options.Kind = "",
-    revision: options.Revision = "",
+    kind: options.KindOption = "",
+    revision: options.RevisionOption = "",
     trace: Annotated[bool, typer.Option("--trace", help="Also trace the network route to the worst mirror.")] = False,
-    cache_dir: options.CacheDir = None,
-    token: options.Token = None,
-    mirrors: options.Mirrors = None,
-    rpc: options.Rpc = None,
-    verbose: options.Verbose = False,
-    as_json: options.AsJson = False,
+    cache_dir: options.CacheDirOption = None,
+    token: options.TokenOption = None,
+    mirrors: options.MirrorsOption = None,
+    rpc: options.RpcOption = None,
+    verbose: options.VerboseOption = False,
+    as_json: options.JsonOption = False,
 ) -> int:
     """Check whether a fetch would work, and suggest fixes."""
     from gpuaria.cli.output import findings

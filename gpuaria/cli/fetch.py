@@ -16,12 +16,12 @@ from gpuaria.errors import UsageError
 @app.command()
 def fetch(
     context: typer.Context,
-    words: options.Words = None,
-    repo: options.Repo = "",
-    kind: options.Kind = "",
-    revision: options.Revision = "",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
+    words: options.WordsArgument = None,
+    repo: options.RepoOption = "",
+    kind: options.KindOption = "",
+    revision: options.RevisionOption = "",
+    include: options.IncludeOption = None,
+    exclude: options.ExcludeOption = None,
     lock: Annotated[
         str | None,
         typer.Option("--lock", help="Download exactly the files in this lock file, from any source.", metavar="FILE"),
@@ -32,9 +32,9 @@ def fetch(
             "--to", "--local-dir", help="Download into this folder instead of the Hugging Face cache.", metavar="DIR"
         ),
     ] = None,
-    cache_dir: options.CacheDir = None,
-    token: options.Token = None,
-    mirrors: options.Mirrors = None,
+    cache_dir: options.CacheDirOption = None,
+    token: options.TokenOption = None,
+    mirrors: options.MirrorsOption = None,
     connections: Annotated[
         str | None, typer.Option("-x", "--connections", help="Connections per server (1-16, default 16).", metavar="N")
     ] = None,
@@ -47,7 +47,7 @@ def fetch(
             "--patience", help="Longest wait for data, a rate limit or a lock (default 10 min).", metavar="TIME"
         ),
     ] = None,
-    rpc: options.Rpc = None,
+    rpc: options.RpcOption = None,
     rpc_secret: Annotated[
         str | None,
         typer.Option("--rpc-secret", help="Secret of that aria2c. Prefer GPUARIA_RPC_SECRET.", metavar="WORD"),
@@ -62,10 +62,10 @@ def fetch(
     why: Annotated[
         bool, typer.Option("--why", help="Print why each mirror is ranked where it is, and its probes.")
     ] = False,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    as_json: options.AsJson = False,
+    offline: options.OfflineOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+    as_json: options.JsonOption = False,
 ) -> int:
     """Download a repo, verify every byte, and print its path.
 

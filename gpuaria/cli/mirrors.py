@@ -26,17 +26,17 @@ def mirrors(
         list[str] | None,
         typer.Argument(metavar="REF", help="Repo to measure with; or: add NAME URL, remove NAME, list."),
     ] = None,
-    kind: options.Kind = "",
-    revision: options.Revision = "",
+    kind: options.KindOption = "",
+    revision: options.RevisionOption = "",
     why: Annotated[bool, typer.Option("--why", help="Print all measurements.")] = False,
     plot: Annotated[
         str | None, typer.Option("--plot", help="Draw the result to this file.", metavar="FILE.png|svg")
     ] = None,
-    cache_dir: options.CacheDir = None,
-    token: options.Token = None,
-    mirrors: options.Mirrors = None,
-    verbose: options.Verbose = False,
-    as_json: options.AsJson = False,
+    cache_dir: options.CacheDirOption = None,
+    token: options.TokenOption = None,
+    mirrors: options.MirrorsOption = None,
+    verbose: options.VerboseOption = False,
+    as_json: options.JsonOption = False,
 ) -> int:
     """Measure and rank mirrors, or edit the list of mirrors."""
     from gpuaria.cli.mirrors_list import EDITS, edit

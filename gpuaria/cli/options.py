@@ -9,14 +9,16 @@ import typer
 if TYPE_CHECKING:
     from gpuaria.settings import Settings
 
-Words = Annotated[
+WordsArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="REF FILE", help="The repo, then files to select; with --repo, only files."),
 ]
-Repo = Annotated[str, typer.Option("--repo", help="The repo, as an option instead of REF.", metavar="NAME")]
-Kind = Annotated[str, typer.Option("--type", "--repo-type", help="Repo type: model, dataset or space.", metavar="KIND")]
-Revision = Annotated[str, typer.Option("--revision", help="Branch, tag or commit (default main).", metavar="REV")]
-Include = Annotated[
+RepoOption = Annotated[str, typer.Option("--repo", help="The repo, as an option instead of REF.", metavar="NAME")]
+KindOption = Annotated[
+    str, typer.Option("--type", "--repo-type", help="Repo type: model, dataset or space.", metavar="KIND")
+]
+RevisionOption = Annotated[str, typer.Option("--revision", help="Branch, tag or commit (default main).", metavar="REV")]
+IncludeOption = Annotated[
     list[str] | None,
     typer.Option(
         "--include",
@@ -24,22 +26,24 @@ Include = Annotated[
         metavar="PATTERN",
     ),
 ]
-Exclude = Annotated[
+ExcludeOption = Annotated[
     list[str] | None, typer.Option("--exclude", help="Skip matching files; repeatable.", metavar="PATTERN")
 ]
-CacheDir = Annotated[str | None, typer.Option("--cache-dir", help="Hugging Face cache directory.", metavar="DIR")]
-Token = Annotated[
+CacheDirOption = Annotated[str | None, typer.Option("--cache-dir", help="Hugging Face cache directory.", metavar="DIR")]
+TokenOption = Annotated[
     str | None,
     typer.Option(
         "--token", help="Access token. Prefer HF_TOKEN, which stays out of the shell history.", metavar="TOKEN"
     ),
 ]
-Mirrors = Annotated[list[str] | None, typer.Option("--mirror", help="Base URL of a mirror; repeatable.", metavar="URL")]
-Rpc = Annotated[str | None, typer.Option("--rpc", help="JSON-RPC URL of a running aria2c to use.", metavar="URL")]
-Offline = Annotated[bool, typer.Option("--offline", help="Use local files only, without network access.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print warnings and errors only.")]
-Verbose = Annotated[
+MirrorsOption = Annotated[
+    list[str] | None, typer.Option("--mirror", help="Base URL of a mirror; repeatable.", metavar="URL")
+]
+RpcOption = Annotated[str | None, typer.Option("--rpc", help="JSON-RPC URL of a running aria2c to use.", metavar="URL")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Use local files only, without network access.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print warnings and errors only.")]
+VerboseOption = Annotated[
     bool, typer.Option("-v", "--verbose", help="Log requests and decisions to stderr.")
 ]  # read by dispatch.py
 

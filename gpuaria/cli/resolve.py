@@ -17,22 +17,22 @@ _FORMS = ("table", "json", "metalink", "aria2", "sha256sums", "manifest")
 @app.command()
 def resolve(
     context: typer.Context,
-    words: options.Words = None,
-    repo: options.Repo = "",
-    kind: options.Kind = "",
-    revision: options.Revision = "",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
+    words: options.WordsArgument = None,
+    repo: options.RepoOption = "",
+    kind: options.KindOption = "",
+    revision: options.RevisionOption = "",
+    include: options.IncludeOption = None,
+    exclude: options.ExcludeOption = None,
     form: Annotated[
         str,
         typer.Option("--format", help="Output: table, json, metalink, aria2, sha256sums or manifest.", metavar="FORM"),
     ] = "table",
-    cache_dir: options.CacheDir = None,
-    token: options.Token = None,
-    mirrors: options.Mirrors = None,
-    offline: options.Offline = False,
-    verbose: options.Verbose = False,
-    as_json: options.AsJson = False,
+    cache_dir: options.CacheDirOption = None,
+    token: options.TokenOption = None,
+    mirrors: options.MirrorsOption = None,
+    offline: options.OfflineOption = False,
+    verbose: options.VerboseOption = False,
+    as_json: options.JsonOption = False,
 ) -> int:
     """List a repo's files, or export them for other tools.
 

@@ -14,7 +14,7 @@ from gpuaria.mirrors.candidates import may_join
 from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import MirrorFindings
 from gpuaria.mirrors.survey import Subject, expectations, ranked, reusable, subject_of, survey_mirrors, tools_for
-from gpuaria.records import Kind, Mirror, Ranking
+from gpuaria.records import Mirror, Ranking, RepoKind
 from gpuaria.runtime import Runtime
 from gpuaria.settings import Settings
 
@@ -37,7 +37,7 @@ class Survey:
 
 
 def survey(
-    settings: Settings, text: str, kind: Kind | None, revision: str, emit: Emit, stop: threading.Event
+    settings: Settings, text: str, kind: RepoKind | None, revision: str, emit: Emit, stop: threading.Event
 ) -> Survey:
     """Measure the mirrors in the settings, with a file of the repo `text`; without a file if `text` is empty."""
     with ExitStack() as held:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 @app.command()
 def verify(
     target: Annotated[str, typer.Argument(metavar="PATH|REPO", help="A folder, or a repo in the Hugging Face cache.")],
-    kind: options.Kind = "",
-    revision: options.Revision = "",
+    kind: options.KindOption = "",
+    revision: options.RevisionOption = "",
     lock: Annotated[str | None, typer.Option("--lock", help="Compare with this lock file.", metavar="FILE")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail also for files without a digest.")] = False,
-    cache_dir: options.CacheDir = None,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    as_json: options.AsJson = False,
+    cache_dir: options.CacheDirOption = None,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+    as_json: options.JsonOption = False,
 ) -> int:
     """Check local files against their manifest, offline."""
     from gpuaria.api import check

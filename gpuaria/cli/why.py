@@ -13,7 +13,7 @@ from gpuaria.errors import SomeFilesFailed, WrongBytes
 @app.command()
 def why(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A file that gpuaria downloaded, or its folder.")],
-    as_json: options.AsJson = False,
+    as_json: options.JsonOption = False,
 ) -> int:
     """Show where a file came from and whether it has changed."""
     from gpuaria.audit.trace import runs, trace

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gpuaria.content.harmless import HARMLESS
-from gpuaria.content.reader import Ended, Source, Spent
+from gpuaria.content.reader import Ended, ForwardReader, Spent
 
 UNKNOWN = "a name made up while it loads"  # of an import whose name is not written in the file
 _NAME = 512  # characters that the name of a module or a thing may have
@@ -47,7 +47,7 @@ class Found:
 class Walk:
     """The machine for one pickle, which begins where `source` is. `protocol`: what it declares, -1 if it does not."""
 
-    def __init__(self, source: Source, found: Found) -> None:
+    def __init__(self, source: ForwardReader, found: Found) -> None:
         self.source, self.found = source, found
         self.stack: list[str | None] = []
         self.marks: list[int] = []

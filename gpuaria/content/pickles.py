@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from gpuaria.content.harmless import NOTORIOUS
 from gpuaria.content.names import Scanned, named
 from gpuaria.content.opcodes import Found, Walk
-from gpuaria.content.reader import Budget, Capped, Ended, Source, Spent, Unpacked, size_of, unpacker
+from gpuaria.content.reader import Budget, Capped, Ended, ForwardReader, Spent, Unpacked, size_of, unpacker
 
 _NAMED = 8  # imports that are told
 _DEPTH = 3  # archives in archives
@@ -49,7 +49,7 @@ def scan_stream(raw: BinaryIO, name: str = "") -> Scanned | None:
     raw.seek(0)
     look.into(cast(BinaryIO, Capped(raw, look.budget)), name, 0)
     raw.seek(0)
-    look.row(Source(raw, Budget(), size_of(raw)))  # whatever else it is: some files are two things at once
+    look.row(ForwardReader(raw, Budget(), size_of(raw)))  # whatever else it is: some files are two things at once
     if not look.pickled:
         return None
     worst = sorted(look.found.imports, key=lambda imported: imported.partition(".")[0] not in NOTORIOUS)
@@ -78,12 +78,12 @@ class _Look:
                 self._unknown()
             elif (machine := unpacker(head)) is not None:
                 stream.seek(0)
-                self.row(Source(Unpacked(stream, machine), self.budget))
+                self.row(ForwardReader(Unpacked(stream, machine), self.budget))
         except Spent:
             if named(name):
                 self._unknown()
 
-    def row(self, source: Source) -> None:
+    def row(self, source: ForwardReader) -> None:
         """One pickle after the other. It takes a sign that the bytes are no accident: a declared protocol, a call after
         an import, or an end of the data just behind the last pickle."""
         signs, whole = False, 0
@@ -110,7 +110,7 @@ class _Look:
     def _array(self, stream: BinaryIO) -> None:
         """numpy.lib.format: magic, version, length of the header, header, and for objects a pickle."""
         stream.seek(0)
-        source = Source(stream, self.budget)
+        source = ForwardReader(stream, self.budget)
         try:
             length = int.from_bytes(source.take(2 if source.take(8)[6] == 1 else 4), "little")
             header = source.take(min(length, 1 << 20))
@@ -139,7 +139,7 @@ class _Look:
                     member.seek(0)
                     self.into(member, name, depth + 1)
                     member.seek(0)
-                    self.row(Source(member, self.budget))
+                    self.row(ForwardReader(member, self.budget))
         except _BROKEN:
             if says:
                 self._unknown()

@@ -104,7 +104,7 @@ def unpacker(head: bytes) -> Any:
     return None
 
 
-class Source:
+class ForwardReader:
     """Reads forward in chunks; what is not wanted is skipped, by a seek where `raw` is a file of known `size`."""
 
     def __init__(self, raw: Any, budget: Budget, size: int | None = None) -> None:

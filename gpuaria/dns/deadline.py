@@ -34,7 +34,7 @@ class Deadline:
         return Deadline(min(seconds, self.remaining()), self.clock)
 
 
-class Job(Generic[T]):
+class BackgroundCall(Generic[T]):
     """A callable that runs on its own daemon thread."""
 
     def __init__(self, work: Callable[[], T]) -> None:
@@ -69,5 +69,5 @@ class Job(Generic[T]):
 
 def run_all(callables: Sequence[Callable[[], T]], deadline: Deadline, grace: float = GRACE) -> list[T | None]:
     """Run all callables in parallel; return their results in order, None for each that is late."""
-    jobs = [Job(work) for work in callables]
+    jobs = [BackgroundCall(work) for work in callables]
     return [job.result(deadline, grace) for job in jobs]

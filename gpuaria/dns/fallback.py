@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gpuaria.dns import false_answers
-from gpuaria.dns.deadline import Deadline, Job
-from gpuaria.dns.server import NoSuchName, Server, parse_server, query_system
+from gpuaria.dns.deadline import BackgroundCall, Deadline
+from gpuaria.dns.server import DnsServer, NoSuchName, parse_server, query_system
 from gpuaria.errors import NetworkError
 
 SYSTEM_SECONDS = 2.0  # for the system's resolver; glibc alone waits 5 s for each server, twice
@@ -119,7 +119,7 @@ def _needs_no_resolver(host: str) -> bool:
 def _ask_system(host: str) -> tuple[tuple[str, ...], str]:
     """Return the system's addresses for a host, and the problem with its answer (empty if none)."""
     try:
-        both = Job(partial(query_system, host)).result(Deadline(SYSTEM_SECONDS), 0)
+        both = BackgroundCall(partial(query_system, host)).result(Deadline(SYSTEM_SECONDS), 0)
     except NoSuchName:
         return (), "does not know it"
     except NetworkError:
@@ -128,7 +128,7 @@ def _ask_system(host: str) -> tuple[tuple[str, ...], str]:
     return found, "" if found else "does not answer" if both is None else "knows no address of it"
 
 
-def _is_local(server: Server) -> bool:
+def _is_local(server: DnsServer) -> bool:
     """True if a resolver is in the user's own network, by its address or its name."""
     if false_answers.is_literal(server.host):
         return bool(false_answers.special_range(server.host))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["measured", "failed", "not measured"]
+MeasureState = Literal["measured", "failed", "not measured"]
 NO_TIME = "no time left"
 
 
@@ -18,7 +18,7 @@ class DnsAnswer:
     resolver: str
     host: str
     family: int
-    state: State
+    state: MeasureState
     addresses: tuple[str, ...] = ()
     ttl: float | None = None
     seconds: float | None = None
@@ -31,7 +31,7 @@ class TlsFinding:
     """One TLS handshake. `problem` includes `certificate_problem`, the problem with the certificate alone."""
 
     address: str
-    state: State
+    state: MeasureState
     seconds: float | None = None
     version: str = ""
     problem: str = ""

@@ -12,9 +12,9 @@ from dataclasses import replace
 from functools import partial
 
 from gpuaria.dns import false_answers
-from gpuaria.dns.deadline import Deadline, Job
-from gpuaria.dns.findings import NO_TIME, DnsAnswer, State, TlsFinding
-from gpuaria.dns.server import NoSuchName, Server, parse_server, query_server, query_system
+from gpuaria.dns.deadline import BackgroundCall, Deadline
+from gpuaria.dns.findings import NO_TIME, DnsAnswer, MeasureState, TlsFinding
+from gpuaria.dns.server import DnsServer, NoSuchName, parse_server, query_server, query_system
 from gpuaria.errors import NetworkError
 
 NXDOMAIN = "NXDOMAIN"
@@ -67,7 +67,7 @@ class Resolvers:
         liars = self.liars
         limit = deadline.within(RESOLVER_SECONDS)
         asked = [server for server in self.servers if server.spec not in liars]
-        late: tuple[State, str] = (
+        late: tuple[MeasureState, str] = (
             ("failed", "does not answer") if deadline.remaining() > RESOLVER_SECONDS else ("not measured", NO_TIME)
         )
         answers = self._gather(asked, host, limit, self._settle if settle is None else settle, late)
@@ -112,19 +112,19 @@ class Resolvers:
                     self._liars.setdefault(answer.resolver, f"{answer.host}: {answer.lies[0]}")
 
     def _gather(
-        self, servers: Sequence[Server], host: str, deadline: Deadline, settle: float, late: tuple[State, str]
+        self, servers: Sequence[DnsServer], host: str, deadline: Deadline, settle: float, late: tuple[MeasureState, str]
     ) -> list[DnsAnswer]:
         works = [(s, f) for s in servers for f in ((0,) if s.transport == "system" else FAMILIES)]
         changed = threading.Condition()
-        found: dict[tuple[Server, int], tuple[DnsAnswer, ...]] = {}
+        found: dict[tuple[DnsServer, int], tuple[DnsAnswer, ...]] = {}
 
-        def work(server: Server, family: int) -> None:
+        def work(server: DnsServer, family: int) -> None:
             answers = self._cached(server, host, family, deadline)
             with changed:
                 found[server, family] = answers
                 changed.notify_all()
 
-        jobs = [Job(partial(work, s, f)) for s, f in works]
+        jobs = [BackgroundCall(partial(work, s, f)) for s, f in works]
         end = deadline
         with changed:
             while len(found) < len(works) and not end.expired:
@@ -143,7 +143,7 @@ class Resolvers:
             or [DnsAnswer(s.spec, host, n, state, problem=silent) for n in ((f,) if f else FAMILIES)]
         ]
 
-    def _cached(self, server: Server, host: str, family: int, deadline: Deadline) -> tuple[DnsAnswer, ...]:
+    def _cached(self, server: DnsServer, host: str, family: int, deadline: Deadline) -> tuple[DnsAnswer, ...]:
         key = (server.spec, f"{host}/{family}")
         with self._lock:
             kept = self._cache.get(key)
@@ -170,7 +170,7 @@ def _is_plausible(answer: DnsAnswer) -> bool:
 
 
 def _findings(
-    server: Server, host: str, family: int, deadline: Deadline, context: ssl.SSLContext | None
+    server: DnsServer, host: str, family: int, deadline: Deadline, context: ssl.SSLContext | None
 ) -> tuple[DnsAnswer, ...]:
     """Query one resolver; return one finding, or one for each family from the system's resolver."""
     families = (family,) if family else FAMILIES

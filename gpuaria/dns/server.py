@@ -26,7 +26,7 @@ class NoSuchName(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class DnsServer:
     """A parsed spec. `spec`: its text; `host`: an IP address, for DoH a host name; `url`: for DoH only."""
 
     spec: str
@@ -36,20 +36,20 @@ class Server:
     url: str = ""
 
 
-def parse_server(spec: str) -> Server:
+def parse_server(spec: str) -> DnsServer:
     """Parse `system`, `IP[:PORT]`, `tls://IP[:PORT]` or `https://host/path`. Raises ConfigError."""
     text = spec.strip()
     try:
         if text.lower() == "system":
-            return Server("system", "system")
+            return DnsServer("system", "system")
         if text.lower().startswith("https://"):
             parts = urlsplit(text)
             if not parts.hostname or "@" in parts.netloc:
                 raise ValueError
-            return Server(text, "https", parts.hostname, parts.port or 443, text)
+            return DnsServer(text, "https", parts.hostname, parts.port or 443, text)
         if text.lower().startswith("tls://"):
-            return Server(text, "tls", *_host_port(text[6:], 853))
-        return Server(text, "plain", *_host_port(text, 53))
+            return DnsServer(text, "tls", *_host_port(text[6:], 853))
+        return DnsServer(text, "plain", *_host_port(text, 53))
     except ValueError:
         raise ConfigError(
             f"{spec!r} is not a DNS server", "Give IP[:PORT], tls://IP[:PORT], https://host/dns-query or system."
@@ -82,7 +82,7 @@ def query_system(host: str) -> dict[int, tuple[str, ...]]:
 
 
 def query_server(
-    server: Server, host: str, family: int, deadline: Deadline, context: ssl.SSLContext | None
+    server: DnsServer, host: str, family: int, deadline: Deadline, context: ssl.SSLContext | None
 ) -> tuple[tuple[str, ...], float]:
     """Query a server for addresses of `family` (4, 6); return them and the smallest TTL in the chain, in seconds.
 
@@ -112,7 +112,7 @@ def query_server(
     return tuple(row.address for row in chain.answer or ()), float(chain.minimum_ttl)
 
 
-def _exchange(server: Server, question: Any, deadline: Deadline, context: ssl.SSLContext | None) -> Any:
+def _exchange(server: DnsServer, question: Any, deadline: Deadline, context: ssl.SSLContext | None) -> Any:
     import dns.exception
     import dns.query
 
@@ -144,7 +144,7 @@ def _exchange(server: Server, question: Any, deadline: Deadline, context: ssl.SS
         return dns.query.tcp(question, server.host, timeout=max(0.001, deadline.remaining()), port=server.port)
 
 
-def _over_https(server: Server, question: Any, deadline: Deadline, context: ssl.SSLContext | None) -> Any:
+def _over_https(server: DnsServer, question: Any, deadline: Deadline, context: ssl.SSLContext | None) -> Any:
     import dns.message
 
     status, body = _post(server, question.to_wire(), deadline, context or ssl.create_default_context())
@@ -158,7 +158,7 @@ def _over_https(server: Server, question: Any, deadline: Deadline, context: ssl.
     return answer
 
 
-def _post(server: Server, question: bytes, deadline: Deadline, context: ssl.SSLContext) -> tuple[int, bytes]:
+def _post(server: DnsServer, question: bytes, deadline: Deadline, context: ssl.SSLContext) -> tuple[int, bytes]:
     """POST a query; return status and body, at most one byte longer than a DNS message can be. Raises NetworkError.
 
     The system's resolver resolves the server's name: dnspython would read resolv.conf, and ignore /etc/hosts and

@@ -7,7 +7,7 @@ from typing import Literal
 
 from gpuaria.errors import GpuariaError
 
-State = Literal["ok", "warning", "problem", "unknown"]
+Severity = Literal["ok", "warning", "problem", "unknown"]
 GROUPS = (
     ("this machine", ("settings", "gpuaria", "aria2c", "open files", "ICMP")),
     ("disk", ("cache", "locks", "links", "names", "state")),
@@ -25,7 +25,7 @@ class Finding:
     """
 
     topic: str
-    state: State
+    state: Severity
     text: str
     fix: str = ""
     status: int = 0

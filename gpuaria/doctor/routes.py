@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gpuaria import fetching
-from gpuaria.dns.deadline import Deadline, Job
+from gpuaria.dns.deadline import BackgroundCall, Deadline
 from gpuaria.dns.findings import NO_TIME, DnsAnswer, TlsFinding
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.doctor.finding import Notes
@@ -13,7 +13,7 @@ from gpuaria.doctor.storage import another
 from gpuaria.errors import AccessDenied, DiskError, GpuariaError, NetworkError, NoSpace, NotFound
 from gpuaria.fetching import World, request_for
 from gpuaria.mirrors.measure.findings import LookupFinding, MirrorFindings, TcpFinding
-from gpuaria.mirrors.measure.stream import Limits
+from gpuaria.mirrors.measure.stream import SampleLimits
 from gpuaria.mirrors.measure.survey import Reads, Tools, survey
 from gpuaria.os_errors import explained
 from gpuaria.paths import SafePath
@@ -27,7 +27,7 @@ from gpuaria.trust import Away, ListingTrust, by_mirrors
 
 RESOLVE = 2.2  # seconds for the list of files
 SILENCE = 1.0  # seconds of them after which mirrors are asked as well
-_SAMPLE = Limits(seconds=0.6, ceiling=2 << 20)
+_SAMPLE = SampleLimits(seconds=0.6, ceiling=2 << 20)
 _NOTHING = RemoteFile(SafePath.parse("nothing"), 0, None)
 _HUBS = ("https://huggingface.co", "https://hf-mirror.com")
 _STAGES = {"dns": "DNS", "tcp": "TCP", "tls": "TLS", "lookup": "hub protocol", "fresh": "commit", "bytes": "bytes"}
@@ -90,13 +90,13 @@ class Ways:
         """As a fetch lists them; where the endpoint is silent, the mirrors are asked before a fetch would."""
         request, world = request_for(ref), self._world
         deadline = self._deadline.within(RESOLVE)
-        first = Job(lambda: fetching.resolve(request, world))
+        first = BackgroundCall(lambda: fetching.resolve(request, world))
         done = first.result(deadline.within(SILENCE), 0)
         if done is not None or world.policy == "origin" or len(world.mirrors) < 2:
             return done or first.result(deadline, 0)
         trusted = ListingTrust(world.http, world.source, world.mirrors, world.policy, world.emit)
         silent = Away(NetworkError(f"{world.origin.base} is silent"))
-        other = Job(lambda: by_mirrors(trusted, ref, request.chosen(), silent))
+        other = BackgroundCall(lambda: by_mirrors(trusted, ref, request.chosen(), silent))
         done = first.result(deadline, 0)
         listed = None if done is not None else other.result(Deadline(0), 0)
         return (listed, world.target.layout(ref, listed.version)) if isinstance(listed, Manifest) else done

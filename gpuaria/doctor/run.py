@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gpuaria.dns.deadline import Deadline, Job, run_all
+from gpuaria.dns.deadline import BackgroundCall, Deadline, run_all
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.doctor import hub, machine, names, storage, tls, trace
 from gpuaria.doctor.finding import Finding, Notes, exit_status
@@ -16,7 +16,7 @@ from gpuaria.fetching.hub import reference
 from gpuaria.http.certificates import tls_context
 from gpuaria.http.route import route
 from gpuaria.mirrors.candidates import may_join
-from gpuaria.records import Kind, RepoRef
+from gpuaria.records import RepoKind, RepoRef
 from gpuaria.runtime import Runtime
 from gpuaria.settings import Settings
 from gpuaria.sources import source
@@ -50,7 +50,7 @@ class Checkup:
 
 
 def examine(
-    settings: Settings, environ: Mapping[str, str], text: str, kind: Kind | None, revision: str, *, with_trace: bool
+    settings: Settings, environ: Mapping[str, str], text: str, kind: RepoKind | None, revision: str, *, with_trace: bool
 ) -> Checkup:
     """Look at everything that a fetch of `text` (a repo, or empty) needs, for at most about 6 s, 8 s with a trace.
 
@@ -93,7 +93,7 @@ class _Network:
         self._settings, self._environ, self._notes = settings, environ, notes
         self._halt, self._with_trace = halt, with_trace
 
-    def parse(self, text: str, kind: Kind | None, revision: str) -> RepoRef:
+    def parse(self, text: str, kind: RepoKind | None, revision: str) -> RepoRef:
         """The repo that is meant. Raises UsageError."""
         return reference(self._settings, text, kind, revision)
 
@@ -142,9 +142,9 @@ class _Network:
         resolvers = Resolvers(s.resolvers, context=context)
         side = deadline.within(SECONDS - 1.0)
         jobs = [
-            Job(partial(names.proxies, mirrors, self._environ, side, self._notes)),
-            Job(partial(names.resolvers, mirrors, resolvers, self._environ, side, self._notes)),
-            Job(partial(hub.check, s, world.source, world.http, self._notes)),
+            BackgroundCall(partial(names.proxies, mirrors, self._environ, side, self._notes)),
+            BackgroundCall(partial(names.resolvers, mirrors, resolvers, self._environ, side, self._notes)),
+            BackgroundCall(partial(hub.check, s, world.source, world.http, self._notes)),
         ]
         ways = Ways(s, world, ref, deadline, self._notes)
         found = ways.walk(resolvers, context, self._environ)

@@ -1,7 +1,7 @@
 """The use case: reference -> manifest -> plan -> verified files -> report. Effects come in as objects."""
 
 from gpuaria.fetching.listed import with_listed_servers
-from gpuaria.fetching.request import Limits, Request, World, request_for
+from gpuaria.fetching.request import FetchRequest, RunLimits, World, request_for
 from gpuaria.fetching.run import fetch, resolve
 
-__all__ = ["Limits", "Request", "World", "fetch", "request_for", "resolve", "with_listed_servers"]
+__all__ = ["FetchRequest", "RunLimits", "World", "fetch", "request_for", "resolve", "with_listed_servers"]

@@ -10,7 +10,7 @@ from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.fetching import report
 from gpuaria.fetching.joining import SlowOrigin
 from gpuaria.fetching.listed import from_holder
-from gpuaria.fetching.request import Limits, World
+from gpuaria.fetching.request import RunLimits, World
 from gpuaria.paths import SafePath
 from gpuaria.records import GOOD, DownloadPlan, Manifest, Mirror, RemoteFile, Signature, Step
 from gpuaria.storage.layout import Layout
@@ -47,7 +47,7 @@ class Destination:
     locked: bool = False
 
 
-def execute(plan: DownloadPlan, target: Destination, world: World, limits: Limits, results: Results) -> Results:
+def execute(plan: DownloadPlan, target: Destination, world: World, limits: RunLimits, results: Results) -> Results:
     """Run every step until all have a verdict. Raises the error that ended the run before, or Interrupted."""
     with ExitStack() as held:
         threads = Threads(world.stop)
@@ -72,7 +72,7 @@ class _Run:
     plan: DownloadPlan
     target: Destination
     world: World
-    limits: Limits
+    limits: RunLimits
     results: Results
     threads: Threads
     held: ExitStack
@@ -99,7 +99,7 @@ class _Run:
         path = Aria2Path(world.http.routes, bucket)
         self.held.callback(self.threads.close)
         self.held.callback(path.close)
-        rules = steering.Limits(
+        rules = steering.TransferLimits(
             jobs=limits.jobs,
             http_jobs=readers,
             per_server=limits.shape.per_server,

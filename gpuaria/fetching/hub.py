@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from gpuaria.http.client import Http
 from gpuaria.mirrors import settled
 from gpuaria.mirrors.candidates import Candidates
-from gpuaria.records import Kind, Mirror, RepoRef
+from gpuaria.records import Mirror, RepoKind, RepoRef
 from gpuaria.settings import Settings
 from gpuaria.sources import Source, find
 from gpuaria.sources.protocol import NamesItsServers
@@ -51,7 +51,7 @@ def server_of(source: Source, ref: RepoRef | None) -> Mirror | None:
 
 
 def reference(
-    settings: Settings, text: str, kind: Kind | None = None, revision: str = "", default: str = ""
+    settings: Settings, text: str, kind: RepoKind | None = None, revision: str = "", default: str = ""
 ) -> RepoRef:
     """Read a reference; a pasted URL may be of an endpoint or of a mirror of the settings. Raises UsageError."""
 

@@ -33,7 +33,7 @@ class Question:
 
 
 @dataclass
-class _Asked:
+class _Pending:
     """One request: open until `over`. `until`: seconds of the clock for which the answer is kept."""
 
     over: threading.Event = field(default_factory=threading.Event)
@@ -52,7 +52,7 @@ class Listings:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._asked: dict[Hashable, _Asked] = {}
+        self._asked: dict[Hashable, _Pending] = {}
         self._guard = threading.Lock()
 
     def origin(self, question: Question, ask: Callable[[Wanted], Told | Away]) -> Told | Away:
@@ -78,7 +78,7 @@ class Listings:
             if asked.shared:
                 return asked.answer  # type: ignore[return-value]
 
-    def _join(self, key: Hashable) -> tuple[_Asked, bool]:
+    def _join(self, key: Hashable) -> tuple[_Pending, bool]:
         """The request for `key`, and whether the caller has to make it."""
         with self._guard:
             known = self._asked.get(key)
@@ -88,10 +88,10 @@ class Listings:
             over = [old for old, one in self._asked.items() if one.over.is_set()]
             for old in over[: max(0, len(self._asked) - _MOST + 1)]:
                 del self._asked[old]
-            self._asked[key] = _Asked()
+            self._asked[key] = _Pending()
             return self._asked[key], True
 
-    def _ask(self, asked: _Asked, question: Question, ask: Callable[[Wanted], T], seconds: float) -> T:
+    def _ask(self, asked: _Pending, question: Question, ask: Callable[[Wanted], T], seconds: float) -> T:
         """Make a request for all who wait. An answer in which a name was left out, since this fetch does not want it
         and it is unsafe, is not for others; where this fetch is interrupted another one asks again."""
         selective = False

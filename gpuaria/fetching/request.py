@@ -26,7 +26,7 @@ from gpuaria.storage.target import Target
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class FetchRequest:
     """The user's request. Empty names and patterns mean the whole repo.
 
     With a `lock`, no server is asked for a listing: the lock names the bytes, which may come from any source.
@@ -56,10 +56,10 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RunLimits:
     """The settings that a run needs as numbers: files at once, threads that hash, patience in seconds."""
 
-    rules: planning.Rules
+    rules: planning.PlanRules
     shape: Shape
     jobs: int = 4
     small_jobs: int = 32
@@ -99,7 +99,7 @@ class World:
 
 def request_for(
     ref: RepoRef, names: Sequence[str] = (), include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> Request:
+) -> FetchRequest:
     """Make a request; the folder or file that a pasted URL names selects in the same way as `names`.
 
     Raises UsageError for an empty name or pattern.
@@ -110,4 +110,4 @@ def request_for(
         exact = glob.escape(ref.path)  # a URL is no pattern
         names = (*names, exact)
         include = (*include, *([] if exact.endswith("/") else [f"{exact}/"]))
-    return Request(ref, tuple(names), tuple(include), tuple(exclude))
+    return FetchRequest(ref, tuple(names), tuple(include), tuple(exclude))

@@ -15,7 +15,7 @@ from gpuaria.fetching.execute import Destination, carriers, execute
 from gpuaria.fetching.joining import Joined, explained, joining
 from gpuaria.fetching.listed import from_holders, warn_of_weak, weak, with_listed_servers
 from gpuaria.fetching.listings import Question
-from gpuaria.fetching.request import Limits, Request, World
+from gpuaria.fetching.request import FetchRequest, RunLimits, World
 from gpuaria.mirrors.hub_files import HubFiles
 from gpuaria.mirrors.pool import MirrorPool
 from gpuaria.paths import check_together
@@ -29,7 +29,7 @@ from gpuaria.trust import Away, ListingTrust
 _READS = ("skip", "name", "verify")  # actions that a target which is complete and read-only allows
 
 
-def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, DownloadPlan]:
+def fetch(request: FetchRequest, world: World, limits: RunLimits) -> tuple[Report, DownloadPlan]:
     """Bring every chosen file to its place, verified. Files that failed are in the report, with its exit code.
 
     Raises NotFound, AccessDenied, NetworkError, DiskError, Aria2Error, Interrupted where the run as a whole ends. The
@@ -51,7 +51,7 @@ def fetch(request: Request, world: World, limits: Limits) -> tuple[Report, Downl
     return report, plan
 
 
-def _asked(request: Request, world: World) -> Asked:
+def _asked(request: FetchRequest, world: World) -> Asked:
     """Return the user's request as the audit log records it."""
     selection = (*request.names, *request.include, *(f"not {text}" for text in request.exclude))
     flags = (("force", request.force), ("offline", request.offline))
@@ -64,7 +64,7 @@ def _warn_of_log(world: World) -> None:
 
 
 def _fetch(
-    request: Request, world: World, limits: Limits, audit: Recorder
+    request: FetchRequest, world: World, limits: RunLimits, audit: Recorder
 ) -> tuple[Report, DownloadPlan, Sequence[Mirror]]:
     began, joined = time.monotonic(), Joined()
     try:
@@ -147,7 +147,7 @@ def _warn_of_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
         world.emit(Warned(error.message))
 
 
-def _locked(held: ExitStack, layout: Layout, world: World, limits: Limits) -> NotWritable | None:
+def _locked(held: ExitStack, layout: Layout, world: World, limits: RunLimits) -> NotWritable | None:
     """Lock the target; return why it cannot be written, if so: a complete, read-only target still serves a fetch."""
     try:
         held.enter_context(layout.lock(limits.patience, lambda who: world.emit(Waiting(who, limits.patience))))
@@ -156,7 +156,7 @@ def _locked(held: ExitStack, layout: Layout, world: World, limits: Limits) -> No
     return None
 
 
-def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
+def resolve(request: FetchRequest, world: World) -> tuple[Manifest, Layout]:
     """Return the whole repo at the requested revision. A saved listing of a commit is used again: it cannot change.
 
     Only a listing from the same endpoint counts: another one's may have been kept on lesser grounds.
@@ -165,7 +165,7 @@ def resolve(request: Request, world: World) -> tuple[Manifest, Layout]:
     return whole, layout
 
 
-def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manifest, Layout, Joined]:
+def _resolved(request: FetchRequest, world: World, *, as_before: bool) -> tuple[Manifest, Layout, Joined]:
     """See `resolve`; with the mirrors that join because the origin is away.
 
     `as_before`: a listing that the origin gave at an earlier run comes before that of mirrors which only join.
@@ -213,7 +213,9 @@ def _resolved(request: Request, world: World, *, as_before: bool) -> tuple[Manif
     return whole, layout, joined
 
 
-def _stood_in(request: Request, trusted: ListingTrust, away: Away, joined: Joined, world: World) -> RepoInfo | Manifest:
+def _stood_in(
+    request: FetchRequest, trusted: ListingTrust, away: Away, joined: Joined, world: World
+) -> RepoInfo | Manifest:
     """Return the mirrors' listing while the origin is away, or the origin's late response. Raises NetworkError."""
     trusted = replace(trusted, mirrors=(*trusted.mirrors, *joined.mirrors))
     if len(trusted.mirrors) > 1 and trust.may_stand_in(trusted, request.ref):
@@ -237,7 +239,7 @@ def _kept(layout: Layout, world: World) -> Manifest | None:
     return replace(kept, trust="origin")
 
 
-def _before(request: Request, world: World) -> Manifest | None:
+def _before(request: FetchRequest, world: World) -> Manifest | None:
     """The listing from when the origin was last heard, None where it never was."""
     try:
         return _kept(world.target.layout(request.ref, world.target.commit(request.ref)), world)
@@ -245,7 +247,7 @@ def _before(request: Request, world: World) -> Manifest | None:
         return None
 
 
-def _as_before(request: Request, world: World, error: NetworkError) -> tuple[Manifest, Layout]:
+def _as_before(request: FetchRequest, world: World, error: NetworkError) -> tuple[Manifest, Layout]:
     """The listing from when the origin was last heard, said aloud. Raises `error` where it never was."""
     ref, kept = request.ref, _before(request, world)
     if kept is None:
@@ -257,7 +259,7 @@ def _as_before(request: Request, world: World, error: NetworkError) -> tuple[Man
     return replace(kept, ref=ref, trust="first seen"), layout
 
 
-def _to_save(request: Request, world: World, layout: Layout, whole: Manifest) -> Manifest:
+def _to_save(request: FetchRequest, world: World, layout: Layout, whole: Manifest) -> Manifest:
     """The listing that the target keeps: `whole`, or the kept one where that has the same files.
 
     A listing of the origin stays the origin's when it is used, or confirmed by mirrors, while the origin is away. A

@@ -17,7 +17,7 @@ from gpuaria.http.bearer import BearerTokens, Credential
 from gpuaria.http.content_range import bytes_header
 from gpuaria.http.messages import Exchange, Request, Response, Transport
 from gpuaria.http.ratelimit import RateBudget
-from gpuaria.http.retry import DEFAULT_RETRY, Retry, Waits
+from gpuaria.http.retry import DEFAULT_RETRY, RetryPolicy, Waits
 from gpuaria.http.route import SYSTEM_RESOLVER, AddressSource, Routes, Timeouts
 from gpuaria.urls import authority, redacted, url_origin
 
@@ -115,17 +115,17 @@ class Http:
         `redirect_query`: a query for a redirect target that comes without one.
         """
         request = Request("GET", url, headers or {})
-        return self._follow(request, anonymous, ceiling, redirects.Rules(True, redirect_query))
+        return self._follow(request, anonymous, ceiling, redirects.RedirectRules(True, redirect_query))
 
     def head(
-        self, url: str, *, anonymous: bool = False, retry: Retry = DEFAULT_RETRY, cross_origin: bool = False
+        self, url: str, *, anonymous: bool = False, retry: RetryPolicy = DEFAULT_RETRY, cross_origin: bool = False
     ) -> Response:
         """Return the response to an uncompressed HEAD, past redirects within its server; others are returned.
 
         `cross_origin`: follow redirects to other servers too.
         """
         request = Request("HEAD", url, {"accept-encoding": "identity"})
-        return self._follow(request, anonymous, 0, redirects.Rules(not cross_origin), retry)
+        return self._follow(request, anonymous, 0, redirects.RedirectRules(not cross_origin), retry)
 
     def post(
         self,
@@ -152,7 +152,7 @@ class Http:
         def send(url: str, anonymous: bool) -> contextlib.AbstractContextManager[redirects.Opened]:
             return self.open("GET", url, anonymous=anonymous, headers=headers)
 
-        with redirects.follow(url, redirects.Rules(False), send, anonymous=anonymous) as opened:
+        with redirects.follow(url, redirects.RedirectRules(False), send, anonymous=anonymous) as opened:
             yield opened
 
     @contextlib.contextmanager
@@ -211,7 +211,12 @@ class Http:
             self.requests[url_origin(url)] += 1
 
     def _follow(
-        self, request: Request, anonymous: bool, ceiling: int, rules: redirects.Rules, retry: Retry = DEFAULT_RETRY
+        self,
+        request: Request,
+        anonymous: bool,
+        ceiling: int,
+        rules: redirects.RedirectRules,
+        retry: RetryPolicy = DEFAULT_RETRY,
     ) -> Response:
         """Return the response to a request and to what it is redirected to, each repeated as `retry` says."""
 
@@ -222,7 +227,7 @@ class Http:
         with redirects.follow(request.url, rules, send, anonymous=anonymous) as (response, _):
             return response
 
-    def _request(self, request: Request, anonymous: bool, ceiling: int, retry: Retry) -> Response:
+    def _request(self, request: Request, anonymous: bool, ceiling: int, retry: RetryPolicy) -> Response:
         """Return the whole response to one request, no redirect followed."""
 
         def send() -> Response:

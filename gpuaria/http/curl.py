@@ -13,7 +13,7 @@ from gpuaria.errors import Interrupted, NetworkError
 from gpuaria.http.certificates import bundle_error, ca_file
 from gpuaria.http.curl_errors import TransferFailed, connection_failed, to_error
 from gpuaria.http.curl_loop import CurlLoop
-from gpuaria.http.curl_transfer import Failure, Head, Transfer
+from gpuaria.http.curl_transfer import CurlTransfer, Failure, ResponseHead
 from gpuaria.http.messages import Request
 from gpuaria.http.route import PROXY_SCHEMES, Route, Routes, proxy_error
 from gpuaria.text import printable
@@ -75,11 +75,11 @@ class CurlTransport:
 
     def _send(self, request: Request, url: str, route: Route, address: str) -> "CurlExchange":
         seconds = self._routes.timeouts
-        transfer = Transfer(self._handle(request, url, route, address), seconds.read, request.deadline)
+        transfer = CurlTransfer(self._handle(request, url, route, address), seconds.read, request.deadline)
         loop = self._running_loop()
         loop.submit(transfer)
         head = transfer.next_item()
-        if isinstance(head, Head):
+        if isinstance(head, ResponseHead):
             return CurlExchange(transfer, loop, head, url, route)
         raise TransferFailed(
             head if isinstance(head, Failure) else Failure(pycurl.E_GOT_NOTHING, "it sent no response")
@@ -165,7 +165,7 @@ class CurlTransport:
 class CurlExchange:
     """A response of libcurl whose head has arrived."""
 
-    def __init__(self, transfer: Transfer, loop: CurlLoop, head: Head, url: str, route: Route) -> None:
+    def __init__(self, transfer: CurlTransfer, loop: CurlLoop, head: ResponseHead, url: str, route: Route) -> None:
         self._transfer, self._loop, self._url, self._route = transfer, loop, url, route
         self.status: int = head.status
         self.headers: Mapping[str, str] = head.headers

@@ -15,7 +15,7 @@ from typing import Any
 
 import pycurl
 
-from gpuaria.http.curl_transfer import Failure, Transfer
+from gpuaria.http.curl_transfer import CurlTransfer, Failure
 
 CONNECTIONS = 64  # kept alive
 STALL_CHECK = 0.05  # seconds between two looks for transfers that stall
@@ -42,25 +42,25 @@ class CurlLoop:
         self._selector.register(self._wake_in, selectors.EVENT_READ)
         self._inbox: deque[Callable[[], None]] = deque()
         self._due: float | None = None  # monotonic seconds at which libcurl wants to be called
-        self._active: dict[Any, Transfer] = {}
-        self._with_news: list[Transfer] = []  # with news for their readers
+        self._active: dict[Any, CurlTransfer] = {}
+        self._with_news: list[CurlTransfer] = []  # with news for their readers
         self._checked = 0.0
         self._closing = self._ended = False
         self._lock = threading.Lock()  # between a command and the end of the loop
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
 
-    def submit(self, transfer: Transfer) -> None:
+    def submit(self, transfer: CurlTransfer) -> None:
         """Begin a transfer; after the end of the loop it fails at once."""
         if not self._schedule(lambda: self._begin(transfer)):
             transfer.finish(_CLOSED)
             transfer.deliver()
 
-    def resume(self, transfer: Transfer) -> None:
+    def resume(self, transfer: CurlTransfer) -> None:
         """Continue a transfer that was paused, as its reader has caught up."""
         self._schedule(lambda: self._continue(transfer))
 
-    def abandon(self, transfer: Transfer) -> None:
+    def abandon(self, transfer: CurlTransfer) -> None:
         """Let a transfer end without a reader: a short rest of its body is received, so that the connection stays."""
         self._schedule(lambda: self._drain_or_end(transfer))
 
@@ -109,7 +109,7 @@ class CurlLoop:
         if self._active:
             until.append(now + STALL_CHECK)
         ready = self._selector.select(max(0.0, min(until) - now) if until else None)
-        now = Transfer.now = time.monotonic()
+        now = CurlTransfer.now = time.monotonic()
         for key, mask in ready:
             if key.fd == self._wake_in:
                 with contextlib.suppress(BlockingIOError):
@@ -134,7 +134,7 @@ class CurlLoop:
             if transfer.paused and transfer.caught_up:  # its reader was quicker than the note that it is paused
                 self._continue(transfer)
 
-    def _note_news(self, transfer: Transfer) -> None:
+    def _note_news(self, transfer: CurlTransfer) -> None:
         self._with_news.append(transfer)
 
     def _watch(self, what: int, fd: int, multi: object, data: object) -> None:
@@ -168,8 +168,8 @@ class CurlLoop:
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
-    def _begin(self, transfer: Transfer) -> None:
-        transfer.begun = transfer.moved = Transfer.now = time.monotonic()
+    def _begin(self, transfer: CurlTransfer) -> None:
+        transfer.begun = transfer.moved = CurlTransfer.now = time.monotonic()
         transfer.on_news = self._note_news
         try:
             self._multi.add_handle(transfer.easy)
@@ -179,13 +179,13 @@ class CurlLoop:
             return
         self._active[transfer.easy] = transfer
 
-    def _continue(self, transfer: Transfer) -> None:
+    def _continue(self, transfer: CurlTransfer) -> None:
         if transfer.easy in self._active and transfer.paused:
             transfer.paused = False
             transfer.moved = time.monotonic()
             transfer.easy.pause(pycurl.PAUSE_CONT)
 
-    def _drain_or_end(self, transfer: Transfer) -> None:
+    def _drain_or_end(self, transfer: CurlTransfer) -> None:
         if transfer.easy in self._active:
             if transfer.nearly_done:
                 transfer.discarding = True
@@ -193,7 +193,7 @@ class CurlLoop:
             else:
                 self._finish(transfer, None)
 
-    def _finish(self, transfer: Transfer, failure: Failure | None) -> None:
+    def _finish(self, transfer: CurlTransfer, failure: Failure | None) -> None:
         del self._active[transfer.easy]
         self._multi.remove_handle(transfer.easy)
         transfer.finish(failure)

@@ -23,17 +23,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ResponseHead:
     """Status and header fields of the final response; names in lower case."""
 
     status: int
     headers: Mapping[str, str]
 
 
-Item = Head | bytes | Failure | None  # None: the end of the body
+Item = ResponseHead | bytes | Failure | None  # None: the end of the body
 
 
-class Transfer:
+class CurlTransfer:
     """`next_item` and `close` are for the reader, the rest for the loop. `stall` and `deadline` in seconds, 0: none."""
 
     now: ClassVar[float] = 0.0  # monotonic seconds of the loop's turn
@@ -43,10 +43,10 @@ class Transfer:
         self.begun = self.moved = 0.0  # monotonic seconds
         self.paused = self.discarding = False
         self._status, self._fields = 0, list[tuple[str, str]]()
-        self._head: Head | None = None
+        self._head: ResponseHead | None = None
         self._received = self._consumed = 0  # bytes of the body; written by the loop, and by the reader
         self._pending: list[Item] = []
-        self.on_news: Callable[[Transfer], None] = _ignore
+        self.on_news: Callable[[CurlTransfer], None] = _ignore
         self._delivered: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
         self._unread: deque[Item] = deque()
         self.finished = False
@@ -106,7 +106,7 @@ class Transfer:
             self._delivered.put(pending)
 
     def _on_header(self, line: bytes) -> None:
-        self.moved = Transfer.now
+        self.moved = CurlTransfer.now
         if self._head is not None:
             return  # a trailer
         if line.startswith(b"HTTP/"):
@@ -114,7 +114,7 @@ class Transfer:
             self._status, self._fields = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0, []
         elif line in (b"\r\n", b"\n"):
             if self._status >= 200:
-                self._head = Head(self._status, _joined(self._fields))
+                self._head = ResponseHead(self._status, _joined(self._fields))
                 self._enqueue(self._head)
         elif line[:1] in b" \t" and self._fields:  # RFC 9112 5.2
             name, value = self._fields[-1]
@@ -130,7 +130,7 @@ class Transfer:
             self.paused = True
             self.on_news(self)
             return int(pycurl.WRITEFUNC_PAUSE)
-        self.moved = Transfer.now
+        self.moved = CurlTransfer.now
         self._received += len(chunk)
         self._enqueue(chunk)
         return None
@@ -141,7 +141,7 @@ class Transfer:
         self._pending.append(item)
 
 
-def _ignore(transfer: Transfer) -> None:
+def _ignore(transfer: CurlTransfer) -> None:
     """Before the loop has the transfer."""
 
 

@@ -17,7 +17,7 @@ Opened = tuple[Response, Iterator[bytes]]  # the head of a response and its body
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RedirectRules:
     """How far a request may be redirected.
 
     `same_origin`: a redirect to another scheme, host or port is returned instead of followed. `query`: appended to a
@@ -49,7 +49,11 @@ def redirect_target(response: Response) -> str:
 
 @contextlib.contextmanager
 def follow(
-    url: str, rules: Rules, send: Callable[[str, bool], AbstractContextManager[Opened]], *, anonymous: bool = False
+    url: str,
+    rules: RedirectRules,
+    send: Callable[[str, bool], AbstractContextManager[Opened]],
+    *,
+    anonymous: bool = False,
 ) -> Iterator[Opened]:
     """Call `send(url, anonymous)` for `url` and each redirect target; give the last response, open.
 

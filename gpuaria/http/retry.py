@@ -17,7 +17,7 @@ ERRORS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class RetryPolicy:
     """How often a request is sent at most: for responses with a status of RETRY_STATUS, and for passing errors.
 
     `pause`: seconds after the first error, twice that after the second.
@@ -44,8 +44,8 @@ class Retry:
             waits.back_off(response, attempt)
 
 
-DEFAULT_RETRY = Retry()
-RETRY_ONCE = Retry(attempts=1, errors=2, pause=0.0)  # for measuring: a mirror that is busy now counts as busy
+DEFAULT_RETRY = RetryPolicy()
+RETRY_ONCE = RetryPolicy(attempts=1, errors=2, pause=0.0)  # for measuring: a mirror that is busy now counts as busy
 
 
 @dataclass

@@ -7,7 +7,7 @@ from functools import cached_property
 from urllib.parse import urlsplit
 
 from gpuaria.errors import Blocked, GpuariaError, NotAHub, Unreachable
-from gpuaria.mirrors.location import Place, distance, own_place, place_named
+from gpuaria.mirrors.location import Location, distance, own_place, place_named
 from gpuaria.records import Mirror
 from gpuaria.settings import Settings, describe
 from gpuaria.settings.known import SHIPPED, SOURCE, shipped
@@ -111,7 +111,7 @@ class Candidates:
         return nearest_first(found, own_place(s.location, self._environ)) if len(found) > 1 else tuple(found)
 
 
-def nearest_first(mirrors: Sequence[Mirror], here: Place) -> tuple[Mirror, ...]:
+def nearest_first(mirrors: Sequence[Mirror], here: Location) -> tuple[Mirror, ...]:
     """The mirrors by their distance from `here`; equal ones stay in their order. Pure."""
     return tuple(sorted(mirrors, key=lambda mirror: distance(here, place_named(mirror.location))))
 

@@ -40,7 +40,7 @@ _SCHEMA = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Experience:
     """One experience with a mirror: `rate` in bytes per second, `rtt` in seconds; a failure has a `reason`."""
 
     kind: Literal["probe", "transfer"]
@@ -115,7 +115,7 @@ class History:
             raise sqlite3.DatabaseError(f"it has version {version}, not {_VERSION}: a newer gpuaria wrote it")
         return version
 
-    def add(self, mirror: Mirror, outcome: Outcome) -> None:
+    def add(self, mirror: Mirror, outcome: Experience) -> None:
         """Remember one outcome, as of now."""
         row = (self._network, mirror.base, self._clock(), *_columns(outcome))
         self._write("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
@@ -207,12 +207,12 @@ class History:
             db.execute(f"DELETE FROM {table} WHERE at < ? OR rowid NOT IN ({newest})", (oldest, most))
 
 
-def _columns(outcome: Outcome) -> tuple[object, ...]:
+def _columns(outcome: Experience) -> tuple[object, ...]:
     rate = outcome.rate if outcome.rate is not None and math.isfinite(outcome.rate) else None
     return outcome.kind, rate, outcome.rtt, outcome.loss, outcome.reason
 
 
-def outcome_of(findings: MirrorFindings) -> Outcome | None:
+def outcome_of(findings: MirrorFindings) -> Experience | None:
     """A survey's findings as one outcome; None where they say nothing about the mirror itself.
 
     A missing or refused file, or a stale one, is no weakness of the network between here and the mirror.
@@ -221,10 +221,10 @@ def outcome_of(findings: MirrorFindings) -> Outcome | None:
     if stage == "lookup" and not issubclass(getattr(errors, findings.lookup.error, GpuariaError), NetworkError):
         return None
     if stage in ("dns", "tcp", "tls", "lookup", "bytes"):
-        return Outcome("probe", reason=f"{stage}: {problem}")
+        return Experience("probe", reason=f"{stage}: {problem}")
     rates = findings.bytes.rates
     if findings.bytes.state != "measured" or not rates:
         return None
     pings = [f for f in findings.icmp if f.state == "measured"]
     loss = min((f.loss for f in pings if f.loss is not None), default=None)
-    return Outcome("probe", max(r.tail for r in rates), findings.bytes.connect, loss)
+    return Experience("probe", max(r.tail for r in rates), findings.bytes.connect, loss)

@@ -55,7 +55,7 @@ _SOMEWHERE = ((socket.AF_INET6, "2001:db8::1"), (socket.AF_INET, "198.51.100.1")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """A country (ISO 3166 code) and its continent (one of CONTINENTS); empty where unknown."""
 
     country: str = ""
@@ -66,22 +66,22 @@ class Place:
 
 
 @cache
-def _countries() -> tuple[dict[str, Place], dict[str, Place], dict[str, Place]]:
+def _countries() -> tuple[dict[str, Location], dict[str, Location], dict[str, Location]]:
     """Places by country code, by lower-case name, and by time zone, from the shipped table."""
-    codes, names, zones = dict[str, Place](), dict[str, Place](), dict[str, Place]()
+    codes, names, zones = dict[str, Location](), dict[str, Location](), dict[str, Location]()
     text = (resources.files("gpuaria") / "data" / "countries.tsv").read_text(encoding="utf-8")
     for line in text.splitlines():
         if line.startswith("#"):
             continue
         code, continent, name, *rest = line.split("\t")
-        place = Place(code, continent)
+        place = Location(code, continent)
         codes[code] = place
         names[name.lower()] = place
         zones |= dict.fromkeys("".join(rest).split(), place)
     return codes, names, zones
 
 
-def place_named(text: str) -> Place:
+def place_named(text: str) -> Location:
     """The place that a person's words name: a country code, a continent, or a text with a country's name in it."""
     codes, names, _ = _countries()
     word = text.strip()
@@ -89,15 +89,15 @@ def place_named(text: str) -> Place:
     if word.upper() in codes and len(word) == 2 and lower != "europe":
         return codes[word.upper()]
     if lower in CONTINENTS:
-        return Place(continent=lower)
+        return Location(continent=lower)
     found = [name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", lower)]
     if found:
         return names[max(found, key=len)]
     continent = next((one for one in CONTINENTS if re.search(rf"\b{one.replace('-', '[ -]')}\b", lower)), "")
-    return Place(continent=continent)
+    return Location(continent=continent)
 
 
-def place_of_zone(zone: str) -> Place:
+def place_of_zone(zone: str) -> Location:
     """The place of a time zone's name (Europe/Berlin); unknown for UTC and its like."""
     codes, names, zones = _countries()
     if zone in zones:
@@ -106,10 +106,10 @@ def place_of_zone(zone: str) -> Place:
     old = _OLD_ZONES.get(zone) or _OLD_ZONES.get(first)
     if old:
         return codes[old]
-    return names.get(zone.lower()) or Place(continent=_PREFIXES.get(first, "") if "/" in zone else "")
+    return names.get(zone.lower()) or Location(continent=_PREFIXES.get(first, "") if "/" in zone else "")
 
 
-def distance(here: Place, there: Place) -> int:
+def distance(here: Location, there: Location) -> int:
     """SAME, NEAR, UNKNOWN or FAR."""
     if here.country and here.country == there.country:
         return SAME
@@ -118,7 +118,7 @@ def distance(here: Place, there: Place) -> int:
     return NEAR if here.continent == there.continent else FAR
 
 
-def own_place(setting: str, environ: Mapping[str, str], country_of: Callable[[], str] | None = None) -> Place:
+def own_place(setting: str, environ: Mapping[str, str], country_of: Callable[[], str] | None = None) -> Location:
     """This machine's place: by the setting, else by GeoIP (`country_of` gives a code), else by its time zone."""
     if setting:
         return place_named(setting)

@@ -42,7 +42,7 @@ class Stalled:
 
 
 @dataclass(frozen=True, slots=True)
-class WrongBytes:
+class ServedWrongBytes:
     """A file failed its checksum while a mirror was serving it; `small`: by one request, maybe by a cached redirect."""
 
     reason: str
@@ -62,7 +62,7 @@ class Recovered:
     """A mirror that was quarantined gives bytes again."""
 
 
-Outcome = Delivered | Refused | Stalled | WrongBytes | Incompatible | Recovered
+MirrorEvent = Delivered | Refused | Stalled | ServedWrongBytes | Incompatible | Recovered
 
 
 @dataclass
@@ -151,7 +151,7 @@ class MirrorPool:
 
     # --- what happened -------------------------------------------------------------------------------------------
 
-    def record(self, mirror: Mirror, what: Outcome) -> None:
+    def record(self, mirror: Mirror, what: MirrorEvent) -> None:
         """Take in what happened with a mirror. Everything but delivered bytes is logged."""
         if isinstance(what, Delivered):
             with self._lock:
@@ -170,7 +170,7 @@ class MirrorPool:
         elif isinstance(what, Stalled):
             self.judge.forget(mirror)
             self._health.quarantine(mirror, what.reason)
-        elif isinstance(what, WrongBytes):
+        elif isinstance(what, ServedWrongBytes):
             if what.small:
                 self.redirects.mistrust(mirror)
         else:

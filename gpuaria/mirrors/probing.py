@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpuaria.dns import false_answers
-from gpuaria.dns.deadline import Deadline, Job
+from gpuaria.dns.deadline import BackgroundCall, Deadline
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.http.client import Http
-from gpuaria.mirrors.location import UNKNOWN, Place, distance, own_place, place_named
+from gpuaria.mirrors.location import UNKNOWN, Location, distance, own_place, place_named
 from gpuaria.records import Manifest, Mirror, MirrorUse, Ranking, RemoteFile
 from gpuaria.settings import Settings
 from gpuaria.sources.protocol import Source
@@ -57,7 +57,7 @@ class Probing:
     _found: dict[Mirror, Probed] = field(default_factory=dict)
     _reasons: dict[str, str] = field(default_factory=dict)
     _unknown: set[str] = field(default_factory=set)
-    _place: Place | None = None
+    _place: Location | None = None
     _closed: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -149,7 +149,7 @@ class Probing:
             except (GpuariaError, OSError, ValueError) as error:
                 self._set(mirror, problem=str(error))
 
-        Job(probe)
+        BackgroundCall(probe)
 
     def _set(self, mirror: Mirror, **values: object) -> None:
         with self._lock:
@@ -205,7 +205,7 @@ class Probing:
     def _read(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, source: Source) -> None:
         from gpuaria.mirrors.measure.connection import Straight
         from gpuaria.mirrors.measure.sample import sample
-        from gpuaria.mirrors.measure.stream import Limits
+        from gpuaria.mirrors.measure.stream import SampleLimits
 
         there = source.locate(mirror, manifest, file, self.http)
         if there is None or self._closed.is_set():
@@ -216,7 +216,7 @@ class Probing:
             return self._resolved(mirror, host, deadline)
 
         carrier = Straight(resolve, self.http.routes.context(), self.environ, deadline, self.user_agent)
-        read = sample(there.url, carrier, deadline, size=file.size, connections=(1,), limits=Limits(*RANGE))
+        read = sample(there.url, carrier, deadline, size=file.size, connections=(1,), limits=SampleLimits(*RANGE))
         if read.rates:
             self._set(mirror, rate=read.rates[0].tail)
             LOG.info(

@@ -87,21 +87,23 @@ class Remembered:
         """Note the throughput of each of several mirrors; if it delivered little, the rate of its small range."""
         if len(mirrors) < 2 or not report.mirrors:
             return
-        from gpuaria.mirrors.history import History, Outcome
+        from gpuaria.mirrors.history import Experience, History
 
         history = History.here(self._state_dir)
         bases = {mirror.name: mirror for mirror in mirrors}
         for use in report.mirrors:
             rate = use.bytes / report.seconds if use.bytes > WORTH_NOTING and report.seconds else None
             if rate or use.rejected:
-                history.add(bases[use.name], Outcome("transfer", rate=rate, reason=use.rejected))
+                history.add(bases[use.name], Experience("transfer", rate=rate, reason=use.rejected))
         delivered = {use.name for use in report.mirrors if use.bytes > WORTH_NOTING}
         together = sum(use.bytes for use in report.mirrors) / report.seconds if report.seconds else 0.0
         for mirror, measured in probing.rates().items():
             if mirror.name not in delivered:
                 # A small range may come out of a buffer: it does not show more than the whole link delivered.
                 measured = min(measured, together) if delivered else measured
-                history.add(mirror, Outcome("probe", measured, probing.found(mirror).rtt, probing.found(mirror).loss))
+                history.add(
+                    mirror, Experience("probe", measured, probing.found(mirror).rtt, probing.found(mirror).loss)
+                )
         history.close()
 
 

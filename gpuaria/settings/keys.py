@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gpuaria.settings.kinds import Kind
+from gpuaria.settings.kinds import SettingType
 from gpuaria.settings.secret import Secret
 
 Layer = Literal["built-in", "site", "user", "project", "file", "environment", "flag"]
@@ -28,7 +28,7 @@ class Key:
     """
 
     name: str
-    kind: Kind
+    kind: SettingType
     default: str
     help: str
     unit: str = ""
@@ -49,6 +49,6 @@ class Key:
         return isinstance(self.kind.empty, Secret)
 
 
-def key(kind: Kind, default: str, sentence: str, *variables: str, **more: Any) -> Any:
+def key(kind: SettingType, default: str, sentence: str, *variables: str, **more: Any) -> Any:
     """Return a dataclass field that carries a Key; `more` holds further fields of Key."""
     return field(metadata={"key": Key("", kind, default, sentence, variables=variables, **more)})

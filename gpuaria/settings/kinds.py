@@ -42,7 +42,7 @@ def show(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SettingType:
     """The type of a setting.
 
     `expects` completes "must be ..."; `parse` raises InvalidValue; `empty` is the value of a key without a default.
@@ -64,7 +64,7 @@ def closest_word(word: str, known: list[str]) -> str:
     return next(iter(difflib.get_close_matches(word[:80], known, n=1)), "")
 
 
-def yes_or_no(auto: bool = False) -> Kind:
+def yes_or_no(auto: bool = False) -> SettingType:
     """Yes or no, as a bool; with `auto` also "auto", as None."""
 
     def read(text: str) -> bool | None:
@@ -73,19 +73,19 @@ def yes_or_no(auto: bool = False) -> Kind:
     return single_value("yes, no or auto" if auto else "yes or no", read, lambda v: "auto" if v is None else show(v))
 
 
-def whole_number(low: int, high: int) -> Kind:
+def whole_number(low: int, high: int) -> SettingType:
     """A whole number from `low` to `high`."""
     return single_value(f"a whole number from {low} to {high}", partial(values.whole_number, low=low, high=high))
 
 
-def size(low: int = 0, high: int = 0) -> Kind:
+def size(low: int = 0, high: int = 0) -> SettingType:
     """Bytes, from `low` to `high` if `high` is given."""
     limits = f" from {values.show_size(low)} to {values.show_size(high)}" if high else ""
     read = partial(values.size, low=low, high=high) if high else values.size
     return single_value(f"a size{limits} such as 20M or 4 MiB", read, values.show_size)
 
 
-def choice(*words: str) -> Kind:
+def choice(*words: str) -> SettingType:
     """One of a few words."""
 
     def read(text: str) -> str:
@@ -97,7 +97,7 @@ def choice(*words: str) -> Kind:
     return single_value(f"{', '.join(words[:-1])} or {words[-1]}", read)
 
 
-def path() -> Kind:
+def path() -> SettingType:
     """A path, made absolute: `~` is expanded, and a relative path starts at the folder of its layer."""
     expects = "a path"
 
@@ -107,20 +107,20 @@ def path() -> Kind:
         except NoHome:
             raise InvalidValue("begins with ~, and no home folder is known", raw.where, "Set HOME.") from None
 
-    return Kind(expects, parse, empty=None)
+    return SettingType(expects, parse, empty=None)
 
 
-def secret() -> Kind:
+def secret() -> SettingType:
     """A credential, which messages never contain."""
     expects = "one line of printable ASCII without spaces"
 
     def parse(raw: RawValue, folders: Folders) -> Any:
         return Secret(_read(raw, expects, values.credential, hidden=True))
 
-    return Kind(expects, parse, show=str, empty=Secret())
+    return SettingType(expects, parse, show=str, empty=Secret())
 
 
-def resolvers() -> Kind:
+def resolvers() -> SettingType:
     """DNS servers; the system's resolver always comes first."""
     expects = "IP[:PORT], tls://IP[:PORT], https://host/dns-query or system"
 
@@ -128,23 +128,23 @@ def resolvers() -> Kind:
         rows = [_read(row, f"a list of DNS servers, each {expects}", values.resolver) for row in _rows(raw)]
         return tuple(dict.fromkeys(["system", *rows]))
 
-    return Kind(f"a list of DNS servers, each {expects}", parse, empty=("system",), many=True)
+    return SettingType(f"a list of DNS servers, each {expects}", parse, empty=("system",), many=True)
 
 
-def hosts() -> Kind:
+def hosts() -> SettingType:
     """Host names or IP addresses, without scheme and port."""
     expects = "a list of host names or IP addresses, without scheme and port"
 
     def parse(raw: RawValue, folders: Folders) -> Any:
         return tuple(dict.fromkeys(_read(row, expects, values.host) for row in _rows(raw)))
 
-    return Kind(expects, parse, empty=(), many=True)
+    return SettingType(expects, parse, empty=(), many=True)
 
 
 AUTO, NO_MIRRORS = "auto", "none"
 
 
-def mirrors() -> Kind:
+def mirrors() -> SettingType:
     """Mirrors, or one of two words: "auto" (as None) or "none" (as an empty tuple)."""
     rows = mirror_rows()
     expects = f"{AUTO}, {NO_MIRRORS} or {rows.expects}"
@@ -162,10 +162,10 @@ def mirrors() -> Kind:
     def shown(value: Any) -> str:
         return AUTO if value is None else show(value) if value else NO_MIRRORS
 
-    return Kind(expects, parse, shown, empty=None, many=True)
+    return SettingType(expects, parse, shown, empty=None, many=True)
 
 
-def mirror_rows() -> Kind:
+def mirror_rows() -> SettingType:
     """Mirrors, each a URL or a mapping. Names and URLs must be unique."""
 
     def parse(raw: RawValue, folders: Folders) -> Any:
@@ -178,7 +178,7 @@ def mirror_rows() -> Kind:
             raise InvalidValue("has one address under two names", raw.where, "Remove one of the two rows.")
         return tuple(named.values())
 
-    return Kind(f"a list of URLs, or of mappings with {', '.join(_ROW_KEYS)}", parse, empty=(), many=True)
+    return SettingType(f"a list of URLs, or of mappings with {', '.join(_ROW_KEYS)}", parse, empty=(), many=True)
 
 
 def _given_rows(raw: RawValue) -> tuple[RawValue, ...]:
@@ -191,37 +191,37 @@ def _special_word(row: RawValue) -> str:
     return text if text in (AUTO, NO_MIRRORS) else ""
 
 
-def single_value(expects: str, read: Callable[[str], Any], show: Callable[[Any], str] = show) -> Kind:
+def single_value(expects: str, read: Callable[[str], Any], show: Callable[[Any], str] = show) -> SettingType:
     """A single value. `read` converts the text, or raises ValueError."""
-    return Kind(expects, lambda raw, folders: _read(raw, expects, read), show)
+    return SettingType(expects, lambda raw, folders: _read(raw, expects, read), show)
 
 
-def base_url() -> Kind:
+def base_url() -> SettingType:
     """The base URL of a hub or mirror."""
     return single_value(_A_URL, values.base_url)
 
 
-def rpc_url() -> Kind:
+def rpc_url() -> SettingType:
     """The RPC URL of a running aria2c."""
     return single_value("a URL such as http://127.0.0.1:6800/jsonrpc", values.rpc_url)
 
 
-def program() -> Kind:
+def program() -> SettingType:
     """A program's name or path."""
     return single_value("the name or path of a program", values.program)
 
 
-def duration() -> Kind:
+def duration() -> SettingType:
     """Seconds from 0 to a year."""
     return single_value('a time such as 90, "10 min" or 1h30m', values.seconds, values.show_seconds)
 
 
-def label() -> Kind:
+def label() -> SettingType:
     """A name or location, as free text."""
     return single_value("one short line", values.label)
 
 
-def timeout() -> Kind:
+def timeout() -> SettingType:
     """Seconds above 0, at most 600."""
     return single_value("a time above 0 and at most 10 min", values.timeout, values.show_seconds)
 

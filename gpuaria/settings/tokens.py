@@ -9,7 +9,7 @@ from pathlib import Path
 from gpuaria.errors import ConfigError
 from gpuaria.settings import values
 from gpuaria.settings.folders import Folders, NoHome
-from gpuaria.settings.kinds import InvalidValue, Kind, RawValue
+from gpuaria.settings.kinds import InvalidValue, RawValue, SettingType
 from gpuaria.settings.secret import Secret
 from gpuaria.urls import url_origin
 
@@ -79,7 +79,7 @@ def checked_token(text: str, where: str) -> Secret:
         raise ConfigError(f"{where} does not hold one token alone", "Write the token there and nothing else.") from None
 
 
-def tokens() -> Kind:
+def tokens() -> SettingType:
     """Token locations by host. A variable contains `HOST=SOURCE` entries, separated by newlines or semicolons."""
 
     def parse(raw: RawValue, folders: Folders) -> tuple[TokenSource, ...]:
@@ -93,7 +93,7 @@ def tokens() -> Kind:
             found[place] = _source(place, source, folders)
         return tuple(found.values())
 
-    return Kind(_EXPECTS, parse, empty=(), many=True, between=r"[;\n]+")
+    return SettingType(_EXPECTS, parse, empty=(), many=True, between=r"[;\n]+")
 
 
 def _pairs(raw: RawValue) -> list[tuple[str, RawValue]]:

@@ -30,7 +30,7 @@ from gpuaria.http.client import Http
 from gpuaria.http.messages import Response
 from gpuaria.http.redirects import redirect_target
 from gpuaria.paths import SafePath
-from gpuaria.records import Digest, Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
+from gpuaria.records import Digest, Manifest, Mirror, MirrorUrl, RemoteFile, RepoKind, RepoRef
 from gpuaria.sources import git, git_verify, references
 from gpuaria.sources.git_verify import MAX_ENTRIES
 from gpuaria.sources.protocol import About, RepoInfo, Stated
@@ -65,7 +65,7 @@ class HuggingFace:
     )
 
     def parse(
-        self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = "main"
+        self, text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[str], default: str = "main"
     ) -> RepoRef:
         """See references.parse."""
         return references.parse(text, kind, revision, endpoints, default)

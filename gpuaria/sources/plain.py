@@ -21,7 +21,7 @@ from gpuaria.formats import metalink, sha256sums
 from gpuaria.formats.fields import check_url, refuse_credential
 from gpuaria.http.client import Http
 from gpuaria.paths import SafePath, check_together
-from gpuaria.records import Digest, Kind, Manifest, Mirror, RemoteFile, RepoRef, Trust
+from gpuaria.records import Digest, Manifest, Mirror, RemoteFile, RepoKind, RepoRef, Trust
 from gpuaria.sources.protocol import About, Wanted
 from gpuaria.sources.web import Listed, WebSource, sized
 from gpuaria.text import printable
@@ -43,7 +43,7 @@ class Plain(WebSource):
     about = About(name="plain", title="a web server", digests=("sha256", "sha512", "sha1", "md5"))
 
     def parse(
-        self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = ""
+        self, text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[str], default: str = ""
     ) -> RepoRef:
         """Read a reference; its `kind` is "file", "folder", "list" or "metalink"."""
         rest = text.strip().removeprefix("plain:")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from gpuaria.errors import GpuariaError
 from gpuaria.http.client import Http
 from gpuaria.http.messages import Response
-from gpuaria.records import Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
+from gpuaria.records import Manifest, Mirror, MirrorUrl, RemoteFile, RepoKind, RepoRef
 
 Wanted = Callable[[str], bool]
 
@@ -78,7 +78,7 @@ class Source(Protocol):
     about: About
 
     def parse(
-        self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = ""
+        self, text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[str], default: str = ""
     ) -> RepoRef:
         """Read what a person typed or pasted; `default` is the revision of what names none. Raises UsageError."""
 

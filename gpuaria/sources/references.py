@@ -6,17 +6,17 @@ from urllib.parse import unquote, urlsplit
 
 from gpuaria.errors import UnsafePath, UsageError
 from gpuaria.paths import SafePath
-from gpuaria.records import Kind, RepoRef
+from gpuaria.records import RepoKind, RepoRef
 from gpuaria.text import printable
 from gpuaria.urls import redacted
 
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com")
-_KINDS: dict[str, Kind] = {"models": "model", "datasets": "dataset", "spaces": "space"}
+_KINDS: dict[str, RepoKind] = {"models": "model", "datasets": "dataset", "spaces": "space"}
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REVISION_HINT = "Give a branch, a tag or a commit."
 
 
-def parse(text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str) -> RepoRef:
+def parse(text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[str], default: str) -> RepoRef:
     """`name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or an address of a repo, tree or blob page.
 
     Only `hf://` has a path behind the revision, as fsspec writes it; elsewhere a branch may have a slash. The
@@ -34,7 +34,7 @@ def parse(text: str, kind: Kind | None, revision: str, endpoints: Sequence[str],
             from_text, path = unquote(match[1]), match[2] or ""
         if at and not from_text:
             raise UsageError(f"{printable(text)} names no revision after the @", "Leave the @ out for main.")
-    named: Kind | None = None
+    named: RepoKind | None = None
     if names[0] in _KINDS and len(names) > 1:
         named, names = _KINDS[names[0]], names[1:]
     if kind and named and kind != named:

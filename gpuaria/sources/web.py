@@ -23,7 +23,7 @@ from gpuaria.http.content_range import content_range
 from gpuaria.http.messages import Response
 from gpuaria.http.redirects import redirect_target
 from gpuaria.paths import SafePath
-from gpuaria.records import Digest, Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
+from gpuaria.records import Digest, Manifest, Mirror, MirrorUrl, RemoteFile, RepoKind, RepoRef
 from gpuaria.sources.protocol import About, Wanted
 from gpuaria.text import printable
 from gpuaria.urls import check_redirect, redacted
@@ -50,7 +50,7 @@ class WebSource:
     about: About
 
     def parse(
-        self, text: str, kind: Kind | None, revision: str, endpoints: Sequence[str], default: str = ""
+        self, text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[str], default: str = ""
     ) -> RepoRef:
         """`scheme:REPO` or `scheme:REPO@REVISION`, or the URL of REPO below an endpoint."""
         rest = text.strip().removeprefix(f"{self.about.name}:").removeprefix("//")

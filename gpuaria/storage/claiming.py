@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gpuaria.records import RemoteFile
 from gpuaria.storage.claims import Claims
-from gpuaria.storage.layout import Claim, ProgressMark
+from gpuaria.storage.layout import ClaimResult, ProgressMark
 from gpuaria.storage.locks import TargetLock
 from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.staging import Staging
@@ -28,12 +28,12 @@ class ClaimingLayout(ABC):
     def _place(self, file: RemoteFile) -> str:
         """The path at which the bytes of `file` are published."""
 
-    def claim(self, file: RemoteFile) -> Claim:
+    def claim(self, file: RemoteFile) -> ClaimResult:
         """See Layout."""
         if self._lock is not None and self._lock.alone:
             self._lock.share()  # from now on claims keep fetches apart
         claim = self._claims.claim(file, self._staging.name(file), self._place(file))
-        if claim is Claim.OURS and not self._swept:
+        if claim is ClaimResult.OURS and not self._swept:
             self._staging.clear(file)
         return claim
 

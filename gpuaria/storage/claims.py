@@ -19,7 +19,7 @@ from pathlib import Path
 from gpuaria.errors import DiskError, Locked
 from gpuaria.paths import SafePath
 from gpuaria.records import RemoteFile
-from gpuaria.storage.layout import Claim, ProgressMark
+from gpuaria.storage.layout import ClaimResult, ProgressMark
 from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.safe_dir import Below, Parts
 from gpuaria.storage.staging import PREFIX
@@ -155,18 +155,18 @@ class Claims:
         """Note files that were in place when this fetch looked: they are not a reason to answer PRESENT later."""
         self._seen.update((place, _stamp(there)) for place, there in places.items())
 
-    def claim(self, file: RemoteFile, staged: str, place: str) -> Claim:
+    def claim(self, file: RemoteFile, staged: str, place: str) -> ClaimResult:
         """Claim the bytes of `file`, which are staged under the name `staged` and published at `place`."""
         with self._guard:
             if (holder := self._held.get(staged)) is not None:
-                return Claim.OURS if holder.path == file.path else Claim.HELD
+                return ClaimResult.OURS if holder.path == file.path else ClaimResult.HELD
             if not self._lock(file, staged):
-                return Claim.HELD
+                return ClaimResult.HELD
             if self._published(file, place) or self._is_elsewhere(file, place):
                 self._unlock(file, staged)
-                return Claim.PRESENT
+                return ClaimResult.PRESENT
             self._held[staged] = file
-            return Claim.OURS
+            return ClaimResult.OURS
 
     def progress_mark(self, file: RemoteFile, staged: str) -> ProgressMark:
         """Return a value that changes whenever the holder of a claim that is HELD stores bytes, in whatever target."""

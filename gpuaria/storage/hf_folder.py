@@ -18,7 +18,7 @@ from typing import ClassVar
 from gpuaria.errors import DiskError
 from gpuaria.records import Manifest, RemoteFile, RepoRef
 from gpuaria.storage.manifests import Saved, create
-from gpuaria.storage.plain import Folder
+from gpuaria.storage.plain import PlainFolder
 from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.safe_dir import Parts
 
@@ -28,7 +28,7 @@ TREES: Parts = (*HIDDEN, "trees")
 _CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# What the Hugging Face tools know of this folder.\n"
 
 
-class HfFolder(Folder):
+class HfFolder(PlainFolder):
     """One commit of `ref` as plain files below `root`. `named` in a LocalState: the client's metadata names this commit
     and these bytes, so that it will fetch nothing."""
 

@@ -16,7 +16,7 @@ from gpuaria.storage.locks import TargetLock
 ProgressMark = tuple[tuple[str, tuple[int, int, int] | None], ...]
 
 
-class Claim(Enum):
+class ClaimResult(Enum):
     """The answer to a fetch that wants to download certain bytes.
 
     OURS: it may. HELD: another fetch, of this process or another, downloads them now; ask again. PRESENT: they were
@@ -53,7 +53,7 @@ class Layout(Protocol):
         `partial` counts stored bytes, holes left out, and says nothing of a control file: without one, aria2 must not
         go on with them (it takes a sparse file for complete)."""
 
-    def claim(self, file: RemoteFile) -> Claim:
+    def claim(self, file: RemoteFile) -> ClaimResult:
         """Claim the bytes of `file` before they are downloaded; does not block. Identity is digest and size.
 
         A claim that is OURS lasts until `release` or `finish`: meanwhile no other fetch writes its staged bytes."""

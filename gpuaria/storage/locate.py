@@ -94,9 +94,9 @@ def _only_commit(repo: Path) -> str:
     )
 
 
-def folder_layout(path: Path, ref: RepoRef, version: str, receipts: Receipts) -> plain.Folder:
+def folder_layout(path: Path, ref: RepoRef, version: str, receipts: Receipts) -> plain.PlainFolder:
     """The plain folder at `path` as the source of `ref` has it."""
-    return (HfFolder if ref.source == _SOURCE else plain.Folder)(path, ref, version, receipts)
+    return (HfFolder if ref.source == _SOURCE else plain.PlainFolder)(path, ref, version, receipts)
 
 
 def folder_name(ref: RepoRef) -> str:
@@ -114,8 +114,8 @@ def folder_name(ref: RepoRef) -> str:
         return "download"
 
 
-def _folder(path: Path, receipts: Receipts) -> plain.Folder:
-    for layout, saved in ((plain.Folder, plain.SAVED), (HfFolder, SAVED)):
+def _folder(path: Path, receipts: Receipts) -> plain.PlainFolder:
+    for layout, saved in ((plain.PlainFolder, plain.SAVED), (HfFolder, SAVED)):
         manifest = read_ours(Below(path), saved)
         if manifest is not None:
             return layout(path, manifest.ref, manifest.version, receipts)

@@ -31,7 +31,7 @@ HIDDEN: Parts = (".gpuaria",)
 SAVED: Parts = (*HIDDEN, "manifest.json")
 
 
-class Folder(ClaimingLayout):
+class PlainFolder(ClaimingLayout):
     """One version of `ref` as plain files below `root`. `commit_id` is `Manifest.version`."""
 
     hidden: ClassVar[Parts] = HIDDEN

@@ -32,7 +32,7 @@ create table if not exists receipts (
 _BY_DIGEST = "create index if not exists receipts_by_digest on receipts (digest)"
 _RECENT = 100_000  # digests whose places are remembered in this process
 _CONTENTS = "create table if not exists contents (digest text primary key, said text not null) without rowid"
-Place = TypeVar("Place", str, Path)
+AnyPath = TypeVar("AnyPath", str, Path)
 _Row = tuple[bytes, bytes, str, int, int, int, int, float]
 
 
@@ -56,13 +56,13 @@ class Receipts:
         with self._noting_trouble():
             self._database = _open(path)
 
-    def proven(self, wanted: Mapping[Place, Digest]) -> set[Place]:
+    def proven(self, wanted: Mapping[AnyPath, Digest]) -> set[AnyPath]:
         """Those of `wanted` (absolute paths) that had that digest when they were proven and are unchanged since."""
-        asked: dict[str, dict[bytes, Place]] = defaultdict(dict)
+        asked: dict[str, dict[bytes, AnyPath]] = defaultdict(dict)
         for place in wanted:
             folder, name = self._identity(place)
             asked[folder][os.fsencode(name)] = place
-        found: set[Place] = set()
+        found: set[AnyPath] = set()
         self.flush()
         with self._noting_trouble():
             for real, names in asked.items():

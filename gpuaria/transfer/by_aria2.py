@@ -11,10 +11,10 @@ from gpuaria.aria2.options import Shape, download_options
 from gpuaria.errors import Aria2Error, DiskError, NoSpace
 from gpuaria.formats.metalink import for_download
 from gpuaria.os_errors import explained
-from gpuaria.records import Mirror, MirrorUrl, RemoteFile, Transfer
+from gpuaria.records import Aria2Status, Mirror, MirrorUrl, RemoteFile
 from gpuaria.transfer.aria2_path import Aria2Path
 from gpuaria.transfer.downloader import Inbox
-from gpuaria.transfer.events import EngineRestarted, Event, Failed, Progressed, RangeDone, Read, Released
+from gpuaria.transfer.events import EngineRestarted, Progressed, RangeDone, RangeFailed, Read, Released, TransferEvent
 from gpuaria.transfer.range_files import RangeFiles
 from gpuaria.transfer.ranges import ByteRange
 from gpuaria.transfer.services import Services
@@ -114,7 +114,7 @@ class ByAria2:
             self._trouble = error
         self._savers.submit(_await_saved, task, self._services.files(task), list(running), self._inbox)
 
-    def poll(self, now: float) -> list[Event]:
+    def poll(self, now: float) -> list[TransferEvent]:
         """Return a reading of all downloads, then the ranges that ended. Raises GpuariaError if the run must end."""
         reading = {task: ranges for task, ranges in self._gids.items() if not _released(task)}
         if not reading and self._trouble is None:
@@ -192,12 +192,14 @@ class ByAria2:
 
     # --- read ----------------------------------------------------------------------------------------------------
 
-    def _read(self, reading: dict[FileTask, dict[ByteRange, str]]) -> list[Event]:
+    def _read(self, reading: dict[FileTask, dict[ByteRange, str]]) -> list[TransferEvent]:
         gids = [gid for ranges in reading.values() for gid in ranges.values()]
         transfers, speeds = self._rpc.poll(gids)
         if gids:  # without one it was not asked anything
             self._late = 0
-        found: list[Event] = [self._progressed(task, ranges, transfers, speeds) for task, ranges in reading.items()]
+        found: list[TransferEvent] = [
+            self._progressed(task, ranges, transfers, speeds) for task, ranges in reading.items()
+        ]
         assert self._daemon is not None
         found.append(Read(self._services.pool.traffic.read(self._daemon.pid)))
         for task, ranges in reading.items():
@@ -208,7 +210,7 @@ class ByAria2:
         self,
         task: FileTask,
         ranges: dict[ByteRange, str],
-        transfers: dict[str, Transfer],
+        transfers: dict[str, Aria2Status],
         speeds: dict[str, dict[str, list[int]]],
     ) -> Progressed:
         size = task.file.size
@@ -224,9 +226,11 @@ class ByAria2:
             speeds=by_mirror,
         )
 
-    def _settled(self, task: FileTask, ranges: dict[ByteRange, str], transfers: dict[str, Transfer]) -> list[Event]:
+    def _settled(
+        self, task: FileTask, ranges: dict[ByteRange, str], transfers: dict[str, Aria2Status]
+    ) -> list[TransferEvent]:
         """Return the events of ranges that are complete or failed. Raises DiskError if aria2 cannot write."""
-        found: list[Event] = []
+        found: list[TransferEvent] = []
         for one, gid in list(ranges.items()):
             transfer = transfers[gid]
             if transfer.status == "complete":
@@ -240,14 +244,14 @@ class ByAria2:
                     raise NoSpace(f"the disk is full at {place}", "Free some space and run the command again.")
                 if transfer.error_code in _DISK:
                     raise DiskError(f"aria2c cannot write {task.file.path}: {reason}")
-                return [*found, Failed(task, reason, transfer.error_code)]
+                return [*found, RangeFailed(task, reason, transfer.error_code)]
         return found
 
-    def _reason(self, task: FileTask, transfer: Transfer) -> str:
+    def _reason(self, task: FileTask, transfer: Aria2Status) -> str:
         hosts = sorted({authority(url.url) for url in self._urls[task]})
         return f"{' or '.join(hosts)}: {transfer.error or f'aria2 error {transfer.error_code}'}"
 
-    def _lost(self, error: Aria2Error) -> list[Event]:
+    def _lost(self, error: Aria2Error) -> list[TransferEvent]:
         """Wait a little for an aria2c that does not respond, then replace it. Raises Aria2Error if impossible."""
         daemon = self._daemon
         if daemon is None or error.retry == "never":  # it could not even be started, or it refuses

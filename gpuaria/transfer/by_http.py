@@ -19,13 +19,13 @@ from gpuaria.errors import (
 from gpuaria.http.content_range import content_range
 from gpuaria.http.messages import Response
 from gpuaria.http.retry import ATTEMPTS, RETRY_STATUS
-from gpuaria.mirrors.pool import Delivered, Refused, WrongBytes
+from gpuaria.mirrors.pool import Delivered, Refused, ServedWrongBytes
 from gpuaria.mirrors.suitability import compressed
 from gpuaria.os_errors import explained
 from gpuaria.records import Mirror, MirrorUrl, RemoteFile, Step, Verdict
 from gpuaria.storage.staging import PREFIX
 from gpuaria.transfer.downloader import Inbox
-from gpuaria.transfer.events import Event, Settled
+from gpuaria.transfer.events import Settled, TransferEvent
 from gpuaria.transfer.ranges import ByteRange
 from gpuaria.transfer.services import Services
 from gpuaria.transfer.task import FileTask
@@ -55,7 +55,7 @@ class ByHttp:
         """Queue a file, whole."""
         self._workers.submit(self._fetch, task)
 
-    def poll(self, now: float) -> Sequence[Event]:
+    def poll(self, now: float) -> Sequence[TransferEvent]:
         """Return no events: the worker threads put theirs into the inbox."""
         return ()
 
@@ -135,7 +135,7 @@ class _Fetch:
             return None
 
     def _blame(self, mirror: Mirror, verdict: Verdict) -> None:
-        self._s.pool.record(mirror, WrongBytes(f"wrong bytes for {self._file.path}", small=True))
+        self._s.pool.record(mirror, ServedWrongBytes(f"wrong bytes for {self._file.path}", small=True))
         self._reasons.append(f"{mirror.name} serves {verdict.outcome.replace('wrong', 'the wrong')}")
         self._s.results.trouble(self._file.path, f"{mirror.name} served wrong bytes: {verdict.detail}")
         self._wrong += 1

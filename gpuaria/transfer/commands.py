@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gpuaria import events
 from gpuaria.errors import GpuariaError
-from gpuaria.mirrors.pool import Outcome
+from gpuaria.mirrors.pool import MirrorEvent
 from gpuaria.records import Mirror, MirrorUrl, Verdict
 from gpuaria.transfer.ranges import ByteRange, Gap
 from gpuaria.transfer.task import FileTask
@@ -177,7 +177,7 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CheckMirrors:
     """Find out which of these mirrors respond in a way that aria2 cannot use; `refusals`: or how they refuse."""
 
     task: FileTask
@@ -206,7 +206,7 @@ class Record:
     """Tell the mirror pool what happened with a mirror."""
 
     mirror: Mirror
-    what: Outcome
+    what: MirrorEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
-class Emit:
+class EmitEvent:
     """Tell the user."""
 
     event: events.Event
@@ -279,7 +279,7 @@ Command = (
     | Arrived
     | Publish
     | Discard
-    | Check
+    | CheckMirrors
     | Test
     | AskWhy
     | Record
@@ -288,5 +288,5 @@ Command = (
     | Note
     | Fail
     | Abort
-    | Emit
+    | EmitEvent
 )

@@ -12,7 +12,7 @@ from gpuaria.transfer.events import Progressed
 from gpuaria.transfer.task import FileTask
 
 
-class Mirrors(Protocol):
+class MirrorView(Protocol):
     """The scheduler's view of the mirror pool, without I/O."""
 
     def usable(self, mirrors: Sequence[Mirror]) -> list[Mirror]:
@@ -34,7 +34,7 @@ class Mirrors(Protocol):
 class Delivery:
     """The readings of one turn, of all files in flight."""
 
-    def __init__(self, mirrors: Mirrors) -> None:
+    def __init__(self, mirrors: MirrorView) -> None:
         self._mirrors = mirrors
         self._readings: list[tuple[FileTask, int, Mapping[Mirror, Sequence[int]]]] = []
         self.serving: set[Mirror] = set()  # mirrors with a connection

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gpuaria.records import MirrorUrl, RemoteFile
-from gpuaria.transfer.events import Event
+from gpuaria.transfer.events import TransferEvent
 from gpuaria.transfer.ranges import ByteRange
 from gpuaria.transfer.task import FileTask
 
@@ -21,7 +21,7 @@ class Downloader(Protocol):
     def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
         """Begin with ranges of a file. Raises DiskError."""
 
-    def poll(self, now: float) -> Sequence[Event]:
+    def poll(self, now: float) -> Sequence[TransferEvent]:
         """Return the events since the last call."""
 
     def stop(self, task: FileTask) -> None:
@@ -32,9 +32,9 @@ class Inbox:
     """Events on their way to the loop, from any thread. None only wakes it."""
 
     def __init__(self) -> None:
-        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[TransferEvent | None] = queue.SimpleQueue()
 
-    def put(self, event: Event | None) -> None:
+    def put(self, event: TransferEvent | None) -> None:
         """Leave an event."""
         self._events.put(event)
 
@@ -42,7 +42,7 @@ class Inbox:
         """Let the loop take its next turn now."""
         self._events.put(None)
 
-    def get(self, timeout: float) -> Event | None:
+    def get(self, timeout: float) -> TransferEvent | None:
         """The next event, None when the loop is woken. Raises queue.Empty after `timeout` seconds."""
         return self._events.get(timeout=max(0.0, timeout))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gpuaria.errors import GpuariaError
 from gpuaria.records import Mirror, MirrorUrl, Step, Verdict
-from gpuaria.storage.layout import Claim, ProgressMark
+from gpuaria.storage.layout import ClaimResult, ProgressMark
 from gpuaria.transfer.ranges import ByteRange, Gap
 from gpuaria.transfer.task import FileTask
 
@@ -33,7 +33,7 @@ class Claimed(NamedTuple):
     """
 
     task: FileTask
-    claim: Claim
+    claim: ClaimResult
     mark: ProgressMark | None = None
 
 
@@ -91,7 +91,7 @@ class RangeDone(NamedTuple):
     range: ByteRange
 
 
-class Failed(NamedTuple):
+class RangeFailed(NamedTuple):
     """aria2 gave a range up; `code` is aria2's."""
 
     task: FileTask
@@ -147,7 +147,7 @@ class Settled(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class MirrorsChecked:
     """The mirrors of a file that respond in a way that aria2 cannot use, and why.
 
     `refused`: what mirrors respond instead of bytes, with their hosts.
@@ -184,7 +184,7 @@ class SpeedLimited(NamedTuple):
     rate: int
 
 
-Event = (
+TransferEvent = (
     Tick
     | Added
     | Claimed
@@ -194,14 +194,14 @@ Event = (
     | Progressed
     | Read
     | RangeDone
-    | Failed
+    | RangeFailed
     | EngineRestarted
     | Released
     | TailProgressed
     | Downloaded
     | Hashed
     | Settled
-    | Checked
+    | MirrorsChecked
     | MirrorFailed
     | MirrorRecovered
     | MirrorsJoined

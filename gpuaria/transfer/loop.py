@@ -13,7 +13,7 @@ from gpuaria.events import ActiveFile
 from gpuaria.mirrors.pool import Refused
 from gpuaria.os_errors import explained
 from gpuaria.records import Mirror, MirrorUrl, RemoteFile
-from gpuaria.storage.layout import Claim
+from gpuaria.storage.layout import ClaimResult
 from gpuaria.transfer import commands, events
 from gpuaria.transfer.by_aria2 import ByAria2
 from gpuaria.transfer.by_http import ByHttp, prefix_of
@@ -95,7 +95,7 @@ class Loop:
                 if (event := self._inbox.get(0)) is not None:
                     self._handle(event)
 
-    def _handle(self, event: events.Event) -> None:
+    def _handle(self, event: events.TransferEvent) -> None:
         waiting = [event]
         while waiting:
             for command in self._scheduler.handle(waiting.pop(0), self._s.clock.monotonic()):
@@ -142,13 +142,13 @@ class Loop:
 
     # --- commands ------------------------------------------------------------------------------------------------
 
-    def _execute(self, command: commands.Command) -> events.Event | None:
+    def _execute(self, command: commands.Command) -> events.TransferEvent | None:
         """Carry out one command; return the event that comes of it at once. Raises GpuariaError."""
         s = self._s
         match command:
             case commands.Claim(task, look):
                 claim = s.layout.claim(task.file)
-                mark = s.layout.progress_mark(task.file) if look and claim is Claim.HELD else None
+                mark = s.layout.progress_mark(task.file) if look and claim is ClaimResult.HELD else None
                 return events.Claimed(task, claim, mark)
             case commands.Unclaim(task):
                 s.layout.release(task.file)
@@ -176,7 +176,7 @@ class Loop:
                 s.publisher.hash_to(task.file, end)
             case commands.Discard(task):
                 s.publisher.discard(task.file)
-            case commands.Check(task, urls, refusals):
+            case commands.CheckMirrors(task, urls, refusals):
                 self._resolvers.submit(self._check, task, urls, refusals)
             case commands.Test(mirror, tasks):
                 self._testers.submit(self._test, mirror, tasks)
@@ -218,14 +218,14 @@ class Loop:
                 s.results.trouble(task.file.path, problem)
             case commands.Fail(task, verdict, cause):
                 s.publisher.failed(task.file, verdict, cause)
-            case commands.Emit(event):
+            case commands.EmitEvent(event):
                 s.results.emit(event)
             case commands.Abort(error):
                 s.threads.fail(error)
             case _:
                 raise AssertionError(f"no such command: {command}")
 
-    def _prepare(self, task: FileTask, behind: int) -> events.Event:
+    def _prepare(self, task: FileTask, behind: int) -> events.TransferEvent:
         """Return the file's ranges on disk; one range if the file system has no hard links. Raises DiskError."""
         files = self._s.files(task)
         with explained(files.base):
@@ -291,7 +291,7 @@ class Loop:
             if why := self._s.pool.refusal(url)[0]:
                 host = authority(url.url)
                 refused[url.mirror] = why if host in why else f"{host}: {why}"
-        self._inbox.put(events.Checked(task, found, refused))
+        self._inbox.put(events.MirrorsChecked(task, found, refused))
 
     def _test(self, mirror: Mirror, tasks: list[FileTask]) -> None:
         """Test one URL of a mirror, then resolve its URLs of the other files."""

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from gpuaria.errors import Locked, NetworkError, NoUsableMirror
 from gpuaria.events import Waiting
-from gpuaria.mirrors.pool import Delivered, Incompatible, Refused, WrongBytes
+from gpuaria.mirrors.pool import Delivered, Incompatible, Refused, ServedWrongBytes
 from gpuaria.mirrors.suitability import COMPRESSED
 from gpuaria.records import Mirror, Verdict
 from gpuaria.storage.layout import ProgressMark
 from gpuaria.transfer import commands
-from gpuaria.transfer.delivery import Mirrors
-from gpuaria.transfer.events import Checked
+from gpuaria.transfer.delivery import MirrorView
+from gpuaria.transfer.events import MirrorsChecked
 from gpuaria.transfer.run_tasks import RunTasks
 from gpuaria.transfer.task import Doubt, FileTask, State
 from gpuaria.transfer.tuning import FIRST_PAUSE, HELD_LOOK, HELD_PAUSE, JUST_MOVED, LONGEST_PAUSE, WRONG_TRIES
@@ -22,7 +22,7 @@ _STUCK_HINT = "Continue or end that gpuaria, which may be stopped (`fg` or `kill
 class Recovery:
     """`origin`: the mirror that is trusted over the others; `patience`: seconds for which nothing may move."""
 
-    def __init__(self, tasks: RunTasks, mirrors: Mirrors, origin: Mirror, patience: float) -> None:
+    def __init__(self, tasks: RunTasks, mirrors: MirrorView, origin: Mirror, patience: float) -> None:
         self._tasks, self._mirrors, self._origin, self._patience = tasks, mirrors, origin, patience
 
     def retry(self, task: FileTask, reason: str, code: str) -> None:
@@ -52,7 +52,7 @@ class Recovery:
             return
         task.not_before = self._tasks.now + task.pause
         if task.pause > FIRST_PAUSE:
-            self._tasks.do(commands.Emit(Waiting(f"{task.file.path}: {reason}", task.pause)))
+            self._tasks.do(commands.EmitEvent(Waiting(f"{task.file.path}: {reason}", task.pause)))
         task.pause = min(LONGEST_PAUSE, task.pause * 2)
         self._tasks.queue(task)
         if task.state is not State.WAITING:
@@ -70,7 +70,7 @@ class Recovery:
         path, now = task.file.path, self._tasks.now
         if not task.held:
             text = f"{path}: another fetch on this machine downloads it"
-            self._tasks.do(commands.Emit(Waiting(text, HELD_PAUSE)))
+            self._tasks.do(commands.EmitEvent(Waiting(text, HELD_PAUSE)))
             task.held, task.held_look = True, now
         elif mark is not None:
             task.held_silent += min(now - task.held_look, 2 * HELD_LOOK)
@@ -89,7 +89,7 @@ class Recovery:
         """Find out whether the mirrors respond in a way that aria2 cannot use."""
         task.doubt = doubt
         task.move(State.WAITING, f"check of its mirrors: {doubt.reason}")
-        self._tasks.do(commands.Check(task, tuple(task.urls.values()), refusals=doubt.hidden))
+        self._tasks.do(commands.CheckMirrors(task, tuple(task.urls.values()), refusals=doubt.hidden))
 
     def take_turns(self, task: FileTask, reason: str, refused: Mapping[Mirror, str] | None = None) -> None:
         """Quarantine the mirrors that served a file, where it has others: those get a turn, rather than the same ones.
@@ -103,7 +103,7 @@ class Recovery:
             for mirror in served:
                 self._tasks.do(commands.Record(mirror, Refused((refused or {}).get(mirror, reason))))
 
-    def checked(self, event: Checked) -> None:
+    def checked(self, event: MirrorsChecked) -> None:
         """Continue with the mirrors that aria2 can use; if there is none, by HTTP and over one connection."""
         task, doubt, found = event.task, event.task.doubt, event.incompatible
         assert doubt is not None
@@ -171,7 +171,7 @@ class Recovery:
         """
         words = ", from it or from one beside it" if len(used) > 1 else ""
         for mirror in used:
-            self._tasks.do(commands.Record(mirror, WrongBytes(f"wrong bytes for {task.file.path}{words}")))
+            self._tasks.do(commands.Record(mirror, ServedWrongBytes(f"wrong bytes for {task.file.path}{words}")))
         whose = " or ".join(mirror.name for mirror in used)
         self._tasks.do(commands.Note(task, f"{whose} served wrong bytes: {verdict.detail}" if used else verdict.detail))
         task.wrong += 1

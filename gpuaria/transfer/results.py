@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from gpuaria.audit.byte_sources import Origins
+from gpuaria.audit.byte_sources import ByteSources
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.events import Event, FileDone, Mismatch
 from gpuaria.mirrors.pool import Delivered, MirrorPool
@@ -14,7 +14,7 @@ from gpuaria.storage.layout import Layout
 from gpuaria.transfer.follow import Arrivals, Reader
 
 
-class Listener(Protocol):
+class ResultsListener(Protocol):
     """Gets what happens during a run, from any thread."""
 
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
@@ -27,7 +27,7 @@ class Listener(Protocol):
 class Results:
     """Thread-safe. `wanted`: the paths of files that have to be fetched; `done_bytes` counts those with a verdict."""
 
-    def __init__(self, pool: MirrorPool, wanted: Iterable[str], listener: Listener) -> None:
+    def __init__(self, pool: MirrorPool, wanted: Iterable[str], listener: ResultsListener) -> None:
         self.wanted = set(wanted)
         self.verdicts: dict[str, Verdict] = {}
         self.causes: dict[str, GpuariaError] = {}
@@ -36,7 +36,7 @@ class Results:
         self.signature: Signature | None = None
         self.arrivals = Arrivals()
         self.pool, self._listener = pool, listener
-        self._sources: dict[str, Origins] = {}
+        self._sources: dict[str, ByteSources] = {}
         self._lock, self._emitting = threading.Lock(), threading.Lock()
         self._closed = False
 
@@ -49,7 +49,7 @@ class Results:
         """Count bytes of the file `path` that came from `mirror`."""
         self.pool.record(mirror, Delivered(count))
         with self._lock:
-            self._sources.setdefault(path, Origins()).came(mirror.name, count)
+            self._sources.setdefault(path, ByteSources()).came(mirror.name, count)
             self.fetched += count
 
     def credit(self, path: str, mirror: Mirror | None, count: int, serving: Sequence[Mirror]) -> None:
@@ -67,17 +67,17 @@ class Results:
     def holds(self, path: str, count: int) -> None:
         """Note that `count` bytes of the file `path` are on disk, those of earlier runs included."""
         with self._lock:
-            self._sources.setdefault(path, Origins()).holds(count)
+            self._sources.setdefault(path, ByteSources()).holds(count)
 
     def trouble(self, path: str, problem: str) -> None:
         """Note a problem with the file `path`, which may still arrive."""
         with self._lock:
-            self._sources.setdefault(path, Origins()).note(problem)
+            self._sources.setdefault(path, ByteSources()).note(problem)
 
-    def origins(self, path: str) -> Origins:
+    def origins(self, path: str) -> ByteSources:
         """Return where the bytes of the file `path` came from so far."""
         with self._lock:
-            return self._sources.get(path, Origins()).copy()
+            return self._sources.get(path, ByteSources()).copy()
 
     def follow(self, file: RemoteFile, layout: Layout) -> Reader:
         """Return a reader of a file of this run, which waits for bytes that are still to come. For any thread."""

@@ -9,15 +9,15 @@ from dataclasses import replace
 
 from gpuaria.mirrors.pool import Recovered, Refused
 from gpuaria.records import Mirror, Step
-from gpuaria.storage.layout import Claim
+from gpuaria.storage.layout import ClaimResult
 from gpuaria.transfer import commands, events, ranges
 from gpuaria.transfer.commands import Command
-from gpuaria.transfer.delivery import Delivery, Mirrors
+from gpuaria.transfer.delivery import Delivery, MirrorView
 from gpuaria.transfer.ranges import ByteRange
 from gpuaria.transfer.recovery import Recovery
 from gpuaria.transfer.resolving import Resolving
 from gpuaria.transfer.run_tasks import RunTasks
-from gpuaria.transfer.steering import Limits, Steering
+from gpuaria.transfer.steering import Steering, TransferLimits
 from gpuaria.transfer.task import Doubt, FileTask, State
 from gpuaria.transfer.tuning import SAVE
 
@@ -31,7 +31,7 @@ NO_TAIL = "the last bytes cannot be had"
 class Scheduler:
     """All files of a run that have to be downloaded. `origin`: the mirror that is trusted over the others."""
 
-    def __init__(self, limits: Limits, mirrors: Mirrors, origin: Mirror) -> None:
+    def __init__(self, limits: TransferLimits, mirrors: MirrorView, origin: Mirror) -> None:
         self._limits, self._mirrors, self._tasks = limits, mirrors, RunTasks()
         self._steering, self._delivery = Steering(limits), Delivery(mirrors)
         self._recovery = Recovery(self._tasks, mirrors, origin, limits.patience)
@@ -42,7 +42,7 @@ class Scheduler:
         """Queue a file."""
         return self._tasks.add(step)
 
-    def handle(self, event: events.Event, now: float) -> Sequence[Command]:
+    def handle(self, event: events.TransferEvent, now: float) -> Sequence[Command]:
         """Take in what happened, and return what has to be done, in order."""
         self._tasks.out, self._tasks.now = [], now
         match event:
@@ -64,7 +64,7 @@ class Scheduler:
                 self._tasks.out += self._delivery.read(event.received, now)
             case events.RangeDone():
                 self._range_done(event.task, event.range)
-            case events.Failed():
+            case events.RangeFailed():
                 self._failed(event.task, event.reason, event.code)
             case events.EngineRestarted():
                 self._restarted()
@@ -78,7 +78,7 @@ class Scheduler:
                 self._recovery.hashed(event.task, event.verdict, present=event.present)
             case events.Settled():
                 self._settled(event.task, event.good)
-            case events.Checked():
+            case events.MirrorsChecked():
                 self._recovery.checked(event)
             case events.MirrorFailed():
                 self._tasks.do(commands.Record(event.mirror, Refused(event.reason, event.wait)))
@@ -182,11 +182,11 @@ class Scheduler:
 
     def _claimed(self, event: events.Claimed) -> None:
         task, claim = event.task, event.claim
-        if claim is Claim.HELD:
+        if claim is ClaimResult.HELD:
             self._recovery.held(task, event.mark)
             return
         task.held, task.held_mark, task.held_silent = False, None, 0.0
-        if claim is Claim.PRESENT:
+        if claim is ClaimResult.PRESENT:
             task.move(State.HASHING, "another fetch published it")
             self._tasks.do(commands.Publish(task, present=True))
             return

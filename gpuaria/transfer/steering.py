@@ -23,7 +23,7 @@ from gpuaria.transfer.tuning import (
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TransferLimits:
     """The settings that decide how files are downloaded: files at once, HTTP requests at once, aria2's connections per
     server, its time-out, a speed limit in bytes/s (0 for none), and the patience in seconds.
     """
@@ -40,7 +40,7 @@ class Limits:
 class Steering:
     """Decides for one file at a time. `limited`: there is a speed limit, which the tail would not keep to."""
 
-    limits: Limits
+    limits: TransferLimits
 
     @property
     def limited(self) -> bool:

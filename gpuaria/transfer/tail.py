@@ -24,7 +24,7 @@ from gpuaria.transfer.ranges import Gap
 from gpuaria.transfer.tuning import FIRST_WAIT, GRACE, LARGEST_CUT, LAST_WORDS, MOST_COPIES, SMALLEST_CUT, is_flow
 
 
-class Listener(Protocol):
+class TailListener(Protocol):
     """Gets what happens in a tail, from its threads."""
 
     def arrived(self, mirror: Mirror, count: int) -> None:
@@ -63,7 +63,7 @@ class Tail:
     urls: Mapping[Mirror, MirrorUrl]
     http: Http
     threads: Threads
-    listener: Listener
+    listener: TailListener
     connections: int = 16
     bucket: TokenBucket = field(default_factory=TokenBucket)
     clock: Clock = SYSTEM

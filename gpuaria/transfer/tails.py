@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpuaria.records import Mirror, MirrorUrl, RemoteFile
 from gpuaria.transfer.downloader import Inbox
-from gpuaria.transfer.events import Downloaded, Event, TailProgressed
+from gpuaria.transfer.events import Downloaded, TailProgressed, TransferEvent
 from gpuaria.transfer.ranges import ByteRange, Gap
 from gpuaria.transfer.results import Results
 from gpuaria.transfer.services import Services
@@ -42,9 +42,9 @@ class Tails:
         """Download all that is missing of a file that aria2 has released."""
         self._tail(task, urls).fill(gaps)
 
-    def poll(self, now: float) -> list[Event]:
+    def poll(self, now: float) -> list[TransferEvent]:
         """Return the progress of each tail, and the ends of those that have ended."""
-        found: list[Event] = []
+        found: list[TransferEvent] = []
         for task, tail in self._tails.items():
             found.append(TailProgressed(task, tail.came, tail.left, tail.working, tail.reached()))
             if (complete := tail.outcome()) is not None:

@@ -25,9 +25,9 @@ from gpuaria.paths import SafePath
 from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.hf_cache import HfCache
 from gpuaria.storage.hf_folder import HfFolder
-from gpuaria.storage.layout import Claim, Layout
+from gpuaria.storage.layout import ClaimResult, Layout
 from gpuaria.storage.locate import find_layout, read_manifest
-from gpuaria.storage.plain import Folder
+from gpuaria.storage.plain import PlainFolder
 from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.staging import CONTROL
 from tests.support.kill import killed_at
@@ -70,7 +70,7 @@ def in_hf_folder(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout
 
 def in_folder(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
     """Return a folder of plain files."""
-    return Folder(folder / "to", manifest.ref, manifest.version, receipts)
+    return PlainFolder(folder / "to", manifest.ref, manifest.version, receipts)
 
 
 HF = RepoRef("hf", "model", "org/name")
@@ -455,11 +455,11 @@ def test_adopt_copies_from_elsewhere_and_checks_the_copy(target: Target) -> None
 def test_of_two_runs_one_downloads_and_the_other_finds_it_published(target: Target) -> None:
     one, two, file = target.begun(), target.layout(), target.file(BIG)
     assert two.look([file])[file.path].size is None
-    assert (one.claim(file), two.claim(file)) == (Claim.OURS, Claim.HELD)
+    assert (one.claim(file), two.claim(file)) == (ClaimResult.OURS, ClaimResult.HELD)
     publish(one, file, FILES[BIG])
-    assert two.claim(file) is Claim.HELD
+    assert two.claim(file) is ClaimResult.HELD
     one.release(file)
-    assert two.claim(file) is Claim.PRESENT
+    assert two.claim(file) is ClaimResult.PRESENT
     assert two.look([file])[file.path].size == file.size
     two.adopt(file)
     assert two.look([file])[file.path] == LocalState(file.size, proven=True, named=True)
@@ -467,10 +467,10 @@ def test_of_two_runs_one_downloads_and_the_other_finds_it_published(target: Targ
 
 def test_a_failed_download_leaves_the_claim_to_the_next(target: Target) -> None:
     one, two, file = target.begun(), target.layout(), target.file(BIG)
-    assert one.claim(file) is Claim.OURS
+    assert one.claim(file) is ClaimResult.OURS
     stage(one, file, b"begun")
     one.release(file)
-    assert two.claim(file) is Claim.OURS
+    assert two.claim(file) is ClaimResult.OURS
     assert target.look(BIG).partial == 5
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpuaria.audit.log import lines
-from gpuaria.audit.record import FileLine, Part, load
+from gpuaria.audit.record import FileLine, MirrorShare, load
 
-PART = Part("mirror.example", "https://mirror.example", 5)
+PART = MirrorShare("mirror.example", "https://mirror.example", 5)
 FILE = FileLine(
     run="0123456789ab",
     at="2026-08-02T10:11:12.123Z",

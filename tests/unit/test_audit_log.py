@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuaria.audit.byte_sources import Origins
+from gpuaria.audit.byte_sources import ByteSources
 from gpuaria.audit.log import AuditLog, lines, rotated
-from gpuaria.audit.record import FileLine, Part, RunLine, clean, dump, load, name
+from gpuaria.audit.record import FileLine, MirrorShare, RunLine, clean, dump, load, name
 from tests.support.audit_lines import FILE, PART, logged_sizes
 
 _BOTH = ("run", "at", "user", "host", "ref", "repo", "commit", "vouched_by", "trust")
@@ -40,7 +40,7 @@ RUN = RunLine(
 
 @given(st.text(), st.lists(st.text(), max_size=3), st.integers(0, 1 << 63))
 def test_a_line_is_one_line_whatever_is_in_it(text: str, texts: list[str], number: int) -> None:
-    part = Part(text, text, number, number, text)
+    part = MirrorShare(text, text, number, number, text)
     for line in (
         dataclasses.replace(FILE, path=text, file=text, detail=text, size=number, mirrors=(part,), problems=(*texts,)),
         dataclasses.replace(RUN, message=text, asked=(*texts,), verdicts={text: number}, mirrors=(part, part)),
@@ -215,7 +215,7 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_line(tmp_path: Path) -> None:
     ],
 )
 def test_origins(moves: list[tuple[str, int] | int], before: int, given: dict[str, int]) -> None:
-    origins = Origins()
+    origins = ByteSources()
     for move in moves:
         if isinstance(move, int):
             origins.holds(move)

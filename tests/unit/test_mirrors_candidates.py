@@ -17,7 +17,7 @@ from gpuaria.errors import (
     Unreachable,
 )
 from gpuaria.mirrors.candidates import Candidates, JoinPolicy, joined_line, nearest_first
-from gpuaria.mirrors.location import Place
+from gpuaria.mirrors.location import Location
 from gpuaria.records import Mirror
 from gpuaria.settings import load
 from gpuaria.settings.known import shipped
@@ -131,9 +131,9 @@ def test_with_a_token_none_joins() -> None:
 
 def test_the_nearest_comes_first() -> None:
     rows = [Mirror(place or "?", f"https://m{number}", location=place) for number, place in enumerate(("US", "", "DE"))]
-    assert [mirror.name for mirror in nearest_first(rows, Place("DE", "europe"))] == ["DE", "?", "US"]
-    assert [mirror.name for mirror in nearest_first(rows, Place("FR", "europe"))] == ["DE", "?", "US"]
-    assert [mirror.name for mirror in nearest_first(rows, Place())] == ["US", "?", "DE"]
+    assert [mirror.name for mirror in nearest_first(rows, Location("DE", "europe"))] == ["DE", "?", "US"]
+    assert [mirror.name for mirror in nearest_first(rows, Location("FR", "europe"))] == ["DE", "?", "US"]
+    assert [mirror.name for mirror in nearest_first(rows, Location())] == ["US", "?", "DE"]
 
 
 def test_the_line_names_mirrors_reason_and_setting() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuaria.dns.findings import DnsAnswer, TlsFinding
-from gpuaria.mirrors.history import MAX_AGE, MAX_ROWS, History, Outcome, outcome_of
+from gpuaria.mirrors.history import MAX_AGE, MAX_ROWS, Experience, History, outcome_of
 from gpuaria.mirrors.measure.findings import (
     BytesFinding,
     FreshFinding,
@@ -56,14 +56,14 @@ def test_an_unknown_mirror_has_no_past(clock: FakeClock) -> None:
 
 def test_rates_fade_within_days_and_failures_within_hours(clock: FakeClock) -> None:
     history = History(None, "net", clock)
-    history.add(MIRROR, Outcome("transfer", 1e6))
-    history.add(MIRROR, Outcome("transfer", reason="stalled"))
+    history.add(MIRROR, Experience("transfer", 1e6))
+    history.add(MIRROR, Experience("transfer", reason="stalled"))
     clock.advance(3600)
     assert history.expect(MIRROR).failures == pytest.approx(0.5)
     assert history.expect(MIRROR).last_failure == "stalled"
     clock.advance(3 * DAY - 3600)
     sure = history.expect(MIRROR).confidence
-    history.add(MIRROR, Outcome("transfer", 8e6))
+    history.add(MIRROR, Experience("transfer", 8e6))
     past = history.expect(MIRROR)
     assert past.rate == pytest.approx(4e6)  # weights 1 and 2 on a scale of logarithms: 1e6 * 8 ** (2 / 3)
     assert past.confidence > sure
@@ -73,9 +73,9 @@ def test_rates_fade_within_days_and_failures_within_hours(clock: FakeClock) -> N
 
 def test_a_real_transfer_says_more_than_a_probe(clock: FakeClock) -> None:
     history = History(None, "net", clock)
-    history.add(MIRROR, Outcome("probe", 1e6))
+    history.add(MIRROR, Experience("probe", 1e6))
     before = history.expect(MIRROR).confidence
-    history.add(MIRROR, Outcome("transfer", 1e8))
+    history.add(MIRROR, Experience("transfer", 1e8))
     past = history.expect(MIRROR)
     assert past.rate is not None
     assert past.rate > 3e7
@@ -87,7 +87,7 @@ def test_an_expected_rate_lies_between_those_seen(rows: list[tuple[float, float]
     clock = FakeClock(1_000_000_000.0)
     history = History(None, "net", clock)
     for rate, pause in rows:
-        history.add(MIRROR, Outcome("probe", rate))
+        history.add(MIRROR, Experience("probe", rate))
         clock.advance(pause)
     past = history.expect(MIRROR)
     history.close()
@@ -98,7 +98,7 @@ def test_an_expected_rate_lies_between_those_seen(rows: list[tuple[float, float]
 
 def test_networks_and_mirrors_are_kept_apart(tmp_path: Path, clock: FakeClock) -> None:
     home, office = History(tmp_path, "home", clock), History(tmp_path, "office", clock)
-    home.add(MIRROR, Outcome("transfer", 1e6))
+    home.add(MIRROR, Experience("transfer", 1e6))
     assert home.expect(MIRROR).rate == pytest.approx(1e6)
     assert office.expect(MIRROR).rate is None
     assert home.expect(OTHER).rate is None
@@ -106,7 +106,7 @@ def test_networks_and_mirrors_are_kept_apart(tmp_path: Path, clock: FakeClock) -
 
 def test_it_outlives_the_process_and_moves_with_the_base_not_the_name(tmp_path: Path, clock: FakeClock) -> None:
     first = History(tmp_path / "new" / "folder", "net", clock)
-    first.add(MIRROR, Outcome("transfer", 5e6))
+    first.add(MIRROR, Experience("transfer", 5e6))
     first.keep(MIRROR, FOUND, "subject")
     first.close()
     again = History(tmp_path / "new" / "folder", "net", clock)
@@ -138,9 +138,9 @@ def test_a_mirror_that_failed_for_one_file_is_asked_again_for_another(clock: Fak
 
 
 def test_what_a_survey_says_as_an_outcome() -> None:
-    assert outcome_of(FOUND) == Outcome("probe", 2e6, 0.03, 0.25)
+    assert outcome_of(FOUND) == Experience("probe", 2e6, 0.03, 0.25)
     dead = replace(FOUND, tcp=(TcpFinding("192.0.2.1", 443, "failed", problem="connection refused"),), tls=())
-    assert outcome_of(dead) == Outcome("probe", reason="tcp: connection refused")
+    assert outcome_of(dead) == Experience("probe", reason="tcp: connection refused")
     for error, counts in (("NetworkError", True), ("RateLimited", True), ("FileNotInRepo", False), ("Gated", False)):
         refused = replace(FOUND, lookup=LookupFinding("failed", problem="no", error=error))
         assert (outcome_of(refused) is not None) == counts
@@ -152,8 +152,8 @@ def test_what_a_survey_says_as_an_outcome() -> None:
 
 def test_without_a_mark_of_failure_nothing_counts_as_one(clock: FakeClock) -> None:
     history = History(None, "net", clock)
-    history.add(MIRROR, Outcome("probe", math.nan))
-    history.add(MIRROR, Outcome("probe", math.inf))
+    history.add(MIRROR, Experience("probe", math.nan))
+    history.add(MIRROR, Experience("probe", math.inf))
     assert history.expect(MIRROR).rate is None
 
 
@@ -173,7 +173,7 @@ def test_a_database_that_cannot_be_used_costs_only_its_memory(tmp_path: Path, cl
             db.execute("PRAGMA user_version = 99")
     history = History(folder, "net", clock)
     assert "cannot be used" in history.problem
-    history.add(MIRROR, Outcome("transfer", 1e6))
+    history.add(MIRROR, Experience("transfer", 1e6))
     assert history.expect(MIRROR).rate == pytest.approx(1e6)
     if case == "garbage":
         assert file.read_bytes().startswith(b"this is no database")
@@ -183,7 +183,7 @@ def test_damage_while_it_is_open_is_a_problem_and_no_crash(tmp_path: Path, clock
     history = History(tmp_path, "net", clock)
     with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
         db.execute("DROP TABLE outcomes")
-    history.add(MIRROR, Outcome("transfer", 1e6))
+    history.add(MIRROR, Experience("transfer", 1e6))
     assert history.expect(MIRROR).rate is None
     assert "cannot be" in history.problem
 
@@ -207,7 +207,7 @@ def test_it_does_not_grow_without_end(tmp_path: Path, clock: FakeClock) -> None:
     history = History(tmp_path, "net", clock)
     assert count(file) == MAX_ROWS
     for _ in range(64):
-        history.add(MIRROR, Outcome("probe", 2.0))
+        history.add(MIRROR, Experience("probe", 2.0))
     assert count(file) == MAX_ROWS
     clock.advance(MAX_AGE + 1)
     History(tmp_path, "net", clock)

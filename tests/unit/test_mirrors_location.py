@@ -4,63 +4,63 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria.mirrors.location import FAR, NEAR, SAME, UNKNOWN, Place, distance, own_place, place_named, place_of_zone
+from gpuaria.mirrors.location import FAR, NEAR, SAME, UNKNOWN, Location, distance, own_place, place_named, place_of_zone
 from gpuaria.mirrors.location import time_zone as zone_of
 from gpuaria.settings.known import shipped
 
-CN, DE = Place("CN", "asia"), Place("DE", "europe")
+CN, DE = Location("CN", "asia"), Location("DE", "europe")
 NAMED = [
     ("CN", CN),
     ("de", DE),
     ("mainland China", CN),
-    ("Hong Kong, China", Place("HK", "asia")),
-    ("Niger", Place("NE", "africa")),
-    ("Lagos, Nigeria", Place("NG", "africa")),
-    ("EU", Place("", "europe")),
-    ("south america", Place("", "south-america")),
-    ("somewhere in Europe", Place("", "europe")),
-    ("machine room", Place()),
-    ("XX", Place()),
-    ("", Place()),
+    ("Hong Kong, China", Location("HK", "asia")),
+    ("Niger", Location("NE", "africa")),
+    ("Lagos, Nigeria", Location("NG", "africa")),
+    ("EU", Location("", "europe")),
+    ("south america", Location("", "south-america")),
+    ("somewhere in Europe", Location("", "europe")),
+    ("machine room", Location()),
+    ("XX", Location()),
+    ("", Location()),
 ]
 ZONES = [
     ("Asia/Shanghai", CN),
     ("Asia/Chongqing", CN),
     ("PRC", CN),
     ("Europe/Berlin", DE),
-    ("US/Pacific", Place("US", "north-america")),
-    ("America/Kentucky/Monticello", Place("US", "north-america")),
-    ("America/Sao_Paulo", Place("BR", "south-america")),
-    ("Japan", Place("JP", "asia")),
-    ("Atlantic/Reykjavik", Place("IS", "europe")),
-    ("Asia/Nowhere", Place("", "asia")),
-    ("Etc/UTC", Place()),
-    ("UTC", Place()),
-    ("CET-1CEST", Place()),
-    ("", Place()),
+    ("US/Pacific", Location("US", "north-america")),
+    ("America/Kentucky/Monticello", Location("US", "north-america")),
+    ("America/Sao_Paulo", Location("BR", "south-america")),
+    ("Japan", Location("JP", "asia")),
+    ("Atlantic/Reykjavik", Location("IS", "europe")),
+    ("Asia/Nowhere", Location("", "asia")),
+    ("Etc/UTC", Location()),
+    ("UTC", Location()),
+    ("CET-1CEST", Location()),
+    ("", Location()),
 ]
 DISTANCES = [
     (CN, CN, SAME),
-    (CN, Place("JP", "asia"), NEAR),
-    (CN, Place("", "asia"), NEAR),
+    (CN, Location("JP", "asia"), NEAR),
+    (CN, Location("", "asia"), NEAR),
     (CN, DE, FAR),
-    (CN, Place(), UNKNOWN),
-    (Place(), Place(), UNKNOWN),
+    (CN, Location(), UNKNOWN),
+    (Location(), Location(), UNKNOWN),
 ]
 
 
 @pytest.mark.parametrize(("text", "place"), NAMED)
-def test_words_name_a_place(text: str, place: Place) -> None:
+def test_words_name_a_place(text: str, place: Location) -> None:
     assert place_named(text) == place
 
 
 @pytest.mark.parametrize(("zone", "place"), ZONES)
-def test_a_time_zone_has_a_place(zone: str, place: Place) -> None:
+def test_a_time_zone_has_a_place(zone: str, place: Location) -> None:
     assert place_of_zone(zone) == place
 
 
 @pytest.mark.parametrize(("here", "there", "expected"), DISTANCES)
-def test_distances(here: Place, there: Place, expected: int) -> None:
+def test_distances(here: Location, there: Location, expected: int) -> None:
     assert distance(here, there) == distance(there, here) == expected
 
 
@@ -69,7 +69,7 @@ def test_the_setting_comes_before_geoip_and_that_before_the_zone() -> None:
     assert own_place("DE", zone, lambda: "CN") == DE
     assert own_place("", zone, lambda: "CN") == CN
     assert own_place("", zone, lambda: "").country == "JP"
-    assert own_place("", {"TZ": "UTC"}, lambda: "??") == Place()
+    assert own_place("", {"TZ": "UTC"}, lambda: "??") == Location()
 
 
 def test_where_the_time_zone_is_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuaria.dns.deadline import Deadline
-from gpuaria.mirrors.measure.stream import Limits, Stream, tail, throughput
+from gpuaria.mirrors.measure.stream import SampleLimits, Stream, tail, throughput
 from tests.support.clock import FakeClock
 
 MB = 1_000_000
@@ -33,7 +33,7 @@ def slow_start(clock: FakeClock, round_trip: float) -> Iterator[bytes]:
 
 def taken(body: Iterator[bytes], clock: FakeClock, round_trip: float = 0.0, **limits: float) -> Stream:
     stream = Stream(round_trip=round_trip)
-    stream.read(body, Deadline(1000, clock), Limits(**limits))  # type: ignore[arg-type]
+    stream.read(body, Deadline(1000, clock), SampleLimits(**limits))  # type: ignore[arg-type]
     return stream
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from gpuaria import plan as planning
 from gpuaria.hashing import hash_bytes, lfs_pointer_oid
 from gpuaria.paths import SafePath
-from gpuaria.plan import Rules
+from gpuaria.plan import PlanRules
 from gpuaria.records import Digest, DownloadPlan, LocalState, Manifest, Mirror, RemoteFile, RepoRef, Step, to_json
 
 SMALL, BIG, MIB = 1000, 50_000_000, 1 << 20
-RULES = Rules()
+RULES = PlanRules()
 MIRRORS = tuple(Mirror(name, f"https://{name}") for name in ("first", "second", "third"))
 
 
@@ -37,7 +37,7 @@ def make(
     *files: RemoteFile,
     states: dict[str, LocalState] | None = None,
     mirrors: tuple[Mirror, ...] = MIRRORS[:1],
-    rules: Rules = RULES,
+    rules: PlanRules = RULES,
 ) -> DownloadPlan:
     known = {SafePath(path): state for path, state in (states or {}).items()}
     return planning.make(manifest(*files), known, mirrors, rules)
@@ -70,7 +70,7 @@ ROWS = [
 def test_what_is_done_with_one_file(state: LocalState, force: bool, action: str, reason: str, size: int) -> None:
     if state.size == BIG:
         state = replace(state, size=size)
-    step = only(make(file("w", size), states={"w": state}, rules=Rules(force=force)))
+    step = only(make(file("w", size), states={"w": state}, rules=PlanRules(force=force)))
     assert (step.action, step.reason) == (action, reason.replace("50000000", str(size)))
     carrier = ("http" if size == SMALL else "aria2") if action in ("download", "replace") else ""
     assert step.carrier == carrier
@@ -150,15 +150,15 @@ def test_a_missing_file_is_copied_from_one_that_is_here_whatever_its_name() -> N
         (100 << 30, 1, RULES, 16),
         (100 << 30, 3, RULES, 48),
         (100 << 30, 0, RULES, 16),
-        (100 << 30, 2, Rules(connections=4), 8),
+        (100 << 30, 2, PlanRules(connections=4), 8),
         (8 * MIB, 1, RULES, 8),
         (8 * MIB + 1, 1, RULES, 9),
-        (8 * MIB, 1, Rules(min_split=4 * MIB), 2),
+        (8 * MIB, 1, PlanRules(min_split=4 * MIB), 2),
         (1, 1, RULES, 1),
         (0, 1, RULES, 1),
     ],
 )
-def test_how_many_connections(size: int, servers: int, rules: Rules, connections: int) -> None:
+def test_how_many_connections(size: int, servers: int, rules: PlanRules, connections: int) -> None:
     mirrors = tuple(Mirror(f"m{n}", f"https://m{n}") for n in range(servers))
     assert only(make(file("w", size), mirrors=mirrors, rules=replace(rules, small_file=0))).connections == connections
 
@@ -186,7 +186,7 @@ def test_small_files_spread_evenly_over_the_mirrors_and_have_all_to_fall_back_on
 
 def test_the_seed_and_nothing_else_turns_them() -> None:
     files = [file(f"f{n}") for n in range(50)]
-    plans = [make(*files, mirrors=MIRRORS, rules=Rules(seed=seed)) for seed in ("", "", "x")]
+    plans = [make(*files, mirrors=MIRRORS, rules=PlanRules(seed=seed)) for seed in ("", "", "x")]
     assert plans[0] == plans[1]
     assert plans[0] != plans[2]
 
@@ -203,7 +203,7 @@ def test_bytes_to_fetch_to_reuse_and_to_have_room_for() -> None:
     assert plan.reuse_bytes == 3 * SMALL
     assert plan.fetch_bytes == SMALL + 2 * BIG
     assert plan.space == SMALL + 5 + BIG
-    assert make(*files, states=states, rules=Rules(copies=True)).space == plan.space + SMALL
+    assert make(*files, states=states, rules=PlanRules(copies=True)).space == plan.space + SMALL
 
 
 def test_more_than_the_whole_of_a_file_saves_no_more_than_the_file() -> None:
@@ -232,13 +232,13 @@ STATES = st.dictionaries(
     st.builds(LocalState, st.none() | SIZES, st.booleans(), st.booleans(), st.integers(0, 2 * BIG)),
     max_size=8,
 )
-RULE = st.builds(Rules, force=st.booleans(), copies=st.booleans(), seed=st.text(max_size=3))
+RULE = st.builds(PlanRules, force=st.booleans(), copies=st.booleans(), seed=st.text(max_size=3))
 NAMES = st.lists(st.builds(Mirror, st.sampled_from("mnop"), st.just("https://m")), min_size=1, unique=True)
 
 
 @given(FILES, STATES, NAMES, RULE, st.randoms(use_true_random=False))
 def test_the_same_input_in_any_order_gives_the_same_plan_byte_for_byte(
-    files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[Mirror], rules: Rules, random: object
+    files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[Mirror], rules: PlanRules, random: object
 ) -> None:
     def text(order: list[RemoteFile], known: dict[SafePath, LocalState]) -> bytes:
         return json.dumps(to_json(planning.make(manifest(*order), known, mirrors, rules)), ensure_ascii=True).encode()
@@ -251,7 +251,7 @@ def test_the_same_input_in_any_order_gives_the_same_plan_byte_for_byte(
 
 @given(FILES, STATES, NAMES, RULE)
 def test_what_holds_for_every_plan(
-    files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[Mirror], rules: Rules
+    files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[Mirror], rules: PlanRules
 ) -> None:
     plan = planning.make(manifest(*files), states, mirrors, rules)
     assert sorted(step.file.path for step in plan.steps) == sorted(each.path for each in files)

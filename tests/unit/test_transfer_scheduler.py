@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from gpuaria.errors import AccessDenied, FileNotInRepo, GpuariaError, NetworkError, NotAHub
-from gpuaria.mirrors.pool import Delivered, Incompatible, Recovered, Refused, Stalled, WrongBytes
+from gpuaria.mirrors.pool import Delivered, Incompatible, Recovered, Refused, ServedWrongBytes, Stalled
 from gpuaria.paths import SafePath
 from gpuaria.records import Mirror, MirrorUrl, RemoteFile, Step, Verdict
-from gpuaria.storage.layout import Claim
+from gpuaria.storage.layout import ClaimResult
 from gpuaria.transfer import commands, events, tuning
 from gpuaria.transfer.commands import Command
 from gpuaria.transfer.ranges import PIECE, ByteRange
 from gpuaria.transfer.scheduler import Scheduler
-from gpuaria.transfer.steering import Limits
+from gpuaria.transfer.steering import TransferLimits
 from gpuaria.transfer.task import FileTask, State
 
 ORIGIN = Mirror("hub", "https://hub", primary=True)
@@ -55,14 +55,14 @@ class Run:
 
     def __init__(self, **limits: float) -> None:
         self.known, self.now = Known(), 100.0
-        self.scheduler = Scheduler(Limits(**limits), self.known, ORIGIN)  # type: ignore[arg-type]
+        self.scheduler = Scheduler(TransferLimits(**limits), self.known, ORIGIN)  # type: ignore[arg-type]
         self._names = itertools.count()
 
     def add(self, carrier: str = "aria2", size: int = SIZE, mirrors: tuple[Mirror, ...] = (ORIGIN, NEAR)) -> FileTask:
         file = RemoteFile(SafePath(f"{next(self._names)}.bin"), size, None)
         return self.scheduler.add(Step(file, "download", "", carrier, mirrors=mirrors, connections=32))  # type: ignore[arg-type]
 
-    def tell(self, event: events.Event) -> list[Command]:
+    def tell(self, event: events.TransferEvent) -> list[Command]:
         return list(self.scheduler.handle(event, self.now))
 
     def tick(self, seconds: float = 0.0) -> list[Command]:
@@ -79,7 +79,7 @@ class Run:
         """A file that aria2 downloads in ranges that end at `cuts`."""
         task = self.add(**add)  # type: ignore[arg-type]
         self.tick()
-        self.tell(events.Claimed(task, Claim.OURS))
+        self.tell(events.Claimed(task, ClaimResult.OURS))
         self.resolved(task, task.step.mirrors[0])
         for mirror in task.step.mirrors[1:]:
             self.resolved(task, mirror)
@@ -118,7 +118,7 @@ def test_a_large_file_is_claimed_resolved_prepared_and_begun(run: Run) -> None:
     task = run.add()
     assert kinds(run.tick()) == ["Claim", "WarmUp"]
     assert state_of(task) is State.RESOLVING
-    assert run.tell(events.Claimed(task, Claim.OURS)) == [
+    assert run.tell(events.Claimed(task, ClaimResult.OURS)) == [
         commands.Resolve(task, ORIGIN, 1, fresh=False),
         commands.Resolve(task, NEAR, 1, fresh=False),
     ]
@@ -152,7 +152,7 @@ def test_small_files_keep_every_worker_busy() -> None:
     run = Run(http_jobs=2)
     tasks = [run.add("http") for _ in range(10)]
     assert run.tick() == [commands.Claim(task) for task in tasks[:4]]
-    assert run.tell(events.Claimed(tasks[0], Claim.OURS)) == [commands.Download(tasks[0])]
+    assert run.tell(events.Claimed(tasks[0], ClaimResult.OURS)) == [commands.Download(tasks[0])]
     assert run.tell(events.Settled(tasks[0], good=True)) == [commands.Unclaim(tasks[0]), commands.Claim(tasks[4])]
     assert tasks[0].state is State.DONE
 
@@ -161,13 +161,13 @@ def test_small_files_keep_every_worker_busy() -> None:
 def test_bytes_that_another_fetch_downloads_are_waited_for(run: Run, carrier: str) -> None:
     task = run.add(carrier)
     run.tick()
-    assert kinds(run.tell(events.Claimed(task, Claim.HELD))) == ["Emit"]
+    assert kinds(run.tell(events.Claimed(task, ClaimResult.HELD))) == ["Emit"]
     assert state_of(task) is State.WAITING
     assert "Claim" not in kinds(run.tick(tuning.HELD_PAUSE / 2))
     assert "Claim" in kinds(run.tick(tuning.HELD_PAUSE))
-    assert kinds(run.tell(events.Claimed(task, Claim.HELD))) == [], "said once"
+    assert kinds(run.tell(events.Claimed(task, ClaimResult.HELD))) == [], "said once"
     run.tick(10_000)
-    assert run.tell(events.Claimed(task, Claim.PRESENT)) == [commands.Publish(task, present=True)]
+    assert run.tell(events.Claimed(task, ClaimResult.PRESENT)) == [commands.Publish(task, present=True)]
     assert run.tell(events.Hashed(task, Verdict(task.file.path, "ok"), present=True)) == [commands.Unclaim(task)]
     assert state_of(task) is State.DONE
     assert run.scheduler.idle
@@ -182,7 +182,7 @@ def held_for(run: Run, task: FileTask, seconds: int, *, growing: bool) -> list[C
         if not looks:
             return found
         mark = (("staged", (1, at if growing else 0, 0)),)
-        found = run.tell(events.Claimed(task, Claim.HELD, mark if looks == [True] else None))
+        found = run.tell(events.Claimed(task, ClaimResult.HELD, mark if looks == [True] else None))
     return found
 
 
@@ -191,8 +191,8 @@ def test_a_holder_that_stores_no_bytes_is_waited_for_as_long_as_the_patience_las
     run = Run(patience=20)
     task = run.add(carrier)
     run.tick()
-    (said,) = run.tell(events.Claimed(task, Claim.HELD))
-    assert isinstance(said, commands.Emit)
+    (said,) = run.tell(events.Claimed(task, ClaimResult.HELD))
+    assert isinstance(said, commands.EmitEvent)
     assert f"{task.file.path}: another fetch on this machine downloads it" in str(said.event)
     held_for(run, task, 19, growing=False)
     assert state_of(task) is State.WAITING
@@ -207,7 +207,7 @@ def test_the_failure_says_that_another_fetch_stores_nothing_and_what_to_do() -> 
     run = Run(patience=5)
     task = run.add()
     run.tick()
-    run.tell(events.Claimed(task, Claim.HELD))
+    run.tell(events.Claimed(task, ClaimResult.HELD))
     found: list[Command] = []
     for _ in range(20):
         if task.state is not State.FAILED:
@@ -222,7 +222,7 @@ def test_the_time_in_which_this_process_was_stopped_too_does_not_count() -> None
     run = Run(patience=20)
     task = run.add()
     run.tick()
-    run.tell(events.Claimed(task, Claim.HELD))
+    run.tell(events.Claimed(task, ClaimResult.HELD))
     held_for(run, task, 10, growing=False)
     run.now += 10_000
     held_for(run, task, 2, growing=False)
@@ -232,18 +232,18 @@ def test_the_time_in_which_this_process_was_stopped_too_does_not_count() -> None
 @pytest.mark.parametrize("hidden", ["cdn: No URI available.", "cdn: Resource not found"])
 def test_a_status_that_aria2_does_not_tell_is_asked_for(run: Run, hidden: str) -> None:
     task = run.begun()
-    found = run.tell(events.Failed(task, hidden, "3"))
-    assert found[-1] == commands.Check(task, tuple(task.urls.values()), refusals=True)
-    found = run.tell(events.Checked(task, {}, {ORIGIN: "cdn: it answers 503", NEAR: "near: it answers 403"}))
+    found = run.tell(events.RangeFailed(task, hidden, "3"))
+    assert found[-1] == commands.CheckMirrors(task, tuple(task.urls.values()), refusals=True)
+    found = run.tell(events.MirrorsChecked(task, {}, {ORIGIN: "cdn: it answers 503", NEAR: "near: it answers 403"}))
     assert commands.Note(task, "cdn: it answers 503; near: it answers 403") in found
 
 
 def test_a_mirror_is_quarantined_for_the_status_that_it_was_asked_for(run: Run) -> None:
     task = run.begun(mirrors=(ORIGIN, NEAR))
     task.urls.pop(NEAR)
-    found = run.tell(events.Failed(task, "hub: No URI available.", "1"))
+    found = run.tell(events.RangeFailed(task, "hub: No URI available.", "1"))
     assert "Record" not in kinds(found)
-    found = run.tell(events.Checked(task, {}, {ORIGIN: "hub: it answers 503"}))
+    found = run.tell(events.MirrorsChecked(task, {}, {ORIGIN: "hub: it answers 503"}))
     assert commands.Record(ORIGIN, Refused("hub: it answers 503")) in found
 
 
@@ -251,7 +251,7 @@ def test_what_another_fetch_published_and_is_wrong_is_asked_for_again_a_few_time
     task = run.add()
     for _ in range(tuning.WRONG_TRIES + 1):
         run.tick(1)
-        run.tell(events.Claimed(task, Claim.PRESENT))
+        run.tell(events.Claimed(task, ClaimResult.PRESENT))
         found = run.tell(events.Hashed(task, Verdict(task.file.path, "wrong digest"), present=True))
         assert "Discard" not in kinds(found), "they are not ours"
     assert kinds(found) == ["Fail", "Unclaim"]
@@ -278,7 +278,7 @@ def test_what_answers_without_a_url_mean(
 ) -> None:
     task = run.add(mirrors=mirrors)
     run.tick()
-    run.tell(events.Claimed(task, Claim.OURS))
+    run.tell(events.Claimed(task, ClaimResult.OURS))
     found = [
         command for mirror, one in zip(mirrors, answers, strict=True) for command in run.resolved(task, mirror, one)
     ]
@@ -289,7 +289,7 @@ def test_what_answers_without_a_url_mean(
 def test_answers_of_an_earlier_try_do_not_count(run: Run) -> None:
     task = run.add()
     run.tick()
-    run.tell(events.Claimed(task, Claim.OURS))
+    run.tell(events.Claimed(task, ClaimResult.OURS))
     assert run.tell(events.Resolved(task, task.attempt - 1, NEAR, None, run.now)) == []
 
 
@@ -297,7 +297,7 @@ def test_mirrors_that_aria2_cannot_use_leave_the_file_to_http(run: Run) -> None:
     task = run.add()
     run.known.unusable = {ORIGIN, NEAR}
     run.tick()
-    assert run.tell(events.Claimed(task, Claim.OURS)) == [commands.Download(task)]
+    assert run.tell(events.Claimed(task, ClaimResult.OURS)) == [commands.Download(task)]
     assert run.scheduler.in_state(*State) == []
 
 
@@ -432,11 +432,11 @@ def test_another_aria2c_continues_every_download(run: Run) -> None:
 @pytest.mark.parametrize("code", ["", "3", "22"])
 def test_a_failure_soon_after_bytes_came_is_tried_again_at_once(run: Run, code: str) -> None:
     task = run.begun()
-    run.tell(events.Failed(task, "it hung up", code))
+    run.tell(events.RangeFailed(task, "it hung up", code))
     assert state_of(task) is State.QUEUED
     run.tick()
     assert state_of(task) is State.RESOLVING
-    resolve = run.tell(events.Claimed(task, Claim.OURS))[0]
+    resolve = run.tell(events.Claimed(task, ClaimResult.OURS))[0]
     assert isinstance(resolve, commands.Resolve)
     assert resolve.fresh
 
@@ -445,7 +445,7 @@ def test_pauses_grow_until_the_patience_ends() -> None:
     run = Run(patience=20)
     task, pauses, failed = run.begun(), [], False
     while not failed:
-        found = run.tell(events.Failed(task, "it is away", "3"))
+        found = run.tell(events.RangeFailed(task, "it is away", "3"))
         failed = "Fail" in kinds(found)
         if task.state is State.WAITING:
             pauses.append(task.not_before - run.now)
@@ -453,7 +453,7 @@ def test_pauses_grow_until_the_patience_ends() -> None:
         elif not failed:
             run.tick()
         if not failed:
-            run.tell(events.Claimed(task, Claim.OURS))
+            run.tell(events.Claimed(task, ClaimResult.OURS))
             run.resolved(task, ORIGIN)
             run.tell(events.Prepared(task, [ByteRange(0, SIZE)], linked=True))
     assert pauses == [1.0, 2.0, 4.0, 8.0]
@@ -471,12 +471,12 @@ def test_pauses_grow_until_the_patience_ends() -> None:
 )
 def test_a_doubtful_failure_is_looked_into(run: Run, found: dict[Mirror, str], again: State, kept: bool) -> None:
     task = run.begun()
-    asked = run.tell(events.Failed(task, "no range", "8"))
-    assert isinstance(asked[-1], commands.Check)
+    asked = run.tell(events.RangeFailed(task, "no range", "8"))
+    assert isinstance(asked[-1], commands.CheckMirrors)
     assert state_of(task) is State.WAITING
     assert "Claim" not in kinds(run.tick(1000)), "the answer is waited for"
     run.now -= 1000
-    out = run.tell(events.Checked(task, found))
+    out = run.tell(events.MirrorsChecked(task, found))
     assert state_of(task) is again
     assert bool(task.ranges) is kept
     assert ("Discard" in kinds(out)) is not kept
@@ -487,8 +487,8 @@ def test_a_doubtful_failure_is_looked_into(run: Run, found: dict[Mirror, str], a
 
 def test_no_mirror_that_aria2_can_use_leaves_the_rest_to_http(run: Run) -> None:
     task = run.begun()
-    run.tell(events.Failed(task, "no range", "8"))
-    out = run.tell(events.Checked(task, {ORIGIN: "it does not say", NEAR: "it does not say"}))
+    run.tell(events.RangeFailed(task, "no range", "8"))
+    out = run.tell(events.MirrorsChecked(task, {ORIGIN: "it does not say", NEAR: "it does not say"}))
     assert kinds(out)[-2:] == ["KeepPrefix", "Download"]
     assert run.tell(events.Settled(task, good=False)) == [commands.Unclaim(task)]
     assert state_of(task) is State.FAILED
@@ -497,8 +497,8 @@ def test_no_mirror_that_aria2_can_use_leaves_the_rest_to_http(run: Run) -> None:
 def test_a_control_file_that_aria2_cannot_use_is_thrown_away(run: Run) -> None:
     task = run.begun()
     task.stuck = 1
-    run.tell(events.Failed(task, "Download aborted.", "1"))
-    assert "Discard" in kinds(run.tell(events.Checked(task, {})))
+    run.tell(events.RangeFailed(task, "Download aborted.", "1"))
+    assert "Discard" in kinds(run.tell(events.MirrorsChecked(task, {})))
     assert task.ranges == []
 
 
@@ -513,11 +513,11 @@ def test_wrong_bytes_are_fetched_from_the_origin_alone_then_from_the_others(run:
             run.tell(events.RangeDone(task, one))
         run.tick()
         assert kinds(run.tell(events.Hashed(task, verdict))) == ["Discard", "Check"]
-        return run.tell(events.Checked(task, {}))
+        return run.tell(events.MirrorsChecked(task, {}))
 
     def again() -> None:
         run.tick()
-        run.tell(events.Claimed(task, Claim.OURS))
+        run.tell(events.Claimed(task, ClaimResult.OURS))
         for mirror in task.step.mirrors:
             run.resolved(task, mirror)
         run.tell(events.Prepared(task, [ByteRange(0, SIZE)], linked=True))
@@ -525,8 +525,8 @@ def test_wrong_bytes_are_fetched_from_the_origin_alone_then_from_the_others(run:
     found = wrong()
     words = "wrong bytes for 0.bin, from it or from one beside it"
     assert [c for c in found if isinstance(c, commands.Record)] == [
-        commands.Record(ORIGIN, WrongBytes(words)),
-        commands.Record(NEAR, WrongBytes(words)),
+        commands.Record(ORIGIN, ServedWrongBytes(words)),
+        commands.Record(NEAR, ServedWrongBytes(words)),
     ]
     assert task.step.mirrors == (ORIGIN,)
     again()
@@ -559,7 +559,7 @@ def test_mirrors_that_join_serve_every_file_that_is_still_to_come() -> None:
     active = run.begun(mirrors=(ORIGIN,))
     resolving, queued, small = run.add(mirrors=(ORIGIN,)), run.add(mirrors=(ORIGIN,)), run.add("http", 10, (ORIGIN,))
     run.tick()
-    run.tell(events.Claimed(resolving, Claim.OURS))
+    run.tell(events.Claimed(resolving, ClaimResult.OURS))
     found = run.tell(events.MirrorsJoined((NEAR, FAR)))
     assert found == [
         commands.Stop(active),  # a download never opens more connections than it began with
@@ -579,5 +579,5 @@ def test_what_is_owed(run: Run) -> None:
     run.add()
     assert run.scheduler.owed == (True, True)
     run.tick()
-    run.tell(events.Claimed(small, Claim.HELD))
+    run.tell(events.Claimed(small, ClaimResult.HELD))
     assert run.scheduler.owed == (True, True)

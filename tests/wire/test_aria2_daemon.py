@@ -23,7 +23,7 @@ from gpuaria.aria2.rpc import Rpc
 from gpuaria.errors import Aria2Error
 from gpuaria.formats.metalink import for_download
 from gpuaria.http.certificates import ca_file
-from gpuaria.records import Transfer
+from gpuaria.records import Aria2Status
 from standin import Hub, Repo
 from standin.wire import Handler, Server
 from tests.support.ports import free_port
@@ -136,14 +136,14 @@ def add(to: Daemon, hub: Hub, repo: Repo, folder: Path, name: str = "w") -> str:
     return to.rpc.add_download(for_download(name, len(DATA), [url]), download_options(folder, Shape(), "gpuaria/test"))
 
 
-def until(to: Daemon, gid: str, status: str) -> Transfer:
-    def reached() -> Transfer | None:
+def until(to: Daemon, gid: str, status: str) -> Aria2Status:
+    def reached() -> Aria2Status | None:
         transfer = to.rpc.poll([gid])[0][gid]
         assert transfer.status in (status, "active", "waiting"), transfer
         return transfer if transfer.status == status else None
 
     found = eventually(reached)
-    assert isinstance(found, Transfer)
+    assert isinstance(found, Aria2Status)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpuaria.audit.log import lines
-from gpuaria.audit.record import FileLine, Line, RunLine, load
+from gpuaria.audit.record import FileLine, LogLine, RunLine, load
 from standin import Hub, Repo
 from tests.support.repos import SMALL
 from tests.support.user import Done, Serve, User, wait_until
@@ -25,7 +25,7 @@ def state(user: User) -> Path:
     return user.home / ".local/state/gpuaria"
 
 
-def entries(user: User) -> list[Line]:
+def entries(user: User) -> list[LogLine]:
     """All entries, none of which may be damaged."""
     found = [load(line) for line in lines(state(user))]
     assert None not in found

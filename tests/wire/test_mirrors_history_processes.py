@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from gpuaria.mirrors.history import History, Outcome
+from gpuaria.mirrors.history import Experience, History
 from gpuaria.records import Mirror
 
 MIRROR = Mirror("m", "https://m.example")
@@ -27,7 +27,7 @@ def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
 
     def write() -> None:
         for _ in range(50):
-            history.add(MIRROR, Outcome("probe", 1e6))
+            history.add(MIRROR, Experience("probe", 1e6))
 
     threads = [threading.Thread(target=write) for _ in range(4)]
     for thread in threads:

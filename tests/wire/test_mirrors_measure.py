@@ -24,7 +24,7 @@ from gpuaria.mirrors.measure.connection import Straight
 from gpuaria.mirrors.measure.findings import BytesFinding, MirrorFindings, read
 from gpuaria.mirrors.measure.freshness import compare
 from gpuaria.mirrors.measure.sample import sample
-from gpuaria.mirrors.measure.stream import Limits
+from gpuaria.mirrors.measure.stream import SampleLimits
 from gpuaria.mirrors.measure.survey import Reads, Tools, survey
 from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Mirror, RemoteFile, to_json
@@ -35,7 +35,7 @@ from tests.support.ports import closed_port
 
 NAME, PATH, SIZE = "org/model", "model.safetensors", 24 << 20
 CONTEXT = ssl.create_default_context()
-LIMITS = Limits(seconds=5, ceiling=4 << 20)
+LIMITS = SampleLimits(seconds=5, ceiling=4 << 20)
 ONE = (1,)
 HF = HuggingFace()
 
@@ -104,7 +104,10 @@ def test_several_connections_read_parts_of_their_own(hub: Hub) -> None:
 def test_a_connection_that_is_capped_scales_with_connections(repo: Repo) -> None:
     with Hub([repo], server="embedded", limit_rate=2 << 20) as hub:
         found = sample(
-            *(address(hub)[0], straight(), Deadline(60)), size=SIZE, connections=(1, 4), limits=Limits(1.0, 1 << 20)
+            *(address(hub)[0], straight(), Deadline(60)),
+            size=SIZE,
+            connections=(1, 4),
+            limits=SampleLimits(1.0, 1 << 20),
         )
     assert found.rate is not None
     assert found.rate < 3 << 20
@@ -114,7 +117,7 @@ def test_a_connection_that_is_capped_scales_with_connections(repo: Repo) -> None
 def test_a_slow_mirror_is_asked_for_little_and_its_rate_is_right(hub: Hub) -> None:
     url, _ = address(hub)
     hub.cdn.fault(PATH, "slow", rate=200_000)
-    found = sample(url, straight(), Deadline(60), size=SIZE, connections=(1, 4), limits=Limits(1.0))
+    found = sample(url, straight(), Deadline(60), size=SIZE, connections=(1, 4), limits=SampleLimits(1.0))
     assert found.state == "measured"
     assert found.rate is not None
     assert 100_000 < found.rate < 300_000
@@ -175,7 +178,7 @@ def test_a_mirror_that_ignores_ranges_is_measured_and_said_so(hub: Hub) -> None:
 def test_a_stall_is_a_failure_after_what_arrived(hub: Hub) -> None:
     url, _ = address(hub)
     hub.cdn.fault(PATH, "stall", after=100_000)
-    found = sample(url, straight(), Deadline(60), size=SIZE, connections=ONE, limits=Limits(seconds=0.6))
+    found = sample(url, straight(), Deadline(60), size=SIZE, connections=ONE, limits=SampleLimits(seconds=0.6))
     assert (found.state, found.bytes, found.problem) == ("failed", 100_000, "stalled after 100,000 bytes")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuaria.dns.deadline import Deadline, Job, run_all
+from gpuaria.dns.deadline import BackgroundCall, Deadline, run_all
 from gpuaria.errors import NetworkError
 from gpuaria.http.route import Proxy, Route, proxy_for, route
 from gpuaria.mirrors.measure import tcp
@@ -220,7 +220,7 @@ def test_a_silent_address_gets_a_second_attempt() -> None:
                 while True:
                     stack.enter_context(sock.accept()[0])
 
-        Job(empty_the_queue)
+        BackgroundCall(empty_the_queue)
         line = tcp.connect(Route("h", sock.getsockname()[1], False), ["127.0.0.1"], PLAIN, Deadline(30))
         line.close()
         sock.shutdown(socket.SHUT_RDWR)
@@ -354,7 +354,7 @@ def tunnel(
         seen.append(head)
         line.sendall(answer)
         with socket.create_connection(("127.0.0.1", target)) as far:
-            Job(lambda: copy(far, line))
+            BackgroundCall(lambda: copy(far, line))
             copy(line, far)
 
     return handle

@@ -28,7 +28,7 @@ from gpuaria.errors import (
 from gpuaria.hashing import lfs_pointer_oid
 from gpuaria.http.client import Http, HttpOptions
 from gpuaria.paths import SafePath
-from gpuaria.records import Digest, Kind, Manifest, Mirror, MirrorUrl, RemoteFile, RepoRef
+from gpuaria.records import Digest, Manifest, Mirror, MirrorUrl, RemoteFile, RepoKind, RepoRef
 from gpuaria.sources.huggingface import HuggingFace
 from gpuaria.sources.protocol import RepoInfo
 from gpuaria.sources.web import expiry
@@ -57,7 +57,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- parse --------------------------------------------------------------------------------------------------------
 
 PAGES = "https://huggingface.co"
-PARSED: list[tuple[str, Kind, str, str, str]] = [
+PARSED: list[tuple[str, RepoKind, str, str, str]] = [
     ("gpt2-medium", "model", "gpt2-medium", "main", ""),
     ("  gpt2-medium\n", "model", "gpt2-medium", "main", ""),
     ("org/name", "model", "org/name", "main", ""),
@@ -121,7 +121,7 @@ PARSED: list[tuple[str, Kind, str, str, str]] = [
 
 
 @pytest.mark.parametrize(("text", "kind", "name", "revision", "path"), PARSED, ids=[row[0] for row in PARSED])
-def test_what_people_type_and_paste(text: str, kind: Kind, name: str, revision: str, path: str) -> None:
+def test_what_people_type_and_paste(text: str, kind: RepoKind, name: str, revision: str, path: str) -> None:
     ref = HF.parse(text, None, "", [ENDPOINT, "https://mirror.example/hf"])
     assert ref == RepoRef("hf", kind, name, revision, path)
 
@@ -205,7 +205,7 @@ def test_an_address_elsewhere_is_named_without_its_password() -> None:
         ("org/name", None, "../x", "is not a revision"),
     ],
 )
-def test_options_beside_the_text(text: str, kind: Kind | None, revision: str, expected: RepoRef | str) -> None:
+def test_options_beside_the_text(text: str, kind: RepoKind | None, revision: str, expected: RepoRef | str) -> None:
     if isinstance(expected, RepoRef):
         assert HF.parse(text, kind, revision, [ENDPOINT]) == expected
     else:
@@ -319,7 +319,7 @@ def sibling(path: object, size: int = 3, oid: object = BLOB, **more: object) -> 
     return {"rfilename": path, "size": size, "blobId": oid, **more}
 
 
-def moved(siblings: object, kind: Kind = "model") -> tuple[dict[str, int], list[str]]:
+def moved(siblings: object, kind: RepoKind = "model") -> tuple[dict[str, int], list[str]]:
     """List a repo by its old name from a hub that leaves the query out where it sends on; sizes and targets."""
     old, new = (f"/api/{kind}s/{name}/revision/main" for name in ("old", "org/name"))
 

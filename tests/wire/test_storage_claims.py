@@ -17,7 +17,7 @@ from gpuaria.paths import SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.hf_cache import HfCache
 from gpuaria.storage.hf_folder import HfFolder as Folder
-from gpuaria.storage.layout import Claim, Layout
+from gpuaria.storage.layout import ClaimResult, Layout
 from gpuaria.storage.receipts import Receipts
 from tests.support.checkout import ROOT
 
@@ -79,29 +79,29 @@ def another_process(kind: str, place: Path) -> Iterator[subprocess.Popen[str]]:
 @each_layout
 def test_of_two_fetches_one_gets_the_bytes(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
-    assert one.claim(file) is Claim.OURS
-    assert one.claim(file) is Claim.OURS
-    assert two.claim(file) is Claim.HELD
-    assert two.claim(a_file("other", b"other")) is Claim.OURS
+    assert one.claim(file) is ClaimResult.OURS
+    assert one.claim(file) is ClaimResult.OURS
+    assert two.claim(file) is ClaimResult.HELD
+    assert two.claim(a_file("other", b"other")) is ClaimResult.OURS
     two.release(file)
-    assert two.claim(file) is Claim.HELD
+    assert two.claim(file) is ClaimResult.HELD
     one.release(file)
-    assert two.claim(file) is Claim.OURS
-    assert one.claim(file) is Claim.HELD
+    assert two.claim(file) is ClaimResult.OURS
+    assert one.claim(file) is ClaimResult.HELD
 
 
 @each_layout
 def test_published_meanwhile(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
     assert two.look([file])[file.path].size is None
-    assert one.claim(file) is Claim.OURS
+    assert one.claim(file) is ClaimResult.OURS
     begin(one)
     publish(one, file)
-    assert two.claim(file) is Claim.HELD
+    assert two.claim(file) is ClaimResult.HELD
     one.release(file)
-    assert two.claim(file) is Claim.PRESENT
+    assert two.claim(file) is ClaimResult.PRESENT
     # It turned out to be wrong, say: the second fetch asks again, and gets it.
-    assert two.claim(file) is Claim.OURS
+    assert two.claim(file) is ClaimResult.OURS
 
 
 @each_layout
@@ -110,37 +110,37 @@ def test_what_was_there_before_is_not_what_came_meanwhile(tmp_path: Path, make: 
     begin(one)
     publish(one, file)
     assert two.look([file])[file.path].size == file.size
-    assert two.claim(file) is Claim.OURS
+    assert two.claim(file) is ClaimResult.OURS
 
 
 @each_layout
 def test_two_names_of_the_same_bytes_are_downloaded_once(tmp_path: Path, make: Make) -> None:
     layout, one, two = make(tmp_path), a_file("one"), a_file("two")
-    assert layout.claim(one) is Claim.OURS
-    assert layout.claim(two) is Claim.HELD
+    assert layout.claim(one) is ClaimResult.OURS
+    assert layout.claim(two) is ClaimResult.HELD
     layout.release(two)
-    assert layout.claim(two) is Claim.HELD
+    assert layout.claim(two) is ClaimResult.HELD
     layout.release(one)
-    assert layout.claim(two) is Claim.OURS
+    assert layout.claim(two) is ClaimResult.OURS
 
 
 @each_layout
 def test_the_end_of_a_fetch_gives_up_what_it_claimed(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
     begin(one)
-    assert one.claim(file) is Claim.OURS
+    assert one.claim(file) is ClaimResult.OURS
     one.finish(Manifest(REF, "a/b", "c" * 40, "http://hub", "origin", (file,)), complete=False)
-    assert two.claim(file) is Claim.OURS
+    assert two.claim(file) is ClaimResult.OURS
 
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_another_process_and_its_death(tmp_path: Path, kind: str) -> None:
     layout, file = MAKERS[kind](tmp_path), a_file()
     with another_process(kind, tmp_path) as process:
-        assert layout.claim(file) is Claim.HELD
+        assert layout.claim(file) is ClaimResult.HELD
         process.kill()
         process.wait()
-        assert layout.claim(file) is Claim.OURS
+        assert layout.claim(file) is ClaimResult.OURS
 
 
 @pytest.mark.parametrize("data", [DATA, LARGE])
@@ -148,17 +148,21 @@ def test_the_same_bytes_in_another_target(tmp_path: Path, data: bytes) -> None:
     file = a_file(data=data)
     holder = cache(tmp_path)
     others = [cache(tmp_path, "other/repo"), plain(tmp_path), plain(tmp_path, "elsewhere")]
-    assert holder.claim(file) is Claim.OURS
-    assert [other.claim(file) for other in others] == [Claim.HELD] * 3
+    assert holder.claim(file) is ClaimResult.OURS
+    assert [other.claim(file) for other in others] == [ClaimResult.HELD] * 3
     with another_process("plain", tmp_path / "a user of another home"):
         holder.release(file)
-    assert others[0].claim(file) is Claim.OURS
+    assert others[0].claim(file) is ClaimResult.OURS
 
 
 def test_a_file_without_a_digest_is_the_same_in_its_target_only(tmp_path: Path) -> None:
     file = a_file(digest=False)
     one, two, other = plain(tmp_path), plain(tmp_path), plain(tmp_path, "elsewhere")
-    assert [one.claim(file), two.claim(file), other.claim(file)] == [Claim.OURS, Claim.HELD, Claim.OURS]
+    assert [one.claim(file), two.claim(file), other.claim(file)] == [
+        ClaimResult.OURS,
+        ClaimResult.HELD,
+        ClaimResult.OURS,
+    ]
 
 
 @pytest.mark.parametrize("data", [DATA, LARGE])
@@ -172,11 +176,11 @@ def test_bytes_that_another_target_got_meanwhile_are_copied(
     two, file = _with(receipts, make(tmp_path)), a_file(data=data)
     begin(one, file)
     begin(two, file)
-    assert one.claim(file) is Claim.OURS
+    assert one.claim(file) is ClaimResult.OURS
     publish(one, file, data)
-    assert two.claim(file) is Claim.HELD
+    assert two.claim(file) is ClaimResult.HELD
     one.release(file)
-    assert two.claim(file) is Claim.PRESENT
+    assert two.claim(file) is ClaimResult.PRESENT
     assert two.proven(file)
     assert two.content(file).read_bytes() == data
     two.adopt(file)
@@ -198,10 +202,10 @@ def test_bytes_that_another_process_got_meanwhile_are_copied(tmp_path: Path) -> 
     file, one, two = a_file(data=LARGE), cache(tmp_path), plain(tmp_path)
     begin(one, file)
     begin(two, file)
-    assert one.claim(file) is Claim.OURS
+    assert one.claim(file) is ClaimResult.OURS
     publish(one, file, LARGE)
     one.release(file)
-    assert two.claim(file) is Claim.PRESENT
+    assert two.claim(file) is ClaimResult.PRESENT
     two.adopt(file)
     assert (two.root / file.path).read_bytes() == LARGE
 
@@ -213,7 +217,7 @@ def test_a_copy_that_changed_is_not_taken(tmp_path: Path) -> None:
     begin(two)
     publish(one, file)
     one.content(file).write_bytes(DATA[::-1])
-    assert two.claim(file) is Claim.OURS
+    assert two.claim(file) is ClaimResult.OURS
 
 
 def test_bytes_of_before_are_not_looked_for(tmp_path: Path) -> None:
@@ -223,7 +227,7 @@ def test_bytes_of_before_are_not_looked_for(tmp_path: Path) -> None:
     publish(one, file)
     one.finish(Manifest(REF, "a/b", "c" * 40, "http://hub", "origin", (file,)), complete=True)
     time.sleep(0.01)
-    assert plain(tmp_path).claim(file) is Claim.OURS
+    assert plain(tmp_path).claim(file) is ClaimResult.OURS
 
 
 @each_layout
@@ -246,12 +250,12 @@ def test_eight_threads_and_one_claim(tmp_path: Path, make: Make) -> None:
 @each_layout
 def test_a_planted_link_is_not_followed(tmp_path: Path, make: Make) -> None:
     layout = make(tmp_path)
-    assert layout.claim(a_file()) is Claim.OURS
+    assert layout.claim(a_file()) is ClaimResult.OURS
     layout.release(a_file())
     (lock,) = list(tmp_path.rglob("gpuaria.claims"))
     lock.unlink()
     lock.symlink_to(tmp_path / "planted")
-    assert make(tmp_path).claim(a_file()) is Claim.OURS
+    assert make(tmp_path).claim(a_file()) is ClaimResult.OURS
     assert not (tmp_path / "planted").exists()
 
 
@@ -261,9 +265,9 @@ def test_a_waiting_fetch_sees_that_the_holder_stores_bytes(tmp_path: Path, make:
     file = a_file(data=data)
     holder, same, elsewhere = make(tmp_path), make(tmp_path), make(tmp_path, "other/repo")
     begin(holder, file)
-    assert holder.claim(file) is Claim.OURS
+    assert holder.claim(file) is ClaimResult.OURS
     for waiting in (same, elsewhere):
-        assert waiting.claim(file) is Claim.HELD
+        assert waiting.claim(file) is ClaimResult.HELD
         before = waiting.progress_mark(file)
         assert waiting.progress_mark(file) == before
         with holder.staged(file).open("ab") as staged:

@@ -20,7 +20,7 @@ from gpuaria.errors import DiskError, UnsafePath, WrongBytes
 from gpuaria.formats import manifest as manifests
 from gpuaria.hashing import hash_bytes
 from gpuaria.paths import SafePath
-from gpuaria.records import Digest, Kind, LocalState, Manifest, RemoteFile, RepoRef
+from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoKind, RepoRef
 from gpuaria.storage.hf_cache import HfCache, repo_folder
 from gpuaria.storage.locate import find_layout, read_manifest
 from gpuaria.storage.receipts import Receipts
@@ -55,7 +55,7 @@ def manifest_of(repo: Repo, ref: RepoRef) -> Manifest:
 class World:
     """A repo of the stand-in, and an empty cache."""
 
-    def __init__(self, folder: Path, kind: Kind = "model", revision: str = "main") -> None:
+    def __init__(self, folder: Path, kind: RepoKind = "model", revision: str = "main") -> None:
         self.repo = Repo.build(NAME, FILES, folder=folder / "store", kind=kind)
         self.repo.pull(1, {"extra.txt": b"extra"})
         self.repo.tag("v1.0")
@@ -125,7 +125,7 @@ def hub(world: World) -> Iterator[Hub]:
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
 @pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1"])
-def test_the_client_accepts_what_we_wrote(tmp_path: Path, kind: Kind, revision: str) -> None:
+def test_the_client_accepts_what_we_wrote(tmp_path: Path, kind: RepoKind, revision: str) -> None:
     world = World(tmp_path, kind, revision)
     layout = world.layout()
     world.fetch(layout)

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from gpuaria.doctor import GROUPS, Checkup, Finding, State
+from gpuaria.doctor import GROUPS, Checkup, Finding, Severity
 from gpuaria.text import harmless
 
-_MARKS: Mapping[State, tuple[str, str]] = {  # mark and colour, as SGR codes (ECMA-48 8.3.117)
+_MARKS: Mapping[Severity, tuple[str, str]] = {  # mark and colour, as SGR codes (ECMA-48 8.3.117)
     "ok": ("ok", "32"),
     "warning": ("warn", "33"),
     "problem": ("FAIL", "31;1"),

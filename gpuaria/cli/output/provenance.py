@@ -1,6 +1,6 @@
 """The history of a file or a folder, as `gpuaria why` prints it."""
 
-from gpuaria.audit.record import FileLine, Part, RunLine
+from gpuaria.audit.record import FileLine, MirrorShare, RunLine
 from gpuaria.audit.trace import Trace
 from gpuaria.cli.output import figures
 from gpuaria.formats.fields import one_line
@@ -65,7 +65,7 @@ def _bytes(entry: FileLine) -> list[str]:
     return lines + [f"problem: {one_line(problem)}" for problem in entry.problems]
 
 
-def _part(part: Part, *, about: bool) -> str:
+def _part(part: MirrorShare, *, about: bool) -> str:
     where = "" if part.base.endswith(f"//{part.mirror}") else f" ({one_line(part.base)})"
     return f"{'about ' if about else ''}{figures.size(part.bytes)} from {one_line(part.mirror)}{where}"
 

@@ -14,7 +14,7 @@ from gpuaria.http.route import Route, route
 from gpuaria.mirrors.measure import tcp
 
 Head = tuple[int, Mapping[str, str]]
-Resolve = Callable[[str], Sequence[str]]
+ResolveHost = Callable[[str], Sequence[str]]
 _HEAD_LIMIT = 65536
 _CHUNK = 1 << 16
 
@@ -28,7 +28,7 @@ class Straight:
 
     def __init__(
         self,
-        resolve: Resolve,
+        resolve: ResolveHost,
         context: ssl.SSLContext,
         environ: Mapping[str, str],
         deadline: Deadline,
@@ -123,7 +123,7 @@ class Straight:
         """One more connection, to the very address that this one has."""
         known, resolve = self.peer, self._resolve
         there = self._route.host if self._route else ""
-        same: Resolve = lambda host: (known,) if known and host == there else resolve(host)  # noqa: E731
+        same: ResolveHost = lambda host: (known,) if known and host == there else resolve(host)  # noqa: E731
         return Straight(same, self._context, self._environ, self._deadline, self._user_agent)
 
     def close(self) -> None:

@@ -10,9 +10,9 @@ import typing
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
-from gpuaria.dns.findings import DnsAnswer, State, TlsFinding
+from gpuaria.dns.findings import DnsAnswer, MeasureState, TlsFinding
 
-Verdict = Literal["fresh", "stale", "different", "unknown"]
+Freshness = Literal["fresh", "stale", "different", "unknown"]
 R = TypeVar("R")
 
 
@@ -21,7 +21,7 @@ class IcmpFinding:
     """Echo round trips to one address: their mean, the mean change between two in a row, the share that was lost."""
 
     address: str
-    state: State
+    state: MeasureState
     rtt: float | None = None
     jitter: float | None = None
     loss: float | None = None
@@ -34,7 +34,7 @@ class TcpFinding:
 
     address: str
     port: int
-    state: State
+    state: MeasureState
     seconds: float | None = None
     problem: str = ""
 
@@ -43,7 +43,7 @@ class TcpFinding:
 class LookupFinding:
     """Asking the mirror where the file's bytes are. `error` is the class of the error (see errors.py), if it failed."""
 
-    state: State
+    state: MeasureState
     seconds: float | None = None
     problem: str = ""
     error: str = ""
@@ -76,7 +76,7 @@ class BytesFinding:
     `peer`: its address. `retry_after`: seconds that the host asks to wait.
     """
 
-    state: State
+    state: MeasureState
     final_host: str = ""
     peer: str = ""
     status: int | None = None
@@ -97,7 +97,7 @@ class BytesFinding:
 class FreshFinding:
     """A mirror's commit, size and digest against the manifest's; empty or None where the mirror does not state them."""
 
-    verdict: Verdict
+    verdict: Freshness
     commit: str = ""
     size: int | None = None
     etag: str = ""

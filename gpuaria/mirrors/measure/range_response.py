@@ -9,7 +9,7 @@ from gpuaria.http.content_range import content_range
 from gpuaria.http.ratelimit import retry_after
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """An answer that carries no bytes of the file. `retry_after`: seconds that it asks to wait."""
 
     def __init__(self, problem: str, retry_after: float | None = None) -> None:
@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DeclaredRange:
     """The part that a response declares: whether it is a range, and the whole file's size, None if not stated.
 
     `at`: where its bytes begin, None for a range it does not describe.
@@ -29,30 +29,30 @@ class Part:
     at: int | None
 
 
-def declared(status: int, headers: Mapping[str, str]) -> Part:
+def declared(status: int, headers: Mapping[str, str]) -> DeclaredRange:
     """Read Content-Range, or Content-Length of a whole answer; nonsense counts as unsaid."""
     if status != 200:
         spoken = content_range(headers)
-        return Part(status == 206, spoken.size if spoken else None, spoken.start if spoken else None)
+        return DeclaredRange(status == 206, spoken.size if spoken else None, spoken.start if spoken else None)
     length = headers.get("content-length", "")
-    return Part(False, int(length) if re.fullmatch(r"\d{1,18}", length) else None, 0)
+    return DeclaredRange(False, int(length) if re.fullmatch(r"\d{1,18}", length) else None, 0)
 
 
-def check(status: int, headers: Mapping[str, str], part: Part, at: int, size: int | None, now: float) -> None:
+def check(status: int, headers: Mapping[str, str], part: DeclaredRange, at: int, size: int | None, now: float) -> None:
     """Raise Refused for what is not the file of `size` bytes (None: unknown) from offset `at`. `now`: Unix seconds."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     html = kind in ("text/html", "application/xhtml+xml")
     other = size is not None and part.size is not None and part.size != size
     if status in (200, 206) and html and (other or size is None or part.size is None):
-        raise Refused(f"answers {status} with a web page where a file was due: a captive portal, or no mirror")
+        raise Refusal(f"answers {status} with a web page where a file was due: a captive portal, or no mirror")
     if status in (200, 206, 416) and other:
-        raise Refused(f"declares {part.size:,} bytes for the file, not {size:,}")
+        raise Refusal(f"declares {part.size:,} bytes for the file, not {size:,}")
     if status not in (200, 206):
         asked = retry_after(headers, now)
         wait = f" and asks to wait {asked:.0f} s" if asked is not None else ""
-        raise Refused(f"answers {status}{wait}", asked)
+        raise Refusal(f"answers {status}{wait}", asked)
     if status == 206 and part.at != at:
-        raise Refused("sends another range than was asked for")
+        raise Refusal("sends another range than was asked for")
 
 
 def place(url: str) -> str:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from urllib.parse import urljoin
 
-from gpuaria.dns.deadline import Deadline, Job, run_all
+from gpuaria.dns.deadline import BackgroundCall, Deadline, run_all
 from gpuaria.dns.findings import NO_TIME
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.mirrors.measure.connection import Straight
 from gpuaria.mirrors.measure.findings import BytesFinding, Throughput
-from gpuaria.mirrors.measure.range_response import Part, Refused, check, declared, place
-from gpuaria.mirrors.measure.stream import Limits, Stream, throughput
+from gpuaria.mirrors.measure.range_response import DeclaredRange, Refusal, check, declared, place
+from gpuaria.mirrors.measure.stream import SampleLimits, Stream, throughput
 from gpuaria.mirrors.measure.tcp import reason
 from gpuaria.urls import check_redirect
 
@@ -33,11 +33,11 @@ _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 class _Read:
     """One connection's stream and the answer that it came with."""
 
-    limits: Limits
+    limits: SampleLimits
     lane: int = 0
     stream: Stream = field(default_factory=Stream)
     status: int | None = None
-    part: Part | None = None
+    part: DeclaredRange | None = None
 
 
 def sample(
@@ -47,14 +47,14 @@ def sample(
     *,
     size: int | None = None,
     connections: Sequence[int] = (1, 4),
-    limits: Limits | None = None,
+    limits: SampleLimits | None = None,
 ) -> BytesFinding:
     """Read from the middle of the file at `url`; `size` is the manifest's, None if unknown.
 
     The first of `connections` has to be 1; the further ones are tried while there is time, and read twice as much
     together. Never raises for the network. Redirects are followed, not out of TLS.
     """
-    asked = limits or Limits()
+    asked = limits or SampleLimits()
     first = replace(asked, seconds=min(asked.seconds, SHARE * deadline.remaining()))
     finding, done, lanes = BytesFinding("not measured", problem=NO_TIME), _Read(first), _Lanes(carrier, connections[1:])
     if size == 0:
@@ -70,7 +70,7 @@ def sample(
             check_redirect(url, target)
             url = target
         else:
-            raise Refused("redirects in a circle")
+            raise Refusal("redirects in a circle")
         carrier.close()
         found = _finding(done, carrier, finding, _stalled(done, deadline, first))
         if found.state == "measured" and found.ranges:
@@ -78,7 +78,7 @@ def sample(
         return found
     except Interrupted:
         raise
-    except Refused as refused:
+    except Refusal as refused:
         return _finding(done, carrier, finding, refused.problem, refused.retry_after)
     except (GpuariaError, OSError, ValueError) as error:
         problem = reason(error) if not isinstance(error, GpuariaError) else error.message
@@ -116,7 +116,7 @@ def _read(
     return ""
 
 
-def _start(size: int | None, lane: int, limits: Limits) -> int:
+def _start(size: int | None, lane: int, limits: SampleLimits) -> int:
     """Return the first offset: in the middle, each connection in its own part; 0 if the file is small or unknown."""
     if size is None or size < 2 * _LEAST:
         return 0
@@ -124,7 +124,7 @@ def _start(size: int | None, lane: int, limits: Limits) -> int:
     return start if start + min(limits.ceiling, size // 2) <= size else size // 2
 
 
-def _stalled(done: _Read, deadline: Deadline, limits: Limits) -> str:
+def _stalled(done: _Read, deadline: Deadline, limits: SampleLimits) -> str:
     """Why a read that ran into its end is none to count on; empty where bytes were coming until then."""
     if not done.stream.marks:
         return "sends no byte"
@@ -161,14 +161,14 @@ class _Lanes:
     def __init__(self, carrier: Straight, counts: Sequence[int]) -> None:
         self._carrier, self._counts = carrier, tuple(counts)
         self._lanes: list[Straight] = []
-        self._jobs: list[Job[bool]] = []
+        self._jobs: list[BackgroundCall[bool]] = []
 
     def prepare(self, url: str) -> None:
         """Open them, in the background."""
         self._lanes = [self._carrier.another() for _ in range(max(self._counts, default=0))]
-        self._jobs = [Job(partial(_quiet, partial(lane.prepare, url))) for lane in self._lanes]
+        self._jobs = [BackgroundCall(partial(_quiet, partial(lane.prepare, url))) for lane in self._lanes]
 
-    def measure(self, url: str, size: int | None, deadline: Deadline, limits: Limits) -> list[Throughput]:
+    def measure(self, url: str, size: int | None, deadline: Deadline, limits: SampleLimits) -> list[Throughput]:
         """One reading for each count, as far as there is time for a few round trips and no connection fails."""
         found: list[Throughput] = []
         for count in self._counts:
@@ -197,12 +197,12 @@ class _Lanes:
         """Hang up, also on those that are still being opened."""
         for lane, job in zip(self._lanes, self._jobs, strict=True):
             if job.result(Deadline(0), 0) is None:
-                Job(partial(_close_later, lane, job))
+                BackgroundCall(partial(_close_later, lane, job))
             else:
                 lane.close()
 
 
-def _close_later(lane: Straight, job: Job[bool]) -> None:
+def _close_later(lane: Straight, job: BackgroundCall[bool]) -> None:
     job.result(Deadline(30), 0)
     lane.close()
 
@@ -213,5 +213,5 @@ def _quiet(work: Callable[[], str | None]) -> bool:
         return not work()
     except Interrupted:
         raise
-    except (Refused, GpuariaError, OSError, ValueError):
+    except (Refusal, GpuariaError, OSError, ValueError):
         return False

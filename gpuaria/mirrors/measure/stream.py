@@ -14,7 +14,7 @@ _ENOUGH = 1 << 16  # bytes after the first ones that make a rate
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SampleLimits:
     """When a read ends: `seconds` after its first byte, after `ceiling` bytes, or when its rate has settled."""
 
     seconds: float = 1.0
@@ -36,13 +36,13 @@ class Stream:
         """When the first byte came."""
         return self.marks[0][0] if self.marks else None
 
-    def left(self, deadline: Deadline, limits: Limits) -> float:
+    def left(self, deadline: Deadline, limits: SampleLimits) -> float:
         """Seconds that may still be waited."""
         if not self.marks:
             return deadline.remaining()
         return min(deadline.remaining(), self.marks[0][0] + limits.seconds - deadline.clock())
 
-    def read(self, body: Iterator[bytes], deadline: Deadline, limits: Limits) -> None:
+    def read(self, body: Iterator[bytes], deadline: Deadline, limits: SampleLimits) -> None:
         """Take what comes until a limit is reached. Raises TimeoutError if nothing came at all."""
         try:
             for chunk in body:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from gpuaria.dns.deadline import GRACE, Deadline, Job, run_all
+from gpuaria.dns.deadline import GRACE, BackgroundCall, Deadline, run_all
 from gpuaria.dns.findings import NO_TIME
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.errors import GpuariaError, Interrupted
@@ -23,7 +23,7 @@ from gpuaria.mirrors.measure.freshness import compare
 from gpuaria.mirrors.measure.icmp import ping
 from gpuaria.mirrors.measure.sample import sample
 from gpuaria.mirrors.measure.shared_hosts import Pipes, same_pipes
-from gpuaria.mirrors.measure.stream import Limits
+from gpuaria.mirrors.measure.stream import SampleLimits
 from gpuaria.records import Mirror, RemoteFile
 from gpuaria.sources.protocol import Stated
 
@@ -54,7 +54,7 @@ class Reads:
     """How a file is sampled: one read for each count of connections, each within `limits`."""
 
     connections: tuple[int, ...] = (1, 4)
-    limits: Limits | None = None
+    limits: SampleLimits | None = None
 
 
 def survey(
@@ -114,9 +114,9 @@ class _Visit:
         if not addresses and not there.proxy:
             over = self._deadline.expired
             return self._stop(NO_TIME if over else f"no address is known for {there.host}")
-        pings = Job(lambda: ping(addresses, self._deadline)) if addresses and self._tools.pings else None
+        pings = BackgroundCall(lambda: ping(addresses, self._deadline)) if addresses and self._tools.pings else None
         first = threading.Event()
-        reach = Job(lambda: self._reach(there, addresses, first))
+        reach = BackgroundCall(lambda: self._reach(there, addresses, first))
         first.wait(self._deadline.remaining())
         if self._stood or (there.proxy and there.proxy.measuring_problem):
             target = self._look_up()
@@ -167,7 +167,7 @@ class _Visit:
         """The final address of the file, empty if there is none to read from."""
         clock, started = self._deadline.clock, self._deadline.clock()
         try:
-            done = Job(lambda: (self._tools.lookup(self._mirror),)).result(self._deadline, 0)
+            done = BackgroundCall(lambda: (self._tools.lookup(self._mirror),)).result(self._deadline, 0)
         except Interrupted:
             raise
         except GpuariaError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, zip_longest
 
-from gpuaria.dns.deadline import Deadline, Job
+from gpuaria.dns.deadline import BackgroundCall, Deadline
 from gpuaria.dns.findings import NO_TIME, TlsFinding
 from gpuaria.errors import NetworkError
 from gpuaria.http.route import Route
@@ -26,7 +26,7 @@ _HEAD_LIMIT = 16384  # bytes of a proxy's answer
 
 
 @dataclass(slots=True)
-class Line:
+class TcpAttempt:
     """One attempt: what was found, and the open socket if it stands. `tls` is None where none was tried."""
 
     address: str
@@ -69,7 +69,7 @@ def measure(
     if route.proxy and route.proxy.measuring_problem:
         problem = route.proxy.measuring_problem
         return _untried(route, targets, problem)
-    found: dict[str, Line] = {}
+    found: dict[str, TcpAttempt] = {}
     for line in _attempts(route, targets, context, deadline):
         found[line.address] = line
         if line.sock is not None:
@@ -85,7 +85,7 @@ def measure(
     )
 
 
-def connect(route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> Line:
+def connect(route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> TcpAttempt:
     """The first connection that stands, its socket for the caller to close. Raises NetworkError with all reasons."""
     if route.proxy and route.proxy.measuring_problem:
         raise NetworkError(route.proxy.measuring_problem)
@@ -106,15 +106,17 @@ def _untried(route: Route, addresses: Sequence[str], why: str) -> tuple[tuple[Tc
     return tcp, tuple(TlsFinding(a, "not measured", problem=why) for a in addresses if route.tls)
 
 
-def _attempts(route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> Iterator[Line]:
+def _attempts(
+    route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline
+) -> Iterator[TcpAttempt]:
     """The outcome at each address: the first attempt that stands, else the last that failed.
 
     An address that is silent when all have been tried gets a second attempt: a lost SYN costs 1 s (RFC 6298 2.1).
     Sockets of attempts that end after the caller has left are closed.
     """
-    results: queue.SimpleQueue[Line] = queue.SimpleQueue()
+    results: queue.SimpleQueue[TcpAttempt] = queue.SimpleQueue()
     lock, left = threading.Lock(), threading.Event()
-    jobs: list[Job[None]] = []
+    jobs: list[BackgroundCall[None]] = []
 
     def attempt(address: str) -> None:
         line = dial(route, address, context, deadline.within(PATIENCE))
@@ -129,7 +131,7 @@ def _attempts(route: Route, addresses: Sequence[str], context: ssl.SSLContext, d
             waiting = [a for a in waiting if a in open_ones and not deadline.expired]
             if waiting:
                 running[waiting[0]] += 1
-                jobs.append(Job(partial(attempt, waiting.pop(0))))
+                jobs.append(BackgroundCall(partial(attempt, waiting.pop(0))))
             try:
                 line = results.get(
                     timeout=deadline.within(STAGGER).remaining() if waiting else deadline.remaining() + 0.1
@@ -154,7 +156,7 @@ def _attempts(route: Route, addresses: Sequence[str], context: ssl.SSLContext, d
         job.result(Deadline(0), 0)  # a bug in one of them is raised here
 
 
-def dial(route: Route, address: str, context: ssl.SSLContext, deadline: Deadline) -> Line:
+def dial(route: Route, address: str, context: ssl.SSLContext, deadline: Deadline) -> TcpAttempt:
     """One attempt at one address (through a proxy: at its tunnel). Never raises for the network."""
     started, sock = deadline.clock(), None
     try:
@@ -170,12 +172,12 @@ def dial(route: Route, address: str, context: ssl.SSLContext, deadline: Deadline
             sock.close()
         via = f"the proxy {route.proxy}: " if route.proxy else ""
         finding = TcpFinding(address, route.port, "failed", problem=via + reason(error))
-        return Line(address, finding, silent=isinstance(error, TimeoutError))
-    line = Line(address, TcpFinding(address, route.port, "measured", deadline.clock() - started), None, sock)
+        return TcpAttempt(address, finding, silent=isinstance(error, TimeoutError))
+    line = TcpAttempt(address, TcpFinding(address, route.port, "measured", deadline.clock() - started), None, sock)
     return _secured(line, route, context, deadline) if route.tls else line
 
 
-def _secured(line: Line, route: Route, context: ssl.SSLContext, deadline: Deadline) -> Line:
+def _secured(line: TcpAttempt, route: Route, context: ssl.SSLContext, deadline: Deadline) -> TcpAttempt:
     started, plain = deadline.clock(), line.sock
     assert plain is not None
     line.sock = None
