@@ -1,11 +1,12 @@
 #!/bin/sh
-# Make a virtual environment and install the project into it: bootstrap.sh VENV REQUIREMENT
+# Make a virtual environment and install packages into it: bootstrap.sh VENV PIP-INSTALL-ARGUMENT...
+# PYTHON: the interpreter to use, instead of the first suitable one.
 set -eu
 venv=$1
-what=$2
+shift
 
 find_python() {
-    for name in python3.11 python3.12 python3.13 python3.14 python3; do
+    for name in ${PYTHON:-} python3.11 python3.12 python3.13 python3.14 python3; do
         path=$(command -v "$name" 2>/dev/null) || continue
         if "$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$path"
@@ -32,7 +33,7 @@ make_venv() {
 
 [ -x "$venv/bin/python" ] || make_venv
 echo "setting up $venv ..." >&2
-if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$what" 2>"$venv/pip.log"; then
+if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" 2>"$venv/pip.log"; then
     cat "$venv/pip.log" >&2
     echo "The packages could not be installed; is a package index reachable?" >&2
     exit 1
