@@ -161,7 +161,7 @@ def test_small_files_keep_every_worker_busy() -> None:
 def test_bytes_that_another_fetch_downloads_are_waited_for(run: Run, carrier: str) -> None:
     task = run.add(carrier)
     run.tick()
-    assert kinds(run.tell(events.Claimed(task, ClaimResult.HELD))) == ["Emit"]
+    assert kinds(run.tell(events.Claimed(task, ClaimResult.HELD))) == ["EmitEvent"]
     assert state_of(task) is State.WAITING
     assert "Claim" not in kinds(run.tick(tuning.HELD_PAUSE / 2))
     assert "Claim" in kinds(run.tick(tuning.HELD_PAUSE))
@@ -512,7 +512,7 @@ def test_wrong_bytes_are_fetched_from_the_origin_alone_then_from_the_others(run:
         for one in task.ranges:
             run.tell(events.RangeDone(task, one))
         run.tick()
-        assert kinds(run.tell(events.Hashed(task, verdict))) == ["Discard", "Check"]
+        assert kinds(run.tell(events.Hashed(task, verdict))) == ["Discard", "CheckMirrors"]
         return run.tell(events.MirrorsChecked(task, {}))
 
     def again() -> None:
