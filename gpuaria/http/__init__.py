@@ -1,1 +1,1 @@
-"""Talking HTTP: client, connections, redirects, retries, rate limits, credentials, byte ranges."""
+"""HTTP: client, connections, redirects, retries, rate limits, credentials, byte ranges."""

@@ -1,4 +1,4 @@
-"""Which token belongs to which host, had when the first request there is due, once per run; helpers are asked here."""
+"""Load the token of each server, once per run, when the first request to it needs the token. Runs token helpers."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ from gpuaria.text import printable
 from gpuaria.urls import url_origin
 
 LOG = logging.getLogger("gpuaria.http.auth")
-HELPER_SECONDS = 60.0  # somebody may have to unlock a keyring
+HELPER_SECONDS = 60.0  # the user may have to unlock a keyring
 _ATTRIBUTE = re.compile(  # git-credential(1), "INPUT/OUTPUT FORMAT"
     r"(protocol|host|path|username|password|password_expiry_utc|oauth_refresh_token|url|authtype|credential|ephemeral"
     r"|continue|quit|(capability|state|wwwauth)\[\])=.*"
@@ -28,10 +28,9 @@ _SECRET = re.compile(r"((?:password|secret|token)=)\S+|hf_\w{8,}", re.IGNORECASE
 
 
 def credentials(settings: Settings, stop: threading.Event) -> dict[str, Credential]:
-    """The tokens by the origin that each belongs to; nothing but the endpoint's own file is read before its time.
+    """Return the tokens by URL origin. Tokens from the setting `tokens` load on first use.
 
-    The setting `tokens` speaks for single hosts and so comes before what is meant for any endpoint; --token is for
-    this run and comes first. Raises ConfigError.
+    Precedence: --token, then the setting `tokens` (a single server), then tokens for any endpoint. Raises ConfigError.
     """
     found: dict[str, Credential] = {}
     for source in settings.tokens:
@@ -47,7 +46,7 @@ def credentials(settings: Settings, stop: threading.Event) -> dict[str, Credenti
 
 @dataclass
 class LazyToken:
-    """A token that is looked for when it is first asked for. What came of it, a failure too, holds for the run.
+    """A token that loads on first use. The result, even a failure, is kept for the run.
 
     `optional`: a mirror's token. A failure to get it then raises NetworkError, which costs only that mirror.
     """
@@ -60,7 +59,7 @@ class LazyToken:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def reveal(self) -> str:
-        """The token itself. Thread-safe. Raises ConfigError, AccessDenied, NetworkError, Interrupted."""
+        """Return the token. Thread-safe. Raises ConfigError, AccessDenied, NetworkError, Interrupted."""
         with self._lock:
             if self._found is None:
                 self._found = self._load()
@@ -88,10 +87,10 @@ def ask_helper(
     *,
     seconds: float = HELPER_SECONDS,
 ) -> Secret:
-    """Ask a helper for the token of an origin as git-credential(1) has it: two lines in, `password=` out.
+    """Run a helper and return the token of a URL origin, by the protocol of git-credential(1).
 
-    One line alone that is no attribute is taken as the token: so answer `keyring get` and `pass show`. Raises
-    ConfigError where it cannot be run, AccessDenied where it gives no token, Interrupted.
+    The helper may instead print the token alone on one line, as `keyring get` and `pass show` do. `words`: its command
+    line; `seconds`: the time limit. Raises ConfigError if it cannot run, AccessDenied without a token, Interrupted.
     """
     who = f"the helper {printable(words[0])}"
     began = time.monotonic()
@@ -101,7 +100,7 @@ def ask_helper(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={"GIT_TERMINAL_PROMPT": "0", **environ},  # a run never asks
+            env={"GIT_TERMINAL_PROMPT": "0", **environ},  # never prompt on the terminal
         )
     except OSError as error:
         raise ConfigError(
@@ -116,7 +115,7 @@ def ask_helper(
     text = _parse_output(out)
     said = _printable_lines(err, text)
     for line in said:
-        LOG.debug("%s says: %s", who, line)
+        LOG.debug("%s prints: %s", who, line)
     LOG.debug(
         "%s was asked for the token of %s: status %s in %.3f s", who, server_url, process.returncode, _since(began)
     )
@@ -139,7 +138,7 @@ def _since(began: float) -> float:
 
 
 def _helper_input(server_url: str) -> bytes:
-    """Attributes in the form of git-credential(1); the port only where it is not the scheme's own."""
+    """Return the helper's input in the format of git-credential(1). A default port is left out."""
     parts = urlsplit(_bracketed(server_url))
     default = {"http": 80, "https": 443}.get(parts.scheme)
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
@@ -148,7 +147,7 @@ def _helper_input(server_url: str) -> bytes:
 
 
 def _bracketed(server_url: str) -> str:
-    """An origin as an address: an IPv6 host has no brackets in it."""
+    """Return a URL origin as a valid URL, with brackets around an IPv6 host."""
     scheme, _, rest = server_url.partition("://")
     host, _, port = rest.rpartition(":")
     return f"{scheme}://[{host}]:{port}" if ":" in host else server_url
@@ -157,7 +156,7 @@ def _bracketed(server_url: str) -> str:
 def _communicate(
     process: "subprocess.Popen[bytes]", question: bytes, until: float, stop: threading.Event
 ) -> tuple[bytes, bytes, bool]:
-    """Return a helper's stdout and stderr, and whether it has ended: a process that it started may hold them open."""
+    """Return a helper's stdout and stderr, and whether it has exited: its child processes may keep the pipes open."""
     asked: bytes | None = question
     out, err, ended = b"", b"", False
     while not ended and not stop.is_set() and time.monotonic() < until:
@@ -165,7 +164,7 @@ def _communicate(
         try:
             return *process.communicate(asked, timeout=0.1), True
         except subprocess.TimeoutExpired as late:
-            asked = None  # it has been handed over
+            asked = None  # already written
             out, err = late.output or b"", late.stderr or b""
     return out, err, ended
 
@@ -175,7 +174,7 @@ def _terminate(process: "subprocess.Popen[bytes]") -> None:
         process.kill()
         process.wait()
     for stream in (process.stdin, process.stdout, process.stderr):
-        with contextlib.suppress(OSError):  # what was still to be written to it
+        with contextlib.suppress(OSError):  # input that the helper has not read
             if stream is not None:
                 stream.close()
 
@@ -189,7 +188,7 @@ def _parse_output(out: bytes) -> str:
 
 
 def _printable_lines(err: bytes, secret: str) -> list[str]:
-    """Return a helper's stderr as lines that may be shown: without control characters and anything like a secret."""
+    """Return a helper's stderr as printable lines, with the token and anything like a secret masked."""
     text = err[-4096:].decode("utf-8", "replace")
     text = _SECRET.sub(r"\1***", text.replace(secret, "***") if secret else text)
     return ["".join(c for c in line if c.isprintable())[:200] for line in text.splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Which bearer token goes with a request: the one of its URL's origin, where no stranger can read it on the way."""
+"""Select the bearer token of a request by its URL origin, and withhold it where a third party could read it."""
 
 import threading
 from collections.abc import Collection, Mapping
@@ -8,26 +8,25 @@ from urllib.parse import urlsplit
 from gpuaria.http.route import Routes
 from gpuaria.urls import encrypted_or_local, url_origin
 
-SHORTEST_MASKED = (
-    6  # characters of a token that is masked in responses; masking shorter ones would destroy ordinary words
-)
+SHORTEST_MASKED = 6  # characters; masking shorter tokens in responses would destroy ordinary words
 
 
 class Credential(Protocol):
-    """A credential that only `reveal` gives away."""
+    """A secret that only `reveal` returns."""
 
-    def reveal(self) -> str: ...
+    def reveal(self) -> str:
+        """Return the secret. Raises ConfigError, AccessDenied, NetworkError if it cannot be loaded."""
 
 
 class BearerTokens:
-    """Tokens by origin; thread-safe.
+    """Tokens by URL origin. Thread-safe.
 
-    A token travels over TLS and within this machine, over plain http to the hosts of `plaintext_hosts` only.
+    A token is sent over TLS, to this machine, and over plain http only to `plaintext_hosts`.
     """
 
     def __init__(self, tokens: Mapping[str, Credential], plaintext_hosts: Collection[str], routes: Routes) -> None:
         self._tokens, self._in_clear, self._routes = dict(tokens), frozenset(plaintext_hosts), routes
-        self._sent: frozenset[str] = frozenset()  # tokens that a server has received from us
+        self._sent: frozenset[str] = frozenset()  # tokens that were sent to a server
         self._lock = threading.Lock()
 
     def sent_to(self, url: str) -> bool:
@@ -35,11 +34,11 @@ class BearerTokens:
         return url_origin(url) in self._tokens and not self._exposure(url)
 
     def withheld(self, url: str) -> str:
-        """Return why the token that belongs to `url` is not sent there; empty if it is, or if there is none."""
+        """Return why the token for `url` is withheld; empty if it is sent, or if there is none."""
         return self._exposure(url) if url_origin(url) in self._tokens else ""
 
     def reveal(self, url: str) -> str:
-        """Return the token to send to `url`, empty for none. Raises what the credential raises."""
+        """Return the token to send to `url`, empty for none. Raises the errors of `Credential.reveal`."""
         if not self.sent_to(url):
             return ""
         token = self._tokens[url_origin(url)].reveal()
@@ -48,19 +47,19 @@ class BearerTokens:
         return token
 
     def mask(self, text: str) -> str:
-        """Return `text` without the tokens that were sent: a server may repeat them."""
+        """Return `text` with sent tokens masked, since a server may echo them."""
         for token in self._sent:
             text = text.replace(token, "***")
         return text
 
     def mask_bytes(self, body: bytes) -> bytes:
-        """The same for a body."""
+        """Return `body` with sent tokens masked."""
         for token in self._sent:
             body = body.replace(token.encode(), b"***")
         return body
 
     def _exposure(self, url: str) -> str:
-        """Return who could read a token on its way to `url`; empty if no stranger could, or if the user permits it."""
+        """Return how a token could be read on its way to `url`; empty if it could not, or if the user allows it."""
         if url.startswith("https://") or urlsplit(url).hostname in self._in_clear:
             return ""
         if not encrypted_or_local(url):

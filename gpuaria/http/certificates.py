@@ -1,4 +1,4 @@
-"""The certificate bundle: one file for our HTTP client, for aria2c and for everything that measures."""
+"""The certificate bundle: one file for our HTTP client, aria2c and all measurements."""
 
 import ssl
 from pathlib import Path
@@ -7,7 +7,7 @@ from gpuaria.errors import NetworkError
 
 
 def ca_file(bundle: str = "") -> str:
-    """Return the path of the bundle: the one named in the settings, the system's, or certifi's."""
+    """Return the path of the bundle: the one in the settings, else the system's, else certifi's."""
     if bundle:
         return bundle
     system = ssl.get_default_verify_paths().cafile
@@ -21,7 +21,7 @@ def ca_file(bundle: str = "") -> str:
 
 
 def tls_context(bundle: str = "") -> ssl.SSLContext:
-    """Return a context that verifies against one bundle, TLS 1.2 or newer. Takes 0.1 s. Raises NetworkError."""
+    """Return a context for TLS 1.2 or newer that trusts this bundle only. Takes 0.1 s. Raises NetworkError."""
     try:
         context = ssl.create_default_context(cafile=ca_file(bundle))
     except (OSError, ssl.SSLError) as error:
@@ -31,7 +31,7 @@ def tls_context(bundle: str = "") -> ssl.SSLContext:
 
 
 def bundle_error(bundle: str, why: object) -> NetworkError:
-    """Return the error for a bundle that holds no certificates, or cannot be read."""
+    """Return the error for a bundle that is unreadable or holds no certificates."""
     return NetworkError(
         f"the certificate bundle {ca_file(bundle)} cannot be read: {why}", "Correct SSL_CERT_FILE or ca_bundle."
     )

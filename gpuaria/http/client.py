@@ -23,7 +23,7 @@ from gpuaria.urls import authority, redacted, url_origin
 
 LOG = logging.getLogger("gpuaria.http.client")
 METADATA_CEILING = 64 << 20  # bytes of one decoded metadata response; a page of 1,000 entries has 0.4 MB
-METADATA_SECONDS = 900.0  # for one metadata response, however slowly it trickles in
+METADATA_SECONDS = 900.0  # total time limit of one metadata response
 _NO_BODY: tuple[bytes, ...] = ()
 
 
@@ -44,10 +44,11 @@ class HttpOptions:
 
 
 class Http:
-    """A thread-safe client. `credentials` maps an origin to the token that belongs to it and to no other origin.
+    """HTTP client. Thread-safe.
 
-    Raises NetworkError when a host cannot be reached after a few tries, RateLimited when it asks for more patience
-    than the options allow, Interrupted once `stop` is set. Responses with an error status are returned, not raised.
+    `credentials`: tokens by URL origin; each is sent to its origin only. `on_wait(reason, seconds)` is called before a
+    noticeable pause. Methods raise NetworkError if a server is still unreachable after several tries, RateLimited if it
+    requires a longer pause than `max_wait`, Interrupted once `stop` is set. An error status is returned, not raised.
     """
 
     def __init__(
@@ -72,9 +73,9 @@ class Http:
         self._responses: Counter[str] = Counter()
 
     def for_fetch(self, stop: threading.Event, on_wait: Callable[[str, float], None]) -> "Http":
-        """The same client with a stop event, a listener and a count of requests of their own.
+        """Return a client with a separate stop event, wait listener and request counters.
 
-        Connections, credentials and quotas are shared; close the original only.
+        It shares connections, credentials and quotas with this client; close only this one.
         """
         own = copy.copy(self)
         own.waits = Waits(stop, self.options.max_wait, on_wait)
@@ -90,15 +91,15 @@ class Http:
         return self.bearers.sent_to(url)
 
     def withheld(self, url: str) -> str:
-        """Return why the token that belongs to `url` is not sent there; empty if it is, or if there is none."""
+        """Return why the token for `url` is withheld; empty if it is sent, or if there is none."""
         return self.bearers.withheld(url)
 
     def request_count(self, url: str) -> int:
-        """Return how many requests were sent so far to the host of `url`."""
+        """Return the number of requests sent to the URL origin of `url`."""
         return self.requests[url_origin(url)]
 
     def response_count(self, url: str) -> int:
-        """Return how many responses came so far, whatever their status, from the host of `url`."""
+        """Return the number of responses from the URL origin of `url`, of any status."""
         return self._responses[url_origin(url)]
 
     def get(
@@ -110,9 +111,9 @@ class Http:
         headers: Mapping[str, str] | None = None,
         redirect_query: str = "",
     ) -> Response:
-        """GET a metadata document of at most `ceiling` bytes; follow redirects within its origin only.
+        """GET a metadata document of at most `ceiling` bytes; follow redirects within its URL origin only.
 
-        `redirect_query`: a query for a redirect target that comes without one.
+        `redirect_query`: query string appended to a redirect target without one.
         """
         request = Request("GET", url, headers or {})
         return self._follow(request, anonymous, ceiling, redirects.RedirectRules(True, redirect_query))
@@ -120,7 +121,7 @@ class Http:
     def head(
         self, url: str, *, anonymous: bool = False, retry: RetryPolicy = DEFAULT_RETRY, cross_origin: bool = False
     ) -> Response:
-        """Return the response to an uncompressed HEAD, past redirects within its server; others are returned.
+        """Send HEAD, uncompressed, and follow redirects within its URL origin; return any other redirect.
 
         `cross_origin`: follow redirects to other servers too.
         """
@@ -136,16 +137,17 @@ class Http:
         anonymous: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """POST a question that may be asked twice, for at most `ceiling` bytes; a redirect is returned as it is."""
+        """POST an idempotent request; the response may have `ceiling` bytes. A redirect is returned, not followed."""
         return self._request(Request("POST", url, headers or {}, body), anonymous, ceiling, DEFAULT_RETRY)
 
     @contextlib.contextmanager
     def download(
         self, url: str, start: int = 0, end: int | None = None, *, anonymous: bool = False
     ) -> Iterator[tuple[Response, Iterator[bytes]]]:
-        """GET a file's bytes from `start` to before `end`, following redirects to any host; the credential stays home.
+        """GET the bytes of a file from `start` to before `end`; yield the response and its body in chunks.
 
-        A response with an error status is given as it is, with its body unread.
+        Follows redirects to any host, without the credential once the URL origin changes. A response with an error
+        status is yielded too.
         """
         headers = bytes_header(start, end) if start or end else {"accept-encoding": "identity"}
 
@@ -166,9 +168,9 @@ class Http:
         body: bytes = b"",
         deadline: float = 0.0,
     ) -> Iterator[tuple[Response, Iterator[bytes]]]:
-        """Send one request, no redirect followed, and give the response's head and its decoded body in chunks.
+        """Send one request without following redirects; yield the response head and its decoded body in chunks.
 
-        `deadline`: seconds for all of it, 0 for none.
+        `deadline`: time limit of the whole exchange in seconds, 0 for none.
         """
         self.admit(url)
         sent = {"user-agent": self.options.user_agent, **(headers or {})}
@@ -189,15 +191,15 @@ class Http:
             yield Response(exchange.status, url, got), self._chunks(exchange, method, url)
 
     def pause(self, seconds: float, why: str = "") -> None:
-        """Sleep; report `why` where the pause is long enough to notice. Raises Interrupted when asked to stop."""
+        """Sleep; report `why` if the pause is long enough to notice. Raises Interrupted once `stop` is set."""
         self.waits.pause(seconds, why)
 
     def back_off(self, response: Response, attempt: int) -> None:
-        """Sleep as long as a response asks for, or 1, 2, 4, 8 s. Raises RateLimited beyond the patience."""
+        """Sleep as long as a response asks, else 1, 2, 4, 8 s. Raises RateLimited for more than `max_wait`."""
         self.waits.back_off(response, attempt)
 
     def admit(self, url: str) -> None:
-        """Wait until the quota of its host allows one more request, and count that. Raises RateLimited, Interrupted."""
+        """Wait until the server's quota allows a request, and count the request. Raises RateLimited, Interrupted."""
         while (held := self.budget.reserve(url)) > 0:
             if held > self.options.max_wait:
                 raise RateLimited(
@@ -218,7 +220,7 @@ class Http:
         rules: redirects.RedirectRules,
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> Response:
-        """Return the response to a request and to what it is redirected to, each repeated as `retry` says."""
+        """Send a request, following redirects by `rules` and retrying by `retry`; return the last response."""
 
         def send(url: str, anonymous: bool) -> contextlib.AbstractContextManager[redirects.Opened]:
             hop = Request(request.method, url, request.headers, request.body)
@@ -228,7 +230,7 @@ class Http:
             return response
 
     def _request(self, request: Request, anonymous: bool, ceiling: int, retry: RetryPolicy) -> Response:
-        """Return the whole response to one request, no redirect followed."""
+        """Send one request without following redirects; return the response with its body."""
 
         def send() -> Response:
             opened = self.open(
@@ -257,7 +259,7 @@ class Http:
 
 
 class _LazyCurl:
-    """The transport on libcurl, which is imported with the first request: many commands send none."""
+    """The libcurl transport, imported on the first request: many commands send none."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
@@ -295,7 +297,7 @@ def _read(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:
 
 
 def _check_headers(headers: Mapping[str, str], url: str) -> None:
-    """Raise NetworkError for a value that no client can send. It is not shown: it may be a token."""
+    """Raise NetworkError for an unsendable header value. The message omits the value, which may be a token."""
     for name, value in headers.items():
         if not (value.isascii() and value.isprintable()):
             what = "token" if name == "authorization" else f"header {name}"

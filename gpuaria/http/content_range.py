@@ -1,4 +1,4 @@
-"""The Content-Range header (RFC 9110 14.4): which bytes of a file a response carries."""
+"""The Content-Range header (RFC 9110 14.4), and the headers of a range request."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ _SYNTAX = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)
 
 @dataclass(frozen=True, slots=True)
 class ContentRange:
-    """Bytes from `start` to before `end`, None for no range; `size` of the file, None if unknown."""
+    """A byte range from `start` to before `end` (None: no range), and the file's `size` in bytes (None: unknown)."""
 
     start: int | None
     end: int | None
@@ -17,7 +17,7 @@ class ContentRange:
 
 
 def content_range(headers: Mapping[str, str]) -> ContentRange | None:
-    """Return what the Content-Range header says; None where it is missing or malformed. Header names in lower case."""
+    """Parse the Content-Range header; None if it is missing or malformed. `headers` has lower-case names."""
     match = _SYNTAX.fullmatch(headers.get("content-range", "").strip())
     if match is None:
         return None
@@ -28,6 +28,6 @@ def content_range(headers: Mapping[str, str]) -> ContentRange | None:
 
 
 def bytes_header(start: int, end: int | None = None) -> dict[str, str]:
-    """Return the headers that ask for the bytes from `start` to before `end` (None: all that follow), uncompressed."""
+    """Return headers that request the bytes from `start` to before `end` (None: to the end), uncompressed."""
     last = "" if end is None else str(end - 1)
     return {"range": f"bytes={start}-{last}", "accept-encoding": "identity"}

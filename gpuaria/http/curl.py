@@ -1,4 +1,4 @@
-"""The transport on libcurl: requests of many threads, over as few connections as their servers allow."""
+"""The libcurl transport: requests of many threads over as few connections as the servers allow."""
 
 import re
 import threading
@@ -20,13 +20,13 @@ from gpuaria.text import printable
 from gpuaria.urls import redacted
 
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl 7.49 does not name
-_PIECE = 1 << 20  # bytes of a decompressed body at a time
-_RECEIVE = 256 * 1024  # bytes that libcurl reads at once
+_PIECE = 1 << 20  # maximum bytes per chunk of a decompressed body
+_RECEIVE = 256 * 1024  # bytes per read by libcurl
 _CERTIFICATE = re.compile(rb"-----BEGIN (TRUSTED )?CERTIFICATE-----")
 
 
 class CurlTransport:
-    """Thread-safe. The loop's thread starts with the first request."""
+    """Transport on one CurlLoop, whose thread starts on the first request. Thread-safe."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
@@ -36,7 +36,7 @@ class CurlTransport:
         self._bundle = ""
 
     def close(self) -> None:
-        """End every connection and request, and the thread."""
+        """Abort all requests, close all connections and join the thread."""
         with self._lock:
             self._closed = True
             loop, self._loop = self._loop, None
@@ -44,7 +44,7 @@ class CurlTransport:
             loop.close()
 
     def open(self, request: Request) -> "CurlExchange":
-        """Send one request; where its host cannot be reached, or shows a wrong certificate, at other addresses too."""
+        """Send one request; if its host is unreachable or its certificate is wrong, also try alternative addresses."""
         url = _sendable(request.url)
         route = self._routes.route(url)
         try:
@@ -55,11 +55,11 @@ class CurlTransport:
                 try:
                     return self._open_at(request, url, route, others)
                 except TransferFailed:
-                    pass  # a certificate that is not trusted says more than silence elsewhere
+                    pass  # the first failure (such as an untrusted certificate) tells more
             raise to_error(failed.failure, url, route) from None
 
     def _open_at(self, request: Request, url: str, route: Route, addresses: Sequence[str]) -> "CurlExchange":
-        """Return the response from the first address that accepts a connection; no addresses: the system's."""
+        """Return the response from the first address that accepts a connection; empty: the system's addresses."""
         if not addresses:
             return self._send(request, url, route, "")
         for number, address in enumerate(addresses, 1):
@@ -93,7 +93,7 @@ class CurlTransport:
             return self._loop
 
     def _handle(self, request: Request, url: str, route: Route, address: str) -> Any:
-        """Return a libcurl handle with gpuaria's decisions as options, and nothing from the environment."""
+        """Return a libcurl handle configured by gpuaria alone, not by the environment."""
         easy = pycurl.Curl()
         headers = {"accept-encoding": "gzip, deflate", **request.headers}
         options: dict[int, Any] = {
@@ -118,7 +118,7 @@ class CurlTransport:
                 pycurl.CAINFO: self._certificates(),
                 pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
                 pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS,
-                pycurl.PIPEWAIT: 1,  # rather a stream of a connection that is being made than one more connection
+                pycurl.PIPEWAIT: 1,  # wait for a pending connection's HTTP/2 stream instead of opening another
             }
         else:
             options[pycurl.HTTP_VERSION] = pycurl.CURL_HTTP_VERSION_1_1
@@ -128,7 +128,7 @@ class CurlTransport:
             options |= self._proxy_options(route)
         for option, value in options.items():
             easy.setopt(option, value)
-        for option in (pycurl.CAPATH, pycurl.PROXY_CAPATH):  # the bundle alone decides
+        for option in (pycurl.CAPATH, pycurl.PROXY_CAPATH):  # trust the bundle only
             easy.unsetopt(option)
         return easy
 
@@ -137,7 +137,7 @@ class CurlTransport:
         assert proxy is not None
         if proxy.scheme not in PROXY_SCHEMES:
             raise proxy_error()
-        # Of socks5:// too the proxy resolves names, as for aria2c behind the relay.
+        # For socks5:// too the proxy resolves names, as it does for aria2c behind the relay.
         url = proxy.url.replace("socks5://", "socks5h://")
         options: dict[int, Any] = {pycurl.PROXY: url, _SUPPRESS_CONNECT_HEADERS: 1}
         if credential := proxy.credential():
@@ -147,7 +147,7 @@ class CurlTransport:
         return options
 
     def _certificates(self) -> str:
-        """The path of the bundle, which was seen to hold certificates. Raises NetworkError."""
+        """Return the path of the bundle, after checking once that it holds certificates. Raises NetworkError."""
         with self._lock:
             if not self._bundle:
                 path = ca_file(self._routes.ca_bundle)
@@ -172,7 +172,7 @@ class CurlExchange:
         self._ended = False
 
     def chunks(self) -> Iterator[bytes]:
-        """Return the decoded body as it comes: a larger chunk would be lost when the connection breaks."""
+        """Yield the decoded body as it arrives, so that a broken connection loses no received bytes."""
         codings = [coding.strip().lower() for coding in self.headers.get("content-encoding", "").split(",")]
         pieces = self._raw()
         for coding in reversed(codings):
@@ -185,7 +185,7 @@ class CurlExchange:
             raise to_error(failure, self._url, self._route) from None
 
     def close(self) -> None:
-        """Give the connection back, or end it where much of the body has not been read."""
+        """Release the connection; close it if much of the body is unread."""
         if not self._ended and not self._transfer.finished:
             self._loop.abandon(self._transfer)
         self._ended = True
@@ -203,16 +203,16 @@ class CurlExchange:
                 raise to_error(item, self._url, self._route)
 
     def _ended_without_length(self, failure: Failure) -> bool:
-        """True if the connection ended a body without a declared length, and TLS sent no close notification.
+        """True if a body without declared length ended without a TLS close notification.
 
-        Many old servers do so. Only the reader can tell whether the body is complete, as without TLS.
+        Many old servers omit it. As without TLS, only the reader can check that the body is complete.
         """
         delimited = "content-length" in self.headers or "transfer-encoding" in self.headers
         return not delimited and failure.code == pycurl.E_RECV_ERROR and "unexpected eof" in failure.text
 
 
 def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """zlib or gzip (RFC 9110 8.4.1), and raw deflate, which some servers mean by "deflate"."""
+    """Decompress gzip or zlib (RFC 9110 8.4.1), or raw deflate, which some servers send as "deflate"."""
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
     first = True
     for piece in pieces:
@@ -236,7 +236,7 @@ def _bracketed(host: str) -> str:
 
 
 def _sendable(url: str) -> str:
-    """Return the URL in printable ASCII, without a fragment. Raises NetworkError for a URL that cannot be sent."""
+    """Return the URL in printable ASCII, without its fragment. Raises NetworkError if that is impossible."""
     try:
         host, port = urlsplit(url).hostname or "", urlsplit(url).port
     except ValueError:
@@ -244,7 +244,7 @@ def _sendable(url: str) -> str:
     try:
         named = host.encode("idna").decode() if host else ""
         if not host.isascii() and not all(letter.isalnum() or letter in "-.·\u0307\u200c\u200d" for letter in host):
-            raise UnicodeError  # IDNA 2008 knows no symbols (RFC 5892)
+            raise UnicodeError  # IDNA 2008 excludes symbols (RFC 5892)
         if not named or not re.fullmatch(r"[A-Za-z0-9._~:%-]+", named):
             raise UnicodeError
     except UnicodeError:

@@ -1,4 +1,4 @@
-"""Sentences for libcurl's error codes, see libcurl-errors(3)."""
+"""Turn libcurl's error codes (libcurl-errors(3)) into gpuaria's errors."""
 
 import os
 import re
@@ -25,7 +25,7 @@ _CONNECTING = {
 
 
 class TransferFailed(Exception):
-    """A request without a response."""
+    """Raised for a request that got no response."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.text)
@@ -33,12 +33,12 @@ class TransferFailed(Exception):
 
 
 def connection_failed(failure: Failure) -> bool:
-    """True if the host could not be reached, or showed a wrong certificate: another address of it may do better."""
+    """True if connecting or certificate verification failed: another address of the host may work."""
     return failure.code in _CONNECTING or (failure.code == pycurl.E_OPERATION_TIMEDOUT and not failure.connected)
 
 
 def to_error(failure: Failure, url: str, route: Route) -> GpuariaError:
-    """Return the error to raise; `retry` is "later" where the same request may pass a second time."""
+    """Return the error to raise; its `retry` is "later" if the same request may succeed later."""
     host, code, text = authority(url), failure.code, failure.text or f"error {failure.code} of libcurl"
     if code == pycurl.E_ABORTED_BY_CALLBACK:
         return Interrupted("interrupted")

@@ -1,7 +1,7 @@
-"""One thread that drives every transfer of libcurl, and hands heads, chunks and ends over to the threads that wait.
+"""One thread that drives all libcurl transfers, and passes response heads, chunks and failures to waiting threads.
 
-libcurl multiplexes requests over one HTTP/2 connection where the server speaks it, and keeps connections alive. A
-transfer whose reader is slow is paused: at most `BUFFER` bytes wait for a reader.
+libcurl multiplexes requests over one HTTP/2 connection if the server supports it, and keeps connections alive. A
+transfer with a slow reader is paused: at most about `BUFFER` bytes are buffered for it.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ import pycurl
 
 from gpuaria.http.curl_transfer import CurlTransfer, Failure
 
-CONNECTIONS = 64  # kept alive
-STALL_CHECK = 0.05  # seconds between two looks for transfers that stall
+CONNECTIONS = 64  # maximum idle connections kept alive
+STALL_CHECK = 0.05  # seconds between checks for stalled transfers
 _EVENTS = {
     pycurl.POLL_IN: selectors.EVENT_READ,
     pycurl.POLL_OUT: selectors.EVENT_WRITE,
@@ -28,7 +28,7 @@ _CLOSED = Failure(pycurl.E_ABORTED_BY_CALLBACK, "the client is closed")
 
 
 class CurlLoop:
-    """Runs from construction until `close`. `add` and `close` are for any thread, the rest for the loop's own."""
+    """Event loop of libcurl, from construction until `close`. Public methods are thread-safe."""
 
     def __init__(self) -> None:
         self._multi = pycurl.CurlMulti()
@@ -43,41 +43,41 @@ class CurlLoop:
         self._inbox: deque[Callable[[], None]] = deque()
         self._due: float | None = None  # monotonic seconds at which libcurl wants to be called
         self._active: dict[Any, CurlTransfer] = {}
-        self._with_news: list[CurlTransfer] = []  # with news for their readers
+        self._with_news: list[CurlTransfer] = []  # transfers with undelivered items
         self._checked = 0.0
         self._closing = self._ended = False
-        self._lock = threading.Lock()  # between a command and the end of the loop
+        self._lock = threading.Lock()  # makes scheduling and the end of the loop exclusive
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
 
     def submit(self, transfer: CurlTransfer) -> None:
-        """Begin a transfer; after the end of the loop it fails at once."""
+        """Start a transfer; it fails at once if the loop has ended."""
         if not self._schedule(lambda: self._begin(transfer)):
             transfer.finish(_CLOSED)
             transfer.deliver()
 
     def resume(self, transfer: CurlTransfer) -> None:
-        """Continue a transfer that was paused, as its reader has caught up."""
+        """Resume a paused transfer whose reader has caught up."""
         self._schedule(lambda: self._continue(transfer))
 
     def abandon(self, transfer: CurlTransfer) -> None:
-        """Let a transfer end without a reader: a short rest of its body is received, so that the connection stays."""
+        """Drop a transfer's reader. If little of the body is left, receive it so that the connection can be reused."""
         self._schedule(lambda: self._drain_or_end(transfer))
 
     def close(self) -> None:
-        """End every transfer and connection, and the thread."""
+        """Abort all transfers, close all connections and join the thread."""
         self._closing = True
         self._schedule(lambda: None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _schedule(self, command: Callable[[], None]) -> bool:
-        """Have the loop run a command; False where it has ended."""
+        """Run a command on the loop; return False if the loop has ended."""
         with self._lock:
             if self._ended:
                 return False
             self._inbox.append(command)
-            with contextlib.suppress(BlockingIOError):  # so full that it wakes up anyway
+            with contextlib.suppress(BlockingIOError):  # the pipe is full: the loop will wake up
                 os.write(self._wake_out, b"x")
             return True
 
@@ -131,7 +131,7 @@ class CurlLoop:
         with_news, self._with_news = self._with_news, []
         for transfer in with_news:
             transfer.deliver()
-            if transfer.paused and transfer.caught_up:  # its reader was quicker than the note that it is paused
+            if transfer.paused and transfer.caught_up:  # the reader caught up before the pause was noted
                 self._continue(transfer)
 
     def _note_news(self, transfer: CurlTransfer) -> None:

@@ -1,4 +1,4 @@
-"""One request under libcurl, between the loop that receives it and the thread that reads it."""
+"""One libcurl transfer, shared by the loop that receives and the thread that reads."""
 
 import queue
 from collections import deque
@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import pycurl
 
-BUFFER = 1 << 20  # bytes that may wait for a slow reader
-_NEARLY_DONE = 64 * 1024  # bytes of a body that are rather received than the connection closed
+BUFFER = 1 << 20  # bytes buffered for a slow reader before the transfer pauses
+_NEARLY_DONE = 64 * 1024  # bytes left of a body that cost less than a new connection
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How libcurl ended a transfer: its code (libcurl-errors(3)) and text, errno, and whether it was connected."""
+    """A failed transfer: libcurl's code (libcurl-errors(3)) and text, errno, and whether it was connected."""
 
     code: int
     text: str
@@ -24,7 +24,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """Status and header fields of the final response; names in lower case."""
+    """Status and headers of the final response; header names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -34,9 +34,12 @@ Item = ResponseHead | bytes | Failure | None  # None: the end of the body
 
 
 class CurlTransfer:
-    """`next_item` and `close` are for the reader, the rest for the loop. `stall` and `deadline` in seconds, 0: none."""
+    """A libcurl handle and its queue of received items. The reader calls `next_item`, the loop all other methods.
 
-    now: ClassVar[float] = 0.0  # monotonic seconds of the loop's turn
+    `stall`: time-out in seconds while nothing arrives; `deadline`: time limit of the transfer, 0 for none.
+    """
+
+    now: ClassVar[float] = 0.0  # monotonic seconds, updated once per loop iteration
 
     def __init__(self, easy: Any, stall: float, deadline: float) -> None:
         self.easy, self._stall, self._deadline = easy, stall, deadline
@@ -44,7 +47,7 @@ class CurlTransfer:
         self.paused = self.discarding = False
         self._status, self._fields = 0, list[tuple[str, str]]()
         self._head: ResponseHead | None = None
-        self._received = self._consumed = 0  # bytes of the body; written by the loop, and by the reader
+        self._received = self._consumed = 0  # bytes of the body; the loop writes the first, the reader the second
         self._pending: list[Item] = []
         self.on_news: Callable[[CurlTransfer], None] = _ignore
         self._delivered: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
@@ -56,7 +59,7 @@ class CurlTransfer:
     # --- the reader --------------------------------------------------------------------------------------------------
 
     def next_item(self) -> Item:
-        """Wait for the head, a chunk of the body, or the end."""
+        """Wait for and return the head, a chunk of the body, a failure, or None at the end of the body."""
         while not self._unread:
             self._unread.extend(self._delivered.get())
         item = self._unread.popleft()
@@ -66,7 +69,7 @@ class CurlTransfer:
 
     @property
     def caught_up(self) -> bool:
-        """True if the reader has room for more."""
+        """True if at most half of `BUFFER` is unread."""
         return self._received - self._consumed <= BUFFER // 2
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -78,29 +81,29 @@ class CurlTransfer:
 
     @property
     def nearly_done(self) -> bool:
-        """True if so little of the body is missing that receiving it costs less than a new connection."""
+        """True if receiving the rest of the body costs less than a new connection."""
         length = self._head.headers.get("content-length", "") if self._head else ""
         return length.isdecimal() and len(length) < 10 and int(length) - self._received <= _NEARLY_DONE
 
     def stalls(self, now: float) -> bool:
-        """True if the server has sent nothing for too long, or takes too long in all."""
+        """True if the server has sent nothing for `stall` seconds, or the deadline has passed."""
         if self._deadline and now - self.begun > self._deadline:
             return True
         if self.paused or now - self.moved <= self._stall:
             return False
-        if self._head is None:  # libcurl itself limits the time that connecting takes
+        if self._head is None:  # libcurl limits the connect phase
             connected = float(self.easy.getinfo(pycurl.PRETRANSFER_TIME))
             return connected > 0 and now - self.begun - connected > self._stall
         return True
 
     def finish(self, failure: Failure | None) -> None:
-        """Let the reader find the end, or the failure, behind what was received."""
+        """Queue the end or the failure after the received items, and close the handle."""
         self._pending.append(failure)
         self.finished = True
-        self.easy.close()  # it holds the token, and refers to this object
+        self.easy.close()  # the handle holds the token and refers to this object
 
     def deliver(self) -> None:
-        """Wake the reader once for all that came since the last time."""
+        """Pass all pending items to the reader at once."""
         if self._pending:
             pending, self._pending = self._pending, []
             self._delivered.put(pending)
@@ -142,11 +145,11 @@ class CurlTransfer:
 
 
 def _ignore(transfer: CurlTransfer) -> None:
-    """Before the loop has the transfer."""
+    """Ignore items before the loop owns the transfer."""
 
 
 def _text(value: bytes) -> str:
-    """A header is ASCII; some servers send UTF-8, or Latin-1."""
+    """Decode a header field: ASCII by the standard, UTF-8 or Latin-1 from some servers."""
     value = value.strip()
     try:
         return value.decode()

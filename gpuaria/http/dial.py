@@ -1,16 +1,16 @@
-"""A plain connection to a server along its route: for range connections, and for the relay in front of aria2c."""
+"""Open a TCP connection along a route, for range connections and the relay in front of aria2c."""
 
 import socket
 
 from gpuaria.http.route import Proxy, Route, Routes
 
-_HEAD = 16 * 1024  # bytes of a proxy's response at most
+_HEAD = 16 * 1024  # maximum bytes of a proxy's response head
 
 
 def dial(route: Route, routes: Routes) -> socket.socket:
-    """Connect to a server, through its proxy if it has one. Raises OSError.
+    """Connect to a server, through its proxy if there is one. Raises OSError.
 
-    The socket carries the server's bytes, TLS not begun; its time-out is the one for connecting.
+    TLS has not started on the socket. Its time-out is the connect time-out.
     """
     seconds = routes.timeouts.connect
     if route.proxy is None:
@@ -21,7 +21,7 @@ def dial(route: Route, routes: Routes) -> socket.socket:
             _socks5_tunnel(sock, route, route.proxy)
         elif route.proxy.scheme == "http":
             _http_tunnel(sock, route, route.proxy)
-        else:  # TLS within TLS: two threads could not use one ssl.SSLSocket at a time
+        else:  # TLS in TLS: two threads cannot use one ssl.SSLSocket concurrently
             raise ConnectionError(f"no tunnel through a proxy of kind {route.proxy.scheme}")
     except BaseException:
         sock.close()
@@ -44,7 +44,7 @@ def _connect_directly(route: Route, routes: Routes, seconds: float) -> socket.so
 
 
 def _http_tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
-    """CONNECT (RFC 9110 9.3.6)."""
+    """Open a tunnel by CONNECT (RFC 9110 9.3.6)."""
     host = f"[{route.host}]" if ":" in route.host else route.host
     head = f"CONNECT {host}:{route.port} HTTP/1.1\r\nHost: {host}:{route.port}\r\n"
     if proxy.authorization:
@@ -52,7 +52,7 @@ def _http_tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
     sock.sendall(f"{head}\r\n".encode("latin-1"))
     response = b""
     while not response.endswith(b"\r\n\r\n"):
-        byte = sock.recv(1)  # what follows the head is the server's
+        byte = sock.recv(1)  # bytes after the head come from the server
         response += byte
         if not byte or len(response) > _HEAD:
             raise ConnectionError(f"the proxy {proxy} does not answer properly")
@@ -62,7 +62,7 @@ def _http_tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
 
 
 def _socks5_tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
-    """SOCKS 5 with or without a password (RFC 1928, 1929); the proxy resolves the name."""
+    """Open a tunnel by SOCKS 5, with or without a password (RFC 1928, 1929); the proxy resolves the name."""
     credential = proxy.credential()
     sock.sendall(b"\x05\x01\x02" if credential else b"\x05\x01\x00")
     method = _receive_exactly(sock, 2)[1]
@@ -79,7 +79,7 @@ def _socks5_tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
     _, status, _, kind = _receive_exactly(sock, 4)
     if status:
         raise ConnectionError(f"the proxy {proxy} refuses a tunnel: status {status}")
-    bound = {1: 4, 4: 16}.get(kind) or _receive_exactly(sock, 1)[0]  # the address at the proxy, of no interest
+    bound = {1: 4, 4: 16}.get(kind) or _receive_exactly(sock, 1)[0]  # length of the bound address, which is skipped
     _receive_exactly(sock, bound + 2)
 
 

@@ -1,4 +1,4 @@
-"""Requests and responses, and the protocol of a transport that exchanges them."""
+"""HTTP requests and responses, and the protocol of a transport."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request as it is sent; header names in lower case. `deadline` in seconds for all of it, 0 for none."""
+    """One HTTP request; header names in lower case. `deadline`: time limit in seconds, 0 for none."""
 
     method: str
     url: str
@@ -18,7 +18,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response; header names in lower case. `body` is empty while it has not been read."""
+    """One HTTP response; header names in lower case. `body` is empty if it has not been read."""
 
     status: int
     url: str
@@ -27,7 +27,7 @@ class Response:
 
 
 class Exchange(Protocol):
-    """A response whose head has arrived. `chunks` gives the decoded body and raises NetworkError when it breaks off."""
+    """A response whose head has arrived and whose body has not been read."""
 
     @property
     def status(self) -> int:
@@ -35,20 +35,20 @@ class Exchange(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Header fields by name in lower case; values of repeated fields are joined by commas."""
+        """Header fields by lower-case name; values of repeated fields are joined with commas."""
 
     def chunks(self) -> Iterator[bytes]:
-        """Return the body, decoded (RFC 9110 8.4), in pieces as they arrive."""
+        """Yield the decoded body (RFC 9110 8.4) as it arrives. Raises NetworkError if the transfer breaks off."""
 
     def close(self) -> None:
-        """Give the connection back, or end it where the body has not been read."""
+        """Release the connection; close it if the body is unread."""
 
 
 class Transport(Protocol):
-    """A thread-safe way to exchange one request for one response; follows no redirect and sends no credential."""
+    """Sends one request and returns one response; follows no redirects and adds no credentials. Thread-safe."""
 
     def open(self, request: Request) -> Exchange:
-        """Send a request and return its response. Raises NetworkError, ConfigError for an unusable proxy."""
+        """Send a request and return its response. Raises NetworkError; ConfigError for an unusable proxy."""
 
     def close(self) -> None:
-        """End every connection and every request."""
+        """Abort all requests and close all connections."""

@@ -1,8 +1,7 @@
-"""One kept-alive connection that brings ranges of a file at little cost.
+"""A keep-alive connection that downloads byte ranges of one file with little CPU time.
 
-A client that reads each packet as it arrives wakes for every few kB: 48 connections of httpx2 brought 25 MB/s and
-kept one core busy. Here the kernel collects a larger piece first (recv(2): MSG_WAITALL), and the interpreter wakes once
-for it.
+A client that reads every packet wakes up every few kB: 48 connections of httpx2 reached 25 MB/s and used a whole core.
+Here the kernel collects a larger chunk first (recv(2): MSG_WAITALL), and the interpreter wakes up once per chunk.
 """
 
 import contextlib
@@ -19,15 +18,14 @@ from gpuaria.http.content_range import ContentRange, bytes_header, content_range
 from gpuaria.http.dial import dial
 from gpuaria.urls import authority, host_and_port
 
-READ_SIZE = 64 * 1024  # bytes that one call waits for
+READ_SIZE = 64 * 1024  # bytes per read
 _WAIT_ALL = getattr(socket, "MSG_WAITALL", 0) if sys.platform != "win32" else 0
 
 
 class Received:
-    """The bytes of one range as far as they came: `so_far` is a buffer of the range's length, and how many bytes of it
-    are valid.
+    """The received part of a byte range. `so_far`: a buffer of the range's length, and the number of valid bytes in it.
 
-    Another thread may read it while the range still arrives: both change in one step.
+    Another thread may read `so_far` during the download: buffer and count are replaced together.
     """
 
     def __init__(self) -> None:
@@ -35,18 +33,17 @@ class Received:
 
 
 class RangeConnection:
-    """For one thread. Through a proxy all goes by the common client, which knows how to."""
+    """Connection to the file at `url` of `size` bytes, for one thread. Behind a proxy, `client` sends the requests."""
 
     def __init__(self, client: Http, url: str, size: int) -> None:
         self._client, self._url, self._size = client, url, size
         self._connection: http.client.HTTPConnection | None = None
 
     def get(self, start: int, end: int, should_stop: Callable[[int], bool], received: Received | None = None) -> bytes:
-        """The bytes from `start` to `end`, or the first of them once `should_stop`.
+        """Return the bytes from `start` to before `end`, or those received before `should_stop` returns True.
 
-        That is asked for each slice, and told how many bytes came with the one before. `received` has them meanwhile.
-
-        Raises GpuariaError for a response that is not just these bytes, for a connection that fails or stays silent.
+        `should_stop` is called before each read with the number of bytes of the previous one. `received` is updated
+        during the download. Raises GpuariaError for a different response, a broken or stalled connection.
         """
         headers, received = bytes_header(start, end), received or Received()
         if self._client.routes.proxied(self._url):
@@ -57,7 +54,7 @@ class RangeConnection:
             try:
                 return self._get(start, end, headers, should_stop, received)
             except (http.client.RemoteDisconnected, ConnectionError):
-                if not used:  # a server may hang up between two requests at any time (RFC 9112 9.3.1)
+                if not used:  # a server may close an idle connection at any time (RFC 9112 9.3.1)
                     raise
                 self.close()
                 return self._get(start, end, headers, should_stop, received)
@@ -72,7 +69,7 @@ class RangeConnection:
             raise
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -84,7 +81,7 @@ class RangeConnection:
             self._connection = self._connected()
         parts = urlsplit(self._url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        # A signature may be over the host as the address has it; http.client would add :443.
+        # A signature may cover the host as written in the URL; http.client would add :443.
         own = {"host": authority(self._url), "user-agent": self._client.options.user_agent}
         self._connection.request("GET", target, headers={**own, **headers})
         with contextlib.closing(self._connection.getresponse()) as response:
@@ -99,11 +96,14 @@ class RangeConnection:
     def _body(
         self, response: http.client.HTTPResponse, should_stop: Callable[[int], bool], received: Received
     ) -> bytes:
-        """Return the body: the bytes that came with the head, then the rest, past the response's buffer if possible."""
+        """Return the body: bytes buffered with the head, then the rest, directly from the socket if possible."""
         assert self._connection is not None
         assert response.length is not None
         sock, body = self._connection.sock, bytearray(response.length)
-        rest, direct = memoryview(body), _WAIT_ALL and type(sock) is socket.socket  # not TLS, not a last response
+        rest, direct = (
+            memoryview(body),
+            _WAIT_ALL and type(sock) is socket.socket,
+        )  # without TLS, and unless the server closes
         if direct:
             rest = rest[response.readinto(rest[: len(response.fp.peek())]) :]
             sock.settimeout(None)
@@ -131,7 +131,7 @@ class RangeConnection:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sock = self._client.routes.context().wrap_socket(sock, server_hostname=host) if tls else sock
             connection.sock.settimeout(read)
-            if not tls and _WAIT_ALL:  # for when the interpreter's time-out is off, which would not wait for all
+            if not tls and _WAIT_ALL:  # in place of Python's time-out, under which MSG_WAITALL returns early
                 seconds = struct.pack("ll", int(read), int(read % 1 * 1e6))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
         except BaseException:

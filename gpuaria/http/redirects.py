@@ -1,4 +1,4 @@
-"""The one place that follows redirects."""
+"""Follow redirects under gpuaria's rules. All redirects are followed here."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from gpuaria.errors import NetworkError
 from gpuaria.http.messages import Response
 from gpuaria.urls import ascii_url, check_redirect, redacted, url_origin
 
-MAX_REDIRECTS = 8  # responses in a row that may redirect
+MAX_REDIRECTS = 8  # consecutive redirects
 REDIRECT_STATUS = frozenset([301, 302, 303, 307, 308])
 
 Opened = tuple[Response, Iterator[bytes]]  # the head of a response and its body
@@ -18,10 +18,10 @@ Opened = tuple[Response, Iterator[bytes]]  # the head of a response and its body
 
 @dataclass(frozen=True, slots=True)
 class RedirectRules:
-    """How far a request may be redirected.
+    """Rules for the redirects of one request.
 
-    `same_origin`: a redirect to another scheme, host or port is returned instead of followed. `query`: appended to a
-    target without one.
+    `same_origin`: return a redirect to another scheme, host or port instead of following it. `query`: query string
+    appended to a target without one.
     """
 
     same_origin: bool
@@ -29,9 +29,9 @@ class RedirectRules:
 
 
 def redirect_target(response: Response) -> str:
-    """Return where a response redirects, as an absolute URL in plain ASCII; empty if it does not.
+    """Return the redirect target of a response as an absolute URL in plain ASCII; empty without a redirect.
 
-    Raises NetworkError for a Location that no client can follow, or should: one with a user or a password.
+    Raises NetworkError for an invalid Location, and for a Location with a user or a password.
     """
     if response.status not in REDIRECT_STATUS or "location" not in response.headers:
         return ""
@@ -55,13 +55,13 @@ def follow(
     *,
     anonymous: bool = False,
 ) -> Iterator[Opened]:
-    """Call `send(url, anonymous)` for `url` and each redirect target; give the last response, open.
+    """Call `send(url, anonymous)` for `url` and each redirect target; yield the last response, with its body open.
 
-    Once a redirect has led to another origin, every later request is anonymous, also at an origin with a credential of
-    its own: no server decides what is requested elsewhere in the user's name. Never from https down to http. `x-`
-    headers of the redirects are added to the last response: a hub names commit, size and digest in them.
+    After a redirect to another URL origin all requests are anonymous, even to an origin with its own credential: a
+    server must not cause authenticated requests elsewhere. The last response also gets the `x-` headers of the
+    redirects, in which a hub reports commit, size and digest.
 
-    Raises NetworkError for a loop, and for a target that must not be followed.
+    Raises NetworkError for a redirect loop, for a redirect from https to http, and for other targets not allowed.
     """
     passed: dict[str, str] = {}
     for _ in range(MAX_REDIRECTS):

@@ -1,4 +1,4 @@
-"""When a request is repeated, and how long gpuaria waits before that: decided from the response, or the error."""
+"""Retry policy: decide from a response or an error whether to repeat a request, and after which pause."""
 
 import random
 import threading
@@ -11,14 +11,14 @@ from gpuaria.errors import Interrupted, NetworkError, RateLimited
 from gpuaria.http.messages import Response
 from gpuaria.http.ratelimit import retry_after
 
-RETRY_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])  # responses that a later request may not get
+RETRY_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])  # statuses that may be temporary
 ATTEMPTS = 5
 ERRORS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a request is sent at most: for responses with a status of RETRY_STATUS, and for passing errors.
+    """Maximum number of tries: `attempts` while the status is in RETRY_STATUS, `errors` for temporary errors.
 
     `pause`: seconds after the first error, twice that after the second.
     """
@@ -28,7 +28,7 @@ class RetryPolicy:
     pause: float = 0.3
 
     def run(self, send: Callable[[], Response], waits: "Waits") -> Response:
-        """Return the first response that does not call for a repetition, or the last one. Raises NetworkError."""
+        """Return the first response that needs no retry, or the last one. Raises NetworkError."""
         attempt = 0
         while True:
             attempt += 1
@@ -45,24 +45,25 @@ class RetryPolicy:
 
 
 DEFAULT_RETRY = RetryPolicy()
-RETRY_ONCE = RetryPolicy(attempts=1, errors=2, pause=0.0)  # for measuring: a mirror that is busy now counts as busy
+RETRY_ONCE = RetryPolicy(attempts=1, errors=2, pause=0.0)  # for measurements: a busy mirror counts as busy
 
 
 @dataclass
 class Waits:
-    """Pauses of many threads. `on_wait(reason, seconds)` is called once for a reason that several share at a time.
+    """Pauses between requests, for several threads.
 
-    `patience`: the longest pause that a server may ask for, in seconds.
+    `on_wait(reason, seconds)` is called once while several threads wait for the same reason. `max_wait`: the longest
+    pause that a server may ask for, in seconds.
     """
 
     stop: threading.Event
     max_wait: float
     on_wait: Callable[[str, float], None]
-    _until: dict[str, float] = field(default_factory=dict)  # reason -> monotonic seconds until which a thread waits
+    _until: dict[str, float] = field(default_factory=dict)  # reason -> end of the wait, in monotonic seconds
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def pause(self, seconds: float, why: str = "") -> None:
-        """Sleep; report `why` where the pause is long enough to notice. Raises Interrupted when asked to stop."""
+        """Sleep; report `why` if the pause is long enough to notice. Raises Interrupted once `stop` is set."""
         now, news = time.monotonic(), False
         if why and seconds >= 1:
             with self._lock:
@@ -74,7 +75,7 @@ class Waits:
             raise Interrupted("interrupted")
 
     def back_off(self, response: Response, attempt: int) -> None:
-        """Sleep as long as a response asks for, or 1, 2, 4, 8 s. Raises RateLimited beyond the patience."""
+        """Sleep as long as a response asks, else 1, 2, 4, 8 s. Raises RateLimited for more than `max_wait`."""
         asked = retry_after(response.headers, time.time())
         seconds = asked if asked is not None else min(8.0, 2.0 ** (attempt - 1)) * random.uniform(0.7, 1.0)
         host = urlsplit(response.url).hostname

@@ -1,7 +1,7 @@
-"""How a server is reached: directly or through a proxy, by which addresses, with which certificates and time-outs.
+"""Routes to servers: proxy or direct connection, IP addresses, certificates and time-outs.
 
-One decision, for our HTTP client and for aria2c. `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` are read as
-curl and urllib read them: lower case before upper.
+Our HTTP client and aria2c use the same routes. `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` are read as curl
+and urllib read them: lower case takes precedence over upper case.
 """
 
 import base64
@@ -18,25 +18,24 @@ from gpuaria.errors import ConfigError
 from gpuaria.http.certificates import tls_context
 from gpuaria.urls import host_and_port
 
-PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")  # kinds of proxies
+PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")  # supported schemes of a proxy URL
 
 
 class AddressSource(Protocol):
-    """A source of addresses for hosts that the system's resolver does not know, or does not know right.
+    """A source of IP addresses for hosts that the system's resolver does not resolve, or resolves wrongly."""
 
-    `instead`: the addresses to use for a host, empty for the system's. `doubt`: others than those that failed.
-    `good`: one of these addresses works.
-    """
+    def overrides(self, host: str) -> Sequence[str]:
+        """Return the addresses to use for `host`; empty to use the system's."""
 
-    def overrides(self, host: str) -> Sequence[str]: ...
+    def alternatives(self, host: str, tried: Sequence[str]) -> Sequence[str]:
+        """Return addresses other than those `tried` without success; an empty `tried` means the system's."""
 
-    def alternatives(self, host: str, tried: Sequence[str]) -> Sequence[str]: ...
-
-    def confirm(self, host: str, address: str) -> None: ...
+    def confirm(self, host: str, address: str) -> None:
+        """Record that `address` works."""
 
 
 class _System:
-    """The system's resolver alone."""
+    """The system's resolver only: no overrides and no alternatives."""
 
     def overrides(self, host: str) -> Sequence[str]:
         return ()
@@ -53,7 +52,7 @@ SYSTEM_RESOLVER = _System()
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy; `authorization` is the value of a Proxy-Authorization header, and is never shown."""
+    """A proxy. `authorization`: the value of its Proxy-Authorization header, never shown."""
 
     scheme: str
     host: str
@@ -65,16 +64,16 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The proxy without its credential."""
+        """The proxy's URL, without its credential."""
         return f"{self.scheme}://{self}"
 
     @property
     def measuring_problem(self) -> str:
-        """Why nothing can be measured through it, empty if it can."""
+        """The reason why mirrors cannot be measured through this proxy, empty if they can."""
         return "" if self.scheme == "http" else f"not measured through a proxy of kind {self.scheme} ({self})"
 
     def credential(self) -> tuple[str, str] | None:
-        """Return user and password, None if there are none."""
+        """Return user and password, None without a credential."""
         if not self.authorization:
             return None
         user, _, password = base64.b64decode(self.authorization.removeprefix("Basic ")).decode().partition(":")
@@ -83,10 +82,9 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How the server of an http(s) URL is reached.
+    """The route to the server of an http(s) URL.
 
-    `addresses`: numeric ones to use instead of what the system's resolver says, in this order; empty for the system's,
-    and behind a proxy.
+    `addresses`: IP addresses to try in this order instead of the system's; empty for the system's, and behind a proxy.
     """
 
     host: str
@@ -97,16 +95,16 @@ class Route:
 
     @property
     def host_header(self) -> str:
-        """The host, with its port unless that is the scheme's own: the value of a Host header (RFC 9110 7.2)."""
+        """The value of the Host header (RFC 9110 7.2): the host, with its port unless that is the default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
     @property
     def needs_relay(self) -> bool:
-        """True if aria2c cannot take this route by itself.
+        """True if aria2c cannot use this route without the relay.
 
-        aria2c knows the system's resolver and proxies of kind http alone. A proxy's password must not become an option:
-        a daemon that gpuaria visits may write its options to a session file.
+        aria2c supports the system's resolver and http proxies only. A proxy's password must not become an aria2
+        option: an attached daemon may write its options to a session file.
         """
         return bool(self.addresses) or (
             self.proxy is not None and (self.proxy.scheme != "http" or bool(self.proxy.authorization))
@@ -115,14 +113,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds for a connection to be made, and for a server to send the next byte."""
+    """Time limits in seconds: to connect, and to wait for the next byte."""
 
     connect: float = 10.0
     read: float = 30.0
 
 
 class Routes:
-    """The routes of one process; thread-safe. Proxies are read from the environment once for each server."""
+    """The routes of one process. Thread-safe. The proxy of each server is read from the environment once."""
 
     def __init__(
         self, names: AddressSource = SYSTEM_RESOLVER, *, timeouts: Timeouts | None = None, ca_bundle: str = ""
@@ -133,7 +131,7 @@ class Routes:
         self._lock = threading.Lock()
 
     def route(self, url: str) -> Route:
-        """Return the route to the server of `url`. May take seconds for a new host. Raises ConfigError, ValueError."""
+        """Return the route to the server of `url`; may take seconds for a new host. Raises ConfigError, ValueError."""
         known = self._known(url)
         if known.proxy:
             return known
@@ -141,16 +139,16 @@ class Routes:
         return replace(known, addresses=tuple(addresses)) if addresses else known
 
     def proxied(self, url: str) -> bool:
-        """True if a proxy stands between gpuaria and the server of `url`. Raises ConfigError."""
+        """True if requests for `url` use a proxy. Raises ConfigError."""
         return self._known(url).proxy is not None
 
     def alternatives(self, url: str, tried: Sequence[str]) -> Sequence[str]:
-        """Return addresses for the host of `url` other than those that failed; nothing in `tried`: the system's did."""
+        """Return other addresses for the host of `url` than those `tried`; an empty `tried` means the system's."""
         known = self._known(url)
         return () if known.proxy else self.address_source.alternatives(known.host, tried)
 
     def context(self) -> ssl.SSLContext:
-        """Return the TLS context for Python's own connections, made once. Raises NetworkError."""
+        """Return the shared TLS context for connections made in Python. Raises NetworkError."""
         with self._lock:
             self._context = self._context or tls_context(self.ca_bundle)
             return self._context
@@ -165,9 +163,9 @@ class Routes:
 
 
 def route(url: str, environ: Mapping[str, str]) -> Route:
-    """Return the route to `url` under `environ`, by the system's addresses.
+    """Return the route to `url` with the proxies of `environ` and the system's addresses.
 
-    Raises ValueError for what is not an http(s) URL, ConfigError for a proxy that makes no sense.
+    Raises ValueError if `url` is not an http(s) URL, ConfigError for an invalid proxy.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -177,9 +175,9 @@ def route(url: str, environ: Mapping[str, str]) -> Route:
 
 
 def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy for a server, None for a direct connection. Raises ConfigError for an address that is none.
+    """Return the proxy for a server, None for a direct connection. Raises ConfigError for an invalid proxy URL.
 
-    HTTP_PROXY is not read under CGI, where a client may set it.
+    HTTP_PROXY is ignored under CGI, where a client may set it.
     """
     named = {"http": _read(environ, "http"), "https": _read(environ, "https"), "all": _read(environ, "all")}
     if "REQUEST_METHOD" in environ:
@@ -205,7 +203,7 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
 
 
 def proxy_error() -> ConfigError:
-    """Return the error for a proxy that gpuaria cannot use. Its text may hold a password, and is not repeated."""
+    """Return the error for an unusable proxy. It omits the proxy's URL, which may hold a password."""
     return ConfigError(
         "the proxy that the environment names cannot be used: gpuaria speaks to http, https and socks5 proxies only",
         "Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.",

@@ -577,7 +577,7 @@ def test_no_request_is_ever_refused_where_the_hub_tells_its_quota(repo: Repo) ->
 
 def test_a_quota_that_is_used_up_beyond_patience_is_not_asked_for() -> None:
     with Scripted(always(RateLimit='"pages";r=0;t=900')) as home:
-        http = client(patience=60)
+        http = client(max_wait=60)
         http.get(f"{home.url}/a")
         with pytest.raises(RateLimited, match=r"quota of 127\.0\.0\.1 is used up for 90\d s") as caught:
             http.get(f"{home.url}/a")
@@ -649,7 +649,7 @@ def test_a_failure_that_stays_is_returned_after_a_few_tries() -> None:
 def test_a_429_beyond_patience_is_an_error_at_once(wait: str) -> None:
     with Scripted(always(429, Retry_After=wait)) as home:
         with pytest.raises(RateLimited, match="longer than the patience of 5 s") as caught:
-            client(home.url, patience=5).get(f"{home.url}/a")
+            client(home.url, max_wait=5).get(f"{home.url}/a")
         sentence(caught.value)
         assert caught.value.exit_code == 7
         assert len(home.seen) == 1
