@@ -120,10 +120,10 @@ def test_the_readme_names_the_two_commands_that_exist() -> None:
     assert "make test" in readme
 
 
-def test_decisions_have_context_choice_and_cost() -> None:
+def test_decisions_have_context_choice_cost_and_what_was_tried() -> None:
     for page in (DOCS / "decisions").glob("*.md"):
         text = page.read_text(encoding="utf-8")
-        assert all(f"**{word}.**" in text for word in ("Context", "Choice", "Cost")), page.name
+        assert all(f"**{word}.**" in text for word in ("Context", "Choice", "Cost", "Tried")), page.name
 
 
 if __name__ == "__main__":
