@@ -1,4 +1,4 @@
-"""Time as an object, so that a test can set it."""
+"""Time as an object, so that tests can control it."""
 
 import threading
 import time
@@ -6,27 +6,27 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where a run gets its time from; all values are seconds."""
+    """The time source of a run; all values are in seconds."""
 
     def monotonic(self) -> float:
-        """Seconds of a clock that never goes back."""
+        """Return the seconds of a clock that never goes back."""
 
     def time(self) -> float:
-        """Seconds since 1970."""
+        """Return the seconds since 1970."""
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """Wait until `event` is set, for `seconds` at most; return whether it is set."""
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The clocks of this machine."""
 
     def monotonic(self) -> float:
-        """Seconds of a clock that never goes back."""
+        """Return the seconds of a clock that never goes back."""
         return time.monotonic()
 
     def time(self) -> float:
-        """Seconds since 1970."""
+        """Return the seconds since 1970."""
         return time.time()
 
     def wait(self, event: threading.Event, seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""Manifest + what is on disk + mirrors -> the plan. Pure: the same input gives the same plan, byte for byte."""
+"""The plan: manifest + files on disk + mirrors -> steps. Pure: equal input gives an equal plan."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Identity = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class PlanRules:
-    """What the settings say about planning. Sizes in bytes; `copies`: a second name costs its bytes a second time."""
+    """Settings that affect planning; sizes in bytes. `copies`: each duplicate file needs its own disk space."""
 
     small_file: int = 8_000_000
     connections: int = 16
@@ -31,16 +31,16 @@ def make(
     rules: PlanRules,
     counts: Mapping[str, int] = MappingProxyType({}),
 ) -> DownloadPlan:
-    """Decide the action for each file; `mirrors` are in order, best first. Large files come first, the largest ahead.
+    """Return the action for each file, the largest first; `mirrors` are in order, best first.
 
-    `counts`: connections that a large file gets from each mirror, where that is fewer than `rules.connections`.
+    `counts`: connections per mirror for a large file, if fewer than `rules.connections`.
     """
     ordered = sorted(manifest.files, key=lambda f: (-f.size, f.path))
     first = [_step(file, states.get(file.path, LocalState()), mirrors, rules, counts) for file in ordered]
     owners: dict[Identity, Step] = {}
-    for step in sorted(first, key=lambda step: step.fetches):  # bytes that are here come before bytes that are not
+    for step in sorted(first, key=lambda step: step.fetches):  # bytes on disk come before bytes to download
         owners.setdefault(identity(step.file), step)
-    steps = [_copied(step, owners[identity(step.file)]) for step in first]
+    steps = [_as_copy(step, owners[identity(step.file)]) for step in first]
     wanted = [step for step in steps if step.fetches]
     copied = [step for step in steps if step.action == "copy"] if rules.copies else []
     return DownloadPlan(
@@ -53,12 +53,15 @@ def make(
 
 
 def identity(file: RemoteFile) -> Identity:
-    """What makes two files the same: digest and size; a file without a strong digest is the same as itself only."""
+    """Return the key that two files with equal bytes share: strong digest and size.
+
+    A file without one equals only itself.
+    """
     return (str(file.strong) if file.strong else f"path:{file.path}", file.size)
 
 
-def _copied(step: Step, owner: Step) -> Step:
-    """A file that another one of the plan has the bytes of is copied from it."""
+def _as_copy(step: Step, owner: Step) -> Step:
+    """Return a copy step if another file of the plan provides the same bytes, else `step` itself."""
     if owner is step or not step.fetches:
         return step
     return Step(step.file, "copy", f"the same bytes as {owner.file.path}", owner=owner.file.path)
@@ -92,7 +95,7 @@ def _download(
     if file.size == 0 and file.digest and file.digest.hex in EMPTY:
         return Step(file, "create", "it is empty")
     if file.size < rules.small_file:
-        return Step(file, kind, reason, "http", mirrors=_turned(file, mirrors, rules.seed))
+        return Step(file, kind, reason, "http", mirrors=_rotated(file, mirrors, rules.seed))
     each = {mirror.name: counts.get(mirror.name, rules.connections) for mirror in mirrors}
     fewer = {name: count for name, count in each.items() if count < rules.connections}
     room = sum(min(count, rules.connections) for count in each.values()) or rules.connections
@@ -100,15 +103,15 @@ def _download(
     return Step(file, kind, reason, "aria2", mirrors=tuple(mirrors), connections=connections, counts=fewer)
 
 
-def instead(
+def replacement_step(
     step: Step, mirrors: Sequence[Mirror], rules: PlanRules, counts: Mapping[str, int] = MappingProxyType({})
 ) -> Step:
-    """The step for a file whose bytes on disk turned out wrong."""
+    """Return the step for a file whose bytes on disk turned out to be wrong."""
     return _download(step.file, "replace", "the bytes that were here do not match", mirrors, rules, counts)
 
 
-def _turned(file: RemoteFile, mirrors: Sequence[Mirror], seed: str) -> tuple[Mirror, ...]:
-    """The mirrors in an order of this file's own, so that small files spread over all of them."""
+def _rotated(file: RemoteFile, mirrors: Sequence[Mirror], seed: str) -> tuple[Mirror, ...]:
+    """Return the mirrors rotated by a hash of the path, so that small files spread over all of them."""
     if len(mirrors) < 2:
         return tuple(mirrors)
     start = int.from_bytes(hashlib.sha256(f"{seed}\0{file.path}".encode()).digest()[:4]) % len(mirrors)

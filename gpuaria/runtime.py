@@ -1,4 +1,4 @@
-"""The objects that touch the world, made from settings, for any number of fetches in one process."""
+"""Process-wide objects with side effects, built from settings, for any number of fetches."""
 
 import os
 import threading
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon
 
 USER_AGENT = f"gpuaria/{__version__}"
-_CLOSING = 30.0  # seconds for fetches of other threads to end when the runtime is closed
+_CLOSE_SECONDS = 30.0  # for fetches of other threads to end when the runtime is closed
 
 
 class FetchFailed(SomeFilesFailed):
-    """Some files failed or had wrong bytes; `report` says which, the others are in place."""
+    """Some files failed or had wrong bytes; `report` lists them. All other files are in place."""
 
     def __init__(self, report: Report) -> None:
         first = report.problems[0]
@@ -53,14 +53,15 @@ class FetchFailed(SomeFilesFailed):
 
 
 def _ignore(event: Event) -> None:
-    """The listener of a caller that wants no events."""
+    """Discard an event, for a caller without a listener."""
 
 
 class Runtime:
-    """One aria2c, one speed limit, one set of receipts, one HTTP client per source, for any number of fetches.
+    """One aria2c, speed limit, receipt store, and HTTP client per source, shared by any number of fetches.
 
-    Fetches may run in several threads at once: files that they have in common are downloaded once. `emit` gets what
-    belongs to no single fetch. Close it, or use it in a `with`: that ends its fetches, its threads and its aria2c.
+    Fetches may run in several threads at once: a file that two of them need is downloaded once. `emit` receives the
+    events that belong to no single fetch. Close the runtime or use it in a `with` block: that ends its fetches, threads
+    and aria2c.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Runtime:
         stop: threading.Event | None = None,
         **named: object,
     ) -> None:
-        """`settings`, or those of the environment and the files, with `named` ones before them (`connections=8`).
-        `stop` interrupts what belongs to no single fetch, such as a credential helper. Raises ConfigError."""
+        """Use `settings`, or load them from environment and files; `named` ones take precedence (`connections=8`).
+
+        `stop` interrupts work that belongs to no single fetch, such as a credential helper. Raises ConfigError.
+        """
         self.settings = s = settings or load(named, os.environ, Path.cwd())
         self._emit, self._stop = emit, stop or threading.Event()
         self._fetches: dict[object, tuple[Emit, threading.Event]] = {}
-        self._changed, self._closed = threading.Condition(), False
+        self._condition, self._closed = threading.Condition(), False
         self.receipts = Receipts(s.state_dir / "receipts.sqlite")
         self.audit = AuditLog(s.state_dir)
         self._hubs: dict[tuple[str, str], Hub] = {}
@@ -92,15 +95,15 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Interrupt the fetches of other threads and wait for them, then end the aria2c and close every connection."""
-        with self._changed:
+        """Interrupt the fetches of other threads, wait for them, then stop aria2c and close every connection."""
+        with self._condition:
             if self._closed:
                 return
             self._closed = True
             self._stop.set()
             for _, stop in self._fetches.values():
                 stop.set()
-            self._changed.wait_for(lambda: not self._fetches, _CLOSING)
+            self._condition.wait_for(lambda: not self._fetches, _CLOSE_SECONDS)
         self.aria2.close()
         self.receipts.close()
         self.audit.close()
@@ -109,7 +112,7 @@ class Runtime:
 
     @property
     def limit(self) -> int:
-        """The speed limit of all fetches together, in bytes per second; 0 is none. May be changed at any time."""
+        """The speed limit of all fetches together, in bytes per second; 0 for none. May be changed at any time."""
         return self.bucket.rate
 
     @limit.setter
@@ -123,9 +126,9 @@ class Runtime:
         emit: Emit = _ignore,
         stop: threading.Event | None = None,
     ) -> Report:
-        """Fetch a repo by its name or address, or what a request selects, into the folder `to` or the cache.
+        """Fetch a repo by name or URL, or the files that a request selects, into the folder `to` or the cache.
 
-        Setting `stop` interrupts this fetch. Raises GpuariaError's children; FetchFailed, which has the report, when
+        Setting `stop` interrupts this fetch. Raises subclasses of GpuariaError; FetchFailed, which holds the report, if
         some files failed.
         """
         report, _ = self.run(self._request(what), to, emit, stop)
@@ -136,9 +139,9 @@ class Runtime:
     def resolve(
         self, what: str | fetching.FetchRequest, emit: Emit = _ignore, stop: threading.Event | None = None
     ) -> Manifest:
-        """Return the files of a repo, or those that a request selects, at one commit, with sizes and digests.
+        """Return the manifest of a repo, or of the files that a request selects, at one commit, with sizes and digests.
 
-        Raises GpuariaError's children.
+        Raises subclasses of GpuariaError.
         """
         request = self._request(what)
         with self.world(None, emit, stop, request.ref) as world:
@@ -151,29 +154,32 @@ class Runtime:
         emit: Emit = _ignore,
         stop: threading.Event | None = None,
     ) -> tuple[Report, DownloadPlan]:
-        """Carry a request out, or only plan it; the report has an exit code where files failed."""
+        """Execute a request, or only plan it; if files failed, the report has an exit code."""
         with self.world(to, emit, stop, request.ref) as world:
             return fetching.fetch(request, world, self._limits(request, world))
 
     def ref(self, text: str, kind: RepoKind | None = None, revision: str = "", default: str = "") -> RepoRef:
-        """Read a reference; pasted URLs may be of an endpoint or of any mirror. Raises UsageError.
+        """Parse a reference; a pasted URL may be of an endpoint or of any mirror. Raises UsageError.
 
-        `default`: the revision that is meant where neither `text` nor `revision` names one.
+        `default`: the revision to use if neither `text` nor `revision` names one.
         """
         return reference(self.settings, text, kind, revision, default)
 
     def hub(self, ref: RepoRef | None = None) -> Hub:
-        """The source of a reference, the usual one without any. Raises UsageError where there is no such source."""
+        """Return the hub of a reference, the default one without a reference.
+
+        Raises UsageError for an unknown source.
+        """
         one = source(ref.source if ref else "hf")
         server = server_of(one, ref)
         key = (one.about.name, server.base if server else "")
-        with self._changed:
+        with self._condition:
             if key not in self._hubs:
                 self._hubs[key] = open_hub(self.settings, one, ref, self._client, lambda text: self._emit(Warned(text)))
             return self._hubs[key]
 
     def lock(self, path: Path, name: str = "", kind: RepoKind | None = None, revision: str = "") -> Manifest:
-        """Read a lock file, which vouches for itself; a repo named together with it must be the locked one.
+        """Read a lock file as a trusted manifest; a repo named together with it must be the locked one.
 
         Raises ConfigError for the file, UsageError for another repo, kind or revision.
         """
@@ -192,7 +198,7 @@ class Runtime:
         return replace(manifest, ref=replace(ref, path=asked.path), vouched_by=f"the lock {printable(path.name)}")
 
     def target(self, to: str | Path | None = None, ref: RepoRef | None = None) -> Target:
-        """The folder `to`, or the place that the source of `ref` uses: the Hugging Face cache, or a plain folder."""
+        """Return the folder `to`, or the default target of the source of `ref`: the HF cache, or a plain folder."""
         folder = Path(to).expanduser() if to is not None else None
         if folder is None and ref is not None and source(ref.source).about.layout == "folder":
             folder = Path.cwd() / folder_name(ref)
@@ -207,12 +213,12 @@ class Runtime:
         stop: threading.Event | None = None,
         ref: RepoRef | None = None,
     ) -> Iterator[fetching.World]:
-        """Lend one fetch of `ref` all it uses, with its own target, listener and stop event."""
+        """Yield the objects that one fetch of `ref` uses, with its own target, listener and stop event."""
         listener, halt = emit or self._emit, stop or threading.Event()
         hub, target = self.hub(ref), self.target(to, ref)
         s = hub.settings
         http = hub.http.for_fetch(halt, lambda text, seconds: listener(Waiting(text, seconds)))
-        with self._taking_part(listener, halt), closing(Probing.of(s, http, USER_AGENT)) as probing:
+        with self._registered(listener, halt), closing(Probing.of(s, http, USER_AGENT)) as probing:
             yield fetching.World(
                 http=http,
                 source=hub.source,
@@ -221,7 +227,7 @@ class Runtime:
                 aria2=self.aria2,
                 listings=self._listings,
                 bucket=self.bucket,
-                policy=_policy(s),
+                policy=_trust_policy(s),
                 ranks=self._ranks,
                 emit=listener,
                 stop=halt,
@@ -234,26 +240,29 @@ class Runtime:
             )
 
     @contextmanager
-    def _taking_part(self, emit: Emit, stop: threading.Event) -> Iterator[None]:
-        """Let closing the runtime, and its stop event, interrupt a fetch. Raises UsageError once it is closed."""
-        me = object()
-        with self._changed:
+    def _registered(self, emit: Emit, stop: threading.Event) -> Iterator[None]:
+        """Register a fetch so that `close` and its stop event interrupt it.
+
+        Raises UsageError if the runtime is closed.
+        """
+        key = object()
+        with self._condition:
             if self._closed:
                 raise UsageError("this runtime is closed", "Make another one.")
-            self._fetches[me] = emit, stop
+            self._fetches[key] = emit, stop
         try:
             yield
         finally:
-            with self._changed:
-                del self._fetches[me]
-                self._changed.notify_all()
+            with self._condition:
+                del self._fetches[key]
+                self._condition.notify_all()
 
     def _request(self, what: str | fetching.FetchRequest) -> fetching.FetchRequest:
         request = request_for(self.ref(what)) if isinstance(what, str) else what
         return replace(request, offline=request.offline or self.settings.offline)
 
     def _limits(self, request: fetching.FetchRequest, world: fetching.World) -> fetching.RunLimits:
-        """The numbers of the settings."""
+        """Return the numeric settings of a request."""
         s = self.settings
         rules = PlanRules(
             s.small_file, s.connections, s.min_split, request.force, copies=world.target.folder is not None
@@ -283,7 +292,7 @@ class Runtime:
 
     def _warn(self, text: str) -> None:
         """Warn every running fetch; without one, the runtime's own listener."""
-        with self._changed:
+        with self._condition:
             listeners: list[Callable[[Event], None]] = [emit for emit, _ in self._fetches.values()]
         for emit in dict.fromkeys(listeners or [self._emit]):
             emit(Warned(text))
@@ -293,14 +302,14 @@ class Runtime:
 
         s = self.settings
         if s.rpc:
-            return visit(s)
+            return attach_configured(s)
         secret = s.secret_variables.union(*(hub.settings.secret_variables for hub in list(self._hubs.values())))
         found = binary.find_binary(s.aria2c, secret)
         return daemon.start(found, ca_file(str(s.ca_bundle or "")), secret)
 
 
-def visit(settings: Settings) -> "Daemon":
-    """Attach to the aria2c of the setting rpc. Raises ConfigError where its secret would go out in the clear."""
+def attach_configured(settings: Settings) -> "Daemon":
+    """Attach to the aria2c of the setting `rpc`. Raises ConfigError if its secret would be sent unencrypted."""
     from gpuaria.aria2 import daemon
 
     if settings.rpc_secret and not encrypted_or_local(settings.rpc):
@@ -311,8 +320,11 @@ def visit(settings: Settings) -> "Daemon":
     return daemon.attach(settings.rpc, settings.rpc_secret.reveal())
 
 
-def _policy(settings: Settings) -> TrustPolicy:
-    """Return who may vouch for a listing: mirrors of a project's settings file carry bytes, and vouch for nothing."""
+def _trust_policy(settings: Settings) -> TrustPolicy:
+    """Return the trust policy.
+
+    Mirrors from a project's settings file may serve bytes, but do not count for a quorum.
+    """
     if settings.trust == "quorum" and settings.setting_source("mirrors").layer == "project":
         return "origin"
     return settings.trust

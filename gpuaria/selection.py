@@ -1,4 +1,4 @@
-"""Which files of a repo are meant: names, --include and --exclude, as `hf download` reads them."""
+"""Selection of a repo's files by names, --include and --exclude, with the semantics of `hf download`."""
 
 import fnmatch
 from collections.abc import Callable, Sequence
@@ -10,14 +10,14 @@ from gpuaria.text import printable
 
 
 def pattern(text: str) -> str:
-    """`folder/` stands for all below it."""
+    """Return the fnmatch pattern of a name; `folder/` matches everything below it."""
     return f"{text}*" if text.endswith("/") else text
 
 
 def selector(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
-    """A test for a path: among the names (a file, `folder/`, or a pattern) or `include`, and not in `exclude`.
+    """Return a predicate for paths: true for `names` (file, `folder/`, or pattern) and `include`, but not `exclude`.
 
-    Patterns are fnmatch's, where `*` crosses folders, as the Hub's own client has it.
+    Patterns are those of fnmatch, in which `*` matches slashes too, as in huggingface_hub.
     """
     wanted = [pattern(text) for text in (*names, *include)]
     unwanted = [pattern(text) for text in exclude]
@@ -33,9 +33,11 @@ def selector(names: Sequence[str], include: Sequence[str], exclude: Sequence[str
 def select(
     manifest: Manifest, chosen: Callable[[str], bool], names: Sequence[str], patterns: Sequence[str]
 ) -> Manifest:
-    """The manifest of the chosen files only. Raises FileNotInRepo for a plain name that is not in the repo and
-    NothingMatched when nothing is left; an empty repo is no error where nothing was asked of it. A name that is among
-    the patterns with a slash behind it may be a folder's."""
+    """Return the manifest of the chosen files only.
+
+    A name that `patterns` contains with a trailing slash may be a folder. Raises FileNotInRepo for a plain name that is
+    not in the repo, and NothingMatched if no file is left. An empty repo without names and patterns is not an error.
+    """
     known = {str(file.path) for file in manifest.files}
     for name in names:
         plain = not any(c in name for c in "*?[") and not name.endswith("/")

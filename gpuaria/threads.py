@@ -1,4 +1,4 @@
-"""The one place that starts, names, joins and reports the threads of a run."""
+"""Threads of a run: they are started, named, joined and reported here only."""
 
 import logging
 import queue
@@ -9,16 +9,16 @@ from collections.abc import Callable
 from gpuaria.errors import GpuariaError, Interrupted
 
 LOG = logging.getLogger("gpuaria.threads")
-IDLE = 10.0  # seconds without a task after which a thread of a pool ends: a program may fetch many times
-JOIN = 0.5  # seconds for which `close` waits for threads that still read from the network
+IDLE = 10.0  # seconds without a task after which a pool thread ends: a program may fetch many times
+JOIN = 0.5  # seconds that `close` waits for threads in a network read
 
 Task = tuple[Callable[..., None], tuple[object, ...]]
 
 
 class Threads:
-    """All threads of one run. An error in any of them ends the run with its own message, which `error` keeps.
+    """All threads of one run. An exception in any of them ends the run; `error` keeps the first one.
 
-    `stop` is set by that error or by the user; every wait of the run ends with it.
+    `stop` is set by that error or by the user, and ends every wait of the run.
     """
 
     def __init__(self, stop: threading.Event) -> None:
@@ -30,7 +30,7 @@ class Threads:
         self._wake: list[Callable[[], None]] = []
 
     def pool(self, name: str, count: int, idle: float = IDLE) -> "Pool":
-        """Return a new pool of up to `count` threads, which start when there is work."""
+        """Return a new pool of up to `count` threads, which start on demand."""
         pool = Pool(self, name, count, idle)
         with self._lock:
             self._pools.append(pool)
@@ -44,11 +44,11 @@ class Threads:
         thread.start()
 
     def on_error(self, wake: Callable[[], None]) -> None:
-        """Call `wake` when an error ends the run."""
+        """Register a function to call when an error ends the run."""
         self._wake.append(wake)
 
     def fail(self, error: GpuariaError) -> None:
-        """End the run: it makes no sense to try the other files. The first error counts."""
+        """End the run with an error that affects all files. The first error counts."""
         with self._lock:
             self.error = self.error or error
         self.stop.set()
@@ -64,12 +64,13 @@ class Threads:
         except GpuariaError as error:
             self.fail(error)
         except Exception as error:
-            LOG.debug("a bug in %s", name, exc_info=True)
+            LOG.debug("unexpected exception in %s", name, exc_info=True)
             self.fail(GpuariaError(f"{type(error).__name__} in {name}: {error}", "Please report this."))
 
     def close(self, patience: float = JOIN) -> None:
-        """End and join all threads. One that is still inside a network read after `patience` seconds is left behind:
-        it is a daemon thread and ends with that read.
+        """End and join all threads, waiting at most `patience` seconds.
+
+        A thread that is still in a network read is left running: it is a daemon thread and ends with that read.
         """
         with self._lock:
             pools, threads = list(self._pools), list(self._threads)
@@ -87,7 +88,7 @@ class Pool:
     """Runs tasks on up to `count` threads."""
 
     def __init__(self, threads: Threads, name: str, count: int, idle: float) -> None:
-        self._home, self._name, self._count, self._idle = threads, name, count, idle
+        self._owner, self._name, self._count, self._idle = threads, name, count, idle
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._started = 0
@@ -97,12 +98,12 @@ class Pool:
 
     @property
     def pending(self) -> int:
-        """Tasks that wait or run."""
+        """Number of queued and running tasks."""
         return self._open
 
     @property
     def busy(self) -> int:
-        """Threads that run a task, or are about to."""
+        """Number of threads that run a task or are about to."""
         return min(self._open, self._count)
 
     def submit(self, run: Callable[..., None], *arguments: object) -> None:
@@ -119,7 +120,7 @@ class Pool:
                 thread.start()
 
     def close(self) -> list[threading.Thread]:
-        """Take no more tasks, let every thread end after the task that it runs, and return the threads."""
+        """Accept no more tasks, let each thread end after its current one, and return the threads."""
         with self._lock:
             self._closed = True
             threads = list(self._threads)
@@ -131,18 +132,18 @@ class Pool:
         while (task := self._next()) is not None:
             try:
                 if not self._closed:
-                    self._home.guard(self._name, *task)
+                    self._owner.guard(self._name, *task)
             finally:
                 with self._lock:
                     self._open -= 1
 
     def _next(self) -> Task | None:
-        """The next task; None after IDLE seconds without one, or when the pool is closed."""
+        """Return the next task; None after `idle` seconds without one, or if the pool is closed."""
         try:
             task = self._tasks.get(timeout=self._idle)
         except queue.Empty:
             with self._lock:
-                if self._tasks.empty():  # none can come before the lock is free
+                if self._tasks.empty():  # `submit` needs the lock, so no task can arrive now
                     self._threads.remove(threading.current_thread())
                     return None
             return self._next()

@@ -1,4 +1,8 @@
-"""Who says what a repo holds: the origin if it answers, else the commit itself, else mirrors as the policy allows."""
+"""Selection of the listing that a fetch trusts.
+
+The origin's listing comes first. If the origin does not respond, a mirror's listing counts if the commit id verifies
+it, or if the trust policy accepts mirrors.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,20 +17,21 @@ from gpuaria.records import Manifest, Mirror, RepoRef, Trust
 from gpuaria.settings.table import TrustPolicy
 from gpuaria.sources.protocol import KnowsFreshness, ProvesListing, RepoInfo, Source
 
-WITNESSES = 4  # mirrors that are asked at most
-STAGGER = 1.0  # seconds after which one more mirror is asked
-STRAGGLERS = 5.0  # seconds that the other mirrors get once one has given a listing
-_TICK = 0.05  # seconds
-_FOREVER = 365 * 86400.0
+MAX_MIRRORS = 4  # mirrors to request a listing from
+STAGGER = 1.0  # seconds between requests to further mirrors
+STRAGGLER_SECONDS = 5.0  # for the other mirrors, once one has sent a listing
+_POLL_SECONDS = 0.05  # seconds
+_NO_LIMIT = 365 * 86400.0  # seconds
 _HINT = "Check the network, or name a mirror with --mirror."
-WITHOUT_ORIGIN: tuple[Trust, ...] = ("pinned", "quorum", "mirror only", "first seen")  # what is left while it is away
+# Trust levels of a listing that did not come from the origin in this run.
+WITHOUT_ORIGIN: tuple[Trust, ...] = ("pinned", "quorum", "mirror only", "first seen")
 
 
 @dataclass(frozen=True, slots=True)
 class ListingTrust:
-    """What is needed to ask: the origin first among `mirrors`, and how far a mirror's word goes.
+    """The source, mirrors and trust policy of one fetch; `mirrors[0]` is the origin.
 
-    `others`: whether mirrors that are not among these may yet join, so that a silent origin is not waited for.
+    `may_join`: further mirrors may join later, so a silent origin is given up after `SILENCE` seconds.
     """
 
     http: Http
@@ -34,7 +39,7 @@ class ListingTrust:
     mirrors: Sequence[Mirror]
     policy: TrustPolicy
     emit: Emit
-    others: bool = False
+    may_join: bool = False
 
     @property
     def origin(self) -> Mirror:
@@ -42,139 +47,141 @@ class ListingTrust:
         return self.mirrors[0]
 
 
-Told = RepoInfo | Manifest
+OriginResponse = RepoInfo | Manifest
 
 
 @dataclass(frozen=True, slots=True)
-class Away:
-    """The origin has given no usable response: `reason`, and its request where that is still open."""
+class OriginUnavailable:
+    """An origin without a usable response: `reason`, and its request in `pending` if that is still open."""
 
     reason: NetworkError
-    open: BackgroundCall[Told] | None = None
+    pending: BackgroundCall[OriginResponse] | None = None
 
-    def at_last(self) -> Told:
-        """Wait for an open request to its end. Raises its error, or `reason`."""
-        told = self.open.result(Deadline(_FOREVER)) if self.open is not None else None
-        if told is None:
+    def late_response(self) -> OriginResponse:
+        """Wait for a pending request and return its result. Raises its error, or `reason`."""
+        response = self.pending.result(Deadline(_NO_LIMIT)) if self.pending is not None else None
+        if response is None:
             raise self.reason
-        return told
+        return response
 
 
-def ask_origin(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool]) -> Told | Away:
-    """What the origin says the revision is; why it is away if mirrors may stand in for it.
+def ask_origin(
+    trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool]
+) -> OriginResponse | OriginUnavailable:
+    """Return the origin's commit or listing, or `OriginUnavailable` if it cannot be reached and mirrors may replace it.
 
-    The whole listing from a source that has no cheaper question.
-
-    Where the policy wants the origin alone they may do so for a whole commit id, which needs nobody's word. Raises
-    NotFound and AccessDenied, which are answers, and NetworkError.
+    A source that can name the commit alone returns a `RepoInfo`; any other source returns the whole listing. Raises
+    NotFound and AccessDenied, which are responses of the origin, and NetworkError if no mirror can replace it.
     """
-    if len(trusted.mirrors) < 2 and not trusted.others:
-        return _ask(trusted, ref, wanted)
+    if len(trusted.mirrors) < 2 and not trusted.may_join:
+        return _ask_origin(trusted, ref, wanted)
     before = trusted.http.response_count(trusted.origin.base)
-    job = BackgroundCall(lambda: _ask(trusted, ref, wanted))
+    job = BackgroundCall(lambda: _ask_origin(trusted, ref, wanted))
     try:
-        told = job.result(Deadline(SILENCE), 0)
-        while told is None:
+        response = job.result(Deadline(SILENCE), 0)
+        while response is None:
             if trusted.http.response_count(trusted.origin.base) == before:
                 policy = JoinPolicy(host_of(trusted.origin.base))
-                return Away(Unreachable(policy.silent(SILENCE), _HINT), job)
-            told = job.result(Deadline(_TICK), 0)
+                return OriginUnavailable(Unreachable(policy.silent(SILENCE), _HINT), job)
+            response = job.result(Deadline(_POLL_SECONDS), 0)
     except NetworkError as error:
-        return Away(error)
-    return told
+        return OriginUnavailable(error)
+    return response
 
 
-def _ask(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool]) -> Told:
+def _ask_origin(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool]) -> OriginResponse:
     if isinstance(trusted.source, KnowsFreshness):
         return trusted.source.commit(ref, trusted.origin.base, trusted.http)
     return trusted.source.resolve(ref, trusted.origin, trusted.http, wanted)
 
 
-def may_stand_in(trusted: ListingTrust, ref: RepoRef) -> bool:
-    """Whether the policy lets mirrors say what `ref` holds."""
+def mirrors_allowed(trusted: ListingTrust, ref: RepoRef) -> bool:
+    """True if the policy accepts a mirror's listing of `ref`; a full commit id is accepted under every policy."""
     return trusted.policy != "origin" or ref.pinned
 
 
-def by_mirrors(trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool], away: Away) -> Told:
-    """A listing that a mirror gives while the origin is away; said aloud. The origin's, if that comes first after all.
+def listing_from_mirrors(
+    trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool], away: OriginUnavailable
+) -> OriginResponse:
+    """Return a mirror's listing while the origin is unavailable, or the origin's own late response; warn the user.
 
-    Where the revision is a whole commit id: the first one that the commit itself proves. Failing that, as the policy
-    allows: `quorum`: two hosts that agree, or the one mirror that answers at all. `any`: the first that answers.
-    Raises NetworkError where they disagree or none is good enough.
+    For a full commit id, the first listing that the commit id verifies. Otherwise by the policy: `quorum`: two hosts
+    that agree, or the only mirror that responds; `any`: the first listing. Raises NetworkError if the mirrors disagree
+    or none is acceptable.
     """
-    asked = _MirrorRequests(trusted, ref, wanted)
-    while asked.wait():
-        if away.open is not None and (told := _late(away.open)) is not None:
-            return told
-        if asked.proven is not None:
-            mirror, manifest = asked.proven
-            reason = "; ".join((away.reason.message, *asked.problems))
+    listings = _MirrorListings(trusted, ref, wanted)
+    while listings.wait():
+        if away.pending is not None and (response := _late_response(away.pending)) is not None:
+            return response
+        if listings.verified is not None:
+            mirror, manifest = listings.verified
+            reason = "; ".join((away.reason.message, *listings.problems))
             by = f"commit {manifest.version[:12]} itself"
             trusted.emit(Warned(f"{reason}; {by} proves what {mirror.name} says that it holds"))
             return replace(manifest, vouched_by=f"{by}, by way of {mirror.base}", trust="pinned")
-    reason = "; ".join((away.reason.message, *asked.problems))
-    if trusted.policy == "origin" or not asked.found:
-        return replace(away, reason=NetworkError(reason, _HINT)).at_last()
-    return _by_policy(trusted, ref, asked.found, reason)
+    reason = "; ".join((away.reason.message, *listings.problems))
+    if trusted.policy == "origin" or not listings.found:
+        return replace(away, reason=NetworkError(reason, _HINT)).late_response()
+    return _choose_by_policy(trusted, ref, listings.found, reason)
 
 
-def _late(job: BackgroundCall[Told]) -> Told | None:
-    """What the origin has said meanwhile; None while it is silent, or where it failed."""
+def _late_response(job: BackgroundCall[OriginResponse]) -> OriginResponse | None:
+    """Return the origin's response if it has arrived; None while it is silent or if it failed."""
     try:
         return job.result(Deadline(0), 0)
     except NetworkError:
         return None
 
 
-class _MirrorRequests:
-    """Mirrors that are asked for their listing, one more whenever one fails or takes `STAGGER` seconds.
+class _MirrorListings:
+    """Requests for listings; one more mirror is asked after each failure and every `STAGGER` seconds.
 
-    `found`: the listings, in the order of the mirrors. `problems`: of mirrors without one, and why the commit does not
-    prove another one's.
+    `verified`: the first listing that the commit id verifies. `problems`: why other mirrors gave no usable listing.
     """
 
     def __init__(self, trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool]) -> None:
         self._trusted, self._ref, self._wanted = trusted, ref, wanted
-        self._waiting = list(trusted.mirrors[1:][:WITNESSES])
+        self._unasked = list(trusted.mirrors[1:][:MAX_MIRRORS])
         self._jobs: dict[Mirror, BackgroundCall[tuple[Manifest, str]]] = {}
-        self._got: dict[Mirror, Manifest] = {}
-        self._last: Deadline | None = None  # for the other mirrors, once one has answered
-        self.proven: tuple[Mirror, Manifest] | None = None
+        self._listings: dict[Mirror, Manifest] = {}
+        self._straggler_deadline: Deadline | None = None  # set when the first listing arrives
+        self.verified: tuple[Mirror, Manifest] | None = None
         self.problems: list[str] = []
 
     @property
     def found(self) -> list[tuple[Mirror, Manifest]]:
-        return [(mirror, self._got[mirror]) for mirror in self._trusted.mirrors if mirror in self._got]
+        """The listings so far, in the order of the mirrors."""
+        return [(mirror, self._listings[mirror]) for mirror in self._trusted.mirrors if mirror in self._listings]
 
     def wait(self) -> bool:
-        """Wait for the next event; False once there is nothing more to wait for. Raises Interrupted."""
-        if self.proven is not None or self._enough():
+        """Wait for the next result; return False if no further result can help. Raises Interrupted."""
+        if self.verified is not None or self._complete():
             return False
         at_once = 1 if self._ref.pinned or self._trusted.policy == "any" else 2
-        while self._waiting and len(self._jobs) < at_once:
+        while self._unasked and len(self._jobs) < at_once:
             self._start()
         if not self._jobs:
             return False
         pause = Deadline(STAGGER)
         while not pause.expired:
-            done = [mirror for mirror, job in self._jobs.items() if job.wait(_TICK / len(self._jobs))]
+            done = [mirror for mirror, job in self._jobs.items() if job.wait(_POLL_SECONDS / len(self._jobs))]
             for mirror in done:
-                self._take(mirror)
+                self._collect(mirror)
             if done:
                 return True
-        if self._waiting:
+        if self._unasked:
             self._start()
         return True
 
     def _start(self) -> None:
-        mirror = self._waiting.pop(0)
+        mirror = self._unasked.pop(0)
         self._jobs[mirror] = BackgroundCall(lambda: self._list(mirror))
 
     def _list(self, mirror: Mirror) -> tuple[Manifest, str]:
         manifest = self._trusted.source.resolve(self._ref, mirror, self._trusted.http, self._wanted)
-        return manifest, _unproven(self._trusted, manifest, mirror) if self._ref.pinned else ""
+        return manifest, _unverified_reason(self._trusted, manifest, mirror) if self._ref.pinned else ""
 
-    def _take(self, mirror: Mirror) -> None:
+    def _collect(self, mirror: Mirror) -> None:
         try:
             done = self._jobs.pop(mirror).result(Deadline(0), 0)
         except Interrupted:
@@ -183,37 +190,43 @@ class _MirrorRequests:
             self.problems.append(error.message)
             return
         assert done is not None
-        manifest, doubt = done
-        if self._ref.pinned and not doubt:
-            self.proven = (mirror, manifest)
+        manifest, unverified = done
+        if self._ref.pinned and not unverified:
+            self.verified = (mirror, manifest)
             return
-        self._got[mirror] = manifest
-        self._last = self._last or Deadline(STRAGGLERS)
-        if doubt:
-            self.problems.append(doubt)  # and wait: a proof is better than any number of words
+        self._listings[mirror] = manifest
+        self._straggler_deadline = self._straggler_deadline or Deadline(STRAGGLER_SECONDS)
+        if unverified:
+            self.problems.append(unverified)  # keep waiting: a verified listing beats any number of unverified ones
 
-    def _enough(self) -> bool:
-        if not self._got:
+    def _complete(self) -> bool:
+        """Return True if the listings so far decide the matter, or the remaining mirrors have run out of time."""
+        if not self._listings:
             return False
-        if not self._ref.pinned and (self._trusted.policy == "any" or _agreeing(self.found)):
+        if not self._ref.pinned and (self._trusted.policy == "any" or _agreeing_pair(self.found)):
             return True
-        if self._last is None or not self._last.expired:
+        if self._straggler_deadline is None or not self._straggler_deadline.expired:
             return False
         self.problems += [f"{mirror.base} does not answer" for mirror in self._jobs]
         self._jobs.clear()
         return True
 
 
-def _unproven(trusted: ListingTrust, manifest: Manifest, mirror: Mirror) -> str:
-    """Why the commit does not prove a mirror's listing, "" if it does. Raises BadListing where it disproves it."""
+def _unverified_reason(trusted: ListingTrust, manifest: Manifest, mirror: Mirror) -> str:
+    """Return why the commit id does not verify a listing, "" if it does.
+
+    Raises BadListing if it contradicts the listing.
+    """
     if isinstance(trusted.source, ProvesListing):
         return trusted.source.unproven(manifest, mirror, trusted.http)
     return f"a version of {trusted.source.about.title} does not prove what it holds"
 
 
-def _by_policy(trusted: ListingTrust, ref: RepoRef, found: Sequence[tuple[Mirror, Manifest]], reason: str) -> Manifest:
-    """The listing to believe on the word of those who gave one."""
-    agreed = _agreeing(found)
+def _choose_by_policy(
+    trusted: ListingTrust, ref: RepoRef, found: Sequence[tuple[Mirror, Manifest]], reason: str
+) -> Manifest:
+    """Return the listing that the policy accepts among unverified ones. Raises NetworkError if the mirrors disagree."""
+    agreed = _agreeing_pair(found)
     if agreed and trusted.policy != "any":
         names = " and ".join(mirror.name for mirror, _ in agreed)
         trusted.emit(Warned(f"{reason}; {names} agree on what {ref} holds"))
@@ -229,8 +242,11 @@ def _by_policy(trusted: ListingTrust, ref: RepoRef, found: Sequence[tuple[Mirror
     return replace(manifest, vouched_by=mirror.base, trust="mirror only")
 
 
-def _agreeing(found: Sequence[tuple[Mirror, Manifest]]) -> list[tuple[Mirror, Manifest]]:
-    """Two witnesses on different hosts with the same commit and the same files."""
+def _agreeing_pair(found: Sequence[tuple[Mirror, Manifest]]) -> list[tuple[Mirror, Manifest]]:
+    """Return two mirrors on different hosts that list the same files of the same commit.
+
+    Empty if there is no such pair.
+    """
     for at, (mirror, manifest) in enumerate(found):
         for other, second in found[at + 1 :]:
             same = (manifest.commit, manifest.files) == (second.commit, second.files)

@@ -1,4 +1,7 @@
-"""Bytes on disk against a manifest. A digest always comes from whoever vouched, never from the server of the bytes."""
+"""Verification of bytes on disk.
+
+The digest always comes from the trusted listing, never from the server of the bytes.
+"""
 
 import stat
 from pathlib import Path
@@ -8,11 +11,11 @@ from gpuaria.records import RemoteFile, Verdict
 
 
 def verify_file(path: Path, file: RemoteFile) -> Verdict:
-    """Read `path` and compare size, then digest. Without a declared digest the outcome is "unverifiable", never "ok".
+    """Read `path` and compare its size, then its digest.
 
-    The sha256 that was pinned at first sight decides where the source gives no digest, or a weak one.
-
-    What is no regular file is not opened: a pipe would block for ever, and a device may do things when it is read.
+    Without a known digest the outcome is "unverifiable", never "ok". If the source gives no digest, or a weak one, the
+    sha256 pinned at the first download decides. Only regular files are opened: a pipe would block, and reading a device
+    may have side effects.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -21,23 +24,23 @@ def verify_file(path: Path, file: RemoteFile) -> Verdict:
             size = path.stat().st_size
             if size != file.size:
                 return Verdict(file.path, "wrong size", f"{size} bytes, not {file.size}")
-            proof = file.strong or file.digest
-            if proof is None:
+            expected = file.strong or file.digest
+            if expected is None:
                 return Verdict(file.path, "unverifiable", "the source gives no digest for it")
-            found, total = hash_stream(stream, proof.algorithm, file.size)
+            found, total = hash_stream(stream, expected.algorithm, file.size)
     except FileNotFoundError:
         return Verdict(file.path, "missing")
     except OSError as error:
         return Verdict(file.path, "failed", f"cannot be read: {error.strerror}")
     if total != file.size:
         return Verdict(file.path, "wrong size", f"{total} bytes, not {file.size}")
-    if not matches(proof, found):
-        return Verdict(file.path, "wrong digest", f"{proof.algorithm} {found}, not {proof.hex}")
+    if not matches(expected, found):
+        return Verdict(file.path, "wrong digest", f"{expected.algorithm} {found}, not {expected.hex}")
     return right_bytes(file)
 
 
 def right_bytes(file: RemoteFile) -> Verdict:
-    """The verdict on a file whose bytes match the best digest that there is of it."""
+    """Return the verdict on a file whose bytes match the best known digest."""
     seen = f"the same bytes as when gpuaria first saw it (sha256 {file.pinned.hex})" if file.pinned else ""
     if file.digest is None:
         return Verdict(file.path, "unverifiable", f"{seen}; the source gives no digest for it".lstrip("; "))

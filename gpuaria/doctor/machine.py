@@ -12,7 +12,7 @@ from gpuaria.errors import Aria2Error, ConfigError
 from gpuaria.http.certificates import ca_file
 from gpuaria.mirrors import settled
 from gpuaria.mirrors.measure.icmp import NOT_PERMITTED, ping
-from gpuaria.runtime import visit
+from gpuaria.runtime import attach_configured
 from gpuaria.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _fix(settings: Settings, error: Aria2Error) -> str:
 
 
 def _attached(settings: Settings, notes: Notes) -> None:
-    visited = visit(settings)
+    visited = attach_configured(settings)
     try:
         version = visited.rpc.version()
     finally:

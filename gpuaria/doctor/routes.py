@@ -23,7 +23,7 @@ from gpuaria.sources.protocol import About, ChecksToken, Stated
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
 from gpuaria.text import decimal
-from gpuaria.trust import Away, ListingTrust, by_mirrors
+from gpuaria.trust import ListingTrust, OriginUnavailable, listing_from_mirrors
 
 RESOLVE = 2.2  # seconds for the list of files
 SILENCE = 1.0  # seconds of them after which mirrors are asked as well
@@ -95,8 +95,8 @@ class Ways:
         if done is not None or world.policy == "origin" or len(world.mirrors) < 2:
             return done or first.result(deadline, 0)
         trusted = ListingTrust(world.http, world.source, world.mirrors, world.policy, world.emit)
-        silent = Away(NetworkError(f"{world.origin.base} is silent"))
-        other = BackgroundCall(lambda: by_mirrors(trusted, ref, request.chosen(), silent))
+        silent = OriginUnavailable(NetworkError(f"{world.origin.base} is silent"))
+        other = BackgroundCall(lambda: listing_from_mirrors(trusted, ref, request.chosen(), silent))
         done = first.result(deadline, 0)
         listed = None if done is not None else other.result(Deadline(0), 0)
         return (listed, world.target.layout(ref, listed.version)) if isinstance(listed, Manifest) else done

@@ -1,4 +1,4 @@
-"""The use case: reference -> manifest -> plan -> verified files -> report. Effects come in as objects."""
+"""The fetch use case: reference -> manifest -> plan -> verified files -> report."""
 
 from gpuaria.fetching.listed import with_listed_servers
 from gpuaria.fetching.request import FetchRequest, RunLimits, World, request_for

@@ -1,4 +1,4 @@
-"""The steps of a plan, carried out until every file has a verdict."""
+"""Execution of a plan until every file has a verdict."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ from gpuaria.clock import SYSTEM
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.fetching import report
 from gpuaria.fetching.joining import SlowOrigin
-from gpuaria.fetching.listed import from_holder
+from gpuaria.fetching.listed import only_holding_mirrors_of
 from gpuaria.fetching.request import RunLimits, World
 from gpuaria.paths import SafePath
 from gpuaria.records import GOOD, DownloadPlan, Manifest, Mirror, RemoteFile, Signature, Step
@@ -27,16 +27,16 @@ from gpuaria.transfer.results import Results
 from gpuaria.transfer.scheduler import Scheduler
 from gpuaria.transfer.services import Services
 
-SLICE = 65_536  # bytes per second and connection: under a limit, fewer of them than that make one wait for long
-TELL = 0.45  # seconds between two events of progress
+SMALLEST_SHARE = 65_536  # bytes/s per connection under a speed limit; with less, single requests take too long
+PROGRESS_INTERVAL = 0.45  # seconds between progress events
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """The files to put in place, where, and the mirrors that may serve them, best first.
+    """The files to publish, their layout, and the mirrors that may serve them, best first.
 
-    `counts`: connections to each much weaker mirror, by name. `whole`: `manifest` is the whole repo. `locked`: it is
-    what a lock file names.
+    `counts`: connection limit of each slow mirror, by name. `whole`: `manifest` is the whole repo. `locked`: `manifest`
+    comes from a lock file.
     """
 
     manifest: Manifest
@@ -48,17 +48,17 @@ class Destination:
 
 
 def execute(plan: DownloadPlan, target: Destination, world: World, limits: RunLimits, results: Results) -> Results:
-    """Run every step until all have a verdict. Raises the error that ended the run before, or Interrupted."""
+    """Execute every step until all files have a verdict. Raises the error that ended the run early, or Interrupted."""
     with ExitStack() as held:
         threads = Threads(world.stop)
         run = _Run(plan, target, world, limits, results, threads, held)
         held.push(run.ended)
-        run.turns()
+        run.drive()
         if threads.error is not None:
             raise threads.error
         if world.stop.is_set():
             raise Interrupted(
-                f"interrupted; {report.good(results)} of {len(plan.steps)} files are in place",
+                f"interrupted; {report.good_count(results)} of {len(plan.steps)} files are in place",
                 "Run the same command again to continue.",
             )
         results.signature = run.signature()
@@ -80,9 +80,9 @@ class _Run:
     def __post_init__(self) -> None:
         world, limits, layout = self.world, self.limits, self.target.layout
         bucket = world.bucket
-        readers = min(limits.small_jobs, max(1, bucket.rate // SLICE)) if bucket.rate else limits.small_jobs
+        readers = min(limits.small_jobs, max(1, bucket.rate // SMALLEST_SHARE)) if bucket.rate else limits.small_jobs
         self.hashers = self.threads.pool("hash", limits.verify_jobs)
-        self.publisher = Publisher(layout, self.results, twins_of(self.plan), world.screening, self.hashers)
+        self.publisher = Publisher(layout, self.results, duplicates_by_owner(self.plan), world.screening, self.hashers)
         pool = self.results.pool
         services = Services(
             http=world.http,
@@ -113,17 +113,17 @@ class _Run:
         self.loop = Loop(services, self.scheduler, aria2, http, self.inbox)
         self.held.callback(self.loop.close)
 
-    def turns(self) -> None:
-        """Begin with every step, and drive the transfer to its end."""
+    def drive(self) -> None:
+        """Start every step, then run the transfer to its end and report progress."""
         for step in self.plan.steps:
-            self._begin(step)
-        clock, told = SYSTEM, 0.0
+            self._start_step(step)
+        clock, reported = SYSTEM, 0.0
         slow = SlowOrigin(self.world, self.target.manifest, self.target.mirrors)
         for _ in self.loop.turns():
-            if clock.monotonic() - told >= TELL:
-                told = clock.monotonic()
-                if joined := slow.observe(self.results.fetched, self.loop.owed, told):
-                    joined.say(self.world)
+            if clock.monotonic() - reported >= PROGRESS_INTERVAL:
+                reported = clock.monotonic()
+                if joined := slow.observe(self.results.fetched, self.loop.owed, reported):
+                    joined.announce(self.world)
                     self.world.probing.joined(joined.mirrors, joined.because)
                     self.loop.join(joined.mirrors)
                 self.results.emit(report.progress(self.loop, self.plan, self.results))
@@ -131,17 +131,17 @@ class _Run:
             self.results.emit(report.progress(self.loop, self.plan, self.results))
 
     def ended(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """End the run for those that listen, follow files, or still have threads active."""
+        """End the run for listeners, readers that follow files, and threads that are still active."""
         if error is not None:
             self.world.stop.set()
         self.results.close(error if isinstance(error, GpuariaError) else None)
 
     def signature(self) -> Signature | None:
-        """The result of checking the repo's signature, if it has one."""
+        """Return the result of checking the repo's signature; None if it has none."""
         files, target = self.target.manifest.files, self.target
         return self.publisher.signature(files, whole=target.whole, locked=target.locked)
 
-    def _begin(self, step: Step) -> None:
+    def _start_step(self, step: Step) -> None:
         publisher, layout = self.publisher, self.target.layout
         if step.action == "refuse":
             publisher.refused(step.file, step.reason)
@@ -156,26 +156,26 @@ class _Run:
             publisher.staged(step.file, layout.staged(step.file))
 
     def _recheck(self, step: Step) -> None:
-        """On a hashing thread: verify bytes that were on disk before this run, if that was not done yet."""
+        """On a hashing thread: verify bytes that were on disk before this run, if that is still necessary."""
         if step.action == "skip":
             self.publisher.kept(step.file, step.reason)
         elif step.action == "name":
             self.publisher.proven(step.file)
         elif self.publisher.present(step.file).outcome not in (GOOD if step.file.pinned else ("ok",)):
-            again = planning.instead(step, self.target.mirrors, self.limits.rules, self.target.counts)
-            again = from_holder(again, self.world)
+            again = planning.replacement_step(step, self.target.mirrors, self.limits.rules, self.target.counts)
+            again = only_holding_mirrors_of(again, self.world)
             self.results.mismatch(step.file, again.reason)
             self.inbox.put(Added(again))
 
 
-def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[Mirror], dict[str, int]]:
-    """Eligible mirrors ranked by past throughput, with a connection limit for each.
+def rank_mirrors(manifest: Manifest, world: World, away: bool) -> tuple[list[Mirror], dict[str, int]]:
+    """Return the eligible mirrors ranked by past throughput, and a connection limit for each.
 
-    Bytes that need a credential come from the origin and from mirrors that have one of their own. `away`: the origin
-    could not be reached, and is asked only if there is no other mirror.
+    Bytes that need a credential come only from the origin and from mirrors with a token of their own. `away`: the
+    origin could not be reached, and is used only if there is no other mirror.
     """
     found = [m for m in world.mirrors if (not away if m.primary else m.own_token or not manifest.restricted)]
-    found = [mirror for mirror in found if not _silent(mirror, world)] or found or [world.origin]
+    found = [mirror for mirror in found if not _unresponsive(mirror, world)] or found or [world.origin]
     if len(found) < 2:
         return found, {}
     named = {mirror.name: mirror for mirror in found}
@@ -183,13 +183,13 @@ def carriers(manifest: Manifest, world: World, away: bool) -> tuple[list[Mirror]
     return [named[choice.mirror] for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
 
 
-def _silent(mirror: Mirror, world: World) -> bool:
-    """True if a mirror has been asked in this run and has sent no response."""
+def _unresponsive(mirror: Mirror, world: World) -> bool:
+    """True if a mirror was sent requests in this run and has not responded."""
     return bool(world.http.request_count(mirror.base)) and not world.http.response_count(mirror.base)
 
 
-def twins_of(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
-    """Files that get their bytes from another one of the plan, by that one's path."""
+def duplicates_by_owner(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
+    """Return the files that are copied from another file of the plan, by that file's path."""
     twins: dict[SafePath, list[RemoteFile]] = {}
     for step in plan.steps:
         if step.owner is not None:

@@ -1,4 +1,4 @@
-"""One source with its settings: its endpoint, its mirrors, and a client with its credentials alone."""
+"""A source with its settings: endpoint, mirrors, and an HTTP client with only its own credentials."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,12 +30,12 @@ def open_hub(
     client: Callable[[Settings], Http],
     warn: Callable[[str], None],
 ) -> Hub:
-    """Open a source with its own settings. `ref` names the server, for a source without an endpoint.
+    """Open a source with its own settings. `ref` names the server of a source without an endpoint.
 
-    `client` makes an HTTP client with the credentials of the settings that it is given. Raises ConfigError.
+    `client` returns an HTTP client with the credentials of the settings passed to it. Raises ConfigError.
     """
     own, server = settings.for_source(source.about), server_of(source, ref)
-    if server is not None and not own.endpoint:  # then --token is for the server that the reference names
+    if server is not None and not own.endpoint:  # --token is for the server that the reference names
         own = replace(own, endpoint=server.base)
     http = client(own)
     mirrors = settled.with_tokens(settled.of(own, server), http, own.endpoint, warn)
@@ -46,14 +46,14 @@ def open_hub(
 
 
 def server_of(source: Source, ref: RepoRef | None) -> Mirror | None:
-    """The server that a reference names, of a source without an endpoint."""
+    """Return the server that a reference names; None for a source with an endpoint."""
     return source.server(ref) if ref is not None and isinstance(source, NamesItsServers) else None
 
 
 def reference(
     settings: Settings, text: str, kind: RepoKind | None = None, revision: str = "", default: str = ""
 ) -> RepoRef:
-    """Read a reference; a pasted URL may be of an endpoint or of a mirror of the settings. Raises UsageError."""
+    """Parse a reference; a pasted URL may be of an endpoint or of a configured mirror. Raises UsageError."""
 
     def bases(one: Source) -> Sequence[str]:
         return [mirror.base for mirror in settled.of(settings.for_source(one.about))]

@@ -1,4 +1,4 @@
-"""The parts of a listing beyond names and sizes: the servers that have the files, and weak digests."""
+"""Listing features beyond names and sizes: the servers that hold the files, and weak digests."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from gpuaria.sources.protocol import NamesItsServers
 
 
 def with_listed_servers(world: World, manifest: Manifest) -> World:
-    """The world with the servers that the listing names, and the mirrors of the settings after them."""
+    """Return the world with the servers that the listing names, followed by the mirrors of the settings."""
     if not isinstance(world.source, NamesItsServers):
         return world
     named = world.source.servers(manifest)
@@ -18,27 +18,27 @@ def with_listed_servers(world: World, manifest: Manifest) -> World:
     return replace(world, mirrors=(*named, *more))
 
 
-def from_holders(plan: DownloadPlan, world: World) -> DownloadPlan:
-    """The plan with each file from the mirrors that have it, where a listing says which ones those are."""
-    return replace(plan, steps=tuple(from_holder(step, world) for step in plan.steps))
+def only_holding_mirrors(plan: DownloadPlan, world: World) -> DownloadPlan:
+    """Return the plan with each file's mirrors limited to those that hold it, if the listing says which do."""
+    return replace(plan, steps=tuple(only_holding_mirrors_of(step, world) for step in plan.steps))
 
 
-def from_holder(step: Step, world: World) -> Step:
-    """One step of `from_holders`."""
+def only_holding_mirrors_of(step: Step, world: World) -> Step:
+    """Apply `only_holding_mirrors` to one step."""
     source = world.source
     if not isinstance(source, NamesItsServers) or not step.mirrors:
         return step
     return replace(step, mirrors=tuple(one for one in step.mirrors if source.holds(one, step.file)))
 
 
-def weak(manifest: Manifest) -> list[RemoteFile]:
-    """The files for which the source gives only a weak digest."""
+def weakly_hashed(manifest: Manifest) -> list[RemoteFile]:
+    """Return the files for which the source gives only a weak digest."""
     return [file for file in manifest.files if file.digest is not None and file.digest.weak]
 
 
-def warn_of_weak(manifest: Manifest, world: World) -> None:
-    """Say which digests prove little, the first time that the files are seen in this target."""
-    files = [file for file in weak(manifest) if file.pinned is None]
+def warn_about_weak_digests(manifest: Manifest, world: World) -> None:
+    """Warn about weak digests the first time that the target sees the files."""
+    files = [file for file in weakly_hashed(manifest) if file.pinned is None]
     if files:
         kinds = ", ".join(sorted({file.digest.algorithm for file in files if file.digest}))
         count = f"{len(files)} of {len(manifest.files)} files"

@@ -1,4 +1,4 @@
-"""The events of a run: the plan at its start, its progress, the report at its end."""
+"""Events of a run: the plan at its start, its progress, and the report at its end."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ from gpuaria.transfer.loop import Loop
 from gpuaria.transfer.results import Results
 
 
-def good(results: Results) -> int:
-    """How many files have a verdict that a run may end with as a success."""
+def good_count(results: Results) -> int:
+    """Return the number of files whose verdict counts as a success."""
     return sum(verdict.good for verdict in results.found())
 
 
-def reused(manifest: Manifest, results: Results) -> int:
-    """Bytes of files in place that did not come in this run."""
+def reused_bytes(manifest: Manifest, results: Results) -> int:
+    """Return the bytes of files in place that were not downloaded in this run."""
     verdicts = results.verdicts
     here = sum(file.size for file in manifest.files if file.path in verdicts and verdicts[file.path].good)
     return max(0, here - results.fetched)
 
 
 def planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, world: World, mirrors: Sequence[str]) -> Planned:
-    """Return the event that describes a plan, before the first byte."""
+    """Return the event that describes a plan before the download starts."""
     fetched = [step for step in plan.steps if step.fetches]
     return Planned(
         ref=str(manifest.ref),
@@ -42,7 +42,7 @@ def planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, world: World
 
 
 def progress(loop: Loop, plan: DownloadPlan, results: Results) -> Progress:
-    """How far the run is."""
+    """Return the progress of a run."""
     active, hashing = loop.active(), loop.hashing
     return Progress(
         done=results.done_bytes + loop.resting + sum(one.done for one in active) + sum(one.size for one in hashing),
@@ -68,7 +68,7 @@ def report(world: World, manifest: Manifest, layout: Layout, results: Results | 
         path=str(layout.root),
         files=len(manifest.files),
         bytes_fetched=results.fetched if results else 0,
-        bytes_reused=reused(manifest, results) if results else 0,
+        bytes_reused=reused_bytes(manifest, results) if results else 0,
         seconds=round(time.monotonic() - began, 3),
         hub_requests=world.http.request_count(world.origin.base),
         vouched_by=manifest.vouched_by,
@@ -90,7 +90,7 @@ def report(world: World, manifest: Manifest, layout: Layout, results: Results | 
 
 
 def _exit_code(verdicts: Sequence[Verdict], causes: Mapping[str, GpuariaError]) -> int:
-    """Wrong and refused bytes come before failed files; files that failed for want of a network alone say so."""
+    """Return the exit status of the worst verdict; NetworkError's if all failures are network errors."""
     if any(verdict.outcome in ("wrong size", "wrong digest", "refused") for verdict in verdicts):
         return WrongBytes.exit_code
     failed = [causes.get(verdict.path) for verdict in verdicts if not verdict.good]

@@ -1,4 +1,4 @@
-"""The arguments of a fetch: the user's request, the numbers of the settings, and all that touches the world."""
+"""Arguments of a fetch: the user's request, limits from the settings, and the objects with side effects."""
 
 import glob
 import threading
@@ -27,9 +27,9 @@ from gpuaria.storage.target import Target
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """The user's request. Empty names and patterns mean the whole repo.
+    """The user's request; without names and patterns it selects the whole repo.
 
-    With a `lock`, no server is asked for a listing: the lock names the bytes, which may come from any source.
+    With a `lock`, no listing is requested: the lock file states the digests, so the bytes may come from any source.
     """
 
     ref: RepoRef
@@ -42,22 +42,22 @@ class FetchRequest:
     lock: Manifest | None = None
 
     def chosen(self) -> Callable[[str], bool]:
-        """Return a function that says whether a path of the repo is asked for."""
+        """Return a predicate that is true for the paths that the request selects."""
         return selector(self.names, self.include, self.exclude)
 
     def selected(self, whole: Manifest) -> Manifest:
-        """The files that are asked for. Raises FileNotInRepo, NothingMatched."""
+        """Return the manifest of the selected files. Raises FileNotInRepo, NothingMatched."""
         return select(whole, self.chosen(), self.names, (*self.include, *self.exclude))
 
     @property
     def whole(self) -> bool:
-        """True if every file of the repo is asked for."""
+        """True if the request selects every file of the repo."""
         return not (self.names or self.include or self.exclude)
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """The settings that a run needs as numbers: files at once, threads that hash, patience in seconds."""
+    """Numeric settings of a run: concurrent large and small files, hashing threads, stall time-out in seconds."""
 
     rules: planning.PlanRules
     shape: Shape
@@ -70,9 +70,9 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything that touches the outside, as one fetch uses it; the runtime builds it. `mirrors[0]` is the origin.
+    """The objects with side effects that one fetch uses; the runtime builds it. `mirrors[0]` is the origin.
 
-    `candidates`: mirrors that may join while the origin is away or slow.
+    `candidates`: mirrors that may join if the origin is unavailable or slow.
     """
 
     http: Http
@@ -100,14 +100,14 @@ class World:
 def request_for(
     ref: RepoRef, names: Sequence[str] = (), include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> FetchRequest:
-    """Make a request; the folder or file that a pasted URL names selects in the same way as `names`.
+    """Return a request; the folder or file that a pasted URL names is added to `names`.
 
     Raises UsageError for an empty name or pattern.
     """
     if any(not text for text in (*names, *include, *exclude)):
         raise UsageError("an empty file name or pattern selects nothing", "Leave it out.")
     if ref.path:
-        exact = glob.escape(ref.path)  # a URL is no pattern
+        exact = glob.escape(ref.path)  # a URL is not a pattern
         names = (*names, exact)
         include = (*include, *([] if exact.endswith("/") else [f"{exact}/"]))
     return FetchRequest(ref, tuple(names), tuple(include), tuple(exclude))

@@ -1,4 +1,4 @@
-"""The use case: reference -> manifest -> plan -> verified files -> report. Effects come in as objects."""
+"""The fetch use case: reference -> manifest -> plan -> verified files -> report."""
 
 import time
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from gpuaria.audit.recorder import Asked, Recorder
 from gpuaria.errors import GpuariaError, NetworkError, NoSpace, NotFound, NotWritable
 from gpuaria.events import Event, Finished, Waiting, Warned
 from gpuaria.fetching import report
-from gpuaria.fetching.execute import Destination, carriers, execute
-from gpuaria.fetching.joining import Joined, explained, joining
-from gpuaria.fetching.listed import from_holders, warn_of_weak, weak, with_listed_servers
+from gpuaria.fetching.execute import Destination, execute, rank_mirrors
+from gpuaria.fetching.joining import Joined, mirrors_to_join, with_join_hint
+from gpuaria.fetching.listed import only_holding_mirrors, warn_about_weak_digests, weakly_hashed, with_listed_servers
 from gpuaria.fetching.listings import Question
 from gpuaria.fetching.request import FetchRequest, RunLimits, World
 from gpuaria.mirrors.hub_files import HubFiles
@@ -24,41 +24,41 @@ from gpuaria.sources.protocol import KnowsFreshness, RepoInfo
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
 from gpuaria.transfer.results import Results
-from gpuaria.trust import Away, ListingTrust
+from gpuaria.trust import ListingTrust, OriginUnavailable
 
-_READS = ("skip", "name", "verify")  # actions that a target which is complete and read-only allows
+_READ_ONLY_ACTIONS = ("skip", "name", "verify")  # allowed in a read-only target
 
 
 def fetch(request: FetchRequest, world: World, limits: RunLimits) -> tuple[Report, DownloadPlan]:
-    """Bring every chosen file to its place, verified. Files that failed are in the report, with its exit code.
+    """Download, verify and publish every selected file; return the report and the plan. Failed files set the exit code.
 
-    Raises NotFound, AccessDenied, NetworkError, DiskError, Aria2Error, Interrupted where the run as a whole ends. The
-    audit log tells of it either way.
+    Raises NotFound, AccessDenied, NetworkError, DiskError, Aria2Error and Interrupted if the whole run fails. The audit
+    log records the run in either case.
     """
-    audit = Recorder(world.audit, _asked(request, world), world.mirrors)
+    audit = Recorder(world.audit, _audited_request(request, world), world.mirrors)
     try:
         report, plan, mirrors = _fetch(request, world, limits, audit)
     except BaseException as error:
         if not request.dry_run:
             audit.broke(error)
-            _warn_of_log(world)
+            _warn_about_audit_log(world)
         raise
     if not request.dry_run:
         audit.ended(report.exit_code)
-        _warn_of_log(world)
+        _warn_about_audit_log(world)
         world.ranks.note(report, mirrors, world.probing)
         world.emit(Finished(report))
     return report, plan
 
 
-def _asked(request: FetchRequest, world: World) -> Asked:
+def _audited_request(request: FetchRequest, world: World) -> Asked:
     """Return the user's request as the audit log records it."""
     selection = (*request.names, *request.include, *(f"not {text}" for text in request.exclude))
     flags = (("force", request.force), ("offline", request.offline))
     return Asked(str(request.ref), selection, tuple(flag for flag, on in flags if on), world.origin.base)
 
 
-def _warn_of_log(world: World) -> None:
+def _warn_about_audit_log(world: World) -> None:
     if world.audit.problem:
         world.emit(Warned(world.audit.problem))
 
@@ -68,58 +68,58 @@ def _fetch(
 ) -> tuple[Report, DownloadPlan, Sequence[Mirror]]:
     began, joined = time.monotonic(), Joined()
     try:
-        whole, layout, joined = _resolved(request, world, as_before=True)
+        whole, layout, joined = _resolve_with_joined(request, world, prefer_previous=True)
     except NetworkError as error:
-        whole, layout = _as_before(request, world, error)
+        whole, layout = _use_previous_listing(request, world, error)
     world = with_listed_servers(replace(world, mirrors=(*world.mirrors, *joined.mirrors)), whole)
     audit.uses(world.mirrors)
     whole = layout.pinned(whole)
     chosen = request.selected(whole)
     if chosen.files and not any(file.digest for file in chosen.files):
         chosen = replace(chosen, trust="none")
-    with ExitStack() as held:
-        sealed = None if request.dry_run else _locked(held, layout, world, limits)
+    with ExitStack() as stack:
+        not_writable = None if request.dry_run else _lock_target(stack, layout, world, limits)
         away = request.lock is None and whole.trust in trust.WITHOUT_ORIGIN
-        mirrors, counts = carriers(chosen, world, away)
+        mirrors, counts = rank_mirrors(chosen, world, away)
         wanted, refused = world.screening.beforehand(chosen.files)
         plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), mirrors, limits.rules, counts)
-        plan = from_holders(replace(plan, steps=(*plan.steps, *refused)), world)
-        warn_of_weak(chosen, world)
+        plan = only_holding_mirrors(replace(plan, steps=(*plan.steps, *refused)), world)
+        warn_about_weak_digests(chosen, world)
         if any(step.fetches or step.action == "verify" for step in plan.steps):
-            joined.say(world)
+            joined.announce(world)
         if not request.dry_run:
             world.emit(report.planned(chosen, layout, plan, world, [mirror.name for mirror in mirrors]))
         if request.offline:
-            _need_nothing(plan, chosen)
+            _require_complete(plan, chosen)
         if request.dry_run:
-            _warn_of_space(layout, plan, world)
+            _warn_about_space(layout, plan, world)
             return report.report(world, chosen, layout, None, began), plan, world.mirrors
-        if sealed is not None and any(step.action not in _READS for step in plan.steps):
-            raise sealed
+        if not_writable is not None and any(step.action not in _READ_ONLY_ACTIONS for step in plan.steps):
+            raise not_writable
         space.check(layout.staging, plan.space)
-        listing = _to_save(request, world, layout, whole)
-        if sealed is None:
+        listing = _listing_to_save(request, world, layout, whole)
+        if not_writable is None:
             layout.begin(listing, sure=request.lock is None)
             check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
         pool = MirrorPool(HubFiles(world.source, chosen, world.http), world.mirrors)
-        results = Results(pool, (step.file.path for step in plan.steps if step.fetches), _Heard(audit, world))
+        results = Results(pool, (step.file.path for step in plan.steps if step.fetches), _RunListener(audit, world))
         audit.begins(chosen, layout, plan, results)
-        _deepen(chosen, world, plan)
+        _probe_unknown_mirrors(chosen, world, plan)
         target = Destination(chosen, layout, mirrors, counts, request.whole, request.lock is not None)
         try:
             execute(plan, target, world, limits, results)
         finally:
-            if sealed is None:
-                # A lock tells of the past: what the cache knows a branch to be now, it does not change.
+            if not_writable is None:
+                # A lock file describes the past: it does not change the commit that the cache has for a branch.
                 listing = replace(listing, ref=whole.ref)
-                layout.finish(listing, complete=request.lock is None and report.good(results) == len(plan.steps))
-    told = replace(report.report(world, chosen, layout, results, began), weak=len(weak(chosen)))
-    return told, plan, pool.mirrors
+                layout.finish(listing, complete=request.lock is None and report.good_count(results) == len(plan.steps))
+    final = replace(report.report(world, chosen, layout, results, began), weak=len(weakly_hashed(chosen)))
+    return final, plan, pool.mirrors
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
-    """Passes what happens during a run to the audit log and to the user."""
+class _RunListener:
+    """Passes the events of a run to the audit log and to the user."""
 
     audit: Recorder
     world: World
@@ -131,44 +131,44 @@ class _Heard:
         self.world.emit(event)
 
 
-def _deepen(manifest: Manifest, world: World, plan: DownloadPlan) -> None:
-    """Measure mirrors of which the history knows nothing by the largest file that is to be fetched from them."""
+def _probe_unknown_mirrors(manifest: Manifest, world: World, plan: DownloadPlan) -> None:
+    """Measure mirrors without history on the largest file to download."""
     large = max((step for step in plan.steps if step.fetches), key=lambda step: step.file.size, default=None)
     if large is not None and len(large.mirrors) > 1:
         unknown = [one for one in large.mirrors if one.name in world.probing.unknown]
         world.probing.deepen(unknown, manifest, large.file, world.source)
 
 
-def _warn_of_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
-    """Warn about missing disk space: a dry run does not fail for that."""
+def _warn_about_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
+    """Warn about missing disk space: a dry run does not fail because of it."""
     try:
         space.check(layout.staging, plan.space)
     except NoSpace as error:
         world.emit(Warned(error.message))
 
 
-def _locked(held: ExitStack, layout: Layout, world: World, limits: RunLimits) -> NotWritable | None:
-    """Lock the target; return why it cannot be written, if so: a complete, read-only target still serves a fetch."""
+def _lock_target(stack: ExitStack, layout: Layout, world: World, limits: RunLimits) -> NotWritable | None:
+    """Lock the target; return the error if it is not writable: a complete, read-only target can still serve a fetch."""
     try:
-        held.enter_context(layout.lock(limits.patience, lambda who: world.emit(Waiting(who, limits.patience))))
+        stack.enter_context(layout.lock(limits.patience, lambda who: world.emit(Waiting(who, limits.patience))))
     except NotWritable as error:
         return error
     return None
 
 
 def resolve(request: FetchRequest, world: World) -> tuple[Manifest, Layout]:
-    """Return the whole repo at the requested revision. A saved listing of a commit is used again: it cannot change.
+    """Return the manifest of the whole repo at the requested revision, and its layout.
 
-    Only a listing from the same endpoint counts: another one's may have been kept on lesser grounds.
+    A saved listing of the commit is used again if it came from the same origin: a commit cannot change.
     """
-    whole, layout, _ = _resolved(request, world, as_before=False)
+    whole, layout, _ = _resolve_with_joined(request, world, prefer_previous=False)
     return whole, layout
 
 
-def _resolved(request: FetchRequest, world: World, *, as_before: bool) -> tuple[Manifest, Layout, Joined]:
-    """See `resolve`; with the mirrors that join because the origin is away.
+def _resolve_with_joined(request: FetchRequest, world: World, *, prefer_previous: bool) -> tuple[Manifest, Layout, Joined]:
+    """Return what `resolve` does, and the mirrors that join because the origin is unavailable.
 
-    `as_before`: a listing that the origin gave at an earlier run comes before that of mirrors which only join.
+    `prefer_previous`: the origin's listing of an earlier run comes before a listing from mirrors that join.
     """
     ref = request.ref
     if request.lock is not None:
@@ -183,53 +183,54 @@ def _resolved(request: FetchRequest, world: World, *, as_before: bool) -> tuple[
             )
         return replace(kept, ref=ref), layout, Joined()
     trusted = ListingTrust(world.http, world.source, world.mirrors, world.policy, world.emit, world.candidates.possible)
-    if not request.dry_run:  # the plan that it prints must not depend on which probe is quickest
+    if not request.dry_run:  # the printed plan must not depend on the order in which probes finish
         world.probing.start(world.mirrors)
     joined, question = Joined(), Question(ref, world.origin, request.chosen(), world.stop)
     try:
-        told = world.listings.origin(question, lambda wanted: trust.ask_origin(trusted, ref, wanted))
+        response = world.listings.origin(question, lambda wanted: trust.ask_origin(trusted, ref, wanted))
     except NetworkError as error:
-        raise explained(world, error) from None
-    if isinstance(told, Away):
-        joined = joining(world, told)
+        raise with_join_hint(world, error) from None
+    if isinstance(response, OriginUnavailable):
+        joined = mirrors_to_join(world, response)
         world.probing.start(joined.mirrors)
-        if joined and as_before and (before := _before(request, world)):
-            return *_as_before(request, world, told.reason), joined if not before.restricted else Joined()
-        if trust.may_stand_in(trusted, ref):
-            joined = joined.say(world)
-        told = _stood_in(request, trusted, told, joined, world)
-    if isinstance(told, Manifest):
+        if joined and prefer_previous and (before := _previous_listing(request, world)):
+            manifest, layout = _use_previous_listing(request, world, response.reason)
+            return manifest, layout, Joined() if before.restricted else joined
+        if trust.mirrors_allowed(trusted, ref):
+            joined = joined.announce(world)
+        response = _listing_without_origin(request, trusted, response, joined, world)
+    if isinstance(response, Manifest):
         world.aria2.preload()
-        layout = world.target.layout(ref, told.version)
-        kept = _kept(layout, world) if told.trust == "mirror only" else None
-        return (replace(kept, ref=ref, trust="first seen") if kept else told), layout, joined
-    layout = world.target.layout(ref, told.commit)
-    if kept := _kept(layout, world):
-        return replace(kept, ref=ref, name=told.name, restricted=told.restricted), layout, joined
+        layout = world.target.layout(ref, response.version)
+        kept = _saved_origin_listing(layout, world) if response.trust == "mirror only" else None
+        return (replace(kept, ref=ref, trust="first seen") if kept else response), layout, joined
+    layout = world.target.layout(ref, response.commit)
+    if kept := _saved_origin_listing(layout, world):
+        return replace(kept, ref=ref, name=response.name, restricted=response.restricted), layout, joined
     world.aria2.preload()
     assert isinstance(world.source, KnowsFreshness)
-    source, info, base = world.source, told, world.origin.base
+    source, info, base = world.source, response, world.origin.base
     whole = world.listings.listing(question, info, lambda wanted: source.listing(ref, info, base, world.http, wanted))
     return whole, layout, joined
 
 
-def _stood_in(
-    request: FetchRequest, trusted: ListingTrust, away: Away, joined: Joined, world: World
+def _listing_without_origin(
+    request: FetchRequest, trusted: ListingTrust, away: OriginUnavailable, joined: Joined, world: World
 ) -> RepoInfo | Manifest:
-    """Return the mirrors' listing while the origin is away, or the origin's late response. Raises NetworkError."""
+    """Return the mirrors' listing if the origin is unavailable, or the origin's late response. Raises NetworkError."""
     trusted = replace(trusted, mirrors=(*trusted.mirrors, *joined.mirrors))
-    if len(trusted.mirrors) > 1 and trust.may_stand_in(trusted, request.ref):
-        return trust.by_mirrors(trusted, request.ref, request.chosen(), away)
+    if len(trusted.mirrors) > 1 and trust.mirrors_allowed(trusted, request.ref):
+        return trust.listing_from_mirrors(trusted, request.ref, request.chosen(), away)
     try:
-        return away.at_last()
+        return away.late_response()
     except NetworkError as error:
-        raise explained(world, error) from None
+        raise with_join_hint(world, error) from None
 
 
-def _kept(layout: Layout, world: World) -> Manifest | None:
-    """The listing of this commit that the origin gave at an earlier run, None if there is none.
+def _saved_origin_listing(layout: Layout, world: World) -> Manifest | None:
+    """Return the listing of this commit that the origin sent in an earlier run; None if there is none.
 
-    Earlier versions saved it as "first seen" when they used it while the origin was away.
+    Earlier versions saved it as "first seen" if they used it while the origin was unavailable.
     """
     kept = layout.saved()
     if kept is None or kept.trust not in ("origin", "first seen"):
@@ -239,17 +240,17 @@ def _kept(layout: Layout, world: World) -> Manifest | None:
     return replace(kept, trust="origin")
 
 
-def _before(request: FetchRequest, world: World) -> Manifest | None:
-    """The listing from when the origin was last heard, None where it never was."""
+def _previous_listing(request: FetchRequest, world: World) -> Manifest | None:
+    """Return the listing from the origin's last response for this reference; None if there is none."""
     try:
-        return _kept(world.target.layout(request.ref, world.target.commit(request.ref)), world)
+        return _saved_origin_listing(world.target.layout(request.ref, world.target.commit(request.ref)), world)
     except GpuariaError:
         return None
 
 
-def _as_before(request: FetchRequest, world: World, error: NetworkError) -> tuple[Manifest, Layout]:
-    """The listing from when the origin was last heard, said aloud. Raises `error` where it never was."""
-    ref, kept = request.ref, _before(request, world)
+def _use_previous_listing(request: FetchRequest, world: World, error: NetworkError) -> tuple[Manifest, Layout]:
+    """Return the listing from the origin's last response and warn the user. Raises `error` if there is none."""
+    ref, kept = request.ref, _previous_listing(request, world)
     if kept is None:
         raise error from None
     layout = world.target.layout(ref, kept.version)
@@ -259,21 +260,22 @@ def _as_before(request: FetchRequest, world: World, error: NetworkError) -> tupl
     return replace(kept, ref=ref, trust="first seen"), layout
 
 
-def _to_save(request: FetchRequest, world: World, layout: Layout, whole: Manifest) -> Manifest:
-    """The listing that the target keeps: `whole`, or the kept one where that has the same files.
+def _listing_to_save(request: FetchRequest, world: World, layout: Layout, whole: Manifest) -> Manifest:
+    """Return the listing to store in the target: `whole`, or the stored one if that contains the same files.
 
-    A listing of the origin stays the origin's when it is used, or confirmed by mirrors, while the origin is away. A
-    lock that names a part of the files does not make `gpuaria verify` forget the others.
+    A listing from the origin keeps that status if it is used, or confirmed by mirrors, while the origin is unavailable.
+    A lock file that names some of the files does not make `gpuaria verify` forget the others.
     """
     if whole.trust == "origin":
         return whole
-    kept = layout.saved() if request.lock else _kept(layout, world)
+    kept = layout.saved() if request.lock else _saved_origin_listing(layout, world)
     if kept is None or not set(whole.files) <= set(kept.files):
         return whole
     return kept if request.lock else replace(kept, ref=whole.ref)
 
 
-def _need_nothing(plan: DownloadPlan, manifest: Manifest) -> None:
+def _require_complete(plan: DownloadPlan, manifest: Manifest) -> None:
+    """Raise NotFound if the plan needs a download: for a fetch that is offline."""
     missing = [step.file.path for step in plan.steps if step.fetches]
     if missing:
         raise NotFound(

@@ -1,4 +1,4 @@
-"""Check every file of a manifest on disk."""
+"""Verification of every file of a manifest on disk."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,13 +10,16 @@ from gpuaria.verification import verify_file
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The verdicts of `verify_all`, in the manifest's order, extra files last. `pickles`: those in the good files."""
+    """The verdicts of `verify_all` in the manifest's order, extra files last.
+
+    `pickles`: those in the verified files.
+    """
 
     verdicts: tuple[Verdict, ...]
     pickles: tuple[PickleFile, ...] = ()
 
     def count(self) -> dict[str, int]:
-        """How many files have each outcome."""
+        """Return the number of files per outcome."""
         return outcomes(self.verdicts)
 
 
@@ -26,7 +29,10 @@ def verify_all(
     extra: Iterable[str],
     each: Callable[[Verdict], None] = lambda verdict: None,
 ) -> Checked:
-    """Check every file of a manifest at `where(file)`; `extra` are names that the manifest does not know."""
+    """Verify every file of a manifest at `where(file)`; `extra`: names on disk that the manifest does not contain.
+
+    `each` is called with every verdict of a manifest file.
+    """
     verdicts, found = [], []
     for file in files:
         verdict = verify_file(where(file), file)
@@ -39,10 +45,10 @@ def verify_all(
 
 
 def _pickle(path: Path, file: RemoteFile) -> PickleFile | None:
-    from gpuaria.content import pickles  # a fetch verifies too, and does without this half of the time
+    from gpuaria.content import pickles  # imported late: a fetch verifies too and often needs no pickle scan
 
     try:
         scanned = pickles.scan(path, file.path)
     except OSError:
-        return None  # it was read a moment ago; to name it is a courtesy
+        return None  # optional information: the file itself has been verified
     return PickleFile(file.path, scanned.imports, scanned.whole) if scanned else None

@@ -100,9 +100,12 @@ def test_small_and_large(size: int, carrier: str) -> None:
 
 def test_a_file_that_turned_out_wrong_is_fetched_over_what_is_here() -> None:
     step = only(make(file("w", BIG), states={"w": HERE}))
-    again = planning.instead(step, MIRRORS, RULES)
+    again = planning.replacement_step(step, MIRRORS, RULES)
     assert (again.action, again.carrier, again.mirrors, again.file) == ("replace", "aria2", MIRRORS, step.file)
-    assert planning.instead(only(make(empty("e"), states={"e": LocalState(size=0)})), MIRRORS, RULES).action == "create"
+    assert (
+        planning.replacement_step(only(make(empty("e"), states={"e": LocalState(size=0)})), MIRRORS, RULES).action
+        == "create"
+    )
 
 
 # --- several files ------------------------------------------------------------------------------------------------

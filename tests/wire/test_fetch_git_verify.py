@@ -274,6 +274,9 @@ def test_a_stop_is_no_answer_of_a_mirror(serve: Serve, made: Callable[..., Repo]
     mirrors = [Mirror("origin", GONE, primary=True), Mirror("m", hub.url)]
     trusted = trust.ListingTrust(Http(stop=stop), source_of("hf"), mirrors, "quorum", lambda event: None)
     with pytest.raises(Interrupted):
-        trust.by_mirrors(
-            trusted, RepoRef("hf", "model", NAME, repo.head), lambda path: True, trust.Away(NetworkError("away"))
+        trust.listing_from_mirrors(
+            trusted,
+            RepoRef("hf", "model", NAME, repo.head),
+            lambda path: True,
+            trust.OriginUnavailable(NetworkError("away")),
         )
