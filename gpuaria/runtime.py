@@ -23,7 +23,7 @@ from gpuaria.http.auth import credentials
 from gpuaria.http.certificates import ca_file, tls_context
 from gpuaria.http.client import Http, HttpOptions
 from gpuaria.http.ratelimit import TokenBucket
-from gpuaria.mirrors import settled
+from gpuaria.mirrors import configured
 from gpuaria.mirrors.probing import Probing
 from gpuaria.plan import PlanRules
 from gpuaria.records import DownloadPlan, Manifest, RepoKind, RepoRef, Report
@@ -86,7 +86,7 @@ class Runtime:
         self.aria2 = SharedAria2(self._daemon)
         self.bucket = TokenBucket(s.max_speed)
         self._listings = Listings()
-        self._ranks = settled.Remembered(s.state_dir, s.connections)
+        self._ranks = configured.MirrorRanking(s.state_dir, s.connections)
 
     def __enter__(self) -> "Runtime":
         return self
@@ -218,7 +218,7 @@ class Runtime:
         hub, target = self.hub(ref), self.target(to, ref)
         s = hub.settings
         http = hub.http.for_fetch(halt, lambda text, seconds: listener(Waiting(text, seconds)))
-        with self._registered(listener, halt), closing(Probing.of(s, http, USER_AGENT)) as probing:
+        with self._registered(listener, halt), closing(Probing.from_settings(s, http, USER_AGENT)) as probing:
             yield fetching.World(
                 http=http,
                 source=hub.source,

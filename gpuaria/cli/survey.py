@@ -13,12 +13,12 @@ from gpuaria.fetching import request_for, with_listed_servers
 from gpuaria.mirrors.candidates import may_join
 from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import MirrorFindings
-from gpuaria.mirrors.survey import Subject, expectations, ranked, reusable, subject_of, survey_mirrors, tools_for
+from gpuaria.mirrors.survey import Subject, expectations, rank_findings, reusable, subject_of, survey_mirrors, tools_for
 from gpuaria.records import Mirror, Ranking, RepoKind
 from gpuaria.runtime import Runtime
 from gpuaria.settings import Settings
 
-USUAL_SIZE = 1_000_000_000  # bytes; the download size to rank for if no repo is given
+USUAL_SIZE = 1_000_000_000  # bytes; the download size to rank for without a repo
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def survey(
                 problem = error  # measure the mirrors without the file
         joining = world.candidates.mirrors if subject is None or not subject.manifest.restricted else ()
         mirrors = (*world.mirrors, *joining)
-        history = History.here(settings.state_dir)
+        history = History.for_this_network(settings.state_dir)
         try:
             known = reusable(mirrors, history, subject)
             pasts = expectations(mirrors, history)  # from before this survey
@@ -64,7 +64,7 @@ def survey(
             liars = [f"resolver {resolver} is not used: {lie}" for resolver, lie in tools.resolvers.liars.items()]
         finally:
             history.close()
-        ranking = ranked(
+        ranking = rank_findings(
             findings, pasts, size or USUAL_SIZE, connections=settings.connections, seed=socket.gethostname()
         )
         remarks = (*liars, *([history.problem] if history.problem else []), *([may_join(joining)] if joining else []))

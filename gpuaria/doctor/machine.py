@@ -10,7 +10,7 @@ from gpuaria.dns.deadline import Deadline
 from gpuaria.doctor.finding import Notes
 from gpuaria.errors import Aria2Error, ConfigError
 from gpuaria.http.certificates import ca_file
-from gpuaria.mirrors import settled
+from gpuaria.mirrors import configured
 from gpuaria.mirrors.measure.icmp import NOT_PERMITTED, ping
 from gpuaria.runtime import attach_configured
 from gpuaria.settings import Settings
@@ -93,7 +93,7 @@ def _private(settings: Settings, notes: Notes) -> None:
     """Start one as a fetch does, and end it."""
     found = binary.find_binary(settings.aria2c, settings.secret_variables)
     who = f"aria2c {'.'.join(map(str, found.version))} ({found.path}, from {_origin(found.found_in)})"
-    encrypted = any(mirror.base.startswith("https:") for mirror in settled.of(settings))
+    encrypted = any(mirror.base.startswith("https:") for mirror in configured.mirrors_of(settings))
     missing = [name for name in ("HTTPS", "Metalink") if name not in found.features and (encrypted or name != "HTTPS")]
     if missing:
         text = f"{who} was built without {' and '.join(missing)}"

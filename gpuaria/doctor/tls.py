@@ -10,7 +10,7 @@ from gpuaria.errors import NetworkError
 from gpuaria.http.certificates import ca_file, tls_context
 from gpuaria.http.route import Route
 from gpuaria.mirrors.measure.findings import MirrorFindings
-from gpuaria.mirrors.measure.tcp import dial
+from gpuaria.mirrors.measure.tcp import attempt_connection
 
 _CLOCK = ("not yet valid", "has expired")
 
@@ -61,7 +61,7 @@ def _accepted(
 
 def _issuer(there: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> tuple[str, str]:
     """The name of the issuer, or what is wrong with the certificate; both empty where nothing was found out."""
-    line = dial(there, addresses[0], context, deadline.within(2.0))
+    line = attempt_connection(there, addresses[0], context, deadline.within(2.0))
     try:
         if isinstance(line.sock, ssl.SSLSocket):
             return _name(line.sock.getpeercert()), ""
@@ -77,7 +77,7 @@ def _untrusted_issuer(there: Route, address: str, deadline: Deadline) -> str:
     """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    line = dial(there, address, context, deadline.within(1.0))
+    line = attempt_connection(there, address, context, deadline.within(1.0))
     seen = line.sock.getpeercert(binary_form=True) if isinstance(line.sock, ssl.SSLSocket) else None
     line.close()
     if not seen:

@@ -124,7 +124,7 @@ class _Run:
                 reported = clock.monotonic()
                 if joined := slow.observe(self.results.fetched, self.loop.owed, reported):
                     joined.announce(self.world)
-                    self.world.probing.joined(joined.mirrors, joined.because)
+                    self.world.probing.record_joined(joined.mirrors, joined.because)
                     self.loop.join(joined.mirrors)
                 self.results.emit(report.progress(self.loop, self.plan, self.results))
         if not self.threads.stop.is_set():
@@ -179,7 +179,7 @@ def rank_mirrors(manifest: Manifest, world: World, away: bool) -> tuple[list[Mir
     if len(found) < 2:
         return found, {}
     named = {mirror.name: mirror for mirror in found}
-    ranked = world.ranks.ranking(found, manifest.size, world.probing).accepted
+    ranked = world.ranks.rank(found, manifest.size, world.probing).accepted
     return [named[choice.mirror] for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gpuaria.http.client import Http
-from gpuaria.mirrors import settled
+from gpuaria.mirrors import configured
 from gpuaria.mirrors.candidates import Candidates
 from gpuaria.records import Mirror, RepoKind, RepoRef
 from gpuaria.settings import Settings
@@ -38,7 +38,7 @@ def open_hub(
     if server is not None and not own.endpoint:  # --token is for the server that the reference names
         own = replace(own, endpoint=server.base)
     http = client(own)
-    mirrors = settled.with_tokens(settled.of(own, server), http, own.endpoint, warn)
+    mirrors = configured.with_tokens(configured.mirrors_of(own, server), http, own.endpoint, warn)
     for mirror in mirrors:
         http.budget.declare(mirror.base, source.about.bucket)
     candidates = Candidates(own, credential=http.has_credential(own.endpoint), source=source.about.name)
@@ -56,7 +56,7 @@ def reference(
     """Parse a reference; a pasted URL may be of an endpoint or of a configured mirror. Raises UsageError."""
 
     def bases(one: Source) -> Sequence[str]:
-        return [mirror.base for mirror in settled.of(settings.for_source(one.about))]
+        return [mirror.base for mirror in configured.mirrors_of(settings.for_source(one.about))]
 
     one = find(text, bases)
     return one.parse(text, kind, revision, bases(one), default or one.about.revision)

@@ -75,7 +75,7 @@ def report(world: World, manifest: Manifest, layout: Layout, results: Results | 
         trust=manifest.trust,
         verdicts=outcomes(verdicts),
         mirrors=tuple(
-            replace(world.probing.told(use), requests=world.http.request_count(bases[use.name]))
+            replace(world.probing.with_probe_results(use), requests=world.http.request_count(bases[use.name]))
             for use in results.uses()
         )
         if results

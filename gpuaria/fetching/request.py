@@ -16,8 +16,8 @@ from gpuaria.fetching.listings import Listings
 from gpuaria.http.client import Http
 from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.mirrors.candidates import Candidates
+from gpuaria.mirrors.configured import MirrorRanking
 from gpuaria.mirrors.probing import Probing
-from gpuaria.mirrors.settled import Remembered
 from gpuaria.records import Manifest, Mirror, RepoRef
 from gpuaria.selection import select, selector
 from gpuaria.settings.table import TrustPolicy
@@ -85,7 +85,7 @@ class World:
     emit: Emit
     stop: threading.Event
     policy: TrustPolicy
-    ranks: Remembered
+    ranks: MirrorRanking
     screening: Screening
     audit: AuditLog
     candidates: Candidates

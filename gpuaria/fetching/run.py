@@ -46,7 +46,7 @@ def fetch(request: FetchRequest, world: World, limits: RunLimits) -> tuple[Repor
     if not request.dry_run:
         audit.ended(report.exit_code)
         _warn_about_audit_log(world)
-        world.ranks.note(report, mirrors, world.probing)
+        world.ranks.record_run(report, mirrors, world.probing)
         world.emit(Finished(report))
     return report, plan
 
@@ -135,8 +135,8 @@ def _probe_unknown_mirrors(manifest: Manifest, world: World, plan: DownloadPlan)
     """Measure mirrors without history on the largest file to download."""
     large = max((step for step in plan.steps if step.fetches), key=lambda step: step.file.size, default=None)
     if large is not None and len(large.mirrors) > 1:
-        unknown = [one for one in large.mirrors if one.name in world.probing.unknown]
-        world.probing.deepen(unknown, manifest, large.file, world.source)
+        unknown = [one for one in large.mirrors if one.name in world.probing.without_rate]
+        world.probing.probe_more(unknown, manifest, large.file, world.source)
 
 
 def _warn_about_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
@@ -165,7 +165,9 @@ def resolve(request: FetchRequest, world: World) -> tuple[Manifest, Layout]:
     return whole, layout
 
 
-def _resolve_with_joined(request: FetchRequest, world: World, *, prefer_previous: bool) -> tuple[Manifest, Layout, Joined]:
+def _resolve_with_joined(
+    request: FetchRequest, world: World, *, prefer_previous: bool
+) -> tuple[Manifest, Layout, Joined]:
     """Return what `resolve` does, and the mirrors that join because the origin is unavailable.
 
     `prefer_previous`: the origin's listing of an earlier run comes before a listing from mirrors that join.

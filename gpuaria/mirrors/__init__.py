@@ -1,1 +1,1 @@
-"""Mirrors: which exist, how they are measured, what is remembered of them, and in which order they are used."""
+"""Mirrors: configuration, measurement, history, ranking, and their state during a run."""

@@ -1,4 +1,4 @@
-"""Known mirrors that are not in use yet: whether they may join a fetch (`mirrors: auto`), when, and in which order."""
+"""Known mirrors that are not in use yet: rules for when they join a fetch (`mirrors: auto`), and in which order."""
 
 import os
 from collections import deque
@@ -17,9 +17,9 @@ SLOW_FOR = 10.0  # seconds below the setting `slow` after which the origin count
 
 
 class JoinPolicy:
-    """Decide from what happens to the origin whether known mirrors join; each method returns why, empty for no. Pure.
+    """Rules for when known mirrors join because of the origin; each method returns the reason, or "". Pure.
 
-    `host`: the origin's, for the reason. `slow`: bytes per second, 0 if slowness is no reason.
+    `host`: the origin's host, for the reason. `slow`: bytes per second, 0 if slowness is not a reason.
     """
 
     def __init__(self, host: str, slow: int = 0) -> None:
@@ -27,17 +27,17 @@ class JoinPolicy:
         self._samples: deque[tuple[float, int]] = deque()  # (monotonic seconds, bytes delivered so far)
 
     def silent(self, seconds: float) -> str:
-        """Return the reason to join if the origin has sent no response for so long."""
+        """Return the reason to join if the origin has sent no response for `seconds`."""
         return f"{self._host} does not answer within {SILENCE:.0f} s" if seconds >= SILENCE else ""
 
     def misled(self, lie: str) -> str:
-        """Return the reason to join if DNS gives a false address for the origin; `lie` says why it is false."""
+        """Return the reason to join if DNS gives a false address for the origin; `lie`: why it is false."""
         return f"DNS gives a false address for {self._host} ({lie})"
 
     def failed(self, error: GpuariaError) -> str:
-        """Return the reason to join, if any, after a request to the origin that ended with `error`.
+        """Return the reason to join after a request to the origin that ended with `error`, if there is one.
 
-        A refusal by the hub itself (404, 401, a rate limit, 5xx) is an answer, and no reason.
+        A refusal by the hub itself (404, 401, a rate limit, 5xx) is a response, and not a reason.
         """
         if not isinstance(error, Unreachable | NotAHub):
             return ""
@@ -46,8 +46,8 @@ class JoinPolicy:
     def delivered(self, total: int, now: float, *, large: bool = True) -> str:
         """Return the reason to join, if any, given `total` bytes from the origin at `now` (monotonic seconds).
 
-        Told a few times per second. Call `idle` while it has nothing to deliver. `large`: large files are among the
-        work; the speed of small ones says nothing, so with these alone only silence is slow.
+        Called a few times per second; call `idle` instead while the origin has nothing to deliver. `large`: large files
+        are being downloaded. Small files give no meaningful speed, so without large ones only silence counts as slow.
         """
         self._samples.append((now, total))
         while len(self._samples) > 1 and self._samples[1][0] <= now - SLOW_FOR:
@@ -60,15 +60,15 @@ class JoinPolicy:
         return f"{self._host} delivers {rate / 1e6:.2f} MB/s, less than {self._slow / 1e6:g} MB/s, for {SLOW_FOR:.0f} s"
 
     def idle(self) -> None:
-        """Note that the origin has nothing to deliver: slowness counts from the next byte that it owes."""
+        """Restart the measurement: the origin has nothing to deliver."""
         self._samples.clear()
 
 
 class Candidates:
-    """The mirrors that may join a run of these settings. The shipped table is read when one is needed.
+    """Mirrors that may join a run with these settings. The shipped table is loaded on demand.
 
-    `credential`: a token would be sent to the endpoint. The repo may then be private, and its name is the user's own.
-    `source`: known mirrors are mirrors of one source, and join no other.
+    `credential`: a token would be sent to the endpoint, so the repo may be private and its name confidential. `source`:
+    known mirrors belong to one source and join no other.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class Candidates:
 
     @property
     def slow(self) -> int:
-        """The setting: bytes per second."""
+        """The setting `slow`: bytes per second."""
         return self._settings.slow if self._auto else 0
 
     @property
     def possible(self) -> bool:
-        """True if mirrors may join, as far as is known without the table."""
+        """True if mirrors may join, as far as the settings tell without the table."""
         return self._auto and not self._credential
 
     @property
     def forbidden(self) -> str:
-        """Why no mirror may join though the setting allows it; empty if one may."""
+        """The reason why no mirror may join although the setting allows it; empty if one may."""
         if not self._auto:
             return ""
         if self._credential:
@@ -98,9 +98,9 @@ class Candidates:
 
     @cached_property
     def mirrors(self) -> tuple[Mirror, ...]:
-        """The mirrors that may join, the nearest first. A shipped mirror stands in for a public hub only.
+        """The mirrors that may join, the nearest first. Shipped mirrors replace public hubs only.
 
-        The names of repos on another endpoint are not for the operators of shipped mirrors.
+        Repo names of a private endpoint must not reach the operators of shipped mirrors.
         """
         s = self._settings
         if not self.possible:
@@ -112,24 +112,24 @@ class Candidates:
 
 
 def nearest_first(mirrors: Sequence[Mirror], here: Location) -> tuple[Mirror, ...]:
-    """The mirrors by their distance from `here`; equal ones stay in their order. Pure."""
+    """Return the mirrors by distance from `here`, stable for equal distances. Pure."""
     return tuple(sorted(mirrors, key=lambda mirror: distance(here, place_named(mirror.location))))
 
 
 def may_join(mirrors: Sequence[Mirror]) -> str:
-    """One line about mirrors that a fetch uses only when it needs them."""
+    """Return one line about mirrors that a fetch uses only if needed."""
     return f"only if the endpoint fails or is slow (the setting mirrors is auto): {', '.join(m.name for m in mirrors)}"
 
 
 def joined_line(mirrors: Sequence[Mirror], because: str) -> str:
-    """The one line for the user: which mirrors join, why, and how to forbid or fix it."""
+    """Return one line for the user: the mirrors that join, the reason, and the setting that controls it."""
     names = " and ".join(mirror.name for mirror in mirrors)
     verb = "join" if len(mirrors) > 1 else "joins"
     return f"{because}; {names} {verb} (the setting mirrors is auto: none forbids it, a list fixes which)"
 
 
 def host_of(base: str) -> str:
-    """The host of a mirror's base, with its port where one is given."""
+    """Return the host of a mirror's base URL, with the port if the URL has one."""
     return urlsplit(base).netloc
 
 

@@ -1,7 +1,7 @@
-"""The history of mirrors: outcomes of probes and of real transfers, by network, in SQLite.
+"""The history of mirrors: outcomes of probes and of transfers, per network, in SQLite.
 
-Old outcomes weigh less: half after three days for rates, half after an hour for failures. If the database cannot be
-used, this run's outcomes are kept in memory, and `problem` says why.
+Outcomes lose weight with age: rates have a half-life of three days, failures of one hour. If the database is unusable,
+this run's outcomes are kept in memory, and `problem` states why.
 """
 
 import json
@@ -21,10 +21,10 @@ from gpuaria.mirrors.network import network_id
 from gpuaria.records import Mirror, to_json
 
 RATE_HALF_LIFE = 3 * 86400.0  # seconds
-FAILURE_HALF_LIFE = 3600.0
-TRANSFER_WEIGHT = 4.0  # a real transfer says as much as this many probes
-MAX_AGE = 45 * 86400.0
-MAX_OUTCOMES = 200  # of one mirror in one network
+FAILURE_HALF_LIFE = 3600.0  # seconds
+TRANSFER_WEIGHT = 4.0  # one transfer counts as much as this many probes
+MAX_AGE = 45 * 86400.0  # seconds
+MAX_OUTCOMES = 200  # per mirror and network
 MAX_ROWS = 5000
 _VERSION = 1
 _PRUNE_EVERY = 64  # writes
@@ -41,7 +41,7 @@ _SCHEMA = (
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """One experience with a mirror: `rate` in bytes per second, `rtt` in seconds; a failure has a `reason`."""
+    """One probe or transfer of a mirror: `rate` in bytes per second, `rtt` in seconds, `reason` of a failure."""
 
     kind: Literal["probe", "transfer"]
     rate: float | None = None
@@ -52,10 +52,10 @@ class Experience:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The past of one mirror. `rate` in bytes per second, None if unknown; `confidence` in it from 0 to 1.
+    """The summarized history of one mirror: `rate` in bytes per second or None, `confidence` in it from 0 to 1.
 
-    `failures`: how many, each halved every hour. `last_seen`: Unix seconds of the newest outcome, None
-    if there is none. `last_failure`: its reason.
+    `failures`: their number, halved every hour. `last_seen`: Unix seconds of the newest outcome or None.
+    `last_failure`: the reason of the newest failure.
     """
 
     rate: float | None = None
@@ -66,9 +66,9 @@ class Past:
 
 
 class History:
-    """The memory of one network; safe to share between threads, and the file between processes.
+    """The history of one network. Safe to share between threads; its file is safe to share between processes.
 
-    `folder` None keeps all in memory. `clock` gives Unix seconds.
+    Without a `folder` everything is kept in memory. `clock` returns Unix seconds.
     """
 
     def __init__(self, folder: Path | None, network: str, clock: Callable[[], float] = time.time) -> None:
@@ -78,8 +78,8 @@ class History:
         self._db = self._open(folder)
 
     @classmethod
-    def here(cls, folder: Path) -> "History":
-        """Return the history in `folder` for the network that this machine is in now."""
+    def for_this_network(cls, folder: Path) -> "History":
+        """Open the history in `folder` for the network that this machine is in now."""
         return cls(folder, network_id())
 
     def _open(self, folder: Path | None) -> sqlite3.Connection:
@@ -96,7 +96,7 @@ class History:
         try:
             db.execute("PRAGMA synchronous = NORMAL")
             if self._version(db) == 0:
-                db.execute("BEGIN IMMEDIATE")  # of several processes one makes the tables, the others wait
+                db.execute("BEGIN IMMEDIATE")  # one process creates the tables, the others wait
                 if self._version(db) == 0:
                     for statement in _SCHEMA:
                         db.execute(statement)
@@ -115,24 +115,27 @@ class History:
             raise sqlite3.DatabaseError(f"it has version {version}, not {_VERSION}: a newer gpuaria wrote it")
         return version
 
-    def add(self, mirror: Mirror, outcome: Experience) -> None:
-        """Remember one outcome, as of now."""
+    def record_outcome(self, mirror: Mirror, outcome: Experience) -> None:
+        """Record one outcome with the current time."""
         row = (self._network, mirror.base, self._clock(), *_columns(outcome))
         self._write("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def keep(self, mirror: Mirror, findings: MirrorFindings, subject: str) -> None:
-        """Remember a survey, whole for `recent` and as an outcome. `subject`: which commit and file were asked for."""
+    def record_survey(self, mirror: Mirror, findings: MirrorFindings, subject: str) -> None:
+        """Record a survey for `recent_findings`, and as an outcome.
+
+        `subject`: the commit and file that were requested.
+        """
         at, text = self._clock(), json.dumps(to_json(findings))
         row = (self._network, mirror.base, at, subject, text)
         self._write("INSERT OR REPLACE INTO surveys VALUES (?, ?, ?, ?, ?)", row)
         outcome = outcome_of(findings)
         if outcome is not None:
-            self.add(mirror, outcome)
+            self.record_outcome(mirror, outcome)
 
-    def recent(self, mirror: Mirror, max_age: float, subject: str) -> MirrorFindings | None:
-        """The last survey's findings if no older than `max_age` seconds, else None.
+    def recent_findings(self, mirror: Mirror, max_age: float, subject: str) -> MirrorFindings | None:
+        """Return the findings of the last survey if it is at most `max_age` seconds old, else None.
 
-        Asked for another subject, they hold nothing about freshness, and none that failed there is given.
+        For another `subject`, freshness is left out, and a survey that failed because of its own file counts as None.
         """
         rows = self._rows(
             "SELECT at, subject, findings FROM surveys WHERE network = ? AND base = ?", (self._network, mirror.base)
@@ -142,7 +145,7 @@ class History:
             return None
         try:
             found = read(MirrorFindings, json.loads(rows[0][2]))
-        except ValueError:  # another version's shape
+        except ValueError:  # written by another version
             return None
         if rows[0][1] == subject:
             return replace(found, mirror=mirror.name)
@@ -152,8 +155,8 @@ class History:
         lookup, fresh = LookupFinding("not measured", problem=other), FreshFinding("unknown", problem=other)
         return replace(found, mirror=mirror.name, lookup=lookup, fresh=fresh)
 
-    def expect(self, mirror: Mirror) -> Past:
-        """Return the past of a mirror; rates are averaged as logarithms, so that one burst does not count."""
+    def past_of(self, mirror: Mirror) -> Past:
+        """Return the past of a mirror; rates are averaged as logarithms, so that a single burst counts little."""
         rows = self._rows(
             "SELECT at, kind, rate, reason FROM outcomes WHERE network = ? AND base = ? ORDER BY at DESC LIMIT ?",
             (self._network, mirror.base, MAX_OUTCOMES),
@@ -202,7 +205,7 @@ class History:
         for table, most in (("outcomes", MAX_ROWS), ("surveys", MAX_OUTCOMES)):
             count, first = db.execute(f"SELECT count(*), min(at) FROM {table}").fetchone()
             if count <= most and (first is None or first >= oldest):
-                continue  # no writer is kept waiting for nothing
+                continue  # avoid a needless write lock
             newest = f"SELECT rowid FROM {table} ORDER BY at DESC, rowid DESC LIMIT ?"
             db.execute(f"DELETE FROM {table} WHERE at < ? OR rowid NOT IN ({newest})", (oldest, most))
 
@@ -213,9 +216,9 @@ def _columns(outcome: Experience) -> tuple[object, ...]:
 
 
 def outcome_of(findings: MirrorFindings) -> Experience | None:
-    """A survey's findings as one outcome; None where they say nothing about the mirror itself.
+    """Return a survey's findings as one outcome; None if they show nothing about the connection to the mirror.
 
-    A missing or refused file, or a stale one, is no weakness of the network between here and the mirror.
+    A missing, refused or stale file is not a property of that connection.
     """
     stage, problem = findings.failed
     if stage == "lookup" and not issubclass(getattr(errors, findings.lookup.error, GpuariaError), NetworkError):

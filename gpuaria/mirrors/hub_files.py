@@ -1,4 +1,4 @@
-"""The files of one commit as its source serves them: where each mirror answers for them, and what the answers mean."""
+"""The files of one commit as its source serves them: their URLs at each mirror, and the meaning of responses."""
 
 from dataclasses import dataclass
 
@@ -11,32 +11,32 @@ from gpuaria.sources.protocol import Source, sends_on, shortcuts
 
 @dataclass(frozen=True, slots=True)
 class HubFiles:
-    """One source, one manifest, and the client that asks for its files."""
+    """One source, one manifest, and the HTTP client for its files."""
 
     source: Source
     manifest: Manifest
     http: Http
 
     def locate(self, mirror: Mirror, file: RemoteFile) -> MirrorUrl | None:
-        """The final URL of a file at a mirror; None where its bytes need a credential. Raises GpuariaError."""
+        """Return the final URL of a file at a mirror; None if its bytes need a credential. Raises GpuariaError."""
         return self.source.locate(mirror, self.manifest, file, self.http)
 
     def usual_url(self, mirror: Mirror, file: RemoteFile) -> str:
-        """The URL at which a mirror answers for a file, possibly by a redirect."""
+        """Return the URL of a file at a mirror, which may redirect."""
         return self.source.file_url(mirror, self.manifest, file)
 
     def redirect_targets(self, mirror: Mirror, file: RemoteFile) -> tuple[str, ...]:
-        """The URL to which `usual_url` of a small file may redirect, in each spelling, the likeliest first."""
+        """Return the URL to which `usual_url` of a small file may redirect, in each spelling, the most likely first."""
         return shortcuts(self.source, mirror, self.manifest, file)
 
     def redirects_small_files(self, mirror: Mirror) -> bool:
-        """True if a mirror is known to redirect small files, before the first request."""
+        """Return True if a mirror is known to redirect small files before the first request."""
         return sends_on(self.source, mirror, self.manifest)
 
-    def check(self, mirror: Mirror, answer: Response) -> None:
-        """Raise NetworkError where a response shows another commit, or that no hub answers."""
+    def check_response(self, mirror: Mirror, answer: Response) -> None:
+        """Raise NetworkError if a response shows another commit, or does not come from a hub."""
         self.source.check(answer, mirror, self.manifest)
 
-    def refused(self, mirror: Mirror, file: RemoteFile, answer: Response) -> GpuariaError:
-        """The error for which a response without success stands."""
+    def error_for(self, mirror: Mirror, file: RemoteFile, answer: Response) -> GpuariaError:
+        """Return the error that an unsuccessful response means."""
         return self.source.refused(mirror, self.manifest, file, answer, self.http)

@@ -1,7 +1,7 @@
-"""The location of this machine and of mirrors: the first guess at their order, before anything is measured.
+"""Locations of this machine and of mirrors, used to order mirrors before anything is measured.
 
-This machine's country comes from the setting `location`, else from a GeoIP database that is installed (for a public
-address of its own), else from the time zone. No packet is sent.
+This machine's country comes from the setting `location`, else from an installed GeoIP database (if the machine has a
+public address), else from the time zone. No packet is sent.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpuaria.dns import false_answers
 
-SAME, NEAR, UNKNOWN, FAR = 0, 1, 2, 3  # the same country, the same continent, not known, another continent
+SAME, NEAR, UNKNOWN, FAR = 0, 1, 2, 3  # same country, same continent, unknown, another continent
 CONTINENTS = ("africa", "antarctica", "asia", "europe", "north-america", "oceania", "south-america")
 _SHORT = {"eu": "europe", "north america": "north-america", "south america": "south-america"}
 _PREFIXES = {
@@ -51,12 +51,12 @@ _DATABASES = tuple(
     for folder in ("/usr/share/GeoIP", "/var/lib/GeoIP", "/usr/local/share/GeoIP", "/usr/local/var/GeoIP")
     for name in ("GeoLite2-Country", "GeoIP2-Country", "GeoLite2-City", "GeoIP2-City", "dbip-country-lite")
 )
-_SOMEWHERE = ((socket.AF_INET6, "2001:db8::1"), (socket.AF_INET, "198.51.100.1"))  # RFC 3849, RFC 5737
+_TEST_NETS = ((socket.AF_INET6, "2001:db8::1"), (socket.AF_INET, "198.51.100.1"))  # RFC 3849, RFC 5737
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A country (ISO 3166 code) and its continent (one of CONTINENTS); empty where unknown."""
+    """A country (ISO 3166 code) and its continent (one of CONTINENTS); empty if unknown."""
 
     country: str = ""
     continent: str = ""
@@ -67,7 +67,7 @@ class Location:
 
 @cache
 def _countries() -> tuple[dict[str, Location], dict[str, Location], dict[str, Location]]:
-    """Places by country code, by lower-case name, and by time zone, from the shipped table."""
+    """Return the places by country code, by lower-case name, and by time zone, from the shipped table."""
     codes, names, zones = dict[str, Location](), dict[str, Location](), dict[str, Location]()
     text = (resources.files("gpuaria") / "data" / "countries.tsv").read_text(encoding="utf-8")
     for line in text.splitlines():
@@ -82,7 +82,7 @@ def _countries() -> tuple[dict[str, Location], dict[str, Location], dict[str, Lo
 
 
 def place_named(text: str) -> Location:
-    """The place that a person's words name: a country code, a continent, or a text with a country's name in it."""
+    """Return the place of a text: a country code, a continent, or words that contain a country's name."""
     codes, names, _ = _countries()
     word = text.strip()
     lower = _SHORT.get(word.lower(), word.lower())
@@ -98,7 +98,7 @@ def place_named(text: str) -> Location:
 
 
 def place_of_zone(zone: str) -> Location:
-    """The place of a time zone's name (Europe/Berlin); unknown for UTC and its like."""
+    """Return the place of a time zone (Europe/Berlin); unknown for UTC and similar zones."""
     codes, names, zones = _countries()
     if zone in zones:
         return zones[zone]
@@ -110,7 +110,7 @@ def place_of_zone(zone: str) -> Location:
 
 
 def distance(here: Location, there: Location) -> int:
-    """SAME, NEAR, UNKNOWN or FAR."""
+    """Return SAME, NEAR, UNKNOWN or FAR."""
     if here.country and here.country == there.country:
         return SAME
     if not here.continent or not there.continent:
@@ -119,7 +119,7 @@ def distance(here: Location, there: Location) -> int:
 
 
 def own_place(setting: str, environ: Mapping[str, str], country_of: Callable[[], str] | None = None) -> Location:
-    """This machine's place: by the setting, else by GeoIP (`country_of` gives a code), else by its time zone."""
+    """Return this machine's place by the setting, else GeoIP (`country_of` returns a code), else time zone."""
     if setting:
         return place_named(setting)
     code = (country_of or _country_by_geoip)()
@@ -129,7 +129,7 @@ def own_place(setting: str, environ: Mapping[str, str], country_of: Callable[[],
 
 
 def time_zone(environ: Mapping[str, str], localtime: Path = Path("/etc/localtime")) -> str:
-    """The name of this machine's time zone: TZ, else where /etc/localtime leads; empty where neither has one."""
+    """Return the name of this machine's time zone from TZ, else from /etc/localtime; empty if neither names one."""
     named = environ.get("TZ", "").removeprefix(":")
     if named:
         return named.rpartition("zoneinfo/")[2]
@@ -140,7 +140,7 @@ def time_zone(environ: Mapping[str, str], localtime: Path = Path("/etc/localtime
 
 
 def _country_by_geoip() -> str:
-    """The country code of this machine's own public address, empty without one or without a database."""
+    """Return the country code of this machine's public address; empty without such an address or without a database."""
     database = next((path for path in _DATABASES if path.is_file()), None)
     if database is None:
         return ""
@@ -161,9 +161,9 @@ def _country_by_geoip() -> str:
 
 
 def _own_addresses() -> list[str]:
-    """The public addresses from which this machine would go out; connecting a datagram socket sends nothing."""
+    """Return this machine's public source addresses; connecting a datagram socket sends nothing."""
     found = []
-    for family, target in _SOMEWHERE:
+    for family, target in _TEST_NETS:
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((target, 9))
             own = str(sock.getsockname()[0]).partition("%")[0]

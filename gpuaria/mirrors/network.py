@@ -1,7 +1,7 @@
-"""Which network this machine is in, as an opaque name: a mirror that is near at home is far in the office.
+"""Identification of the current network by an opaque id, since a mirror near home may be far from the office.
 
-Made of the default route and the prefix of the own address, hashed; it stays in the local history and says nothing to
-anyone who sees it elsewhere. Two homes with the same router settings look the same.
+The id is a hash of the default route and the prefix of the local address. It stays in the local history and reveals
+nothing elsewhere. Two homes with equal router settings have the same id.
 """
 
 import hashlib
@@ -10,17 +10,17 @@ import socket
 from pathlib import Path
 
 _UP, _GATEWAY = 0x1, 0x2  # RTF_UP, RTF_GATEWAY of route(8)
-_SOMEWHERE = ((socket.AF_INET, "198.51.100.1", 24), (socket.AF_INET6, "2001:db8::1", 64))  # RFC 5737, RFC 3849
+_TEST_NETS = ((socket.AF_INET, "198.51.100.1", 24), (socket.AF_INET6, "2001:db8::1", 64))  # RFC 5737, RFC 3849
 
 
 def network_id(routes: Path = Path("/proc/net/route")) -> str:
-    """16 hex digits; the same for the same default route and prefix, also where neither can be found. No packet."""
-    parts = [default_route(routes), *(_own_prefix(family, target, bits) for family, target, bits in _SOMEWHERE)]
+    """Return 16 hex digits that depend only on the default route and the address prefix. No packet is sent."""
+    parts = [default_route(routes), *(_own_prefix(family, target, bits) for family, target, bits in _TEST_NETS)]
     return hashlib.sha256("|".join(["gpuaria network", *parts]).encode()).hexdigest()[:16]
 
 
 def default_route(routes: Path) -> str:
-    """Interface and gateway of the IPv4 default route with the least metric, empty if there is none."""
+    """Return interface and gateway of the IPv4 default route with the lowest metric; empty if there is none."""
     try:
         rows = [line.split() for line in routes.read_text("ascii").splitlines()[1:]]
     except (OSError, UnicodeError):
@@ -37,7 +37,7 @@ def default_route(routes: Path) -> str:
 
 
 def _own_prefix(family: socket.AddressFamily, target: str, bits: int) -> str:
-    """The network of the address that would be used to go out; connecting a datagram socket sends nothing."""
+    """Return the network of this machine's source address; connecting a datagram socket sends nothing."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((target, 9))

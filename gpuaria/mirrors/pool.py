@@ -1,4 +1,4 @@
-"""The state of all mirrors during a run, with one owner."""
+"""The state of all mirrors during a run, in one object."""
 
 import logging
 import threading
@@ -10,17 +10,17 @@ from gpuaria.mirrors import suitability
 from gpuaria.mirrors.cached_redirects import CachedRedirects
 from gpuaria.mirrors.health import Health
 from gpuaria.mirrors.hub_files import HubFiles
-from gpuaria.mirrors.traffic import Judge, Traffic, endpoints
+from gpuaria.mirrors.traffic import StallDetector, Traffic, socket_addresses
 from gpuaria.records import Mirror, MirrorUrl, MirrorUse, RemoteFile
 
 LOG = logging.getLogger("gpuaria.transfer")
-INCOMPATIBLE_FOR = 600.0  # seconds for which a mirror that aria2 cannot use is quarantined while there are others
-RENEW_BEFORE = 60.0  # seconds before its end from which a signed URL is not handed out again
+INCOMPATIBLE_FOR = 600.0  # seconds of quarantine for an incompatible mirror, if there are other mirrors
+RENEW_BEFORE = 60.0  # seconds before its expiry from which a signed URL is not used again
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """`count` bytes came from a mirror; `files` more files of which it served a part were verified."""
+    """A mirror delivered `count` bytes; `files`: verified files to which it contributed."""
 
     count: int = 0
     files: int = 0
@@ -28,7 +28,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A mirror gave an error instead of bytes; `wait`: the seconds that it asks for."""
+    """A mirror returned an error instead of bytes; `wait`: the seconds that it asks to wait, None if it does not."""
 
     reason: str
     wait: float | None = None
@@ -36,14 +36,17 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """A mirror holds downloads up: it is silent, or much slower than before or than the others."""
+    """A mirror holds up downloads: silent, or much slower than before or than the other mirrors."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ServedWrongBytes:
-    """A file failed its checksum while a mirror was serving it; `small`: by one request, maybe by a cached redirect."""
+    """A file failed its checksum while a mirror was serving it.
+
+    `small`: in one request, perhaps by a cached redirect.
+    """
 
     reason: str
     small: bool = False
@@ -51,7 +54,7 @@ class ServedWrongBytes:
 
 @dataclass(frozen=True, slots=True)
 class Incompatible:
-    """A mirror gives bytes in a form that aria2 cannot use; `others`: whether another mirror can serve the file."""
+    """A mirror sends bytes in a form that aria2 cannot use; `others`: another mirror can serve the file."""
 
     reason: str
     others: bool
@@ -59,7 +62,7 @@ class Incompatible:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A mirror that was quarantined gives bytes again."""
+    """A quarantined mirror delivers bytes again."""
 
 
 MirrorEvent = Delivered | Refused | Stalled | ServedWrongBytes | Incompatible | Recovered
@@ -74,15 +77,16 @@ class _Use:
 
 @dataclass
 class MirrorPool:
-    """Health, traffic, incompatibility, cached redirects and final URLs of the mirrors of one run. Thread-safe, except
-    for `traffic` and `judge`, which belong to the thread that drives the downloads.
+    """Health, traffic, compatibility, cached redirects and resolved URLs of the mirrors of one run.
+
+    Thread-safe, except for `traffic` and `stall_detector`, which belong to the thread that drives the downloads.
     """
 
     files: HubFiles
     mirrors: Sequence[Mirror]
     clock: Clock = SYSTEM
     traffic: Traffic = field(default_factory=Traffic)
-    judge: Judge = field(default_factory=Judge)
+    stall_detector: StallDetector = field(default_factory=StallDetector)
     redirects: CachedRedirects = field(init=False)
     _health: Health = field(init=False)
     _incompatible: set[Mirror] = field(default_factory=set)
@@ -94,36 +98,36 @@ class MirrorPool:
         presumed = frozenset(one for one in self.mirrors if self.files.redirects_small_files(one))
         self.redirects, self._health = CachedRedirects(presumed), Health(self.clock)
 
-    # --- which mirror --------------------------------------------------------------------------------------------
+    # --- selection -----------------------------------------------------------------------------------------------
 
     def usable(self, mirrors: Sequence[Mirror]) -> list[Mirror]:
-        """Return the mirrors that are not quarantined; if every one is, all of them: a try costs nothing."""
+        """Return the mirrors that are not quarantined; if every one is, return all of them: a try costs nothing."""
         return self._health.usable(mirrors)
 
-    def due(self, wanted: Collection[Mirror]) -> list[Mirror]:
-        """Mirrors of `wanted` whose quarantine is over, each once: they should be tested."""
+    def due_for_test(self, wanted: Collection[Mirror]) -> list[Mirror]:
+        """Return the mirrors of `wanted` whose quarantine is over, each once."""
         return self._health.due(wanted)
 
     def incompatible(self, mirrors: Iterable[Mirror]) -> set[Mirror]:
-        """Mirrors of `mirrors` whose responses aria2 cannot use."""
+        """Return the mirrors of `mirrors` whose responses aria2 cannot use."""
         with self._lock:
             return self._incompatible.intersection(mirrors)
 
-    def named(self, name: str) -> Mirror:
-        """Return the mirror of that name."""
+    def by_name(self, name: str) -> Mirror:
+        """Return the mirror with that name."""
         return next(mirror for mirror in self.mirrors if mirror.name == name)
 
     def join(self, mirrors: Sequence[Mirror]) -> None:
-        """Let more mirrors serve this run."""
+        """Add mirrors to this run."""
         with self._lock:
             self.mirrors = (*self.mirrors, *mirrors)
 
-    # --- where ---------------------------------------------------------------------------------------------------
+    # --- URLs ----------------------------------------------------------------------------------------------------
 
     def url(self, mirror: Mirror, file: RemoteFile, *, fresh: bool = False) -> MirrorUrl | None:
         """Return the final URL of a file at a mirror; None if its bytes need a credential. Raises GpuariaError.
 
-        A URL that was resolved before is used again until a minute before it expires, unless it has to be `fresh`.
+        A resolved URL is used again until a minute before it expires, unless `fresh` is set.
         """
         key, now = (mirror, str(file.path)), self.clock.time()
         known = self._urls.get(key)
@@ -137,22 +141,25 @@ class MirrorPool:
                 self._urls[key] = found
         return found
 
-    def learn(self, url: MirrorUrl) -> None:
-        """Find out at which addresses aria2 reaches a URL, so that its bytes can be told from other mirrors'."""
-        self.traffic.learn(url.mirror, endpoints(self.files.http.routes, url))
+    def register_endpoints(self, url: MirrorUrl) -> None:
+        """Register the socket addresses of a URL, so that its traffic can be assigned to its mirror."""
+        self.traffic.register_endpoints(url.mirror, socket_addresses(self.files.http.routes, url))
 
     def refusal(self, url: MirrorUrl) -> tuple[str, float | None]:
-        """Return why a URL gives aria2 no bytes, and the seconds that it asks to wait; ("", None) if it does."""
+        """Return why a URL gives aria2 no bytes, and the seconds that the server asks to wait.
+
+        ("", None) if it works.
+        """
         return suitability.refusal(self.files.http, url)
 
     def why_incompatible(self, url: MirrorUrl) -> str:
         """Return why aria2 cannot use a URL's response; empty if it can, or if there is no response."""
         return suitability.incompatible(self.files.http, url)
 
-    # --- what happened -------------------------------------------------------------------------------------------
+    # --- outcomes ------------------------------------------------------------------------------------------------
 
     def record(self, mirror: Mirror, what: MirrorEvent) -> None:
-        """Take in what happened with a mirror. Everything but delivered bytes is logged."""
+        """Record an outcome of a mirror. All outcomes except delivered bytes are logged."""
         if isinstance(what, Delivered):
             with self._lock:
                 use = self._use(mirror)
@@ -161,28 +168,28 @@ class MirrorPool:
             return
         LOG.debug("mirror %s: %s", mirror.name, what)
         if isinstance(what, Recovered):
-            self.judge.forget(mirror)
+            self.stall_detector.forget(mirror)
             self._health.release(mirror)
-            self.reject(mirror, "")
+            self.note_rejection(mirror, "")
             return
         if isinstance(what, Refused):
             self._health.quarantine(mirror, what.reason, what.wait)
         elif isinstance(what, Stalled):
-            self.judge.forget(mirror)
+            self.stall_detector.forget(mirror)
             self._health.quarantine(mirror, what.reason)
         elif isinstance(what, ServedWrongBytes):
             if what.small:
-                self.redirects.mistrust(mirror)
+                self.redirects.disable(mirror)
         else:
             with self._lock:
                 self._incompatible.add(mirror)
             if not what.others:
                 return
             self._health.quarantine(mirror, what.reason, INCOMPATIBLE_FOR)
-        self.reject(mirror, what.reason)
+        self.note_rejection(mirror, what.reason)
 
-    def reject(self, mirror: Mirror, reason: str) -> None:
-        """Note why a mirror is not used; the last reason stands, and an empty one says that it is used."""
+    def note_rejection(self, mirror: Mirror, reason: str) -> None:
+        """Note why a mirror is not used; the last reason counts, and an empty one means that it is used."""
         with self._lock:
             self._use(mirror).rejected = reason
             if reason:
@@ -191,16 +198,18 @@ class MirrorPool:
     def _use(self, mirror: Mirror) -> _Use:
         return self._uses.setdefault(mirror, _Use())
 
-    def judged(self, now: float, connections: Mapping[Mirror, int]) -> dict[Mirror, str]:
-        """Mirrors that should be dropped, with the reason, by what aria2's sockets received of each so far."""
-        return self.judge.judge(now, {one: self.traffic.received[one] for one in connections}, connections)
+    def stalled_mirrors(self, now: float, connections: Mapping[Mirror, int]) -> dict[Mirror, str]:
+        """Return the mirrors to drop, with reasons, from the bytes that aria2's sockets received from each."""
+        return self.stall_detector.find_stalled(
+            now, {one: self.traffic.received[one] for one in connections}, connections
+        )
 
-    def forget(self, mirror: Mirror) -> None:
-        """Forget how a mirror did: it was dropped, or has no part in what is downloaded now."""
-        self.judge.forget(mirror)
+    def forget_speed(self, mirror: Mirror) -> None:
+        """Discard the speed readings of a mirror that was dropped or takes no part in the current downloads."""
+        self.stall_detector.forget(mirror)
 
     def summary(self) -> tuple[MirrorUse, ...]:
-        """Return the use of each mirror, by bytes, the most first."""
+        """Return the use of each mirror, the one with the most bytes first."""
         with self._lock:
             uses = [MirrorUse(one.name, use.bytes, use.files, 0, use.rejected) for one, use in self._uses.items()]
         return tuple(sorted(uses, key=lambda use: (-use.bytes, use.name)))

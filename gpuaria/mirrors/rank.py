@@ -1,4 +1,4 @@
-"""Probes -> ranking, by the time that what is wanted would take. Pure: the same probes and seed, the same ranking."""
+"""Ranking of mirrors by the expected download time. Pure: equal probes and seed give an equal ranking."""
 
 import hashlib
 import math
@@ -7,48 +7,48 @@ from dataclasses import replace
 
 from gpuaria.records import Choice, Probe, Ranking
 
-TIE = 0.2  # expected times that differ by less are equal, and a fleet spreads over them by seed
-WEAK = 0.25  # of the best one's rate: a mirror with less gets fewer connections
-HELPS = 0.02  # of the best one's rate: slower mirrors only hold pieces back
-ALIKE = 0.005  # seconds to connect up to which mirrors are equally near
+TIE = 0.2  # relative difference below which expected times count as equal, so that a fleet spreads by seed
+WEAK = 0.25  # share of the best rate below which a mirror gets fewer connections
+HELPS = 0.02  # share of the best rate below which a mirror only holds pieces back
+ALIKE = 0.005  # seconds to connect below which mirrors are equally near
 _BY_LOCATION = {0: "in this country", 1: "on this continent", 3: "on another continent"}
 SEGMENT = 1448  # bytes of payload in a packet
 UNKNOWN_SETUP = 1.0  # seconds
-SAMPLE = 1.0  # seconds that a read takes at the most
-ROUNDS = 8  # doublings until slow start is over on most ways (RFC 5681 3.1: from 10 packets to 3 MB)
+SAMPLE = 1.0  # longest duration of a sample read, in seconds
+ROUNDS = 8  # doublings until slow start is over on most paths (RFC 5681 3.1: from 10 packets to 3 MB)
 
 
 def rank(probes: Iterable[Probe], size: int, *, connections: int = 16, seed: str = "") -> Ranking:
-    """Order mirrors for fetching `size` bytes with up to `connections` to each.
+    """Return the mirrors ranked for downloading `size` bytes with up to `connections` to each.
 
-    Mirrors of unknown rate are accepted, after those that were measured: the quickest to connect to first, then the
-    nearest by location, then those that just failed to connect.
+    Mirrors of unknown rate follow the measured ones: first by time to connect, then by distance, then those that just
+    failed to connect.
     """
     known = list(probes)
     rejected = [(probe.mirror, probe.problem) for probe in known if probe.problem]
     usable = [probe for probe in known if not probe.problem]
     names = {probe.mirror for probe in usable}
-    twins = [probe for probe in usable if probe.same_pipe_as in names]
+    same_host = [probe for probe in usable if probe.same_pipe_as in names]
     rejected += [
-        (probe.mirror, f"its bytes come from the same host as those of {probe.same_pipe_as}") for probe in twins
+        (probe.mirror, f"its bytes come from the same host as those of {probe.same_pipe_as}") for probe in same_host
     ]
-    choices = [_choice(probe, size, connections) for probe in usable if probe not in twins]
+    choices = [_choice(probe, size, connections) for probe in usable if probe not in same_host]
     best = max((choice.rate or 0.0 for choice in choices), default=0.0)
     slow = [choice for choice in choices if choice.rate is not None and choice.rate < HELPS * best]
     rejected += [
         (choice.mirror, f"{_mb(choice.rate)} beside {_mb(best)} would only hold pieces back") for choice in slow
     ]
-    accepted = [_fitted(choice, best, connections) for choice in choices if choice not in slow]
+    accepted = [_with_connection_limit(choice, best, connections) for choice in choices if choice not in slow]
     unknown = {probe.mirror: _nearness(probe) for probe in usable}
     return Ranking(tuple(_ordered(accepted, unknown, seed)), tuple(rejected))
 
 
 def expected_rate(probe: Probe, connections: int) -> float | None:
-    """Bytes per second that `connections` to it will bring, None if nothing is known.
+    """Return the bytes per second expected from `connections` to a mirror, None if nothing is known.
 
-    A server that caps each connection, or a long way with loss, grows with the number of connections; a full pipe does
-    not: one and several parallel reads tell which of both it is. A long way with loss bounds each connection
-    (Mathis et al. 1997: segment / rtt * 1.22 / sqrt(loss)). What it gave before counts by its confidence.
+    If the server caps each connection, or loss on a long path limits it, the rate grows with the number of connections;
+    a full link does not. One read and several parallel reads tell these cases apart. Loss bounds each connection
+    (Mathis et al. 1997: segment / rtt * 1.22 / sqrt(loss)). The past rate counts by its confidence.
     """
     sampled = _from_sample(probe, connections)
     if probe.past is None or probe.confidence <= 0:
@@ -67,18 +67,18 @@ def _from_sample(probe: Probe, connections: int) -> float | None:
     share = 0.0
     if probe.connections > 1:
         share = min(1.0, max(0.0, math.log(max(grew, 1.0)) / math.log(probe.connections)))
-    rate = probe.rate * math.pow(more, share) * _still_to_come(probe, share)
+    rate = probe.rate * math.pow(more, share) * _growth_factor(probe, share)
     if probe.loss and probe.rtt:
         bound = connections * SEGMENT / probe.rtt * 1.22 / math.sqrt(probe.loss)
         rate = min(rate, max(bound, probe.rate))
     return rate
 
 
-def _still_to_come(probe: Probe, share: float) -> float:
-    """How many times faster it gets after its sample, in which it was still growing.
+def _growth_factor(probe: Probe, share: float) -> float:
+    """Return how much faster a mirror gets after its sample, if the sample ended while the rate was growing.
 
-    Far away too few round trips fit into a sample to leave slow start: half of the doublings that are missing are
-    believed, unless several connections already brought less than their number.
+    On a long path, a sample has too few round trips to leave slow start: half of the missing doublings are assumed,
+    unless several connections already brought less than their number.
     """
     if not probe.growing:
         return 1.0
@@ -90,14 +90,14 @@ def _still_to_come(probe: Probe, share: float) -> float:
 def _choice(probe: Probe, size: int, connections: int) -> Choice:
     rate = expected_rate(probe, connections)
     if rate is None:
-        return Choice(probe.mirror, None, None, connections, _why_there(probe))
+        return Choice(probe.mirror, None, None, connections, _unmeasured_reason(probe))
     setup = probe.setup if probe.setup is not None else UNKNOWN_SETUP
     source = "" if probe.rate else " by what it gave before"
     return Choice(probe.mirror, rate, setup + size / rate, connections, f"{_mb(rate)} expected{source}")
 
 
-def _fitted(choice: Choice, best: float, connections: int) -> Choice:
-    """Fewer connections to a weak mirror: each of its pieces takes longer, and it needs no more to be full."""
+def _with_connection_limit(choice: Choice, best: float, connections: int) -> Choice:
+    """Reduce the connections to a slow mirror: each of its pieces takes longer, and fewer connections saturate it."""
     if choice.rate is None or best <= 0:
         return choice
     share = min(1.0, choice.rate / best / WEAK)
@@ -105,7 +105,7 @@ def _fitted(choice: Choice, best: float, connections: int) -> Choice:
 
 
 def _nearness(probe: Probe) -> tuple[bool, float, float]:
-    """Return the sort key of mirrors of unknown rate: equal for times to connect that are about the same.
+    """Return the sort key of a mirror of unknown rate; equal for similar times to connect.
 
     Of those, a mirror that lost echo requests comes later.
     """
@@ -115,7 +115,7 @@ def _nearness(probe: Probe) -> tuple[bool, float, float]:
     return False, float(steps), probe.loss or 0.0
 
 
-def _why_there(probe: Probe) -> str:
+def _unmeasured_reason(probe: Probe) -> str:
     if probe.unreached:
         return f"no connection: {probe.unreached}"
     if probe.rtt is not None:
@@ -126,24 +126,26 @@ def _why_there(probe: Probe) -> str:
 
 
 def _ordered(choices: Sequence[Choice], unknown: Mapping[str, tuple[bool, float, float]], seed: str) -> list[Choice]:
-    """Fastest first; within a tie by a hash that each machine of a fleet computes with its own seed."""
+    """Return the choices, fastest first; ties are broken by a hash with each machine's own seed."""
 
-    def turn(choice: Choice) -> bytes:
+    def tie_break(choice: Choice) -> bytes:
         return hashlib.sha256(f"{seed}\0{choice.mirror}".encode()).digest()
 
-    def place(choice: Choice) -> tuple[bool, float, tuple[bool, float, float]]:
+    def sort_key(choice: Choice) -> tuple[bool, float, tuple[bool, float, float]]:
         return choice.seconds is None, choice.seconds or 0.0, unknown[choice.mirror]
 
-    left = sorted(choices, key=lambda choice: (place(choice), choice.mirror))
+    remaining = sorted(choices, key=lambda choice: (sort_key(choice), choice.mirror))
     ordered: list[Choice] = []
-    while left:
-        first = left[0].seconds
+    while remaining:
+        first = remaining[0].seconds
         if first is None:
-            tied = [c for c in left if place(c) == place(left[0])]
+            tied = [c for c in remaining if sort_key(c) == sort_key(remaining[0])]
         else:
-            tied = [c for c in left if c.seconds == first or (first and c.seconds and c.seconds <= first * (1 + TIE))]
-        ordered += sorted(tied, key=turn)
-        left = [choice for choice in left if choice not in tied]
+            tied = [
+                c for c in remaining if c.seconds == first or (first and c.seconds and c.seconds <= first * (1 + TIE))
+            ]
+        ordered += sorted(tied, key=tie_break)
+        remaining = [choice for choice in remaining if choice not in tied]
     return ordered
 
 

@@ -1,8 +1,8 @@
 """Tests of a mirror: does it respond, and can aria2 use its responses?
 
 aria2 (1.36, 1.37) takes compressed bytes for the file's own: it ends with wrong bytes, or waits for the rest of a
-piece. A response without a length it drops ("Size mismatch", or "Invalid range header" where the connection's end is
-the body's). gpuaria's HTTP client decodes, and counts.
+piece. It rejects a response without a length ("Size mismatch", or "Invalid range header" if the body ends with the
+connection). gpuaria's HTTP client decodes such responses and counts the bytes.
 """
 
 import time
@@ -14,18 +14,18 @@ from gpuaria.http.messages import Response
 from gpuaria.http.ratelimit import retry_after
 from gpuaria.records import MirrorUrl
 
-SAMPLE = 128 * 1024  # bytes that a mirror is asked for when it is tried again
+SAMPLE = 128 * 1024  # bytes requested to test a mirror
 PIECE = 1 << 20  # bytes; aria2's smallest range
 COMPRESSED = "it sends files packed"
 
 
 def compressed(answer: Response) -> bool:
-    """True if the body is not the bytes themselves (RFC 9110 8.4)."""
+    """Return True if the body is not the file's own bytes (RFC 9110 8.4)."""
     return answer.headers.get("content-encoding", "").lower() not in ("", "identity")
 
 
 def why_incompatible(answer: Response) -> str:
-    """Why aria2 cannot use a response that brings bytes; empty if it can."""
+    """Return why aria2 cannot use a successful response; empty if it can."""
     if compressed(answer):
         return f"{COMPRESSED} ({answer.headers['content-encoding'][:18]}), though asked not to"
     if "content-length" not in answer.headers:
@@ -34,7 +34,7 @@ def why_incompatible(answer: Response) -> str:
 
 
 def incompatible(http: Http, url: MirrorUrl) -> str:
-    """The same for a URL, by its response to a range as aria2 asks for it; empty too where no bytes come at all."""
+    """Return why aria2 cannot use a URL's response to a range request; empty if it can, or if no bytes come."""
     headers = bytes_header(0, PIECE)
     try:
         with http.open("GET", url.url, anonymous=True, headers=headers) as (answer, _):
@@ -44,7 +44,10 @@ def incompatible(http: Http, url: MirrorUrl) -> str:
 
 
 def refusal(http: Http, url: MirrorUrl) -> tuple[str, float | None]:
-    """("", None) if a URL gives aria2 bytes now; else why not, and the seconds that the server asks to wait."""
+    """Return ("", None) if a URL gives aria2 bytes now.
+
+    Else the reason, and the seconds that the server asks to wait.
+    """
     headers = bytes_header(0, SAMPLE)
     try:
         with http.open("GET", url.url, anonymous=True, headers=headers) as (answer, chunks):

@@ -1,4 +1,4 @@
-"""Mirrors measured for one file of a manifest, remembered, and turned into what `ranking.rank` reads."""
+"""Survey of mirrors on one file of a manifest: measured, recorded, and converted for `rank.rank`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from gpuaria.http.redirects import redirect_target
 from gpuaria.http.retry import RETRY_ONCE
 from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings
-from gpuaria.mirrors.measure.shared_hosts import same_pipes
+from gpuaria.mirrors.measure.shared_hosts import mark_shared_hosts
 from gpuaria.mirrors.measure.survey import Reads, Tools, survey
 from gpuaria.mirrors.rank import rank
 from gpuaria.paths import SafePath
@@ -21,14 +21,14 @@ from gpuaria.settings import Settings
 from gpuaria.sources.protocol import KnowsFreshness, Source, Stated
 from gpuaria.urls import check_redirect
 
-MAX_AGE = 300.0  # seconds for which findings are used again
-CONNECTIONS = (1, 4)  # of the two reads
+MAX_AGE = 300.0  # seconds; older findings are measured again
+CONNECTIONS = (1, 4)  # connections of the two reads
 NO_FILE = "no repo was named to read a file of"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The file that every mirror is asked for: the largest of a manifest, unless another file is given."""
+    """The file that every mirror is asked for: by default the largest of a manifest."""
 
     manifest: Manifest
     file: RemoteFile
@@ -38,7 +38,7 @@ class Subject:
 
 
 def subject_of(manifest: Manifest) -> Subject | None:
-    """The largest file of the manifest; None where it has none with bytes in it."""
+    """Return the largest file of the manifest; None if it has no file with content."""
     files = [file for file in manifest.files if file.size > 0]
     return Subject(manifest, max(files, key=lambda file: (file.size, file.path))) if files else None
 
@@ -56,19 +56,22 @@ def tools_for(
     context = tls_context(str(settings.ca_bundle or ""))
 
     def lookup(mirror: Mirror) -> tuple[str, Stated] | None:
-        return _look_up(source, http, subject, mirror) if subject else None
+        return _request_head(source, http, subject, mirror) if subject else None
 
-    resolvers = Resolvers(settings.resolvers, system=False, context=context)  # the setting names the system's itself
+    resolvers = Resolvers(settings.resolvers, system=False, context=context)  # the setting contains "system" if wanted
     return Tools(lookup, resolvers, context, environ, user_agent=http.options.user_agent, pings=pings)
 
 
 def reusable(
     mirrors: Sequence[Mirror], history: History, subject: Subject | None, max_age: float = MAX_AGE
 ) -> dict[str, MirrorFindings]:
-    """Findings about the same file that are no older than `max_age` seconds, by mirror; no failure is used again."""
+    """Return the findings about the same file that are at most `max_age` seconds old, by mirror.
+
+    Failures are left out.
+    """
     if subject is None:
         return {}
-    found = {mirror.name: history.recent(mirror, max_age, str(subject)) for mirror in mirrors}
+    found = {mirror.name: history.recent_findings(mirror, max_age, str(subject)) for mirror in mirrors}
     return {
         name: one
         for name, one in found.items()
@@ -85,31 +88,31 @@ def survey_mirrors(
     budget: float,
     known: Mapping[str, MirrorFindings] | None = None,
 ) -> tuple[MirrorFindings, ...]:
-    """All mirrors in their order, measured in at most about `budget` seconds, unless they are in `known`.
+    """Return the findings of all mirrors in order, measured within about `budget` seconds unless they are in `known`.
 
-    What was measured for a subject is kept in `history`; without one DNS, TCP and TLS are measured alone. Raises
+    Findings about a subject are recorded in `history`; without a subject only DNS, TCP and TLS are measured. Raises
     Interrupted.
     """
-    had = known or {}
-    left = [mirror for mirror in mirrors if mirror.name not in had]
+    known_findings = known or {}
+    left = [mirror for mirror in mirrors if mirror.name not in known_findings]
     if subject is None:
-        found = [_without_file(one) for one in survey(left, "", _NOTHING, tools, budget)]
+        found = [_not_looked_up(one) for one in survey(left, "", _NO_FILE_RECORD, tools, budget)]
     else:
         commit, file = subject.manifest.version, subject.file
-        found = [_stale(one) for one in survey(left, commit, file, tools, budget, Reads(CONNECTIONS))]
+        found = [_with_stale_commit(one) for one in survey(left, commit, file, tools, budget, Reads(CONNECTIONS))]
         for mirror, one in zip(left, found, strict=True):
-            history.keep(mirror, one, str(subject))
-    by_name = {**had, **{one.mirror: one for one in found}}
-    return same_pipes([by_name[mirror.name] for mirror in mirrors])
+            history.record_survey(mirror, one, str(subject))
+    by_name = {**known_findings, **{one.mirror: one for one in found}}
+    return mark_shared_hosts([by_name[mirror.name] for mirror in mirrors])
 
 
 def probes(findings: Sequence[MirrorFindings], pasts: Mapping[str, Past]) -> list[Probe]:
-    """Findings and what is remembered, as the ranking reads them. Pure.
+    """Return findings and history as probes for the ranking. Pure.
 
-    A mirror is the same pipe as another one only where that one can be used itself.
+    A mirror counts as served by the same host as another one only if that one is usable.
     """
     problems = {one.mirror: problem(one) for one in findings}
-    usable = same_pipes([one for one in findings if not problems[one.mirror]])
+    usable = mark_shared_hosts([one for one in findings if not problems[one.mirror]])
     twins = {one.mirror: one.same_pipe_as for one in usable}
     return [
         _probe(one, problems[one.mirror], twins.get(one.mirror, ""), pasts.get(one.mirror, Past())) for one in findings
@@ -118,18 +121,18 @@ def probes(findings: Sequence[MirrorFindings], pasts: Mapping[str, Past]) -> lis
 
 def expectations(mirrors: Sequence[Mirror], history: History) -> dict[str, Past]:
     """Return the past of each mirror, by its name."""
-    return {mirror.name: history.expect(mirror) for mirror in mirrors}
+    return {mirror.name: history.past_of(mirror) for mirror in mirrors}
 
 
-def ranked(
+def rank_findings(
     findings: Sequence[MirrorFindings], pasts: Mapping[str, Past], size: int, *, connections: int = 16, seed: str = ""
 ) -> Ranking:
-    """The order in which to use the mirrors for `size` bytes. Pure."""
+    """Return the order in which to use the mirrors for `size` bytes. Pure."""
     return rank(probes(findings, pasts), size, connections=connections, seed=seed)
 
 
 def problem(found: MirrorFindings) -> str:
-    """Why a mirror cannot be used: the stage and what was seen there, in one sentence; empty if it can."""
+    """Return why a mirror cannot be used, as the failed stage and its problem; empty if it can."""
     stage, seen = found.failed
     if stage == "fresh":
         fresh = found.fresh
@@ -143,14 +146,14 @@ def problem(found: MirrorFindings) -> str:
     if stage:
         return f"{stage}: {seen}"
     if found.lookup.state == "measured" and found.fresh.verdict == "unknown" and found.bytes.state == "measured":
-        return f"freshness: it {found.fresh.problem}"  # a fetch rejects such a response too
+        return f"freshness: it {found.fresh.problem}"  # a fetch rejects such a response as well
     return ""
 
 
 def stages(found: MirrorFindings) -> dict[str, float | None]:
-    """Seconds of each stage at the address that is best, None where it was not measured.
+    """Return the seconds of each stage at the best address, None for stages that were not measured.
 
-    The first byte is counted from the request, on an open connection to the server that sends the bytes.
+    The first byte is timed from the request, on an open connection to the server that sends the bytes.
     """
     dns = [a.seconds for a in found.dns if a.state == "measured" and a.addresses and not a.lies and a.seconds]
     pings = [one.rtt for one in found.icmp if one.state == "measured" and one.rtt is not None]
@@ -190,10 +193,10 @@ def _probe(found: MirrorFindings, why: str, twin: str, past: Past) -> Probe:
     )
 
 
-def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tuple[str, Stated] | None:
-    """Return the file's final URL and the statements of the response; None where the bytes need a credential.
+def _request_head(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tuple[str, Stated] | None:
+    """Return the file's final URL and the mirror's statements about it; None if the bytes need a credential.
 
-    One HEAD, tried twice. Raises NetworkError, NotFound, AccessDenied, Interrupted.
+    One HEAD request with one retry. Raises NetworkError, NotFound, AccessDenied, Interrupted.
     """
     manifest, file = subject.manifest, subject.file
     if not isinstance(source, KnowsFreshness):
@@ -224,16 +227,16 @@ def _look_up(source: Source, http: Http, subject: Subject, mirror: Mirror) -> tu
     return answer.url, stated
 
 
-def _stale(found: MirrorFindings) -> MirrorFindings:
-    """Count a mirror that knows the repo and not the commit as stale, like one with another commit."""
+def _with_stale_commit(found: MirrorFindings) -> MirrorFindings:
+    """Count a mirror that knows the repo but not the commit as stale."""
     if found.lookup.error != RevisionNotFound.__name__:
         return found
     fresh = FreshFinding("stale", problem=found.lookup.problem)
     return replace(found, lookup=LookupFinding("measured", found.lookup.seconds), fresh=fresh)
 
 
-def _without_file(found: MirrorFindings) -> MirrorFindings:
-    """A survey that looked nothing up, saying why."""
+def _not_looked_up(found: MirrorFindings) -> MirrorFindings:
+    """Return the findings of a survey without a HEAD request, with the reason."""
     if found.failed[0]:
         return found
     return replace(
@@ -244,4 +247,4 @@ def _without_file(found: MirrorFindings) -> MirrorFindings:
     )
 
 
-_NOTHING = RemoteFile(SafePath("-"), 0, None)  # stands where no file is looked up
+_NO_FILE_RECORD = RemoteFile(SafePath("-"), 0, None)  # placeholder for a survey without a file

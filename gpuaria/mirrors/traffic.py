@@ -1,6 +1,6 @@
-"""The bytes that come from each mirror, and the mirrors that hold a download up.
+"""Bytes received from each mirror, and detection of mirrors that hold up a download.
 
-The kernel's counters of aria2's sockets are assigned to mirrors by the remote address.
+The kernel's counters of aria2's sockets are assigned to mirrors by remote address.
 """
 
 import contextlib
@@ -14,20 +14,20 @@ from gpuaria.http.route import Routes
 from gpuaria.records import Mirror, MirrorUrl
 from gpuaria.urls import host_and_port
 
-SPAN = 1.5  # seconds over which the present speed is taken
-GRACE = 4.0  # seconds in which a mirror may get up to speed
-SILENT = 0.02  # of its usual speed: it has stalled
-WEAK = 0.12  # of its usual speed: it holds pieces back
-HEALTHY = 0.4  # of their usual speed is what the others must have: else the trouble is on our side
-POOR = 0.002  # of what the others send: it holds pieces for longer than they would need for the whole
-UNUSED = 3.0  # seconds without any connection after which aria2 has dropped it
-MEMORY = 6.0  # seconds over which the usual speed is averaged
+SPAN = 1.5  # seconds over which the current speed is measured
+GRACE = 4.0  # seconds for a mirror to reach its speed
+SILENT = 0.02  # share of its usual speed below which a mirror has stalled
+WEAK = 0.12  # share of its usual speed below which a mirror holds pieces back
+HEALTHY = 0.4  # share of their usual speed that the other mirrors must reach, else the local link is at fault
+POOR = 0.002  # share of the others' speed below which a mirror holds a piece longer than they need for the file
+UNCONNECTED = 3.0  # seconds without a connection after which aria2 has dropped a mirror
+AVERAGING = 6.0  # seconds over which the usual speed is averaged
 
-Endpoint = tuple[str, int]
+SocketAddress = tuple[str, int]
 
 
-def endpoints(routes: Routes, url: MirrorUrl) -> list[Endpoint]:
-    """The numeric addresses at which aria2 may reach a URL; none behind a proxy or gpuaria's relay."""
+def socket_addresses(routes: Routes, url: MirrorUrl) -> list[SocketAddress]:
+    """Return the numeric addresses at which aria2 may reach a URL; empty behind a proxy or gpuaria's relay."""
     route = routes.route(url.url)
     if route.proxy or route.addresses:
         return []
@@ -40,106 +40,109 @@ def endpoints(routes: Routes, url: MirrorUrl) -> list[Endpoint]:
 
 @dataclass
 class Traffic:
-    """`received` counts the bytes from each mirror since the start, headers and lost races included."""
+    """Bytes received from each mirror since the start, including headers and bytes of cancelled connections."""
 
     received: Counter[Mirror] = field(default_factory=Counter)
-    _owner: dict[Endpoint, Mirror] = field(default_factory=dict)
+    _owner: dict[SocketAddress, Mirror] = field(default_factory=dict)
     _last: dict[int, int] = field(default_factory=dict)
 
-    def learn(self, mirror: Mirror, places: list[Endpoint]) -> None:
-        """Record that `mirror` is reached at `places`. A place that two mirrors share stays with the first."""
-        for place in places:
-            self._owner.setdefault(place, mirror)
+    def register_endpoints(self, mirror: Mirror, addresses: list[SocketAddress]) -> None:
+        """Assign socket addresses to `mirror`. An address that two mirrors share stays with the first."""
+        for address in addresses:
+            self._owner.setdefault(address, mirror)
 
     def read(self, pid: int) -> dict[Mirror, int]:
-        """Return the bytes by mirror since the last reading; empty where the kernel has no counters."""
+        """Return the bytes by mirror since the last reading; empty if the kernel has no counters."""
         found = sockets.connections(pid) if pid else []
-        came: Counter[Mirror] = Counter()
+        received_now: Counter[Mirror] = Counter()
         for one in found:
             owner = self._owner.get(one.remote)
             if owner is not None:
-                came[owner] += max(0, one.received - self._last.get(one.inode, 0))
+                received_now[owner] += max(0, one.received - self._last.get(one.inode, 0))
         self._last = {one.inode: one.received for one in found}
-        self.received.update(came)
-        return dict(came)
+        self.received.update(received_now)
+        return dict(received_now)
 
 
-def shares(came: int, weights: Mapping[Mirror, float]) -> dict[Mirror, int]:
-    """Split `came` bytes over mirrors by weight, evenly where none is known; the parts add up to `came`."""
+def shares(count: int, weights: Mapping[Mirror, float]) -> dict[Mirror, int]:
+    """Split `count` bytes over mirrors by weight, evenly if all weights are 0. The parts add up to `count`."""
     if not weights:
         return {}
     total = sum(weights.values())
     ordered = sorted(weights, key=lambda mirror: (-weights[mirror], mirror.name))
-    parts = {one: int(came * weights[one] / total) if total else came // len(ordered) for one in ordered}
-    parts[ordered[0]] += came - sum(parts.values())
+    parts = {one: int(count * weights[one] / total) if total else count // len(ordered) for one in ordered}
+    parts[ordered[0]] += count - sum(parts.values())
     return parts
 
 
 @dataclass
-class _Seen:
+class _Speed:
     since: float
     readings: deque[tuple[float, int]] = field(default_factory=deque)
     usual: float = 0.0
-    most: int = 0
-    present: float = 0.0
+    most_connections: int = 0
+    current: float = 0.0
     weak_since: float | None = None
-    without: float | None = None
+    unconnected_since: float | None = None
 
 
 @dataclass
-class Judge:
-    """Tells which mirrors should be dropped. Times are monotonic seconds, speeds bytes per second."""
+class StallDetector:
+    """Detects mirrors that should be dropped. Times are monotonic seconds, speeds bytes per second."""
 
-    seen: dict[Mirror, _Seen] = field(default_factory=dict)
+    _speeds: dict[Mirror, _Speed] = field(default_factory=dict)
 
-    def judge(self, now: float, received: Mapping[Mirror, int], connections: Mapping[Mirror, int]) -> dict[Mirror, str]:
-        """Return the mirrors that should be dropped, with the reason, by the bytes that each has sent so far.
+    def find_stalled(
+        self, now: float, received: Mapping[Mirror, int], connections: Mapping[Mirror, int]
+    ) -> dict[Mirror, str]:
+        """Return the mirrors to drop, with reasons, from the bytes that each has sent so far.
 
-        A mirror is blamed only while the others do well, so the last one never is: aria2's own time-outs deal with it.
+        A mirror is dropped only while the others do well, so the last one never is: aria2's own time-outs handle that
+        case.
         """
         for mirror, count in received.items():
-            self._read(now, mirror, count, connections.get(mirror, 0))
+            self._update(now, mirror, count, connections.get(mirror, 0))
         bad = {mirror: reason for mirror in received if (reason := self._reason(now, mirror))}
-        good = {mirror: seen for mirror, seen in self.seen.items() if mirror in received and mirror not in bad}
-        usual = sum(seen.usual for seen in good.values())
-        for mirror, seen in good.items():
-            if seen.most and now - seen.since >= GRACE and seen.usual < POOR * usual:
-                bad[mirror] = f"it sends {seen.usual / 1000:.0f} kB/s beside {usual / 1e6:.1f} MB/s"
-        return bad if usual and sum(seen.present for seen in good.values()) >= HEALTHY * usual else {}
+        good = {mirror: speed for mirror, speed in self._speeds.items() if mirror in received and mirror not in bad}
+        usual = sum(speed.usual for speed in good.values())
+        for mirror, speed in good.items():
+            if speed.most_connections and now - speed.since >= GRACE and speed.usual < POOR * usual:
+                bad[mirror] = f"it sends {speed.usual / 1000:.0f} kB/s beside {usual / 1e6:.1f} MB/s"
+        return bad if usual and sum(speed.current for speed in good.values()) >= HEALTHY * usual else {}
 
     def forget(self, mirror: Mirror) -> None:
-        """Forget the readings of a mirror that was dropped or that came back."""
-        self.seen.pop(mirror, None)
+        """Discard the readings of a mirror that was dropped or has recovered."""
+        self._speeds.pop(mirror, None)
 
-    def _read(self, now: float, mirror: Mirror, count: int, connections: int) -> None:
-        seen = self.seen.setdefault(mirror, _Seen(now))
-        seen.readings.append((now, count))
-        while len(seen.readings) > 2 and now - seen.readings[1][0] >= SPAN:
-            seen.readings.popleft()
-        then, before = seen.readings[0]
+    def _update(self, now: float, mirror: Mirror, count: int, connections: int) -> None:
+        speed = self._speeds.setdefault(mirror, _Speed(now))
+        speed.readings.append((now, count))
+        while len(speed.readings) > 2 and now - speed.readings[1][0] >= SPAN:
+            speed.readings.popleft()
+        then, before = speed.readings[0]
         passed = now - then
-        seen.present = max(0.0, (count - before) / passed) if passed > 0 else 0.0
-        seen.most = max(seen.most, connections)
-        seen.without = None if connections else seen.without or now
-        expected = seen.usual * connections / seen.most if seen.most else 0.0
-        weak = expected > 0 and seen.present < WEAK * expected and now - seen.since >= GRACE
-        seen.weak_since = (seen.weak_since or now) if weak else None
-        if not weak and len(seen.readings) > 2:
-            step = now - seen.readings[-2][0]
-            weight = min(1.0, step / MEMORY) if now - seen.since > GRACE else 1.0
-            seen.usual += weight * (seen.present - seen.usual)
+        speed.current = max(0.0, (count - before) / passed) if passed > 0 else 0.0
+        speed.most_connections = max(speed.most_connections, connections)
+        speed.unconnected_since = None if connections else speed.unconnected_since or now
+        expected = speed.usual * connections / speed.most_connections if speed.most_connections else 0.0
+        weak = expected > 0 and speed.current < WEAK * expected and now - speed.since >= GRACE
+        speed.weak_since = (speed.weak_since or now) if weak else None
+        if not weak and len(speed.readings) > 2:
+            step = now - speed.readings[-2][0]
+            weight = min(1.0, step / AVERAGING) if now - speed.since > GRACE else 1.0
+            speed.usual += weight * (speed.current - speed.usual)
 
     def _reason(self, now: float, mirror: Mirror) -> str:
-        seen = self.seen[mirror]
-        if now - seen.since < GRACE:
+        speed = self._speeds[mirror]
+        if now - speed.since < GRACE:
             return ""
-        if seen.without is not None:
-            return "aria2 has dropped it" if now - seen.without >= UNUSED else ""
-        if seen.usual <= 0:
+        if speed.unconnected_since is not None:
+            return "aria2 has dropped it" if now - speed.unconnected_since >= UNCONNECTED else ""
+        if speed.usual <= 0:
             return "nothing came from it"
-        if seen.weak_since is None:
+        if speed.weak_since is None:
             return ""
-        if seen.present < SILENT * seen.usual:
+        if speed.current < SILENT * speed.usual:
             return "it stopped sending"
-        fell = 100 * seen.present / seen.usual
-        return f"it fell to {fell:.0f} % of its speed" if now - seen.weak_since >= 1.0 else ""
+        fell = 100 * speed.current / speed.usual
+        return f"it fell to {fell:.0f} % of its speed" if now - speed.weak_since >= 1.0 else ""

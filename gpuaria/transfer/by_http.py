@@ -187,21 +187,21 @@ class _Fetch:
         """
         files, pool = self._s.pool.files, self._s.pool
         with ExitStack() as held:
-            turn = held.enter_context(pool.redirects.turn(mirror, files.redirect_targets(mirror, self._file)))
+            turn = held.enter_context(pool.redirects.attempt(mirror, files.redirect_targets(mirror, self._file)))
             direct = turn.target
             url = direct or files.usual_url(mirror, self._file)
             answer, chunks = held.enter_context(self._s.http.download(url, asked, anonymous=mirror.anonymous))
             if answer.status in (200, 206):
-                if turn.alone or not direct:
-                    turn.led_to(direct or answer.url)
+                if turn.exclusive or not direct:
+                    turn.record_final_url(direct or answer.url)
                 if not direct:
-                    files.check(mirror, answer)
+                    files.check_response(mirror, answer)
                 if answer.status == 206 and asked and compressed(answer):
                     return _AskWhole()  # a range of what is compressed (RFC 9110 14.2), which cannot be decoded alone
                 self._write(answer, chunks, mirror, start)
                 return None
             if direct and answer.status not in RETRY_STATUS:
-                turn.refused(direct)
+                turn.record_refusal(direct)
                 return _AskUsualUrl()
             return answer
 
@@ -213,7 +213,7 @@ class _Fetch:
             self._part.unlink(missing_ok=True)
         if url_origin(answer.url) != url_origin(mirror.base):  # a byte server does not speak for the hub
             return NetworkError(f"the byte server of {mirror.name} answers {answer.status} for {self._file.path}")
-        refusal = self._s.pool.files.refused(mirror, self._file, answer)
+        refusal = self._s.pool.files.error_for(mirror, self._file, answer)
         if mirror.primary:
             return refusal
         lacking = isinstance(refusal, FileNotInRepo)  # which says nothing about the next file

@@ -21,13 +21,13 @@ class MirrorView(Protocol):
     def incompatible(self, mirrors: Sequence[Mirror]) -> set[Mirror]:
         """Mirrors whose responses aria2 cannot use."""
 
-    def due(self, wanted: Collection[Mirror]) -> list[Mirror]:
+    def due_for_test(self, wanted: Collection[Mirror]) -> list[Mirror]:
         """Mirrors whose quarantine is over, each once."""
 
-    def judged(self, now: float, connections: Mapping[Mirror, int]) -> dict[Mirror, str]:
+    def stalled_mirrors(self, now: float, connections: Mapping[Mirror, int]) -> dict[Mirror, str]:
         """Mirrors that should be dropped, with the reason."""
 
-    def forget(self, mirror: Mirror) -> None:
+    def forget_speed(self, mirror: Mirror) -> None:
         """Forget how a mirror did."""
 
 
@@ -72,7 +72,7 @@ class Delivery:
         if received and not any(task.pace.in_sight(task.left) for task in tasks):
             excused = self._excused(tasks, rates)
             counts = {mirror: len(each) for mirror, each in rates.items() if mirror not in excused}
-            for mirror, reason in self._mirrors.judged(now, counts).items():
+            for mirror, reason in self._mirrors.stalled_mirrors(now, counts).items():
                 commands += _drop(tasks, mirror, reason)
         return commands
 
@@ -83,7 +83,7 @@ class Delivery:
             for mirror in task.step.mirrors:
                 if mirror not in task.urls:
                     without.setdefault(mirror, []).append(task)
-        return [Test(mirror, without[mirror]) for mirror in self._mirrors.due(list(without))]
+        return [Test(mirror, without[mirror]) for mirror in self._mirrors.due_for_test(list(without))]
 
     def _excused(self, tasks: Sequence[FileTask], rates: Mapping[Mirror, Sequence[int]]) -> set[Mirror]:
         """Mirrors without a connection through no fault of theirs.
@@ -95,7 +95,7 @@ class Delivery:
         spare = any(task.spare for task in tasks)
         excused = {one for one, each in rates.items() if not each and (hosts.get(one) in taken or not spare)}
         for mirror in excused:
-            self._mirrors.forget(mirror)
+            self._mirrors.forget_speed(mirror)
         return excused
 
 

@@ -261,7 +261,7 @@ class Loop:
         try:
             found = self._s.pool.url(mirror, task.file, fresh=fresh)
             if found is not None:
-                self._s.pool.learn(found)
+                self._s.pool.register_endpoints(found)
         except Interrupted:
             return
         except GpuariaError as error:

@@ -60,7 +60,7 @@ class Results:
             self.arrived(path, mirror, count)
             return
         given = self.origins(path).given
-        weights = {self.pool.named(name): float(came) for name, came in given.items()}
+        weights = {self.pool.by_name(name): float(came) for name, came in given.items()}
         for one, share in shares(max(0, count), weights or dict.fromkeys(serving, 1.0)).items():
             self.arrived(path, one, share)
 

@@ -50,21 +50,21 @@ def clock() -> FakeClock:
 
 
 def test_an_unknown_mirror_has_no_past(clock: FakeClock) -> None:
-    past = History(None, "net", clock).expect(MIRROR)
+    past = History(None, "net", clock).past_of(MIRROR)
     assert (past.rate, past.confidence, past.failures, past.last_seen, past.last_failure) == (None, 0, 0, None, "")
 
 
 def test_rates_fade_within_days_and_failures_within_hours(clock: FakeClock) -> None:
     history = History(None, "net", clock)
-    history.add(MIRROR, Experience("transfer", 1e6))
-    history.add(MIRROR, Experience("transfer", reason="stalled"))
+    history.record_outcome(MIRROR, Experience("transfer", 1e6))
+    history.record_outcome(MIRROR, Experience("transfer", reason="stalled"))
     clock.advance(3600)
-    assert history.expect(MIRROR).failures == pytest.approx(0.5)
-    assert history.expect(MIRROR).last_failure == "stalled"
+    assert history.past_of(MIRROR).failures == pytest.approx(0.5)
+    assert history.past_of(MIRROR).last_failure == "stalled"
     clock.advance(3 * DAY - 3600)
-    sure = history.expect(MIRROR).confidence
-    history.add(MIRROR, Experience("transfer", 8e6))
-    past = history.expect(MIRROR)
+    sure = history.past_of(MIRROR).confidence
+    history.record_outcome(MIRROR, Experience("transfer", 8e6))
+    past = history.past_of(MIRROR)
     assert past.rate == pytest.approx(4e6)  # weights 1 and 2 on a scale of logarithms: 1e6 * 8 ** (2 / 3)
     assert past.confidence > sure
     assert past.failures < 1e-9
@@ -73,10 +73,10 @@ def test_rates_fade_within_days_and_failures_within_hours(clock: FakeClock) -> N
 
 def test_a_real_transfer_says_more_than_a_probe(clock: FakeClock) -> None:
     history = History(None, "net", clock)
-    history.add(MIRROR, Experience("probe", 1e6))
-    before = history.expect(MIRROR).confidence
-    history.add(MIRROR, Experience("transfer", 1e8))
-    past = history.expect(MIRROR)
+    history.record_outcome(MIRROR, Experience("probe", 1e6))
+    before = history.past_of(MIRROR).confidence
+    history.record_outcome(MIRROR, Experience("transfer", 1e8))
+    past = history.past_of(MIRROR)
     assert past.rate is not None
     assert past.rate > 3e7
     assert past.confidence > 2 * before
@@ -87,9 +87,9 @@ def test_an_expected_rate_lies_between_those_seen(rows: list[tuple[float, float]
     clock = FakeClock(1_000_000_000.0)
     history = History(None, "net", clock)
     for rate, pause in rows:
-        history.add(MIRROR, Experience("probe", rate))
+        history.record_outcome(MIRROR, Experience("probe", rate))
         clock.advance(pause)
-    past = history.expect(MIRROR)
+    past = history.past_of(MIRROR)
     history.close()
     assert 0 <= past.confidence < 1
     if past.rate is not None:
@@ -98,43 +98,43 @@ def test_an_expected_rate_lies_between_those_seen(rows: list[tuple[float, float]
 
 def test_networks_and_mirrors_are_kept_apart(tmp_path: Path, clock: FakeClock) -> None:
     home, office = History(tmp_path, "home", clock), History(tmp_path, "office", clock)
-    home.add(MIRROR, Experience("transfer", 1e6))
-    assert home.expect(MIRROR).rate == pytest.approx(1e6)
-    assert office.expect(MIRROR).rate is None
-    assert home.expect(OTHER).rate is None
+    home.record_outcome(MIRROR, Experience("transfer", 1e6))
+    assert home.past_of(MIRROR).rate == pytest.approx(1e6)
+    assert office.past_of(MIRROR).rate is None
+    assert home.past_of(OTHER).rate is None
 
 
 def test_it_outlives_the_process_and_moves_with_the_base_not_the_name(tmp_path: Path, clock: FakeClock) -> None:
     first = History(tmp_path / "new" / "folder", "net", clock)
-    first.add(MIRROR, Experience("transfer", 5e6))
-    first.keep(MIRROR, FOUND, "subject")
+    first.record_outcome(MIRROR, Experience("transfer", 5e6))
+    first.record_survey(MIRROR, FOUND, "subject")
     first.close()
     again = History(tmp_path / "new" / "folder", "net", clock)
     renamed = replace(MIRROR, name="another")
-    assert again.expect(renamed).rate is not None
-    assert again.recent(renamed, 60, "subject") == replace(FOUND, mirror="another")
+    assert again.past_of(renamed).rate is not None
+    assert again.recent_findings(renamed, 60, "subject") == replace(FOUND, mirror="another")
     assert again.problem == ""
 
 
 def test_a_survey_is_kept_for_its_time_and_for_its_subject(clock: FakeClock) -> None:
     history = History(None, "net", clock)
-    history.keep(MIRROR, FOUND, "commit a file b")
+    history.record_survey(MIRROR, FOUND, "commit a file b")
     clock.advance(100)
-    assert history.recent(MIRROR, 100, "commit a file b") == FOUND
-    assert history.recent(MIRROR, 99, "commit a file b") is None
-    other = history.recent(MIRROR, 100, "another file")
+    assert history.recent_findings(MIRROR, 100, "commit a file b") == FOUND
+    assert history.recent_findings(MIRROR, 99, "commit a file b") is None
+    other = history.recent_findings(MIRROR, 100, "another file")
     assert other is not None
     assert (other.fresh.verdict, other.lookup.state, other.bytes) == ("unknown", "not measured", FOUND.bytes)
     clock.advance(-1000)  # the clock was set back
-    assert history.recent(MIRROR, 100, "commit a file b") is None
+    assert history.recent_findings(MIRROR, 100, "commit a file b") is None
 
 
 def test_a_mirror_that_failed_for_one_file_is_asked_again_for_another(clock: FakeClock) -> None:
     history = History(None, "net", clock)
     stale = replace(FOUND, fresh=FreshFinding("stale", problem="old"), bytes=BytesFinding("not measured"))
-    history.keep(MIRROR, stale, "a")
-    assert history.recent(MIRROR, 60, "a") == stale
-    assert history.recent(MIRROR, 60, "b") is None
+    history.record_survey(MIRROR, stale, "a")
+    assert history.recent_findings(MIRROR, 60, "a") == stale
+    assert history.recent_findings(MIRROR, 60, "b") is None
 
 
 def test_what_a_survey_says_as_an_outcome() -> None:
@@ -152,9 +152,9 @@ def test_what_a_survey_says_as_an_outcome() -> None:
 
 def test_without_a_mark_of_failure_nothing_counts_as_one(clock: FakeClock) -> None:
     history = History(None, "net", clock)
-    history.add(MIRROR, Experience("probe", math.nan))
-    history.add(MIRROR, Experience("probe", math.inf))
-    assert history.expect(MIRROR).rate is None
+    history.record_outcome(MIRROR, Experience("probe", math.nan))
+    history.record_outcome(MIRROR, Experience("probe", math.inf))
+    assert history.past_of(MIRROR).rate is None
 
 
 @pytest.mark.parametrize("case", ["garbage", "a file for a folder", "newer", "a folder for a file"])
@@ -173,8 +173,8 @@ def test_a_database_that_cannot_be_used_costs_only_its_memory(tmp_path: Path, cl
             db.execute("PRAGMA user_version = 99")
     history = History(folder, "net", clock)
     assert "cannot be used" in history.problem
-    history.add(MIRROR, Experience("transfer", 1e6))
-    assert history.expect(MIRROR).rate == pytest.approx(1e6)
+    history.record_outcome(MIRROR, Experience("transfer", 1e6))
+    assert history.past_of(MIRROR).rate == pytest.approx(1e6)
     if case == "garbage":
         assert file.read_bytes().startswith(b"this is no database")
 
@@ -183,17 +183,17 @@ def test_damage_while_it_is_open_is_a_problem_and_no_crash(tmp_path: Path, clock
     history = History(tmp_path, "net", clock)
     with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
         db.execute("DROP TABLE outcomes")
-    history.add(MIRROR, Experience("transfer", 1e6))
-    assert history.expect(MIRROR).rate is None
+    history.record_outcome(MIRROR, Experience("transfer", 1e6))
+    assert history.past_of(MIRROR).rate is None
     assert "cannot be" in history.problem
 
 
 def test_findings_of_another_shape_are_as_none(tmp_path: Path, clock: FakeClock) -> None:
     history = History(tmp_path, "net", clock)
-    history.keep(MIRROR, FOUND, "s")
+    history.record_survey(MIRROR, FOUND, "s")
     with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
         db.execute("UPDATE surveys SET findings = '{\"mirror\": 3}'")
-    assert history.recent(MIRROR, 60, "s") is None
+    assert history.recent_findings(MIRROR, 60, "s") is None
 
 
 def test_it_does_not_grow_without_end(tmp_path: Path, clock: FakeClock) -> None:
@@ -207,7 +207,7 @@ def test_it_does_not_grow_without_end(tmp_path: Path, clock: FakeClock) -> None:
     history = History(tmp_path, "net", clock)
     assert count(file) == MAX_ROWS
     for _ in range(64):
-        history.add(MIRROR, Experience("probe", 2.0))
+        history.record_outcome(MIRROR, Experience("probe", 2.0))
     assert count(file) == MAX_ROWS
     clock.advance(MAX_AGE + 1)
     History(tmp_path, "net", clock)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpuaria.aria2 import sockets
 from gpuaria.http.client import Http
-from gpuaria.mirrors.traffic import Traffic, endpoints, shares
+from gpuaria.mirrors.traffic import Traffic, shares, socket_addresses
 from gpuaria.records import Mirror, MirrorUrl
 
 HOSTS = ["127.0.0.1", "::1"]
@@ -115,9 +115,9 @@ def test_flow_tells_mirrors_apart(host: str) -> None:
         return {one.name: count for one, count in traffic.read(os.getpid()).items()}
 
     with pair(host) as (one, first), pair(host) as (two, second):
-        traffic.learn(mirror("one"), [one.getpeername()[:2]])
-        traffic.learn(mirror("two"), [two.getpeername()[:2]])
-        traffic.learn(mirror("twin of two"), [two.getpeername()[:2]])
+        traffic.register_endpoints(mirror("one"), [one.getpeername()[:2]])
+        traffic.register_endpoints(mirror("two"), [two.getpeername()[:2]])
+        traffic.register_endpoints(mirror("twin of two"), [two.getpeername()[:2]])
         assert read() == {"one": 0, "two": 0}
         pour(first, one, 1000)
         pour(second, two, 50_000)
@@ -134,13 +134,13 @@ def test_endpoints_are_numeric_and_none_behind_a_proxy(monkeypatch: pytest.Monke
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     routes = Http().routes
-    assert endpoints(routes, MirrorUrl(M, "http://127.0.0.1:81/x")) == [("127.0.0.1", 81)]
-    assert endpoints(routes, MirrorUrl(M, "https://[::1]/x")) == [("::1", 443)]
-    assert endpoints(routes, MirrorUrl(M, "http://no-such-host.invalid/x")) == []
+    assert socket_addresses(routes, MirrorUrl(M, "http://127.0.0.1:81/x")) == [("127.0.0.1", 81)]
+    assert socket_addresses(routes, MirrorUrl(M, "https://[::1]/x")) == [("::1", 443)]
+    assert socket_addresses(routes, MirrorUrl(M, "http://no-such-host.invalid/x")) == []
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
     routes = Http().routes  # which reads the environment once for each host
-    assert endpoints(routes, MirrorUrl(M, "http://192.0.2.1/x")) == []
-    assert endpoints(routes, MirrorUrl(M, "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
+    assert socket_addresses(routes, MirrorUrl(M, "http://192.0.2.1/x")) == []
+    assert socket_addresses(routes, MirrorUrl(M, "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
     monkeypatch.setenv("no_proxy", "192.0.2.1")
     routes = Http().routes
-    assert endpoints(routes, MirrorUrl(M, "http://192.0.2.1/x")) == [("192.0.2.1", 80)]
+    assert socket_addresses(routes, MirrorUrl(M, "http://192.0.2.1/x")) == [("192.0.2.1", 80)]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gpuaria.mirrors.traffic import GRACE, UNUSED, Judge
+from gpuaria.mirrors.traffic import GRACE, UNCONNECTED, StallDetector
 from gpuaria.records import Mirror
 
 TICK = 0.25
@@ -34,14 +34,14 @@ def play(
     rates: dict[str, Rate], seconds: float, counts: dict[str, Count] | None = None
 ) -> tuple[float, dict[str, str]]:
     """Run a clock; the time and verdict of the first blame, or (seconds, {})."""
-    judge, received, busy = Judge(), dict.fromkeys(rates, 0.0), counts or {}
+    judge, received, busy = StallDetector(), dict.fromkeys(rates, 0.0), counts or {}
     now = 0.0
     while now < seconds:
         now += TICK
         for name, rate in rates.items():
             received[name] += rate(now) * TICK
         connections = {mirror(name): busy.get(name, sixteen)(now) for name in rates}
-        found = judge.judge(1000 + now, {mirror(name): int(got) for name, got in received.items()}, connections)
+        found = judge.find_stalled(1000 + now, {mirror(name): int(got) for name, got in received.items()}, connections)
         if found:
             return now, {one.name: reason for one, reason in found.items()}
     return seconds, {}
@@ -108,7 +108,7 @@ def test_one_that_aria2_dropped() -> None:
     when, found = play({"a": until(12, MB, 0), "b": always(MB)}, 60, {"a": lambda now: 16 if now < 12 else 0})
     assert set(found) == {"a"}
     assert found["a"] in ("aria2 has dropped it", "it stopped sending")
-    assert when < 12 + UNUSED + 1
+    assert when < 12 + UNCONNECTED + 1
     _, found = play({"a": always(0), "b": always(MB)}, 60, {"a": lambda now: 0})
     assert found == {"a": "aria2 has dropped it"}
 
@@ -133,10 +133,10 @@ def test_healthy_noise_gives_no_verdict(seed: int) -> None:
 
 
 def test_a_mirror_that_comes_back_is_judged_anew() -> None:
-    judge, a, b = Judge(), mirror("a"), mirror("b")
+    judge, a, b = StallDetector(), mirror("a"), mirror("b")
     for step in range(80):
-        judge.judge(step * TICK + 1, {a: step * 1000, b: step * 1000}, {a: 1, b: 1})
+        judge.find_stalled(step * TICK + 1, {a: step * 1000, b: step * 1000}, {a: 1, b: 1})
     judge.forget(a)
     judge.forget(mirror("nobody"))
     for step in range(80, 80 + int(GRACE / TICK) - 1):
-        assert judge.judge(step * TICK + 1, {a: 80_000, b: step * 1000}, {a: 1, b: 1}) == {}
+        assert judge.find_stalled(step * TICK + 1, {a: 80_000, b: step * 1000}, {a: 1, b: 1}) == {}

@@ -40,13 +40,13 @@ class Known:
     def incompatible(self, mirrors: Sequence[Mirror]) -> set[Mirror]:
         return self.unusable.intersection(mirrors)
 
-    def due(self, wanted: Collection[Mirror]) -> list[Mirror]:
+    def due_for_test(self, wanted: Collection[Mirror]) -> list[Mirror]:
         return [mirror for mirror in self.ready if mirror in wanted]
 
-    def judged(self, now: float, connections: Mapping[Mirror, int]) -> dict[Mirror, str]:
+    def stalled_mirrors(self, now: float, connections: Mapping[Mirror, int]) -> dict[Mirror, str]:
         return {mirror: why for mirror, why in self.bad.items() if mirror in connections}
 
-    def forget(self, mirror: Mirror) -> None:
+    def forget_speed(self, mirror: Mirror) -> None:
         """Not needed."""
 
 

@@ -27,7 +27,7 @@ def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
 
     def write() -> None:
         for _ in range(50):
-            history.add(MIRROR, Experience("probe", 1e6))
+            history.record_outcome(MIRROR, Experience("probe", 1e6))
 
     threads = [threading.Thread(target=write) for _ in range(4)]
     for thread in threads:

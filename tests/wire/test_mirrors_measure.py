@@ -20,7 +20,7 @@ import pytest
 from gpuaria.dns.deadline import Deadline
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.errors import FileNotInRepo, GpuariaError, Interrupted, NetworkError
-from gpuaria.mirrors.measure.connection import Straight
+from gpuaria.mirrors.measure.connection import TimedConnection
 from gpuaria.mirrors.measure.findings import BytesFinding, MirrorFindings, read
 from gpuaria.mirrors.measure.freshness import compare
 from gpuaria.mirrors.measure.sample import sample
@@ -69,8 +69,8 @@ def address(hub: Hub) -> tuple[str, Mapping[str, str]]:
     return str(answer.headers["location"]), {k.lower(): v for k, v in answer.headers.items()}
 
 
-def straight(seconds: float = 60, environ: Mapping[str, str] | None = None) -> Straight:
-    return Straight(lambda host: ("127.0.0.1",), CONTEXT, environ or {}, Deadline(seconds))
+def straight(seconds: float = 60, environ: Mapping[str, str] | None = None) -> TimedConnection:
+    return TimedConnection(lambda host: ("127.0.0.1",), CONTEXT, environ or {}, Deadline(seconds))
 
 
 def take(url: str, *, seconds: float = 60, size: int | None = SIZE, connections: tuple[int, ...] = ONE) -> BytesFinding:

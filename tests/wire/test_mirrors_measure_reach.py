@@ -334,7 +334,7 @@ def test_a_server_without_tls_is_no_certificate_problem() -> None:
 
 def test_a_server_that_accepts_and_says_nothing_fails_in_tls() -> None:
     with server(lambda line: time.sleep(5)) as port:
-        line = tcp.dial(Route("good.test", port, True), "127.0.0.1", PLAIN, Deadline(0.5))
+        line = tcp.attempt_connection(Route("good.test", port, True), "127.0.0.1", PLAIN, Deadline(0.5))
     assert line.tls is not None
     assert (line.tcp.state, line.tls.state, line.sock) == ("measured", "failed", None)
 

@@ -330,7 +330,7 @@ def test_a_mirror_that_was_much_slower_gets_fewer_connections(
     strong, weak = serve(repo, limit_rate=200_000), serve(repo, host="127.0.0.2", limit_rate=10_000)
     for hub, rate in ((strong, 50e6), (weak, 2e6)) if known else ():
         history = History(user.home / ".local/state/gpuaria", network_id())
-        history.add(Mirror(hub.url, hub.url), Experience("transfer", rate=rate))
+        history.record_outcome(Mirror(hub.url, hub.url), Experience("transfer", rate=rate))
         history.close()
     complete(user, fetch(user, "--mirror", weak.url), repo)
     # aria2's requests, which ask for digests; gpuaria asks for the last bytes itself.

@@ -1,1 +1,1 @@
-"""Finding out what a mirror is worth: from its name to its bytes, in one budget of time. See survey.py."""
+"""Measurement of mirrors from DNS to file bytes within one time budget. See survey.py."""

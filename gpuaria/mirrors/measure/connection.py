@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection (RFC 9112) that tells when its parts stood: what the sample reads through."""
+"""An HTTP/1.1 connection (RFC 9112) for sample reads that records the duration of its set-up stages."""
 
 import http.client
 import io
@@ -19,11 +19,11 @@ _HEAD_LIMIT = 65536
 _CHUNK = 1 << 16
 
 
-class Straight:
-    """Sends ranged GETs to one server, one after the other. `resolve` gives a host's addresses, best first.
+class TimedConnection:
+    """Sends range requests to one server, one after the other. `resolve` returns a host's addresses, best first.
 
-    `connect` and `handshake` in seconds, None where unknown; `peer` an address or empty; `proxy` as host:port. All of
-    it ends at `deadline`.
+    `connect` and `handshake` in seconds, None if unknown; `peer`: an address or empty; `proxy`: host:port. Every
+    operation ends at `deadline`.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Straight:
         self.handshake: float | None = None
         self.peer = self.proxy = ""
 
-    def prepare(self, url: str) -> None:
-        """Connect to the server of `url`, unless this is the connection to it. Raises NetworkError."""
+    def ensure_connected(self, url: str) -> None:
+        """Connect to the server of `url`, unless already connected to it. Raises NetworkError."""
         there = route(url, self._environ)
         if self._sock is not None and there == self._route:
             return
@@ -57,12 +57,15 @@ class Straight:
         self.proxy = str(there.proxy or "")
         self.peer = "" if there.proxy else line.address
 
-    def get(self, url: str, headers: Mapping[str, str], patience: Callable[[], float]) -> tuple[Head, Iterator[bytes]]:
-        """Send a request; its head and raw body, each read waiting `patience()` seconds. Raises OSError, GpuariaError.
+    def request(
+        self, url: str, headers: Mapping[str, str], patience: Callable[[], float]
+    ) -> tuple[Head, Iterator[bytes]]:
+        """Send a request; return head and raw body, each read with a time-out of `patience()` seconds.
 
-        The body has to be read to its end, or the connection closed, before the next request.
+        The body must be read to its end, or the connection closed, before the next request. Raises OSError,
+        GpuariaError.
         """
-        self.prepare(url)
+        self.ensure_connected(url)
         assert self._sock is not None
         assert self._route is not None
         self._sock.settimeout(max(0.001, patience()))
@@ -100,7 +103,7 @@ class Straight:
         return self._sock.recv(_CHUNK)
 
     def _body(self, rest: bytes, headers: Mapping[str, str], patience: Callable[[], float]) -> Iterator[bytes]:
-        """The body's bytes as they arrive; with chunked coding its frames too, which does for a rate."""
+        """Yield the body's bytes as they arrive, including chunk framing, which is accurate enough for a rate."""
         length = headers.get("content-length", "")
         left = int(length) if re.fullmatch(r"\d{1,18}", length) and "transfer-encoding" not in headers else None
         again = left is not None and headers.get("connection", "").lower() != "close"
@@ -119,15 +122,15 @@ class Straight:
         if not again:
             self.close()
 
-    def another(self) -> "Straight":
-        """One more connection, to the very address that this one has."""
+    def same_peer_connection(self) -> "TimedConnection":
+        """Return another connection to the same peer address."""
         known, resolve = self.peer, self._resolve
         there = self._route.host if self._route else ""
         same: ResolveHost = lambda host: (known,) if known and host == there else resolve(host)  # noqa: E731
-        return Straight(same, self._context, self._environ, self._deadline, self._user_agent)
+        return TimedConnection(same, self._context, self._environ, self._deadline, self._user_agent)
 
     def close(self) -> None:
-        """Hang up; the times stay known."""
+        """Close the connection; the measured times stay available."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None

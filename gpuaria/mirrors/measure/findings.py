@@ -1,8 +1,8 @@
-"""Findings about mirrors: frozen records, JSON by `records.to_json` and back by `read`.
+"""Findings about mirrors: frozen records, converted to JSON by `records.to_json` and back by `read`.
 
-Three different things are kept apart in every `state`: "measured", "failed" (it was tried; `problem` says what went
-wrong) and "not measured" (it was not tried, or not to its end; `problem` says why). A number is None unless measured.
-Times are seconds, rates bytes per second, sizes bytes. No record holds a query string: it may be a signature.
+Every `state` distinguishes three cases: "measured", "failed" (tried; `problem` says what went wrong) and "not measured"
+(not tried, or not completed; `problem` says why). A number is None unless measured. Times are seconds, rates bytes per
+second, sizes bytes. No record holds a query string: it may contain a signature.
 """
 
 import types
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class IcmpFinding:
-    """Echo round trips to one address: their mean, the mean change between two in a row, the share that was lost."""
+    """Echo round trips to one address: mean time, mean difference of successive times, share lost."""
 
     address: str
     state: MeasureState
@@ -30,7 +30,7 @@ class IcmpFinding:
 
 @dataclass(frozen=True, slots=True)
 class TcpFinding:
-    """Time to connect to one address; through a proxy, until its tunnel stands (`address` is then the host's name)."""
+    """Time to connect to one address; through a proxy, until its tunnel is open (`address` is then the host's name)."""
 
     address: str
     port: int
@@ -41,7 +41,7 @@ class TcpFinding:
 
 @dataclass(frozen=True, slots=True)
 class LookupFinding:
-    """Asking the mirror where the file's bytes are. `error` is the class of the error (see errors.py), if it failed."""
+    """Result of the HEAD request for the file's URL. `error`: the error's class (see errors.py) if it failed."""
 
     state: MeasureState
     seconds: float | None = None
@@ -53,9 +53,9 @@ class LookupFinding:
 class Throughput:
     """The throughput of `connections` parallel reads, from the first byte on.
 
-    `rate` over all of it, `tail` over its last part (an eighth of a second, or one and a half round trips, in which
-    all connections were reading). `growing`: the tail was still much faster than what came before it, as in slow
-    start; the tail is then less than what this many connections reach.
+    `rate`: over the whole read. `tail`: over its end (an eighth of a second, or one and a half round trips, in which
+    all connections were reading). `growing`: the tail was much faster than the bytes before it, as in slow start, so
+    this many connections can reach more than `tail`.
     """
 
     connections: int
@@ -68,12 +68,12 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class BytesFinding:
-    """A ranged read of a real file at its final address.
+    """A range read of a file at its final URL.
 
-    `first_byte`: from sending the request on a standing connection (with `connect` None: from opening it).
-    `bytes`, `seconds`, `rate`: of one connection; `rates`: with its tail, and how it goes with more connections.
-    `size`: the file's, as declared here. `final_host`: who sent it, with the port if it is not the scheme's own;
-    `peer`: its address. `retry_after`: seconds that the host asks to wait.
+    `first_byte`: seconds since the request on an open connection (with `connect` None: since opening it). `bytes`,
+    `seconds`, `rate`: of one connection; `rates`: with tail, for each number of connections. `size`: the file's, as the
+    response declares it. `final_host`: the sender, with the port if it is not the scheme's default; `peer`: its
+    address. `retry_after`: seconds that the host asks to wait.
     """
 
     state: MeasureState
@@ -95,7 +95,10 @@ class BytesFinding:
 
 @dataclass(frozen=True, slots=True)
 class FreshFinding:
-    """A mirror's commit, size and digest against the manifest's; empty or None where the mirror does not state them."""
+    """A mirror's commit, size and digest compared with the manifest.
+
+    Empty or None if the mirror does not state them.
+    """
 
     verdict: Freshness
     commit: str = ""
@@ -106,9 +109,9 @@ class FreshFinding:
 
 @dataclass(frozen=True, slots=True)
 class MirrorFindings:
-    """All about one mirror. `addresses`: those to use, best first. `proxy`: the one measured through, as host:port.
+    """All findings about one mirror. `addresses`: the usable ones, best first. `proxy`: host:port of the proxy used.
 
-    `same_pipe_as`: the mirror, earlier in the list, whose bytes come from the same host; empty if there is none.
+    `same_pipe_as`: an earlier mirror in the list whose bytes come from the same host; empty if there is none.
     """
 
     mirror: str
@@ -126,9 +129,9 @@ class MirrorFindings:
 
     @property
     def failed(self) -> tuple[str, str]:
-        """The first stage that stopped the mirror and why: ("tls", "…"); two empty texts if none did.
+        """The first stage that failed and its problem, such as ("tls", "…"); two empty strings if none did.
 
-        ICMP is never it: many good hosts do not answer pings.
+        ICMP never counts: many good hosts ignore pings.
         """
         if self.dns and not self.addresses:
             return "dns", next((lie for a in self.dns for lie in a.lies), "") or _why(self.dns, "no address is known")
@@ -147,7 +150,7 @@ def _why(found: typing.Iterable[Any], otherwise: str) -> str:
 
 
 def read(record: type[R], value: Any) -> R:
-    """The record that `records.to_json` made `value` of. Raises ValueError if `value` is not of that shape."""
+    """Return the record from which `records.to_json` made `value`. Raises ValueError if `value` has another shape."""
     try:
         return typing.cast(R, _read(record, value))
     except (KeyError, TypeError, AttributeError) as error:

@@ -10,8 +10,8 @@ from gpuaria.sources.protocol import Stated
 def compare(stated: Stated, commit: str, file: RemoteFile) -> FreshFinding:
     """Compare a server's statements about `file` at `commit` with the manifest.
 
-    "stale": another commit. "different": the same commit, or none named, with another size or digest. "fresh": the
-    commit is the same, or size and digest both are. Else "unknown", which is not fresh.
+    "stale": another commit. "different": the same commit, or none stated, with another size or digest. "fresh": the
+    same commit, or the same size and digest. Otherwise "unknown", which does not count as fresh.
     """
     said, size, etag = stated.commit, stated.size, stated.digest
     other_size = size is not None and size != file.size

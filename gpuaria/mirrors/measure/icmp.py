@@ -1,7 +1,7 @@
-"""Echo round trips (RFC 792, RFC 4443) by icmplib: raw sockets where allowed, else the kernel's own ping sockets.
+"""ICMP echo (RFC 792, RFC 4443) by icmplib: raw sockets if permitted, else the kernel's ping sockets.
 
-A hint only: where the system forbids it that is "not measured", and a good host need not answer pings.
-Four pings tell a quarter of loss from none, not a thousandth.
+A hint only: if the system forbids it, the state is "not measured", and a good host may ignore pings. Four pings tell a
+loss of a quarter from none, not a loss of a thousandth.
 """
 
 from collections.abc import Sequence
@@ -14,25 +14,25 @@ from gpuaria.mirrors.measure.findings import IcmpFinding
 
 COUNT = 4
 PATIENCE = 1.0  # seconds for one reply
-GIVE_UP = 2  # unanswered pings in a row before the first reply
+GIVE_UP = 2  # unanswered pings before the first reply
 NOT_PERMITTED = "not permitted"
 
 
 def ping(addresses: Sequence[str], deadline: Deadline, *, count: int = COUNT) -> tuple[IcmpFinding, ...]:
-    """Ping all addresses at once, `count` times each, as far as the time reaches. Never raises for the network."""
+    """Ping all addresses at once, `count` times each, until the deadline. Never raises for network errors."""
     found = run_all([partial(_ping, a, deadline, count) for a in addresses], deadline)
     return tuple(f or IcmpFinding(a, "not measured", problem=NO_TIME) for a, f in zip(addresses, found, strict=True))
 
 
 def _ping(address: str, deadline: Deadline, count: int) -> IcmpFinding:
     for privileged in (True, False):
-        found = _as(address, deadline, count, privileged)
+        found = _ping_as(address, deadline, count, privileged)
         if found.problem != NOT_PERMITTED:
             return found
     return found
 
 
-def _as(address: str, deadline: Deadline, count: int, privileged: bool) -> IcmpFinding:
+def _ping_as(address: str, deadline: Deadline, count: int, privileged: bool) -> IcmpFinding:
     import icmplib
 
     times: list[float] = []

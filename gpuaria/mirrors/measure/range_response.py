@@ -1,4 +1,4 @@
-"""The head of a response to a ranged read: the wanted part of the file, or why not (RFC 9110 14, 15). Pure."""
+"""Header checks of a response to a range request (RFC 9110 14, 15). Pure."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from gpuaria.http.ratelimit import retry_after
 
 
 class Refusal(Exception):
-    """An answer that carries no bytes of the file. `retry_after`: seconds that it asks to wait."""
+    """A response without bytes of the file. `retry_after`: seconds that it asks to wait."""
 
     def __init__(self, problem: str, retry_after: float | None = None) -> None:
         super().__init__(problem)
@@ -19,9 +19,9 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DeclaredRange:
-    """The part that a response declares: whether it is a range, and the whole file's size, None if not stated.
+    """The range that a response declares: `ranges`: it is a range; `size`: the whole file's size, None if not stated.
 
-    `at`: where its bytes begin, None for a range it does not describe.
+    `at`: the offset of its bytes, None for a range without description.
     """
 
     ranges: bool
@@ -30,7 +30,7 @@ class DeclaredRange:
 
 
 def declared(status: int, headers: Mapping[str, str]) -> DeclaredRange:
-    """Read Content-Range, or Content-Length of a whole answer; nonsense counts as unsaid."""
+    """Read Content-Range, or Content-Length of a whole response; invalid values count as absent."""
     if status != 200:
         spoken = content_range(headers)
         return DeclaredRange(status == 206, spoken.size if spoken else None, spoken.start if spoken else None)
@@ -39,7 +39,10 @@ def declared(status: int, headers: Mapping[str, str]) -> DeclaredRange:
 
 
 def check(status: int, headers: Mapping[str, str], part: DeclaredRange, at: int, size: int | None, now: float) -> None:
-    """Raise Refused for what is not the file of `size` bytes (None: unknown) from offset `at`. `now`: Unix seconds."""
+    """Raise Refused for a response that is not the file of `size` bytes (None: unknown) from offset `at`.
+
+    `now`: Unix seconds.
+    """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     html = kind in ("text/html", "application/xhtml+xml")
     other = size is not None and part.size is not None and part.size != size
@@ -55,8 +58,8 @@ def check(status: int, headers: Mapping[str, str], part: DeclaredRange, at: int,
         raise Refusal("sends another range than was asked for")
 
 
-def place(url: str) -> str:
-    """The host of an address, with the port unless it is the scheme's own."""
+def host_and_port(url: str) -> str:
+    """Return the host of a URL, with the port unless it is the scheme's default."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     own = {"http": 80, "https": 443}.get(parts.scheme)

@@ -1,9 +1,9 @@
-"""A small ranged read of a real file: does it answer, how soon, how fast, and does more than one connection help?
+"""A sample read of a file: response, time to first byte, throughput, and the gain from more connections.
 
-One request from the middle of the file, hung up on when enough is known: slow start (RFC 5681 3.1) asks little of a
-slow mirror by itself, and several requests one after the other would spend the time of a far one on round trips (60 ms
-one way: 3.5 MB/s seen after a second in pieces, 13 MB/s in one). One connection says little about 16: a mirror that
-waits for round trips grows with connections, a capped mirror does not. So the read is repeated with several at once.
+One request from the middle of the file, aborted when enough is known. Slow start (RFC 5681 3.1) limits the load on a
+slow mirror, and several requests in sequence would spend the time on round trips (60 ms one way: 3.5 MB/s seen after a
+second in pieces, 13 MB/s in one). One connection predicts little about 16: a mirror limited by round trips gains from
+more connections, a capped mirror does not. So the read is repeated with several at once.
 """
 
 import time
@@ -15,26 +15,26 @@ from urllib.parse import urljoin
 from gpuaria.dns.deadline import BackgroundCall, Deadline, run_all
 from gpuaria.dns.findings import NO_TIME
 from gpuaria.errors import GpuariaError, Interrupted
-from gpuaria.mirrors.measure.connection import Straight
+from gpuaria.mirrors.measure.connection import TimedConnection
 from gpuaria.mirrors.measure.findings import BytesFinding, Throughput
-from gpuaria.mirrors.measure.range_response import DeclaredRange, Refusal, check, declared, place
+from gpuaria.mirrors.measure.range_response import DeclaredRange, Refusal, check, declared, host_and_port
 from gpuaria.mirrors.measure.stream import SampleLimits, Stream, throughput
 from gpuaria.mirrors.measure.tcp import reason
 from gpuaria.urls import check_redirect
 
 MAX_REDIRECTS = 4
-SHARE = 0.55  # of the time left, for one connection
-_STALL = 0.5  # the share of its time that a read may spend waiting for nothing at its end
-_LEAST = 64 << 10  # bytes that one of several connections asks for
+SHARE = 0.55  # share of the remaining time for the read over one connection
+_STALL = 0.5  # share of its time that a read may spend without bytes at its end
+_SMALLEST_READ = 64 << 10  # bytes per connection
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 
 
 @dataclass(slots=True)
 class _Read:
-    """One connection's stream and the answer that it came with."""
+    """One connection's stream and its response."""
 
     limits: SampleLimits
-    lane: int = 0
+    connection_number: int = 0
     stream: Stream = field(default_factory=Stream)
     status: int | None = None
     part: DeclaredRange | None = None
@@ -42,7 +42,7 @@ class _Read:
 
 def sample(
     url: str,
-    carrier: Straight,
+    connection: TimedConnection,
     deadline: Deadline,
     *,
     size: int | None = None,
@@ -51,100 +51,110 @@ def sample(
 ) -> BytesFinding:
     """Read from the middle of the file at `url`; `size` is the manifest's, None if unknown.
 
-    The first of `connections` has to be 1; the further ones are tried while there is time, and read twice as much
-    together. Never raises for the network. Redirects are followed, not out of TLS.
+    The first of `connections` must be 1; the others are tried while there is time, and together read twice as much.
+    Never raises for network errors. Redirects are followed, but not from TLS to plain text.
     """
     asked = limits or SampleLimits()
     first = replace(asked, seconds=min(asked.seconds, SHARE * deadline.remaining()))
-    finding, done, lanes = BytesFinding("not measured", problem=NO_TIME), _Read(first), _Lanes(carrier, connections[1:])
+    finding, read_state, extra = (
+        BytesFinding("not measured", problem=NO_TIME),
+        _Read(first),
+        _ExtraConnections(connection, connections[1:]),
+    )
     if size == 0:
         return replace(finding, problem="the file is empty")
     try:
         for _ in range(MAX_REDIRECTS):
-            finding = replace(finding, final_host=place(url))
+            finding = replace(finding, final_host=host_and_port(url))
             if deadline.expired:
                 return finding
-            target = _read(carrier, url, size, deadline, done, partial(lanes.prepare, url))
+            target = _read(connection, url, size, deadline, read_state, partial(extra.prepare, url))
             if not target:
                 break
             check_redirect(url, target)
             url = target
         else:
             raise Refusal("redirects in a circle")
-        carrier.close()
-        found = _finding(done, carrier, finding, _stalled(done, deadline, first))
+        connection.close()
+        found = _finding(read_state, connection, finding, _stalled(read_state, deadline, first))
         if found.state == "measured" and found.ranges:
-            found = replace(found, rates=(*found.rates, *lanes.measure(url, size, deadline, asked)))
+            found = replace(found, rates=(*found.rates, *extra.measure(url, size, deadline, asked)))
         return found
     except Interrupted:
         raise
     except Refusal as refused:
-        return _finding(done, carrier, finding, refused.problem, refused.retry_after)
+        return _finding(read_state, connection, finding, refused.problem, refused.retry_after)
     except (GpuariaError, OSError, ValueError) as error:
         problem = reason(error) if not isinstance(error, GpuariaError) else error.message
-        return _finding(done, carrier, finding, problem)
+        return _finding(read_state, connection, finding, problem)
     finally:
-        carrier.close()
-        lanes.close()
+        connection.close()
+        extra.close()
 
 
 def _read(
-    carrier: Straight,
+    connection: TimedConnection,
     url: str,
     size: int | None,
     deadline: Deadline,
-    done: _Read,
+    read_state: _Read,
     ready: Callable[[], None] = lambda: None,
 ) -> str:
-    """One request and its bytes; gives the target of a redirect, or an empty text. `ready`: once the answer is good."""
-    carrier.prepare(url)
-    limits = done.limits
-    at = _start(size, done.lane, limits)
+    """Send one request and read its bytes; return the target of a redirect, or "".
+
+    `ready` is called when the response is good.
+    """
+    connection.ensure_connected(url)
+    limits = read_state.limits
+    at = _start(size, read_state.connection_number, limits)
     end = at + limits.ceiling if size is None else min(at + limits.ceiling, size)
-    stream = done.stream
-    stream.sent, stream.round_trip = deadline.clock(), carrier.connect or 0.0
+    stream = read_state.stream
+    stream.sent, stream.round_trip = deadline.clock(), connection.connect or 0.0
     headers = {"range": f"bytes={at}-{end - 1}", "accept-encoding": "identity"}
-    (status, got), body = carrier.get(url, headers, lambda: stream.left(deadline, limits))
-    done.status = status
+    (status, got), body = connection.request(url, headers, lambda: stream.seconds_left(deadline, limits))
+    read_state.status = status
     if status in _REDIRECTS and "location" in got:
-        carrier.close()
+        connection.close()
         return urljoin(url, got["location"])
-    done.part = declared(status, got)
-    check(status, got, done.part, at, size, time.time())
+    read_state.part = declared(status, got)
+    check(status, got, read_state.part, at, size, time.time())
     ready()
     stream.read(body, deadline, limits)
     return ""
 
 
-def _start(size: int | None, lane: int, limits: SampleLimits) -> int:
-    """Return the first offset: in the middle, each connection in its own part; 0 if the file is small or unknown."""
-    if size is None or size < 2 * _LEAST:
+def _start(size: int | None, connection_number: int, limits: SampleLimits) -> int:
+    """Return the first offset: in the middle, each connection in its own range.
+
+    0 if the file is small or its size unknown.
+    """
+    if size is None or size < 2 * _SMALLEST_READ:
         return 0
-    start = (size // 2 + lane * limits.ceiling) % size
+    start = (size // 2 + connection_number * limits.ceiling) % size
     return start if start + min(limits.ceiling, size // 2) <= size else size // 2
 
 
-def _stalled(done: _Read, deadline: Deadline, limits: SampleLimits) -> str:
-    """Why a read that ran into its end is none to count on; empty where bytes were coming until then."""
-    if not done.stream.marks:
+def _stalled(read_state: _Read, deadline: Deadline, limits: SampleLimits) -> str:
+    """Return why a read that hit its time limit is unreliable; empty if bytes arrived until the end."""
+    if not read_state.stream.marks:
         return "sends no byte"
-    silent = deadline.clock() - done.stream.marks[-1][0]
-    return f"stalled after {done.stream.total:,} bytes" if silent >= _STALL * limits.seconds else ""
+    silent = deadline.clock() - read_state.stream.marks[-1][0]
+    return f"stalled after {read_state.stream.total:,} bytes" if silent >= _STALL * limits.seconds else ""
 
 
 def _finding(
-    done: _Read, carrier: Straight, so_far: BytesFinding, problem: str, wait: float | None = None
+    read_state: _Read, connection: TimedConnection, so_far: BytesFinding, problem: str, wait: float | None = None
 ) -> BytesFinding:
-    stream, part = done.stream, done.part
+    stream, part = read_state.stream, read_state.part
     found = replace(
         so_far,
         state="failed" if problem else "measured",
         problem=problem,
-        peer=carrier.peer,
-        connect=carrier.connect,
-        handshake=carrier.handshake,
-        status=done.status,
-        ranges=part.ranges if part and done.status in (200, 206) else None,
+        peer=connection.peer,
+        connect=connection.connect,
+        handshake=connection.handshake,
+        status=read_state.status,
+        ranges=part.ranges if part and read_state.status in (200, 206) else None,
         size=part.size if part else None,
         bytes=stream.total,
         retry_after=wait,
@@ -155,28 +165,31 @@ def _finding(
     return replace(found, first_byte=stream.first - stream.sent, seconds=one.seconds, rate=one.rate, rates=(one,))
 
 
-class _Lanes:
-    """The further connections: opened while the first one reads, used when it is done."""
+class _ExtraConnections:
+    """Additional connections: opened while the first one reads, used after it."""
 
-    def __init__(self, carrier: Straight, counts: Sequence[int]) -> None:
-        self._carrier, self._counts = carrier, tuple(counts)
-        self._lanes: list[Straight] = []
+    def __init__(self, connection: TimedConnection, counts: Sequence[int]) -> None:
+        self._first, self._counts = connection, tuple(counts)
+        self._connections: list[TimedConnection] = []
         self._jobs: list[BackgroundCall[bool]] = []
 
     def prepare(self, url: str) -> None:
-        """Open them, in the background."""
-        self._lanes = [self._carrier.another() for _ in range(max(self._counts, default=0))]
-        self._jobs = [BackgroundCall(partial(_quiet, partial(lane.prepare, url))) for lane in self._lanes]
+        """Open the connections in the background."""
+        self._connections = [self._first.same_peer_connection() for _ in range(max(self._counts, default=0))]
+        self._jobs = [
+            BackgroundCall(partial(_succeeds, partial(connection_number.ensure_connected, url)))
+            for connection_number in self._connections
+        ]
 
     def measure(self, url: str, size: int | None, deadline: Deadline, limits: SampleLimits) -> list[Throughput]:
-        """One reading for each count, as far as there is time for a few round trips and no connection fails."""
+        """Return one throughput for each count, as long as there is time and no connection fails."""
         found: list[Throughput] = []
         for count in self._counts:
-            if deadline.remaining() < 0.2 + 3 * (self._carrier.connect or 0.0):
+            if deadline.remaining() < 0.2 + 3 * (self._first.connect or 0.0):
                 break
-            share = replace(limits, ceiling=max(_LEAST, 2 * limits.ceiling // count))
+            share = replace(limits, ceiling=max(_SMALLEST_READ, 2 * limits.ceiling // count))
             reads = [_Read(share, n + 1) for n in range(count)]
-            works = [partial(self._one, n, url, size, deadline, reads[n]) for n in range(count)]
+            works = [partial(self._read_one, n, url, size, deadline, reads[n]) for n in range(count)]
             fine = run_all(works, deadline)
             more = throughput([read.stream for read in reads]) if all(fine) else None
             if more is None:
@@ -184,31 +197,31 @@ class _Lanes:
             found.append(more)
         return found
 
-    def _one(self, number: int, url: str, size: int | None, deadline: Deadline, done: _Read) -> bool:
-        lane, job = self._lanes[number], self._jobs[number]
+    def _read_one(self, number: int, url: str, size: int | None, deadline: Deadline, read_state: _Read) -> bool:
+        connection, job = self._connections[number], self._jobs[number]
         if not job.result(deadline, 0):
             return False
         try:
-            return _quiet(partial(_read, lane, url, size, deadline, done))
+            return _succeeds(partial(_read, connection, url, size, deadline, read_state))
         finally:
-            lane.close()
+            connection.close()
 
     def close(self) -> None:
-        """Hang up, also on those that are still being opened."""
-        for lane, job in zip(self._lanes, self._jobs, strict=True):
+        """Close all connections, including those that are still being opened."""
+        for connection, job in zip(self._connections, self._jobs, strict=True):
             if job.result(Deadline(0), 0) is None:
-                BackgroundCall(partial(_close_later, lane, job))
+                BackgroundCall(partial(_close_later, connection, job))
             else:
-                lane.close()
+                connection.close()
 
 
-def _close_later(lane: Straight, job: BackgroundCall[bool]) -> None:
+def _close_later(connection: TimedConnection, job: BackgroundCall[bool]) -> None:
     job.result(Deadline(30), 0)
-    lane.close()
+    connection.close()
 
 
-def _quiet(work: Callable[[], str | None]) -> bool:
-    """True if it went well and gave no text."""
+def _succeeds(work: Callable[[], str | None]) -> bool:
+    """Return True if `work` raised nothing and returned no text."""
     try:
         return not work()
     except Interrupted:

@@ -1,4 +1,4 @@
-"""The hosts that bytes finally come from: a host that serves several mirrors is one pipe, and is measured once."""
+"""Detection of mirrors whose bytes come from the same host, which is measured once."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -9,38 +9,38 @@ from gpuaria.dns.findings import NO_TIME
 from gpuaria.mirrors.measure.findings import BytesFinding, MirrorFindings
 
 
-def same_pipes(found: Sequence[MirrorFindings]) -> tuple[MirrorFindings, ...]:
-    """The same findings, each marked with the first mirror that has its final host. Pure."""
+def mark_shared_hosts(found: Sequence[MirrorFindings]) -> tuple[MirrorFindings, ...]:
+    """Return the findings, each marked with the first mirror that has the same final host. Pure."""
     first: dict[str, str] = {}
     marked = []
     for one in found:
-        place = one.bytes.final_host
-        owner = first.setdefault(place, one.mirror) if place else one.mirror
+        host = one.bytes.final_host
+        owner = first.setdefault(host, one.mirror) if host else one.mirror
         marked.append(replace(one, same_pipe_as=owner if owner != one.mirror else ""))
     return tuple(marked)
 
 
-class Pipes:
-    """One measurement for each final host: others wait for it and take it over, unless it failed."""
+class SharedHosts:
+    """One measurement per final host: other mirrors wait for it and reuse it, unless it failed."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
-        self._good: dict[str, tuple[str, BytesFinding]] = {}
+        self._measured: dict[str, tuple[str, BytesFinding]] = {}
 
-    def measured(self, name: str, place: str, work: Callable[[], BytesFinding], deadline: Deadline) -> BytesFinding:
-        """`work()`, or what it gave for the same place before."""
+    def measure_once(self, name: str, host: str, work: Callable[[], BytesFinding], deadline: Deadline) -> BytesFinding:
+        """Return `work()`, or its earlier result for the same host."""
         with self._guard:
-            lock = self._locks.setdefault(place, threading.Lock())
+            lock = self._locks.setdefault(host, threading.Lock())
         if not lock.acquire(timeout=deadline.remaining()):
-            return BytesFinding("not measured", place, problem=NO_TIME)
+            return BytesFinding("not measured", host, problem=NO_TIME)
         try:
-            if place in self._good:
-                owner, found = self._good[place]
+            if host in self._measured:
+                owner, found = self._measured[host]
                 return replace(found, problem=f"measured once, at {owner}: the same host serves both")
             found = work()
             if found.state == "measured":
-                self._good[place] = (name, found)
+                self._measured[host] = (name, found)
             return found
         finally:
             lock.release()

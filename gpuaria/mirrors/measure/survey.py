@@ -1,7 +1,7 @@
-"""All mirrors at once, cheap stages first, one deadline: DNS, then ICMP together with TCP and TLS, a HEAD, the bytes.
+"""Survey of all mirrors at once within one deadline: DNS, then ICMP with TCP and TLS, a HEAD request, a range read.
 
-A stage that failed is the last one of its mirror; the later ones say so. A host that serves the bytes of two mirrors is
-measured once.
+After a failed stage the later ones of that mirror are skipped, with the reason. A host that serves the bytes of two
+mirrors is measured once.
 """
 
 import ssl
@@ -17,27 +17,27 @@ from gpuaria.dns.resolvers import Resolvers
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.http.route import Route, route
 from gpuaria.mirrors.measure import tcp
-from gpuaria.mirrors.measure.connection import Straight
+from gpuaria.mirrors.measure.connection import TimedConnection
 from gpuaria.mirrors.measure.findings import BytesFinding, FreshFinding, LookupFinding, MirrorFindings
 from gpuaria.mirrors.measure.freshness import compare
 from gpuaria.mirrors.measure.icmp import ping
 from gpuaria.mirrors.measure.sample import sample
-from gpuaria.mirrors.measure.shared_hosts import Pipes, same_pipes
+from gpuaria.mirrors.measure.shared_hosts import SharedHosts, mark_shared_hosts
 from gpuaria.mirrors.measure.stream import SampleLimits
 from gpuaria.records import Mirror, RemoteFile
 from gpuaria.sources.protocol import Stated
 
 BUDGET = 3.0  # seconds
-ADDRESSES = 8  # of one host that are tried
+ADDRESSES = 8  # tried per host
 Lookup = Callable[[Mirror], tuple[str, Stated] | None]
 
 
 @dataclass(frozen=True)
 class Tools:
-    """The functions that touch the world.
+    """The functions with side effects.
 
-    `lookup` gives the final URL of the sampled file at a mirror and what the mirror states of it, None where its bytes
-    come only with a credential; it raises GpuariaError. `pings` off leaves ICMP out.
+    `lookup` returns the final URL of the sampled file at a mirror and the mirror's statements about it, None if its
+    bytes need a credential; it raises GpuariaError. `pings`: measure ICMP.
     """
 
     lookup: Lookup
@@ -51,7 +51,7 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """How a file is sampled: one read for each count of connections, each within `limits`."""
+    """Sampling of a file: one read for each number of connections, each within `limits`."""
 
     connections: tuple[int, ...] = (1, 4)
     limits: SampleLimits | None = None
@@ -65,19 +65,19 @@ def survey(
     budget: float = BUDGET,
     reads: Reads = Reads(),
 ) -> tuple[MirrorFindings, ...]:
-    """Measure each mirror for `file` at `commit`; return the findings in the order given, after some `budget` seconds.
+    """Measure each mirror for `file` at `commit`; return the findings in the given order after about `budget` seconds.
 
-    Raises nothing for what goes wrong at a mirror; Interrupted if `tools.lookup` does.
+    A mirror's failure does not raise; Interrupted is raised if `tools.lookup` raises it.
     """
     deadline = Deadline(budget, tools.clock)
-    visits = [_Visit(mirror, commit, file, tools, deadline, reads) for mirror in mirrors]
-    pipes = Pipes()
-    run_all([partial(visit.run, pipes) for visit in visits], deadline, 2 * GRACE)
-    return same_pipes([visit.findings() for visit in visits])
+    surveys = [_MirrorSurvey(mirror, commit, file, tools, deadline, reads) for mirror in mirrors]
+    pipes = SharedHosts()
+    run_all([partial(survey_of_mirror.run, pipes) for survey_of_mirror in surveys], deadline, 2 * GRACE)
+    return mark_shared_hosts([survey_of_mirror.findings() for survey_of_mirror in surveys])
 
 
-class _Visit:
-    """One mirror's way through the stages. Other threads write `_found`; `findings` may be asked at any time."""
+class _MirrorSurvey:
+    """The stages of one mirror. Other threads write `_found`; `findings` may be called at any time."""
 
     def __init__(
         self, mirror: Mirror, commit: str, file: RemoteFile, tools: Tools, deadline: Deadline, reads: Reads
@@ -85,7 +85,7 @@ class _Visit:
         self._mirror, self._commit, self._file, self._tools = mirror, commit, file, tools
         self._deadline, self._reads = deadline, reads
         self._lock = threading.Lock()
-        self._stood: list[str] = []
+        self._reachable: list[str] = []
         self._found = MirrorFindings(
             mirror.name,
             "",
@@ -103,34 +103,34 @@ class _Visit:
         with self._lock:
             self._found = replace(self._found, **values)  # type: ignore[arg-type]
 
-    def run(self, pipes: Pipes) -> None:
-        """All stages, as far as they come."""
+    def run(self, pipes: SharedHosts) -> None:
+        """Run all stages, as far as they succeed."""
         try:
             there = route(self._mirror.base, self._tools.environ)
         except ValueError as error:
-            return self._stop(str(error))
+            return self._mark_not_measured(str(error))
         self._set(host=there.host, proxy=str(there.proxy or ""))
         addresses = self._resolve(there)
         if not addresses and not there.proxy:
             over = self._deadline.expired
-            return self._stop(NO_TIME if over else f"no address is known for {there.host}")
+            return self._mark_not_measured(NO_TIME if over else f"no address is known for {there.host}")
         pings = BackgroundCall(lambda: ping(addresses, self._deadline)) if addresses and self._tools.pings else None
         first = threading.Event()
         reach = BackgroundCall(lambda: self._reach(there, addresses, first))
         first.wait(self._deadline.remaining())
-        if self._stood or (there.proxy and there.proxy.measuring_problem):
-            target = self._look_up()
+        if self._reachable or (there.proxy and there.proxy.measuring_problem):
+            target = self._request_head()
             if target:
                 self._read(target, pipes)
         else:
             reach.result(self._deadline)
             stage, problem = self.findings().failed
-            self._stop(f"{stage}: {problem}" if stage else NO_TIME)
+            self._mark_not_measured(f"{stage}: {problem}" if stage else NO_TIME)
         reach.result(self._deadline)
         self._set(icmp=(pings.result(self._deadline) if pings else None) or ())
-        return self._settle()
+        return self._drop_wrong_addresses()
 
-    def _stop(self, why: str) -> None:
+    def _mark_not_measured(self, why: str) -> None:
         """Mark the HEAD request and all later stages as not measured."""
         self._set(
             lookup=LookupFinding("not measured", problem=why),
@@ -146,37 +146,37 @@ class _Visit:
         return addresses
 
     def _addresses(self, host: str) -> tuple[str, ...]:
-        """Of any host on the way; what the resolvers said is kept."""
+        """Resolve any host on the route, and keep the resolvers' answers."""
         answers = self._tools.resolvers.query(host, self._deadline)
         self._set(dns=(*self.findings().dns, *answers))
         found = self._tools.resolvers.usable(answers) if answers else (host.strip("[]"),)
         return tcp.happy_eyeballs(found)[:ADDRESSES]
 
     def _reach(self, there: Route, addresses: tuple[str, ...], first: threading.Event) -> None:
-        def stands(address: str) -> None:
-            self._stood.append(address)
+        def on_connected(address: str) -> None:
+            self._reachable.append(address)
             first.set()
 
         try:
-            found, tls = tcp.measure(there, addresses, self._tools.context, self._deadline, stands)
+            found, tls = tcp.measure(there, addresses, self._tools.context, self._deadline, on_connected)
             self._set(tcp=found, tls=tls)
         finally:
             first.set()
 
-    def _look_up(self) -> str:
-        """The final address of the file, empty if there is none to read from."""
+    def _request_head(self) -> str:
+        """Return the final URL of the file, empty if there is none to read from."""
         clock, started = self._deadline.clock, self._deadline.clock()
         try:
             done = BackgroundCall(lambda: (self._tools.lookup(self._mirror),)).result(self._deadline, 0)
         except Interrupted:
             raise
         except GpuariaError as error:
-            self._stop(f"lookup: {error.message}")
+            self._mark_not_measured(f"lookup: {error.message}")
             problem = LookupFinding("failed", clock() - started, error.message, type(error).__name__)
             self._set(lookup=problem)
             return ""
         if done is None:
-            return ""  # no time left, as everything begins
+            return ""  # no time left
         self._set(lookup=LookupFinding("measured", clock() - started))
         if done[0] is None:
             why = "its bytes come only with a credential"
@@ -190,13 +190,13 @@ class _Visit:
             return ""
         return url
 
-    def _read(self, url: str, pipes: Pipes) -> None:
+    def _read(self, url: str, pipes: SharedHosts) -> None:
         try:
             there = route(url, self._tools.environ)
         except ValueError as error:
             return self._set(bytes=BytesFinding("failed", problem=str(error)))
-        carrier = self._carrier(there)
-        if carrier is None:
+        connection = self._new_connection(there)
+        if connection is None:
             problem = there.proxy.measuring_problem if there.proxy else ""
             return self._set(bytes=BytesFinding("not measured", there.host_header, problem=problem))
         self._set(bytes=BytesFinding("not measured", there.host_header, problem=NO_TIME))
@@ -204,16 +204,16 @@ class _Visit:
         def work() -> BytesFinding:
             return sample(
                 url,
-                carrier,
+                connection,
                 self._deadline,
                 size=self._file.size,
                 connections=self._reads.connections,
                 limits=self._reads.limits,
             )
 
-        return self._set(bytes=pipes.measured(self._mirror.name, there.host_header, work, self._deadline))
+        return self._set(bytes=pipes.measure_once(self._mirror.name, there.host_header, work, self._deadline))
 
-    def _carrier(self, there: Route) -> Straight | None:
+    def _new_connection(self, there: Route) -> TimedConnection | None:
         tools = self._tools
         if there.proxy and there.proxy.measuring_problem:
             return None
@@ -222,16 +222,16 @@ class _Visit:
             found = self.findings()
             if host != found.host:
                 return self._addresses(host)
-            return [*self._stood, *(a for a in found.addresses if a not in self._stood)]
+            return [*self._reachable, *(a for a in found.addresses if a not in self._reachable)]
 
-        return Straight(resolve, tools.context, tools.environ, self._deadline, tools.user_agent)
+        return TimedConnection(resolve, tools.context, tools.environ, self._deadline, tools.user_agent)
 
-    def _settle(self) -> None:
-        """Leave out the resolvers and the addresses that turned out wrong, the quickest address first."""
+    def _drop_wrong_addresses(self) -> None:
+        """Remove false answers and unreachable addresses; sort the others by time to connect."""
         found = self.findings()
         answers = self._tools.resolvers.mark_certificate_lies(found.dns, found.tls)
         took = {f.address: f.seconds or 0.0 for f in found.tcp if f.state == "measured"}
-        stood = sorted((a for a in found.addresses if a in self._stood), key=lambda a: took.get(a, 0.0))
+        stood = sorted((a for a in found.addresses if a in self._reachable), key=lambda a: took.get(a, 0.0))
         failed = {f.address for f in found.tcp if f.state == "failed"}
         failed |= {f.address for f in found.tls if f.state == "failed"}
         rest = [a for a in found.addresses if a not in stood and a not in failed]

@@ -1,7 +1,7 @@
-"""Connections: their set-up timed address by address, in the order of happy eyeballs (RFC 8305).
+"""Timed TCP and TLS connections to several addresses, in the order of Happy Eyeballs (RFC 8305).
 
-The families take turns, IPv6 first; the next attempt starts when the one before ends or after 250 ms (RFC 8305 5).
-`measure` goes through all addresses, `connect` keeps the first connection that stands.
+The address families alternate, IPv6 first; the next attempt starts when the previous one ends or after 250 ms (RFC 8305
+5). `measure` tries all addresses, `connect` keeps the first established connection.
 """
 
 import queue
@@ -22,12 +22,12 @@ from gpuaria.mirrors.measure.findings import TcpFinding
 
 STAGGER = 0.25  # seconds, RFC 8305's Connection Attempt Delay
 PATIENCE = 2.0  # seconds for one address, both stages together
-_HEAD_LIMIT = 16384  # bytes of a proxy's answer
+_HEAD_LIMIT = 16384  # bytes of a proxy's response
 
 
 @dataclass(slots=True)
 class TcpAttempt:
-    """One attempt: what was found, and the open socket if it stands. `tls` is None where none was tried."""
+    """One connection attempt: its findings, and the socket if it is established. `tls` is None without an attempt."""
 
     address: str
     tcp: TcpFinding
@@ -43,12 +43,12 @@ class TcpAttempt:
 
     @property
     def problem(self) -> str:
-        """Why it does not stand, empty if it does."""
+        """Why the connection failed; empty if it is established."""
         return self.tcp.problem or (self.tls.problem if self.tls else "")
 
 
 def happy_eyeballs(addresses: Sequence[str]) -> tuple[str, ...]:
-    """The order of attempts: the families in turn, IPv6 first, each in the order given, none twice (RFC 8305 4)."""
+    """Return the addresses without duplicates, families alternating, IPv6 first (RFC 8305 4)."""
     unique = dict.fromkeys(addresses)
     six, four = [a for a in unique if ":" in a], [a for a in unique if ":" not in a]
     return tuple(a for a in chain.from_iterable(zip_longest(six, four)) if a is not None)
@@ -61,16 +61,16 @@ def measure(
     deadline: Deadline,
     ready: Callable[[str], None] = lambda address: None,
 ) -> tuple[tuple[TcpFinding, ...], tuple[TlsFinding, ...]]:
-    """Connect to every address, with a TLS handshake where the route has one; `ready` is called with each that is open.
+    """Connect to every address, with a TLS handshake if the route has one; `ready` is called for each open address.
 
-    Through a proxy there is one attempt, to the host by its name; `addresses` are then not used.
+    Through a proxy there is one attempt, to the host by name; `addresses` are then ignored.
     """
     targets = _targets(route, addresses)
     if route.proxy and route.proxy.measuring_problem:
         problem = route.proxy.measuring_problem
         return _untried(route, targets, problem)
     found: dict[str, TcpAttempt] = {}
-    for line in _attempts(route, targets, context, deadline):
+    for line in _connection_attempts(route, targets, context, deadline):
         found[line.address] = line
         if line.sock is not None:
             line.close()
@@ -86,11 +86,11 @@ def measure(
 
 
 def connect(route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> TcpAttempt:
-    """The first connection that stands, its socket for the caller to close. Raises NetworkError with all reasons."""
+    """Return the first established connection; the caller closes its socket. Raises NetworkError with all reasons."""
     if route.proxy and route.proxy.measuring_problem:
         raise NetworkError(route.proxy.measuring_problem)
     problems: dict[str, None] = {}
-    for line in _attempts(route, _targets(route, addresses), context, deadline):
+    for line in _connection_attempts(route, _targets(route, addresses), context, deadline):
         if line.sock is not None:
             return line
         problems[line.problem] = None
@@ -106,22 +106,22 @@ def _untried(route: Route, addresses: Sequence[str], why: str) -> tuple[tuple[Tc
     return tcp, tuple(TlsFinding(a, "not measured", problem=why) for a in addresses if route.tls)
 
 
-def _attempts(
+def _connection_attempts(
     route: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline
 ) -> Iterator[TcpAttempt]:
-    """The outcome at each address: the first attempt that stands, else the last that failed.
+    """Yield the outcome for each address: the first attempt that succeeds, else the last that failed.
 
     An address that is silent when all have been tried gets a second attempt: a lost SYN costs 1 s (RFC 6298 2.1).
     Sockets of attempts that end after the caller has left are closed.
     """
     results: queue.SimpleQueue[TcpAttempt] = queue.SimpleQueue()
-    lock, left = threading.Lock(), threading.Event()
+    lock, abandoned = threading.Lock(), threading.Event()
     jobs: list[BackgroundCall[None]] = []
 
     def attempt(address: str) -> None:
-        line = dial(route, address, context, deadline.within(PATIENCE))
+        line = attempt_connection(route, address, context, deadline.within(PATIENCE))
         with lock:
-            if left.is_set():
+            if abandoned.is_set():
                 line.close()
             results.put(line)
 
@@ -149,15 +149,15 @@ def _attempts(
                 yield line
     finally:
         with lock:
-            left.set()
+            abandoned.set()
         while not results.empty():
             results.get().close()
     for job in jobs:
-        job.result(Deadline(0), 0)  # a bug in one of them is raised here
+        job.result(Deadline(0), 0)  # raises unexpected exceptions of the attempts
 
 
-def dial(route: Route, address: str, context: ssl.SSLContext, deadline: Deadline) -> TcpAttempt:
-    """One attempt at one address (through a proxy: at its tunnel). Never raises for the network."""
+def attempt_connection(route: Route, address: str, context: ssl.SSLContext, deadline: Deadline) -> TcpAttempt:
+    """Make one attempt to connect to an address, or through a proxy's tunnel. Never raises for network errors."""
     started, sock = deadline.clock(), None
     try:
         if route.proxy:
@@ -197,7 +197,7 @@ def _secured(line: TcpAttempt, route: Route, context: ssl.SSLContext, deadline: 
 
 
 def _tunnel(sock: socket.socket, route: Route, deadline: Deadline) -> None:
-    """CONNECT through a proxy (RFC 9110 9.3.6). Raises NetworkError."""
+    """Open a tunnel through a proxy by CONNECT (RFC 9110 9.3.6). Raises NetworkError."""
     assert route.proxy is not None
     host = f"[{route.host}]" if ":" in route.host else route.host
     head = f"CONNECT {host}:{route.port} HTTP/1.1\r\nHost: {host}:{route.port}\r\n"
@@ -222,7 +222,7 @@ def _positive(deadline: Deadline) -> float:
 
 
 def reason(error: Exception) -> str:
-    """An error of a socket in a few words."""
+    """Return a socket error in a few words."""
     if isinstance(error, NetworkError):
         return error.message
     if isinstance(error, TimeoutError):
