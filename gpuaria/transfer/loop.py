@@ -152,14 +152,10 @@ class Loop:
                 return events.Claimed(task, claim, mark)
             case commands.Unclaim(task):
                 s.layout.release(task.file)
-            case commands.WarmUp():
-                self._aria2.warm_up()
-            case commands.Resolve(task, mirror, attempt, fresh):
-                self._resolvers.submit(self._resolve, task, mirror, attempt, fresh)
-            case commands.Renew(task, mirror):
-                self._resolvers.submit(self._renew, task, mirror)
             case commands.Prepare(task, behind):
                 return self._prepare(task, behind)
+            case commands.WarmUp():
+                self._aria2.warm_up()
             case commands.StartRange(task, one):
                 self._aria2.start(task, [one], tuple(task.urls.values()))
             case commands.ChangeUrls(task, old, new):
@@ -170,24 +166,35 @@ class Loop:
                 self._aria2.release(task)
             case commands.Download(task):
                 self._http.start(task, (), ())
-            case commands.Publish(task, present):
-                s.publisher.submit(self._publish, task, present)
-            case commands.Hash(task, end):
-                s.publisher.hash_to(task.file, end)
-            case commands.Discard(task):
-                s.publisher.discard(task.file)
+            case _:
+                self._submit(command)
+        return None
+
+    def _submit(self, command: commands.Command) -> None:
+        """Hand a command to a worker thread."""
+        s = self._s
+        match command:
+            case commands.Resolve(task, mirror, attempt, fresh):
+                self._resolvers.submit(self._resolve, task, mirror, attempt, fresh)
+            case commands.Renew(task, mirror):
+                self._resolvers.submit(self._renew, task, mirror)
             case commands.CheckMirrors(task, urls, refusals):
                 self._resolvers.submit(self._check, task, urls, refusals)
             case commands.Test(mirror, tasks):
                 self._testers.submit(self._test, mirror, tasks)
             case commands.AskWhy(url, reason):
                 self._testers.submit(self._ask_why, url, reason)
+            case commands.Publish(task, present):
+                s.publisher.submit(self._publish, task, present)
+            case commands.Hash(task, end):
+                s.publisher.hash_to(task.file, end)
+            case commands.Discard(task):
+                s.publisher.discard(task.file)
             case _:
-                self._note(command)
-        return None
+                self._drive_tail(command)
 
-    def _note(self, command: commands.Command) -> None:
-        """Carry out a command that concerns the tail, or that only records something."""
+    def _drive_tail(self, command: commands.Command) -> None:
+        """Carry out a command that concerns the tail or bytes on disk."""
         s = self._s
         match command:
             case commands.StartTail(task, one, connections):
@@ -198,6 +205,8 @@ class Loop:
                 self._tails.fill(task, gaps, tuple(task.urls.values()))
             case commands.StopTail(task, alone):
                 self._tails.stop(task, alone=alone)
+            case commands.Holds(task, count):
+                self._tails.holds(task, count)
             case commands.SaveProgress(task, alone):
                 self._save(task, alone=alone)
             case commands.MarkComplete(task):
@@ -206,10 +215,15 @@ class Loop:
                         s.files(task).complete(one)
             case commands.KeepPrefix(task, ranges):
                 self._keep_prefix(task, list(ranges))
+            case _:
+                self._record(command)
+
+    def _record(self, command: commands.Command) -> None:
+        """Carry out a command that only records or reports something."""
+        s = self._s
+        match command:
             case commands.Arrived(task, start, end):
                 s.results.arrivals.arrived(task.file, start, end)
-            case commands.Holds(task, count):
-                self._tails.holds(task, count)
             case commands.Credit(task, mirror, count):
                 s.results.credit(task.file.path, mirror, count, tuple(task.urls))
             case commands.Record(mirror, what):

@@ -58,10 +58,25 @@ class Scheduler:
                 self._resolving.replaced(event)
             case events.Prepared():
                 self._prepared(event)
+            case events.Downloaded():
+                self._downloaded(event.task, event.complete)
+            case events.Hashed():
+                self._recovery.hashed(event.task, event.verdict, present=event.present)
+            case events.Settled():
+                self._settled(event.task, event.good)
+            case events.SpeedLimited():
+                self._speed_limited(event.rate)
+            case _:
+                self._handle_delivery(event)
+        return self._tasks.out
+
+    def _handle_delivery(self, event: events.TransferEvent) -> None:
+        """Handle the events of aria2, the tail and the mirrors."""
+        match event:
             case events.Progressed():
-                self._delivery.progressed(event, now)
+                self._delivery.progressed(event, self._tasks.now)
             case events.Read():
-                self._tasks.out += self._delivery.read(event.received, now)
+                self._tasks.out += self._delivery.read(event.received, self._tasks.now)
             case events.RangeDone():
                 self._range_done(event.task, event.range)
             case events.RangeFailed():
@@ -72,12 +87,6 @@ class Scheduler:
                 self._released(event)
             case events.TailProgressed():
                 self._tail_progressed(event)
-            case events.Downloaded():
-                self._downloaded(event.task, event.complete)
-            case events.Hashed():
-                self._recovery.hashed(event.task, event.verdict, present=event.present)
-            case events.Settled():
-                self._settled(event.task, event.good)
             case events.MirrorsChecked():
                 self._recovery.checked(event)
             case events.MirrorFailed():
@@ -86,9 +95,6 @@ class Scheduler:
                 self._tasks.do(commands.Record(event.mirror, Recovered()))
             case events.MirrorsJoined():
                 self._joined(event.mirrors)
-            case events.SpeedLimited():
-                self._speed_limited(event.rate)
-        return self._tasks.out
 
     # --- what others may know ------------------------------------------------------------------------------------
 
