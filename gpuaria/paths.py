@@ -1,7 +1,7 @@
-"""Names that come from outside, and the only place that joins one to a folder.
+"""Validation of file names from a listing; only this module joins such a name to a folder.
 
-A repo path is refused, not repaired: a file under another name than the manifest's would be missing to its reader.
-Drives, UNC paths and device names are refused on Linux too, so that a folder made here can be copied to Windows.
+An unsafe path is rejected, not repaired: its reader expects the name in the manifest. Drives, UNC paths and device
+names are rejected on Linux too, so that a folder can be copied to Windows.
 """
 
 import unicodedata
@@ -13,25 +13,25 @@ from gpuaria.text import has_hostile, printable
 
 MAX_NAME_BYTES = 255  # NAME_MAX of ext4, xfs, btrfs, APFS
 MAX_PATH_BYTES = 1024
-_RESERVED = frozenset(
+_DEVICE_NAMES = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{device}{digit}" for device in ("com", "lpt") for digit in "123456789¹²³"]
 )
-_OURS = (
+_RESERVED_FOLDERS = (
     (".cache", "huggingface"),
     (".git",),
     (".gpuaria",),
-)  # what the layouts keep for themselves below a target folder
+)  # reserved for the layouts' own files below a target folder
 
 
 class SafePath(str):
-    """A relative path with `/` between its parts that stays inside the folder it is joined to; made by `parse`."""
+    """A relative path, separated by `/`, that cannot leave the folder it is joined to. Made by `parse`."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> "SafePath":
-        """Check a path as a hub's listing gives it. Raises UnsafePath with the reason."""
+        """Check a path from a hub's listing. Raises UnsafePath with the reason."""
         reason = _why_unsafe(text)
         if reason:
             raise UnsafePath(
@@ -42,11 +42,11 @@ class SafePath(str):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The path's parts, first folder first."""
+        """The components of the path, outermost folder first."""
         return tuple(self.split("/"))
 
     def under(self, folder: Path) -> Path:
-        """The path below `folder`; does not look at the disk."""
+        """Return the path joined to `folder`, without file system access."""
         return folder.joinpath(*self.parts)
 
 
@@ -60,15 +60,15 @@ def _why_unsafe(text: str) -> str:
     if "\\" in text:
         return "it has a backslash"
     parts = text.split("/")
-    for folder in _OURS:
-        seen = tuple(_as_windows_and_macs_see(part) for part in parts[: len(folder)])
-        if seen == folder[: len(parts)]:  # also a file that stands where the folder must be
+    for folder in _RESERVED_FOLDERS:
+        seen = tuple(_normalized_part(part) for part in parts[: len(folder)])
+        if seen == folder[: len(parts)]:  # also rejects a file with the name of that folder
             return f"{'/'.join(folder)} is kept for the layout's own files"
     return next((why for part in parts if (why := _why_unsafe_part(part))), "")
 
 
-def _as_windows_and_macs_see(part: str) -> str:
-    """Windows drops dots and spaces at the end, HFS+ the joiners (CVE-2014-9390)."""
+def _normalized_part(part: str) -> str:
+    """Return the name as seen by Windows (no trailing dots or spaces) and HFS+ (no joiners, CVE-2014-9390)."""
     return part.replace("\u200c", "").replace("\u200d", "").rstrip(". ").casefold()
 
 
@@ -81,7 +81,7 @@ def _why_unsafe_part(part: str) -> str:
         return "it has a control or invisible character"
     if part[1:2] == ":":
         return "it names a drive"
-    if part.split(".")[0].rstrip().casefold() in _RESERVED:
+    if part.split(".")[0].rstrip().casefold() in _DEVICE_NAMES:
         return f"'{part}' is a device name on Windows"
     if len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         return f"a part is longer than {MAX_NAME_BYTES} bytes"
@@ -89,9 +89,9 @@ def _why_unsafe_part(part: str) -> str:
 
 
 def check_together(paths: Iterable[SafePath], *, case_sensitive: bool) -> None:
-    """Raise UnsafePath where two paths cannot stand in one folder: equal names for the file system, a file as a folder.
+    """Raise UnsafePath if two paths cannot coexist: names equal for the file system, or a file used as a folder.
 
-    `case_sensitive`: whether the target's file system tells `A` from `a` and composed from decomposed letters.
+    `case_sensitive`: the file system distinguishes `A` from `a`, and composed from decomposed Unicode.
     """
 
     def seen_as(text: str) -> str:

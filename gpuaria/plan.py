@@ -57,7 +57,7 @@ def identity(file: RemoteFile) -> Identity:
 
     A file without one equals only itself.
     """
-    return (str(file.strong) if file.strong else f"path:{file.path}", file.size)
+    return (str(file.strong_digest) if file.strong_digest else f"path:{file.path}", file.size)
 
 
 def _as_copy(step: Step, owner: Step) -> Step:

@@ -1,4 +1,4 @@
-"""The nouns: frozen, comparable, and turned into JSON by one function. Sizes are bytes, times are seconds."""
+"""Records shared by all rooms: frozen, comparable, converted to JSON by `to_json`. Sizes in bytes, times in seconds."""
 
 import dataclasses
 import hashlib
@@ -16,17 +16,18 @@ Trust = Literal["pinned", "origin", "quorum", "mirror only", "first seen", "none
 Action = Literal["skip", "name", "verify", "copy", "create", "download", "replace", "refuse"]
 Carrier = Literal["aria2", "http", ""]
 Outcome = Literal["ok", "missing", "wrong size", "wrong digest", "unverifiable", "extra", "failed", "refused"]
-WEAK = frozenset({"sha256-prefix", "md5"})
-_OMIT_EMPTY = {"omit": "empty"}  # of fields that to_json leaves out where they are empty
-GOOD: tuple[Outcome, ...] = ("ok", "unverifiable")  # the file is in place, as far as anybody can tell
+WEAK_ALGORITHMS = frozenset({"sha256-prefix", "md5"})
+_OMIT_EMPTY = {"omit": "empty"}  # fields that to_json omits when empty
+GOOD_OUTCOMES: tuple[Outcome, ...] = ("ok", "unverifiable")  # the file is in place, and no check failed
 
 
 @dataclass(frozen=True, slots=True)
 class RepoRef:
-    """A repo as the user asked for it. `path`: what of it a pasted URL named, empty for all.
+    """A repo as the user requested it.
 
-    With a slash at its end it is a folder, without one a file or a folder. `source`: the name of the source, which is
-    its scheme too. `kind` and `revision` are empty where the source has none.
+    `source`: name of the source, which is also its URL scheme. `kind` and `revision` are empty if the source has none.
+    `path`: the part of the repo that a pasted URL names, empty for all; with a trailing slash it is a folder, without
+    one a file or a folder.
     """
 
     source: str
@@ -37,10 +38,10 @@ class RepoRef:
 
     @property
     def pinned(self) -> bool:
-        """Whether the revision is a whole commit id, which cannot come to mean something else."""
+        """True if the revision is a full commit id, which always names the same content."""
         return re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
 
-    def __str__(self) -> str:  # a signed query opens the file to every reader
+    def __str__(self) -> str:  # never print a signed query: it grants access to the file
         prefix = "" if self.kind == "model" else f"{self.kind}s/"
         if self.source != "hf":
             prefix = f"{self.source}:"
@@ -49,15 +50,15 @@ class RepoRef:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What the bytes must hash to; algorithms as hashing.py names them ("sha256", "git-sha1"), hex in lower case."""
+    """The expected hash of some bytes: algorithm as named in hashing.py ("sha256", "git-sha1"), hex in lower case."""
 
     algorithm: str
     hex: str
 
     @property
     def weak(self) -> bool:
-        """Whether other bytes with this digest can be made: it finds accidents and no attack."""
-        return self.algorithm in WEAK
+        """True if an attacker can make other bytes with this digest: it detects errors only."""
+        return self.algorithm in WEAK_ALGORITHMS
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
@@ -65,11 +66,11 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file of a manifest. `oid` is the source's own id of these bytes, empty where unknown.
+    """One file of a manifest.
 
-    At a hub that is the git blob id (of the pointer, for an LFS file), on a web server the ETag. `urls`: where the
-    listing itself says that the bytes are, best first. `pinned`: the sha256 that a target noted when it first saw the
-    bytes of a file whose source gives no digest, or a weak one.
+    `oid`: the source's id of the content, empty if unknown: at a hub the git blob id (of the pointer, for an LFS
+    file), on a web server the ETag. `urls`: download URLs given by the listing itself, best first. `pinned`: sha256
+    computed on the first download of a file whose source declares no digest or a weak one.
     """
 
     path: SafePath
@@ -80,23 +81,23 @@ class RemoteFile:
     pinned: Digest | None = field(default=None, metadata=_OMIT_EMPTY)
 
     @property
-    def strong(self) -> Digest | None:
-        """The digest that proves the bytes: the declared one unless it is weak, else the pinned one."""
+    def strong_digest(self) -> Digest | None:
+        """The digest to verify with: the declared one, or the pinned one if that is missing or weak."""
         return self.pinned if self.digest is None or self.digest.weak else self.digest
 
     @property
     def lfs(self) -> bool:
-        """Whether the hub keeps the bytes outside git (digest is then the content's sha256)."""
+        """True if the hub stores the content outside git; the digest is then its sha256."""
         return self.digest is not None and self.digest.algorithm == "sha256" and self.oid != ""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a repo holds at one immutable commit, and who said so.
+    """The files of a repo at one immutable commit, and the server that listed them.
 
-    `name` is the hub's own id of the repo (`ref.name` may be an old one), `vouched_by` the endpoint whose listing
-    this is, `trust` how far that goes. `restricted`: the bytes need a credential. `commit` is empty where the source
-    has no versions.
+    `name`: the hub's id of the repo (`ref.name` may be a former name). `vouched_by`: the endpoint that gave the
+    listing; `trust`: how the listing was confirmed. `restricted`: downloads need a credential. `commit` is empty if
+    the source has no versions.
     """
 
     ref: RepoRef
@@ -109,12 +110,12 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Total bytes of all files."""
         return sum(file.size for file in self.files)
 
     @property
     def version(self) -> str:
-        """The commit; without one, a digest of what the source declares of every file."""
+        """The commit; without one, a hash of the declared properties of all files."""
         if self.commit:
             return self.commit
         rows = sorted(f"{file.path}\0{file.size}\0{file.digest}\0{file.oid}" for file in self.files)
@@ -123,10 +124,11 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A server of the source's protocol. `primary`: the one that vouches, and the only one that sees its credential.
+    """A server of the source's protocol.
 
-    `own_token`: it is sent a credential that was issued for itself. `listed`: a listing names it, and says which of
-    the files it has.
+    `primary`: the origin, whose listing decides; no other server receives its credential. `own_token`: the mirror
+    receives a credential that it issued itself. `listed`: the mirror comes from a listing, which also says which
+    files it has.
     """
 
     name: str
@@ -138,72 +140,29 @@ class Mirror:
 
     @property
     def anonymous(self) -> bool:
-        """Whether it is asked without any credential."""
+        """True if requests to it carry no credential."""
         return not (self.primary or self.own_token)
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorUrl:
-    """A URL that gives one file's bytes without a credential; `expires` in Unix seconds, None if it never does."""
+    """A URL that serves one file without a credential. `expires`: Unix time, None if it never expires."""
 
     mirror: Mirror
     url: str
     expires: float | None = None
 
-    def __repr__(self) -> str:  # a signed query opens the file to each reader of a log
+    def __repr__(self) -> str:  # never print a signed query: it grants access to the file
         return f"MirrorUrl(mirror={self.mirror.name!r}, url={self.url.partition('?')[0]!r}, expires={self.expires!r})"
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """What is known of one mirror when it is ranked: times in seconds, rates in bytes per second, None if unknown.
-
-    `problem`: why it cannot be used, empty if it can. `setup`: until the first byte, from nothing. `rate`: of
-    `connections` parallel reads; `single`: of one. `growing`: they were still getting faster. `past`: what it really
-    gave before, weighed by `confidence` (0 to 1). `same_pipe_as`: a mirror whose bytes come from the same host.
-    `distance`: by location, from 0 (the same country) to 3 (another continent), 2 where unknown. `unreached`: why a
-    connection failed just now, empty if none did.
-    """
-
-    mirror: str
-    problem: str = ""
-    setup: float | None = None
-    rtt: float | None = None
-    loss: float | None = None
-    single: float | None = None
-    rate: float | None = None
-    connections: int = 1
-    growing: bool = False
-    past: float | None = None
-    confidence: float = 0.0
-    same_pipe_as: str = ""
-    distance: int = 2
-    unreached: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A mirror to use: expected bytes per second with `connections`, expected seconds if it were alone."""
-
-    mirror: str
-    rate: float | None
-    seconds: float | None
-    connections: int
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """Mirrors to use, best first, and those not to use, each with one sentence."""
-
-    accepted: tuple[Choice, ...]
-    rejected: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class LocalState:
-    """What the disk has of one file: bytes under its final identity (`size`, None if absent), whether they were
-    proven before and are unchanged since, whether its name is in place, and bytes of an unfinished download."""
+    """The state of one file on disk.
+
+    `size`: bytes of the published content, None if absent. `proven`: a receipt shows that the content was verified
+    and has not changed since. `named`: the file has its final name. `partial`: bytes of an unfinished download.
+    """
 
     size: int | None = None
     proven: bool = False
@@ -213,13 +172,14 @@ class LocalState:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done for one file, and why.
+    """The action planned for one file.
 
-    `skip`: proven and in place. `name`: proven, its name is missing. `verify`: bytes are here that nobody has proven.
-    `copy`: the file `owner` of the plan has the same bytes. `create`: it is empty. `download`; `replace`: download over
-    what is here. `refuse`: its content is known, and not wanted. The other fields belong to `download` and `replace`:
-    `carrier`, `mirrors` (best first), `connections` (in all) and `counts` (of connections, by mirror name, for each
-    mirror that is much weaker than the others).
+    `skip`: verified and in place. `name`: verified, but its name is missing. `verify`: local content without a
+    receipt. `copy`: the file `owner` of the same plan has the same content. `create`: an empty file. `download`.
+    `replace`: download over a different local file. `refuse`: the content policy rejects it.
+
+    `download` and `replace` use the other fields: `carrier`, `mirrors` (best first), `connections` (total) and
+    `counts` (connections by mirror name, only for mirrors much slower than the others).
     """
 
     file: RemoteFile
@@ -233,13 +193,13 @@ class Step:
 
     @property
     def fetches(self) -> bool:
-        """Whether bytes come over the network."""
+        """True if the step downloads bytes."""
         return self.carrier != ""
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadPlan:
-    """All steps in the order in which they start. `space` is what the disk must still hold."""
+    """All steps, in the order in which they start. `space`: free disk bytes needed."""
 
     steps: tuple[Step, ...]
     fetch_bytes: int
@@ -249,7 +209,7 @@ class DownloadPlan:
 
 @dataclass(frozen=True, slots=True)
 class Aria2Status:
-    """One reading of aria2.tellStatus: status as aria2 names it, lengths in bytes, speed in bytes per second."""
+    """One response of aria2.tellStatus: status as aria2 names it, lengths in bytes, speed in bytes per second."""
 
     gid: str
     status: str
@@ -263,8 +223,11 @@ class Aria2Status:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one file. `path` is text since an extra file's name may be anything. "refused": its bytes are
-    what was vouched for, and its content is not wanted."""
+    """The result for one file.
+
+    `path` is plain text, since an extra file may have an unsafe name. "refused": the digest is right, but the content
+    policy rejects the file.
+    """
 
     path: str
     outcome: Outcome
@@ -272,21 +235,21 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether a run may end with it as a success."""
-        return self.outcome in GOOD
+        """True if the run can still succeed."""
+        return self.outcome in GOOD_OUTCOMES
 
 
-def outcomes(verdicts: Iterable[Verdict]) -> dict[str, int]:
-    """How many files have each outcome, in the order in which they are met."""
+def count_outcomes(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """Return the number of files for each outcome, in order of first occurrence."""
     return dict(Counter(verdict.outcome for verdict in verdicts))
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorUse:
-    """What one mirror gave in one run. `bytes` of large files are shared out by the speeds measured while they ran.
+    """The contribution of one mirror to one run.
 
-    `rtt`: seconds to connect to it, `ping`: seconds of an echo round trip, None where not measured. `rank_reason`: why
-    it had its place among the mirrors.
+    `bytes`: for large files an estimate from the speeds measured during the download. `rtt`: seconds to connect;
+    `ping`: seconds of an ICMP round trip; None if not measured. `rank_reason`: the reason for its rank.
     """
 
     name: str
@@ -301,10 +264,10 @@ class MirrorUse:
 
 @dataclass(frozen=True, slots=True)
 class PickleFile:
-    """A file in a format of Python's pickle, which does what it says when it is loaded.
+    """A pickle file, which can run code when loaded.
 
-    `imports`: the first things that it names and that are not known to be harmless, the worst ahead. `whole`: it could
-    be read to its end.
+    `imports`: some imported names that are not known to be harmless, most dangerous first. `whole`: the scan reached
+    the end of the file.
     """
 
     path: str
@@ -314,7 +277,7 @@ class PickleFile:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The OpenSSF model signature at `path`, and what came of checking it; "absent" where one was hoped for."""
+    """The OpenSSF model signature at `path` and the result of its check; "absent" if a required one is missing."""
 
     path: str
     state: Literal["right", "wrong", "not checked", "absent"]
@@ -323,11 +286,10 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What happened, for `--json` and for the last lines on the terminal.
+    """The result of a run, for `--json` and the summary on the terminal.
 
-    `weak` counts the files for which the source gives only a weak digest.
-    `pickles` counts the pickles among the files that are in place; `pickle_files` are some of them, those that import
-    something ahead. `misnamed`: some files that are no safetensors, against their names.
+    `weak`: number of files with only a weak digest. `pickles`: number of pickle files in place; `pickle_files`: some
+    of them, those with suspicious imports first. `misnamed`: some files named .safetensors in another format.
     """
 
     ref: str
@@ -357,7 +319,7 @@ class Report:
 
 
 def to_json(record: Any) -> Any:
-    """A record (or a list, tuple or dict of records) as plain JSON values, fields in their order, empty ones kept."""
+    """Convert a record (or a list, tuple or dict of records) to plain JSON values, keeping the order of the fields."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         values = ((f, getattr(record, f.name)) for f in dataclasses.fields(record))
         return {f.name: to_json(value) for f, value in values if value or "omit" not in f.metadata}

@@ -24,7 +24,7 @@ def verify_file(path: Path, file: RemoteFile) -> Verdict:
             size = path.stat().st_size
             if size != file.size:
                 return Verdict(file.path, "wrong size", f"{size} bytes, not {file.size}")
-            expected = file.strong or file.digest
+            expected = file.strong_digest or file.digest
             if expected is None:
                 return Verdict(file.path, "unverifiable", "the source gives no digest for it")
             found, total = hash_stream(stream, expected.algorithm, file.size)

@@ -9,7 +9,7 @@ import re
 import typing
 from dataclasses import MISSING, dataclass, fields
 
-from gpuaria.records import GOOD, to_json
+from gpuaria.records import GOOD_OUTCOMES, to_json
 from gpuaria.urls import redacted
 
 _LONGEST = 500  # characters of a sentence
@@ -63,7 +63,7 @@ class FileLine:
     @property
     def good(self) -> bool:
         """Whether the file was in place then."""
-        return self.outcome in GOOD
+        return self.outcome in GOOD_OUTCOMES
 
 
 @dataclass(frozen=True, slots=True)

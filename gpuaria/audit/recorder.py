@@ -17,7 +17,17 @@ from gpuaria.audit.log import AuditLog
 from gpuaria.audit.record import FileLine, MirrorShare, RunLine, clean, dump, name
 from gpuaria.errors import GpuariaError, NetworkError, Unreachable
 from gpuaria.paths import SafePath
-from gpuaria.records import GOOD, DownloadPlan, Manifest, Mirror, MirrorUse, RemoteFile, Step, Verdict, outcomes
+from gpuaria.records import (
+    GOOD_OUTCOMES,
+    DownloadPlan,
+    Manifest,
+    Mirror,
+    MirrorUse,
+    RemoteFile,
+    Step,
+    Verdict,
+    count_outcomes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,7 @@ class Recorder:
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
         """A file has its verdict. One that is in place and was proven before gets no line, nor one that never came."""
         action = self._steps[file.path].action
-        if action == "skip" and verdict.outcome in GOOD:
+        if action == "skip" and verdict.outcome in GOOD_OUTCOMES:
             return
         assert self._results is not None
         origins = self._results.origins(file.path)
@@ -124,7 +134,7 @@ class Recorder:
         path, content = f"{self._root}/{file.path}", ""
         with suppress(OSError, GpuariaError):  # to have no line would be worse
             content = os.path.realpath(self._place.content(file))
-        copied = step.action == "copy" and outcome in GOOD
+        copied = step.action == "copy" and outcome in GOOD_OUTCOMES
         here = step.action in ("name", "verify", "skip") and not origins.given
         line = FileLine(
             run=self._run,
@@ -146,7 +156,7 @@ class Recorder:
             action="replace" if step.action in ("name", "verify") and origins.given else step.action,
             mirrors=tuple(self._part(MirrorUse(mirror, count)) for mirror, count in origins.given.items()),
             about=step.carrier != "http" and (len(origins.given) > 1 or outcome == "unfinished"),
-            reused=file.size if copied or (here and outcome in GOOD) else origins.before,
+            reused=file.size if copied or (here and outcome in GOOD_OUTCOMES) else origins.before,
             same_as=step.owner or "" if copied else "",
             problems=tuple(map(clean, origins.problems)),
         )
@@ -177,7 +187,7 @@ class Recorder:
             path=self._root,
             endpoint=clean(asked.endpoint),
             mirrors=tuple(map(self._part, results.uses() if results else ())),
-            verdicts=outcomes(results.found()) if results else {},
+            verdicts=count_outcomes(results.found()) if results else {},
             bytes_fetched=results.fetched if results else 0,
             bytes_reused=_reused(manifest, results) if manifest and results else 0,
             exit_code=exit_code,

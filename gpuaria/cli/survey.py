@@ -13,8 +13,9 @@ from gpuaria.fetching import request_for, with_listed_servers
 from gpuaria.mirrors.candidates import may_join
 from gpuaria.mirrors.history import History, Past
 from gpuaria.mirrors.measure.findings import MirrorFindings
+from gpuaria.mirrors.ranking import Ranking
 from gpuaria.mirrors.survey import Subject, expectations, rank_findings, reusable, subject_of, survey_mirrors, tools_for
-from gpuaria.records import Mirror, Ranking, RepoKind
+from gpuaria.records import Mirror, RepoKind
 from gpuaria.runtime import Runtime
 from gpuaria.settings import Settings
 

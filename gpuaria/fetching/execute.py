@@ -12,7 +12,7 @@ from gpuaria.fetching.joining import SlowOrigin
 from gpuaria.fetching.listed import only_holding_mirrors_of
 from gpuaria.fetching.request import RunLimits, World
 from gpuaria.paths import SafePath
-from gpuaria.records import GOOD, DownloadPlan, Manifest, Mirror, RemoteFile, Signature, Step
+from gpuaria.records import GOOD_OUTCOMES, DownloadPlan, Manifest, Mirror, RemoteFile, Signature, Step
 from gpuaria.storage.layout import Layout
 from gpuaria.threads import Threads
 from gpuaria.transfer import steering
@@ -161,7 +161,7 @@ class _Run:
             self.publisher.kept(step.file, step.reason)
         elif step.action == "name":
             self.publisher.proven(step.file)
-        elif self.publisher.present(step.file).outcome not in (GOOD if step.file.pinned else ("ok",)):
+        elif self.publisher.present(step.file).outcome not in (GOOD_OUTCOMES if step.file.pinned else ("ok",)):
             again = planning.replacement_step(step, self.target.mirrors, self.limits.rules, self.target.counts)
             again = only_holding_mirrors_of(again, self.world)
             self.results.mismatch(step.file, again.reason)

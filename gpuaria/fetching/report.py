@@ -7,7 +7,7 @@ from dataclasses import replace
 from gpuaria.errors import GpuariaError, NetworkError, SomeFilesFailed, WrongBytes
 from gpuaria.events import Planned, Progress
 from gpuaria.fetching.request import World
-from gpuaria.records import DownloadPlan, Manifest, Report, Verdict, outcomes
+from gpuaria.records import DownloadPlan, Manifest, Report, Verdict, count_outcomes
 from gpuaria.storage.layout import Layout
 from gpuaria.transfer.loop import Loop
 from gpuaria.transfer.results import Results
@@ -73,7 +73,7 @@ def report(world: World, manifest: Manifest, layout: Layout, results: Results | 
         hub_requests=world.http.request_count(world.origin.base),
         vouched_by=manifest.vouched_by,
         trust=manifest.trust,
-        verdicts=outcomes(verdicts),
+        verdicts=count_outcomes(verdicts),
         mirrors=tuple(
             replace(world.probing.with_probe_results(use), requests=world.http.request_count(bases[use.name]))
             for use in results.uses()

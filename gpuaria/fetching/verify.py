@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpuaria.records import PickleFile, RemoteFile, Verdict, outcomes
+from gpuaria.records import PickleFile, RemoteFile, Verdict, count_outcomes
 from gpuaria.verification import verify_file
 
 
@@ -20,7 +20,7 @@ class Checked:
 
     def count(self) -> dict[str, int]:
         """Return the number of files per outcome."""
-        return outcomes(self.verdicts)
+        return count_outcomes(self.verdicts)
 
 
 def verify_all(

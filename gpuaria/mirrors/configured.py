@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from gpuaria.http.client import Http
 from gpuaria.mirrors.probing import Probing
 from gpuaria.mirrors.rank import rank
-from gpuaria.records import Choice, Mirror, Probe, Ranking, Report
+from gpuaria.mirrors.ranking import Probe, RankedMirror, Ranking
+from gpuaria.records import Mirror, Report
 from gpuaria.settings import Settings
 from gpuaria.urls import encrypted_or_local, url_origin
 
@@ -81,7 +82,7 @@ class MirrorRanking:
         history.close()
         probes = [_probe(mirror, known[mirror.name], probing) for mirror in mirrors]
         ranking = rank(probes, size, connections=self._connections, seed=socket.gethostname())
-        accepted = [*ranking.accepted, *(Choice(name, None, None, 2, why) for name, why in ranking.rejected)]
+        accepted = [*ranking.accepted, *(RankedMirror(name, None, None, 2, why) for name, why in ranking.rejected)]
         ranking = Ranking(tuple(sorted(accepted, key=lambda choice: known[choice.mirror].failures >= FAILS_OFTEN)))
         probing.record_ranking(ranking)
         return ranking

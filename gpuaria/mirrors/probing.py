@@ -16,7 +16,8 @@ from gpuaria.dns.deadline import BackgroundCall, Deadline
 from gpuaria.errors import GpuariaError, Interrupted
 from gpuaria.http.client import Http
 from gpuaria.mirrors.location import UNKNOWN, Location, distance, own_place, place_named
-from gpuaria.records import Manifest, Mirror, MirrorUse, Ranking, RemoteFile
+from gpuaria.mirrors.ranking import Ranking
+from gpuaria.records import Manifest, Mirror, MirrorUse, RemoteFile
 from gpuaria.settings import Settings
 from gpuaria.sources.protocol import Source
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from gpuaria.records import Choice, Probe, Ranking
+from gpuaria.mirrors.ranking import Probe, RankedMirror, Ranking
 
 TIE = 0.2  # relative difference below which expected times count as equal, so that a fleet spreads by seed
 WEAK = 0.25  # share of the best rate below which a mirror gets fewer connections
@@ -87,16 +87,16 @@ def _growth_factor(probe: Probe, share: float) -> float:
     return max(1.3, math.pow(2, 0.5 * (ROUNDS - SAMPLE / probe.rtt)))
 
 
-def _choice(probe: Probe, size: int, connections: int) -> Choice:
+def _choice(probe: Probe, size: int, connections: int) -> RankedMirror:
     rate = expected_rate(probe, connections)
     if rate is None:
-        return Choice(probe.mirror, None, None, connections, _unmeasured_reason(probe))
+        return RankedMirror(probe.mirror, None, None, connections, _unmeasured_reason(probe))
     setup = probe.setup if probe.setup is not None else UNKNOWN_SETUP
     source = "" if probe.rate else " by what it gave before"
-    return Choice(probe.mirror, rate, setup + size / rate, connections, f"{_mb(rate)} expected{source}")
+    return RankedMirror(probe.mirror, rate, setup + size / rate, connections, f"{_mb(rate)} expected{source}")
 
 
-def _with_connection_limit(choice: Choice, best: float, connections: int) -> Choice:
+def _with_connection_limit(choice: RankedMirror, best: float, connections: int) -> RankedMirror:
     """Reduce the connections to a slow mirror: each of its pieces takes longer, and fewer connections saturate it."""
     if choice.rate is None or best <= 0:
         return choice
@@ -125,17 +125,19 @@ def _unmeasured_reason(probe: Probe) -> str:
     return f"speed not measured, {where}" if where else "not measured"
 
 
-def _ordered(choices: Sequence[Choice], unknown: Mapping[str, tuple[bool, float, float]], seed: str) -> list[Choice]:
+def _ordered(
+    choices: Sequence[RankedMirror], unknown: Mapping[str, tuple[bool, float, float]], seed: str
+) -> list[RankedMirror]:
     """Return the choices, fastest first; ties are broken by a hash with each machine's own seed."""
 
-    def tie_break(choice: Choice) -> bytes:
+    def tie_break(choice: RankedMirror) -> bytes:
         return hashlib.sha256(f"{seed}\0{choice.mirror}".encode()).digest()
 
-    def sort_key(choice: Choice) -> tuple[bool, float, tuple[bool, float, float]]:
+    def sort_key(choice: RankedMirror) -> tuple[bool, float, tuple[bool, float, float]]:
         return choice.seconds is None, choice.seconds or 0.0, unknown[choice.mirror]
 
     remaining = sorted(choices, key=lambda choice: (sort_key(choice), choice.mirror))
-    ordered: list[Choice] = []
+    ordered: list[RankedMirror] = []
     while remaining:
         first = remaining[0].seconds
         if first is None:

@@ -15,8 +15,9 @@ from gpuaria.mirrors.measure.findings import BytesFinding, FreshFinding, LookupF
 from gpuaria.mirrors.measure.shared_hosts import mark_shared_hosts
 from gpuaria.mirrors.measure.survey import Reads, Tools, survey
 from gpuaria.mirrors.rank import rank
+from gpuaria.mirrors.ranking import Probe, Ranking
 from gpuaria.paths import SafePath
-from gpuaria.records import Manifest, Mirror, Probe, Ranking, RemoteFile
+from gpuaria.records import Manifest, Mirror, RemoteFile
 from gpuaria.settings import Settings
 from gpuaria.sources.protocol import KnowsFreshness, Source, Stated
 from gpuaria.urls import check_redirect

@@ -76,7 +76,7 @@ class PlainFolder(ClaimingLayout):
         partials = self._staging.partials()
         seen = {file.path: look_at(f"{self._root}/{file.path}") for file in files}
         self._claims.saw({f"{self._root}/{path}": there for path, there in seen.items() if there})
-        proofs = {file.path: file.strong or file.digest for file in files if seen[file.path]}
+        proofs = {file.path: file.strong_digest or file.digest for file in files if seen[file.path]}
         proven = self._receipts.proven({f"{self._root}/{path}": proof for path, proof in proofs.items() if proof})
         return {
             file.path: LocalState(
@@ -129,7 +129,7 @@ class PlainFolder(ClaimingLayout):
 
     def _note(self, file: RemoteFile, mtime: float) -> None:
         """Note that the file was verified, after its last change at `mtime`."""
-        if proof := file.strong or file.digest:
+        if proof := file.strong_digest or file.digest:
             self._receipts.record(str(self.content(file)), proof)
 
     def discard(self, file: RemoteFile) -> None:
@@ -161,7 +161,11 @@ class PlainFolder(ClaimingLayout):
                 self._saved.write(self._staging, pinned, sure=False)
 
     def _pinned(self, file: RemoteFile) -> RemoteFile:
-        if file.strong is not None or (there := look_at(str(self.content(file)))) is None or there.st_size != file.size:
+        if (
+            file.strong_digest is not None
+            or (there := look_at(str(self.content(file)))) is None
+            or there.st_size != file.size
+        ):
             return file
         try:
             with self.content(file).open("rb", buffering=0) as stream:
@@ -174,10 +178,10 @@ class PlainFolder(ClaimingLayout):
     def pinned(self, manifest: Manifest) -> Manifest:
         """See Layout."""
         kept = read_ours(self._below, SAVED)
-        if kept is None or all(file.strong for file in manifest.files):
+        if kept is None or all(file.strong_digest for file in manifest.files):
             return manifest
         known = {_declared(file): file.pinned for file in kept.files if file.pinned}
-        files = (f if f.strong else replace(f, pinned=known.get(_declared(f))) for f in manifest.files)
+        files = (f if f.strong_digest else replace(f, pinned=known.get(_declared(f))) for f in manifest.files)
         return replace(manifest, files=tuple(files))
 
     def saved(self) -> Manifest | None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuaria.mirrors.rank import TIE, expected_rate, rank
-from gpuaria.records import Probe, Ranking
+from gpuaria.mirrors.ranking import Probe, Ranking
 
 MB, GB = 1e6, 1_000_000_000
 NEAR = Probe("near", setup=0.05, rtt=0.01, single=2.5 * MB, rate=2.5 * MB, connections=4)  # 20 Mbit/s, 5 ms one way

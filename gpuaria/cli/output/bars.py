@@ -12,7 +12,7 @@ from rich.text import Text
 from gpuaria.cli.output import figures, lines
 from gpuaria.cli.output.eta import Eta
 from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
-from gpuaria.records import GOOD
+from gpuaria.records import GOOD_OUTCOMES
 from gpuaria.text import harmless
 
 SHOWN = 6  # files downloading that get a bar
@@ -37,7 +37,7 @@ class Bars:
             self._print(lines.mismatch(event))
         elif isinstance(event, Warned):
             self._print(f"warning: {event.text}", "yellow")
-        elif isinstance(event, FileDone) and event.outcome not in GOOD:
+        elif isinstance(event, FileDone) and event.outcome not in GOOD_OUTCOMES:
             self._print(lines.failed(event), "red")
         elif isinstance(event, Waiting):
             self._note = harmless(f"{event.text}; waiting up to {figures.duration(event.seconds)}")

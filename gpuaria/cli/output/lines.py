@@ -6,7 +6,7 @@ from gpuaria.cli.output import figures
 from gpuaria.cli.output.eta import Eta
 from gpuaria.errors import NetworkError
 from gpuaria.events import FileDone, Mismatch, Planned, Progress
-from gpuaria.records import GOOD, MirrorUse, PickleFile, Report, Signature
+from gpuaria.records import GOOD_OUTCOMES, MirrorUse, PickleFile, Report, Signature
 from gpuaria.text import printable
 
 FEW = 5  # most names on one line
@@ -88,7 +88,7 @@ def _outcome(report: Report) -> str:
         return "the repo has no files"
     took = figures.duration(report.seconds)
     others = "".join(f", {count} {outcome}" for outcome, count in sorted(report.verdicts.items()) if outcome != "ok")
-    if report.verdicts and not report.bytes_fetched and set(report.verdicts) <= set(GOOD):
+    if report.verdicts and not report.bytes_fetched and set(report.verdicts) <= set(GOOD_OUTCOMES):
         return f"up to date: {figures.files(report.files)}, {figures.size(report.bytes_reused)} ({took}){others}"
     verified = report.verdicts.get("ok", 0)
     counts = figures.files(verified) if verified == report.files else f"{verified} of {figures.files(report.files)}"

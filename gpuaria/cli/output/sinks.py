@@ -9,7 +9,7 @@ from gpuaria.cli.output import figures, lines
 from gpuaria.cli.output.eta import Eta
 from gpuaria.cli.output.json_lines import print_json
 from gpuaria.events import Event, FileDone, Finished, Mismatch, Planned, Progress, Waiting, Warned
-from gpuaria.records import GOOD, to_json
+from gpuaria.records import GOOD_OUTCOMES, to_json
 from gpuaria.text import harmless
 
 LINE_EVERY = 10.0  # seconds
@@ -46,7 +46,7 @@ class Quiet:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned):
             self._print(f"warning: {event.text}")
-        elif isinstance(event, FileDone) and event.outcome not in GOOD:
+        elif isinstance(event, FileDone) and event.outcome not in GOOD_OUTCOMES:
             self._print(lines.failed(event))
 
     def _print(self, text: str) -> None:
