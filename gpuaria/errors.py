@@ -176,7 +176,7 @@ class Locked(DiskError):
 
 
 class Aria2Error(GpuariaError):
-    """aria2c is missing, too old, died, or refuses our secret."""
+    """aria2c is missing, too old, died, or rejects the RPC secret."""
 
     exit_code = 9
     side: ClassVar[Side] = "engine"

@@ -8,18 +8,26 @@ from pathlib import Path
 from gpuaria.errors import DiskError, NoSpace, NotWritable, UnsafePath
 
 _SENTENCES: dict[int, tuple[type[DiskError], str, str]] = {
-    errno.ENOSPC: (NoSpace, "no space left on the disk of {path}", "Make room and run the same command again."),
-    errno.EDQUOT: (NoSpace, "your disk quota is used up at {path}", "Make room and run the same command again."),
+    errno.ENOSPC: (NoSpace, "no space left on the disk of {path}", "Free some space and run the same command again."),
+    errno.EDQUOT: (NoSpace, "your disk quota is used up at {path}", "Free some space and run the same command again."),
     errno.EROFS: (NotWritable, "{path} is on a read-only file system", "Choose another target folder."),
     errno.EACCES: (NotWritable, "no permission for {path}", "Choose a folder that you may write to."),
-    errno.EPERM: (NotWritable, "the system does not allow a change of {path}", "Choose another target folder."),
+    errno.EPERM: (NotWritable, "the system does not allow changes to {path}", "Choose another target folder."),
     errno.ENAMETOOLONG: (DiskError, "the name is too long for this file system: {path}", "Choose a shorter target."),
-    errno.ENOTDIR: (DiskError, "a part of {path} is a file where a folder is needed", "Move that file away."),
-    errno.EISDIR: (DiskError, "{path} is a folder where a file is needed", "Move that folder away."),
-    errno.ENOTEMPTY: (DiskError, "{path} is a folder where a file is needed", "Move that folder away."),
-    errno.ENOENT: (DiskError, "{path} is not there (any more)", ""),
-    errno.EXDEV: (DiskError, "{path} is on another file system than its target folder", "Choose the inner folder."),
-    errno.ELOOP: (UnsafePath, "{path} is a symbolic link, and gpuaria does not write through it", "Remove the link."),
+    errno.ENOTDIR: (DiskError, "a component of {path} is a file, but a folder is needed", "Move that file away."),
+    errno.EISDIR: (DiskError, "{path} is a folder, but a file is needed", "Move that folder away."),
+    errno.ENOTEMPTY: (DiskError, "{path} is a folder, but a file is needed", "Move that folder away."),
+    errno.ENOENT: (DiskError, "{path} does not exist", ""),
+    errno.EXDEV: (
+        DiskError,
+        "{path} is on another file system than its target folder",
+        "Use the inner folder as the target.",
+    ),
+    errno.ELOOP: (
+        UnsafePath,
+        "{path} is a symbolic link, and gpuaria does not write through links",
+        "Remove the link.",
+    ),
 }
 
 
@@ -41,8 +49,8 @@ def unmade(error: OSError, folder: Path) -> DiskError:
     """The DiskError where `folder`, which is the user's choice, cannot be made. No parent that is missing is to blame,
     since those are made too: ENOENT is what /proc and its like answer."""
     told = explain(error, folder)
-    why = "that file system takes no new folders" if error.errno == errno.ENOENT else told.message
-    return type(told)(f"the folder {folder} cannot be made: {why}", told.hint or "Choose another target folder.")
+    why = "this file system does not allow new folders" if error.errno == errno.ENOENT else told.message
+    return type(told)(f"cannot create the folder {folder}: {why}", told.hint or "Choose another target folder.")
 
 
 def explain(error: OSError, path: Path | str) -> DiskError:

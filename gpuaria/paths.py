@@ -58,12 +58,12 @@ def _why_unsafe(text: str) -> str:
     if text.startswith("/"):
         return "it is absolute"
     if "\\" in text:
-        return "it has a backslash"
+        return "it contains a backslash"
     parts = text.split("/")
     for folder in _RESERVED_FOLDERS:
         seen = tuple(_normalized_part(part) for part in parts[: len(folder)])
         if seen == folder[: len(parts)]:  # also rejects a file with the name of that folder
-            return f"{'/'.join(folder)} is kept for the layout's own files"
+            return f"{'/'.join(folder)} is reserved for the layout's own files"
     return next((why for part in parts if (why := _why_unsafe_part(part))), "")
 
 
@@ -74,17 +74,17 @@ def _normalized_part(part: str) -> str:
 
 def _why_unsafe_part(part: str) -> str:
     if part == "":
-        return "it has an empty part"
+        return "it has an empty component"
     if part in (".", ".."):
-        return f"it has a '{part}' part"
+        return f"it has the component '{part}'"
     if has_hostile(part):
-        return "it has a control or invisible character"
+        return "it contains a control or invisible character"
     if part[1:2] == ":":
-        return "it names a drive"
+        return "it starts with a drive letter"
     if part.split(".")[0].rstrip().casefold() in _DEVICE_NAMES:
         return f"'{part}' is a device name on Windows"
     if len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
-        return f"a part is longer than {MAX_NAME_BYTES} bytes"
+        return f"a component is longer than {MAX_NAME_BYTES} bytes"
     return ""
 
 
@@ -102,8 +102,8 @@ def check_together(paths: Iterable[SafePath], *, case_sensitive: bool) -> None:
         other = files.setdefault(seen_as(path), path)
         if other is not path and other != path:
             raise UnsafePath(
-                f"{printable(other)} and {printable(path)} are one name on this file system",
-                "Choose one of them with --exclude, or a target that tells upper from lower case.",
+                f"{printable(other)} and {printable(path)} are the same name on this file system",
+                "Leave one out with --exclude, or use a target on a case-sensitive file system.",
             )
     for path in files.values():
         parts = path.parts
@@ -111,5 +111,6 @@ def check_together(paths: Iterable[SafePath], *, case_sensitive: bool) -> None:
             folder = "/".join(parts[:depth])
             if seen_as(folder) in files:
                 raise UnsafePath(
-                    f"{printable(folder)} is a file and a folder in one listing", "The listing cannot be right."
+                    f"the listing has {printable(folder)} both as a file and as a folder",
+                    "The listing is wrong; tell the owner of the repo.",
                 )

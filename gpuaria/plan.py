@@ -71,16 +71,18 @@ def _step(
     file: RemoteFile, state: LocalState, mirrors: Sequence[Mirror], rules: PlanRules, counts: Mapping[str, int]
 ) -> Step:
     if state.size is None:
-        reason = "not here yet" if not state.partial else f"{state.partial} bytes of it are here"
+        reason = "not on disk" if not state.partial else f"{state.partial} bytes on disk"
         return _download(file, "download", reason, mirrors, rules, counts)
     if rules.force:
-        return _download(file, "replace", "asked for with --force", mirrors, rules, counts)
+        return _download(file, "replace", "requested with --force", mirrors, rules, counts)
     if state.size != file.size:
-        return _download(file, "replace", f"it has {state.size} bytes, not {file.size}", mirrors, rules, counts)
+        return _download(
+            file, "replace", f"the local file has {state.size} bytes, not {file.size}", mirrors, rules, counts
+        )
     if not state.proven:
-        return Step(file, "verify", "here, not yet verified by gpuaria")
+        return Step(file, "verify", "on disk, not yet verified by gpuaria")
     if not state.named:
-        return Step(file, "name", "its bytes are here, verified before")
+        return Step(file, "name", "its bytes are on disk, verified before")
     return Step(file, "skip", "verified before, unchanged since")
 
 
@@ -107,7 +109,7 @@ def replacement_step(
     step: Step, mirrors: Sequence[Mirror], rules: PlanRules, counts: Mapping[str, int] = MappingProxyType({})
 ) -> Step:
     """Return the step for a file whose bytes on disk turned out to be wrong."""
-    return _download(step.file, "replace", "the bytes that were here do not match", mirrors, rules, counts)
+    return _download(step.file, "replace", "the local file does not match its checksum", mirrors, rules, counts)
 
 
 def _rotated(file: RemoteFile, mirrors: Sequence[Mirror], seed: str) -> tuple[Mirror, ...]:

@@ -192,10 +192,10 @@ class Runtime:
         same = (asked.source, asked.kind) == (ref.source, ref.kind)
         if not same or asked.name not in names or asked.revision not in revisions:
             raise UsageError(
-                f"{printable(str(path))} locks {ref}, not {asked}",
-                "Leave the repo and its revision out: the lock says them.",
+                f"{printable(str(path))} is the lock file of {ref}, not of {asked}",
+                "Leave out the repo and its revision; the lock file contains them.",
             )
-        return replace(manifest, ref=replace(ref, path=asked.path), vouched_by=f"the lock {printable(path.name)}")
+        return replace(manifest, ref=replace(ref, path=asked.path), vouched_by=f"lock file {printable(path.name)}")
 
     def target(self, to: str | Path | None = None, ref: RepoRef | None = None) -> Target:
         """Return the folder `to`, or the default target of the source of `ref`: the HF cache, or a plain folder."""
@@ -248,7 +248,7 @@ class Runtime:
         key = object()
         with self._condition:
             if self._closed:
-                raise UsageError("this runtime is closed", "Make another one.")
+                raise UsageError("this runtime is closed", "Create another Runtime.")
             self._fetches[key] = emit, stop
         try:
             yield
@@ -314,8 +314,8 @@ def attach_configured(settings: Settings) -> "Daemon":
 
     if settings.rpc_secret and not encrypted_or_local(settings.rpc):
         raise ConfigError(
-            f"the secret of aria2c is not sent to {settings.rpc}: it is not encrypted",
-            "Use an aria2c of this machine, on 127.0.0.1: it writes to this machine's disks anyway.",
+            f"the aria2c secret is not sent to {settings.rpc}: the connection is not encrypted",
+            "Use an aria2c on this machine (127.0.0.1); it must write to this machine's disks anyway.",
         )
     return daemon.attach(settings.rpc, settings.rpc_secret.reveal())
 

@@ -47,13 +47,13 @@ def select(
                 continue
             near = sorted(path for path in known if path.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1])
             near += [f"{name}/"] if below else []
-            hint = f"Did you mean {near[0]}?" if near else f"See what there is: gpuaria resolve {manifest.ref}"
+            hint = f"Did you mean {near[0]}?" if near else f"List the files: gpuaria resolve {manifest.ref}"
             raise FileNotInRepo(f"{manifest.name} has no file {printable(name)} at {manifest.version[:12]}", hint)
     files = tuple(file for file in manifest.files if chosen(file.path))
     if not files and (names or patterns):
         asked = ", ".join(printable(text) for text in (*names, *patterns))
         raise NothingMatched(
             f"none of the {len(known)} files of {manifest.name} matches {asked}",
-            f"See what there is: gpuaria resolve {manifest.ref}",
+            f"List the files: gpuaria resolve {manifest.ref}",
         )
     return replace(manifest, files=files)

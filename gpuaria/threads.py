@@ -81,7 +81,7 @@ class Threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
-                LOG.debug("the thread %s is still in a network read", thread.name)
+                LOG.debug("thread %s is still blocked in a network read", thread.name)
 
 
 class Pool:

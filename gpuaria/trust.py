@@ -22,7 +22,7 @@ STAGGER = 1.0  # seconds between requests to further mirrors
 STRAGGLER_SECONDS = 5.0  # for the other mirrors, once one has sent a listing
 _POLL_SECONDS = 0.05  # seconds
 _NO_LIMIT = 365 * 86400.0  # seconds
-_HINT = "Check the network, or name a mirror with --mirror."
+_HINT = "Check the network, or add a mirror with --mirror."
 # Trust levels of a listing that did not come from the origin in this run.
 WITHOUT_ORIGIN: tuple[Trust, ...] = ("pinned", "quorum", "mirror only", "first seen")
 
@@ -117,7 +117,7 @@ def listing_from_mirrors(
             mirror, manifest = listings.verified
             reason = "; ".join((away.reason.message, *listings.problems))
             by = f"commit {manifest.version[:12]} itself"
-            trusted.emit(Warned(f"{reason}; {by} proves what {mirror.name} says that it holds"))
+            trusted.emit(Warned(f"{reason}; the file list from {mirror.name} is verified against {by}"))
             return replace(manifest, vouched_by=f"{by}, by way of {mirror.base}", trust="pinned")
     reason = "; ".join((away.reason.message, *listings.problems))
     if trusted.policy == "origin" or not listings.found:
@@ -207,7 +207,7 @@ class _MirrorListings:
             return True
         if self._straggler_deadline is None or not self._straggler_deadline.expired:
             return False
-        self.problems += [f"{mirror.base} does not answer" for mirror in self._jobs]
+        self.problems += [f"{mirror.base} does not respond" for mirror in self._jobs]
         self._jobs.clear()
         return True
 
@@ -219,7 +219,7 @@ def _unverified_reason(trusted: ListingTrust, manifest: Manifest, mirror: Mirror
     """
     if isinstance(trusted.source, ProvesListing):
         return trusted.source.unproven(manifest, mirror, trusted.http)
-    return f"a version of {trusted.source.about.title} does not prove what it holds"
+    return f"a version of {trusted.source.about.title} cannot be verified without the origin"
 
 
 def _choose_by_policy(
@@ -229,16 +229,16 @@ def _choose_by_policy(
     agreed = _agreeing_pair(found)
     if agreed and trusted.policy != "any":
         names = " and ".join(mirror.name for mirror, _ in agreed)
-        trusted.emit(Warned(f"{reason}; {names} agree on what {ref} holds"))
+        trusted.emit(Warned(f"{reason}; {names} agree on the files of {ref}"))
         return replace(agreed[0][1], vouched_by=names, trust="quorum")
     if len(found) > 1 and trusted.policy != "any":
         raise NetworkError(
-            f"{reason}, and the mirrors disagree on what {ref} holds: "
+            f"{reason}, and the mirrors disagree on the files of {ref}: "
             + ", ".join(f"{mirror.name} says {manifest.commit[:12]}" for mirror, manifest in found),
-            "Name a commit with --revision, or trust one mirror alone with GPUARIA_TRUST=any.",
+            "Pin a commit with --revision, or accept a single mirror with GPUARIA_TRUST=any.",
         )
     mirror, manifest = found[0]
-    trusted.emit(Warned(f"{reason}; {mirror.name} ALONE says what {ref} holds, and nobody checks it"))
+    trusted.emit(Warned(f"{reason}; the file list of {ref} comes from one unverified mirror, {mirror.name}"))
     return replace(manifest, vouched_by=mirror.base, trust="mirror only")
 
 

@@ -60,7 +60,7 @@ def check_redirect(url: str, target: str) -> None:
     scheme = urlsplit(target).scheme
     if scheme not in ("http", "https") or (scheme == "http" and url.startswith("https:")):
         raise NetworkError(
-            f"{redacted(url)} redirects to {scheme}://{urlsplit(target).hostname}, out of the encrypted connection",
+            f"{redacted(url)} redirects to {scheme}://{urlsplit(target).hostname}, which is not encrypted",
             "The endpoint or mirror is broken; try another.",
         )
 

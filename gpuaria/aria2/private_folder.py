@@ -47,7 +47,7 @@ def create() -> PrivateFolder:
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise Aria2Error(
-            f"aria2c needs a temporary folder, and none can be made: {error.strerror}", "Set TMPDIR to one."
+            f"cannot create a temporary folder for aria2c: {error.strerror}", "Set TMPDIR to a writable folder."
         ) from None
     with contextlib.suppress(OSError):  # no file locks here: no other process can see the folder as abandoned either
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -52,7 +52,7 @@ class Rpc:
             except aria2p.ClientException as error:
                 if "unauthorized" in str(error).lower():
                     raise Aria2Error(
-                        f"aria2c at {self._shown} refuses our secret", "Pass its rpc-secret with GPUARIA_RPC_SECRET."
+                        f"aria2c at {self._shown} rejects the RPC secret", "Set GPUARIA_RPC_SECRET to its --rpc-secret."
                     ) from None
                 raise Aria2Error(
                     f"aria2c at {self._shown} refuses {method}: {error}", "Use aria2 1.36 or 1.37, built with Metalink."
@@ -65,15 +65,15 @@ class Rpc:
             yield
         except (requests.RequestException, ValueError, RecursionError, aria2p.ClientException) as error:
             raise Aria2Error(
-                f"aria2c at {self._shown} does not answer ({type(error).__name__})",
-                "Is it running, with --enable-rpc, on that port?",
+                f"aria2c at {self._shown} does not respond ({type(error).__name__})",
+                "Check that it runs with --enable-rpc on that port.",
                 retry="later",
             ) from None
         except (KeyError, TypeError, AttributeError):
             raise self._not_aria2() from None
 
     def _not_aria2(self) -> Aria2Error:
-        return Aria2Error(f"what answers at {self._shown} is not aria2c", "Check the port in GPUARIA_RPC or --rpc.")
+        return Aria2Error(f"the server at {self._shown} is not aria2c", "Check the port in GPUARIA_RPC or --rpc.")
 
     def version(self) -> str:
         """Return the daemon's version; the call also checks the secret. Raises Aria2Error for aria2-next."""

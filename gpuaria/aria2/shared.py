@@ -55,7 +55,9 @@ class SharedAria2:
             if self._daemon is not None and self._daemon is not dead:
                 return self._daemon
             if not dead.owned:
-                raise Aria2Error("the visited aria2c does not answer", "Run the same command again to continue.")
+                raise Aria2Error(
+                    "the aria2c of the setting rpc does not respond", "Run the same command again to continue."
+                )
             if self._clock() - self._since > STEADY_SECONDS:
                 self._restarts = 0
             self._restarts += 1

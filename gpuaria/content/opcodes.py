@@ -16,7 +16,7 @@ from typing import Literal
 from gpuaria.content.harmless import HARMLESS
 from gpuaria.content.reader import Ended, ForwardReader, Spent
 
-UNKNOWN = "a name made up while it loads"  # of an import whose name is not written in the file
+UNKNOWN = "a name computed while loading"  # of an import whose name is not written in the file
 _NAME = 512  # characters that the name of a module or a thing may have
 _KEPT = 64  # imports that are remembered
 _LINE = 4 * _NAME  # bytes of a text that are looked at

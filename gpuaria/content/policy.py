@@ -109,7 +109,7 @@ class Screening:
             extra = "" if signing.installed() else "pip install 'gpuaria[model-signing]', and "
             return Signature(file.path, "not checked", f"{extra}set signature_key to the signer's public key")
         if not complete:
-            return Signature(file.path, "not checked", "it is for the whole repo, and not all of that is here")
+            return Signature(file.path, "not checked", "it signs the whole repo, but only a part is on disk")
         return signing.check(file, files, content, self._key, locked=locked)
 
     @property
@@ -150,7 +150,7 @@ class Screening:
 
     def _by_name(self, file: RemoteFile) -> str:
         if self._no_pickle and named(file.path):
-            return f"by its name it is a pickle, which --no-pickle refuses; {_LEAVE}"
+            return f"it has the name of a pickle file, and --no-pickle refuses these; {_LEAVE}"
         return ""
 
     def _by_memory(self, file: RemoteFile) -> str:
@@ -160,11 +160,11 @@ class Screening:
     def _refused(self, file: RemoteFile, known: _Known) -> str:
         if self._no_pickle and known.pickle:
             what = f" that imports {', '.join(known.pickle.imports[:3])}" if known.pickle.imports else ""
-            return f"it is a pickle{what}, which --no-pickle refuses; {_LEAVE}"
+            return f"it is a pickle{what}, and --no-pickle refuses these; {_LEAVE}"
         if self._wants_header(file) and known.header and known.header != _NOT_LOOKED:
             return (
-                f"the bytes are what the hub lists, but its safetensors header is broken: {known.header}; {_LEAVE}, or "
-                "take it as it is with GPUARIA_CHECK_CONTENT=no"
+                f"the checksum is right, but the safetensors header is broken: {known.header}; {_LEAVE}, or "
+                "accept it with GPUARIA_CHECK_CONTENT=no"
             )
         return ""
 
@@ -172,7 +172,7 @@ class Screening:
 def _usable(key: Path) -> None:
     if not signing.installed():
         raise ConfigError(
-            "signature_key is set, and the package that checks signatures is missing",
+            "signature_key is set, but the package that checks signatures is not installed",
             "pip install 'gpuaria[model-signing]'",
         )
     try:

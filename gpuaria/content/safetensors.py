@@ -2,7 +2,7 @@
 
 Format (github.com/huggingface/safetensors, README): 8 bytes with the header's length N, N bytes of JSON that begin with
 `{`, then the buffer. Each tensor has a dtype, a shape and the two ends of its place in the buffer; all of them together
-fill it, without a hole and without an overlap; no name is there twice; `__metadata__` maps text to text.
+fill it, without a hole and without an overlap; no name appears twice; `__metadata__` maps text to text.
 """
 
 import json
@@ -39,9 +39,9 @@ def problem_in(stream: BinaryIO, size: int) -> str | None:
         return None
     length = int.from_bytes(start[:8], "little")
     if length > _LARGEST:
-        return f"the header is declared to have {length} bytes, and {_LARGEST} are the most"
+        return f"the header declares {length} bytes, more than the limit of {_LARGEST}"
     if length > size - 8:
-        return f"the header is declared to have {length} bytes, and the file has {size}"
+        return f"the header declares {length} bytes, but the file has {size}"
     if start[8:9] != b"{":
         return "the header does not begin with '{'"
     stream.seek(8)
@@ -50,7 +50,7 @@ def problem_in(stream: BinaryIO, size: int) -> str | None:
 
 def _judged(header: bytes, room: int) -> str:
     if sum(header.count(mark) for mark in (b"[", b"{", b",", b":")) > _MOST:
-        return "the header has more entries than anybody could need"
+        return "the header has too many entries"
     try:
         entries = json.loads(header.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
@@ -63,12 +63,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"{_quoted(twice)} is there twice")
+        raise ValueError(f"{_quoted(twice)} appears twice")
     return found
 
 
 def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _tensors(entries: dict[str, Any], room: int) -> str:
@@ -86,15 +86,15 @@ def _tensors(entries: dict[str, Any], room: int) -> str:
         if begin < end:
             return f"tensor {_quoted(name)} overlaps another one: it begins at byte {begin} of the buffer, before {end}"
         if begin > end:
-            return f"bytes {end} to {begin} of the buffer belong to no tensor"
+            return f"bytes {end} to {begin} of the buffer are not part of a tensor"
         end = stop
-    return f"bytes {end} to {room} of the buffer belong to no tensor" if end < room else ""
+    return f"bytes {end} to {room} of the buffer are not part of a tensor" if end < room else ""
 
 
 def _entry(entry: Any, room: int) -> str:
     """What is wrong with one tensor, as the end of a sentence."""
     if not isinstance(entry, dict):
-        return "has no entry that could be read"
+        return "has an invalid entry"
     kind: Any = entry.get("dtype")
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
@@ -104,16 +104,16 @@ def _entry(entry: Any, room: int) -> str:
     if begin > end:
         return f"ends at byte {end} of the buffer, before it begins at {begin}"
     if end > room:
-        return f"ends at byte {end} of the buffer, which has {room}"
+        return f"ends at byte {end} of a buffer of {room} bytes"
     if kind not in _BITS:
         return ""  # of a later version of the format: its size is not known here
     bits = _BITS[kind]
     for number in shape:
         bits *= number
         if bits >= 1 << 67:
-            return "is larger than anything can be"
+            return "has an impossible size"
     if bits != (end - begin) * 8:
-        return f"has {end - begin} bytes, and its shape takes {-(-bits // 8)}"
+        return f"has {end - begin} bytes, but its shape needs {-(-bits // 8)}"
     return ""
 
 

@@ -43,10 +43,12 @@ def check(
     """
     bundle = _bundle(content(file))
     if bundle is None:
-        return Signature(file.path, "wrong", "it is no sigstore bundle")
+        return Signature(file.path, "wrong", "it is not a sigstore bundle")
     method = _method(bundle)
     if method not in ("", "files over sha256"):
-        return Signature(file.path, "not checked", f"it signs {method}: model_signing verify key does that")
+        return Signature(
+            file.path, "not checked", f"it signs {method}, which gpuaria cannot check; use model_signing verify key"
+        )
     signed = {other.path: other for other in files if other.path != file.path}
     try:
         with redirect_stdout(io.StringIO()):  # the package prints its warnings
@@ -54,7 +56,7 @@ def check(
     except Exception as error:  # noqa: BLE001 whatever a hostile bundle makes the package raise, it is not right
         said = str(error) or type(error).__name__
         if locked and _only_missing(said):
-            return Signature(file.path, "not checked", "it is for the whole repo, and the lock is of a part of it")
+            return Signature(file.path, "not checked", "it signs the whole repo, but the lock file selects a part")
         return Signature(file.path, "wrong", said[:300])
     return Signature(file.path, "right", f"by the key {key}, over {len(signed)} files")
 
@@ -88,7 +90,7 @@ def _method(bundle: dict[str, Any]) -> str:
 def _json(data: bytes, most: int) -> Any:
     """JSON of at most that many brackets and commas, each of which may cost 100 bytes. Raises ValueError."""
     if sum(data.count(mark) for mark in (b"[", b"{", b",")) > most:
-        raise ValueError("more than anybody needs")
+        raise ValueError("too many values")
     return json.loads(data)
 
 

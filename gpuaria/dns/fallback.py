@@ -72,7 +72,7 @@ class FallbackResolver:
             return ()
         with (state := self._state(host)).lock:
             if time.monotonic() - state.asked_at > RETRY_SECONDS:
-                state.problem = state.problem or "gives no address at which it can be reached"
+                state.problem = state.problem or "returns no reachable IP address"
                 self._query_others(state, host)
             left = tuple(address for address in state.others if address not in (tried or state.system))
             state.overrides = state.overrides if left else ()
@@ -84,9 +84,8 @@ class FallbackResolver:
             state.overrides = (address, *(other for other in state.others if other != address))
             if not state.warned:
                 state.warned = True
-                self._warn(
-                    f"{host}: the system's resolver {state.problem}; {state.others.get(address, 'another')} does"
-                )
+                other = state.others.get(address, "another resolver")
+                self._warn(f"{host}: the system's resolver {state.problem}; using {other}")
 
     def _state(self, host: str) -> _HostState:
         with self._lock:
@@ -121,11 +120,11 @@ def _ask_system(host: str) -> tuple[tuple[str, ...], str]:
     try:
         both = BackgroundCall(partial(query_system, host)).result(Deadline(SYSTEM_SECONDS), 0)
     except NoSuchName:
-        return (), "does not know it"
+        return (), "reports that it does not exist"
     except NetworkError:
-        return (), "cannot be asked"
+        return (), "cannot be queried"
     found = tuple(address for family in (4, 6) for address in both[family]) if both else ()
-    return found, "" if found else "does not answer" if both is None else "knows no address of it"
+    return found, "" if found else "does not respond" if both is None else "has no IP address for it"
 
 
 def _is_local(server: DnsServer) -> bool:

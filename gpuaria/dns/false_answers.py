@@ -71,7 +71,7 @@ def why_false(address: str, host: str) -> str:
     if not found or (is_private_name(host) and found not in _NEVER):
         return ""
     if address_is_fake(address):
-        return f"{address} is a {found} address: a local proxy seems to stand in"
+        return f"{address} is a {found} address: probably from a local proxy"
     return f"{address} is {'an' if found[0] in 'aeiou' else 'a'} {found} address"
 
 

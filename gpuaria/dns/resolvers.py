@@ -68,11 +68,17 @@ class Resolvers:
         limit = deadline.within(RESOLVER_SECONDS)
         asked = [server for server in self.servers if server.spec not in liars]
         late: tuple[MeasureState, str] = (
-            ("failed", "does not answer") if deadline.remaining() > RESOLVER_SECONDS else ("not measured", NO_TIME)
+            ("failed", "does not respond") if deadline.remaining() > RESOLVER_SECONDS else ("not measured", NO_TIME)
         )
         answers = self._gather(asked, host, limit, self._settle if settle is None else settle, late)
         left_out = [
-            DnsAnswer(server.spec, host, family, "not measured", problem=f"not used, it lies: {liars[server.spec]}")
+            DnsAnswer(
+                server.spec,
+                host,
+                family,
+                "not measured",
+                problem=f"not used, it gives false answers: {liars[server.spec]}",
+            )
             for server in self.servers
             if server.spec in liars
             for family in FAMILIES
@@ -135,7 +141,7 @@ class Resolvers:
         now = Deadline(0)
         for job in jobs:
             job.result(now, 0)  # raises an unexpected exception of the job
-        state, silent = late if end is deadline else ("not measured", "no answer yet when others had answered")
+        state, silent = late if end is deadline else ("not measured", "slower than the other resolvers")
         return [
             answer
             for s, f in works
@@ -210,4 +216,4 @@ def _lies(answer: DnsAnswer, given: set[str], denied: set[str], private: bool) -
         if reason:
             yield reason
     if answer.problem == NXDOMAIN and len(given) > len(denied):
-        yield f"says that {answer.host} does not exist, {len(given)} others know it"
+        yield f"reports that {answer.host} does not exist, but {len(given)} other resolvers know it"

@@ -98,17 +98,17 @@ def query_server(
         if answer.rcode() == dns.rcode.NXDOMAIN:
             raise NoSuchName
         if answer.rcode() != dns.rcode.NOERROR:
-            raise NetworkError(f"answers {dns.rcode.to_text(answer.rcode())}")
+            raise NetworkError(f"returned {dns.rcode.to_text(answer.rcode())}")
         chain = answer.resolve_chaining()
     except dns.exception.Timeout:
-        raise NetworkError("does not answer") from None
+        raise NetworkError("does not respond") from None
     except (dns.exception.DNSException, UnicodeError) as error:
-        raise NetworkError(f"answers nonsense ({type(error).__name__})") from None
+        raise NetworkError(f"returned an invalid response ({type(error).__name__})") from None
     except ssl.SSLCertVerificationError as error:
         raise NetworkError(f"its certificate cannot be trusted: {error.verify_message}") from None
     except (OSError, EOFError) as error:
-        reason = "does not answer" if isinstance(error, TimeoutError) else str(getattr(error, "strerror", "") or error)
-        raise NetworkError(reason or "broke the connection off") from None
+        reason = "does not respond" if isinstance(error, TimeoutError) else str(getattr(error, "strerror", "") or error)
+        raise NetworkError(reason or "closed the connection") from None
     return tuple(row.address for row in chain.answer or ()), float(chain.minimum_ttl)
 
 
@@ -149,12 +149,12 @@ def _over_https(server: DnsServer, question: Any, deadline: Deadline, context: s
 
     status, body = _post(server, question.to_wire(), deadline, context or ssl.create_default_context())
     if not 200 <= status < 300:
-        raise NetworkError(f"answers {status}")
+        raise NetworkError(f"returned HTTP {status}")
     if len(body) > _LONGEST:
-        raise NetworkError("answers nonsense")
+        raise NetworkError("returned an invalid response")
     answer = dns.message.from_wire(body)
     if not question.is_response(answer):
-        raise NetworkError("answers nonsense")
+        raise NetworkError("returned an invalid response")
     return answer
 
 
@@ -177,11 +177,11 @@ def _post(server: DnsServer, question: bytes, deadline: Deadline, context: ssl.S
         with connection.getresponse() as response:
             return response.status, response.read(_LONGEST + 1)
     except TimeoutError:
-        raise NetworkError("does not answer") from None
+        raise NetworkError("does not respond") from None
     except ssl.SSLCertVerificationError as error:
         raise NetworkError(f"its certificate cannot be trusted: {_reason(error)}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise NetworkError(f"cannot be asked: {str(error) or type(error).__name__}") from None
+        raise NetworkError(f"cannot be queried: {str(error) or type(error).__name__}") from None
     finally:
         connection.close()
 

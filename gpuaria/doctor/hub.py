@@ -82,7 +82,9 @@ def _token(answer: Response, where: str, settings: Settings, notes: Notes) -> No
         fix = "unset HF_TOKEN  # or: export HF_TOKEN=A_NEW_ONE" if "HF" in where or "HUGG" in where else "hf auth login"
         page = f"  # {settings.endpoint}/settings/tokens"
         return notes.problem("token", f"{host} does not know the token from {where}", fix + page, BadToken.exit_code)
-    return notes.unknown("token", f"the token from {where} could not be tried: {host} answers {answer.status}", _AGAIN)
+    return notes.unknown(
+        "token", f"the token from {where} could not be tried: {host} returned HTTP {answer.status}", _AGAIN
+    )
 
 
 def _clock(headers: Mapping[str, str], now: float, endpoint: str, notes: Notes) -> None:

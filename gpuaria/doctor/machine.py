@@ -71,7 +71,7 @@ def aria2c(settings: Settings, notes: Notes) -> None:
 
 def _fix(settings: Settings, error: Aria2Error) -> str:
     if settings.rpc:
-        refused = "refuses our secret" in error.message
+        refused = "rejects the RPC secret" in error.message
         return "export GPUARIA_RPC_SECRET=ITS_RPC_SECRET" if refused else "aria2c --enable-rpc --daemon"
     return f"unset GPUARIA_ARIA2C  # or: {_INSTALL}" if settings.aria2c else _INSTALL
 

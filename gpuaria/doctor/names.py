@@ -50,7 +50,7 @@ def _judge(spec: str, answers: Sequence[DnsAnswer], good: Sequence[str], notes: 
     others = ",".join(name for name in good if name not in (spec, "system"))
     fix = _SYSTEM if spec == "system" else f"export GPUARIA_RESOLVERS={others}" if others else _OVER_HTTPS
     lies = [f"{a.host}: {lie}" if a.host not in lie else lie for a in answers for lie in a.lies]
-    lies += [a.problem for a in answers if "it lies" in a.problem]
+    lies += [a.problem for a in answers if "it gives false answers" in a.problem]
     times = [a.seconds for a in answers if a.addresses and a.seconds is not None]
     failed = [a for a in answers if a.state == "failed"]
     if lies:
@@ -96,5 +96,5 @@ def _tried(proxy: Proxy, deadline: Deadline) -> str:
     try:
         socket.create_connection((proxy.host, proxy.port), max(0.1, deadline.remaining())).close()
     except OSError as error:
-        return f"does not answer ({reason(error)})"
+        return f"does not respond ({reason(error)})"
     return ""

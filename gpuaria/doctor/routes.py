@@ -214,7 +214,7 @@ def _steps(mirror: Mirror, found: MirrorFindings) -> str:
 
 def _short(why: str) -> str:
     """Without what only makes sense with a patience."""
-    return why.partition(", longer than the patience")[0]
+    return why.partition(", longer than the waiting limit")[0]
 
 
 def _fix(mirror: Mirror, stage: str, error: GpuariaError | None, about: About) -> str:

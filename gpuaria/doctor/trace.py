@@ -26,7 +26,7 @@ def route_to(host: str, address: str, deadline: Deadline, notes: Notes) -> None:
     if last:
         return notes.ok("route", way)
     fix = f"sudo traceroute -T -p 443 {address}  # many networks drop pings and let TCP pass"
-    return notes.warn("route", f"{way}; the host itself does not answer", fix)
+    return notes.warn("route", f"{way}; the host itself does not respond", fix)
 
 
 _FORBIDDEN = "not permitted"

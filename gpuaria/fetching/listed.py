@@ -42,4 +42,6 @@ def warn_about_weak_digests(manifest: Manifest, world: World) -> None:
     if files:
         kinds = ", ".join(sorted({file.digest.algorithm for file in files if file.digest}))
         count = f"{len(files)} of {len(manifest.files)} files"
-        world.emit(Warned(f"{count} have only a weak digest ({kinds}); their sha256 is noted now and compared later"))
+        world.emit(
+            Warned(f"{count} have only a weak digest ({kinds}); gpuaria saves their sha256 now and compares it later")
+        )

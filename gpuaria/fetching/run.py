@@ -181,7 +181,8 @@ def _resolve_with_joined(
         kept = layout.saved()
         if kept is None:
             raise NotFound(
-                f"{ref} is not here, and we are offline", "Leave --offline and HF_HUB_OFFLINE out to fetch it."
+                f"{ref} is not on disk, and gpuaria is offline",
+                "Remove --offline or unset HF_HUB_OFFLINE to download it.",
             )
         return replace(kept, ref=ref), layout, Joined()
     trusted = ListingTrust(world.http, world.source, world.mirrors, world.policy, world.emit, world.candidates.possible)
@@ -256,9 +257,7 @@ def _use_previous_listing(request: FetchRequest, world: World, error: NetworkErr
     if kept is None:
         raise error from None
     layout = world.target.layout(ref, kept.version)
-    world.emit(
-        Warned(f"{error.message}; going on with commit {kept.version[:12]}, which {ref} was when it last answered")
-    )
+    world.emit(Warned(f"{error.message}; continuing with commit {kept.version[:12]}, the last known one of {ref}"))
     return replace(kept, ref=ref, trust="first seen"), layout
 
 
@@ -281,7 +280,7 @@ def _require_complete(plan: DownloadPlan, manifest: Manifest) -> None:
     missing = [step.file.path for step in plan.steps if step.fetches]
     if missing:
         raise NotFound(
-            f"{len(missing)} of {len(plan.steps)} files of {manifest.ref} are not here, and we are offline: "
+            f"{len(missing)} of {len(plan.steps)} files of {manifest.ref} are not on disk, and gpuaria is offline: "
             f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}",
-            "Leave --offline and HF_HUB_OFFLINE out to fetch them.",
+            "Remove --offline or unset HF_HUB_OFFLINE to download them.",
         )

@@ -120,17 +120,17 @@ def ask_helper(
         "%s was asked for the token of %s: status %s in %.3f s", who, server_url, process.returncode, _since(began)
     )
     why = f": {'; '.join(said[-3:])}" if said else ""
-    hint = "Run it by hand: it is asked as git asks its credential helpers."
+    hint = "Run it by hand; gpuaria calls it like a git credential helper."
     if not ended:
-        raise AccessDenied(f"{who} gives no token for {server_url} within {seconds:.0f} s{why}", hint)
+        raise AccessDenied(f"{who} returned no token for {server_url} within {seconds:.0f} s{why}", hint)
     if process.returncode != 0:
-        raise AccessDenied(f"{who} fails for {server_url} with status {process.returncode}{why}", hint)
+        raise AccessDenied(f"{who} failed for {server_url} with status {process.returncode}{why}", hint)
     if not text:
-        raise AccessDenied(f"{who} knows no token for {server_url}{why}", hint)
+        raise AccessDenied(f"{who} has no token for {server_url}{why}", hint)
     try:
         return Secret(credential(text))
     except ValueError:
-        raise AccessDenied(f"what {who} gives for {server_url} is no token", hint) from None
+        raise AccessDenied(f"{who} returned an invalid token for {server_url}", hint) from None
 
 
 def _since(began: float) -> float:

@@ -63,5 +63,5 @@ class BearerTokens:
         if url.startswith("https://") or urlsplit(url).hostname in self._in_clear:
             return ""
         if not encrypted_or_local(url):
-            return "it is not encrypted"
-        return "a proxy would read it" if self._routes.proxied(url) else ""
+            return "the connection is not encrypted"
+        return "a proxy could read it" if self._routes.proxied(url) else ""

@@ -203,10 +203,10 @@ class Http:
         while (held := self.budget.reserve(url)) > 0:
             if held > self.options.max_wait:
                 raise RateLimited(
-                    f"the quota of {urlsplit(url).hostname} is used up for {held:.0f} s more",
+                    f"the request quota of {urlsplit(url).hostname} is used up for another {held:.0f} s",
                     "Try again later, raise --patience, or log in: a token raises the hub's quota.",
                 )
-            self.waits.pause(held, f"the quota of {urlsplit(url).hostname} is used up")
+            self.waits.pause(held, f"the request quota of {urlsplit(url).hostname} is used up")
         if self.waits.stop.is_set():
             raise Interrupted("interrupted")
         with self._counting:
@@ -292,7 +292,10 @@ def _read(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:
     for chunk in chunks:
         body += chunk
         if len(body) > ceiling > 0:
-            raise BadListing(f"{redacted(url)} answers with more than {ceiling:,} bytes", "The endpoint is broken.")
+            raise BadListing(
+                f"the response of {redacted(url)} is larger than {ceiling:,} bytes",
+                "The server is broken; try another one.",
+            )
     return bytes(body)
 
 
@@ -301,4 +304,6 @@ def _check_headers(headers: Mapping[str, str], url: str) -> None:
     for name, value in headers.items():
         if not (value.isascii() and value.isprintable()):
             what = "token" if name == "authorization" else f"header {name}"
-            raise NetworkError(f"the {what} for {authority(url)} cannot be sent: it is not printable ASCII")
+            raise NetworkError(
+                f"the {what} for {authority(url)} cannot be sent: it contains characters other than printable ASCII"
+            )

@@ -157,7 +157,7 @@ class CurlTransport:
                 except OSError as error:
                     raise bundle_error(path, error.strerror) from None
                 if not held:
-                    raise bundle_error(path, "it holds no certificate")
+                    raise bundle_error(path, "it contains no certificate")
                 self._bundle = path
             return self._bundle
 
@@ -248,7 +248,7 @@ def _sendable(url: str) -> str:
         if not named or not re.fullmatch(r"[A-Za-z0-9._~:%-]+", named):
             raise UnicodeError
     except UnicodeError:
-        raise NetworkError(f"{printable(host)} cannot be the name of a host") from None
+        raise NetworkError(f"{printable(host)} is not a valid host name") from None
     if re.search(r"[\x00-\x1f\x7f]", url):
         raise _unsendable(url)
     scheme, place, rest = re.split(r"://([^/?#]*)", url, maxsplit=1)
@@ -262,4 +262,4 @@ def _sendable(url: str) -> str:
 
 
 def _unsendable(url: str) -> NetworkError:
-    return NetworkError(f"{printable(redacted(url))} is no address that can be asked for")
+    return NetworkError(f"{printable(redacted(url))} is not a usable URL")

@@ -13,7 +13,7 @@ from gpuaria.urls import authority
 
 _PROXY = 97  # CURLE_PROXY, which pycurl 7.49 does not name
 _OTHER_NAME = re.compile(r"match(es)? target")  # in libcurl's text for the certificate of another host
-_HINT = "Check the network, or name a mirror with --mirror."
+_HINT = "Check the network, or add a mirror with --mirror."
 _UNTRUSTED = {pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_ISSUER_ERROR, pycurl.E_SSL_INVALIDCERTSTATUS}
 _CONNECTING = {
     pycurl.E_COULDNT_RESOLVE_HOST,
@@ -49,16 +49,16 @@ def to_error(failure: Failure, url: str, route: Route) -> GpuariaError:
     if code == pycurl.E_SSL_CACERT_BADFILE:
         return bundle_error("", text)
     if code == pycurl.E_COULDNT_RESOLVE_HOST:
-        return Unreachable(f"no address is known for {host}", _HINT)
+        return Unreachable(f"no IP address found for {host}", _HINT)
     if code == pycurl.E_COULDNT_RESOLVE_PROXY:
-        return Unreachable(f"no address is known for the proxy {route.proxy}", _HINT)
+        return Unreachable(f"no IP address found for the proxy {route.proxy}", _HINT)
     if code == pycurl.E_OPERATION_TIMEDOUT:
-        said = f"{host} stopped answering" if failure.connected else f"{host} does not answer"
+        said = f"{host} stopped responding" if failure.connected else f"{host} does not respond"
     elif code == pycurl.E_COULDNT_CONNECT:
         at = f"the proxy {route.proxy}" if route.proxy else host
         said = f"cannot connect to {at}: {os.strerror(failure.errno) if failure.errno else text}"
     elif code in (pycurl.E_SSL_CONNECT_ERROR, _PROXY) or "CONNECT tunnel" in text:
         said = f"cannot connect to {host}: {text}"
     else:
-        said = f"{host} broke the connection off: {text}"
+        said = f"{host} closed the connection: {text}"
     return Unreachable(said, _HINT, retry="later")

@@ -22,7 +22,7 @@ def dial(route: Route, routes: Routes) -> socket.socket:
         elif route.proxy.scheme == "http":
             _http_tunnel(sock, route, route.proxy)
         else:  # TLS in TLS: two threads cannot use one ssl.SSLSocket concurrently
-            raise ConnectionError(f"no tunnel through a proxy of kind {route.proxy.scheme}")
+            raise ConnectionError(f"unsupported proxy type {route.proxy.scheme}")
     except BaseException:
         sock.close()
         raise
@@ -30,7 +30,7 @@ def dial(route: Route, routes: Routes) -> socket.socket:
 
 
 def _connect_directly(route: Route, routes: Routes, seconds: float) -> socket.socket:
-    failure = OSError(f"no address is known for {route.host}")
+    failure = OSError(f"no IP address found for {route.host}")
     for address in route.addresses or (route.host,):
         try:
             sock = socket.create_connection((address, route.port), seconds)
@@ -55,7 +55,7 @@ def _http_tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
         byte = sock.recv(1)  # bytes after the head come from the server
         response += byte
         if not byte or len(response) > _HEAD:
-            raise ConnectionError(f"the proxy {proxy} does not answer properly")
+            raise ConnectionError(f"the proxy {proxy} sent an invalid response to CONNECT")
     status = response.split(b"\r\n")[0].decode("latin-1").partition(" ")[2][:60]
     if not status.startswith("2"):
         raise ConnectionError(f"the proxy {proxy} refuses a tunnel: {status}")
@@ -73,7 +73,7 @@ def _socks5_tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
     else:
         accepted = method == 0
     if not accepted:
-        raise ConnectionError(f"the proxy {proxy} refuses our credential")
+        raise ConnectionError(f"the proxy {proxy} rejects the credentials")
     host = route.host.encode("idna")[:255]
     sock.sendall(b"\x05\x01\x00\x03" + bytes([len(host)]) + host + route.port.to_bytes(2, "big"))
     _, status, _, kind = _receive_exactly(sock, 4)
@@ -88,6 +88,6 @@ def _receive_exactly(sock: socket.socket, count: int) -> bytes:
     while len(data) < count:
         chunk = sock.recv(count - len(data))
         if not chunk:
-            raise ConnectionError("the proxy hangs up")
+            raise ConnectionError("the proxy closed the connection")
         data += chunk
     return data

@@ -62,8 +62,8 @@ class RangeConnection:
             self.close()
             host = authority(self._url)
             if isinstance(error, TimeoutError | BlockingIOError) or "timed out" in str(error):
-                raise NetworkError(f"{host} stopped answering") from None
-            raise NetworkError(f"{host} broke the connection off: {error or type(error).__name__}") from None
+                raise NetworkError(f"{host} stopped responding") from None
+            raise NetworkError(f"{host} closed the connection: {error or type(error).__name__}") from None
         except GpuariaError:
             self.close()
             raise
@@ -141,7 +141,7 @@ class RangeConnection:
 
     def _check(self, status: int, headers: Mapping[str, str], start: int, end: int) -> None:
         if status != 206 or content_range(headers) != ContentRange(start, end, self._size):
-            raise GpuariaError(f"it answers {status} to a range")
+            raise GpuariaError(f"it returned HTTP {status} for a range request")
 
     def _by_client(self, start: int, end: int, headers: dict[str, str], should_stop: Callable[[int], bool]) -> bytes:
         body = bytearray()
@@ -159,4 +159,4 @@ class RangeConnection:
 
 
 def _wrong_length(sent: int | None, wanted: int) -> GpuariaError:
-    return GpuariaError(f"it sends {sent} bytes for a range of {wanted}")
+    return GpuariaError(f"it sent {sent} bytes for a range of {wanted}")

@@ -42,7 +42,7 @@ def redirect_target(response: Response) -> str:
         return ascii_url(target) if urlsplit(target).scheme in ("http", "https") else target
     except ValueError:
         raise NetworkError(
-            f"{redacted(response.url)} redirects to an address that makes no sense",
+            f"{redacted(response.url)} redirects to an invalid URL",
             "The endpoint or mirror is broken; try another.",
         ) from None
 
@@ -74,4 +74,4 @@ def follow(
         check_redirect(url, target)
         anonymous = anonymous or url_origin(target) != url_origin(url)
         url = f"{target}?{rules.query}" if rules.query and "?" not in target else target
-    raise NetworkError(f"{redacted(url)} redirects in a circle", "The endpoint or mirror is broken; try another.")
+    raise NetworkError(f"{redacted(url)} redirects in a loop", "The endpoint or mirror is broken; try another.")

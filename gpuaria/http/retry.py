@@ -81,8 +81,8 @@ class Waits:
         host = urlsplit(response.url).hostname
         if seconds > self.max_wait:
             raise RateLimited(
-                f"{host} answers {response.status} and asks to wait {seconds:.0f} s, longer than the patience of "
-                f"{self.max_wait:.0f} s",
+                f"{host} returned HTTP {response.status} and asks to wait {seconds:.0f} s, "
+                f"longer than the waiting limit of {self.max_wait:.0f} s",
                 "Try again later, raise --patience, or log in: a token raises the hub's quota.",
             )
-        self.pause(seconds, f"{host} answers {response.status}")
+        self.pause(seconds, f"{host} returned HTTP {response.status}")

@@ -70,7 +70,7 @@ class Proxy:
     @property
     def measuring_problem(self) -> str:
         """The reason why mirrors cannot be measured through this proxy, empty if they can."""
-        return "" if self.scheme == "http" else f"not measured through a proxy of kind {self.scheme} ({self})"
+        return "" if self.scheme == "http" else f"not measured: unsupported proxy type {self.scheme} ({self})"
 
     def credential(self) -> tuple[str, str] | None:
         """Return user and password, None without a credential."""
@@ -169,7 +169,7 @@ def route(url: str, environ: Mapping[str, str]) -> Route:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"not an http address: {url.partition('?')[0]}")
+        raise ValueError(f"not an http URL: {url.partition('?')[0]}")
     host, port = host_and_port(url)
     return Route(host, port, parts.scheme == "https", proxy_for(parts.scheme, host, port, environ))
 
@@ -205,7 +205,7 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
 def proxy_error() -> ConfigError:
     """Return the error for an unusable proxy. It omits the proxy's URL, which may hold a password."""
     return ConfigError(
-        "the proxy that the environment names cannot be used: gpuaria speaks to http, https and socks5 proxies only",
+        "unsupported proxy in the environment: gpuaria supports http, https and socks5 proxies",
         "Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.",
     )
 

@@ -28,7 +28,7 @@ class JoinPolicy:
 
     def silent(self, seconds: float) -> str:
         """Return the reason to join if the origin has sent no response for `seconds`."""
-        return f"{self._host} does not answer within {SILENCE:.0f} s" if seconds >= SILENCE else ""
+        return f"{self._host} does not respond within {SILENCE:.0f} s" if seconds >= SILENCE else ""
 
     def misled(self, lie: str) -> str:
         """Return the reason to join if DNS gives a false address for the origin; `lie`: why it is false."""
@@ -93,8 +93,8 @@ class Candidates:
         if not self._auto:
             return ""
         if self._credential:
-            return "known mirrors do not join while a token is set: the repo may be private"
-        return "" if self.mirrors else "no known mirror stands in for an endpoint of your own: name one with --mirror"
+            return "gpuaria adds no mirrors while a token is set, since the repo may be private"
+        return "" if self.mirrors else "gpuaria knows no mirror of this endpoint; add one with --mirror"
 
     @cached_property
     def mirrors(self) -> tuple[Mirror, ...]:
@@ -118,14 +118,14 @@ def nearest_first(mirrors: Sequence[Mirror], here: Location) -> tuple[Mirror, ..
 
 def may_join(mirrors: Sequence[Mirror]) -> str:
     """Return one line about mirrors that a fetch uses only if needed."""
-    return f"only if the endpoint fails or is slow (the setting mirrors is auto): {', '.join(m.name for m in mirrors)}"
+    return f"used only if the hub fails or is slow (mirrors: auto): {', '.join(m.name for m in mirrors)}"
 
 
 def joined_line(mirrors: Sequence[Mirror], because: str) -> str:
     """Return one line for the user: the mirrors that join, the reason, and the setting that controls it."""
     names = " and ".join(mirror.name for mirror in mirrors)
     verb = "join" if len(mirrors) > 1 else "joins"
-    return f"{because}; {names} {verb} (the setting mirrors is auto: none forbids it, a list fixes which)"
+    return f"{because}; {names} {verb} (mirrors: auto; set mirrors to none or a list to change this)"
 
 
 def host_of(base: str) -> str:

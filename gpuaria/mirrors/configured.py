@@ -61,7 +61,7 @@ def _how_to_send(base: str) -> str:
     host = urlsplit(base).hostname
     if encrypted_or_local(base):  # a local server that is reached through a proxy
         return f"set no_proxy={host}"
-    return f"GPUARIA_SEND_TOKEN_IN_CLEAR_TEXT_TO={host} sends it for all on the way to read"
+    return f"to send it unencrypted, set GPUARIA_SEND_TOKEN_IN_CLEAR_TEXT_TO={host}"
 
 
 class MirrorRanking:

@@ -200,7 +200,7 @@ class Probing:
         answers = resolvers.query(host, deadline, settle=RESOLVER_GRACE)
         usable = resolvers.usable(answers)
         if not usable:
-            lie = next((lie for answer in answers for lie in answer.lies), "no address is known")
+            lie = next((lie for answer in answers for lie in answer.lies), "no IP address found")
             self._update(mirror, problem=f"DNS: {lie}")
         return usable
 

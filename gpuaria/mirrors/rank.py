@@ -29,15 +29,11 @@ def rank(probes: Iterable[Probe], size: int, *, connections: int = 16, seed: str
     usable = [probe for probe in known if not probe.problem]
     names = {probe.mirror for probe in usable}
     same_host = [probe for probe in usable if probe.same_pipe_as in names]
-    rejected += [
-        (probe.mirror, f"its bytes come from the same host as those of {probe.same_pipe_as}") for probe in same_host
-    ]
+    rejected += [(probe.mirror, f"same byte server as {probe.same_pipe_as}") for probe in same_host]
     choices = [_choice(probe, size, connections) for probe in usable if probe not in same_host]
     best = max((choice.rate or 0.0 for choice in choices), default=0.0)
     slow = [choice for choice in choices if choice.rate is not None and choice.rate < HELPS * best]
-    rejected += [
-        (choice.mirror, f"{_mb(choice.rate)} beside {_mb(best)} would only hold pieces back") for choice in slow
-    ]
+    rejected += [(choice.mirror, f"too slow: {_mb(choice.rate)}, the best mirror has {_mb(best)}") for choice in slow]
     accepted = [_with_connection_limit(choice, best, connections) for choice in choices if choice not in slow]
     unknown = {probe.mirror: _nearness(probe) for probe in usable}
     return Ranking(tuple(_ordered(accepted, unknown, seed)), tuple(rejected))
@@ -92,7 +88,7 @@ def _choice(probe: Probe, size: int, connections: int) -> RankedMirror:
     if rate is None:
         return RankedMirror(probe.mirror, None, None, connections, _unmeasured_reason(probe))
     setup = probe.setup if probe.setup is not None else UNKNOWN_SETUP
-    source = "" if probe.rate else " by what it gave before"
+    source = "" if probe.rate else " from past downloads"
     return RankedMirror(probe.mirror, rate, setup + size / rate, connections, f"{_mb(rate)} expected{source}")
 
 

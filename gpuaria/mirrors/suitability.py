@@ -16,7 +16,7 @@ from gpuaria.records import MirrorUrl
 
 SAMPLE = 128 * 1024  # bytes requested to test a mirror
 PIECE = 1 << 20  # bytes; aria2's smallest range
-COMPRESSED = "it sends files packed"
+COMPRESSED = "it compresses files"
 
 
 def compressed(answer: Response) -> bool:
@@ -27,9 +27,9 @@ def compressed(answer: Response) -> bool:
 def why_incompatible(answer: Response) -> str:
     """Return why aria2 cannot use a successful response; empty if it can."""
     if compressed(answer):
-        return f"{COMPRESSED} ({answer.headers['content-encoding'][:18]}), though asked not to"
+        return f"{COMPRESSED} ({answer.headers['content-encoding'][:18]}) despite Accept-Encoding: identity"
     if "content-length" not in answer.headers:
-        return "it does not say how long its answers are"
+        return "its responses have no Content-Length"
     return ""
 
 
@@ -52,9 +52,9 @@ def refusal(http: Http, url: MirrorUrl) -> tuple[str, float | None]:
     try:
         with http.open("GET", url.url, anonymous=True, headers=headers) as (answer, chunks):
             if answer.status not in (200, 206):
-                return f"it answers {answer.status}", retry_after(answer.headers, time.time())
+                return f"it returned HTTP {answer.status}", retry_after(answer.headers, time.time())
             if next(iter(chunks), b""):
                 return why_incompatible(answer), None
-            return "it sends nothing", None
+            return "it sent no data", None
     except GpuariaError as error:
         return error.message, None

@@ -24,7 +24,7 @@ from gpuaria.urls import check_redirect
 
 MAX_AGE = 300.0  # seconds; older findings are measured again
 CONNECTIONS = (1, 4)  # connections of the two reads
-NO_FILE = "no repo was named to read a file of"
+NO_FILE = "no repo given to read a file from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +217,12 @@ def _request_head(source: Source, http: Http, subject: Subject, mirror: Mirror) 
         check_redirect(answer.url, target)
         there, here = urlsplit(target), urlsplit(answer.url)
         if not named and there.path == here.path:
-            raise NetworkError(f"it sends its clients on to {there.hostname}, and has nothing of its own for us here")
+            raise NetworkError(f"it only redirects to {there.hostname} and serves no files itself")
         return target, stated
     if not named and answer.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/html":
-        raise NotAHub("captive portal: it answers with HTML where bytes were due")
+        raise NotAHub("captive portal: it answers with HTML instead of the file")
     if answer.status != 200:
-        raise NetworkError(f"it answers {answer.status} for {file.path}, with no address")
+        raise NetworkError(f"it returned HTTP {answer.status} for {file.path} without a file URL")
     if manifest.restricted and not mirror.anonymous and http.has_credential(url):
         return None
     return answer.url, stated

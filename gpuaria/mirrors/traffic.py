@@ -137,12 +137,12 @@ class StallDetector:
         if now - speed.since < GRACE:
             return ""
         if speed.unconnected_since is not None:
-            return "aria2 has dropped it" if now - speed.unconnected_since >= UNCONNECTED else ""
+            return "aria2 stopped using it" if now - speed.unconnected_since >= UNCONNECTED else ""
         if speed.usual <= 0:
-            return "nothing came from it"
+            return "it delivered no data"
         if speed.weak_since is None:
             return ""
         if speed.current < SILENT * speed.usual:
             return "it stopped sending"
         fell = 100 * speed.current / speed.usual
-        return f"it fell to {fell:.0f} % of its speed" if now - speed.weak_since >= 1.0 else ""
+        return f"its speed fell to {fell:.0f} %" if now - speed.weak_since >= 1.0 else ""

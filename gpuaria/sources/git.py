@@ -20,7 +20,7 @@ MAX_PACK = 64 << 20  # bytes of a response
 MAX_LINES = 200_000  # of either; a line has up to 65,516 bytes, or the 60 of a ref
 _ANY_COMMIT = frozenset(["allow-any-sha1-in-want", "allow-reachable-sha1-in-want", "allow-tip-sha1-in-want"])
 _VERSION_2 = {"git-protocol": "version=2"}  # a server that does not know it answers in version 0
-_HINT = "Name another mirror with --mirror."
+_HINT = "Use another mirror with --mirror."
 
 
 class _Refused(NetworkError):
@@ -41,11 +41,11 @@ def objects(url: str, commit: str, http: Http) -> list[tuple[str, bytes]]:
     """The commit, its trees and at least its blobs of less than `SMALL` bytes, as (kind, data).
 
     Nothing of it is checked. `url` is what one would clone, and is asked without a credential. Raises NetworkError
-    where git does not answer there, does not have the commit, or sends what cannot be read or is too much.
+    where git does not respond there, does not have the commit, or sends what cannot be read or is too much.
     """
     server = _discover(url, http)
     if server.version < 2 and commit not in server.tips and not server.capabilities & _ANY_COMMIT:
-        raise NetworkError(f"{server.url} gives out branches and tags only, not the commit {commit[:12]}", _HINT)
+        raise NetworkError(f"{server.url} serves branches and tags only, not the commit {commit[:12]}", _HINT)
     blob_filter = f"blob:limit={SMALL}" if "filter" in server.capabilities else ""
     try:
         pack = _pack(server, commit, blob_filter, http)
@@ -67,7 +67,7 @@ def _discover(url: str, http: Http) -> _Server:
         if response.status in RETRY_STATUS:
             break
     said = printable(kind) if response.status == 200 else f"status {response.status}"
-    raise NetworkError(f"{url} does not speak git ({said})", _HINT)
+    raise NetworkError(f"{url} is not a git server ({said})", _HINT)
 
 
 def _server(response: Response) -> _Server:
@@ -82,7 +82,7 @@ def _server(response: Response) -> _Server:
         first = lines.pop(0)
     capabilities = first.partition(b"\0")[2].decode(errors="replace")
     if "side-band-64k" not in capabilities.split():
-        raise NetworkError(f"{url} speaks a git protocol that is too old", _HINT)
+        raise NetworkError(f"{url} uses a git protocol that is too old", _HINT)
     tips = frozenset(line[:40].decode(errors="replace") for line in (first, *lines))
     return _Server(url, 0, frozenset(capabilities.split()), tips)
 
@@ -102,7 +102,7 @@ def _pack(server: _Server, commit: str, blob_filter: str, http: Http) -> bytes:
         },
     )
     if response.status != 200:
-        raise NetworkError(f"{server.url} answers {response.status} to git's question for a commit", _HINT)
+        raise NetworkError(f"{server.url} returned HTTP {response.status} to the git request for a commit", _HINT)
     return _side_band(response.body, server.url)
 
 
@@ -140,7 +140,7 @@ def _side_band(body: bytes, url: str) -> bytes:
                 break
         elif line.startswith(b"ERR ") or (begun and line.startswith(b"\3")):
             said = line.removeprefix(b"ERR ").lstrip(b"\3").decode(errors="replace").strip()
-            raise _Refused(f"{url} does not give out the commit: {printable(said)}", _HINT)
+            raise _Refused(f"{url} does not serve the commit: {printable(said)}", _HINT)
         elif begun:
             pack += memoryview(line)[1:] if line.startswith(b"\1") else b""
         else:
@@ -161,6 +161,6 @@ def _lines(body: bytes, url: str) -> Iterator[bytes | None]:
         try:
             line = wire.read_pkt_line()
         except GitProtocolError:
-            raise NetworkError(f"{url} says something that is no line of git's protocol", _HINT) from None
+            raise NetworkError(f"{url} sent an invalid line of the git protocol", _HINT) from None
         yield line
-    raise NetworkError(f"{url} says more than {MAX_LINES:,} lines", _HINT)
+    raise NetworkError(f"{url} sent more than {MAX_LINES:,} lines", _HINT)

@@ -90,7 +90,7 @@ def _applied(base: bytes, delta: bytes, budget: _ByteBudget) -> bytes:
 def _entries(pack: bytes, budget: _ByteBudget) -> Iterator[_Entry]:
     count = int.from_bytes(pack[8:12])
     if pack[:4] != b"PACK" or pack[4:8] not in (b"\0\0\0\2", b"\0\0\0\3"):
-        raise _Broken("it is none of version 2 or 3")
+        raise _Broken("its version is neither 2 nor 3")
     if hashlib.sha1(pack[:-20], usedforsecurity=False).digest() != pack[-20:]:
         raise _Broken("its checksum is wrong")
     if count > MAX_OBJECTS:
@@ -107,11 +107,11 @@ def _entries(pack: bytes, budget: _ByteBudget) -> Iterator[_Entry]:
         elif number == _BY_ID:
             base, at = pack[at : at + 20].hex(), at + 20
         elif number not in _KINDS:
-            raise _Broken("it has an object of an unknown kind")
+            raise _Broken("it has an object of an unknown type")
         data, at = _inflated(pack, at, size)
         yield _Entry(start, _KINDS.get(number, ""), base, data)
     if at != len(pack) - 20:
-        raise _Broken("it goes on behind its last object")
+        raise _Broken("it has data after its last object")
 
 
 def _varint(data: bytes, at: int, bits: int) -> tuple[int, int]:
@@ -122,7 +122,7 @@ def _varint(data: bytes, at: int, bits: int) -> tuple[int, int]:
         value |= (data[at] & 0x7F) << shift
         shift += 7
         if shift > 63:
-            raise _Broken("it has a number that is too long")
+            raise _Broken("it has a number with too many bytes")
     return value, at + 1
 
 
@@ -133,7 +133,7 @@ def _delta_offset(pack: bytes, at: int) -> tuple[int, int]:
         at += 1
         value = value + 1 << 7 | pack[at] & 0x7F
         if value > len(pack):
-            raise _Broken("it has a delta to something before its beginning")
+            raise _Broken("it has a delta that refers to data before its start")
     return value, at + 1
 
 
@@ -143,9 +143,9 @@ def _inflated(pack: bytes, at: int, size: int) -> tuple[bytes, int]:
     while not stream.eof:
         given = pack[at : at + _CHUNK]
         if not given or len(data) > size:
-            raise _Broken("it has an object of another size than it says")
+            raise _Broken("it has an object whose size differs from the declared one")
         data += stream.decompress(given, size + 1 - len(data))
         at += len(given) - len(stream.unconsumed_tail) - len(stream.unused_data)
     if len(data) != size:
-        raise _Broken("it has an object of another size than it says")
+        raise _Broken("it has an object whose size differs from the declared one")
     return bytes(data), at

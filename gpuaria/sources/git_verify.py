@@ -37,14 +37,14 @@ def unproven_reason(commit: str, manifest: Manifest, sent: Iterable[tuple[str, b
     seen, doubts = set[str](), ""
     for path, oid in _blobs(commit, objects, listed, endpoint):
         if path not in listed:
-            raise BadListing(f"{endpoint} leaves out {printable(path)}, which the commit has", _HINT)
+            raise BadListing(f"{endpoint} omits {printable(path)}, which is in the commit", _HINT)
         if path in seen:
             raise BadListing(f"the commit has {printable(path)} twice", _HINT)
         seen.add(path)
         doubts = _compare(listed[path], oid, objects.get(("blob", oid)), endpoint) or doubts
     for path in listed:
         if path not in seen:
-            raise BadListing(f"{endpoint} lists {printable(path)}, which the commit does not have", _HINT)
+            raise BadListing(f"{endpoint} lists {printable(path)}, which is not in the commit", _HINT)
     return doubts
 
 
@@ -56,11 +56,11 @@ def _compare(file: RemoteFile, oid: str, blob: bytes | None, endpoint: str) -> s
     else:
         same = file.digest == Digest("git-sha1", oid)
     if not same or file.oid != oid or (blob is not None and not file.lfs and len(blob) != file.size):
-        raise BadListing(f"{endpoint} lists other bytes for {shown} than the commit has", _HINT)
+        raise BadListing(f"{endpoint} lists a different digest for {shown} than the commit", _HINT)
     if not file.lfs and blob is not None and _POINTER.fullmatch(blob):
         raise BadListing(f"{endpoint} lists the LFS file {shown} as if its pointer were the file", _HINT)
     if not file.lfs and blob is None and file.size < SMALL:
-        return f"{endpoint} does not send git's {shown}, which could be an LFS pointer"
+        return f"{endpoint} does not send the git object of {shown}, which may be an LFS pointer"
     return ""
 
 
@@ -90,7 +90,7 @@ def _blobs(commit: str, objects: _Objects, listed: Container[str], endpoint: str
         elif kind != _SUBMODULE:
             unusable += 1
         if entries > MAX_ENTRIES or unusable > MAX_UNUSABLE:
-            raise BadListing(f"the commit {commit[:12]} holds more than can be checked", _HINT)
+            raise BadListing(f"the commit {commit[:12]} is too large to verify", _HINT)
 
 
 def _entries(oid: str, path: str, objects: _Objects, endpoint: str) -> Iterator[tuple[int, str, str]]:

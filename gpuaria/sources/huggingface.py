@@ -86,11 +86,11 @@ class HuggingFace:
             raise _refusal(response, ref, endpoint, http)
         commit, name = info.get("sha"), info.get("id") or ref.name
         if not isinstance(commit, str) or not _SHA1.fullmatch(commit) or not isinstance(name, str):
-            raise NotAHub(f"{endpoint} answers without naming a commit of {ref.name}", _NOT_A_HUB_HINT)
+            raise NotAHub(f"{endpoint} returned no commit id for {ref.name}", _NOT_A_HUB_HINT)
         if not references.is_name(name.split("/")):
-            raise NotAHub(f"{endpoint} names the repo {printable(name)}", _NOT_A_HUB_HINT)
+            raise NotAHub(f"{endpoint} returned an invalid repo name: {printable(name)}", _NOT_A_HUB_HINT)
         if _SHA1.fullmatch(ref.revision) and ref.revision != commit:
-            raise NotAHub(f"{endpoint} was asked for commit {ref.revision} and answers {commit}", _NOT_A_HUB_HINT)
+            raise NotAHub(f"{endpoint} returned commit {commit} instead of {ref.revision}", _NOT_A_HUB_HINT)
         if info.get("disabled") is True:
             raise AccessDenied(f"the hub has disabled {name}", f"See {endpoint}/{name} for the reason.")
         restricted, siblings = bool(info.get("private")) or bool(info.get("gated")), _siblings(info)
@@ -145,7 +145,7 @@ class HuggingFace:
             if total > MAX_ENTRIES:
                 raise BadListing(
                     f"{endpoint} lists more than {MAX_ENTRIES:,} files and folders in {info.name}",
-                    "A repo of that size cannot be fetched, and a smaller one should be listed as such.",
+                    "gpuaria cannot download a repo of this size. If it is smaller, the listing is wrong.",
                 )
             yield from page
             before, url = len(names), _next_page(response, tree, endpoint)
@@ -154,7 +154,7 @@ class HuggingFace:
                 raise BadListing(f"the file list of {info.name} at {endpoint} never ends: it repeats", _MIRROR_HINT)
         if missing := info.names - names:
             raise BadListing(
-                f"the file list of {info.name} at {endpoint} ends early: {printable(min(missing))} is not in it",
+                f"the file list of {info.name} at {endpoint} is incomplete: {printable(min(missing))} is missing",
                 _MIRROR_HINT,
             )
 
@@ -202,7 +202,7 @@ class HuggingFace:
             return MirrorUrl(mirror, target, expiry(target))
         if response.status != 200:
             raise NetworkError(
-                f"{mirror.base} answers {response.status} for {file.path}, with no address", _MIRROR_HINT
+                f"{mirror.base} returned HTTP {response.status} for {file.path} without a file URL", _MIRROR_HINT
             )
         if manifest.restricted and not mirror.anonymous and http.has_credential(url):
             return None
@@ -226,7 +226,9 @@ class HuggingFace:
         with http.open("GET", f"{base}/api/whoami-v2", anonymous=anonymous) as (head, chunks):
             target = redirect_target(head)
             if target:
-                raise NotAHub(f"{base} does not answer as a hub: it redirects to {urlsplit(target).hostname}", _PORTAL)
+                raise NotAHub(
+                    f"{base} does not respond like a hub: it redirects to {urlsplit(target).hostname}", _PORTAL
+                )
             body = b""
             for chunk in chunks:
                 body += chunk
@@ -234,10 +236,10 @@ class HuggingFace:
                     break
         response = Response(head.status, head.url, head.headers, body)
         if response.status >= 500:
-            raise NetworkError(f"{base} answers {response.status}", _AGAIN)
+            raise NetworkError(f"{base} returned HTTP {response.status}", _AGAIN)
         if response.status != 429 and not _is_object(body):
             kind = response.headers.get("content-type", "no content type").partition(";")[0]
-            raise NotAHub(f"{base} does not answer as a hub ({kind} where JSON was due)", _PORTAL)
+            raise NotAHub(f"{base} does not respond like a hub ({kind} instead of JSON)", _PORTAL)
         return response
 
     def check(self, response: Response, mirror: Mirror, manifest: Manifest) -> None:
@@ -251,7 +253,7 @@ class HuggingFace:
         return _refusal(response, manifest.ref, mirror.base, http, file.path)
 
 
-_NOT_A_HUB_HINT = "A captive portal or a broken mirror answers in its place; check HF_ENDPOINT and --mirror."
+_NOT_A_HUB_HINT = "A captive portal or a broken mirror may have responded; check HF_ENDPOINT and --mirror."
 _MIRROR_HINT = "Try again, or use another endpoint."
 _CEILING = 1 << 20  # bytes of a response to whoami
 _AGAIN = "gpuaria doctor  # again, once the endpoint answers"
@@ -297,7 +299,7 @@ def _json(response: Response, endpoint: str) -> Any:
         return json.loads(response.body)
     except (ValueError, RecursionError):
         kind = response.headers.get("content-type", "no content type").partition(";")[0]
-        raise NotAHub(f"{endpoint} does not answer as a hub ({kind} where JSON was due)", _NOT_A_HUB_HINT) from None
+        raise NotAHub(f"{endpoint} does not respond like a hub ({kind} instead of JSON)", _NOT_A_HUB_HINT) from None
 
 
 def _next_page(response: Response, tree: str, endpoint: str) -> str:
@@ -309,10 +311,10 @@ def _next_page(response: Response, tree: str, endpoint: str) -> str:
         link = urljoin(response.url, match[1])
         target, foreign = urlsplit(link), url_origin(link) != url_origin(endpoint)
     except ValueError:
-        raise BadListing(f"{endpoint} continues its file list at no address", _MIRROR_HINT) from None
+        raise BadListing(f"{endpoint} continues its file list at an invalid URL", _MIRROR_HINT) from None
     if foreign and target.hostname not in references.HUB_HOSTS:
         elsewhere = f"{target.scheme}://{authority(link)}"
-        raise BadListing(f"{endpoint} continues its file list elsewhere, at {elsewhere}", _MIRROR_HINT)
+        raise BadListing(f"{endpoint} continues its file list on another server, {elsewhere}", _MIRROR_HINT)
     if not target.path.endswith(urlsplit(tree).path.removeprefix(urlsplit(endpoint).path)):
         raise BadListing(f"{endpoint} continues its file list at another path", _MIRROR_HINT)
     pairs = "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in parse_qsl(target.query))
@@ -326,29 +328,29 @@ def _file(entry: Mapping[str, Any]) -> RemoteFile:
         raise BadListing("the file list has an entry without a name", _MIRROR_HINT)
     shown = printable(path)
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_SIZE:
-        raise BadListing(f"the file list gives {shown} the size {size!r:.40}", _MIRROR_HINT)
+        raise BadListing(f"the file list has an invalid size for {shown}: {size!r:.40}", _MIRROR_HINT)
     if not isinstance(oid, str) or not _SHA1.fullmatch(oid):
-        raise BadListing(f"the file list gives {shown} no valid git id", _MIRROR_HINT)
+        raise BadListing(f"the file list has no valid git id for {shown}", _MIRROR_HINT)
     safe = SafePath.parse(path)
     if lfs is None:
         return RemoteFile(safe, size, Digest("git-sha1", oid), oid)
     sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256) or lfs.get("size") != size:
-        raise BadListing(f"the file list gives {shown} no valid LFS digest and size", _MIRROR_HINT)
+        raise BadListing(f"the file list has no valid LFS digest and size for {shown}", _MIRROR_HINT)
     if lfs_pointer_oid(sha256, size) != oid:
         raise BadListing(
-            f"the file list contradicts itself: the sha256 of {shown} does not fit its git id", _MIRROR_HINT
+            f"the file list contradicts itself: the sha256 of {shown} does not match its git id", _MIRROR_HINT
         )
     return RemoteFile(safe, size, Digest("sha256", sha256), oid)
 
 
 def _check_commit(response: Response, mirror: Mirror, manifest: Manifest) -> None:
-    """Raise NotAHub or NetworkError where a mirror does not answer for the manifest's commit."""
+    """Raise NotAHub or NetworkError where a mirror does not respond for the manifest's commit."""
     commit = response.headers.get("x-repo-commit", "")
     if not commit:
-        raise NotAHub(f"{mirror.base} answers without X-Repo-Commit: it is not a hub", _NOT_A_HUB_HINT)
+        raise NotAHub(f"{mirror.base} sent no X-Repo-Commit header: it is not a hub", _NOT_A_HUB_HINT)
     if commit != manifest.commit:
-        raise NetworkError(f"{mirror.base} serves commit {commit[:12]} where {manifest.commit[:12]} was asked for")
+        raise NetworkError(f"{mirror.base} serves commit {commit[:12]} instead of {manifest.commit[:12]}")
 
 
 def _check_same(response: Response, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> None:
@@ -356,10 +358,12 @@ def _check_same(response: Response, mirror: Mirror, manifest: Manifest, file: Re
     _check_commit(response, mirror, manifest)
     size = response.headers.get("x-linked-size", "")
     if size and size != str(file.size):
-        raise NetworkError(f"{mirror.base} has another size for {file.path}: {size} bytes, not {file.size}")
+        raise NetworkError(f"{mirror.base} reports a wrong size for {file.path}: {size} bytes, not {file.size}")
     etag = response.headers.get("x-linked-etag", "").removeprefix("W/").strip('"')
     if etag and file.digest and len(etag) == len(file.digest.hex) and etag != file.digest.hex:
-        raise NetworkError(f"{mirror.base} has other bytes for {file.path}: {etag[:12]}, not {file.digest.hex[:12]}")
+        raise NetworkError(
+            f"{mirror.base} reports a wrong digest for {file.path}: {etag[:12]}, not {file.digest.hex[:12]}"
+        )
 
 
 def _not_the_hubs(response: Response) -> bool:
@@ -378,16 +382,16 @@ def _refusal(response: Response, ref: RepoRef, endpoint: str, http: Http, path: 
     if code == "GatedRepo":
         if sent and status == 401:  # 403 is what a token that the hub knows gets without a grant
             return BadToken(
-                f"{endpoint} does not know the token that was sent, and {ref.name} is gated",
-                f"Make a new one at {endpoint}/settings/tokens; its account must have the terms accepted at {page}.",
+                f"{endpoint} rejects your token, and {ref.name} is gated",
+                f"Create a token at {endpoint}/settings/tokens, for an account that has accepted the terms at {page}.",
             )
         if sent:
             return Gated(
-                f"{ref.name} is gated, and the token that was sent has no access to it",
-                f"Ask for access at {page}, and check that the token may read gated repos.",
+                f"{ref.name} is gated, and your token has no access to it",
+                f"Request access at {page}, and check that the token may read gated repos.",
             )
         return Gated(
-            f"{ref.name} is gated: its owner wants the terms accepted first",
+            f"{ref.name} is gated: you must accept its terms first",
             f"Accept them at {page}, then pass your token in HF_TOKEN or with --token.",
         )
     if code == "RevisionNotFound":
@@ -397,23 +401,26 @@ def _refusal(response: Response, ref: RepoRef, endpoint: str, http: Http, path: 
     if code == "EntryNotFound" or (status in (404, 410) and path and code != "RepoNotFound"):
         return FileNotInRepo(f"{endpoint} has no file {path or ref.path!r} in {ref.name}")
     if "Invalid credentials" in text or (status == 401 and sent):
-        return BadToken(
-            f"{endpoint} does not know the token that was sent", "Make a new one in your settings there, or unset it."
-        )
+        return BadToken(f"{endpoint} rejects your token", "Create a new token in your settings there, or unset it.")
     if code == "RepoNotFound" or status in (401, 404, 410):
         other = "--type dataset" if ref.kind == "model" else "--type model"
         unseen = "" if sent else ", or it is private and no token was sent (HF_TOKEN, --token)"
         return RepoNotFound(
-            f"{endpoint} has no {ref.kind} {ref.name}{unseen}", f"Check the spelling; is it another kind ({other})?"
+            f"{endpoint} has no {ref.kind} {ref.name}{unseen}",
+            f"Check the spelling; is it another repo type ({other})?",
         )
     if not path and _not_the_hubs(response):
-        return Blocked(f"{endpoint} is refused by a page that is not the hub's (status {status})", _NOT_A_HUB_HINT)
+        return Blocked(
+            f"access to {endpoint} is blocked: HTTP {status} with a page that is not the hub's", _NOT_A_HUB_HINT
+        )
     if status == 403:
         return AccessDenied(f"{endpoint} refuses {ref.name}: {text or 'no reason given'}", f"See {page}.")
     if status == 429:
-        return RateLimited(f"{endpoint} keeps answering 429, too many requests", "Log in: a token raises the quota.")
+        return RateLimited(
+            f"{endpoint} keeps returning HTTP 429 (too many requests)", "Log in: a token raises the quota."
+        )
     if status == 200 or status < 400:
-        return NotAHub(f"{endpoint} does not answer as a hub (status {status})", _NOT_A_HUB_HINT)
+        return NotAHub(f"{endpoint} does not respond like a hub (HTTP {status})", _NOT_A_HUB_HINT)
     return NetworkError(
-        f"{endpoint} answers {status} for {redacted(response.url).removeprefix(endpoint)}", "Try again later."
+        f"{endpoint} returned HTTP {status} for {redacted(response.url).removeprefix(endpoint)}", "Try again later."
     )

@@ -54,7 +54,7 @@ class Plain(WebSource):
                 hint = (
                     f"Set HF_ENDPOINT to that hub; for a file give plain:{redacted(url)}, for a folder a / at its end."
                 )
-                raise UsageError(f"{redacted(url)} is no page of a known hub, and looks like no file or folder", hint)
+                raise UsageError(f"{redacted(url)} is neither a page of a known hub nor a file or folder URL", hint)
         elif not rest or "\0" in rest or re.match(r"[a-z+.-]+://", rest, re.IGNORECASE):
             raise UsageError(f"{printable(text)} is neither an http URL nor a file", "plain:https://HOST/FILE")
         else:
@@ -121,7 +121,7 @@ def _url(text: str) -> str:
         url = ascii_url(text.partition("#")[0])
         return url if urlsplit(url).path else f"{url}/"
     except ValueError:
-        raise UsageError(f"{printable(redacted(text))} is not a URL", "It is like https://host/file.bin.") from None
+        raise UsageError(f"{printable(redacted(text))} is not a URL", "For example: https://host/file.bin") from None
 
 
 def _base(url: str) -> str:
@@ -143,7 +143,7 @@ def _unique(files: Sequence[Listed]) -> list[Listed]:
     found: dict[SafePath, Listed] = {}
     for file in files:
         if found.setdefault(file.path, file) != file:
-            raise BadListing(f"the listing has {printable(file.path)} twice", "Give each file a name of its own.")
+            raise BadListing(f"the listing has {printable(file.path)} twice", "Give each file a unique name.")
     check_together(found, case_sensitive=True)
     return list(found.values())
 
@@ -155,7 +155,7 @@ def _text(name: str, http: Http) -> str:
         if response.status in (404, 410):
             raise FileNotInRepo(f"{redacted(name)} does not exist", "Check the URL.")
         if response.status != 200:
-            raise NetworkError(f"{redacted(name)} answers {response.status}", "Try again later.")
+            raise NetworkError(f"{redacted(name)} returned HTTP {response.status}", "Try again later.")
         data = response.body
     else:
         try:
@@ -213,9 +213,9 @@ def _folder(url: str, http: Http) -> list[Listed]:
                 continue  # a server that answers 200 with a page to everything
             return [Listed(path, digest=digest, urls=(urljoin(url, quote(path)),)) for path, digest in sums.items()]
         if response.status not in (403, 404, 410):
-            raise NetworkError(f"{redacted(response.url)} answers {response.status}", "Try again later.")
+            raise NetworkError(f"{redacted(response.url)} returned HTTP {response.status}", "Try again later.")
     names = " or ".join(name for name, _ in SUMS)
     raise NotFound(
-        f"{redacted(url)} has no {names}, so its files are not known",
+        f"{redacted(url)} has no {names}, so gpuaria cannot list its files",
         "Name one file by its URL, or several in a list: gpuaria fetch plain:urls.txt",
     )

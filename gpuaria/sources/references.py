@@ -33,7 +33,7 @@ def parse(text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[s
         elif match := re.fullmatch(r"(refs/[^/]+/[^/]+|[^/]+)(?:/(.*))?", after, re.DOTALL):
             from_text, path = unquote(match[1]), match[2] or ""
         if at and not from_text:
-            raise UsageError(f"{printable(text)} names no revision after the @", "Leave the @ out for main.")
+            raise UsageError(f"{printable(text)} names no revision after the @", "Leave out the @ for main.")
     named: RepoKind | None = None
     if names[0] in _KINDS and len(names) > 1:
         named, names = _KINDS[names[0]], names[1:]
@@ -82,7 +82,7 @@ def _page(url: str, endpoints: Sequence[str]) -> list[str]:
         if same and f"{parts.path}/".startswith(f"{folder}/"):
             return [unquote(part) for part in parts.path.removeprefix(folder).strip("/").split("/")]
     raise UsageError(
-        f"{redacted(url)} is not an address of the hub in use ({', '.join(map(redacted, endpoints))})",
+        f"{redacted(url)} is not a URL of the configured hub ({', '.join(map(redacted, endpoints))})",
         "Give the repo's name, or set HF_ENDPOINT to that hub.",
     )
 

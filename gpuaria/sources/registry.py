@@ -36,7 +36,7 @@ def source(name: str) -> Source:
         return _made(getattr(import_module(module), attribute), name)
     point = _entry_points().get(name)
     if point is None:
-        raise UsageError(f"there is no source {printable(name)}", f"There are {', '.join(names())}.")
+        raise UsageError(f"unknown source {printable(name)}", f"Known sources: {', '.join(names())}.")
     try:
         return _made(point.load(), name)
     except ConfigError:
@@ -99,5 +99,7 @@ def _entry_points() -> "dict[str, EntryPoint]":
 def _made(found: Any, name: str) -> Source:
     made = found() if isinstance(found, type) else found
     if not isinstance(made, Source) or made.about.name != name:
-        raise ConfigError(f"the source {name} does not keep the protocol", "See docs/sources.md.")
+        raise ConfigError(
+            f"the source {name} does not implement the Source protocol", "See docs/sources.md for the protocol."
+        )
     return made

@@ -63,7 +63,7 @@ class WebSource:
             return RepoRef(self.about.name, kind or "", str(SafePath.parse(name)), revision or named or default)
         except UnsafePath:
             hint = f"Give it as {self.about.name}:NAME."
-            raise UsageError(f"{printable(text)} names nothing of {self.about.title}", hint) from None
+            raise UsageError(f"{printable(text)} is not a name of {self.about.title}", hint) from None
 
     def resolve(self, ref: RepoRef, mirror: Mirror, http: Http, wanted: Wanted) -> Manifest:
         """See Source."""
@@ -87,7 +87,7 @@ class WebSource:
         self.check(response, mirror, manifest)
         size = _length(response)
         if size is not None and size != file.size:
-            raise NetworkError(f"{mirror.base} has another size for {file.path}: {size} bytes, not {file.size}")
+            raise NetworkError(f"{mirror.base} reports a wrong size for {file.path}: {size} bytes, not {file.size}")
         if manifest.restricted and not mirror.anonymous and http.has_credential(url):
             return None
         return MirrorUrl(mirror, response.url, expiry(response.url))
@@ -108,10 +108,10 @@ def refusal(response: Response, what: str) -> GpuariaError:
     if response.status in (404, 410):
         return FileNotInRepo(f"{place} does not exist", f"Check the URL of {shown}.")
     if response.status in (401, 403):
-        return AccessDenied(f"{place} refuses access ({response.status})", "Name its token in the setting tokens.")
+        return AccessDenied(f"{place} denies access (HTTP {response.status})", "Add its token to the setting tokens.")
     if response.status == 429:
-        return RateLimited(f"{place} keeps answering 429, too many requests", "Try again later.")
-    return NetworkError(f"{place} answers {response.status}", "Try again later.")
+        return RateLimited(f"{place} keeps returning HTTP 429 (too many requests)", "Try again later.")
+    return NetworkError(f"{place} returned HTTP {response.status}", "Try again later.")
 
 
 def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anonymous: bool = False) -> list[RemoteFile]:
@@ -127,7 +127,7 @@ def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anony
         if size is None or (changeable and not oid):
             seen = measure(url, http, anonymous=anonymous)
             if size is not None and seen.size != size:
-                raise BadListing(f"{redacted(url)} has {seen.size} bytes, and the listing says {size}")
+                raise BadListing(f"{redacted(url)} has {seen.size} bytes, but the listing says {size}")
             size, oid = seen.size, (oid or seen.tag) if changeable else oid
         return RemoteFile(file.path, size, file.digest, oid, file.urls)
 
@@ -171,7 +171,7 @@ def measure(url: str, http: Http, *, anonymous: bool = False) -> SizeAndTag:
         )
     if size is None:
         raise NetworkError(
-            f"{redacted(url)} does not say how long it is", "A file without a known size is not fetched."
+            f"{redacted(url)} sends no Content-Length", "gpuaria does not download a file of unknown size."
         )
     tag = response.headers.get("etag", "").strip() or response.headers.get("last-modified", "").strip()
     return SizeAndTag(size, tag if tag.isprintable() else "")

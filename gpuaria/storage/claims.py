@@ -212,7 +212,10 @@ class Claims:
         end = time.monotonic() + _STATE_SECONDS
         while shared and not _try(self._target, _STATE):
             if time.monotonic() > end:
-                raise Locked("another gpuaria has stopped while it writes here", "End it, or choose another target.")
+                raise Locked(
+                    "another gpuaria process is stopped while it writes here",
+                    "End that process, or choose another target.",
+                )
             time.sleep(0.01)
         try:
             yield

@@ -165,7 +165,7 @@ class HfCache(ClaimingLayout):
         if source is not None and not (size == file.size and _same(source, where)):
             copied: Parts | None = self._staging.copy(file, source)
         elif size != file.size:
-            raise WrongBytes(f"{where} has {size or 0} bytes, and {file.path} is declared to have {file.size}")
+            raise WrongBytes(f"{where} has {size or 0} bytes, but {file.path} has {file.size}")
         elif self._symlinks is False and not named:
             copied = self._staging.copy(file, Path(where))
         else:

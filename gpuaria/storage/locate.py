@@ -21,7 +21,7 @@ from gpuaria.storage.safe_dir import Below
 _REPO = re.compile(r"(model|dataset|space)s--(.+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SOURCE = "hf"
-_WRITE_ONE = "Name one that gpuaria resolve --format manifest wrote."
+_WRITE_ONE = "Use a file written by gpuaria resolve --format manifest."
 
 
 def find_layout(path: Path, receipts: Receipts) -> Layout:
@@ -46,8 +46,8 @@ def read_manifest(layout: Layout) -> Manifest:
     manifest = layout.saved()
     if manifest is None:
         raise DiskError(
-            f"no manifest is saved for {layout.root}",
-            "Verify it against a lock file with --lock, or fetch it again: what is right is kept.",
+            f"there is no saved manifest for {layout.root}",
+            "Verify it against a lock file with --lock, or download it again: correct files are kept.",
         )
     return manifest
 
@@ -89,8 +89,8 @@ def _only_commit(repo: Path) -> str:
         return commits[0]
     few = ", ".join(commit[:12] for commit in commits[:3])
     raise DiskError(
-        f"{repo} has {len(commits)} snapshots{f' ({few})' if few else ''}, and no main",
-        f"Name one of the folders in {snapshots}.",
+        f"{repo} has {len(commits)} snapshots{f' ({few})' if few else ''} but no main",
+        f"Give one of the folders in {snapshots}.",
     )
 
 
@@ -122,9 +122,9 @@ def _folder(path: Path, receipts: Receipts) -> plain.PlainFolder:
     trees = sorted(path.joinpath(*TREES).glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))
     if not trees:
         raise DiskError(
-            f"{path} was made neither by gpuaria nor by hf download: there is no {'/'.join(HIDDEN)} in it that says "
-            "what it should hold",
-            "Name a folder given to --to, a snapshot in a Hugging Face cache, or the repo's folder there.",
+            f"{path} was not downloaded by gpuaria or hf download: it has no {'/'.join(HIDDEN)} with the expected "
+            "files",
+            "Give a folder used with --to, a snapshot in a Hugging Face cache, or the repo's folder there.",
         )
     ref = RepoRef(_SOURCE, "model", path.name or "folder", trees[-1].stem)
     return HfFolder(path, ref, trees[-1].stem, receipts)

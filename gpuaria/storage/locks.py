@@ -192,7 +192,7 @@ class TargetLock:
             shown = host if host.isprintable() else printable(host)
             return f"gpuaria process {int(word['pid'])} on {shown}, since {since}"
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
-            return f"another process that holds {self.path}"
+            return f"another process that has locked {self.path}"
 
 
 def _flock(fd: int, kind: int) -> bool:

@@ -117,7 +117,7 @@ class PlainFolder(ClaimingLayout):
             self._give(file, self._staging.copy(file, source))
         elif there is None or there.st_size != file.size:
             found = there.st_size if there else 0
-            raise WrongBytes(f"{self.content(file)} has {found} bytes, and is declared to have {file.size}")
+            raise WrongBytes(f"{self.content(file)} has {found} bytes instead of {file.size}")
         else:
             with suppress(NotWritable):  # the bytes are right, whether that can be noted or not
                 self._note(file, there.st_mtime)

@@ -171,7 +171,7 @@ class Receipts:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            self.problem = f"verified files cannot be remembered, so they are hashed again: {self.path}: {error}"
+            self.problem = f"gpuaria cannot save which files it verified and will hash them again: {self.path}: {error}"
             with self._guard:  # no second try: a database that is locked would cost its seconds each time
                 database, self._database = self._database, None
             if database is not None:
@@ -187,7 +187,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
         database.execute("pragma synchronous = normal")  # a power cut may cost the last receipts, not the file
         version = database.execute("pragma user_version").fetchone()[0]
         if version not in (0, _SCHEMA):
-            raise sqlite3.DatabaseError(f"it has format {version}, this gpuaria knows {_SCHEMA}")
+            raise sqlite3.DatabaseError(f"it has format {version}, but this gpuaria supports {_SCHEMA}")
         database.execute(_TABLE)
         database.execute(_BY_DIGEST)
         database.execute(_CONTENTS)

@@ -96,7 +96,7 @@ class Below:
 
     def _step(self, fd: int, so_far: Sequence[str], part: str, create: bool) -> int:
         if part in ("", ".", "..") or "/" in part or "\0" in part:
-            raise UnsafePath(f"unsafe part {printable(part)} of a name below {self.root}")
+            raise UnsafePath(f"unsafe component {printable(part)} in a path below {self.root}")
         try:
             return os.open(part, _FOLDER, dir_fd=fd)
         except OSError as error:
@@ -122,8 +122,8 @@ class Below:
         path = self.path(so_far)
         if error.errno in (errno.ENOTDIR, errno.ELOOP) and is_link(fd, part):
             return UnsafePath(
-                f"{path} is a symbolic link, and nothing is written through it",
-                f"Remove the link, or give the folder it points to as the target: {_target(fd, part)}",
+                f"{path} is a symbolic link, and gpuaria does not write through links",
+                f"Remove the link, or use the folder it points to as the target: {_target(fd, part)}",
             )
         return explain(error, path)
 

@@ -23,8 +23,8 @@ def check(path: Path, need: int) -> None:
     have = free(path)
     if need > have:
         raise NoSpace(
-            f"{decimal(need)} are needed and {decimal(have)} are free at {nearest(path)}",
-            "Make room, choose another target, or fetch less with --include and --exclude.",
+            f"not enough disk space: {decimal(need)} needed, {decimal(have)} free at {nearest(path)}",
+            "Free some space, choose another target, or select fewer files with --include and --exclude.",
         )
 
 

@@ -125,10 +125,10 @@ class Staging:
         seen = os.fstat(fd)
         if not stat.S_ISREG(seen.st_mode) or seen.st_nlink != 1 + windows:
             raise UnsafePath(
-                f"{staged} is not a plain file with one name", "Remove it, and run the same command again."
+                f"{staged} is not a regular file with one hard link", "Remove it, and run the same command again."
             )
         if seen.st_size != file.size:
-            raise WrongBytes(f"{file.path}: {seen.st_size} bytes are staged, and {file.size} are declared")
+            raise WrongBytes(f"{file.path}: {seen.st_size} bytes are staged instead of {file.size}")
         if self._mode is not None and stat.S_IMODE(seen.st_mode) != self._mode:
             with suppress(PermissionError):  # begun by another user of a shared cache: readable is enough
                 os.fchmod(fd, self._mode)
@@ -318,4 +318,4 @@ def _copied(old: int, new: int, file: RemoteFile, source: Path) -> None:
         while rest:
             rest = rest[os.write(new, rest) :]
     if not matches(file.digest, state.hexdigest()):
-        raise WrongBytes(f"{source} does not have the digest {file.digest} that {file.path} is declared to have")
+        raise WrongBytes(f"{source} does not have the digest {file.digest} of {file.path}")

@@ -32,10 +32,10 @@ class Target:
             _check_holds(layout, ref)
             return layout.commit_id
         if ref.source != "hf":
-            raise NotFound(f"{ref} is not in {self.folder}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.")
+            raise NotFound(f"{ref} is not in {self.folder}", "Remove --offline or unset HF_HUB_OFFLINE to download it.")
         commit = noted_commit(self._place / repo_folder(ref) / "refs" / ref.revision)
         if not commit:
-            raise NotFound(f"{ref} is not in {self._place}", "Leave --offline and HF_HUB_OFFLINE out to fetch it.")
+            raise NotFound(f"{ref} is not in {self._place}", "Remove --offline or unset HF_HUB_OFFLINE to download it.")
         return commit
 
 
@@ -48,6 +48,6 @@ def _check_holds(layout: Layout, ref: RepoRef) -> None:
     same = (kept.ref.source, kept.ref.kind) == (ref.source, ref.kind) and ref.name.lower() in names
     if not same or ref.revision not in (kept.ref.revision, kept.commit):
         raise NotFound(
-            f"{layout.root} holds {kept.ref}, not {ref}, and we are offline",
-            "Leave --offline and HF_HUB_OFFLINE out to fetch it, or name another folder.",
+            f"{layout.root} holds {kept.ref}, not {ref}, and gpuaria is offline",
+            "Remove --offline or unset HF_HUB_OFFLINE to download it, or use another folder.",
         )

@@ -241,7 +241,7 @@ class ByAria2:
                 reason = self._reason(task, transfer)
                 if transfer.error_code == _DISK_FULL:
                     place = self._services.layout.staging
-                    raise NoSpace(f"the disk is full at {place}", "Free some space and run the command again.")
+                    raise NoSpace(f"the disk is full at {place}", "Free some space and run the same command again.")
                 if transfer.error_code in _DISK:
                     raise DiskError(f"aria2c cannot write {task.file.path}: {reason}")
                 return [*found, RangeFailed(task, reason, transfer.error_code)]

@@ -135,8 +135,8 @@ class _Fetch:
             return None
 
     def _blame(self, mirror: Mirror, verdict: Verdict) -> None:
-        self._s.pool.record(mirror, ServedWrongBytes(f"wrong bytes for {self._file.path}", small=True))
-        self._reasons.append(f"{mirror.name} serves {verdict.outcome.replace('wrong', 'the wrong')}")
+        self._s.pool.record(mirror, ServedWrongBytes(f"{self._file.path} failed its checksum", small=True))
+        self._reasons.append(f"{mirror.name} serves the {verdict.outcome}")
         self._s.results.trouble(self._file.path, f"{mirror.name} served wrong bytes: {verdict.detail}")
         self._wrong += 1
         self._guilty.add(mirror)
@@ -212,7 +212,7 @@ class _Fetch:
         if answer.status == 416:
             self._part.unlink(missing_ok=True)
         if url_origin(answer.url) != url_origin(mirror.base):  # a byte server does not speak for the hub
-            return NetworkError(f"the byte server of {mirror.name} answers {answer.status} for {self._file.path}")
+            return NetworkError(f"the byte server of {mirror.name} returned HTTP {answer.status} for {self._file.path}")
         refusal = self._s.pool.files.error_for(mirror, self._file, answer)
         if mirror.primary:
             return refusal
@@ -247,10 +247,10 @@ class _Fetch:
                         raise _passing(f"{mirror.name} sends {file.path} at less than {TRICKLE} bytes per second")
                     since, mark = since + seconds, total
         if total < file.size:
-            raise _passing(f"{mirror.name} ended {file.path} after {total} of {file.size} bytes")
+            raise _passing(f"{mirror.name} closed the connection after {total} of {file.size} bytes of {file.path}")
         if total > file.size:
             self._part.unlink(missing_ok=True)
-            raise NetworkError(f"{mirror.name} sends more for {file.path} than the {file.size} bytes of the listing")
+            raise NetworkError(f"{mirror.name} sent more than the {file.size} bytes of {file.path} in the listing")
 
 
 class _AskWhole:
@@ -284,10 +284,12 @@ def resumed_at(answer: Response, begun: int, size: int) -> int:
         return 0
     part = content_range(answer.headers)
     if part is None or part.start is None:
-        raise NetworkError("a partial answer without a usable Content-Range")
+        raise NetworkError("a partial response without a valid Content-Range")
     if part.start > begun or part.size not in (None, size):
         said = answer.headers["content-range"].strip()
-        raise NetworkError(f"a partial answer of another part ({said}), where byte {begun} of {size} is next")
+        raise NetworkError(
+            f"a partial response for another range ({said}) than requested: byte {begun} of {size} is next"
+        )
     return part.start
 
 
@@ -306,4 +308,4 @@ def _check_length(answer: Response, file: RemoteFile) -> None:
     length = answer.headers.get("content-length", "")
     coded = answer.headers.get("content-encoding", "identity") != "identity"
     if answer.status == 200 and not coded and length.isdecimal() and length != str(file.size):
-        raise NetworkError(f"an answer of {length[:18]} bytes for {file.path}, which has {file.size}")
+        raise NetworkError(f"a response of {length[:18]} bytes for {file.path}, which has {file.size} bytes")

@@ -293,8 +293,8 @@ class Loop:
         verdict = s.publisher.present(file) if present else s.publisher.publish(file)
         if verdict.outcome == "missing" and not present:
             raise Aria2Error(
-                f"aria2c says that {file.path} is complete, but it is not in {s.layout.staging}",
-                "An attached aria2c must run on this machine and as a user who may write there.",
+                f"aria2c reports {file.path} as complete, but it is not in {s.layout.staging}",
+                "The aria2c of the setting rpc must run on this machine, as a user who may write there.",
             )
         self._inbox.put(events.Hashed(task, verdict, present))
 
@@ -312,7 +312,7 @@ class Loop:
         try:
             for at, task in enumerate(tasks):
                 url = self._s.pool.url(mirror, task.file, fresh=True)
-                found, wait = ("it needs a credential", None) if url is None else ("", None)
+                found, wait = ("it requires a token", None) if url is None else ("", None)
                 if url and at == 0:
                     found, wait = self._s.pool.refusal(url)
                 if found or url is None:

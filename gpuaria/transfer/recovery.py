@@ -16,7 +16,9 @@ from gpuaria.transfer.run_tasks import RunTasks
 from gpuaria.transfer.task import Doubt, FileTask, State
 from gpuaria.transfer.tuning import FIRST_PAUSE, HELD_LOOK, HELD_PAUSE, JUST_MOVED, LONGEST_PAUSE, WRONG_TRIES
 
-_STUCK_HINT = "Continue or end that gpuaria, which may be stopped (`fg` or `kill`), then run the same command again."
+_STUCK_HINT = (
+    "That gpuaria process may be stopped: resume it (`fg`) or end it (`kill`), then run the same command again."
+)
 
 
 class Recovery:
@@ -69,7 +71,7 @@ class Recovery:
         """
         path, now = task.file.path, self._tasks.now
         if not task.held:
-            text = f"{path}: another fetch on this machine downloads it"
+            text = f"{path}: another fetch on this machine is downloading it"
             self._tasks.do(commands.EmitEvent(Waiting(text, HELD_PAUSE)))
             task.held, task.held_look = True, now
         elif mark is not None:
@@ -78,12 +80,14 @@ class Recovery:
                 task.held_mark, task.held_silent = mark, 0.0
             task.held_look = now
             if task.held_silent > self._patience:
-                reason = f"another fetch on this machine holds it and has stored no bytes for {task.held_silent:.0f} s"
+                reason = (
+                    f"another fetch on this machine downloads it, but has made no progress for {task.held_silent:.0f} s"
+                )
                 self._tasks.fail(task, reason, Locked(f"{path}: {reason}", _STUCK_HINT))
                 return
         task.not_before, task.moved = now + HELD_PAUSE, now
         self._tasks.queue(task)
-        task.move(State.WAITING, "another fetch downloads it")
+        task.move(State.WAITING, "another fetch is downloading it")
 
     def check(self, task: FileTask, doubt: Doubt) -> None:
         """Find out whether the mirrors respond in a way that aria2 cannot use."""
@@ -104,7 +108,7 @@ class Recovery:
                 self._tasks.do(commands.Record(mirror, Refused((refused or {}).get(mirror, reason))))
 
     def checked(self, event: MirrorsChecked) -> None:
-        """Continue with the mirrors that aria2 can use; if there is none, by HTTP and over one connection."""
+        """Continue with mirrors that aria2 can use; if there is none, by HTTP and over one connection."""
         task, doubt, found = event.task, event.task.doubt, event.incompatible
         assert doubt is not None
         task.doubt = None
@@ -125,7 +129,7 @@ class Recovery:
             self._tasks.do(commands.Discard(task))
             task.start_over()
         if left:
-            self.again(task, "with the mirrors that aria2 can use")
+            self.again(task, "with mirrors that aria2 can use")
         else:
             self.to_http(task)
 
@@ -169,9 +173,9 @@ class Recovery:
 
         A mirror that served the file alone is guilty, and asked again only if there is no other.
         """
-        words = ", from it or from one beside it" if len(used) > 1 else ""
+        words = " (from it or another mirror)" if len(used) > 1 else ""
         for mirror in used:
-            self._tasks.do(commands.Record(mirror, ServedWrongBytes(f"wrong bytes for {task.file.path}{words}")))
+            self._tasks.do(commands.Record(mirror, ServedWrongBytes(f"{task.file.path} failed its checksum{words}")))
         whose = " or ".join(mirror.name for mirror in used)
         self._tasks.do(commands.Note(task, f"{whose} served wrong bytes: {verdict.detail}" if used else verdict.detail))
         task.wrong += 1

@@ -24,8 +24,8 @@ from gpuaria.transfer.tuning import SAVE
 # aria2's codes for what may be a response that it cannot use: unknown, time-out, no range, a host that it cannot reach.
 DOUBTFUL = frozenset({"1", "2", "6", "8", "19"})
 HIDES_STATUS = ("No URI available", "Resource not found")  # what aria2 says instead of the status of a response
-STALLED = "next to nothing comes"
-NO_TAIL = "the last bytes cannot be had"
+STALLED = "stalled: almost no data arrives"
+NO_TAIL = "could not download the end of the file"
 
 
 class Scheduler:
@@ -302,7 +302,7 @@ class Scheduler:
             step = task.step
             task.step = replace(step, mirrors=(*step.mirrors, *mirrors), connections=step.connections + room)
             if task.state is State.DOWNLOADING and task.carrier == "aria2":
-                self._restart(task, "more mirrors may serve it")
+                self._restart(task, "more mirrors joined")
             elif task.state is State.RESOLVING and task.awaited:
                 task.awaited += len(mirrors)
                 self._tasks.do(*(commands.Resolve(task, one, task.attempt, fresh=False) for one in mirrors))

@@ -48,7 +48,7 @@ class Steering:
         return self.limits.max_speed > 0
 
     def stalled(self, task: FileTask, now: float) -> bool:
-        """True if next to nothing comes, though more may."""
+        """True if almost no data arrives, though the link could carry more."""
         slow = 0 < self.limits.max_speed < 4 * TRICKLE
         several = len(task.step.mirrors) > 1
         timeout = min(self.limits.timeout, SEVERAL_TIMEOUT) if several else self.limits.timeout

@@ -190,7 +190,7 @@ def closed(tmp_path: Path) -> list[Repo]:
 @pytest.mark.parametrize(
     ("repo", "token", "status", "said"),
     [
-        ("gated", "", 6, "terms accepted"),
+        ("gated", "", 6, "accept its terms"),
         ("gated", "hf_good", 6, "has no access"),
         ("gated", "hf_wrong", 6, "does not know the token"),
         ("private", "hf_wrong", 6, "does not know the token"),
@@ -209,7 +209,7 @@ def test_6_a_gated_repo_does_not_hide_that_the_token_is_wrong(user: User, serve:
     hub.fault("/revision/", status=401, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": "Please log in."})
     done = user.quick("fetch", "org/gated", HF_TOKEN="hf_wrong")
     done.refused(6, "does not know the token", "/settings/tokens", "/org/gated")
-    user.quick("fetch", "org/gated").refused(6, "terms accepted")
+    user.quick("fetch", "org/gated").refused(6, "accept its terms")
 
 
 def test_the_right_token_opens_both(user: User, serve: Serve, closed: list[Repo]) -> None:
@@ -239,7 +239,7 @@ class _Portal(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def portal() -> Iterator[str]:
-    """A captive portal: every address answers 200 with a page."""
+    """A captive portal: every address returned HTTP 200 with a page."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Portal)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -258,7 +258,7 @@ def test_7_no_such_host(user: User) -> None:
 
 
 def test_7_a_captive_portal(user: User, portal: str) -> None:
-    user.run("fetch", "org/small", HF_ENDPOINT=portal).refused(7, "does not answer as a hub", "captive portal")
+    user.run("fetch", "org/small", HF_ENDPOINT=portal).refused(7, "does not respond like a hub", "captive portal")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
@@ -306,7 +306,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_8_no_space_is_known_before_any_byte(user: User, serve: Serve, big: Repo, tiny_disk: Path) -> None:
     hub = serve(big)
     for flag in ("--to", "--cache-dir"):
-        user.quick("fetch", "org/big", flag, tiny_disk / "x").refused(8, "9.0 MB are needed", "free")
+        user.quick("fetch", "org/big", flag, tiny_disk / "x").refused(8, "9.0 MB needed", "free")
     assert hub.cdn.count() == 0
     assert not [seen for seen in hub.requests if "/resolve/" in seen.target]
 
@@ -355,12 +355,12 @@ def test_8_a_target_that_is_a_file(user: User, serve: Serve, small: Repo) -> Non
     assert (user.home / "x").read_text() == "mine"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no folders")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc does not allow new folders")
 @pytest.mark.parametrize("to", ["/proc/foo", "/proc/foo/bar"])
 def test_8_a_target_that_cannot_be_made(to: str, user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     done = user.quick("fetch", "org/small", "--to", to)
-    done.refused(8, f"the folder {to} cannot be made: ", "choose another")
+    done.refused(8, f"cannot create the folder {to}: ", "choose another")
     assert ".cache" not in done.err
 
 
@@ -371,9 +371,7 @@ def test_9_no_aria2c(user: User, serve: Serve, big: Repo) -> None:
     assert hub.cdn.count() == 0
 
 
-@pytest.mark.parametrize(
-    ("says", "said"), [("aria2 version 1.19.0", "1.36"), ("wget 1.21", "does not answer as aria2c")]
-)
+@pytest.mark.parametrize(("says", "said"), [("aria2 version 1.19.0", "1.36"), ("wget 1.21", "is not aria2c")])
 def test_9_an_aria2c_that_is_too_old_or_none(says: str, said: str, user: User, serve: Serve, big: Repo) -> None:
     serve(big)
     script = user.home / "old-aria2c"

@@ -175,7 +175,7 @@ def test_no_format_has_a_signature_or_needs_the_byte_server(user: User, serve: S
 def test_what_needs_a_token_is_told(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(Repo.build("org/private", {"a.bin": b"a"}, folder=tmp_path / "private", private=True))
     done = user.quick("resolve", "org/private", "--format", "aria2", HF_TOKEN="hf_good").ok()
-    assert "need a token" in done.err
+    assert "need an access token" in done.err
     assert "hf_good" not in done.out + done.err
 
 
@@ -187,7 +187,7 @@ def test_verify_by_every_name(user: User, serve: Serve, small: Repo) -> None:
     cached = user.quick("fetch", "org/small").ok().path
     plain = user.quick("fetch", "org/small", "--to", "x").ok().path
     hub.close()
-    told = f"4 ok (against {user.env['HF_ENDPOINT']}, origin)\n"
+    told = f"4 ok; checksums from {user.env['HF_ENDPOINT']} (origin)\n"
     for target in ("org/small", "org/small@main", "models/org/small", cached, cached.parent.parent, plain, "x", "./x"):
         done = user.quick("verify", str(target)).ok()
         assert done.out.endswith(told), target

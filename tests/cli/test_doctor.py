@@ -145,7 +145,7 @@ def test_a_silent_resolver(user: User) -> None:
     with NameServer({HOST: []}, mute=threading.Event()) as mute:
         status, seen = look_up(user, mute.spec)
     assert status == 7
-    seen.has("DNS", "warning", mute.spec, "does not answer", fix="export GPUARIA_RESOLVERS=")
+    seen.has("DNS", "warning", mute.spec, "does not respond", fix="export GPUARIA_RESOLVERS=")
 
 
 @pytest.mark.parametrize("words", [(), ("org/small",)])
@@ -153,7 +153,7 @@ def test_a_captive_portal(words: tuple[str, ...], user: User) -> None:
     with http_server(captive_portal) as portal:
         seen = run_json(user, *words, HF_ENDPOINT=portal, HF_TOKEN=TOKEN)
     assert seen.status == 7
-    seen.has("endpoint", "problem", "hub protocol failed", "does not answer as a hub (text/html", fix="HF_ENDPOINT=")
+    seen.has("endpoint", "problem", "hub protocol failed", "does not respond like a hub (text/html", fix="HF_ENDPOINT=")
     assert TOKEN not in seen.text
 
 
@@ -220,7 +220,7 @@ def test_a_proxy_that_does_not_answer(user: User, hub: Hub, dead: str) -> None:
     secret = dead.replace("http://", f"http://me:{TOKEN}@")
     seen = run_json(user, http_proxy=secret)
     assert seen.status == 7
-    seen.has("proxy", "problem", "127.0.0.1 through the proxy", "does not answer", fix="export no_proxy=127.0.0.1")
+    seen.has("proxy", "problem", "127.0.0.1 through the proxy", "does not respond", fix="export no_proxy=127.0.0.1")
     assert TOKEN not in seen.text
 
 
@@ -345,7 +345,7 @@ def test_a_token_is_not_sent_in_the_clear(user: User) -> None:
     assert TOKEN not in seen.text
 
 
-@pytest.mark.parametrize(("token", "text"), [("", "terms accepted first"), ("hf_good", "no access to it")])
+@pytest.mark.parametrize(("token", "text"), [("", "you must accept its terms first"), ("hf_good", "no access to it")])
 def test_a_gated_repo(token: str, text: str, user: User, serve: Serve, tmp_path: Path) -> None:
     repo = Repo.build("org/gated", SMALL, folder=tmp_path / "gated")
     repo.gated = "auto"

@@ -33,8 +33,8 @@ def script(path: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("echo aria2 version 1.19.0", ("1.19.0", "1.36 is the oldest")),
-        ("echo hello", ("does not answer as aria2c does",)),
+        ("echo aria2 version 1.19.0", ("1.19.0", "gpuaria needs 1.36")),
+        ("echo hello", ("is not aria2c: unexpected output",)),
         ("echo aria2 version 1.36.0; echo 'Enabled Features: GZip, HTTPS'", ("without Metalink",)),
     ],
 )
@@ -47,7 +47,7 @@ def test_an_aria2c_that_will_not_do(text: str, words: tuple[str, ...], user: Use
 def test_an_attached_aria2c_that_is_not_there(user: User) -> None:
     seen = run_json(user, GPUARIA_RPC=f"{closed_url()}/jsonrpc", GPUARIA_RPC_SECRET=TOKEN, HF_HUB_OFFLINE="1")
     assert seen.status == 9
-    seen.has("aria2c", "problem", "does not answer", fix="aria2c --enable-rpc")
+    seen.has("aria2c", "problem", "does not respond", fix="aria2c --enable-rpc")
     assert TOKEN not in seen.text
 
 
@@ -100,7 +100,7 @@ def test_a_disk_that_is_small_or_full(user: User, tiny: Path, serve: Serve, big:
     seen = run_json(user, "org/big", HF_HUB_CACHE=str(tiny / "hub"))
     assert seen.status == 8
     seen.has("cache", "problem", "is full", fix="export HF_HUB_CACHE=")
-    seen.has("room", "problem", "9.0 MB are needed", fix="export HF_HUB_CACHE=")
+    seen.has("room", "problem", "9.0 MB needed", fix="export HF_HUB_CACHE=")
 
 
 @contextmanager

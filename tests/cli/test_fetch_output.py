@@ -125,7 +125,7 @@ def test_a_file_with_other_bytes_is_named_before_it_is_fetched_again(
     lines = user.quick("fetch", "org/small", *where).ok().err.splitlines()
     assert "downloading 1 of" in lines[0], "the size of the other one has told already"
     assert [line for line in lines if " again (" in line] == [
-        "downloading 'weights.bin' again (32.0 kB): the bytes that were here do not match"
+        "downloading 'weights.bin' again (32.0 kB): the local file does not match its checksum"
     ]
     assert contents(path) == SMALL
     assert " again (" not in user.quick("fetch", "org/small", "--force", *where).ok().err

@@ -98,7 +98,7 @@ def test_verify_of_a_part_says_nothing_of_the_rest(user: User, hub: Hub) -> None
     (path / "config.json").unlink()
     (path / "stranger.txt").write_bytes(b"?")
     told = user.quick("verify", f"{hub.url}/org/pasted/blob/main/LICENSE").ok().out
-    assert told == f"{path}: 1 ok (against {hub.url}, origin)\n"
+    assert told == f"{path}: 1 ok; checksums from {hub.url} (origin)\n"
 
 
 @rows

@@ -523,7 +523,7 @@ def test_a_file_where_a_folder_belongs_is_refused(target: Target) -> None:
     root = target.layout().root
     root.mkdir(parents=True)
     (root / "onnx").write_text("a file of the user")
-    with pytest.raises(DiskError, match="a file where a folder is needed"):
+    with pytest.raises(DiskError, match="a file, but a folder is needed"):
         target.layout().look(target.manifest.files)
     with pytest.raises(DiskError):
         fetch(target.layout(), target.manifest, FILES)

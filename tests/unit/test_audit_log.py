@@ -75,8 +75,8 @@ def test_lines_of_other_versions_can_be_read() -> None:
 
 
 def test_what_may_be_a_secret_is_cut_off() -> None:
-    text = "https://u:pw@cdn.example/f?Signature=x&y=z answers 403; (http://b.example/?sig=q)"
-    assert clean(text) == "https://cdn.example/f answers 403; (http://b.example/"
+    text = "https://u:pw@cdn.example/f?Signature=x&y=z returned HTTP 403; (http://b.example/?sig=q)"
+    assert clean(text) == "https://cdn.example/f returned HTTP 403; (http://b.example/"
     assert name("user:pw@host.example:8080") == "host.example:8080"
     assert name("https://user:pw@host.example/a?b=c") == "https://host.example/a"
     assert len(clean("x" * 9999)) < 1000

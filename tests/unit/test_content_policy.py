@@ -54,7 +54,7 @@ def test_a_header_is_looked_at_once_it_counts(tmp_path: Path) -> None:
     assert screening.beforehand([other, file])[1] == ()
     assert screening.knows(other)
     assert not screening.knows(file)
-    assert "which has 7" in screening.judge(file, lambda _: place)
+    assert "a buffer of 7 bytes" in screening.judge(file, lambda _: place)
     assert [step.file.path for step in Screening(receipts).beforehand([other, file])[1]] == ["a.safetensors"]
     assert Screening(receipts, check_headers=False).beforehand([other, file])[1] == ()
     receipts.close()

@@ -79,7 +79,7 @@ def _drop(key: str) -> Callable[[Any], None]:
         (_set("files", 0, "path", to=3), "files[0].path"),
         (_set("files", 0, "path", to="../x"), "'../x'"),
         (_set("files", 0, "path", to="c"), "'c' twice"),
-        (_set("files", 0, "path", to="c/d"), "'c' is a file and a folder"),
+        (_set("files", 0, "path", to="c/d"), "'c' both as a file and as a folder"),
         (_set("files", 0, "size", to=-1), "files[0].size"),
         (_set("files", 0, "size", to=True), "files[0].size"),
         (_set("files", 0, "size", to=5.0), "files[0].size"),

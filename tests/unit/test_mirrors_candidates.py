@@ -34,10 +34,10 @@ def candidates(credential: bool = False, **environ: str) -> Candidates:
 
 ERRORS: list[tuple[GpuariaError, str]] = [
     (Unreachable("cannot connect to hub: refused"), "cannot connect to hub: refused"),
-    (NotAHub("hub does not answer as a hub"), "hub does not answer as a hub"),
+    (NotAHub("hub does not respond like a hub"), "hub does not respond like a hub"),
     (Blocked("status 403"), "hub is blocked (status 403)"),
     (RateLimited("too many requests"), ""),
-    (NetworkError("hub answers 503"), ""),
+    (NetworkError("hub returned HTTP 503"), ""),
     (BadListing("the list repeats"), ""),
     (RepoNotFound("no such repo"), ""),
     (AccessDenied("refused by the hub"), ""),
@@ -56,7 +56,7 @@ def test_a_false_address_is_named() -> None:
 def test_silence_counts_after_three_seconds() -> None:
     policy = JoinPolicy("hub")
     assert policy.silent(2.9) == ""
-    assert policy.silent(3.0) == "hub does not answer within 3 s"
+    assert policy.silent(3.0) == "hub does not respond within 3 s"
 
 
 SPEEDS: list[tuple[Sequence[float], float | None]] = [  # MB that arrive in each second; the second in which they join
@@ -103,7 +103,7 @@ def test_slow_0_means_never() -> None:
 def test_the_shipped_ones_stand_in_for_public_hubs_only() -> None:
     assert {mirror.name for mirror in candidates().mirrors} == set(shipped())
     ours = candidates(HF_ENDPOINT="https://hub.corp.example")
-    assert (ours.mirrors, "endpoint of your own" in ours.forbidden) == ((), True)
+    assert (ours.mirrors, "no mirror of this endpoint" in ours.forbidden) == ((), True)
     other = candidates(HF_ENDPOINT="https://hf-mirror.com")
     assert {mirror.name for mirror in other.mirrors} == set(shipped()) - {"hf-mirror"}
     named = candidates(HF_ENDPOINT="https://hub.corp.example", GPUARIA_KNOWN_MIRRORS=OWN)
@@ -139,6 +139,6 @@ def test_the_nearest_comes_first() -> None:
 def test_the_line_names_mirrors_reason_and_setting() -> None:
     one, two = Mirror("one", "https://one"), Mirror("two", "https://two")
     assert joined_line([one], "hub is away") == (
-        "hub is away; one joins (the setting mirrors is auto: none forbids it, a list fixes which)"
+        "hub is away; one joins (mirrors: auto; set mirrors to none or a list to change this)"
     )
     assert "one and two join " in joined_line([one, two], "hub is away")

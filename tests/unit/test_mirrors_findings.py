@@ -61,14 +61,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "other bytes: it has other bytes for f: 'a'",
     ),
     (
-        {"bytes": BytesFinding("failed", problem="answers 200 with a web page where a file was due: a captive portal")},
-        "captive portal: it answers 200 with a web page where a file was due",
+        {
+            "bytes": BytesFinding(
+                "failed", problem="returned HTTP 200 with a web page instead of the file: a captive portal"
+            )
+        },
+        "captive portal: it returned HTTP 200 with a web page instead of the file",
     ),
-    ({"bytes": BytesFinding("failed", problem="sends no byte")}, "bytes: sends no byte"),
-    ({"lookup": LookupFinding("failed", problem="it answers 418")}, "it answers 418"),
+    ({"bytes": BytesFinding("failed", problem="sent no data")}, "bytes: sent no data"),
+    ({"lookup": LookupFinding("failed", problem="it returned HTTP 418")}, "it returned HTTP 418"),
     (
-        {"fresh": FreshFinding("unknown", problem="does not say which commit")},
-        "freshness: it does not say which commit",
+        {"fresh": FreshFinding("unknown", problem="sends no commit id")},
+        "freshness: it sends no commit id",
     ),
     (
         {"dns": (DnsAnswer("8.8.8.8", "m", 4, "failed", problem="NXDOMAIN"),), "addresses": ()},

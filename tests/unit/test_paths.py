@@ -25,8 +25,8 @@ REFUSED = {
     ".": "'.'",
     "./x": "'.'",
     "a/./x": "'.'",
-    "a//x": "empty part",
-    "a/": "empty part",
+    "a//x": "empty component",
+    "a/": "empty component",
     "a\\b": "backslash",
     "..\\x": "backslash",
     "\\\\host\\share\\x": "backslash",
@@ -197,7 +197,7 @@ def _check(*names: str, case_sensitive: bool) -> None:
 )
 @pytest.mark.parametrize("case_sensitive", [True, False])
 def test_a_file_is_no_folder(names: tuple[str, ...], case_sensitive: bool) -> None:
-    with pytest.raises(UnsafePath, match="a file and a folder"):
+    with pytest.raises(UnsafePath, match="both as a file and as a folder"):
         _check(*names, case_sensitive=case_sensitive)
 
 
@@ -214,7 +214,7 @@ def test_a_file_is_no_folder(names: tuple[str, ...], case_sensitive: bool) -> No
 )
 def test_names_that_only_some_file_systems_tell_apart(names: tuple[str, str]) -> None:
     _check(*names, case_sensitive=True)
-    with pytest.raises(UnsafePath, match="one name"):
+    with pytest.raises(UnsafePath, match="the same name"):
         _check(*names, case_sensitive=False)
 
 
@@ -244,7 +244,7 @@ def test_what_stands_together_can_be_made(names: list[str]) -> None:
     "name", [".cache", ".git", ".git ", ".git./config", ".g\u200dit/config", ".CACHE/HuggingFace/x"]
 )
 def test_a_name_that_another_system_sees_as_a_folder_of_ours_is_refused(name: str) -> None:
-    with pytest.raises(UnsafePath, match="kept for the layout"):
+    with pytest.raises(UnsafePath, match="reserved for the layout"):
         SafePath.parse(name)
 
 

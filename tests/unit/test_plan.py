@@ -52,16 +52,22 @@ def only(plan: DownloadPlan) -> Step:
 
 HERE = LocalState(size=BIG)
 ROWS = [
-    ("absent", LocalState(), False, "download", "not here yet"),
-    ("begun", LocalState(partial=77), False, "download", "77 bytes of it are here"),
-    ("here", HERE, False, "verify", "here, not yet verified by gpuaria"),
-    ("here and named", replace(HERE, named=True), False, "verify", "here, not yet verified by gpuaria"),
-    ("proven", replace(HERE, proven=True), False, "name", "its bytes are here, verified before"),
+    ("absent", LocalState(), False, "download", "not on disk"),
+    ("begun", LocalState(partial=77), False, "download", "77 bytes on disk"),
+    ("here", HERE, False, "verify", "on disk, not yet verified by gpuaria"),
+    ("here and named", replace(HERE, named=True), False, "verify", "on disk, not yet verified by gpuaria"),
+    ("proven", replace(HERE, proven=True), False, "name", "its bytes are on disk, verified before"),
     ("proven and named", replace(HERE, proven=True, named=True), False, "skip", "verified before, unchanged since"),
-    ("other size", replace(HERE, size=5, proven=True, named=True), False, "replace", "it has 5 bytes, not 50000000"),
-    ("nothing of it", replace(HERE, size=0), False, "replace", "it has 0 bytes, not 50000000"),
-    ("forced", replace(HERE, proven=True, named=True), True, "replace", "asked for with --force"),
-    ("forced, absent", LocalState(), True, "download", "not here yet"),
+    (
+        "other size",
+        replace(HERE, size=5, proven=True, named=True),
+        False,
+        "replace",
+        "the local file has 5 bytes, not 50000000",
+    ),
+    ("nothing of it", replace(HERE, size=0), False, "replace", "the local file has 0 bytes, not 50000000"),
+    ("forced", replace(HERE, proven=True, named=True), True, "replace", "requested with --force"),
+    ("forced, absent", LocalState(), True, "download", "not on disk"),
 ]
 
 

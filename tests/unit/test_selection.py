@@ -99,7 +99,7 @@ def test_an_empty_repo_is_no_error_until_something_is_asked_of_it() -> None:
         ("decoder/model.onnx", "Did you mean onnx/decoder/model.onnx?"),
         ("model.onnx", "Did you mean onnx/decoder/model.onnx?"),
         ("onnx", "Did you mean onnx/?"),
-        ("nowhere.bin", "See what there is: gpuaria resolve org/name@main"),
+        ("nowhere.bin", "List the files: gpuaria resolve org/name@main"),
         ("onnx/README.md", "Did you mean README.md?"),
     ],
 )

@@ -101,47 +101,45 @@ def test_large_blobs_need_not_be_sent() -> None:
 
 def test_a_small_blob_that_is_missing_leaves_a_doubt() -> None:
     commit, sent = made(CONTENT)
-    assert "'config.json', which could be an LFS pointer" in verdict(
-        files(CONTENT), commit, without(sent, "blob", b"{}")
-    )
+    assert "'config.json', which may be an LFS pointer" in verdict(files(CONTENT), commit, without(sent, "blob", b"{}"))
     assert verdict(files(CONTENT), commit, without(sent, "blob", POINTER)) == ""  # its digest fits the id
 
 
 LIES: dict[str, tuple[Callable[[dict[str, RemoteFile]], object], str]] = {
-    "omitted": (lambda known: known.pop("sub/a.txt"), "leaves out 'sub/a.txt'"),
-    "added": (lambda known: known.update(new=file("new", b"new")), "lists 'new', which the commit does not have"),
-    "other bytes": (lambda known: known.update({"run.sh": file("run.sh", b"rm\n")}), "other bytes for 'run.sh'"),
+    "omitted": (lambda known: known.pop("sub/a.txt"), "omits 'sub/a.txt'"),
+    "added": (lambda known: known.update(new=file("new", b"new")), "lists 'new', which is not in the commit"),
+    "other bytes": (lambda known: known.update({"run.sh": file("run.sh", b"rm\n")}), "a different digest for 'run.sh'"),
     "other large bytes": (
         lambda known: known.update({"README.md": file("README.md", LONG + b"!")}),
-        "other bytes for 'README.md'",
+        "a different digest for 'README.md'",
     ),
     "another digest beside the id": (
         lambda known: known.update(
             {"README.md": replace(known["README.md"], digest=Digest("git-sha1", git_id("blob", b"evil")))}
         ),
-        "other bytes for 'README.md'",
+        "a different digest for 'README.md'",
     ),
     "another id beside the digest": (
         lambda known: known.update({"README.md": replace(known["README.md"], oid=git_id("blob", b"evil"))}),
-        "other bytes for 'README.md'",
+        "a different digest for 'README.md'",
     ),
     "no digest": (
         lambda known: known.update({"README.md": replace(known["README.md"], digest=None)}),
-        "other bytes for 'README.md'",
+        "a different digest for 'README.md'",
     ),
     "another size": (
         lambda known: known.update(empty=replace(known["empty"], size=1)),
-        "other bytes for 'empty'",
+        "a different digest for 'empty'",
     ),
     "LFS: another sha256": (
         lambda known: known.update(
             {"model.safetensors": replace(known["model.safetensors"], digest=Digest("sha256", "0" * 64))}
         ),
-        "other bytes for 'model.safetensors'",
+        "a different digest for 'model.safetensors'",
     ),
     "LFS: another size": (
         lambda known: known.update({"model.safetensors": replace(known["model.safetensors"], size=1)}),
-        "other bytes for 'model.safetensors'",
+        "a different digest for 'model.safetensors'",
     ),
     "LFS: the pointer as the file": (
         lambda known: known.update(
@@ -158,11 +156,11 @@ LIES: dict[str, tuple[Callable[[dict[str, RemoteFile]], object], str]] = {
     ),
     "LFS: made of a plain file": (
         lambda known: known.update({"config.json": replace(known["model.safetensors"], path=SafePath("config.json"))}),
-        "other bytes for 'config.json'",
+        "a different digest for 'config.json'",
     ),
     "a folder as a file": (
         lambda known: [known.pop("sub/a.txt"), known.update(sub=file("sub", b""))],
-        "leaves out 'sub/a.txt'",
+        "omits 'sub/a.txt'",
     ),
 }
 
@@ -216,7 +214,7 @@ def test_submodules_and_unusable_names_are_passed_over() -> None:
     commit, sent = made(CONTENT | odd)
     known = files(CONTENT) | {".cache/mine": file(".cache/mine", b"mine")}
     assert verdict(known, commit, sent) == ""
-    with pytest.raises(BadListing, match=r"leaves out '\.cache/mine'"):
+    with pytest.raises(BadListing, match=r"omits '\.cache/mine'"):
         verdict(files(CONTENT), commit, sent)
     with pytest.raises(BadListing, match="lists 'lib'"):
         verdict(known | {"lib": file("lib", b"x")}, commit, sent)
@@ -280,7 +278,7 @@ def test_unusable_names_are_passed_over_up_to_a_bound() -> None:
         if fine:
             assert verdict({}, commit, sent) == ""
         else:
-            with pytest.raises(BadListing, match="more than can be checked"):
+            with pytest.raises(BadListing, match="too large to verify"):
                 verdict({}, commit, sent)
 
 

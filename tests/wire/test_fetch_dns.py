@@ -66,9 +66,9 @@ def right(done: Done, user: User, repo: Repo, *words: str) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("lost", "does not know it"),
-        ("silent", "does not answer"),
-        ("astray", "gives no address at which"),
+        ("lost", "reports that it does not exist"),
+        ("silent", "does not respond"),
+        ("astray", "returns no reachable IP address"),
     ],
 )
 @pytest.mark.fault(
@@ -138,7 +138,7 @@ def test_a_name_that_gets_lost_in_mid_run(
     run = start(user, hub, tmp_path, GPUARIA_RESOLVERS=honest.spec)
     wait_until(lambda: sum(seen.sent for seen in hub.cdn.requests) > SIZE)
     hub.location_base = with_host("two.test", hub.cdn.url)
-    right(finish(run), user, repo, "two.test: the system's resolver does not know it")
+    right(finish(run), user, repo, "two.test: the system's resolver reports that it does not exist")
 
 
 @privileged
@@ -261,7 +261,7 @@ def test_names_of_one_network_are_not_told_outside(monkeypatch: pytest.MonkeyPat
         assert known.overrides("nas.internal") == ("10.1.2.3",)
     known.confirm("nas.internal", "10.1.2.3")
     assert asked == [[near.spec]]
-    assert told == [f"nas.internal: the system's resolver does not know it; {near.spec} does"]
+    assert told == [f"nas.internal: the system's resolver reports that it does not exist; using {near.spec}"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "localhost", "a.localhost", ""])

@@ -224,15 +224,15 @@ def test_what_counts_as_an_answer(script: Script, says: str, token: str) -> None
 @pytest.mark.parametrize(
     ("says", "what"),
     [
-        ("true", "knows no token"),
-        ("echo quit=1", "knows no token"),
-        ("echo username=me", "knows no token"),
-        ("echo password=", "knows no token"),
-        ("echo one; echo two", "knows no token"),
-        (f"echo 'password={MARK} x'", "is no token"),
-        (f"echo '{MARK} {MARK}'", "is no token"),
-        ("echo 'password=t\u00f6ken'", "is no token"),
-        (f"echo password={MARK}; exit 3", "fails for https://hub.example:443 with status 3"),
+        ("true", "has no token"),
+        ("echo quit=1", "has no token"),
+        ("echo username=me", "has no token"),
+        ("echo password=", "has no token"),
+        ("echo one; echo two", "has no token"),
+        (f"echo 'password={MARK} x'", "returned an invalid token"),
+        (f"echo '{MARK} {MARK}'", "returned an invalid token"),
+        ("echo 'password=t\u00f6ken'", "returned an invalid token"),
+        (f"echo password={MARK}; exit 3", "failed for https://hub.example:443 with status 3"),
         ("exit 128", "with status 128"),
         ("kill -9 $$", "with status -9"),
     ],
@@ -241,7 +241,7 @@ def test_what_is_no_answer(script: Script, says: str, what: str) -> None:
     with pytest.raises(AccessDenied, match=what) as caught:
         answer(script(says))
     assert "helper" in caught.value.message
-    assert "as git asks" in caught.value.hint
+    assert "like a git credential helper" in caught.value.hint
     assert MARK not in caught.value.message
     assert caught.value.exit_code == 6
 
@@ -263,7 +263,7 @@ def test_what_it_says_when_it_fails_is_passed_on_and_made_harmless(
 
 def test_one_that_does_not_end_is_ended(script: Script, tmp_path: Path) -> None:
     words = script(f"echo $$ > {tmp_path}/pid; echo 'waiting for the keyring' >&2; exec sleep 600")
-    with pytest.raises(AccessDenied, match=r"gives no token for .* within 0 s: waiting for the keyring$"):
+    with pytest.raises(AccessDenied, match=r"returned no token for .* within 0 s: waiting for the keyring$"):
         answer(words, seconds=0.4)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
@@ -283,7 +283,7 @@ def test_one_is_given_up_when_the_user_stops(script: Script, tmp_path: Path) -> 
 
 def test_no_shell_reads_the_command(tmp_path: Path) -> None:
     s = settings({"hub.example": f"helper:echo $(touch {tmp_path}/x) ; `id` $HOME"})
-    with pytest.raises(AccessDenied, match="is no token"):
+    with pytest.raises(AccessDenied, match="returned an invalid token"):
         ask_helper(s.tokens[0].helper, HUB, os.environ, threading.Event())
     assert not (tmp_path / "x").exists()
 

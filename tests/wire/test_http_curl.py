@@ -160,7 +160,7 @@ def test_a_request_has_a_deadline_however_much_trickles_in(told: Server) -> None
     transport = CurlTransport(Routes())
     exchange = transport.open(Request("GET", f"{told.url}/trickle", deadline=0.4))
     began = time.monotonic()
-    with pytest.raises(NetworkError, match="stopped answering"):
+    with pytest.raises(NetworkError, match="stopped responding"):
         list(exchange.chunks())
     assert time.monotonic() - began < 5
     transport.close()

@@ -125,15 +125,15 @@ def endless(mirror: Mirror, start: int, end: int) -> None:
 @pytest.mark.parametrize(
     ("behave", "said"),
     [
-        (stall, "stopped answering"),
-        (silent, "stopped answering"),
-        (break_off, "it sends 100000 bytes for a range of 300000"),
-        (reset, "broke the connection off"),
-        (endless, "it sends None bytes"),
-        (lambda mirror, start, end: mirror.part(start, end - 1), "it answers 206 to a range"),
-        (lambda mirror, start, end: mirror.reply(200, [], DATA), "it answers 200 to a range"),
-        (lambda mirror, start, end: mirror.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "broke the connection off"),
-        (lambda mirror, start, end: mirror.wfile.write(b"HTTP/1.1 206 " + b"x" * 70_000), "broke the connection off"),
+        (stall, "stopped responding"),
+        (silent, "stopped responding"),
+        (break_off, "it sent 100000 bytes for a range of 300000"),
+        (reset, "closed the connection"),
+        (endless, "it sent None bytes"),
+        (lambda mirror, start, end: mirror.part(start, end - 1), "it returned HTTP 206 for a range"),
+        (lambda mirror, start, end: mirror.reply(200, [], DATA), "it returned HTTP 200 for a range"),
+        (lambda mirror, start, end: mirror.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "closed the connection"),
+        (lambda mirror, start, end: mirror.wfile.write(b"HTTP/1.1 206 " + b"x" * 70_000), "closed the connection"),
     ],
 )
 def test_what_is_not_these_bytes_is_an_error(behave: Behave, said: str) -> None:
@@ -216,7 +216,7 @@ class PlainContext:
 
 def test_tls_that_stalls(front: Front, tmp_path: Path) -> None:
     both = self_signed(tmp_path, "127.0.0.1")
-    with serving(stall) as (url, _), pytest.raises(NetworkError, match="stopped answering"):
+    with serving(stall) as (url, _), pytest.raises(NetworkError, match="stopped responding"):
         line(f"{front(url, both)}/file", ca_bundle=str(both), timeout=0.5).get(0, 300_000, never)
 
 

@@ -66,7 +66,7 @@ def joined(done: Done, because: str) -> None:
     """The fetch ended right by the two mirrors, and exactly one line says why and names the setting."""
     done.ok()
     assert done.report["trust"] == "quorum"
-    (line,) = [text for text in warned(done) if "the setting mirrors" in text]
+    (line,) = [text for text in warned(done) if "(mirrors: auto" in text]
     assert because in line
     assert "hf-mirror and sufy join" in line
     assert {use["name"] for use in done.report["mirrors"]} <= {"hf-mirror", "sufy"}
@@ -109,7 +109,7 @@ def test_connection_refused(user: User, known: list[Hub]) -> None:
     status=0,
 )
 def test_silence(user: User, known: list[Hub], silent: str) -> None:
-    joined(as_fast_as_named(user, known, silent), f"{silent[7:]} does not answer within 3 s")
+    joined(as_fast_as_named(user, known, silent), f"{silent[7:]} does not respond within 3 s")
 
 
 @privileged
@@ -145,7 +145,7 @@ def test_block_page(user: User, serve: Serve, known: list[Hub], repo: Repo, stat
     hub = serve(repo, name="blocked")
     hub.fault("", status=status, headers={"content-type": "text/html"}, body=PAGE)
     done = as_fast_as_named(user, known, hub.url)
-    joined(done, "is blocked (" if status != 200 else "does not answer as a hub (text/html where JSON was due)")
+    joined(done, "is blocked (" if status != 200 else "does not respond like a hub (text/html instead of JSON)")
 
 
 def test_a_healthy_endpoint_is_alone(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
@@ -175,7 +175,7 @@ def test_when_none_may_join(
 
 def test_an_endpoint_of_ones_own_is_not_for_shipped_mirrors(user: User) -> None:
     user.env |= {"GPUARIA_MIRRORS": "auto", "HF_ENDPOINT": DEAD}
-    user.quick("fetch", "--repo", NAME).refused(7, "cannot connect", "endpoint of your own")
+    user.quick("fetch", "--repo", NAME).refused(7, "cannot connect", "no mirror of this endpoint")
 
 
 def test_an_answer_of_the_hub_is_no_reason(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
@@ -194,7 +194,7 @@ def test_one_that_answers_late_after_all_is_believed(user: User, serve: Serve, r
     site(user, {"hf-mirror": "http://127.0.0.1:9"})
     done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json", HF_ENDPOINT=hub.url).ok()
     assert done.report["trust"] == "origin"
-    assert "does not answer within 3 s" in warned(done)[0]
+    assert "does not respond within 3 s" in warned(done)[0]
 
 
 def test_a_single_one_is_said_to_be_alone(user: User, serve: Serve, repo: Repo) -> None:
@@ -202,7 +202,10 @@ def test_a_single_one_is_said_to_be_alone(user: User, serve: Serve, repo: Repo) 
     user.env["HF_ENDPOINT"] = DEAD
     done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json").ok()
     assert done.report["trust"] == "mirror only"
-    assert [("sufy joins" in text, "sufy ALONE" in text) for text in warned(done)] == [(True, False), (False, True)]
+    assert [("sufy joins" in text, "unverified mirror, sufy" in text) for text in warned(done)] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_a_silent_mirror_is_not_waited_for(user: User, serve: Serve, repo: Repo, silent: str) -> None:
@@ -220,7 +223,7 @@ def test_what_is_complete_asks_no_mirror(user: User, serve: Serve, known: list[H
     hub.close()
     done = user.quick("fetch", "--repo", NAME, "config.json", "--to", "got", "--json").ok()
     assert (done.report["trust"], [one.count() for one in known]) == ("first seen", [0, 0])
-    assert not [text for text in warned(done) if "the setting mirrors" in text]
+    assert not [text for text in warned(done) if "(mirrors: auto" in text]
 
 
 def test_what_is_not_complete_comes_from_them(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
@@ -230,7 +233,7 @@ def test_what_is_not_complete_comes_from_them(user: User, serve: Serve, known: l
     hub.close()
     done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json").ok()
     assert (done.report["trust"], done.report["verdicts"]) == ("first seen", {"ok": 2})
-    assert len([text for text in warned(done) if "the setting mirrors" in text]) == 1
+    assert len([text for text in warned(done) if "(mirrors: auto" in text]) == 1
 
 
 def test_a_restricted_repo_gets_no_bytes_from_them(user: User, serve: Serve, tmp_path: Path) -> None:
@@ -280,7 +283,7 @@ def test_an_unknown_mirror_is_measured_by_a_small_range(user: User, serve: Serve
     user.quick(*words, "--to", "got", **slow).ok()
     assert probed(user) == {hub.url, mirror.url}
     done = user.quick(*words, "--to", "again", **slow).ok()
-    assert "expected by what it gave before" in done.report["mirrors"][0]["rank_reason"]
+    assert "expected from past downloads" in done.report["mirrors"][0]["rank_reason"]
 
 
 def probed(user: User) -> set[str]:
@@ -293,7 +296,7 @@ def test_other_commands_know_what_may_join(user: User, serve: Serve, known: list
     user.env |= {"HF_ENDPOINT": serve(repo, name="hub").url, "GPUARIA_RESOLVERS": "system"}
     (report,) = user.quick("mirrors", NAME, "--json").ok().events
     assert [one["name"] for one in report["mirrors"]][1:] == ["hf-mirror", "sufy"]
-    line = "only if the endpoint fails or is slow (the setting mirrors is auto): hf-mirror, sufy"
+    line = "used only if the hub fails or is slow (mirrors: auto): hf-mirror, sufy"
     assert line in report["remarks"]
     assert line in user.quick("doctor").out
     assert "a token is set" in " ".join(user.quick("doctor", HF_TOKEN="hf_good").out.split())
@@ -326,7 +329,7 @@ def test_a_slow_endpoint_gets_help(user: User, serve: Serve, large: Repo) -> Non
     done, taken = timed(lambda: slowed(user, [mirror], HF_ENDPOINT=hub.url).ok())
     assert taken < 60
     (line,) = warned(done)
-    assert "MB/s, less than 1 MB/s, for 10 s; known0 joins (the setting mirrors is auto" in line
+    assert "MB/s, less than 1 MB/s, for 10 s; known0 joins (mirrors: auto" in line
     assert done.report["trust"] == "origin"
     (joined,) = [use for use in done.report["mirrors"] if use["name"] == "known0"]
     assert joined["bytes"] > 15_000_000

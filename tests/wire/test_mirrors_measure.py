@@ -147,12 +147,12 @@ def test_with_no_time_nothing_is_sent(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("fault", "options", "says"),
     [
-        ("html", {}, "answers 200 with a web page where a file was due"),
-        ("status", {"status": 503, "retry_after": 120}, "answers 503 and asks to wait 120 s"),
-        ("status", {"status": 404}, "answers 404"),
-        ("expire", {}, "answers 403"),
+        ("html", {}, "returned HTTP 200 with a web page instead of the file"),
+        ("status", {"status": 503, "retry_after": 120}, "returned HTTP 503 and asks to wait 120 s"),
+        ("status", {"status": 404}, "returned HTTP 404"),
+        ("expire", {}, "returned HTTP 403"),
         ("wrong_size", {"delta": -5}, f"declares {SIZE - 5:,} bytes for the file, not {SIZE:,}"),
-        ("short", {"after": 100_000}, "broke off"),
+        ("short", {"after": 100_000}, "closed the connection"),
         ("reset", {"after": 0}, "reset by peer"),
     ],
 )
@@ -216,14 +216,14 @@ def server(handle: Callable[[socket.socket], None]) -> Iterator[str]:
     ("answer", "says"),
     [
         (b"SSH-2.0-x\r\n\r\n", "does not speak HTTP"),
-        (b"", "broke the connection off"),
-        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, "endless head"),
+        (b"", "closed the connection"),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, "endless headers"),
         (b"HTTP/1.1 206 P\r\ncontent-range: bytes 5-9/999\r\ncontent-length: 5\r\n\r\n12345", "another range"),
         (b"HTTP/1.1 206 P\r\ncontent-length: 5\r\n\r\n12345", "another range"),
         (b"HTTP/1.1 302 F\r\nlocation: ftp://x/y\r\n\r\n", "redirects to ftp://x"),
-        (b"HTTP/1.1 302 F\r\nlocation: ?again\r\n\r\n", "redirects in a circle"),
+        (b"HTTP/1.1 302 F\r\nlocation: ?again\r\n\r\n", "redirects in a loop"),
         (b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n<html>", "captive portal"),
-        (b"HTTP/1.1 429 Slow\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n", "answers 429 and asks to wait 7 s"),
+        (b"HTTP/1.1 429 Slow\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n", "returned HTTP 429 and asks to wait 7 s"),
     ],
 )
 def test_broken_answers(answer: bytes, says: str) -> None:
@@ -282,9 +282,9 @@ FILE = RemoteFile(SafePath("w.bin"), 100, Digest("sha256", HEX), "b" * 40)
         (COMMIT, "99", f'"{HEX}"', "different", "has w.bin with 99 bytes, not 100"),
         (COMMIT, "100", f'"{"6" * 64}"', "different", "has other bytes for w.bin"),
         (COMMIT, "100", '"an-etag-of-another-kind"', "fresh", ""),
-        ("", "100", "", "unknown", "does not say which commit"),
-        ("", "", "", "unknown", "does not say which commit"),
-        ("", "lots", f'"{HEX}"', "unknown", "does not say which commit"),
+        ("", "100", "", "unknown", "sends no commit id"),
+        ("", "", "", "unknown", "sends no commit id"),
+        ("", "lots", f'"{HEX}"', "unknown", "sends no commit id"),
         ("\x1b[31mred", "", "", "stale", "'\\x1b[31mred'"),
     ],
 )
@@ -391,7 +391,7 @@ def test_a_stage_that_fails_is_the_last_and_the_others_go_on(hub: Hub, repo: Rep
     assert dead.failed == ("tcp", "connection refused")
     assert (dead.lookup.state, dead.lookup.problem) == ("not measured", "tcp: connection refused")
     assert (dead.bytes.state, dead.bytes.problem) == ("not measured", "tcp: connection refused")
-    assert "not an http address" in odd.bytes.problem
+    assert "not an http URL" in odd.bytes.problem
     assert fine.failed == ("", "")
 
 
@@ -404,7 +404,7 @@ def test_a_lookup_that_is_refused_keeps_its_words_and_class(hub: Hub, repo: Repo
     assert found.lookup.error == "FileNotInRepo"
     assert found.bytes.problem == "lookup: it has no such file"
     (gated,) = run(look(hub)[0], lambda mirror: None, repo, wanted)
-    assert (gated.bytes.state, gated.bytes.problem) == ("not measured", "its bytes come only with a credential")
+    assert (gated.bytes.state, gated.bytes.problem) == ("not measured", "it requires a token")
 
 
 def test_an_interruption_and_a_bug_are_not_swallowed(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:

@@ -109,7 +109,7 @@ def test_no_reply_and_no_route_are_failures() -> None:
         run(f"ip -n {name} neigh add 10.9.9.9 lladdr 02:00:00:00:00:09 dev hole")
         command = ["ip", "netns", "exec", name, sys.executable, "-c", code]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "failed | no reply to 2 pings | 1.0\nfailed | no route to it | None\n", done.stderr
+    assert done.stdout == "failed | no reply to 2 pings | 1.0\nfailed | no route to host | None\n", done.stderr
 
 
 def test_pings_without_time_are_not_measured() -> None:

@@ -135,16 +135,16 @@ def test_every_fault_has_its_name(
         "stale": f"stale      rejected  stale: it does not have commit {big.head[:12]}",
         "lagging": f"stale: it serves commit {other.head[:12]}, not {big.head[:12]}",
         "size": "different  rejected  other size: it has model.safetensors with 77 bytes, not 9,000,000",
-        "portal": "captive portal: it answers with HTML where bytes were due",
+        "portal": "captive portal: it answers with HTML instead of the file",
         "dead": "tcp: connection refused",
         "certificate": "tls: the certificate cannot be trusted: self-signed certificate",
-        "onward": "it sends its clients on to 127.0.0.1",
+        "onward": "it only redirects to 127.0.0.1",
     }
     for name, reason in reasons.items():
         assert reason in rows[name], done.out
         assert ("accepted" if name == "good" else "rejected") in rows[name]
     # one of the two names of a pipe is used; which one is decided by the order, where the origin is the first
-    assert f"its bytes come from the same host as those of {origin.url.removeprefix('http://')}" in rows["pipe"]
+    assert f"same byte server as {origin.url.removeprefix('http://')}" in rows["pipe"]
     assert done.out.splitlines()[0] == (
         f"org/big@main is org/big at {big.head[:12]}; checksums from {origin.url} (origin); "
         "measured with 'model.safetensors' (9.0 MB)"
@@ -182,7 +182,12 @@ def test_why_says_what_was_measured(user: User, serve: Serve, big: Repo) -> None
         .ok()
         .out
     )
-    for words in ("DNS system A: 127.0.0.1 in ", "TCP 127.0.0.1 port ", "resolve: ", "freshness: fresh (says commit "):
+    for words in (
+        "DNS system A: 127.0.0.1 in ",
+        "TCP 127.0.0.1 port ",
+        "resolve: ",
+        "freshness: fresh (reports commit ",
+    ):
         assert words in out
     for words in (
         "ICMP 127.0.0.1: ",
@@ -204,7 +209,7 @@ def test_findings_of_the_last_minutes_are_used_again_and_failures_are_not(user: 
     first = told(user.quick(*flags, "--json").ok())
     assert (first[name]["verdict"], first[name]["reason"].partition(" for ")[0]) == (
         "rejected",
-        f"{second.url} answers 503",
+        f"{second.url} returned HTTP 503",
     )
     again = told(user.quick(*flags, "--json").ok())
     assert [row["reused"] for row in again.values()] == [True, False]
@@ -218,7 +223,7 @@ def test_findings_of_the_last_minutes_are_used_again_and_failures_are_not(user: 
 def test_without_a_repo_the_way_alone_is_measured(user: User, serve: Serve, big: Repo) -> None:
     origin, dead = serve(big), closed_url()
     run = user.quick("mirrors", "--mirror", dead).ok()
-    assert run.out.startswith("measured DNS, TCP and TLS only: no repo was named to read a file of\n")
+    assert run.out.startswith("measured DNS, TCP and TLS only: no repo given to read a file from\n")
     assert "not measured" in run.out
     assert "tcp: connection refused" in run.out
     assert origin.count() == 0
@@ -271,7 +276,7 @@ def test_a_plot_is_written(user: User, serve: Serve, big: Repo, name: str, start
     serve(big)
     user.quick("mirrors", "org/big", "--mirror", closed_url(), "--plot", name).ok()
     assert (user.home / name).read_bytes().startswith(start)
-    user.quick("mirrors", "org/big", "--plot", f"missing/{name}").refused(8, "cannot be written")
+    user.quick("mirrors", "org/big", "--plot", f"missing/{name}").refused(8, "cannot write")
 
 
 def test_without_matplotlib_a_plot_is_refused_before_anything_is_measured(

@@ -158,7 +158,7 @@ def test_the_git_program_serves_what_proves_its_own_listing(
         ("POST", f"/{NAME}/git-upload-pack"),
     ]
     less = replace(manifest, files=manifest.files[1:])
-    with pytest.raises(BadListing, match="leaves out"):
+    with pytest.raises(BadListing, match="omits"):
         unproven_reason(commit, less, sent)
 
 
@@ -171,7 +171,7 @@ def test_a_server_that_gives_out_tips_only_is_not_asked_for_another_commit(nativ
             unproven_reason(tip, listed(root / "org/held.git", tip), git.objects(f"{server.url}/{NAME}", tip, HTTP))
             == ""
         )
-        with pytest.raises(NetworkError, match=f"gives out branches and tags only, not the commit {parent[:12]}"):
+        with pytest.raises(NetworkError, match=f"serves branches and tags only, not the commit {parent[:12]}"):
             git.objects(f"{server.url}/{NAME}", parent, HTTP)
 
 
@@ -277,22 +277,22 @@ V0 = pkt(b"1" * 40 + b" HEAD\0side-band-64k shallow\n", b"2" * 40 + b" refs/head
     ("refs", "answer", "sentence"),
     [
         (b"", b"", "protocol that is too old"),
-        (b"zzzz", b"", "no line of git's protocol"),
-        (b"-001x", b"", "no line of git's protocol"),
-        (b"ffff1", b"", "no line of git's protocol"),
+        (b"zzzz", b"", "an invalid line of the git protocol"),
+        (b"-001x", b"", "an invalid line of the git protocol"),
+        (b"ffff1", b"", "an invalid line of the git protocol"),
         (pkt(b"version 1\n"), b"", "protocol that is too old"),
         (pkt(b"1" * 40 + b" HEAD\0thin-pack\n"), b"", "protocol that is too old"),
         (V0, b"", "branches and tags only, not the commit 333333333333"),
         (V2, b"", "pack from git cannot be read"),
-        (V2, b"<html>", "no line of git's protocol"),
+        (V2, b"<html>", "an invalid line of the git protocol"),
         (V2, b"0000" * 10_000, "pack from git cannot be read"),
         (V2, b"0004" * 10_000, "pack from git cannot be read"),
         (V2, b"0000" * 300_000, "more than 200,000 lines"),
         (V2, pkt(b"packfile\n")[:-4] + b"0004" * 300_000, "more than 200,000 lines"),
-        (V2, pkt(b"ERR \x1b[31mno\n"), r"does not give out the commit: '\\x1b\[31mno'"),
-        (V2, pkt(b"packfile\n", b"\2busy", b"\3disk full\n"), "does not give out the commit: 'disk full'"),
+        (V2, pkt(b"ERR \x1b[31mno\n"), r"does not serve the commit: '\\x1b\[31mno'"),
+        (V2, pkt(b"packfile\n", b"\2busy", b"\3disk full\n"), "does not serve the commit: 'disk full'"),
         (V2, pkt(b"packfile\n", b"\1PACK"), "pack from git cannot be read"),
-        (V2, pkt(b"packfile\n", b"\1PACK", b"\1" + b"x" * 100)[:-50], "no line of git's protocol"),
+        (V2, pkt(b"packfile\n", b"\1PACK", b"\1" + b"x" * 100)[:-50], "an invalid line of the git protocol"),
     ],
 )
 def test_what_is_no_git_is_one_sentence(refs: bytes, answer: bytes, sentence: str) -> None:
@@ -301,20 +301,20 @@ def test_what_is_no_git_is_one_sentence(refs: bytes, answer: bytes, sentence: st
 
 
 def test_an_answer_that_is_too_long_is_not_read_to_its_end() -> None:
-    with Scripted(V2 + b"0000" * (3 << 20)) as server, pytest.raises(NetworkError, match="more than 8,388,608 bytes"):
+    with Scripted(V2 + b"0000" * (3 << 20)) as server, pytest.raises(NetworkError, match="larger than 8,388,608 bytes"):
         git.objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
     with Scripted(V2, b"0000" * (17 << 20)) as server, pytest.raises(NetworkError, match="more than 67,108,864 bytes"):
         git.objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
 
 
 def test_a_question_that_is_refused_is_one_sentence() -> None:
-    with Scripted(V2, status=403) as server, pytest.raises(NetworkError, match="answers 403 to git's question"):
+    with Scripted(V2, status=403) as server, pytest.raises(NetworkError, match="returned HTTP 403 to the git request"):
         git.objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
 
 
 def test_the_question_goes_where_the_repo_was_found() -> None:
     with Scripted(V2, pkt(b"ERR no")) as server:
-        with pytest.raises(NetworkError, match="does not give out"):
+        with pytest.raises(NetworkError, match="does not serve"):
             git.objects(f"{server.url}/moved/{NAME}", "3" * 40, HTTP)
         assert server.journal.snapshot()[-1].target == f"/{NAME}/git-upload-pack"
 

@@ -184,7 +184,7 @@ def test_what_is_no_reference(text: str) -> None:
 
 
 def test_an_address_elsewhere_is_named_without_its_password() -> None:
-    with pytest.raises(UsageError, match=r"https://evil\.example/x is not an address of the hub") as caught:
+    with pytest.raises(UsageError, match=r"https://evil\.example/x is not a URL of the configured hub") as caught:
         HF.parse("https://me:word@evil.example/x?token=y", None, "", ["https://you:drow@hub.example"])
     assert "word" not in caught.value.message
     assert "token" not in caught.value.message
@@ -298,14 +298,17 @@ def test_an_answer_without_a_commit_is_not_a_hubs(answer: object) -> None:
 
 def test_a_captive_portal_is_no_hub() -> None:
     with Scripted(saying(b"", 302, {"location": "http://portal.example/login"})) as hub:
-        with pytest.raises(NotAHub, match="status 302"):
+        with pytest.raises(NotAHub, match="HTTP 302"):
             HF.commit(REF, hub.url, ANONYMOUS)
         assert len(hub.targets) == 1
 
 
 def test_a_commit_that_was_asked_for_is_the_one_that_comes() -> None:
     pinned = RepoRef("hf", "model", "org/name", COMMIT)
-    with Scripted(saying({"id": "org/name", "sha": "0" * 40})) as hub, pytest.raises(NotAHub, match="was asked for"):
+    with (
+        Scripted(saying({"id": "org/name", "sha": "0" * 40})) as hub,
+        pytest.raises(NotAHub, match=r"returned commit 0+ instead of"),
+    ):
         HF.commit(pinned, hub.url, ANONYMOUS)
 
 
@@ -410,13 +413,13 @@ def test_a_dataset_is_not_asked_for_all_its_files_at_once() -> None:
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        (sibling("a.txt", -1), "the size -1"),
+        (sibling("a.txt", -1), "invalid size for 'a.txt': -1"),
         (sibling("a.txt", oid="x"), "no valid git id"),
         (sibling("a.txt", oid=[BLOB]), "no valid git id"),
         (sibling("w.bin", SIZE, POINTER, lfs={"sha256": BLOB, "size": SIZE}), "no valid LFS digest"),
         (sibling("w.bin", SIZE, BLOB, lfs={"sha256": SHA256, "size": SIZE}), "contradicts itself"),
         (sibling("w.bin", SIZE, POINTER, lfs="yes"), "no valid LFS digest"),
-        (sibling("../a.txt"), "it has a '..' part"),
+        (sibling("../a.txt"), "it has the component '..'"),
     ],
 )
 def test_a_repos_page_is_checked_as_a_tree_is(entry: object, says: str) -> None:
@@ -430,10 +433,10 @@ ROWS = {row["case"]: row for row in json.loads((RECORDED / "huggingface_refusals
 CLASSES: list[tuple[str, type[GpuariaError], int, str, str]] = [
     ("repo missing, anonymous", RepoNotFound, 5, "or it is private and no token was sent", "--type dataset"),
     ("repo missing, valid token", RepoNotFound, 5, "has no model org/name$", "spelling"),
-    ("bad token", BadToken, 6, "does not know the token", "new one"),
-    ("gated, anonymous", Gated, 6, "wants the terms accepted", "HF_TOKEN"),
-    ("gated, garbage token", BadToken, 6, "does not know the token", "terms accepted at"),
-    ("gated, valid token, not granted", Gated, 6, "the token that was sent has no access", "Ask for access"),
+    ("bad token", BadToken, 6, "rejects your token", "new token"),
+    ("gated, anonymous", Gated, 6, "you must accept its terms", "HF_TOKEN"),
+    ("gated, garbage token", BadToken, 6, "rejects your token", "that has accepted the terms at"),
+    ("gated, valid token, not granted", Gated, 6, "your token has no access", "Request access"),
     ("bad revision", RevisionNotFound, 5, "no revision 'main'", "/tree/main"),
     ("missing file", FileNotInRepo, 5, "has no file 'w.bin'", ""),
     ("disabled", AccessDenied, 6, "Access to this resource is disabled", "See http"),
@@ -443,8 +446,8 @@ CLASSES: list[tuple[str, type[GpuariaError], int, str, str]] = [
     ("repo gone", RepoNotFound, 5, "has no model org/name", "spelling"),
     ("forbidden, no reason", AccessDenied, 6, "no reason given", ""),
     ("too many requests", RateLimited, 7, "429", "token raises the quota"),
-    ("broken", NetworkError, 7, "answers 500", "later"),
-    ("teapot", NetworkError, 7, "answers 418", "later"),
+    ("broken", NetworkError, 7, "returned HTTP 500", "later"),
+    ("teapot", NetworkError, 7, "returned HTTP 418", "later"),
 ]
 
 
@@ -797,13 +800,13 @@ def test_a_direct_answer_is_the_address_where_it_needs_no_credential() -> None:
 @pytest.mark.parametrize(
     ("headers", "says"),
     [
-        ({"x-repo-commit": ""}, "without X-Repo-Commit"),
-        ({"x-repo-commit": "0" * 40}, "serves commit 000000000000 where 607a30d783df"),
+        ({"x-repo-commit": ""}, "no X-Repo-Commit"),
+        ({"x-repo-commit": "0" * 40}, "serves commit 000000000000 instead of 607a30d783df"),
         ({"x-repo-commit": COMMIT[:12]}, "serves commit"),
-        ({"x-linked-size": "1"}, "has another size for w.bin: 1 bytes"),
-        ({"x-linked-size": "many"}, "has another size"),
-        ({"x-linked-etag": f'"{"0" * 64}"'}, "has other bytes for w.bin"),
-        ({"x-linked-etag": f'W/"{"0" * 64}"'}, "has other bytes for w.bin"),
+        ({"x-linked-size": "1"}, "reports a wrong size for w.bin: 1 bytes"),
+        ({"x-linked-size": "many"}, "reports a wrong size"),
+        ({"x-linked-etag": f'"{"0" * 64}"'}, "reports a wrong digest for w.bin"),
+        ({"x-linked-etag": f'W/"{"0" * 64}"'}, "reports a wrong digest for w.bin"),
     ],
 )
 @pytest.mark.parametrize("status", [200, 302])

@@ -463,7 +463,7 @@ def test_the_clients_tree_serves_where_no_manifest_is_saved(world: World, hub: H
     assert (manifest.vouched_by, manifest.trust) == ("huggingface_hub's tree cache", "first seen")
     assert set(manifest.files) == set(world.manifest.files)
     (world.cache / repo_folder(world.ref) / "trees" / f"{manifest.commit}.json").write_text("{")
-    with pytest.raises(DiskError, match="no manifest is saved"):
+    with pytest.raises(DiskError, match="there is no saved manifest"):
         read_manifest(find_layout(root, world.receipts))
 
 

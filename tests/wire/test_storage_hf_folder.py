@@ -219,12 +219,12 @@ def test_the_target_itself_may_be_a_link(world: World, tmp_path: Path) -> None:
 def test_a_folder_where_a_file_belongs_and_a_file_where_a_folder_belongs(world: World) -> None:
     world.target.mkdir(parents=True)
     (world.target / "onnx").write_text("a file")
-    with pytest.raises(DiskError, match="a file where a folder is needed"):
+    with pytest.raises(DiskError, match="a file, but a folder is needed"):
         world.layout().look(world.manifest.files)
     (world.target / "onnx").unlink()
     (world.target / "config.json" / "sub").mkdir(parents=True)
     assert world.layout().look(world.manifest.files)[SafePath("config.json")].size is None
-    with pytest.raises(DiskError, match="is a folder where a file is needed"):
+    with pytest.raises(DiskError, match="is a folder, but a file is needed"):
         world.fetch()
 
 
@@ -260,7 +260,7 @@ def test_a_copy_of_another_file(world: World, tmp_path: Path) -> None:
     layout.adopt(file, layout.content(file))
     assert layout.content(file).stat().st_ino != layout.content(other).stat().st_ino
     assert layout.look([file])[file.path] == LocalState(2, proven=True, named=True)
-    with pytest.raises(DiskError, match="is not there"):
+    with pytest.raises(DiskError, match="does not exist"):
         layout.adopt(world.file("README.md"), tmp_path / "nowhere")
 
 
@@ -304,7 +304,7 @@ def test_saved_manifest_and_the_clients_tree(world: World, hub: Hub, tmp_path: P
     manifest = read_manifest(layout)
     assert (manifest.vouched_by, manifest.trust, manifest.name) == ("huggingface_hub's tree cache", "first seen", "it")
     assert set(manifest.files) == set(world.manifest.files)
-    with pytest.raises(DiskError, match="neither by gpuaria nor by hf download"):
+    with pytest.raises(DiskError, match="not downloaded by gpuaria or hf download"):
         find_layout(tmp_path, world.receipts)
     with pytest.raises(DiskError, match="is not a folder"):
         find_layout(tmp_path / "nowhere", world.receipts)

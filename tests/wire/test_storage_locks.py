@@ -114,7 +114,7 @@ def test_a_damaged_word_about_the_holder(tmp_path: Path, word: str) -> None:
     path = tmp_path / "target.lock"
     with TargetLock(path) as lock:
         lock.holder.write_text(word)
-        with pytest.raises(Locked, match="another process that holds"):
+        with pytest.raises(Locked, match="another process that has locked"):
             TargetLock(path).acquire()
 
 

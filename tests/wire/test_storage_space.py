@@ -21,7 +21,7 @@ def test_free_is_asked_of_the_nearest_parent(tmp_path: Path) -> None:
 
 def test_too_much_names_both_sizes_and_the_place(tmp_path: Path) -> None:
     check(tmp_path / "x", 1)
-    with pytest.raises(NoSpace, match=rf"1000\.0 PB are needed and .* are free at {tmp_path}"):
+    with pytest.raises(NoSpace, match=rf"1000\.0 PB needed, .* free at {tmp_path}"):
         check(tmp_path / "x" / "y", 10**18)
 
 
@@ -37,7 +37,7 @@ def test_this_file_system_is_measured_and_nothing_is_left(tmp_path: Path) -> Non
     (tmp_path / "a").touch()
     assert case_sensitive(tmp_path) is not (tmp_path / "A").exists()
     assert os.listdir(tmp_path) == ["a"]
-    with pytest.raises(DiskError, match="is not there"):
+    with pytest.raises(DiskError, match="does not exist"):
         case_sensitive(tmp_path / "missing")
 
 
@@ -49,7 +49,7 @@ def test_this_file_system_is_measured_and_nothing_is_left(tmp_path: Path) -> Non
         (errno.EROFS, NotWritable, "read-only"),
         (errno.EACCES, NotWritable, "no permission"),
         (errno.ENAMETOOLONG, DiskError, "too long"),
-        (errno.ENOTDIR, DiskError, "a file where a folder"),
+        (errno.ENOTDIR, DiskError, "a file, but a folder"),
         (errno.ELOOP, UnsafePath, "symbolic link"),
         (errno.EIO, DiskError, "Input/output error"),
     ],

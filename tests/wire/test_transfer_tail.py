@@ -409,10 +409,10 @@ def test_a_file_that_is_gone_or_a_link_is_not_written(path: Path, mirrors: Mirro
 @pytest.mark.parametrize(
     ("kind", "reason", "wait"),
     [
-        ("403", "it answers 403", None),
-        ("503", "it answers 503", 3600.0),
-        ("empty", "it sends nothing", None),
-        ("redirect", "it answers 302", None),
+        ("403", "it returned HTTP 403", None),
+        ("503", "it returned HTTP 503", 3600.0),
+        ("empty", "it sent no data", None),
+        ("redirect", "it returned HTTP 302", None),
     ],
 )
 def test_trying_an_address_out(mirrors: Mirrors, kind: str, reason: str, wait: float | None) -> None:

@@ -64,7 +64,7 @@ def test_mirrors_that_disagree_are_not_believed(user: "User", serve: "Serve", ma
     assert "disagree" in done.err
     assert not (user.home / "got/notes.txt").exists()
     user.env["GPUARIA_TRUST"] = "any"
-    assert "ALONE" in user.quick(*words).ok().err
+    assert "one unverified mirror" in user.quick(*words).ok().err
 
 
 def test_a_single_mirror_goes_on_with_a_loud_line(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
@@ -72,7 +72,7 @@ def test_a_single_mirror_goes_on_with_a_loud_line(user: "User", serve: "Serve", 
     user.env["HF_ENDPOINT"] = GONE
     done = user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url, "--json").ok()
     assert done.report["trust"] == "mirror only"
-    assert any("ALONE" in event.get("text", "") for event in done.events)
+    assert any("one unverified mirror" in event.get("text", "") for event in done.events)
     verified = user.quick("verify", "got").ok()
     assert "mirror only" in verified.out
 

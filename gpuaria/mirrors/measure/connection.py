@@ -50,7 +50,7 @@ class TimedConnection:
         self.close()
         addresses = [] if there.proxy else list(self._resolve(there.host))
         if not addresses and not there.proxy:
-            raise NetworkError(f"no address is known for {there.host}")
+            raise NetworkError(f"no IP address found for {there.host}")
         line = tcp.connect(there, addresses, self._context, self._deadline)
         self._sock, self._route = line.sock, there
         self.connect, self.handshake = line.tcp.seconds, line.tls.seconds if line.tls else None
@@ -75,7 +75,7 @@ class TimedConnection:
             chunk = self._receive(patience)
             data += chunk
             if not chunk or len(data) > _HEAD_LIMIT:
-                raise NetworkError("broke the connection off" if not chunk else "sends an endless head")
+                raise NetworkError("closed the connection" if not chunk else "sent endless headers")
         head, _, rest = data.partition(b"\r\n\r\n")
         status, got = _parse(head)
         return (status, got), self._body(rest, got, patience)
@@ -91,7 +91,7 @@ class TimedConnection:
                 sent["proxy-authorization"] = there.proxy.authorization
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
         if any(re.search(r"[\r\n\0]", line) for line in lines):
-            raise NetworkError("its address is not one that can be sent")
+            raise NetworkError("its URL contains invalid characters")
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
     def _receive(self, patience: Callable[[], float]) -> bytes:
@@ -113,7 +113,7 @@ class TimedConnection:
             if not chunk:
                 self.close()
                 if left:
-                    raise NetworkError(f"broke off {left:,} bytes before the end")
+                    raise NetworkError(f"closed the connection {left:,} bytes before the end")
                 return
             piece = chunk if left is None else chunk[:left]
             left = None if left is None else left - len(piece)
@@ -144,5 +144,5 @@ def _parse(head: bytes) -> Head:
     try:
         fields = http.client.parse_headers(io.BytesIO(rest + b"\r\n\r\n"))
     except http.client.HTTPException as error:
-        raise NetworkError(f"sends a broken head ({type(error).__name__})") from None
+        raise NetworkError(f"sent invalid headers ({type(error).__name__})") from None
     return int(match[1]), {name.lower(): str(value) for name, value in fields.items()}

@@ -134,7 +134,7 @@ class MirrorFindings:
         ICMP never counts: many good hosts ignore pings.
         """
         if self.dns and not self.addresses:
-            return "dns", next((lie for a in self.dns for lie in a.lies), "") or _why(self.dns, "no address is known")
+            return "dns", next((lie for a in self.dns for lie in a.lies), "") or _why(self.dns, "no IP address found")
         for stage, found in (("tcp", self.tcp), ("tls", self.tls)):
             if any(f.state == "failed" for f in found) and not any(f.state == "measured" for f in found):
                 return stage, _why(found, "")

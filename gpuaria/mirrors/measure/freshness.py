@@ -27,4 +27,4 @@ def compare(stated: Stated, commit: str, file: RemoteFile) -> FreshFinding:
         return FreshFinding("different", said, size, etag, problem)
     if said or (same_etag and size is not None):
         return FreshFinding("fresh", said, size, etag)
-    return FreshFinding("unknown", said, size, etag, "does not say which commit it serves: not a hub, or a bare cache")
+    return FreshFinding("unknown", said, size, etag, "sends no commit id: not a hub, or a plain cache")

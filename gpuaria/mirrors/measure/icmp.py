@@ -46,7 +46,7 @@ def _ping_as(address: str, deadline: Deadline, count: int, privileged: bool) -> 
             sent += host.packets_sent
             times += [rtt / 1000 for rtt in host.rtts]
             if not host.packets_sent:
-                return IcmpFinding(address, "failed", problem="no route to it")
+                return IcmpFinding(address, "failed", problem="no route to host")
     except icmplib.SocketPermissionError:
         return IcmpFinding(address, "not measured", problem=NOT_PERMITTED)
     except (icmplib.ICMPLibError, OSError, ValueError) as error:

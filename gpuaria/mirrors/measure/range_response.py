@@ -47,15 +47,15 @@ def check(status: int, headers: Mapping[str, str], part: DeclaredRange, at: int,
     html = kind in ("text/html", "application/xhtml+xml")
     other = size is not None and part.size is not None and part.size != size
     if status in (200, 206) and html and (other or size is None or part.size is None):
-        raise Refusal(f"answers {status} with a web page where a file was due: a captive portal, or no mirror")
+        raise Refusal(f"returned HTTP {status} with a web page instead of the file: a captive portal, or not a mirror")
     if status in (200, 206, 416) and other:
         raise Refusal(f"declares {part.size:,} bytes for the file, not {size:,}")
     if status not in (200, 206):
         asked = retry_after(headers, now)
         wait = f" and asks to wait {asked:.0f} s" if asked is not None else ""
-        raise Refusal(f"answers {status}{wait}", asked)
+        raise Refusal(f"returned HTTP {status}{wait}", asked)
     if status == 206 and part.at != at:
-        raise Refusal("sends another range than was asked for")
+        raise Refusal("sent another range than requested")
 
 
 def host_and_port(url: str) -> str:

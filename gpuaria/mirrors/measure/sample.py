@@ -74,7 +74,7 @@ def sample(
             check_redirect(url, target)
             url = target
         else:
-            raise Refusal("redirects in a circle")
+            raise Refusal("redirects in a loop")
         connection.close()
         found = _finding(read_state, connection, finding, _stalled(read_state, deadline, first))
         if found.state == "measured" and found.ranges:
@@ -137,7 +137,7 @@ def _start(size: int | None, connection_number: int, limits: SampleLimits) -> in
 def _stalled(read_state: _Read, deadline: Deadline, limits: SampleLimits) -> str:
     """Return why a read that hit its time limit is unreliable; empty if bytes arrived until the end."""
     if not read_state.stream.marks:
-        return "sends no byte"
+        return "sent no data"
     silent = deadline.clock() - read_state.stream.marks[-1][0]
     return f"stalled after {read_state.stream.total:,} bytes" if silent >= _STALL * limits.seconds else ""
 

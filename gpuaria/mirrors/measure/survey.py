@@ -113,7 +113,7 @@ class _MirrorSurvey:
         addresses = self._resolve(there)
         if not addresses and not there.proxy:
             over = self._deadline.expired
-            return self._mark_not_measured(NO_TIME if over else f"no address is known for {there.host}")
+            return self._mark_not_measured(NO_TIME if over else f"no IP address found for {there.host}")
         pings = BackgroundCall(lambda: ping(addresses, self._deadline)) if addresses and self._tools.pings else None
         first = threading.Event()
         reach = BackgroundCall(lambda: self._reach(there, addresses, first))
@@ -179,7 +179,7 @@ class _MirrorSurvey:
             return ""  # no time left
         self._set(lookup=LookupFinding("measured", clock() - started))
         if done[0] is None:
-            why = "its bytes come only with a credential"
+            why = "it requires a token"
             self._set(bytes=BytesFinding("not measured", problem=why), fresh=FreshFinding("unknown", problem=why))
             return ""
         url, stated = done[0]

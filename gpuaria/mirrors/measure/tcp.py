@@ -211,7 +211,7 @@ def _tunnel(sock: socket.socket, route: Route, deadline: Deadline) -> None:
         chunk = sock.recv(4096)
         answer += chunk
         if not chunk or len(answer) > _HEAD_LIMIT:
-            raise NetworkError("no proper answer to CONNECT")
+            raise NetworkError("sent an invalid response to CONNECT")
     status = answer.split(b"\r\n")[0].decode("latin-1").partition(" ")[2][:60]
     if not status.startswith("2"):
         raise NetworkError(f"refuses a tunnel to {route.host_header}: {status}")
