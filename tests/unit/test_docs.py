@@ -1,4 +1,4 @@
-"""The documentation is part of the program: what it says is checked here.
+"""Check the documentation: links, commands, quoted output, and the pages generated from code.
 
 `python -m tests.unit.test_docs` writes docs/settings.md again.
 """
@@ -21,21 +21,20 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def settings_page() -> str:
-    """docs/settings.md, from the table in gpuaria/settings/table.py."""
+    """Return docs/settings.md, from the table in gpuaria/settings/table.py."""
     rows = ["| key | default | meaning | environment |", "|---|---|---|---|", *map(_row, describe())]
     return f"""# Settings
 
-In rising order: built-in, `/etc/gpuaria/config.yaml` (site), `~/.config/gpuaria/config.yaml` (user), `./gpuaria.yaml`
-(project), environment, flags. `gpuaria config` prints each value with the layer and the line that it came from.
-An unknown key is an error. Examples are in [configs/](../configs/). A project's file may not say where a token goes
-or what is run.
+Later sources override earlier ones: built-in, `/etc/gpuaria/config.yaml` (site), `~/.config/gpuaria/config.yaml`
+(user), `./gpuaria.yaml` (project), environment, flags. `gpuaria config` prints each value with its source and line.
+An unknown key is an error. Examples are in [configs/](../configs/). A project's file cannot set where a token is
+sent or which programs run.
 
 {chr(10).join(rows)}
 
-## Single sources
+## Settings per source
 
-`endpoint`, `token`, `token_file` and `mirrors` above are those of `hf`. Every other source ([sources](sources.md)) has
-its own:
+`endpoint`, `token`, `token_file` and `mirrors` above belong to `hf`. Every other [source](sources.md) has its own:
 
 ```yaml
 sources:
@@ -46,8 +45,8 @@ sources:
 ```
 
 `GPUARIA_SOURCES_DEMO_ENDPOINT`, `_TOKEN`, `_TOKEN_FILE` and `_MIRRORS` do the same, and so do the variables that a
-source declares itself. A flag (`--token`, `--mirror`) is for the source of that run. `sources.hf` is another name for
-the keys above.
+source declares. A flag (`--token`, `--mirror`) applies to the source of the run. `sources.hf` is another name for the
+keys above.
 """
 
 
@@ -71,7 +70,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_line_in_the_docs_is_one(page: Path) -> None:
-    """Flags that no command has, and commands that do not exist, are found by parsing with the program's own parser."""
+    """Parse each command line with the program's own parser, which finds unknown commands and flags."""
     from gpuaria.cli.arguments import split_patterns
     from gpuaria.cli.dispatch import parser
 
