@@ -22,6 +22,24 @@ from standin import Repo
 PATIENCE = 400.0  # seconds that one program may take at full scale
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a run is made and what counts as its success.
+
+    `keep`: the home and the target folder of the last run. `every`: seconds between two samples. `during` is called
+    once the program runs. `check`: compare its files with the servers'. `expect`: its exit status.
+    """
+
+    keep: bool = False
+    every: float = 0.1
+    during: Callable[[Process, Watch], None] | None = None
+    check: bool = True
+    expect: int = 0
+
+
+USUAL = Terms()
+
+
 @dataclass
 class Stage:
     """One scenario under way. `until` is when it has to make room for the next one, by the monotonic clock."""
@@ -90,35 +108,20 @@ class Stage:
         with Loop(["cdn", "hub"], f"gq{os.getpid() % 10000}") as place, serve(place, repos, limit_rate) as served:
             yield served
 
-    def fetch(
-        self,
-        who: Contestant,
-        work: Work,
-        *,
-        part: str = "",
-        keep: bool = False,
-        every: float = 0.1,
-        during: Callable[[Process, Watch], None] | None = None,
-        check: bool = True,
-        expect: int = 0,
-    ) -> Run:
-        """Run a contestant on a work, in a home and into a folder that are new unless they are to be kept.
-
-        `during` is called once it runs. `check`: compare what it fetched with what the servers have. `expect`: the
-        status that it is to end with.
-        """
+    def fetch(self, who: Contestant, work: Work, *, part: str = "", terms: Terms = USUAL) -> Run:
+        """Run a contestant on a work, in a new home and target folder unless `terms` keep them."""
         target, home = self.folder / "run" / "to", self.folder / "run" / "home"
-        if not keep:
+        if not terms.keep:
             shutil.rmtree(target.parent, ignore_errors=True)
             home.mkdir(parents=True)
             os.sync()  # writing back the last run must not slow this one
         words = [str(word) for word in who.words(work, target)]
         work.served.reset()
-        with Watch(work.served.counters, every) as watch:
+        with Watch(work.served.counters, terms.every) as watch:
             there = work.served.place.argv("client", words)
             process = Process(there, environment(home, who, work), home, target.with_name("output"))
-            usage = self._wait(process, watch, during)
-        right = usage.status == expect and (not check or work.right(target))
+            usage = self._wait(process, watch, terms.during)
+        right = usage.status == terms.expect and (not terms.check or work.right(target))
         run = self._run(who, work, part, usage, right=right)
         run.command, run.samples = readable(words, self.folder), watch.samples
         run.said = target.with_name("output").read_text(errors="replace")[-400:] if not run.right else ""

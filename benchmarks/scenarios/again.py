@@ -11,7 +11,7 @@ from benchmarks.place import Work
 from benchmarks.records import Run, arrived, median
 from benchmarks.rivals import Contestant, aria2, gpuaria, hf
 from benchmarks.scenarios.links import GPUARIA
-from benchmarks.stage import Stage
+from benchmarks.stage import Stage, Terms
 from lab import LINK, Host, inside
 
 WARM, COLD, PLAN, BROKEN = "again", "first", "plan", "killed"
@@ -32,13 +32,13 @@ def nothing_to_do(stage: Stage) -> None:
                 continue
             stage.fetch(who, work, part=COLD)
             for _ in range(stage.rounds_wanted):
-                stage.fetch(who, work, part=WARM, keep=True, check=False)
+                stage.fetch(who, work, part=WARM, terms=Terms(keep=True, check=False))
         listing = Work(huge, served)
         plan = gpuaria(extra=["--dry-run", "-q"])
         hub = []
         for _ in stage.rounds():
             hub.append(walk(listing))
-            stage.fetch(plan, listing, part=PLAN, check=False)
+            stage.fetch(plan, listing, part=PLAN, terms=Terms(check=False))
     _rows(stage, median(hub))
 
 
@@ -117,8 +117,9 @@ def twice(stage: Stage, who: Contestant, work: Work, part: str = "") -> Run:
             time.sleep(0.01)
         process.kill()
 
-    first = stage.fetch(who, work, part=BROKEN, during=kill, every=0.02, check=False, expect=-signal.SIGKILL)
-    second = stage.fetch(who, work, part=part, keep=True)
+    killed = Terms(during=kill, every=0.02, check=False, expect=-signal.SIGKILL)
+    first = stage.fetch(who, work, part=BROKEN, terms=killed)
+    second = stage.fetch(who, work, part=part, terms=Terms(keep=True))
     come = sum(arrived(run.samples[-1][1]) for run in (first, second))
     second.more["again"] = payload * come / work.size - 1
     stage.say(f"{100 * second.more['again']:.2f} % of the file came again")

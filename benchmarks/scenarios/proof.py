@@ -11,7 +11,7 @@ from benchmarks.place import Work
 from benchmarks.records import Run, arrived, median, ratio
 from benchmarks.rivals import Contestant, aria2, gpuaria, yardsticks
 from benchmarks.scenarios.links import GPUARIA, extra
-from benchmarks.stage import PATIENCE, Stage
+from benchmarks.stage import PATIENCE, Stage, Terms
 
 THEN_SUM = "aria2c -x16, then sha256sum"
 SPARE = 4_000_000_000  # bytes of disk that are left alone
@@ -90,7 +90,7 @@ def _watch_the_name(stage: Stage, who: Contestant, work: Work, final: Path) -> N
                 return
             time.sleep(0.005)
 
-    run = stage.fetch(who, work, every=EVERY, during=during)
+    run = stage.fetch(who, work, terms=Terms(every=EVERY, during=during))
     run.more = {"verified": named[0] if named else run.seconds, "last byte": last_growth(run)}
     stage.say(f"last byte after {run.more['last byte']:.2f} s, verified after {run.more['verified']:.2f} s")
     run.samples = run.samples[::5]

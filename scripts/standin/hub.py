@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, cast
+from typing import Self, TypedDict, Unpack, cast
 
 from .bytes_server import ByteServer, EmbeddedBytes
 from .faults import Faults, HubFault
@@ -63,47 +63,74 @@ class _Meter:
         return left >= 0, wait, headers
 
 
+class HubOptions(TypedDict, total=False):
+    """Keyword arguments of `Hub`, by default `DEFAULTS`. `granted`: the tokens that open gated repos."""
+
+    aliases: Mapping[str, str]
+    tokens: Iterable[str]
+    granted: Iterable[str]
+    page: int
+    link_host: str | None
+    ttl: float
+    rate: RateLimit | None
+    server: str
+    limit_rate: int
+    commit_header: bool
+    xet_hash: bool
+    name: str
+    location_base: str | Hub | None
+    host: str
+    port: int
+    signed_form: str
+    signed_age: float
+    sealed_cache: bool
+    cache_slash: str
+
+
+DEFAULTS = HubOptions(
+    aliases=ALIASES,
+    tokens=("hf_good",),
+    granted=(),
+    page=1000,
+    link_host=None,
+    ttl=3600,
+    rate=None,
+    server="auto",
+    limit_rate=0,
+    commit_header=True,
+    xet_hash=False,
+    name="hub",
+    location_base=None,
+    host="127.0.0.1",
+    port=0,
+    signed_form="cloudfront",
+    signed_age=0,
+    sealed_cache=False,
+    cache_slash="%2F",
+)
+
+
 class Hub:
     """A local Hub; use it as a context manager. See the package's documentation string for what it speaks."""
 
-    def __init__(
-        self,
-        repos: Iterable[Repo],
-        *,
-        aliases: Mapping[str, str] = ALIASES,
-        tokens: Iterable[str] = ("hf_good",),
-        granted: Iterable[str] = (),
-        page: int = 1000,
-        link_host: str | None = None,
-        ttl: float = 3600,
-        rate: RateLimit | None = None,
-        server: str = "auto",
-        limit_rate: int = 0,
-        commit_header: bool = True,
-        xet_hash: bool = False,
-        name: str = "hub",
-        location_base: str | Hub | None = None,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        signed_form: str = "cloudfront",
-        signed_age: float = 0,
-        sealed_cache: bool = False,
-        cache_slash: str = "%2F",
-    ) -> None:
-        if server not in ("auto", "embedded", "nginx") or signed_form not in ("cloudfront", "s3"):
-            raise ValueError(f"unknown server ({server}) or form of signed addresses ({signed_form})")
+    def __init__(self, repos: Iterable[Repo], **options: Unpack[HubOptions]) -> None:
+        o: HubOptions = {**DEFAULTS, **options}
+        if unknown := options.keys() - DEFAULTS.keys():
+            raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
+        if o["server"] not in ("auto", "embedded", "nginx") or o["signed_form"] not in ("cloudfront", "s3"):
+            raise ValueError(f"unknown server ({o['server']}) or form of signed URLs ({o['signed_form']})")
         self.repos = {(repo.kind, repo.repo_id): repo for repo in repos}
-        self.aliases = dict(aliases)
-        self.granted = set(granted)
-        self.tokens = set(tokens) | self.granted
-        self.sealed_cache, self.cache_slash = sealed_cache, cache_slash
-        self.page, self.link_host = page, link_host and link_host.rstrip("/")
-        self.commit_header, self.xet_hash, self.name = commit_header, xet_hash, name
-        self.location_base = location_base
+        self.aliases = dict(o["aliases"])
+        self.granted = set(o["granted"])
+        self.tokens = set(o["tokens"]) | self.granted
+        self.sealed_cache, self.cache_slash = o["sealed_cache"], o["cache_slash"]
+        self.page, self.link_host = o["page"], o["link_host"] and o["link_host"].rstrip("/")
+        self.commit_header, self.xet_hash, self.name = o["commit_header"], o["xet_hash"], o["name"]
+        self.location_base = o["location_base"]
         self.faults: Faults[HubFault] = Faults()
-        self._limited, self._meter = rate is not None, _Meter(rate or RateLimit())
-        self._bytes = (server, limit_rate, Signer(ttl, signed_form, signed_age))
-        self._bind = (host, port)
+        self._limited, self._meter = o["rate"] is not None, _Meter(o["rate"] or RateLimit())
+        self._bytes = (o["server"], o["limit_rate"], Signer(o["ttl"], o["signed_form"], o["signed_age"]))
+        self._bind = (o["host"], o["port"])
         self._server: _Server | None = None
         self._cdn: ByteServer | None = None
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 Content = bytes | Path
 LFS_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt")
@@ -77,6 +78,18 @@ def _nest(files: Mapping[str, Entry]) -> _Node:
     return root
 
 
+class RepoOptions(TypedDict, total=False):
+    """The fields of a `Repo` that `Repo.build` accepts."""
+
+    kind: str
+    private: bool
+    gated: bool | str
+    disabled: bool
+    lfs_over: int
+    direct: bool
+    branch: str
+
+
 @dataclass
 class Repo:
     """A repository of the stand-in hub with its branches, tags and pull requests (each name to a commit id)."""
@@ -99,24 +112,11 @@ class Repo:
     _names: dict[str, set[str]] = field(default_factory=dict)
 
     @classmethod
-    def build(
-        cls,
-        repo_id: str,
-        files: Mapping[str, Content],
-        *,
-        folder: Path,
-        kind: str = "model",
-        private: bool = False,
-        gated: bool | str = False,
-        disabled: bool = False,
-        lfs_over: int = 10_000_000,
-        direct: bool = False,
-        branch: str = "main",
-    ) -> Repo:
+    def build(cls, repo_id: str, files: Mapping[str, Content], *, folder: Path, **options: Unpack[RepoOptions]) -> Repo:
         """Return a repository whose first commit holds files; files over lfs_over bytes are LFS files."""
-        if kind not in ("model", "dataset", "space"):
-            raise ValueError(f"unknown kind of repository: {kind}")
-        repo = cls(repo_id, Path(folder).absolute(), kind, private, gated, disabled, lfs_over, direct, branch)
+        repo = cls(repo_id, Path(folder).absolute(), **options)
+        if repo.kind not in ("model", "dataset", "space"):
+            raise ValueError(f"unknown kind of repository: {repo.kind}")
         repo.commit(files, message="initial commit")
         return repo
 

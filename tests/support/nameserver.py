@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 import dns.flags
@@ -26,25 +27,23 @@ from tests.support.user import User
 Zone = dict[str, list[str]]
 
 
+@dataclass(eq=False)
 class NameServer:
     """A DNS server on loopback, UDP and TCP on one port. `zone` maps a name to its addresses; else NXDOMAIN."""
 
-    def __init__(
-        self,
-        zone: Zone,
-        *,
-        ttl: int = 60,
-        truncate: bool = False,
-        udp: bool = True,
-        mute: threading.Event | None = None,
-        rcode: int | None = None,
-        alias: str = "",
-        context: ssl.SSLContext | None = None,
-    ) -> None:
-        self.zone, self.ttl, self.truncate, self.mute = zone, ttl, truncate, mute
-        self.rcode, self.alias = rcode, alias
-        self.asked: list[tuple[str, str]] = []
-        owner = self
+    zone: Zone
+    _: KW_ONLY
+    ttl: int = 60
+    truncate: bool = False
+    udp: bool = True
+    mute: threading.Event | None = None
+    rcode: int | None = None
+    alias: str = ""
+    context: ssl.SSLContext | None = None
+    asked: list[tuple[str, str]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        owner, context, udp = self, self.context, self.udp
 
         class Stream(socketserver.BaseRequestHandler):
             def handle(self) -> None:
