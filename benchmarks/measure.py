@@ -51,7 +51,7 @@ class Process:
         self.pid = self._process.pid
 
     def kill(self) -> None:
-        """kill -9 of this process, not of what it started."""
+        """Send SIGKILL to this process, not to its children."""
         os.kill(self.pid, signal.SIGKILL)
 
     def wait(self, seconds: float) -> Usage:

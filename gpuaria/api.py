@@ -19,7 +19,7 @@ from gpuaria.storage.untracked import others
 __all__ = ["Checked", "FetchFailed", "Runtime", "check", "fetch", "resolve", "verify"]
 
 
-def fetch(
+def fetch(  # noqa: PLR0913 - the flags of the command as keyword arguments
     repo: str = "",
     *,
     lock: str | Path | None = None,

@@ -1,7 +1,7 @@
-"""Digests of byte streams, in constant memory.
+r"""Digests of byte streams, in constant memory.
 
 Algorithms: sha256, sha512, sha3-256, sha1, md5 as in FIPS and RFC 1321. `git-sha1` is the id of a git blob: it hashes
-`blob <size>\\0` before the content (git's object format). `sha256-prefix` holds the first digits of a sha256, as in
+`blob <size>\0` before the content (git's object format). `sha256-prefix` holds the first digits of a sha256, as in
 torch.hub.
 """
 
@@ -24,8 +24,11 @@ _CONSTRUCTORS = {"git-sha1": "sha1", "sha3-256": "sha3_256", "sha256-prefix": "s
 class Hasher(Protocol):
     """The interface of hashlib objects that gpuaria uses."""
 
-    def update(self, data: bytes | memoryview, /) -> None: ...
-    def hexdigest(self) -> str: ...
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Hash more bytes."""
+
+    def hexdigest(self) -> str:
+        """Return the digest of all bytes so far, in lower case."""
 
 
 def hasher(algorithm: str, size: int) -> Hasher:

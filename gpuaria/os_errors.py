@@ -46,8 +46,10 @@ def explained(path: Path | str, parts: Sequence[str] = (), *, missing: bool = Fa
 
 
 def unmade(error: OSError, folder: Path) -> DiskError:
-    """The DiskError where `folder`, which is the user's choice, cannot be made. No parent that is missing is to blame,
-    since those are made too: ENOENT is what /proc and its like answer."""
+    """Return the DiskError for a folder of the user's choice that cannot be made.
+
+    Missing parents are made too, so ENOENT comes from file systems such as /proc.
+    """
     told = explain(error, folder)
     why = "this file system does not allow new folders" if error.errno == errno.ENOENT else told.message
     return type(told)(f"cannot create the folder {folder}: {why}", told.hint or "Choose another target folder.")

@@ -14,8 +14,10 @@ def printable(text: str) -> str:
 
 
 def harmless(text: str, instead: Callable[[str], str] = lambda mark: "?") -> str:
-    """One line of `text` for a terminal, with `instead` of each control and direction mark: servers, certificates and
-    helpers have put words into it."""
+    """Return `text` as one line for a terminal, with `instead` in place of each control and direction character.
+
+    Servers, certificates and credential helpers write parts of such text.
+    """
     return _ODD.sub(lambda found: instead(found[0]) if _is_hostile(found[0]) else found[0], text)
 
 

@@ -18,8 +18,11 @@ class ByteSources:
         self._given[mirror] = self._given.pop(mirror, 0) + count
 
     def holds(self, count: int) -> None:
-        """`count` bytes of the file are here now: if more had come the last ones do not count (any more), and what
-        nobody is known to have given was here before."""
+        """Set how many bytes of the file are on disk.
+
+        If the mirrors delivered more, the latest bytes no longer count. Bytes that no mirror delivered were on disk
+        before the run.
+        """
         surplus = sum(self._given.values()) - count
         if surplus < 0:
             self._given = {_BEFORE: self._given.pop(_BEFORE, 0) - surplus, **self._given}

@@ -120,7 +120,7 @@ class _Look:
             self.row(source)
 
     def _archive(self, members: Callable[[BinaryIO], Iterator[_Member]], stream: BinaryIO, depth: int) -> None:
-        """torch reads `NAME/data.pkl`, numpy every member that begins as an array; others are looked at likewise."""
+        """Scan the members that torch (`NAME/data.pkl`) or numpy (any that begins as an array) loads, and others."""
         stream.seek(0)
         try:
             for number, (name, opened) in enumerate(members(stream)):

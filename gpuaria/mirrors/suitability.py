@@ -1,4 +1,4 @@
-"""Tests of a mirror: does it respond, and can aria2 use its responses?
+"""Tests whether a mirror responds and whether aria2 can use its responses.
 
 aria2 (1.36, 1.37) takes compressed bytes for the file's own: it ends with wrong bytes, or waits for the rest of a
 piece. It rejects a response without a length ("Size mismatch", or "Invalid range header" if the body ends with the

@@ -19,13 +19,20 @@ class SourceDeclaration(Protocol):
     """The properties of a source that settings need; `gpuaria.sources.About` implements them."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The scheme of the source, and its name in settings."""
+
     @property
-    def endpoint(self) -> str: ...
+    def endpoint(self) -> str:
+        """The default base URL, empty if each reference names its own."""
+
     @property
-    def endpoint_variables(self) -> tuple[str, ...]: ...
+    def endpoint_variables(self) -> tuple[str, ...]:
+        """Environment variables for the endpoint; the first that is set counts."""
+
     @property
-    def token_variables(self) -> tuple[str, ...]: ...
+    def token_variables(self) -> tuple[str, ...]:
+        """Environment variables for the token; the first that is set counts."""
 
 
 def is_variable(name: str) -> bool:

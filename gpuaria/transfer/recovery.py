@@ -145,6 +145,7 @@ class Recovery:
         self._tasks.do(commands.Download(task))
 
     def hashed(self, task: FileTask, verdict: Verdict, *, present: bool) -> None:
+        """Finish a verified file; find the mirror to blame for wrong bytes. `present`: another fetch published them."""
         if verdict.good:
             self._tasks.out += [commands.Record(mirror, Delivered(files=1)) for mirror in task.used]
             self._tasks.finish(task, State.DONE)

@@ -20,6 +20,7 @@ class Resolving:
         self._tasks, self._recovery = tasks, recovery
 
     def resolved(self, event: Resolved) -> None:
+        """Start a download with its first URL, add a further one, or note why a mirror gave none."""
         task, mirror, found = event.task, event.mirror, event.found
         if task.attempt != event.attempt or task.carrier == "http":
             return
@@ -66,6 +67,7 @@ class Resolving:
                 self._tasks.do(commands.Renew(task, mirror))
 
     def replaced(self, event: Replaced) -> None:
+        """Use a mirror's new URL in a running download."""
         if event.renewed == (event.url.mirror in event.task.urls):
             self._exchange(event.task, event.url, event.wall)
 

@@ -1,5 +1,7 @@
-"""The end of a large file by gpuaria's own connections alone: python -m lab.last SIZE FILE ADDRESS... prints seconds
-and seconds of processor time."""
+"""Download the end of a large file by gpuaria's own connections alone.
+
+`python -m lab.last SIZE FILE URL...` prints seconds and seconds of CPU time.
+"""
 
 import os
 import sys

@@ -41,8 +41,10 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Contract:
-    """One recorded conversation and what must come of it. `addresses`: by path, the url (`{base}`: the endpoint)
-    and its expiry; an exception class where the look-up is refused."""
+    """One recorded conversation and its result.
+
+    `addresses`: by path, the URL (`{base}`: the endpoint) and its expiry; an exception class if resolving is refused.
+    """
 
     source: str
     recorded: str

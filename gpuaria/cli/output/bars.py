@@ -30,6 +30,7 @@ class Bars:
         self._note, self._note_until = "", 0.0  # a note and the monotonic time until which it is shown
 
     def __call__(self, event: Event) -> None:
+        """Show one event."""
         if isinstance(event, Planned):
             for line in [lines.opening(event), *(lines.order(event) if self._why else ())]:
                 self._print(line)

@@ -19,8 +19,11 @@ LARGE = 8_000_000  # bytes; a finished file of this size or more gets a line
 class Sink(Protocol):
     """Receives every event of a run; `close` restores the terminal."""
 
-    def __call__(self, event: Event) -> None: ...
-    def close(self) -> None: ...
+    def __call__(self, event: Event) -> None:
+        """Handle one event."""
+
+    def close(self) -> None:
+        """Restore the terminal."""
 
 
 def choose(*, quiet: bool, as_json: bool, why: bool = False) -> Sink:
@@ -44,6 +47,7 @@ class Quiet:
         self._err = err
 
     def __call__(self, event: Event) -> None:
+        """Print a warning or a failed file."""
         if isinstance(event, Warned):
             self._print(f"warning: {event.text}")
         elif isinstance(event, FileDone) and event.outcome not in GOOD_OUTCOMES:
@@ -66,6 +70,7 @@ class Lines(Quiet):
         self._printed = time.monotonic()
 
     def __call__(self, event: Event) -> None:
+        """Print what belongs in a log."""
         super().__call__(event)
         now = time.monotonic()
         if isinstance(event, Planned):
@@ -91,6 +96,7 @@ class Json:
     """Prints each event as a JSON object; the last one is the report with the exit status."""
 
     def __call__(self, event: Event) -> None:
+        """Print one event."""
         if isinstance(event, Finished):
             print_json("report", {**to_json(event.report), "speed": round(event.report.speed)})
         else:
