@@ -1,10 +1,10 @@
-"""One file per hub behind one small protocol; a source returns records and is done.
+"""Sources: one module per hub, behind one small protocol. A source returns records and keeps no state.
 
-protocol.py     what a source can do
-registry.py     from a scheme, a name or a URL to the source: the built-in ones, and those of other packages
-web.py          what most sources share: a file is a URL, its size comes by HEAD
+protocol.py     the Source protocol and its optional capabilities
+registry.py     finds the source of a scheme, a name or a URL, among the built-in sources and those of other packages
+web.py          base class for sources whose files are URLs
 plain.py        `plain:`, files on web servers: one URL, a list, a folder with SHA256SUMS, a Metalink
-huggingface.py  `hf:`, the Hugging Face Hub (references.py, git*.py belong to it)
+huggingface.py  `hf:`, the Hugging Face Hub (references.py, hub_*.py and git*.py belong to it)
 """
 
 from gpuaria.sources.protocol import About, RepoInfo, Source

@@ -1,6 +1,6 @@
-"""The objects of one commit over git's smart HTTP protocol (gitprotocol-http(5), -v2(5), -pack(5)).
+"""Download the objects of one commit by git's smart HTTP protocol (gitprotocol-http(5), -v2(5), -pack(5)).
 
-All of it comes from an untrusted server: anything wrong is a NetworkError, and its cost is bounded.
+The server is untrusted: malformed data raises NetworkError, and sizes are limited.
 """
 
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ from gpuaria.sources.git_pack import unpack
 from gpuaria.sources.git_verify import SMALL
 from gpuaria.text import printable
 
-MAX_REFS = 8 << 20  # bytes in which a server says what it can; before protocol version 2 it names every ref there
-MAX_PACK = 64 << 20  # bytes of a response
-MAX_LINES = 200_000  # of either; a line has up to 65,516 bytes, or the 60 of a ref
+MAX_REFS = 8 << 20  # bytes of an advertisement, which lists every ref before protocol version 2
+MAX_PACK = 64 << 20  # bytes of a response with a pack
+MAX_LINES = 200_000  # pkt-lines of a response; a line has up to 65,516 bytes
 _ANY_COMMIT = frozenset(["allow-any-sha1-in-want", "allow-reachable-sha1-in-want", "allow-tip-sha1-in-want"])
-_VERSION_2 = {"git-protocol": "version=2"}  # a server that does not know it answers in version 0
+_VERSION_2 = {"git-protocol": "version=2"}  # a server without version 2 responds in version 0
 _HINT = "Use another mirror with --mirror."
 
 
 class _Refused(NetworkError):
-    """The server says in its own words why it does not give out what was asked for."""
+    """The server refuses the request, with a reason in its own words."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """A repo's address, the version of the protocol that answers there, what it can do, and the ids of its refs."""
+    """A repo's URL, its protocol version, capabilities, and the ids of its refs (`tips`, version 0 only)."""
 
     url: str
     version: int
@@ -38,10 +38,10 @@ class _Server:
 
 
 def objects(url: str, commit: str, http: Http) -> list[tuple[str, bytes]]:
-    """The commit, its trees and at least its blobs of less than `SMALL` bytes, as (kind, data).
+    """Return the commit, its trees and at least its blobs under `SMALL` bytes, as (kind, data), unverified.
 
-    Nothing of it is checked. `url` is what one would clone, and is asked without a credential. Raises NetworkError
-    where git does not respond there, does not have the commit, or sends what cannot be read or is too much.
+    `url`: the clone URL; requests are anonymous. Raises NetworkError if the server does not speak git, does not have
+    the commit, or sends malformed or too much data.
     """
     server = _discover(url, http)
     if server.version < 2 and commit not in server.tips and not server.capabilities & _ANY_COMMIT:
@@ -52,12 +52,12 @@ def objects(url: str, commit: str, http: Http) -> list[tuple[str, bytes]]:
     except _Refused:
         if not blob_filter:
             raise
-        pack = _pack(server, commit, "", http)  # a server may allow other filters than this one
+        pack = _pack(server, commit, "", http)  # the server may refuse this filter
     return list(unpack(pack))
 
 
 def _discover(url: str, http: Http) -> _Server:
-    """The repo at `url` or at `url`.git, as git itself tells it from a web page: by the content type."""
+    """Find the repo at `url` or `url`.git. Like git, require the content type of an advertisement."""
     for base in (url, f"{url}.git"):
         refs = f"{base}/info/refs?service=git-upload-pack"
         response = http.get(refs, ceiling=MAX_REFS, anonymous=True, headers=_VERSION_2)
@@ -88,7 +88,7 @@ def _server(response: Response) -> _Server:
 
 
 def _pack(server: _Server, commit: str, blob_filter: str, http: Http) -> bytes:
-    """Ask for one commit without its parents, with the filter `blob_filter` if there is one."""
+    """Request a pack with one commit without its parents; an empty `blob_filter` requests all blobs."""
     response = http.post(
         f"{server.url}/git-upload-pack",
         (_request_v2 if server.version == 2 else _request_v0)(server, commit, blob_filter),
@@ -114,7 +114,7 @@ def _request_v2(server: _Server, commit: str, blob_filter: str) -> bytes:
 
 
 def _request_v0(server: _Server, commit: str, blob_filter: str) -> bytes:
-    """Without a "have" no pack can be thin, but some servers insist on the word."""
+    """Return a request in version 0. Some servers require thin-pack, though a pack without "have" is never thin."""
     from dulwich.protocol import pkt_line, pkt_seq
 
     known = ["side-band-64k", "thin-pack", "ofs-delta", "no-progress", *(["filter"] if blob_filter else [])]
@@ -124,7 +124,7 @@ def _request_v0(server: _Server, commit: str, blob_filter: str) -> bytes:
 
 
 def _filter_lines(server: _Server, blob_filter: str) -> list[str]:
-    """The filter comes first: git takes these lines in any order, dulwich's server in this one."""
+    """Return the filter and depth lines. dulwich's server requires this order; git accepts any."""
     return [
         *([f"filter {blob_filter}"] if blob_filter else []),
         *(["deepen 1"] if "shallow" in server.capabilities else []),
@@ -132,7 +132,7 @@ def _filter_lines(server: _Server, blob_filter: str) -> list[str]:
 
 
 def _side_band(body: bytes, url: str) -> bytes:
-    """The pack out of a response: it follows "packfile" or "NAK", in lines of band 1."""
+    """Return the pack in a response: the band 1 lines after "packfile" or "NAK"."""
     pack, begun = bytearray(), False
     for line in _lines(body, url):
         if line is None:
@@ -149,7 +149,7 @@ def _side_band(body: bytes, url: str) -> bytes:
 
 
 def _lines(body: bytes, url: str) -> Iterator[bytes | None]:
-    """The pkt-lines of a response; None for a flush or a delimiter."""
+    """Yield the pkt-lines of a response, None for a flush or delimiter."""
     from dulwich.errors import GitProtocolError
     from dulwich.protocol import Protocol
 

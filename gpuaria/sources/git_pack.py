@@ -1,7 +1,6 @@
-"""The objects of a git pack (gitformat-pack(5)) from an untrusted server.
+"""Read the objects of a git pack (gitformat-pack(5)) from an untrusted server.
 
-dulwich's reader of packs takes numbers of any length and objects of any size, so it is used for deltas only, once
-their sizes are known to be bearable.
+dulwich's pack reader limits neither numbers nor object sizes, so it is used only to apply deltas of checked size.
 """
 
 import hashlib
@@ -13,15 +12,15 @@ from gpuaria.errors import BadListing
 from gpuaria.hashing import git_id
 
 MAX_OBJECTS = 1 << 18
-MAX_BYTES = 256 << 20  # of all objects and deltas of a pack together
+MAX_BYTES = 256 << 20  # of all objects and deltas of a pack
 _KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 _BY_OFFSET, _BY_ID = 6, 7
-_CHUNK = 4096  # bytes; zlib copies what it is given beyond the end of an object
+_CHUNK = 4096  # bytes per call; zlib copies the input after the end of an object
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry at its offset: an object of `kind`, or where that is empty a delta to `base`, an offset or an id."""
+    """One entry at offset `at`: an object of `kind`, or if `kind` is empty, a delta to `base` (an offset or an id)."""
 
     at: int
     kind: str
@@ -30,9 +29,9 @@ class _Entry:
 
 
 def unpack(pack: bytes) -> Iterator[tuple[str, bytes]]:
-    """The objects as (kind, data), in no order; a delta whose base is not in the pack is left out.
+    """Yield the objects as (kind, data), in no particular order. Deltas without a base in the pack are omitted.
 
-    Raises BadListing for a pack that is broken, or larger than `MAX_OBJECTS` or `MAX_BYTES`.
+    Raises BadListing for a malformed pack, or one larger than `MAX_OBJECTS` or `MAX_BYTES`.
     """
     from dulwich.errors import ApplyDeltaError
 
@@ -44,24 +43,24 @@ def unpack(pack: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 class _Broken(Exception):
-    """An error in the pack."""
+    """The pack is malformed or too large."""
 
 
 class _ByteBudget:
-    """How many bytes may still come out of the pack."""
+    """The number of bytes that may still be unpacked."""
 
     def __init__(self) -> None:
         self._left = MAX_BYTES
 
     def reserve(self, size: int) -> None:
-        """Count bytes before they are there."""
+        """Count `size` bytes before they are unpacked. Raises _Broken if the budget is exhausted."""
         self._left -= size
         if self._left < 0:
             raise _Broken(f"it holds more than {MAX_BYTES:,} bytes")
 
 
 def _objects(pack: bytes) -> Iterator[tuple[str, bytes]]:
-    """Objects first, then, as each base comes up, the deltas to it."""
+    """Yield whole objects, and apply the deltas to each object after it."""
     budget = _ByteBudget()
     ready: list[_Entry] = []
     waiting: dict[int | str, list[_Entry]] = {}
@@ -115,7 +114,7 @@ def _entries(pack: bytes, budget: _ByteBudget) -> Iterator[_Entry]:
 
 
 def _varint(data: bytes, at: int, bits: int) -> tuple[int, int]:
-    """A size whose first byte holds `bits` of it, the lowest, and each further byte seven; and where it ends."""
+    """Return a variable-length size and the offset after it: `bits` low bits in the first byte, then 7 per byte."""
     value, shift = data[at] & (1 << bits) - 1, bits
     while data[at] & 0x80:
         at += 1
@@ -127,7 +126,7 @@ def _varint(data: bytes, at: int, bits: int) -> tuple[int, int]:
 
 
 def _delta_offset(pack: bytes, at: int) -> tuple[int, int]:
-    """How far back the base of a delta begins, highest bits first, each further byte counting from one more."""
+    """Return the distance to the base of an OFS_DELTA, highest bits first, and the offset after it."""
     value = pack[at] & 0x7F
     while pack[at] & 0x80:
         at += 1
@@ -138,7 +137,7 @@ def _delta_offset(pack: bytes, at: int) -> tuple[int, int]:
 
 
 def _inflated(pack: bytes, at: int, size: int) -> tuple[bytes, int]:
-    """`size` bytes out of a zlib stream, and where that ends."""
+    """Return the `size` bytes of a zlib stream, and the offset after the stream."""
     stream, data = zlib.decompressobj(), bytearray()
     while not stream.eof:
         given = pack[at : at + _CHUNK]

@@ -1,6 +1,6 @@
-"""A listing proven by a commit id: commit -> trees -> blobs, every id computed here and none believed.
+"""Verify a manifest against a commit id: commit -> trees -> blobs, each id recomputed from the object.
 
-Objects look as git has them (gitformat-pack(5), git-ls-tree(1)); what SHA-1 gives and what not is in decision 0006.
+Object formats: gitformat-pack(5), git-ls-tree(1). Decision 0006 covers the security of SHA-1.
 """
 
 import re
@@ -12,11 +12,11 @@ from gpuaria.paths import MAX_PATH_BYTES, SafePath
 from gpuaria.records import Digest, Manifest, RemoteFile
 from gpuaria.text import printable
 
-SMALL = 200  # bytes below which a blob may be an LFS pointer, which has at most 143
-MAX_ENTRIES = 1_000_000  # as the trees are walked: one tree may stand in many places
-MAX_UNUSABLE = 10_000  # names among them that no manifest can have
+SMALL = 200  # bytes; only a smaller blob may be an LFS pointer, which has at most 143
+MAX_ENTRIES = 1_000_000  # tree entries visited; one tree may appear under many paths
+MAX_UNUSABLE = 10_000  # entries whose path no manifest can have
 _TREE, _SUBMODULE = 0o040000, 0o160000
-_FILES = (0o100000, 0o120000)  # with any permissions; the hub lists a symbolic link like a file
+_FILES = (0o100000, 0o120000)  # any permissions; the hub lists a symbolic link as a file
 _ENTRY = re.compile(rb"([0-7]{5,6}) ([^/\0]+)\0(.{20})", re.DOTALL)
 _COMMIT = re.compile(rb"tree ([0-9a-f]{40})\n")
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:[0-9a-f]{64}\nsize \d+\n")
@@ -25,12 +25,12 @@ _Objects = Mapping[tuple[str, str], bytes]  # (kind, id) -> data
 
 
 def unproven_reason(commit: str, manifest: Manifest, sent: Iterable[tuple[str, bytes]]) -> str:
-    """Why it is not proven that the manifest lists what the commit holds; "" if it is.
+    """Return why the commit does not prove the manifest; "" if it does.
 
-    `sent` are git objects as (kind, data), from anybody. Every file must be in the commit's trees with the same blob
-    id, and every blob there that has a usable name must be listed. Raises BadListing for a difference, and for a
-    commit or tree that is missing. A doubt remains where nothing is wrong but a blob of less than `SMALL` bytes is
-    missing: it could be the pointer of an LFS file, listed as if it were the file.
+    `sent`: git objects as (kind, data) from an untrusted server. Each file must be in the commit's trees with the same
+    blob id, and each blob with a usable path must be listed. Raises BadListing for a difference, and for a missing
+    commit or tree. The only unproven case is a missing blob under `SMALL` bytes: it could be an LFS pointer, listed as
+    if it were the file.
     """
     objects = {(kind, git_id(kind, data)): data for kind, data in sent}
     endpoint, listed = manifest.vouched_by, {str(file.path): file for file in manifest.files}
@@ -49,7 +49,7 @@ def unproven_reason(commit: str, manifest: Manifest, sent: Iterable[tuple[str, b
 
 
 def _compare(file: RemoteFile, oid: str, blob: bytes | None, endpoint: str) -> str:
-    """One file of the manifest against its blob's id, and against the blob where that was sent; a doubt or ""."""
+    """Check a file against its blob id, and against the blob if it was sent; return why it is unproven, or ""."""
     shown = printable(file.path)
     if file.lfs:
         same = file.digest is not None and lfs_pointer_oid(file.digest.hex, file.size) == oid
@@ -65,9 +65,9 @@ def _compare(file: RemoteFile, oid: str, blob: bytes | None, endpoint: str) -> s
 
 
 def _blobs(commit: str, objects: _Objects, listed: Container[str], endpoint: str) -> Iterator[tuple[str, str]]:
-    """Path and id of every blob of the commit that is `listed` or has a path that could be. Raises BadListing.
+    """Yield path and id of each blob of the commit that is listed or has a usable path. Raises BadListing.
 
-    One folder of each depth is open at a time, and a path ends where it is longer than any file's may be.
+    Only one folder per depth is held in memory, and folders beyond the maximum path length are not entered.
     """
     found = _COMMIT.match(objects.get(("commit", commit), b""))
     if not found:
@@ -94,7 +94,7 @@ def _blobs(commit: str, objects: _Objects, listed: Container[str], endpoint: str
 
 
 def _entries(oid: str, path: str, objects: _Objects, endpoint: str) -> Iterator[tuple[int, str, str]]:
-    """Yield mode, name and id of each entry of a tree; a name that is not UTF-8 gets surrogates, illegal in a path."""
+    """Yield mode, name and id of each tree entry. Surrogates replace invalid UTF-8, which makes a path unusable."""
     data = objects.get(("tree", oid))
     if data is None:
         raise BadListing(

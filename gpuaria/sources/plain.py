@@ -1,12 +1,12 @@
 """Files on web servers, without a hub: one URL, a list of URLs, a folder with checksums, a Metalink 4.
 
-A reference is `plain:URL`, `plain:PATH` of a local list or Metalink, or a URL of a host that no other source has. What
-it is follows from its name:
+A reference is `plain:URL`, `plain:PATH` of a local list or Metalink, or a URL of a host that no other source claims.
+Its name determines its type:
 
-    https://host/dir/          a folder that has SHA256SUMS or MD5SUMS
+    https://host/dir/          a folder with SHA256SUMS or MD5SUMS
     https://host/x.meta4       a Metalink 4 (RFC 5854), also .metalink; its URLs are mirrors, file by file
     https://host/x.bin         one file
-    ./urls.txt                 a list: one file a line, several URLs of it with space between them; # begins a comment
+    ./urls.txt                 a list: one file per line, its URLs separated by spaces; # starts a comment
 """
 
 import os
@@ -45,7 +45,7 @@ class Plain(WebSource):
     def parse(
         self, text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[str], default: str = ""
     ) -> RepoRef:
-        """Read a reference; its `kind` is "file", "folder", "list" or "metalink"."""
+        """Parse a reference; its `kind` is "file", "folder", "list" or "metalink". Raises UsageError."""
         rest = text.strip().removeprefix("plain:")
         if re.match(r"https?://", rest, re.IGNORECASE):
             url = _url(rest)
@@ -65,13 +65,13 @@ class Plain(WebSource):
         return ref
 
     def server(self, ref: RepoRef) -> Mirror:
-        """The server of the URL, or the local file."""
+        """Return the server of the URL, or the local file, as the mirror to list."""
         if "://" in ref.name:
             return Mirror(authority(ref.name), _base(ref.name), primary=True, listed=True)
         return Mirror(os.path.basename(ref.name), f"{_LOCAL}{ref.name}", primary=True, listed=True)
 
     def servers(self, manifest: Manifest) -> tuple[Mirror, ...]:
-        """Return the servers of all URLs, first the server of the listing."""
+        """Return the servers of all URLs, the server of the listing first."""
         first = self.server(manifest.ref)
         bases = dict.fromkeys(_base(url) for file in manifest.files for url in file.urls)
         listed = [Mirror(authority(base), base, listed=True) for base in bases if base != first.base]
@@ -80,11 +80,11 @@ class Plain(WebSource):
         return tuple(replace(one, primary=not at) for at, one in enumerate(listed)) or (first,)
 
     def holds(self, mirror: Mirror, file: RemoteFile) -> bool:
-        """True if a URL of the file is at the mirror; a mirror of the settings may have every file."""
+        """True if the file has a URL at the mirror; a mirror from the settings may have every file."""
         return not mirror.listed or any(url_origin(url) == url_origin(mirror.base) for url in file.urls)
 
     def resolve(self, ref: RepoRef, mirror: Mirror, http: Http, wanted: Wanted) -> Manifest:
-        """Read the listing, and ask for the sizes that it leaves out."""
+        """Read the listing, and request the sizes that it lacks."""
         listed = _unique(self._listed(ref, http))
         files = sized(listed, [file.urls[0] for file in listed], http)
         trust: Trust = "origin" if any(file.digest for file in files) else "none"
@@ -100,7 +100,7 @@ class Plain(WebSource):
         return _metalink(text, ref.name) if ref.kind == "metalink" else _list(text, ref.name)
 
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
-        """The file's own URL at that server; at a mirror that the settings name, the same path."""
+        """Return the file's URL at that server; at a mirror from the settings, the same path."""
         own = next((url for url in file.urls if url_origin(url) == url_origin(mirror.base)), "")
         if own or not file.urls:
             return own or mirror.base
@@ -115,7 +115,7 @@ def _kind(path: str) -> str:
 
 
 def _url(text: str) -> str:
-    """A URL as it is asked for, without a fragment. Raises UsageError."""
+    """Return a URL in plain ASCII, without its fragment. Raises UsageError."""
     refuse_credential(text, "the URL")
     try:
         url = ascii_url(text.partition("#")[0])
@@ -129,7 +129,7 @@ def _base(url: str) -> str:
 
 
 def _name(url: str) -> SafePath:
-    """The name of the file at a URL."""
+    """Return the name of the file at a URL."""
     return SafePath.parse(_last(url))
 
 
@@ -149,7 +149,7 @@ def _unique(files: Sequence[Listed]) -> list[Listed]:
 
 
 def _text(name: str, http: Http) -> str:
-    """A list or a Metalink, local or remote. Raises NotFound, NetworkError, BadListing."""
+    """Return the text of a list or Metalink, local or remote. Raises NotFound, NetworkError, BadListing."""
     if "://" in name:
         response = http.get(name, ceiling=MAX_LIST)
         if response.status in (404, 410):
@@ -203,14 +203,14 @@ def _metalink(text: str, name: str) -> list[Listed]:
 
 
 def _folder(url: str, http: Http) -> list[Listed]:
-    """The files that SHA256SUMS or MD5SUMS in the folder names."""
+    """List the files in the folder's SHA256SUMS, else MD5SUMS."""
     for name, load in SUMS:
         response = http.get(urljoin(url, name), ceiling=MAX_LIST)
         if response.status == 200:
             try:
                 sums = load(response.body.decode())
             except (BadListing, UnicodeDecodeError):
-                continue  # a server that answers 200 with a page to everything
+                continue  # some servers return a page with status 200 for every path
             return [Listed(path, digest=digest, urls=(urljoin(url, quote(path)),)) for path, digest in sums.items()]
         if response.status not in (403, 404, 410):
             raise NetworkError(f"{redacted(response.url)} returned HTTP {response.status}", "Try again later.")

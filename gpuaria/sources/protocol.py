@@ -1,4 +1,4 @@
-"""The protocols of a source: a narrow one that each source has, and optional ones, checked by isinstance."""
+"""The Source protocol that every source implements, and optional capabilities, detected by isinstance."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,18 @@ Wanted = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """A source's declaration of itself.
+    """A source's static properties.
 
-    `name`: its scheme, and its name in the settings. `hosts`: URLs of these hosts are references of this source.
-    `endpoint`: the server that is asked where the settings name no other one; empty where each reference names its own.
-    `endpoint_variables`, `token_variables`: environment variables that set it and its credential; the first that is set
-    counts. `buckets`: the rate limits of its servers, as (pattern in a URL's path, name in `RateLimit` headers); the
-    first pattern that matches counts. `layout`: how a fetch arranges the files if no folder is named. `digests`:
-    the algorithms that its listings use. `versions`: whether a commit means anything; `revision` is the usual one.
+    name: the scheme of its references, and its name in the settings.
+    title: its name in messages.
+    hosts: host names whose URLs are references of this source.
+    endpoint: the default server; empty if references name their servers.
+    endpoint_variables, token_variables: environment variables for endpoint and token; the first that is set wins.
+    buckets: rate limits as (regular expression for a URL's path, name in `RateLimit` headers); the first match wins.
+    layout: the layout of a fetch without a target folder.
+    digests: the digest algorithms in its listings.
+    versions: True if the source has commits.
+    revision: the default revision.
     """
 
     name: str
@@ -39,17 +43,20 @@ class About:
     revision: str = ""
 
     def bucket(self, url: str) -> str:
-        """The name of the rate limit that a request for `url` counts against."""
+        """Return the name of the rate limit that a request for `url` counts against; empty if none."""
         path = urlsplit(url).path
         return next((name for pattern, name in self.buckets if re.search(pattern, path)), "")
 
 
 @dataclass(frozen=True, slots=True)
 class RepoInfo:
-    """A resolved revision: the repo's own id, its immutable commit, whether its bytes need a credential.
+    """A resolved revision of a repo.
 
-    `names` are files that it is known to hold: none where the hub does not say, not all where there are very many.
-    `entries` are all its files, as a listing has them, where the hub told them along with the commit.
+    name: the hub's id of the repo.
+    commit: the immutable commit id.
+    restricted: True if downloads need a credential.
+    names: paths of known files; may be empty or incomplete.
+    entries: all files in the source's listing format, if the hub returned them with the commit; else empty.
     """
 
     name: str
@@ -61,7 +68,7 @@ class RepoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """A server's statements about one file in a response's headers; empty or None where it states nothing."""
+    """A file's commit, size in bytes and digest from response headers; empty or None if not stated."""
 
     commit: str = ""
     size: int | None = None
@@ -70,9 +77,9 @@ class Stated:
 
 @runtime_checkable
 class Source(Protocol):
-    """A hub's protocol. A source returns records and keeps no state of a run.
+    """A hub's protocol. A source is stateless and returns records.
 
-    `endpoint` and `mirror.base` are base URLs in use, without a slash at their end.
+    `endpoint` and `mirror.base` are base URLs without a trailing slash.
     """
 
     about: About
@@ -80,25 +87,30 @@ class Source(Protocol):
     def parse(
         self, text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[str], default: str = ""
     ) -> RepoRef:
-        """Read what a person typed or pasted; `default` is the revision of what names none. Raises UsageError."""
+        """Parse a reference that the user typed or pasted.
+
+        `kind` and `revision` come from the command line, empty or None if not given. `endpoints`: base URLs of this
+        source in the settings. `default`: the revision if the reference names none. Raises UsageError.
+        """
 
     def resolve(self, ref: RepoRef, mirror: Mirror, http: Http, wanted: Wanted) -> Manifest:
-        """List the whole repo as `mirror` has it, every file with its size; `vouched_by` is `mirror.base`.
+        """List all files of the repo at `mirror`, each with its size; set `vouched_by` to `mirror.base`.
 
-        An unsafe name is an error only if it is `wanted`. Raises NotFound, AccessDenied, NetworkError, UnsafePath.
+        `wanted(path)` is True for files to download: skip an unsafe path unless it is wanted. Raises NotFound,
+        AccessDenied, NetworkError; UnsafePath for a wanted file.
         """
 
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
-        """Return the URL of a file at a mirror, which may respond with a redirect."""
+        """Return the URL of a file at a mirror. A request for it may be redirected."""
 
     def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> MirrorUrl | None:
-        """Resolve the final URL in one request; None where the bytes come only with a credential.
+        """Resolve the final URL of a file in one request; None if a download needs a credential.
 
-        Raises NetworkError (with the reason, if the mirror is stale or holds something else), AccessDenied, NotFound.
+        Raises NetworkError (also for a mirror with another commit, size or digest), AccessDenied, NotFound.
         """
 
     def check(self, response: Response, mirror: Mirror, manifest: Manifest) -> None:
-        """Raise NetworkError where a response to `file_url` shows that it is no hub's, or of another commit."""
+        """Raise NetworkError if a response to `file_url` is not from a hub, or for another commit."""
 
     def refused(
         self, mirror: Mirror, manifest: Manifest, file: RemoteFile, response: Response, http: Http
@@ -108,74 +120,77 @@ class Source(Protocol):
 
 @runtime_checkable
 class KnowsFreshness(Protocol):
-    """One request says which commit a revision is now, so that a saved listing of that commit is used again."""
+    """Resolves a revision to its commit in one request, so that a saved listing of that commit can be reused."""
 
     def commit(self, ref: RepoRef, endpoint: str, http: Http) -> RepoInfo:
-        """Resolve the revision. Raises NotFound, AccessDenied, NetworkError."""
+        """Resolve the revision to a commit. Raises NotFound, AccessDenied, NetworkError."""
 
     def listing(self, ref: RepoRef, info: RepoInfo, endpoint: str, http: Http, wanted: Wanted) -> Manifest:
-        """List the files of that commit. An unsafe name is an error only if it is `wanted`. Raises BadListing."""
+        """List the files of the commit in `info`. Raises BadListing; UnsafePath for an unsafe path that is `wanted`."""
 
     def stated(self, headers: Mapping[str, str]) -> Stated:
-        """Return commit, size and digest from the headers (names in lower case) of a response to `file_url`."""
+        """Return commit, size and digest from the headers (lower-case names) of a response to `file_url`."""
 
 
 @runtime_checkable
 class ProvesListing(Protocol):
-    """A pinned commit id proves the listing that any mirror gives."""
+    """Can verify a listing from any mirror against a pinned commit id."""
 
     def unproven(self, manifest: Manifest, mirror: Mirror, http: Http) -> str:
-        """Why the commit does not prove a mirror's listing, "" if it does. Raises BadListing where it disproves it."""
+        """Return why the pinned commit does not prove `manifest`; "" if it does. Raises BadListing if they differ."""
 
 
 @runtime_checkable
 class RedirectsSmallFiles(Protocol):
-    """Redirects small files to a URL on the same server that can be asked directly."""
+    """Redirects small files to a predictable URL on the same server, which can be requested directly."""
 
     def shortcuts(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> tuple[str, ...]:
-        """The URL that `file_url` of a small file may be redirected to, as hubs write it, the likeliest first."""
+        """Return the possible redirect targets of a small file's `file_url`, the likeliest first; empty if unknown."""
 
     def sends_on(self, mirror: Mirror, manifest: Manifest) -> bool:
-        """True if it is known, before anything is asked, that small files are redirected to their shortcut."""
+        """True if the mirror is known, without a request, to redirect small files to their shortcut."""
 
 
 @runtime_checkable
 class ChecksToken(Protocol):
-    """One request shows whether a server speaks the protocol and accepts the credential."""
+    """Checks in one request that a server speaks the protocol and accepts the credential."""
 
     def whoami(self, base: str, http: Http, *, anonymous: bool) -> Response:
-        """The response: 200 for a good token, 401 for none or a bad one. Raises NotAHub, NetworkError."""
+        """Return a response with status 200 for a valid token, 401 for none or an invalid one.
+
+        Raises NotAHub, NetworkError.
+        """
 
 
 @runtime_checkable
 class NamesItsServers(Protocol):
-    """References and listings name the servers themselves: the source has no endpoint."""
+    """Has no endpoint: references and listings name the servers."""
 
     def server(self, ref: RepoRef) -> Mirror:
-        """The server that is asked for the listing of `ref`."""
+        """Return the server with the listing of `ref`."""
 
     def servers(self, manifest: Manifest) -> tuple[Mirror, ...]:
-        """The servers that the listing names, the origin first."""
+        """Return the servers that the listing names, the origin first."""
 
     def holds(self, mirror: Mirror, file: RemoteFile) -> bool:
-        """True if `mirror` may have this file."""
+        """True if `mirror` may have the file."""
 
 
 def stated(source: Source, headers: Mapping[str, str]) -> Stated:
-    """Return the headers' statements by the protocol of `source`; empty if its headers state nothing."""
+    """Return the headers' statements, if `source` implements KnowsFreshness; else an empty record."""
     return source.stated(headers) if isinstance(source, KnowsFreshness) else Stated()
 
 
 def holders(source: Source, mirrors: Sequence[Mirror], file: RemoteFile) -> list[Mirror]:
-    """The mirrors that may have a file: all of them, unless a listing says which."""
+    """Return the mirrors that may have a file; all of them unless the source implements NamesItsServers."""
     return [m for m in mirrors if not isinstance(source, NamesItsServers) or source.holds(m, file)]
 
 
 def shortcuts(source: Source, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> tuple[str, ...]:
-    """See RedirectsSmallFiles; none where the source does not redirect small files."""
+    """Return RedirectsSmallFiles.shortcuts; empty if the source does not implement it."""
     return source.shortcuts(mirror, manifest, file) if isinstance(source, RedirectsSmallFiles) else ()
 
 
 def sends_on(source: Source, mirror: Mirror, manifest: Manifest) -> bool:
-    """See RedirectsSmallFiles."""
+    """Return RedirectsSmallFiles.sends_on; False if the source does not implement it."""
     return isinstance(source, RedirectsSmallFiles) and source.sends_on(mirror, manifest)

@@ -1,4 +1,4 @@
-"""References to repos of the Hub, as a person types or pastes them: names, `hf:` references, URLs of pages. Pure."""
+"""Parse references to repos of the Hub: names, `hf:` references, URLs of pages. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ _REVISION_HINT = "Give a branch, a tag or a commit."
 
 
 def parse(text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[str], default: str) -> RepoRef:
-    """`name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or an address of a repo, tree or blob page.
+    """Parse `name`, `org/name@rev`, `hf:datasets/org/name`, `hf://…`, or the URL of a repo, tree or blob page.
 
-    Only `hf://` has a path behind the revision, as fsspec writes it; elsewhere a branch may have a slash. The
-    path of a tree page is a folder's, and gets a slash at its end. Raises UsageError.
+    Only in `hf://` a path may follow the revision, as in fsspec; elsewhere a slash belongs to the branch. The path of
+    a tree page is a folder and ends in a slash. Raises UsageError.
     """
     rest, path, from_text = text.strip(), "", ""
     if re.match(r"https?://", rest, re.IGNORECASE):
@@ -52,7 +52,7 @@ def parse(text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[s
 
 
 def is_name(parts: Sequence[str]) -> bool:
-    """True if the parts between slashes are `name` or `organisation/name`, as the Hub has them."""
+    """True if the parts between slashes are a valid `name` or `organisation/name` of the Hub."""
     return 1 <= len(parts) <= 2 and all(_good_part(part) for part in parts)
 
 
@@ -88,13 +88,13 @@ def _page(url: str, endpoints: Sequence[str]) -> list[str]:
 
 
 def _split_page(parts: list[str]) -> tuple[list[str], str, str]:
-    """The path of a hub page -> (names, revision, path inside the repo)."""
+    """Split the path of a hub page into names, revision and path inside the repo."""
     start = 1 if parts[0] in _KINDS else 0
     for at in range(start + 1, min(len(parts), start + 3)):
         if parts[at] in ("tree", "blob", "resolve", "raw", "blame", "commits", "commit", "discussions", "settings"):
             after = parts[at + 1 :]
             if at == start + 1 and len(parts) == at + 1 and parts[at] not in ("discussions", "settings"):
-                continue  # a repo of that name: org/tree
+                continue  # a repo with that name: org/tree
             if parts[at] in ("discussions", "settings") or not after:
                 return parts[:at], "", ""
             if after[0] == "refs" and len(after) >= 3:
@@ -104,7 +104,7 @@ def _split_page(parts: list[str]) -> tuple[list[str], str, str]:
 
 
 def _inside(page: str, parts: list[str]) -> str:
-    """Return the part of the repo that a page shows: a folder, with a slash at its end, for "tree", else a file."""
+    """Return the path inside the repo that a page shows; a folder ("tree") ends in a slash."""
     if page == "commits" or not parts:
         return ""
     return "/".join(parts) + ("/" if page == "tree" else "")

@@ -1,8 +1,8 @@
-"""From a scheme, a name or a URL to a source.
+"""Find the source of a scheme, a name or a URL.
 
-Packages add sources by an entry point of the group `gpuaria.sources`: its name is the scheme, its value a class
-without parameters, or an object. Installed packages are searched only for a scheme or a host that no built-in source
-has, since that takes some 20 ms.
+Packages add sources by entry points of the group `gpuaria.sources`: the name is the scheme, the value a class without
+constructor parameters or an object. Installed packages are searched (some 20 ms) only for a scheme or a host that no
+built-in source claims.
 """
 
 import re
@@ -30,7 +30,7 @@ _WEB = re.compile(r"https?://", re.IGNORECASE)
 
 @cache
 def source(name: str) -> Source:
-    """Return the source of that name. Raises UsageError for an unknown name, ConfigError if it cannot be loaded."""
+    """Return the source named `name`. Raises UsageError for an unknown name, ConfigError if it cannot be loaded."""
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return _made(getattr(import_module(module), attribute), name)
@@ -49,15 +49,15 @@ def source(name: str) -> Source:
 
 
 def names() -> tuple[str, ...]:
-    """Every source by name, the built-in ones first."""
+    """Return the names of all sources, the built-in ones first."""
     return (*BUILT_IN, *sorted(set(_entry_points()) - set(BUILT_IN)))
 
 
 def find(text: str, endpoints: Callable[[Source], Sequence[str]]) -> Source:
-    """The source that a reference is of: by its scheme, by the host of its URL, else the usual one.
+    """Return the source of a reference, by its scheme or the host of its URL, else the default source.
 
-    `endpoints` gives the base URLs that the settings have for a source. A URL of a host that no source claims is a
-    plain one.
+    `endpoints` returns the base URLs of a source from the settings. A URL of a host that no source claims belongs to
+    the `plain` source.
     """
     word = text.strip()
     if _WEB.match(word):
@@ -78,7 +78,7 @@ def _claims(one: Source, url: str, endpoints: Sequence[str]) -> bool:
 
 
 def _all() -> Iterator[Source]:
-    """Yield every source, other packages' last; a source that cannot be loaded claims no URL."""
+    """Yield all sources, the built-in ones first. Sources that fail to load are skipped."""
     for name in BUILT_IN:
         yield source(name)
     for name in _entry_points():
@@ -90,7 +90,7 @@ def _all() -> Iterator[Source]:
 
 @cache
 def _entry_points() -> "dict[str, EntryPoint]":
-    from importlib.metadata import entry_points  # takes 15 ms to import, and most runs name no other source
+    from importlib.metadata import entry_points  # takes 15 ms to import, and most runs do not need it
 
     found = entry_points(group=GROUP)
     return {point.name: point for point in found if NAME.fullmatch(point.name) and point.name not in BUILT_IN}

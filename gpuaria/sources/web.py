@@ -1,4 +1,4 @@
-"""A base for sources in which a file is a URL, and a server states its size."""
+"""Base class and helpers for sources whose files are URLs, with sizes reported by the server."""
 
 import calendar
 import re
@@ -28,14 +28,14 @@ from gpuaria.sources.protocol import About, Wanted
 from gpuaria.text import printable
 from gpuaria.urls import check_redirect, redacted
 
-PARALLEL_REQUESTS = 8  # files whose size is asked for
+PARALLEL_REQUESTS = 8  # requests for sizes
 MAX_SIZE = 1 << 50
 _PAGE = "text/html"
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A file as a listing names it: `size` is None where the listing does not say it. `urls`: see RemoteFile."""
+    """A file in a listing. `size`: bytes, None if not listed; `urls`: see RemoteFile."""
 
     path: SafePath
     size: int | None = None
@@ -45,14 +45,17 @@ class Listed:
 
 
 class WebSource:
-    """A source whose files are URLs below an endpoint. A child has `about`, `resolve` and `file_url`."""
+    """Base class of a source whose files are URLs below an endpoint.
+
+    Subclasses define `about`, `resolve` and `file_url`.
+    """
 
     about: About
 
     def parse(
         self, text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[str], default: str = ""
     ) -> RepoRef:
-        """`scheme:REPO` or `scheme:REPO@REVISION`, or the URL of REPO below an endpoint."""
+        """Parse `scheme:REPO`, `scheme:REPO@REVISION`, or the URL of REPO below an endpoint. Raises UsageError."""
         rest = text.strip().removeprefix(f"{self.about.name}:").removeprefix("//")
         if "://" in rest:
             hosts = (f"https://{host}" for host in self.about.hosts)
@@ -74,13 +77,13 @@ class WebSource:
         raise NotImplementedError
 
     def locate(self, mirror: Mirror, manifest: Manifest, file: RemoteFile, http: Http) -> MirrorUrl | None:
-        """Return the Location of one HEAD response, which is not followed, or the URL itself."""
+        """Return the Location of one HEAD response, without following it, or the URL itself."""
         url = self.file_url(mirror, manifest, file)
         response = http.head(url, anonymous=mirror.anonymous)
         if target := redirect_target(response):
             check_redirect(response.url, target)
             return MirrorUrl(mirror, target, expiry(target))
-        if response.status in (403, 405, 501):  # some servers refuse HEAD, and sign their URLs for GET alone
+        if response.status in (403, 405, 501):  # some servers refuse HEAD, or sign URLs for GET only
             return MirrorUrl(mirror, response.url, expiry(response.url))
         if response.status >= 300:
             raise self.refused(mirror, manifest, file, response, http)
@@ -93,7 +96,7 @@ class WebSource:
         return MirrorUrl(mirror, response.url, expiry(response.url))
 
     def check(self, response: Response, mirror: Mirror, manifest: Manifest) -> None:
-        """Accept every response; its size is checked during the download."""
+        """Accept every response; the download checks the size."""
 
     def refused(
         self, mirror: Mirror, manifest: Manifest, file: RemoteFile, response: Response, http: Http
@@ -115,10 +118,10 @@ def refusal(response: Response, what: str) -> GpuariaError:
 
 
 def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anonymous: bool = False) -> list[RemoteFile]:
-    """The files with their sizes: those that the listing leaves out are asked for, each at its URL of `url_of`.
+    """Return the files with their sizes. A missing size is requested at the file's URL in `url_of` (same order).
 
-    A file without a digest gets the server's ETag as its `oid`, so that a changed one is noticed. Raises NetworkError
-    or NotFound for the first file that has no size.
+    A file without a strong digest gets the server's ETag as its `oid`, which reveals a change. Raises NetworkError or
+    NotFound for the first file without a size, BadListing if the server and the listing disagree.
     """
 
     def one(file: Listed, url: str) -> RemoteFile:
@@ -146,16 +149,17 @@ def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anony
 
 @dataclass(frozen=True, slots=True)
 class SizeAndTag:
-    """A server's statements about a URL: its size in bytes, and its ETag or the time of its last change."""
+    """A server's statements about a URL: `size` in bytes; `tag`, its ETag or Last-Modified, empty if neither."""
 
     size: int
     tag: str
 
 
 def measure(url: str, http: Http, *, anonymous: bool = False) -> SizeAndTag:
-    """Ask for the size of what is at `url`, by HEAD, else by its first byte. The credential stays at its own host.
+    """Return size and tag of the file at `url`, by HEAD, else by a range request for its first byte.
 
-    Raises NotFound, AccessDenied, NetworkError; NotAHub for a web page where a file was due.
+    The credential is sent to its own URL origin only. Raises NotFound, AccessDenied, NetworkError; NotAHub if `url` is
+    a web page.
     """
     response = http.head(url, anonymous=anonymous, cross_origin=True)
     size = _length(response) if response.status == 200 else None
@@ -192,7 +196,7 @@ def _length(response: Response) -> int | None:
 
 
 def expiry(url: str) -> float | None:
-    """When a signed URL stops working, in Unix seconds: CloudFront, SigV4 or Azure."""
+    """Return the expiry of a signed URL (CloudFront, SigV4, Azure) in Unix seconds, None without one."""
     query = {name.lower(): values[0] for name, values in parse_qs(urlsplit(url).query).items()}
     if re.fullmatch(r"\d{9,11}", query.get("expires", "")):
         return float(query["expires"])
