@@ -79,7 +79,7 @@ class Walk:
     def _protocol(self) -> int:
         version = self.source.byte()
         if not 0 <= version <= _HIGHEST:
-            raise ValueError("no such protocol")
+            raise ValueError("unknown protocol version")
         return version
 
     @property

@@ -16,7 +16,7 @@ from gpuaria.urls import encrypted_or_local
 
 SKEW = 300.0  # seconds; the addresses that S3 and CloudFront sign stop working at 900 and less
 _LOW = 20  # requests left
-_AGAIN = "gpuaria doctor  # again, once the endpoint answers"
+_AGAIN = "gpuaria doctor  # again, once the hub responds"
 
 
 def check(settings: Settings, source: Source, http: Http, notes: Notes) -> None:

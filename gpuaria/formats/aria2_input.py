@@ -58,7 +58,7 @@ def dump(
     for file in sorted(manifest.files, key=lambda file: file.path):
         addresses = [check_url(url, file.path) for url, _ in urls.get(file.path, ())]
         if not addresses:
-            raise UsageError(f"{printable(file.path)} has no address", "An input file needs one for every file.")
+            raise UsageError(f"{printable(file.path)} has no URL", "An input file needs one for every file.")
         lines.append("\t".join(addresses))
         lines += [f"  {name}={value}" for name, value in _options(file, addresses, directory, connections).items()]
     return "\n".join(lines) + "\n"
@@ -105,9 +105,9 @@ def load(text: str) -> list[InputEntry]:
 def _read_option(entries: list[InputEntry], line: str, number: int) -> None:
     name, equals, value = (part.strip(_BLANK) for part in line.partition("="))
     if not equals or not _OPTION.fullmatch(name):
-        raise BadListing(f"line {number} of the input file is no option=value")
+        raise BadListing(f"line {number} of the input file is not option=value")
     if not entries:
-        raise BadListing(f"line {number} of the input file has an option before the first address")
+        raise BadListing(f"line {number} of the input file has an option before the first URL")
     options = entries[-1].options
     if name in ("header", "index-out") and name in options:
         value = f"{options[name]}\n{value}"

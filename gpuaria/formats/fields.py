@@ -18,10 +18,10 @@ def check_url(url: str, of: str) -> str:
 
     Raises UsageError, which repeats no part of the address but the host: a signed query is a secret.
     """
-    refuse_credential(url, f"an address of {printable(of)}")
+    refuse_credential(url, f"a URL of {printable(of)}")
     if not PLAIN_URL.fullmatch(url):
         raise UsageError(
-            f"an address of {printable(of)} is not a plain http:// or https:// one",
+            f"a URL of {printable(of)} is not a plain http:// or https:// URL",
             "Write other characters than printable ASCII as %XX, and the scheme in lower case.",
         )
     return url

@@ -131,7 +131,7 @@ def _add_file(
     pieces: Pieces | None,
 ) -> None:
     if not urls:
-        raise UsageError(f"{printable(name)} has no address", "A Metalink needs one for every file.")
+        raise UsageError(f"{printable(name)} has no URL", "A Metalink needs one for every file.")
     element = ET.SubElement(root, "file", {"name": name})
     ET.SubElement(element, "size").text = str(size)
     if digest is not None and digest.algorithm in _HASH_TYPES:
@@ -195,7 +195,7 @@ def _content(element: ET.Element) -> str:
 
 def _read_number(text: str, what: str, name: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise BadListing(f"the {what} of {printable(name)} is {printable(text)}, not a number")
+        raise BadListing(f"the {what} of {printable(name)} is not a number: {printable(text)}")
     return int(text)
 
 

@@ -59,7 +59,7 @@ def _load(text: str, algorithm: str) -> dict[SafePath, Digest]:
             continue
         match = gnu.fullmatch(line) or bsd.fullmatch(line)
         if match is None:
-            raise BadListing(f"line {number} of the checksum file is no {algorithm} sum")
+            raise BadListing(f"line {number} of the checksum file is not a line with a {algorithm}")
         path, digest = _name(match, number), Digest(algorithm, match["hex"].lower())
         if sums.setdefault(path, digest) != digest:
             raise BadListing(f"line {number} of the checksum file contradicts an earlier sum of {printable(path)}")

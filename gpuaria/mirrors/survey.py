@@ -220,7 +220,7 @@ def _request_head(source: Source, http: Http, subject: Subject, mirror: Mirror) 
             raise NetworkError(f"it only redirects to {there.hostname} and serves no files itself")
         return target, stated
     if not named and answer.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/html":
-        raise NotAHub("captive portal: it answers with HTML instead of the file")
+        raise NotAHub("captive portal: it responds with HTML instead of the file")
     if answer.status != 200:
         raise NetworkError(f"it returned HTTP {answer.status} for {file.path} without a file URL")
     if manifest.restricted and not mirror.anonymous and http.has_credential(url):

@@ -107,7 +107,9 @@ class StallDetector:
         usual = sum(speed.usual for speed in good.values())
         for mirror, speed in good.items():
             if speed.most_connections and now - speed.since >= GRACE and speed.usual < POOR * usual:
-                bad[mirror] = f"it sends {speed.usual / 1000:.0f} kB/s beside {usual / 1e6:.1f} MB/s"
+                bad[mirror] = (
+                    f"too slow: {speed.usual / 1000:.0f} kB/s while the other mirrors deliver {usual / 1e6:.1f} MB/s"
+                )
         return bad if usual and sum(speed.current for speed in good.values()) >= HEALTHY * usual else {}
 
     def forget(self, mirror: Mirror) -> None:

@@ -117,7 +117,7 @@ def _mirrors(text: str, path: Path) -> "yaml.Node | None":
     """Return the value of `mirrors`, None if the key is missing."""
     root = files.compose(text, path)
     if root is not None and root.flow_style:
-        raise ConfigError(f"{path}: its keys stand in braces, which is not edited here", "Edit it by hand.")
+        raise ConfigError(f"{path}: gpuaria cannot edit a file with its keys in braces", "Edit it by hand.")
     return next((value for key, value in (root.value if root else []) if key.value == "mirrors"), None)
 
 

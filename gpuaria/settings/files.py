@@ -43,7 +43,7 @@ def read(path: Path) -> SettingsFile | None:
         why = getattr(error, "strerror", None) or "not a path"
         raise ConfigError(f"{path}: the settings file cannot be read: {why}", "Correct its mode or move it.") from None
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than 1 MiB", "A settings file is small: check that it is one.")
+        raise ConfigError(f"{path}: larger than 1 MiB", "Check that this is a settings file.")
     return SettingsFile(path, parse(content, path), mode & 0o077 == 0)
 
 
@@ -93,9 +93,11 @@ def _refuse_extras(events: Iterable[Any], path: Path) -> None:
         depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
         where = f"{path}:{event.start_mark.line + 1}"
         if count > _MAX_EVENTS:
-            raise ConfigError(f"{where}: more values than settings can need", "Check that it is a settings file.")
+            raise ConfigError(f"{where}: too many values", "Check that it is a settings file.")
         if depth > _MAX_DEPTH:
-            raise ConfigError(f"{where}: nested too deeply", "Settings are keys, lists and mirrors; nothing is deeper.")
+            raise ConfigError(
+                f"{where}: nested too deeply", "Settings are keys, lists and mirrors, without deeper nesting."
+            )
         if getattr(event, "anchor", None) is not None:  # also set on an alias
             raise ConfigError(f"{where}: anchors and aliases are not understood", "Write the value out.")
         if getattr(event, "tag", None) is not None:
@@ -122,7 +124,7 @@ def _entries(node: "yaml.MappingNode", path: Path) -> dict[str, RawValue]:
         if key.value in seen:
             first = seen[key.value].rpartition(":")[2]
             raise ConfigError(
-                f"{where}: {quoted(key.value) or 'a key'} stands here and in line {first}", "Remove one of them."
+                f"{where}: {quoted(key.value) or 'a key'} is set here and in line {first}", "Remove one of them."
             )
         seen[key.value] = where
         if value.tag != _NULL:

@@ -105,7 +105,7 @@ def path() -> SettingType:
         try:
             return _read(raw, expects, folders.path)
         except NoHome:
-            raise InvalidValue("begins with ~, and no home folder is known", raw.where, "Set HOME.") from None
+            raise InvalidValue("begins with ~, but the home folder is unknown", raw.where, "Set HOME.") from None
 
     return SettingType(expects, parse, empty=None)
 
@@ -153,7 +153,7 @@ def mirrors() -> SettingType:
         words = [word for word in map(_special_word, _given_rows(raw)) if word]
         if words and len(_given_rows(raw)) > 1:
             raise InvalidValue(
-                f"has {words[0]!r} next to other rows", raw.where, "Give that word alone, or a list alone."
+                f"has {words[0]!r} together with other rows", raw.where, "Use that word alone, or a list alone."
             )
         if words:
             return None if words[0] == AUTO else ()
@@ -175,7 +175,7 @@ def mirror_rows() -> SettingType:
             if named.setdefault(mirror.name, mirror).base != mirror.base:
                 raise InvalidValue(f"has two rows named {mirror.name!r}", row.where, "Give one of them another name.")
         if len({mirror.base for mirror in named.values()}) < len(named):  # one server must not count twice in a quorum
-            raise InvalidValue("has one address under two names", raw.where, "Remove one of the two rows.")
+            raise InvalidValue("has one URL under two names", raw.where, "Remove one of the two rows.")
         return tuple(named.values())
 
     return SettingType(f"a list of URLs, or of mappings with {', '.join(_ROW_KEYS)}", parse, empty=(), many=True)
@@ -256,7 +256,7 @@ def _mirror(row: RawValue) -> Mirror:
             raise InvalidValue(f"has a row with the unknown key {values.quoted(word)}", entry.where, hint)
     texts = {word: _label(word, entry) for word, entry in row.content.items() if word in ("name", "location")}
     if "base" not in row.content:
-        raise InvalidValue("has a row without a base", row.where, "Add the mirror's address as base.")
+        raise InvalidValue("has a row without a base", row.where, "Add the mirror's URL as base.")
     base = _read(row.content["base"], f"rows whose base is {_A_URL}", values.base_url)
     return Mirror(texts.get("name", _host_and_path(base)), base, location=texts.get("location", ""))
 

@@ -68,7 +68,7 @@ def user_file(environ: Mapping[str, str], cwd: Path) -> Path:
     named = folders.variable(CONFIG_VARIABLE)
     path = _named_file(named, folders) if named else _user_file(folders)
     if path is None:
-        raise ConfigError("the user's settings file is not known: there is no home folder", "Set HOME.")
+        raise ConfigError("the path of the user's settings file is unknown: there is no home folder", "Set HOME.")
     return path
 
 
@@ -126,7 +126,7 @@ def _named_file(text: str, folders: Folders) -> Path:
     try:
         return folders.path(text)
     except (ValueError, NoHome):
-        raise ConfigError(f"{text!r} is no path to a settings file", "Write the path in full.") from None
+        raise ConfigError(f"{text!r} is not a path to a settings file", "Write the path in full.") from None
 
 
 def _user_file(folders: Folders) -> Path | None:
@@ -175,7 +175,7 @@ def _parsed_value(name: str, raw: RawValue, given: _LayerValues) -> Any:
 
 def _invalid_value(layer: Layer, key: Key, misfit: InvalidValue) -> GpuariaError:
     default = f": the default is {key.default}" if key.default else ""
-    hint = misfit.hint or f"Correct it, or leave it out{default}."
+    hint = misfit.hint or f"Correct it, or remove it{default}."
     kind = UsageError if layer == "flag" else ConfigError
     subject = "" if misfit.where == key.flag else f"{key.name} "
     return kind(f"{misfit.where}{': ' if subject else ' '}{subject}{misfit.problem}", hint)
@@ -189,14 +189,14 @@ def _check_place(key: Key, raw: RawValue, given: _LayerValues, file: files.Setti
     """
     if key.files == "none":
         variable = key.variables[0] if key.name in _KEYS else sources.variable_name(key.name)
-        hint = f"Put it into a file of its own and name that in {key.name}_file, or set {variable}."
-        raise ConfigError(f"{raw.where}: {key.name} may not stand in a settings file", hint)
+        hint = f"Put it into a separate file and set {key.name}_file to that path, or set {variable}."
+        raise ConfigError(f"{raw.where}: {key.name} is not allowed in a settings file", hint)
     if key.files == "not project" and given.layer == "project":
         hint = f"Put it in the user file, {_user_file(given.folders) or '~/.config/gpuaria/config.yaml'}."
-        raise ConfigError(f"{raw.where}: {key.name} may not stand in a project's file", hint)
+        raise ConfigError(f"{raw.where}: {key.name} is not allowed in a project's settings file", hint)
     if key.secret and not file.private:
         hint = f"Run: chmod 600 {shlex.quote(str(file.path))}"
-        raise ConfigError(f"{raw.where}: {key.name} stands in a file that others can read", hint)
+        raise ConfigError(f"{raw.where}: {key.name} is in a file that other users can read", hint)
 
 
 def _check_variables(environ: Mapping[str, str]) -> None:
@@ -214,7 +214,7 @@ def _variable_hint(name: str) -> str:
         return f"Set {_KEYS[word].variables[0]} instead."
     close = closest_word(word, [*_KEYS, "config"])
     own = "HF_TOKEN" if close == "token" else f"GPUARIA_{close.upper()}"
-    return f"Did you mean {own}?" if close else "Unset it; `gpuaria config` lists what there is."
+    return f"Did you mean {own}?" if close else "Unset it; `gpuaria config` lists all settings."
 
 
 def _from_environment(folders: Folders) -> dict[str, RawValue]:

@@ -101,7 +101,7 @@ class Settings(SettingsTable):
         try:
             value = read(self._environ.get(variable))
         except ValueError:
-            raise ConfigError(f"{variable}: it is no {key}", "Correct or unset it.") from None
+            raise ConfigError(f"{variable}: not a valid {key}", "Correct or unset it.") from None
         return Secret(value) if key == "token" else value
 
     @property
@@ -137,5 +137,5 @@ class Settings(SettingsTable):
     def _required(self, key: str, path: Path | None) -> Path:
         if path is None:
             names = " or ".join(next(k for k in describe() if k.name == key).variables[:1])
-            raise ConfigError(f"{key} is not known: there is no home folder", f"Set HOME, or {names}.")
+            raise ConfigError(f"{key} is unknown: there is no home folder", f"Set HOME, or {names}.")
         return path

@@ -63,7 +63,9 @@ def flattened(entries: Mapping[str, RawValue]) -> dict[str, RawValue]:
         return found
     for source, row in _mapping(entries[SECTION], "a mapping of sources to their settings").items():
         if not _NAME.fullmatch(source):
-            raise ConfigError(f"{row.where}: {quoted(source) or 'a name'} is no name of a source", "It is like: demo.")
+            raise ConfigError(
+                f"{row.where}: {quoted(source) or 'a name'} is not the name of a source", "For example: demo"
+            )
         for key, raw in _mapping(row, f"a mapping with {', '.join(KEYS)}").items():
             if key not in KEYS:
                 close = closest_word(key, list(KEYS))
@@ -72,7 +74,7 @@ def flattened(entries: Mapping[str, RawValue]) -> dict[str, RawValue]:
             name = full_key(source, key)
             if name in found:
                 raise ConfigError(
-                    f"{raw.where}: {key} of {DEFAULT_SOURCE} also stands at {found[name].where}", "Remove one."
+                    f"{raw.where}: {key} of {DEFAULT_SOURCE} is also set at {found[name].where}", "Remove one."
                 )
             found[name] = raw
     return found

@@ -15,7 +15,7 @@ from gpuaria.urls import url_origin
 
 _FORMS = "env:NAME, file:/PATH or helper:COMMAND"
 _EXPECTS = f"a mapping of hosts to where their token is, each {_FORMS}"
-_NEVER = "The token itself never stands in settings."
+_NEVER = "A token must not be in a settings file."
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # capitals only, so that a token written here by mistake is rejected
 _TOKEN = re.compile(r"hf_\w{16,}")
 _FILE_LIMIT = 8192  # bytes
@@ -54,7 +54,7 @@ class TokenSource:
                 raise ConfigError(f"{what} in {self.file} is missing", "Write it there, or correct the setting tokens.")
             return found
         if not self.value:
-            raise ConfigError(f"{what} is to be in {self.variable}, which is not set", f"Set {self.variable}.")
+            raise ConfigError(f"{what} should be in {self.variable}, which is not set", f"Set {self.variable}.")
         return checked_token(self.value.reveal(), f"{self.variable}, for {self.url_origin},")
 
 
@@ -121,7 +121,7 @@ def _url_origin_of(host: str, where: str) -> str:
         pass
     shown = values.quoted(word) or "one of them"
     hint = "Write hub.example, hub.example:8443 or http://hub.example, without a path."
-    raise InvalidValue(f"must be {_EXPECTS}, and {shown} is no host", where, hint)
+    raise InvalidValue(f"must be {_EXPECTS}, and {shown} is not a host", where, hint)
 
 
 def _source(place: str, raw: RawValue, folders: Folders) -> TokenSource:
@@ -135,10 +135,12 @@ def _source(place: str, raw: RawValue, folders: Folders) -> TokenSource:
         if form == "helper" and rest.isprintable():
             return TokenSource(place, helper=_command_words(rest, folders))
     except NoHome:
-        raise InvalidValue("begins a path with ~, and no home folder is known", raw.where, "Set HOME.") from None
+        raise InvalidValue(
+            "has a path that begins with ~, but the home folder is unknown", raw.where, "Set HOME."
+        ) from None
     except ValueError:
         pass
-    raise InvalidValue(f"must be {_EXPECTS}, and that of {place} is none of these", raw.where, _NEVER)
+    raise InvalidValue(f"must be {_EXPECTS}, but that of {place} is none of these", raw.where, _NEVER)
 
 
 def _command_words(command: str, folders: Folders) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ def _entries(oid: str, path: str, objects: _Objects, endpoint: str) -> Iterator[
     data = objects.get(("tree", oid))
     if data is None:
         raise BadListing(
-            f"{endpoint} does not send {_shown(path)} of the commit (tree {oid[:12]}) as it must be", _HINT
+            f"{endpoint} does not send the git tree of {_shown(path)} in the commit correctly (tree {oid[:12]})", _HINT
         )
     at = 0
     while at < len(data):

@@ -251,7 +251,7 @@ class HuggingFace:
 
 
 _CEILING = 1 << 20  # bytes of a response to whoami
-_AGAIN = "gpuaria doctor  # again, once the endpoint answers"
+_AGAIN = "gpuaria doctor  # again, once the hub responds"
 _PORTAL = "export HF_ENDPOINT=https://huggingface.co  # or log in to this network in a browser"
 
 

@@ -57,5 +57,5 @@ class Aria2Path:
         """Connect for the relay, along the route that was decided for a URL of this host. Raises OSError."""
         url = self._urls.get((host.lower(), port))
         if url is None:
-            raise ConnectionError(f"no download from {host}:{port} goes through the relay")
+            raise ConnectionError(f"the relay has no download from {host}:{port}")
         return dial(self._routes.route(url), self._routes)

@@ -113,7 +113,7 @@ class Results:
         """Report that a local file differs from `file`, and is downloaded again."""
         with self._lock:
             self.wanted.add(file.path)
-        self.trouble(file.path, "the bytes that were here did not match")
+        self.trouble(file.path, "the local file did not match its checksum")
         self.emit(Mismatch(file.path, file.size, detail))
 
     def emit(self, event: Event) -> None:

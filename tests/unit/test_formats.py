@@ -219,7 +219,7 @@ def test_signed_addresses_do_not_show_in_a_repr() -> None:
 
 def test_a_file_without_address_is_refused() -> None:
     for dump in (metalink.dump, aria2_input.dump):
-        with pytest.raises(UsageError, match="'x' has no address"):
+        with pytest.raises(UsageError, match="'x' has no URL"):
             dump(a_manifest(a_file("x")), {})
 
 

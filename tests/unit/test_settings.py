@@ -307,7 +307,7 @@ def test_mirrors_may_be_a_word(world: World) -> None:
     shown = {key: value for key, value, _, _ in world.load(GPUARIA_MIRRORS="none").rows()}
     assert shown["mirrors"] == "none"
     assert {key: value for key, value, _, _ in world.load(GPUARIA_MIRRORS="auto").rows()}["mirrors"] == "auto"
-    with pytest.raises(ConfigError, match="has 'auto' next to other rows"):
+    with pytest.raises(ConfigError, match="has 'auto' together with other rows"):
         world.load(GPUARIA_MIRRORS="auto, https://a")
 
 
@@ -399,13 +399,13 @@ def test_without_any_home_only_what_needs_it_fails(tmp_path: Path, monkeypatch: 
     assert (s.token_file, s.find_token()) == (None, Secret())
     assert ("cache_dir", "(not set)", "built-in", "") in list(s.rows())
     assert "Settings(" in repr(s)
-    with pytest.raises(ConfigError, match=r"^cache_dir is not known: there is no home folder$") as caught:
+    with pytest.raises(ConfigError, match=r"^cache_dir is unknown: there is no home folder$") as caught:
         _ = s.cache_dir
     assert caught.value.hint == "Set HOME, or GPUARIA_CACHE_DIR."
     with pytest.raises(ConfigError, match=r"state_dir"):
         _ = s.state_dir
     assert load({"cache_dir": "/c"}, {}, tmp_path, site=NONE).cache_dir == Path("/c")
-    with pytest.raises(ConfigError, match=r"^HF_HUB_CACHE: cache_dir begins with ~, and no home folder is known$"):
+    with pytest.raises(ConfigError, match=r"^HF_HUB_CACHE: cache_dir begins with ~, but the home folder is unknown$"):
         load({}, {"HF_HUB_CACHE": "~/c"}, tmp_path, site=NONE)
 
 

@@ -16,43 +16,43 @@ from tests.support.settings_world import FAKE, MIB, World
 SAID: list[tuple[str, str, str]] = [
     ("\nconections: 4", "F:2: unknown key 'conections'", "Did you mean connections?"),
     ("zzz: 4", "F:1: unknown key 'zzz'", "`gpuaria config` lists every key."),
-    ("jobs: 4\n\njobs: 4", "F:3: 'jobs' stands here and in line 1", "Remove one of them."),
+    ("jobs: 4\n\njobs: 4", "F:3: 'jobs' is set here and in line 1", "Remove one of them."),
     (
         "jobs: many",
         "F:1: jobs must be a whole number from 1 to 64, not 'many'",
-        "Correct it, or leave it out: the default is 4.",
+        "Correct it, or remove it: the default is 4.",
     ),
     (
         "jobs:\n  - 1",
         "F:1: jobs must be a whole number from 1 to 64, not a list",
-        "Correct it, or leave it out: the default is 4.",
+        "Correct it, or remove it: the default is 4.",
     ),
     (
         "offline: {a: 1}",
         "F:1: offline must be yes or no, not a mapping",
-        "Correct it, or leave it out: the default is no.",
+        "Correct it, or remove it: the default is no.",
     ),
     (
         "min_split: 1M",
         "F:1: min_split must be a size from 1 MiB to 1 GiB such as 20M or 4 MiB, not '1M'",
-        "Correct it, or leave it out: the default is 1 MiB.",
+        "Correct it, or remove it: the default is 1 MiB.",
     ),
     (
         "endpoint: https://user:pass@hub.example",
         "F:1: endpoint must be an http or https URL with a host and without user, query or fragment",
-        "Correct it, or leave it out: the default is https://huggingface.co.",
+        "Correct it, or remove it: the default is https://huggingface.co.",
     ),
     (
         "mirrors: https://a",
         "F:1: mirrors must be a list, not a single value",
-        "Correct it, or leave it out: the default is auto.",
+        "Correct it, or remove it: the default is auto.",
     ),
     (
         "mirrors:\n  - base: https://a\n    bsae: x",
         "F:3: mirrors has a row with the unknown key 'bsae'",
         "Did you mean base?",
     ),
-    ("mirrors:\n\n  - name: a", "F:3: mirrors has a row without a base", "Add the mirror's address as base."),
+    ("mirrors:\n\n  - name: a", "F:3: mirrors has a row without a base", "Add the mirror's URL as base."),
     (
         "mirrors:\n  - {name: a, base: https://a}\n  - {name: a, base: https://b}",
         "F:3: mirrors has two rows named 'a'",
@@ -60,31 +60,31 @@ SAID: list[tuple[str, str, str]] = [
     ),
     (
         "mirrors:\n  - {name: a, base: https://a}\n  - {name: b, base: https://A/}",
-        "F:1: mirrors has one address under two names",
+        "F:1: mirrors has one URL under two names",
         "Remove one of the two rows.",
     ),
     (
         "mirrors:\n  - {base: https://a, name: [x]}",
         "F:2: mirrors must be rows whose name is one short line, not a list",
-        "Correct it, or leave it out: the default is auto.",
+        "Correct it, or remove it: the default is auto.",
     ),
     (
         "resolvers: [1.1.1.1,\n  dns]",
         "F:2: resolvers must be a list of DNS servers, each IP[:PORT], tls://IP[:PORT], https://host/dns-query or "
         "system, not 'dns'",
-        "Correct it, or leave it out: the default is 8.8.8.8, 1.1.1.1, 223.5.5.5.",
+        "Correct it, or remove it: the default is 8.8.8.8, 1.1.1.1, 223.5.5.5.",
     ),
     (
         f"token: {FAKE}",
-        "F:1: token may not stand in a settings file",
-        "Put it into a file of its own and name that in token_file, or set HF_TOKEN.",
+        "F:1: token is not allowed in a settings file",
+        "Put it into a separate file and set token_file to that path, or set HF_TOKEN.",
     ),
     ("- jobs", "F:1: not a mapping of keys to values", "Write one `key: value` per line."),
     ("? [a]\n: 1", "F:1: a key must be a word", "Write one `key: value` per line."),
     ("jobs: &a 4", "F:1: anchors and aliases are not understood", "Write the value out."),
     ("jobs: 4\ntimeout: *a", "F:2: anchors and aliases are not understood", "Write the value out."),
     ("jobs: !!int 4", "F:1: tags are not understood", "Write the value without its tag."),
-    ("a: " + "[" * 50_000, "F:1: nested too deeply", "Settings are keys, lists and mirrors; nothing is deeper."),
+    ("a: " + "[" * 50_000, "F:1: nested too deeply", "Settings are keys, lists and mirrors, without deeper nesting."),
     (
         "jobs: 4\n\ttimeout: 3",
         "F:2: not valid YAML: found character '\\t' that cannot start any token",
@@ -96,10 +96,10 @@ SAID: list[tuple[str, str, str]] = [
     ('jobs: "\\UFFFFFFFF"', "F: not valid YAML: an escape names no character", "Write the character."),
     (
         "resolvers: [" + "1,\n" * 50_000,
-        "F:9997: more values than settings can need",
+        "F:9997: too many values",
         "Check that it is a settings file.",
     ),
-    ("#" * (MIB + 1), "F: larger than 1 MiB", "A settings file is small: check that it is one."),
+    ("#" * (MIB + 1), "F: larger than 1 MiB", "Check that this is a settings file."),
 ]
 
 
@@ -128,7 +128,7 @@ def test_rpc_secret_only_in_a_private_file(world: World) -> None:
     assert world.load_user_file("rpc_secret: abc").rpc_secret == Secret("abc")
     for mode in (0o644, 0o640, 0o606):
         assert world.user_file_error("jobs: 4\nrpc_secret: abc", mode) == (
-            "F:2: rpc_secret stands in a file that others can read",
+            "F:2: rpc_secret is in a file that other users can read",
             "Run: chmod 600 F",
         )
 
@@ -140,7 +140,7 @@ def test_what_a_project_may_not_set(world: World, key: Key) -> None:
     file.chmod(0o600)
     with pytest.raises(ConfigError) as caught:
         world.load()
-    assert caught.value.message == f"{file}:2: {key.name} may not stand in a project's file"
+    assert caught.value.message == f"{file}:2: {key.name} is not allowed in a project's settings file"
     assert caught.value.hint == f"Put it in the user file, {world.user}."
 
 
@@ -162,7 +162,7 @@ def test_which_keys_a_project_may_not_set() -> None:
     [
         ("GPUARIA_CONECTIONS", "Did you mean GPUARIA_CONNECTIONS?"),
         ("GPUARIA_TOKEN", "Set HF_TOKEN instead."),
-        ("GPUARIA_XYZZY_PLUGH", "Unset it; `gpuaria config` lists what there is."),
+        ("GPUARIA_XYZZY_PLUGH", "Unset it; `gpuaria config` lists all settings."),
     ],
 )
 def test_unknown_variables(world: World, name: str, hint: str) -> None:

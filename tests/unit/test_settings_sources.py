@@ -90,11 +90,11 @@ def test_hf_is_the_keys_without_a_prefix(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("sources: [demo]", "must be a mapping of sources"),
-        ("sources: {Demo: {endpoint: https://x.example}}", "is no name of a source"),
+        ("sources: {Demo: {endpoint: https://x.example}}", "is not the name of a source"),
         ("sources: {demo: {endpoit: https://x.example}}", "unknown key 'endpoit'"),
         ("sources: {demo: {endpoint: nothing}}", "sources.demo.endpoint must be an http"),
-        ("sources: {demo: {token: secret}}", "sources.demo.token may not stand in a settings file"),
-        ("endpoint: https://a.example\nsources: {hf: {endpoint: https://b.example}}", "also stands at"),
+        ("sources: {demo: {token: secret}}", "sources.demo.token is not allowed in a settings file"),
+        ("endpoint: https://a.example\nsources: {hf: {endpoint: https://b.example}}", "is also set at"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -104,7 +104,7 @@ def test_what_is_refused(tmp_path: Path, text: str, said: str) -> None:
 
 def test_a_project_may_not_move_a_token(tmp_path: Path) -> None:
     (tmp_path / "gpuaria.yaml").write_text("sources: {demo: {endpoint: https://evil.example}}")
-    with pytest.raises(ConfigError, match="may not stand in a project's file"):
+    with pytest.raises(ConfigError, match="is not allowed in a project's settings file"):
         load({}, {"HOME": str(tmp_path)}, tmp_path, site=tmp_path / "none.yaml")
 
 
