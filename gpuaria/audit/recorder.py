@@ -62,16 +62,16 @@ class Outcomes(Protocol):
     def mirrors(self) -> Sequence[Mirror]:
         """The mirrors of the run, those that joined included."""
 
-    def origins(self, path: str) -> ByteSources:
+    def byte_sources(self, path: str) -> ByteSources:
         """Where the bytes of a file came from."""
 
     def unfinished(self) -> list[str]:
         """Paths of files of which bytes came, and that have no verdict."""
 
-    def uses(self) -> tuple[MirrorUse, ...]:
+    def mirror_uses(self) -> tuple[MirrorUse, ...]:
         """What each mirror delivered."""
 
-    def found(self) -> tuple[Verdict, ...]:
+    def verdicts_so_far(self) -> tuple[Verdict, ...]:
         """The verdicts."""
 
 
@@ -108,7 +108,7 @@ class Recorder:
         if action == "skip" and verdict.outcome in GOOD_OUTCOMES:
             return
         assert self._results is not None
-        origins = self._results.origins(file.path)
+        origins = self._results.byte_sources(file.path)
         if verdict.outcome in ("failed", "missing") and not origins.given:
             return
         self._append(file, verdict.outcome, verdict.detail, origins)
@@ -121,7 +121,7 @@ class Recorder:
         """An error ended the run. What came of files without a verdict is told too: the next run goes on with it."""
         for path in self._results.unfinished() if self._results else ():
             assert self._results is not None
-            self._append(self._steps[SafePath(path)].file, "unfinished", "", self._results.origins(path))
+            self._append(self._steps[SafePath(path)].file, "unfinished", "", self._results.byte_sources(path))
         code = error.exit_code if isinstance(error, GpuariaError) else GpuariaError.exit_code
         # The log's readers know this word, and not the kinds of it.
         word = NetworkError.__name__ if isinstance(error, Unreachable) else type(error).__name__
@@ -186,8 +186,8 @@ class Recorder:
             trust=manifest.trust if manifest else "",
             path=self._root,
             endpoint=clean(asked.endpoint),
-            mirrors=tuple(map(self._part, results.uses() if results else ())),
-            verdicts=count_outcomes(results.found()) if results else {},
+            mirrors=tuple(map(self._part, results.mirror_uses() if results else ())),
+            verdicts=count_outcomes(results.verdicts_so_far()) if results else {},
             bytes_fetched=results.fetched if results else 0,
             bytes_reused=_reused(manifest, results) if manifest and results else 0,
             exit_code=exit_code,
@@ -199,7 +199,7 @@ class Recorder:
 
 def _reused(manifest: Manifest, results: Outcomes) -> int:
     """Bytes of files in place that did not come in this run."""
-    good = {verdict.path for verdict in results.found() if verdict.good}
+    good = {verdict.path for verdict in results.verdicts_so_far() if verdict.good}
     return max(0, sum(file.size for file in manifest.files if file.path in good) - results.fetched)
 
 

@@ -122,7 +122,7 @@ class _Run:
         for _ in self.loop.turns():
             if clock.monotonic() - reported >= PROGRESS_INTERVAL:
                 reported = clock.monotonic()
-                if joined := slow.observe(self.results.fetched, self.loop.owed, reported):
+                if joined := slow.observe(self.results.fetched, self.loop.needs_bytes, reported):
                     joined.announce(self.world)
                     self.world.probing.record_joined(joined.mirrors, joined.because)
                     self.loop.join(joined.mirrors)
@@ -144,27 +144,27 @@ class _Run:
     def _start_step(self, step: Step) -> None:
         publisher, layout = self.publisher, self.target.layout
         if step.action == "refuse":
-            publisher.refused(step.file, step.reason)
+            publisher.refuse(step.file, step.reason)
         elif step.action == "skip" and self.world.screening.knows(step.file):
-            publisher.kept(step.file, step.reason)
+            publisher.keep_published(step.file, step.reason)
         elif step.action in ("skip", "name", "verify"):
             self.hashers.submit(self._recheck, step)
         elif step.fetches:
             self.scheduler.add(step)
         elif step.action == "create":
             layout.staged(step.file).touch()
-            publisher.staged(step.file, layout.staged(step.file))
+            publisher.publish_staged(step.file, layout.staged(step.file))
 
     def _recheck(self, step: Step) -> None:
         """On a hashing thread: verify bytes that were on disk before this run, if that is still necessary."""
         if step.action == "skip":
-            self.publisher.kept(step.file, step.reason)
+            self.publisher.keep_published(step.file, step.reason)
         elif step.action == "name":
-            self.publisher.proven(step.file)
-        elif self.publisher.present(step.file).outcome not in (GOOD_OUTCOMES if step.file.pinned else ("ok",)):
+            self.publisher.adopt_verified(step.file)
+        elif self.publisher.verify_present(step.file).outcome not in (GOOD_OUTCOMES if step.file.pinned else ("ok",)):
             again = planning.replacement_step(step, self.target.mirrors, self.limits.rules, self.target.counts)
             again = only_holding_mirrors_of(again, self.world)
-            self.results.mismatch(step.file, again.reason)
+            self.results.report_mismatch(step.file, again.reason)
             self.inbox.put(Added(again))
 
 

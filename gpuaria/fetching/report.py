@@ -15,7 +15,7 @@ from gpuaria.transfer.results import Results
 
 def good_count(results: Results) -> int:
     """Return the number of files whose verdict counts as a success."""
-    return sum(verdict.good for verdict in results.found())
+    return sum(verdict.good for verdict in results.verdicts_so_far())
 
 
 def reused_bytes(manifest: Manifest, results: Results) -> int:
@@ -45,11 +45,14 @@ def progress(loop: Loop, plan: DownloadPlan, results: Results) -> Progress:
     """Return the progress of a run."""
     active, hashing = loop.active(), loop.hashing
     return Progress(
-        done=results.done_bytes + loop.resting + sum(one.done for one in active) + sum(one.size for one in hashing),
+        done=results.done_bytes
+        + loop.bytes_awaiting_retry
+        + sum(one.done for one in active)
+        + sum(one.size for one in hashing),
         total=sum(step.file.size for step in plan.steps if step.file.path in results.wanted),
         speed=sum(one.speed for one in active),
-        connections=sum(one.connections for one in active) + loop.requests,
-        mirrors=loop.serving,
+        connections=sum(one.connections for one in active) + loop.http_requests,
+        mirrors=loop.serving_count,
         verified=len(results.verdicts),
         files=len(plan.steps),
         active=active,
@@ -59,7 +62,7 @@ def progress(loop: Loop, plan: DownloadPlan, results: Results) -> Progress:
 
 def report(world: World, manifest: Manifest, layout: Layout, results: Results | None, began: float) -> Report:
     """Return the report of a run; `results` is None for a dry run, `began` is in monotonic seconds."""
-    verdicts = results.found() if results else ()
+    verdicts = results.verdicts_so_far() if results else ()
     bases = {mirror.name: mirror.base for mirror in (results.pool.mirrors if results else world.mirrors)}
     pickle_files, misnamed = world.screening.told()
     return Report(
@@ -76,7 +79,7 @@ def report(world: World, manifest: Manifest, layout: Layout, results: Results | 
         verdicts=count_outcomes(verdicts),
         mirrors=tuple(
             replace(world.probing.with_probe_results(use), requests=world.http.request_count(bases[use.name]))
-            for use in results.uses()
+            for use in results.mirror_uses()
         )
         if results
         else (),

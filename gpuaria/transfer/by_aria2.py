@@ -14,12 +14,20 @@ from gpuaria.os_errors import explained
 from gpuaria.records import Aria2Status, Mirror, MirrorUrl, RemoteFile
 from gpuaria.transfer.aria2_path import Aria2Path
 from gpuaria.transfer.downloader import Inbox
-from gpuaria.transfer.events import EngineRestarted, Progressed, RangeDone, RangeFailed, Read, Released, TransferEvent
+from gpuaria.transfer.events import (
+    EngineRestarted,
+    Progressed,
+    RangeDone,
+    RangeFailed,
+    ReadingDone,
+    Released,
+    TransferEvent,
+)
 from gpuaria.transfer.range_files import RangeFiles
 from gpuaria.transfer.ranges import ByteRange
 from gpuaria.transfer.services import Services
 from gpuaria.transfer.task import FileTask
-from gpuaria.transfer.tuning import LATE, NO_TIMEOUT, SEVERAL_CONNECT, SEVERAL_TIMEOUT
+from gpuaria.transfer.tuning import LATE_CALLS, NO_TIMEOUT, SEVERAL_CONNECT, SEVERAL_TIMEOUT
 from gpuaria.urls import authority
 
 if TYPE_CHECKING:
@@ -60,7 +68,7 @@ class ByAria2:
         self._gids: dict[FileTask, dict[ByteRange, str]] = {}
         self._urls: dict[FileTask, list[MirrorUrl]] = {}
         self._daemon: Daemon | None = None
-        self._late = 0
+        self._late_calls = 0
         self._trouble: Aria2Error | None = None
         self._savers = services.threads.pool("save", 4)
 
@@ -78,7 +86,7 @@ class ByAria2:
         self._urls[task] = list(urls)
         for one in ranges:
             with explained(self._services.layout.staged(task.file)):
-                self._services.files(task).open(one)
+                self._services.files(task).prepare(one)
             self._gids.setdefault(task, {})[one] = ""
             try:
                 self._add(task, one)
@@ -126,7 +134,7 @@ class ByAria2:
             self._retry()
             return self._read(reading)
         except Aria2Error as error:  # it may die between any two calls
-            return self._lost(error)
+            return self._replace_daemon(error)
 
     def close(self) -> None:
         """Take this fetch's downloads out of aria2; their control files stay."""
@@ -161,7 +169,7 @@ class ByAria2:
         options = download_options(path.parent, self._shaped(task), self._engine.user_agent)
         options |= self._engine.path.options([url.url for url in self._urls[task]])
         gid = self._rpc.add_download(for_download(path.name, task.file.size, urls), options)
-        self._gids[task][one], self._late = gid, 0
+        self._gids[task][one], self._late_calls = gid, 0
 
     def _retry(self) -> None:
         """Begin ranges whose response was lost, unless aria2 has begun them."""
@@ -196,12 +204,12 @@ class ByAria2:
         gids = [gid for ranges in reading.values() for gid in ranges.values()]
         transfers, speeds = self._rpc.poll(gids)
         if gids:  # without one it was not asked anything
-            self._late = 0
+            self._late_calls = 0
         found: list[TransferEvent] = [
             self._progressed(task, ranges, transfers, speeds) for task, ranges in reading.items()
         ]
         assert self._daemon is not None
-        found.append(Read(self._services.pool.traffic.read(self._daemon.pid)))
+        found.append(ReadingDone(self._services.pool.traffic.read(self._daemon.pid)))
         for task, ranges in reading.items():
             found += self._settled(task, ranges, transfers)
         return found
@@ -251,15 +259,15 @@ class ByAria2:
         hosts = sorted({authority(url.url) for url in self._urls[task]})
         return f"{' or '.join(hosts)}: {transfer.error or f'aria2 error {transfer.error_code}'}"
 
-    def _lost(self, error: Aria2Error) -> list[TransferEvent]:
+    def _replace_daemon(self, error: Aria2Error) -> list[TransferEvent]:
         """Wait a little for an aria2c that does not respond, then replace it. Raises Aria2Error if impossible."""
         daemon = self._daemon
         if daemon is None or error.retry == "never":  # it could not even be started, or it refuses
             raise error
-        self._late += 1
-        if self._late < LATE and daemon.alive():
+        self._late_calls += 1
+        if self._late_calls < LATE_CALLS and daemon.alive():
             return []  # asked again at the next turn
-        self._daemon, self._late = self._engine.shared.replace(daemon), 0
+        self._daemon, self._late_calls = self._engine.shared.replace(daemon), 0
         for task in list(self._gids):
             if not _released(task):
                 del self._gids[task]
@@ -274,8 +282,8 @@ def _await_saved(task: FileTask, files: RangeFiles, running: list[ByteRange], in
     """Wait until aria2 has saved a released download: within 0.1 s it replaces the older control files."""
     deadline = time.monotonic() + SAVED
     for one in running:
-        while time.monotonic() < deadline and not files.saved(one):
+        while time.monotonic() < deadline and not files.saved_by_aria2(one):
             time.sleep(0.01)
-    ended = [one for one in running if files.ended(one)]  # aria2 was quicker
+    ended = [one for one in running if files.completed_by_aria2(one)]  # aria2 was quicker
     missing = files.gaps([one for one in task.ranges if one not in ended])
     inbox.put(Released(task, ended, missing))

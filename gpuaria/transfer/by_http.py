@@ -29,7 +29,7 @@ from gpuaria.transfer.events import Settled, TransferEvent
 from gpuaria.transfer.ranges import ByteRange
 from gpuaria.transfer.services import Services
 from gpuaria.transfer.task import FileTask
-from gpuaria.transfer.tuning import FIRST_PAUSE, LONGEST_PAUSE, PORTAL, TRICKLE, TRICKLE_SECONDS, is_flow
+from gpuaria.transfer.tuning import FIRST_PAUSE, LONGEST_PAUSE, PORTAL_RESPONSES, TRICKLE, TRICKLE_SECONDS, is_flow
 from gpuaria.urls import url_origin
 
 
@@ -69,12 +69,12 @@ class ByHttp:
         try:
             good = one.run()
         except (AccessDenied, DiskError, NotAHub) as error:
-            self._services.publisher.failed(step.file, Verdict(step.file.path, "failed", error.message), error)
+            self._services.publisher.fail(step.file, Verdict(step.file.path, "failed", error.message), error)
             raise
         except Interrupted:
             return
         except GpuariaError as error:
-            self._services.publisher.failed(step.file, Verdict(step.file.path, "failed", error.message), error)
+            self._services.publisher.fail(step.file, Verdict(step.file.path, "failed", error.message), error)
         self._inbox.put(Settled(task, good))
 
 
@@ -84,9 +84,9 @@ class _Fetch:
     def __init__(self, services: Services, task: FileTask) -> None:
         self._s, self._task, self._file = services, task, task.file
         self._part = prefix_of(services.layout.staged(task.file))
-        self._moved, self._pause = services.clock.monotonic(), FIRST_PAUSE
+        self._last_progress, self._pause = services.clock.monotonic(), FIRST_PAUSE
         self._wrong = self._portals = 0
-        self._guilty: set[Mirror] = set()
+        self._wrong_mirrors: set[Mirror] = set()
         self._reasons: list[str] = []
 
     @property
@@ -99,19 +99,19 @@ class _Fetch:
         clock = self._s.clock
         while True:
             self._reasons, before, mirrors = [], self._wrong, self._step.mirrors
-            for mirror in self._s.pool.usable([one for one in mirrors if one not in self._guilty] or mirrors):
+            for mirror in self._s.pool.usable([one for one in mirrors if one not in self._wrong_mirrors] or mirrors):
                 verdict = self._try(mirror)
                 if verdict is None:
                     continue
                 if verdict.good:
                     return True
-                self._blame(mirror, verdict)
-                if self._wrong > len(mirrors) and self._guilty.issuperset(mirrors):
+                self._record_wrong_bytes(mirror, verdict)
+                if self._wrong > len(mirrors) and self._wrong_mirrors.issuperset(mirrors):
                     failed = Verdict(self._file.path, verdict.outcome, verdict.detail)
-                    self._s.publisher.failed(self._file, failed)
+                    self._s.publisher.fail(self._file, failed)
                     return False
             if self._wrong == before:
-                if clock.monotonic() - self._moved + self._pause > self._s.patience:
+                if clock.monotonic() - self._last_progress + self._pause > self._s.patience:
                     raise NoUsableMirror("; ".join(self._reasons), "Try again later.")
                 self._s.http.pause(self._pause, self._reasons[-1] if self._reasons else "")
                 self._pause = min(LONGEST_PAUSE, self._pause * 2)
@@ -121,27 +121,27 @@ class _Fetch:
         alone, clock = len(self._step.mirrors) == 1, self._s.clock
         had, began = prefix_size(self._part, self._file), clock.monotonic()
         try:
-            return self._from(mirror, ATTEMPTS if alone else 1, self._moved + self._s.patience)
+            return self._download_from(mirror, ATTEMPTS if alone else 1, self._last_progress + self._s.patience)
         except NetworkError as error:
             if is_flow(prefix_size(self._part, self._file) - had, clock.monotonic() - began):
-                self._moved, self._pause = clock.monotonic(), FIRST_PAUSE
+                self._last_progress, self._pause = clock.monotonic(), FIRST_PAUSE
             self._portals += isinstance(error, NotAHub)
-            if alone and (isinstance(error, RateLimited) or self._portals > PORTAL):
+            if alone and (isinstance(error, RateLimited) or self._portals > PORTAL_RESPONSES):
                 raise
             self._reasons.append(error.message)
-            self._s.results.trouble(self._file.path, error.message)
+            self._s.results.note_problem(self._file.path, error.message)
             if not alone and error.retry != "never":
                 self._s.pool.record(mirror, Refused(error.message))
             return None
 
-    def _blame(self, mirror: Mirror, verdict: Verdict) -> None:
+    def _record_wrong_bytes(self, mirror: Mirror, verdict: Verdict) -> None:
         self._s.pool.record(mirror, ServedWrongBytes(f"{self._file.path} failed its checksum", small=True))
         self._reasons.append(f"{mirror.name} serves the {verdict.outcome}")
-        self._s.results.trouble(self._file.path, f"{mirror.name} served wrong bytes: {verdict.detail}")
+        self._s.results.note_problem(self._file.path, f"{mirror.name} served wrong bytes: {verdict.detail}")
         self._wrong += 1
-        self._guilty.add(mirror)
+        self._wrong_mirrors.add(mirror)
 
-    def _from(self, mirror: Mirror, attempts: int, until: float) -> Verdict:
+    def _download_from(self, mirror: Mirror, attempts: int, until: float) -> Verdict:
         """Download the file from one mirror into staging, resumed after a break, then verify and publish it.
 
         More than one of `attempts` is for when there is no other mirror. They end at `until` (monotonic seconds), and
@@ -155,10 +155,10 @@ class _Fetch:
                 refusal = self._request(mirror, 0 if whole else start, start)
                 if refusal is None:
                     break
-                if isinstance(refusal, _AskWhole):
+                if isinstance(refusal, _RequestWhole):
                     whole = True
                     continue
-                if isinstance(refusal, _AskUsualUrl):
+                if isinstance(refusal, _RequestUsualUrl):
                     continue
             except NetworkError as error:
                 if error.retry != "later" or isinstance(error, RateLimited):
@@ -170,17 +170,17 @@ class _Fetch:
                     raise
                 self._s.http.pause(0.3 * 2**attempt)
                 continue
-            if final := self._judge(mirror, refusal, last=last):
+            if final := self._error_for(mirror, refusal, last=last):
                 raise final
             self._s.http.back_off(refusal, attempt)
-        verdict = self._s.publisher.staged(self._file, self._part)
+        verdict = self._s.publisher.publish_staged(self._file, self._part)
         if verdict.good:
             self._s.pool.record(mirror, Delivered(files=1))
         else:
             self._part.unlink(missing_ok=True)
         return verdict
 
-    def _request(self, mirror: Mirror, asked: int, start: int) -> "Response | _AskWhole | _AskUsualUrl | None":
+    def _request(self, mirror: Mirror, asked: int, start: int) -> "Response | _RequestWhole | _RequestUsualUrl | None":
         """Request the bytes from `asked` on, with `start` bytes on disk; return None when all have arrived.
 
         Otherwise return the unsuccessful response, or what to request instead. Raises GpuariaError.
@@ -197,15 +197,17 @@ class _Fetch:
                 if not direct:
                     files.check_response(mirror, answer)
                 if answer.status == 206 and asked and compressed(answer):
-                    return _AskWhole()  # a range of what is compressed (RFC 9110 14.2), which cannot be decoded alone
+                    return (
+                        _RequestWhole()
+                    )  # a range of what is compressed (RFC 9110 14.2), which cannot be decoded alone
                 self._write(answer, chunks, mirror, start)
                 return None
             if direct and answer.status not in RETRY_STATUS:
                 turn.record_refusal(direct)
-                return _AskUsualUrl()
+                return _RequestUsualUrl()
             return answer
 
-    def _judge(self, mirror: Mirror, answer: Response, *, last: bool) -> GpuariaError | None:
+    def _error_for(self, mirror: Mirror, answer: Response, *, last: bool) -> GpuariaError | None:
         """Return the error of a response, None for a temporary one. Only the origin's refusal is about the repo."""
         if answer.status in RETRY_STATUS and not last:
             return None
@@ -229,7 +231,7 @@ class _Fetch:
         _check_length(answer, file)
         # Unbuffered: what is credited to a mirror is in the file, also where the process ends before this thread does.
         with explained(self._part), self._part.open("ab" if begun else "wb", buffering=0) as out:
-            self._s.results.holds(file.path, begun)
+            self._s.results.set_bytes_on_disk(file.path, begun)
             total, since, mark = start, clock.monotonic(), start
             for chunk in chunks:  # type: ignore[attr-defined]
                 known = max(0, begun - total)
@@ -253,11 +255,11 @@ class _Fetch:
             raise NetworkError(f"{mirror.name} sent more than the {file.size} bytes of {file.path} in the listing")
 
 
-class _AskWhole:
+class _RequestWhole:
     """The request has to be repeated for the whole file: a compressed range cannot be decoded."""
 
 
-class _AskUsualUrl:
+class _RequestUsualUrl:
     """The request has to be repeated at the usual URL: the cached redirect failed."""
 
 

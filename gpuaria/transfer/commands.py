@@ -153,7 +153,7 @@ class Hash:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class AnnounceBytes:
     """Tell followers that the bytes from `start` to `end` are on disk."""
 
     task: FileTask
@@ -186,7 +186,7 @@ class CheckMirrors:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class TestMirror:
     """Test a mirror whose quarantine is over, and resolve its URLs for these files."""
 
     mirror: Mirror
@@ -194,7 +194,7 @@ class Test:
 
 
 @dataclass(frozen=True, slots=True)
-class AskWhy:
+class FindRefusal:
     """Find out how a dropped mirror responds: aria2 does not report the status."""
 
     url: MirrorUrl
@@ -202,7 +202,7 @@ class AskWhy:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordOutcome:
     """Tell the mirror pool what happened with a mirror."""
 
     mirror: Mirror
@@ -219,7 +219,7 @@ class Credit:
 
 
 @dataclass(frozen=True, slots=True)
-class Holds:
+class SetBytesOnDisk:
     """Note how many bytes of the file are on disk."""
 
     task: FileTask
@@ -227,7 +227,7 @@ class Holds:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class NoteProblem:
     """Note a problem with the file, which may still arrive."""
 
     task: FileTask
@@ -276,16 +276,16 @@ Command = (
     | KeepPrefix
     | Download
     | Hash
-    | Arrived
+    | AnnounceBytes
     | Publish
     | Discard
     | CheckMirrors
-    | Test
-    | AskWhy
-    | Record
+    | TestMirror
+    | FindRefusal
+    | RecordOutcome
     | Credit
-    | Holds
-    | Note
+    | SetBytesOnDisk
+    | NoteProblem
     | Fail
     | Abort
     | EmitEvent

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from gpuaria.mirrors.pool import Stalled
 from gpuaria.mirrors.traffic import shares
 from gpuaria.records import Mirror
-from gpuaria.transfer.commands import AskWhy, ChangeUrls, Command, Credit, Note, Record, Test
+from gpuaria.transfer.commands import ChangeUrls, Command, Credit, FindRefusal, NoteProblem, RecordOutcome, TestMirror
 from gpuaria.transfer.events import Progressed
 from gpuaria.transfer.task import FileTask
 
@@ -39,20 +39,20 @@ class Delivery:
         self._readings: list[tuple[FileTask, int, Mapping[Mirror, Sequence[int]]]] = []
         self.serving: set[Mirror] = set()  # mirrors with a connection
 
-    def progressed(self, event: Progressed, now: float) -> None:
+    def handle_progress(self, event: Progressed, now: float) -> None:
         """Take in the reading of one file."""
         task = event.task
         for one, count in event.connections.items():
             one.connections = count
-        came = task.count(event.completed, now)
+        came = task.record_completed(event.completed, now)
         task.speed = event.speed
         task.connections = sum(event.connections.values())
-        task.widest = max([task.widest, *event.connections.values()])
+        task.most_connections = max([task.most_connections, *event.connections.values()])
         task.serving = {mirror for mirror, speeds in event.speeds.items() if speeds}
         task.connected |= task.serving
         self._readings.append((task, came, event.speeds))
 
-    def read(self, received: Mapping[Mirror, int], now: float) -> list[Command]:
+    def handle_reading(self, received: Mapping[Mirror, int], now: float) -> list[Command]:
         """Share out the bytes of this turn, and drop mirrors that stall. `received`: by the kernel's counters."""
         readings, self._readings = self._readings, []
         rates: dict[Mirror, list[int]] = {}
@@ -69,21 +69,21 @@ class Delivery:
                     commands.append(Credit(task, mirror, count))
         tasks = [task for task, _, _ in readings]
         # While a file ends, connections run out of work through no fault of theirs.
-        if received and not any(task.pace.in_sight(task.left) for task in tasks):
+        if received and not any(task.pace.end_in_sight(task.remaining) for task in tasks):
             excused = self._excused(tasks, rates)
             counts = {mirror: len(each) for mirror, each in rates.items() if mirror not in excused}
             for mirror, reason in self._mirrors.stalled_mirrors(now, counts).items():
                 commands += _drop(tasks, mirror, reason)
         return commands
 
-    def tests(self, tasks: Sequence[FileTask]) -> list[Command]:
+    def due_tests(self, tasks: Sequence[FileTask]) -> list[Command]:
         """Tests of mirrors whose quarantine is over, for the files that they do not serve."""
         without: dict[Mirror, list[FileTask]] = {}
         for task in tasks:
             for mirror in task.step.mirrors:
                 if mirror not in task.urls:
                     without.setdefault(mirror, []).append(task)
-        return [Test(mirror, without[mirror]) for mirror in self._mirrors.due_for_test(list(without))]
+        return [TestMirror(mirror, without[mirror]) for mirror in self._mirrors.due_for_test(list(without))]
 
     def _excused(self, tasks: Sequence[FileTask], rates: Mapping[Mirror, Sequence[int]]) -> set[Mirror]:
         """Mirrors without a connection through no fault of theirs.
@@ -92,7 +92,7 @@ class Delivery:
         """
         hosts = {mirror: urlsplit(url.url).hostname for task in tasks for mirror, url in task.urls.items()}
         taken = {hosts.get(mirror) for mirror, each in rates.items() if each}
-        spare = any(task.spare for task in tasks)
+        spare = any(task.has_free_piece for task in tasks)
         excused = {one for one, each in rates.items() if not each and (hosts.get(one) in taken or not spare)}
         for mirror in excused:
             self._mirrors.forget_speed(mirror)
@@ -101,13 +101,13 @@ class Delivery:
 
 def _drop(tasks: Sequence[FileTask], mirror: Mirror, reason: str) -> list[Command]:
     """Take a mirror out of all downloads; its connections end and their pieces go to the others."""
-    commands: list[Command] = [Record(mirror, Stalled(reason))]
+    commands: list[Command] = [RecordOutcome(mirror, Stalled(reason))]
     url = None
     for task in tasks:
         if mirror in task.urls and len(task.urls) > 1:
             url = task.urls.pop(mirror)
-            commands += [Note(task, f"{mirror.name}: {reason}"), ChangeUrls(task, url, None)]
-    return [*commands, AskWhy(url, reason)] if url is not None else commands
+            commands += [NoteProblem(task, f"{mirror.name}: {reason}"), ChangeUrls(task, url, None)]
+    return [*commands, FindRefusal(url, reason)] if url is not None else commands
 
 
 def _weights(

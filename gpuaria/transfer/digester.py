@@ -35,13 +35,13 @@ class Digester:
                     end = self._wanted
                     if self._at >= end:
                         break
-                self.reach(end)
+                self.hash_up_to(end)
                 if self._at < end:
                     break
         with self._asking:
             self._queued = False
 
-    def reach(self, end: int) -> None:
+    def hash_up_to(self, end: int) -> None:
         """Hash up to byte `end`, which with all before it must be in place, and have it written out. Raises OSError."""
         if self._state is None:
             return
@@ -56,7 +56,7 @@ class Digester:
     def finish(self) -> str:
         """The digest of the whole file, in hex; empty if it has none or cannot be read to its end."""
         try:
-            self.reach(self._size)
+            self.hash_up_to(self._size)
         except OSError:
             return ""
         with self._working:

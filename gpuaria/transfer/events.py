@@ -77,7 +77,7 @@ class Progressed(NamedTuple):
     speeds: Mapping[Mirror, Sequence[int]]
 
 
-class Read(NamedTuple):
+class ReadingDone(NamedTuple):
     """One reading of all of aria2's downloads is complete. `received`: bytes by mirror since the last one, by the
     kernel's counters; empty where they are not known."""
 
@@ -118,10 +118,10 @@ class TailProgressed(NamedTuple):
     """
 
     task: FileTask
-    came: int
-    left: int
+    bytes_written: int
+    unclaimed_bytes: int
     connections: int
-    reached: int
+    complete_to: int
 
 
 class Downloaded(NamedTuple):
@@ -192,7 +192,7 @@ TransferEvent = (
     | Replaced
     | Prepared
     | Progressed
-    | Read
+    | ReadingDone
     | RangeDone
     | RangeFailed
     | EngineRestarted

@@ -32,7 +32,7 @@ class _Arrival:
                 merged.append(one)
         self.ranges = merged
 
-    def until(self, start: int) -> int:
+    def complete_to(self, start: int) -> int:
         """The end of the range that `start` is in; `start` itself where that byte is missing."""
         return next((b for a, b in self.ranges if a <= start < b), start)
 
@@ -104,7 +104,7 @@ class Reader:
         self._arrivals, self._file, self._layout, self._known = arrivals, file, layout, known
         self._descriptor: int | None = None
         self._generation = known.generation
-        self._given = False
+        self._delivered = False
 
     def __enter__(self) -> "Reader":
         return self
@@ -135,7 +135,7 @@ class Reader:
         end = self._wait(start, timeout)
         if self._descriptor is None:
             self._descriptor = self._open()
-        self._given = True
+        self._delivered = True
         with explained(Path(str(self._file.path))):
             return os.pread(self._descriptor, min(size, end - start), start)
 
@@ -165,20 +165,20 @@ class Reader:
             if not ready:
                 raise TimeoutError(f"byte {start} of {self._file.path} is still missing")
             self._check()
-            return self._known.until(start)
+            return self._known.complete_to(start)
 
     def _ready(self, start: int) -> bool:
-        return self._known.until(start) > start or self._at_end()
+        return self._known.complete_to(start) > start or self._at_end()
 
     def _at_end(self) -> bool:
-        return self._known.published or self._arrivals.error(self._known) is not None or self._spoiled()
+        return self._known.published or self._arrivals.error(self._known) is not None or self._discarded_after_read()
 
-    def _spoiled(self) -> bool:
+    def _discarded_after_read(self) -> bool:
         """True if bytes that were given out were discarded since."""
-        return self._given and self._known.generation != self._generation
+        return self._delivered and self._known.generation != self._generation
 
     def _check(self) -> None:
-        if self._spoiled():
+        if self._discarded_after_read():
             raise WrongBytes(f"{self._file.path}: bytes that were already read did not pass verification")
         if self._known.generation != self._generation:
             self.close()

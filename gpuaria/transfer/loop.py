@@ -69,7 +69,7 @@ class Loop:
             self._handle(events.SpeedLimited(rate))
         for event in (*self._tails.poll(now), *self._aria2.poll(now), events.Tick(clock.time())):
             self._handle(event)
-        quick = self._scheduler.pause()
+        quick = self._scheduler.near_end()
         pause = TICK_IDLE if quick is None else TICK_NEAR_END if quick else TICK
         if self._tails.active:
             pause = min(pause, TICK_NEAR_END)
@@ -85,10 +85,10 @@ class Loop:
             if event is not None:
                 self._handle(event)
             if not isinstance(event, events.Settled) or self._scheduler.idle:
-                self._rest()
+                self._drain_pending()
                 return
 
-    def _rest(self) -> None:
+    def _drain_pending(self) -> None:
         """Handle the events that wait already."""
         with suppress(queue.Empty):
             while True:
@@ -112,7 +112,7 @@ class Loop:
     def active(self) -> tuple[ActiveFile, ...]:
         """The large files in flight."""
         tasks = self._scheduler.in_state(State.DOWNLOADING, State.FINISHING)
-        return tuple(ActiveFile(t.file.path, t.here, t.file.size, t.speed, t.busy) for t in tasks)
+        return tuple(ActiveFile(t.file.path, t.bytes_on_disk, t.file.size, t.speed, t.connection_count) for t in tasks)
 
     @property
     def hashing(self) -> list[RemoteFile]:
@@ -120,25 +120,25 @@ class Loop:
         return [task.file for task in self._scheduler.in_state(State.HASHING)]
 
     @property
-    def resting(self) -> int:
+    def bytes_awaiting_retry(self) -> int:
         """Bytes on disk of files that wait for another try."""
         tasks = self._scheduler.in_state(State.QUEUED, State.WAITING, State.RESOLVING)
         return sum(task.done for task in tasks)
 
     @property
-    def requests(self) -> int:
+    def http_requests(self) -> int:
         """HTTP requests for small files in flight."""
         return self._http.busy
 
     @property
-    def owed(self) -> tuple[bool, bool]:
+    def needs_bytes(self) -> tuple[bool, bool]:
         """Return (large, any): whether such files still need bytes that no other fetch downloads."""
-        return self._scheduler.owed
+        return self._scheduler.needs_bytes
 
     @property
-    def serving(self) -> int:
+    def serving_count(self) -> int:
         """Mirrors with a connection."""
-        return max(self._scheduler.serving, 1 if self.requests else 0)
+        return max(self._scheduler.serving_count, 1 if self.http_requests else 0)
 
     # --- commands ------------------------------------------------------------------------------------------------
 
@@ -180,9 +180,9 @@ class Loop:
                 self._resolvers.submit(self._renew, task, mirror)
             case commands.CheckMirrors(task, urls, refusals):
                 self._resolvers.submit(self._check, task, urls, refusals)
-            case commands.Test(mirror, tasks):
+            case commands.TestMirror(mirror, tasks):
                 self._testers.submit(self._test, mirror, tasks)
-            case commands.AskWhy(url, reason):
+            case commands.FindRefusal(url, reason):
                 self._testers.submit(self._ask_why, url, reason)
             case commands.Publish(task, present):
                 s.publisher.submit(self._publish, task, present)
@@ -205,14 +205,14 @@ class Loop:
                 self._tails.fill(task, gaps, tuple(task.urls.values()))
             case commands.StopTail(task, alone):
                 self._tails.stop(task, alone=alone)
-            case commands.Holds(task, count):
+            case commands.SetBytesOnDisk(task, count):
                 self._tails.holds(task, count)
             case commands.SaveProgress(task, alone):
                 self._save(task, alone=alone)
             case commands.MarkComplete(task):
                 for one in task.ranges:
                     with explained(s.layout.staged(task.file)):
-                        s.files(task).complete(one)
+                        s.files(task).mark_complete(one)
             case commands.KeepPrefix(task, ranges):
                 self._keep_prefix(task, list(ranges))
             case _:
@@ -222,16 +222,16 @@ class Loop:
         """Carry out a command that only records or reports something."""
         s = self._s
         match command:
-            case commands.Arrived(task, start, end):
+            case commands.AnnounceBytes(task, start, end):
                 s.results.arrivals.arrived(task.file, start, end)
             case commands.Credit(task, mirror, count):
                 s.results.credit(task.file.path, mirror, count, tuple(task.urls))
-            case commands.Record(mirror, what):
+            case commands.RecordOutcome(mirror, what):
                 s.pool.record(mirror, what)
-            case commands.Note(task, problem):
-                s.results.trouble(task.file.path, problem)
+            case commands.NoteProblem(task, problem):
+                s.results.note_problem(task.file.path, problem)
             case commands.Fail(task, verdict, cause):
-                s.publisher.failed(task.file, verdict, cause)
+                s.publisher.fail(task.file, verdict, cause)
             case commands.EmitEvent(event):
                 s.results.emit(event)
             case commands.Abort(error):
@@ -247,7 +247,7 @@ class Loop:
         try:
             for one in ranges:
                 if not one.done:
-                    files.open(one)
+                    files.prepare(one)
                     one.on_disk = True
                     break
         except OSError:
@@ -259,7 +259,7 @@ class Loop:
         files = self._s.files(task)
         for one in task.running:
             with suppress(OSError):
-                files.keep(one)
+                files.back_up_control(one)
         self._tails.save(task, alone=alone)
 
     def _keep_prefix(self, task: FileTask, ranges: list[ByteRange]) -> None:
@@ -290,7 +290,7 @@ class Loop:
 
     def _publish(self, task: FileTask, present: bool) -> None:
         file, s = task.file, self._s
-        verdict = s.publisher.present(file) if present else s.publisher.publish(file)
+        verdict = s.publisher.verify_present(file) if present else s.publisher.publish(file)
         if verdict.outcome == "missing" and not present:
             raise Aria2Error(
                 f"aria2c reports {file.path} as complete, but it is not in {s.layout.staging}",

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from gpuaria.transfer.tuning import IDLE, LITTLE
+from gpuaria.transfer.tuning import END_SECONDS, IDLE_SECONDS
 
 
 @dataclass
@@ -14,7 +14,7 @@ class Pace:
     rate: float = 0.0
     waiting_since: float | None = None
 
-    def near(self, now: float, done: int, left: int, connections: int, most: int) -> bool:
+    def near_end(self, now: float, done: int, left: int, connections: int, most: int) -> bool:
         """True if connections run out of work, or the flow breaks off, with little left to download.
 
         `done` and `left` in bytes; `most`: connections when there was work for all. Little is what LITTLE seconds
@@ -26,27 +26,27 @@ class Pace:
         then, before = self.readings[0]
         if now - then >= 0.5:
             self.rate = max((done - before) / (now - then), self.rate * 0.98)
-        if self.rate <= 0 or left <= 0 or left > self.rate * LITTLE:
+        if self.rate <= 0 or left <= 0 or left > self.rate * END_SECONDS:
             return False
-        few = most * (0.8 if left <= self.rate * LITTLE / 5 else 0.25)
-        return connections <= few or self._broken_off(now, done)
+        few = most * (0.8 if left <= self.rate * END_SECONDS / 5 else 0.25)
+        return connections <= few or self._flow_broke(now, done)
 
-    def held_up(self, now: float, done: int, left: int, *, idle: bool) -> bool:
+    def blocked_by_slow(self, now: float, done: int, left: int, *, idle: bool) -> bool:
         """True if slow connections have held the last pieces from mirrors that are `idle` for IDLE seconds, and would
         for IDLE seconds more.
         """
         self.waiting_since = (self.waiting_since or now) if idle else None
-        if self.waiting_since is None or now - self.waiting_since < IDLE:
+        if self.waiting_since is None or now - self.waiting_since < IDLE_SECONDS:
             return False
-        then, before = next((reading for reading in self.readings if now - reading[0] <= IDLE), (now, done))
+        then, before = next((reading for reading in self.readings if now - reading[0] <= IDLE_SECONDS), (now, done))
         rate = (done - before) / (now - then) if now > then else 0.0
-        return left > rate * IDLE
+        return left > rate * IDLE_SECONDS
 
-    def _broken_off(self, now: float, done: int) -> bool:
+    def _flow_broke(self, now: float, done: int) -> bool:
         """True if the last half second brought less than a third of the pace."""
         recent = next((reading for reading in self.readings if now - reading[0] <= 0.6), None)
         return recent is not None and now - recent[0] >= 0.4 and (done - recent[1]) / (now - recent[0]) < self.rate / 3
 
-    def in_sight(self, left: int) -> bool:
+    def end_in_sight(self, left: int) -> bool:
         """True if the end is so near that readings should come quickly."""
         return self.rate > 0 and left <= self.rate * 2.5

@@ -57,7 +57,7 @@ class Publisher:
     def publish(self, file: RemoteFile) -> Verdict:
         """Verify a file whose bytes are all staged, and publish it if they are right. For a hashing thread."""
         digester = self._digesters.pop(file.path, None)
-        return self.staged(file, self._layout.staged(file), digester.finish() if digester else "")
+        return self.publish_staged(file, self._layout.staged(file), digester.finish() if digester else "")
 
     def discard(self, file: RemoteFile) -> None:
         """Remove staged bytes; readers that followed them get an error."""
@@ -69,7 +69,7 @@ class Publisher:
         """Return a reader of a file that is still arriving: it waits for bytes, and learns how the file ends."""
         return self._results.follow(file, self._layout)
 
-    def staged(self, file: RemoteFile, staged: Path, digest: str = "") -> Verdict:
+    def publish_staged(self, file: RemoteFile, staged: Path, digest: str = "") -> Verdict:
         """Verify staged bytes and publish them if they are right. A verdict that is not good leaves all as it is.
 
         `digest`: the result of hashing while they arrived, if that was done; a wrong one is computed again. Refused
@@ -82,50 +82,50 @@ class Publisher:
             if refusal:
                 self._layout.discard(file)
                 staged.unlink(missing_ok=True)
-                self.refused(file, refusal)
+                self.refuse(file, refusal)
             else:
                 self._layout.commit(file, staged)
-                self.settled(file, verdict)
+                self.settle(file, verdict)
         return verdict
 
-    def present(self, file: RemoteFile) -> Verdict:
+    def verify_present(self, file: RemoteFile) -> Verdict:
         """Verify bytes that were on disk before this run, and give them their name if they are right."""
         proven = self._layout.proven(file)
         verdict = (
             Verdict(file.path, "ok", "verified before") if proven else verify_file(self._layout.content(file), file)
         )
         if verdict.outcome == "ok" or (verdict.good and file.pinned):
-            self._admit(file, verdict, adopt=True)
+            self._screen_and_settle(file, verdict, adopt=True)
         return verdict
 
-    def proven(self, file: RemoteFile) -> None:
+    def adopt_verified(self, file: RemoteFile) -> None:
         """Give bytes that were proven before their name."""
-        self._admit(file, Verdict(file.path, "ok", "verified before"), adopt=True)
+        self._screen_and_settle(file, Verdict(file.path, "ok", "verified before"), adopt=True)
 
-    def kept(self, file: RemoteFile, reason: str) -> None:
+    def keep_published(self, file: RemoteFile, reason: str) -> None:
         """Leave a file as it is that was proven before and has its name."""
-        self._admit(file, Verdict(file.path, "ok" if file.digest else "unverifiable", reason), adopt=False)
+        self._screen_and_settle(file, Verdict(file.path, "ok" if file.digest else "unverifiable", reason), adopt=False)
 
-    def _admit(self, file: RemoteFile, verdict: Verdict, *, adopt: bool) -> None:
+    def _screen_and_settle(self, file: RemoteFile, verdict: Verdict, *, adopt: bool) -> None:
         refusal = self._screening.judge(file, self._layout.content)
         if refusal:
-            self.refused(file, refusal)
+            self.refuse(file, refusal)
             return
         if adopt:
             self._layout.adopt(file)
-        self.settled(file, verdict)
+        self.settle(file, verdict)
 
-    def settled(self, file: RemoteFile, verdict: Verdict) -> None:
+    def settle(self, file: RemoteFile, verdict: Verdict) -> None:
         """Record the verdict, and publish the twins from the same bytes."""
-        self._results.settle(file, verdict)
+        self._results.record_verdict(file, verdict)
         self._results.arrivals.published(file)
         for twin in self._twins.get(file.path, ()):
             refusal = self._screening.judge(twin, lambda _: self._layout.content(file))  # the name counts too
             if refusal:
-                self._results.settle(twin, Verdict(twin.path, "refused", refusal))
+                self._results.record_verdict(twin, Verdict(twin.path, "refused", refusal))
                 continue
             self._layout.adopt(twin, self._layout.content(file))
-            self._results.settle(twin, Verdict(twin.path, verdict.outcome, f"the same bytes as {file.path}"))
+            self._results.record_verdict(twin, Verdict(twin.path, verdict.outcome, f"the same bytes as {file.path}"))
 
     def signature(self, files: Sequence[RemoteFile], *, whole: bool, locked: bool) -> Signature | None:
         """Check the signature among `files`, which are the `whole` repo or not, once all have their verdicts. A wrong
@@ -138,18 +138,18 @@ class Publisher:
         found = self._screening.signature(here, self._layout.content, complete=complete, locked=locked)
         if found is not None and found.state == "wrong":
             file = next(file for file in here if file.path == found.path)
-            self.refused(file, f"the signature is wrong: {found.detail}")
+            self.refuse(file, f"the signature is wrong: {found.detail}")
         return found
 
-    def refused(self, file: RemoteFile, why: str) -> None:
+    def refuse(self, file: RemoteFile, why: str) -> None:
         """Record that the content of a file, and so of its twins, is refused."""
-        self.failed(file, Verdict(file.path, "refused", why))
+        self.fail(file, Verdict(file.path, "refused", why))
 
-    def failed(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
+    def fail(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
         """Record that a file, and so its twins, could not be downloaded."""
         for each in (file, *self._twins.get(file.path, ())):
             each_verdict = Verdict(each.path, verdict.outcome, verdict.detail)
-            self._results.settle(each, each_verdict, cause)
+            self._results.record_verdict(each, each_verdict, cause)
             self._results.arrivals.failed(
                 each, cause or WrongBytes(f"{each.path}: {verdict.detail or verdict.outcome}")
             )

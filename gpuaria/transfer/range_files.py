@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuaria.aria2 import control
-from gpuaria.transfer.ranges import PIECE, ByteRange, Gap, apart, cut, without
+from gpuaria.transfer.ranges import PIECE, ByteRange, Gap, non_overlapping, split_gap, subtract
 
 _NAME = re.compile(r"(\d{1,16})-(\d{1,16})")
 
@@ -39,63 +39,63 @@ class RangeFiles:
         path = self.path(one)
         return path.with_name(path.name + ".aria2")
 
-    def kept_path(self, one: ByteRange) -> Path:
+    def backup_path(self, one: ByteRange) -> Path:
         """A second name of the last control file that could be read."""
         path = self.path(one)
         return path.with_name(path.name + ".kept")
 
-    def keep(self, one: ByteRange) -> None:
+    def back_up_control(self, one: ByteRange) -> None:
         """Link the present control file under a second name: on a full disk aria2 replaces it by an empty one.
 
         An older one only says that fewer bytes are on disk.
         """
         if self.linked and self._read(self.control_path(one)):
             with suppress(OSError):
-                self.kept_path(one).unlink(missing_ok=True)
-                os.link(self.control_path(one), self.kept_path(one))
+                self.backup_path(one).unlink(missing_ok=True)
+                os.link(self.control_path(one), self.backup_path(one))
 
     def missing(self, one: ByteRange) -> list[Gap]:
         """Return the gaps by the control file; the whole range if no control file can be read."""
-        known = self._known(one)
+        known = self._control_of(one)
         if known is None:
             return [(one.start, one.end)]
         clipped = ((max(start, one.start), min(end, one.end)) for start, end in known.missing)
         return [(start, end) for start, end in clipped if start < end]
 
-    def gaps(self, row: Iterable[ByteRange]) -> list[Gap]:
+    def gaps(self, byte_ranges: Iterable[ByteRange]) -> list[Gap]:
         """Return the gaps of all ranges that are neither done nor in the tail, in order."""
-        return [gap for one in row if not one.done and not one.in_tail for gap in self.missing(one)]
+        return [gap for one in byte_ranges if not one.done and not one.in_tail for gap in self.missing(one)]
 
-    def ended(self, one: ByteRange) -> bool:
+    def completed_by_aria2(self, one: ByteRange) -> bool:
         """True if aria2 has completed the range: it removes the control file then, and only then."""
         return self.linked and self.path(one).exists() and not self.control_path(one).exists()
 
-    def saved(self, one: ByteRange) -> bool:
+    def saved_by_aria2(self, one: ByteRange) -> bool:
         """True if aria2 has written down at least the bytes of the last reading, or completed the range."""
         left = sum(end - start for start, end in self.missing(one))
-        return left <= one.left or not self.control_path(one).exists()
+        return left <= one.remaining or not self.control_path(one).exists()
 
-    def open(self, one: ByteRange) -> None:
+    def prepare(self, one: ByteRange) -> None:
         """Make the control file, then the link: in this order, since a link alone means complete."""
         path, control_path = self.path(one), self.control_path(one)
         if not self.linked:
-            if self._known(one) is None:  # or aria2 would take the holes of a file of full length for bytes
+            if self._control_of(one) is None:  # or aria2 would take the holes of a file of full length for bytes
                 _write(control_path, control_bytes(self.size, one.start, one.end))
             return
-        if self._read(control_path) is None and self._read(self.kept_path(one)) is not None:
-            self.kept_path(one).replace(control_path)
-        if self._known(one) is None or not self._same(path):
+        if self._read(control_path) is None and self._read(self.backup_path(one)) is not None:
+            self.backup_path(one).replace(control_path)
+        if self._control_of(one) is None or not self._is_link(path):
             self.folder.mkdir(exist_ok=True)
             path.unlink(missing_ok=True)
             _write(control_path, control_bytes(self.size, one.start, one.end))
             os.link(self.base, path)
 
-    def note(self, one: ByteRange, filled: Sequence[Gap]) -> None:
+    def record_filled(self, one: ByteRange, filled: Sequence[Gap]) -> None:
         """Write down that `filled` is on disk too, for a later run; aria2 must not be downloading the range.
 
         Not forced to disk, which could take long: what is wrong after a power cut is found out by its digest.
         """
-        left = without(self.missing(one), filled)
+        left = subtract(self.missing(one), filled)
         if not self.linked or not left:
             return
         self.folder.mkdir(exist_ok=True)
@@ -103,13 +103,13 @@ class RangeFiles:
         new = path.with_name(path.name + ".new")
         new.write_bytes(control.compose(self.size, PIECE, left))
         new.replace(self.control_path(one))
-        if not self._same(path):
+        if not self._is_link(path):
             path.unlink(missing_ok=True)
             os.link(self.base, path)
 
-    def complete(self, one: ByteRange) -> None:
+    def mark_complete(self, one: ByteRange) -> None:
         """Leave the sign of a complete range that aria2 would leave: the tail downloaded the rest of it."""
-        if self.linked and self._same(self.path(one)):
+        if self.linked and self._is_link(self.path(one)):
             self.control_path(one).unlink(missing_ok=True)
 
     def recover(self, behind: int = 0) -> list[ByteRange]:
@@ -123,13 +123,15 @@ class RangeFiles:
             with self.base.open("wb") as file:
                 file.truncate(self.size)
         names = [path for path in sorted(self.folder.glob("*-*")) if _NAME.fullmatch(path.name)]
-        row, others = apart([one for path in names if (one := self._kept(path)) is not None])
+        byte_ranges, others = non_overlapping(
+            [one for path in names if (one := self._recovered_range(path)) is not None]
+        )
         for one in others:
             self.path(one).unlink()  # before its control file: a link alone means complete
             self.control_path(one).unlink(missing_ok=True)
-        for start, end in without([(0, self.size)], [(one.start, one.end) for one in row]):
-            row += [ByteRange(a, b) for a, b in cut(start, end, behind)]
-        return sorted(row, key=lambda one: one.start)
+        for start, end in subtract([(0, self.size)], [(one.start, one.end) for one in byte_ranges]):
+            byte_ranges += [ByteRange(a, b) for a, b in split_gap(start, end, behind)]
+        return sorted(byte_ranges, key=lambda one: one.start)
 
     def single(self) -> list[ByteRange]:
         """Return one range for the whole file, for file systems without hard links."""
@@ -137,27 +139,27 @@ class RangeFiles:
         one.completed = self.size - sum(end - start for start, end in self.missing(one))
         return [one]
 
-    def _kept(self, path: Path) -> ByteRange | None:
+    def _recovered_range(self, path: Path) -> ByteRange | None:
         """Return a range of an earlier run, None unless its name still links to the same bytes."""
         start, end = map(int, path.name.split("-"))
         whole = start % PIECE == 0 and (end % PIECE == 0 or end == self.size)
-        if not 0 <= start < end <= self.size or not whole or not self._same(path):
+        if not 0 <= start < end <= self.size or not whole or not self._is_link(path):
             return None
         one = ByteRange(start, end, on_disk=True)
         one.done = not self.control_path(one).exists()
         one.completed = one.size - (0 if one.done else sum(b - a for a, b in self.missing(one)))
         return one
 
-    def _known(self, one: ByteRange) -> control.Control | None:
+    def _control_of(self, one: ByteRange) -> control.Control | None:
         """Return the control file of a range, or the saved copy of it."""
-        return self._read(self.control_path(one)) or self._read(self.kept_path(one))
+        return self._read(self.control_path(one)) or self._read(self.backup_path(one))
 
     def _read(self, path: Path) -> control.Control | None:
         """Return a control file, None unless it is about a file of this size."""
         known = control.read(path)
         return known if known is not None and known.total == self.size else None
 
-    def _same(self, path: Path) -> bool:
+    def _is_link(self, path: Path) -> bool:
         """True if `path` is a name of the staged bytes; a symlink is not."""
         return path.exists() and not path.is_symlink() and path.samefile(self.base)
 
@@ -167,11 +169,11 @@ def control_bytes(size: int, start: int, end: int) -> bytes:
     return control.compose(size, PIECE, [(start // PIECE * PIECE, min(size, -(-end // PIECE) * PIECE))])
 
 
-def keep_prefix(files: RangeFiles, row: Sequence[ByteRange], prefix: Path) -> None:
+def keep_prefix(files: RangeFiles, byte_ranges: Sequence[ByteRange], prefix: Path) -> None:
     """Let `prefix` have the bytes from the start to the first gap, unless it has more already."""
-    missing = files.gaps(row)
+    missing = files.gaps(byte_ranges)
     end = missing[0][0] if missing else 0
-    if row and end > (prefix.stat().st_size if prefix.exists() else 0):
+    if byte_ranges and end > (prefix.stat().st_size if prefix.exists() else 0):
         os.truncate(files.base, end)  # first: with its holes it would be of the right size
         files.base.rename(prefix)
 

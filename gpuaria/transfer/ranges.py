@@ -33,7 +33,7 @@ class ByteRange:
         return self.end - self.start
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Bytes that are not on disk, by the last reading."""
         return self.size - self.completed
 
@@ -52,7 +52,7 @@ class ByteRange:
         self.done, self.running, self.in_tail, self.completed = True, False, False, self.size
 
 
-def cut(start: int, end: int, behind: int = 0, most: int = LONGEST_RANGE) -> list[Gap]:
+def split_gap(start: int, end: int, behind: int = 0, most: int = LONGEST_RANGE) -> list[Gap]:
     """Two thirds of what is left, or the most, again and again, on borders of pieces, until little is left.
 
     Where as many bytes are to come `behind` it, hashing need not be soon: then all that is left, or the most.
@@ -65,19 +65,21 @@ def cut(start: int, end: int, behind: int = 0, most: int = LONGEST_RANGE) -> lis
     return [*cuts, (start, end)] if end > start else cuts
 
 
-def lengthen(row: list[ByteRange]) -> None:
+def merge_untouched(byte_ranges: list[ByteRange]) -> None:
     """Cut the untouched end of the row into longer ranges: for a link so slow that hashing catches up.
 
     Each range has its price: connections are opened again, and what is in flight in those of the last one is lost.
     """
-    at = len(row)
-    while at and row[at - 1].untouched:
+    at = len(byte_ranges)
+    while at and byte_ranges[at - 1].untouched:
         at -= 1
-    if len(row) - at > 1:
-        row[at:] = [ByteRange(a, b) for a, b in cut(row[at].start, row[-1].end, 0, UNHURRIED_RANGE)]
+    if len(byte_ranges) - at > 1:
+        byte_ranges[at:] = [
+            ByteRange(a, b) for a, b in split_gap(byte_ranges[at].start, byte_ranges[-1].end, 0, UNHURRIED_RANGE)
+        ]
 
 
-def split(row: list[ByteRange], one: ByteRange, most: int) -> ByteRange:
+def split_end(byte_ranges: list[ByteRange], one: ByteRange, most: int) -> ByteRange:
     """Cut an untouched range of the row so that about `most` bytes are in its last part; return that.
 
     A range that is less than twice as long stays as it is.
@@ -85,22 +87,22 @@ def split(row: list[ByteRange], one: ByteRange, most: int) -> ByteRange:
     border = (one.end - max(most, PIECE)) // PIECE * PIECE
     if not one.untouched or border - one.start < most:
         return one
-    at = row.index(one)
-    row[at : at + 1] = [ByteRange(one.start, border), ByteRange(border, one.end)]
-    return row[at + 1]
+    at = byte_ranges.index(one)
+    byte_ranges[at : at + 1] = [ByteRange(one.start, border), ByteRange(border, one.end)]
+    return byte_ranges[at + 1]
 
 
-def prefix(row: Sequence[ByteRange]) -> int:
+def prefix(byte_ranges: Sequence[ByteRange]) -> int:
     """Return the bytes from the start that are on disk without a gap, as whole ranges."""
     end = 0
-    for one in row:
+    for one in byte_ranges:
         if not one.done:
             break
         end = one.end
     return end
 
 
-def without(gaps: Iterable[Gap], filled: Sequence[Gap]) -> list[Gap]:
+def subtract(gaps: Iterable[Gap], filled: Sequence[Gap]) -> list[Gap]:
     """Return the gaps without the `filled` ones, which are in order."""
     left = []
     for start, end in gaps:
@@ -114,11 +116,11 @@ def without(gaps: Iterable[Gap], filled: Sequence[Gap]) -> list[Gap]:
     return left
 
 
-def apart(known: Sequence[ByteRange]) -> tuple[list[ByteRange], list[ByteRange]]:
+def non_overlapping(known: Sequence[ByteRange]) -> tuple[list[ByteRange], list[ByteRange]]:
     """(ranges that do not overlap, in order, the most complete first chosen; the others)."""
-    row: list[ByteRange] = []
+    byte_ranges: list[ByteRange] = []
     others: list[ByteRange] = []
     for one in sorted(known, key=lambda one: (-one.completed, one.start)):
-        overlaps = any(one.start < other.end and other.start < one.end for other in row)
-        (others if overlaps else row).append(one)
-    return sorted(row, key=lambda one: one.start), others
+        overlaps = any(one.start < other.end and other.start < one.end for other in byte_ranges)
+        (others if overlaps else byte_ranges).append(one)
+    return sorted(byte_ranges, key=lambda one: one.start), others

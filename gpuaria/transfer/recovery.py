@@ -13,8 +13,8 @@ from gpuaria.transfer import commands
 from gpuaria.transfer.delivery import MirrorView
 from gpuaria.transfer.events import MirrorsChecked
 from gpuaria.transfer.run_tasks import RunTasks
-from gpuaria.transfer.task import Doubt, FileTask, State
-from gpuaria.transfer.tuning import FIRST_PAUSE, HELD_LOOK, HELD_PAUSE, JUST_MOVED, LONGEST_PAUSE, WRONG_TRIES
+from gpuaria.transfer.task import FileTask, PendingCheck, State
+from gpuaria.transfer.tuning import FIRST_PAUSE, HELD_CHECK, HELD_PAUSE, LONGEST_PAUSE, RECENT_PROGRESS, WRONG_TRIES
 
 _STUCK_HINT = (
     "That gpuaria process may be stopped: resume it (`fg`) or end it (`kill`), then run the same command again."
@@ -29,32 +29,32 @@ class Recovery:
 
     def retry(self, task: FileTask, reason: str, code: str) -> None:
         """Continue at once if bytes came just now, else after a pause."""
-        task.stuck += 1
+        task.failures_in_a_row += 1
         # "Download aborted." for ever: an unusable control file. Servers that are away are code 1 too, in other words.
-        if code == "1" and "aborted" in reason and task.stuck >= 2:
-            self._tasks.do(commands.Discard(task))
+        if code == "1" and "aborted" in reason and task.failures_in_a_row >= 2:
+            self._tasks.issue(commands.Discard(task))
             task.start_over()
         task.cause = NetworkError(reason)
-        self._tasks.do(commands.Note(task, reason))
-        if task.stuck == 1 and task.moved > self._tasks.now - JUST_MOVED:
-            self.again(task, reason)
+        self._tasks.issue(commands.NoteProblem(task, reason))
+        if task.failures_in_a_row == 1 and task.last_progress > self._tasks.now - RECENT_PROGRESS:
+            self.requeue(task, reason)
         else:
-            self.later(task, reason)
+            self.retry_later(task, reason)
 
-    def again(self, task: FileTask, why: str) -> None:
+    def requeue(self, task: FileTask, why: str) -> None:
         """Queue a file for the next free place."""
         self._tasks.queue(task, first=True)
         task.move(State.QUEUED, why)
 
-    def later(self, task: FileTask, reason: str) -> None:
+    def retry_later(self, task: FileTask, reason: str) -> None:
         """Wait with growing pauses, until nothing has moved for as long as the patience lasts."""
-        if self._tasks.now + task.pause > task.moved + self._patience:
+        if self._tasks.now + task.pause > task.last_progress + self._patience:
             error = NoUsableMirror(f"{task.file.path}: {reason}", "Run the same command again to continue.")
             self._tasks.fail(task, reason, error)
             return
         task.not_before = self._tasks.now + task.pause
         if task.pause > FIRST_PAUSE:
-            self._tasks.do(commands.EmitEvent(Waiting(f"{task.file.path}: {reason}", task.pause)))
+            self._tasks.issue(commands.EmitEvent(Waiting(f"{task.file.path}: {reason}", task.pause)))
         task.pause = min(LONGEST_PAUSE, task.pause * 2)
         self._tasks.queue(task)
         if task.state is not State.WAITING:
@@ -62,9 +62,9 @@ class Recovery:
 
     def claim(self, task: FileTask) -> commands.Claim:
         """Return the command that asks for the claim, and once a second for what its holder stores."""
-        return commands.Claim(task, look=task.held and self._tasks.now >= task.held_look + HELD_LOOK)
+        return commands.Claim(task, look=task.held and self._tasks.now >= task.held_checked + HELD_CHECK)
 
-    def held(self, task: FileTask, mark: ProgressMark | None) -> None:
+    def wait_for_holder(self, task: FileTask, mark: ProgressMark | None) -> None:
         """Wait for the fetch that downloads the same bytes, until it stores none for as long as the patience lasts.
 
         Only time between two looks counts: this process may have been stopped too.
@@ -72,30 +72,30 @@ class Recovery:
         path, now = task.file.path, self._tasks.now
         if not task.held:
             text = f"{path}: another fetch on this machine is downloading it"
-            self._tasks.do(commands.EmitEvent(Waiting(text, HELD_PAUSE)))
-            task.held, task.held_look = True, now
+            self._tasks.issue(commands.EmitEvent(Waiting(text, HELD_PAUSE)))
+            task.held, task.held_checked = True, now
         elif mark is not None:
-            task.held_silent += min(now - task.held_look, 2 * HELD_LOOK)
+            task.held_silent += min(now - task.held_checked, 2 * HELD_CHECK)
             if mark != task.held_mark:
                 task.held_mark, task.held_silent = mark, 0.0
-            task.held_look = now
+            task.held_checked = now
             if task.held_silent > self._patience:
                 reason = (
                     f"another fetch on this machine downloads it, but has made no progress for {task.held_silent:.0f} s"
                 )
                 self._tasks.fail(task, reason, Locked(f"{path}: {reason}", _STUCK_HINT))
                 return
-        task.not_before, task.moved = now + HELD_PAUSE, now
+        task.not_before, task.last_progress = now + HELD_PAUSE, now
         self._tasks.queue(task)
         task.move(State.WAITING, "another fetch is downloading it")
 
-    def check(self, task: FileTask, doubt: Doubt) -> None:
+    def check_mirrors(self, task: FileTask, doubt: PendingCheck) -> None:
         """Find out whether the mirrors respond in a way that aria2 cannot use."""
-        task.doubt = doubt
+        task.pending_check = doubt
         task.move(State.WAITING, f"check of its mirrors: {doubt.reason}")
-        self._tasks.do(commands.CheckMirrors(task, tuple(task.urls.values()), refusals=doubt.hidden))
+        self._tasks.issue(commands.CheckMirrors(task, tuple(task.urls.values()), refusals=doubt.hidden))
 
-    def take_turns(self, task: FileTask, reason: str, refused: Mapping[Mirror, str] | None = None) -> None:
+    def quarantine_serving(self, task: FileTask, reason: str, refused: Mapping[Mirror, str] | None = None) -> None:
         """Quarantine the mirrors that served a file, where it has others: those get a turn, rather than the same ones.
 
         A mirror whose URL aria2 had, but never connected to, has not had its turn: aria2 opens 16 connections to a
@@ -105,64 +105,66 @@ class Recovery:
         served = task.connected.intersection(task.urls) or task.urls
         if len(served) < len(task.step.mirrors):
             for mirror in served:
-                self._tasks.do(commands.Record(mirror, Refused((refused or {}).get(mirror, reason))))
+                self._tasks.issue(commands.RecordOutcome(mirror, Refused((refused or {}).get(mirror, reason))))
 
-    def checked(self, event: MirrorsChecked) -> None:
+    def handle_check(self, event: MirrorsChecked) -> None:
         """Continue with mirrors that aria2 can use; if there is none, by HTTP and over one connection."""
-        task, doubt, found = event.task, event.task.doubt, event.incompatible
+        task, doubt, found = event.task, event.task.pending_check, event.incompatible
         assert doubt is not None
-        task.doubt = None
+        task.pending_check = None
         if not found:
             if doubt.verdict is not None:
                 self._wrong(task, doubt.verdict, doubt.used)
             else:
                 if doubt.hidden:
-                    self.take_turns(task, doubt.reason, event.refused)
+                    self.quarantine_serving(task, doubt.reason, event.refused)
                 self.retry(task, "; ".join(event.refused.values()) or doubt.reason, doubt.code)
             return
         everyone = task.suspects or task.step.mirrors
         bad = self._mirrors.incompatible(everyone) | set(found) | task.guilty
         left = tuple(mirror for mirror in everyone if mirror not in bad)
-        self._tasks.out += [commands.Record(one, Incompatible(why, others=bool(left))) for one, why in found.items()]
+        self._tasks.issued += [
+            commands.RecordOutcome(one, Incompatible(why, others=bool(left))) for one, why in found.items()
+        ]
         task.step = replace(task.step, mirrors=left or everyone)
         if any(why.startswith(COMPRESSED) for why in found.values()):  # aria2 may have written that
-            self._tasks.do(commands.Discard(task))
+            self._tasks.issue(commands.Discard(task))
             task.start_over()
         if left:
-            self.again(task, "with mirrors that aria2 can use")
+            self.requeue(task, "with mirrors that aria2 can use")
         else:
             self.to_http(task)
 
     def to_http(self, task: FileTask) -> None:
         """Give a large file to the HTTP downloader, with the bytes from its start that are on disk."""
         if task.ranges:
-            self._tasks.do(commands.KeepPrefix(task, tuple(task.ranges)))
+            self._tasks.issue(commands.KeepPrefix(task, tuple(task.ranges)))
         task.start_over()
         task.carrier = "http"
         self._tasks.large.remove(task)
         self._tasks.by_http.append(task)
         task.move(State.DOWNLOADING, "by HTTP")
-        self._tasks.do(commands.Download(task))
+        self._tasks.issue(commands.Download(task))
 
-    def hashed(self, task: FileTask, verdict: Verdict, *, present: bool) -> None:
+    def handle_hashed(self, task: FileTask, verdict: Verdict, *, present: bool) -> None:
         """Finish a verified file; find the mirror to blame for wrong bytes. `present`: another fetch published them."""
         if verdict.good:
-            self._tasks.out += [commands.Record(mirror, Delivered(files=1)) for mirror in task.used]
+            self._tasks.issued += [commands.RecordOutcome(mirror, Delivered(files=1)) for mirror in task.used]
             self._tasks.finish(task, State.DONE)
             return
         if present:
             self._not_present(task, verdict)
             return
-        self._tasks.do(commands.Discard(task))
+        self._tasks.issue(commands.Discard(task))
         used = tuple(sorted(task.used, key=lambda mirror: mirror.name))
         task.start_over()
-        self.check(task, Doubt(verdict.detail, verdict=verdict, used=used))
+        self.check_mirrors(task, PendingCheck(verdict.detail, verdict=verdict, used=used))
 
     def _not_present(self, task: FileTask, verdict: Verdict) -> None:
         """Ask for the claim again: the bytes that another fetch published are wrong, or gone."""
-        task.wrong += 1
-        if task.wrong > WRONG_TRIES:
-            self._tasks.do(commands.Fail(task, Verdict(task.file.path, verdict.outcome, verdict.detail)))
+        task.wrong_count += 1
+        if task.wrong_count > WRONG_TRIES:
+            self._tasks.issue(commands.Fail(task, Verdict(task.file.path, verdict.outcome, verdict.detail)))
             self._tasks.finish(task, State.FAILED)
             return
         task.not_before = self._tasks.now + HELD_PAUSE
@@ -176,17 +178,21 @@ class Recovery:
         """
         words = " (from it or another mirror)" if len(used) > 1 else ""
         for mirror in used:
-            self._tasks.do(commands.Record(mirror, ServedWrongBytes(f"{task.file.path} failed its checksum{words}")))
+            self._tasks.issue(
+                commands.RecordOutcome(mirror, ServedWrongBytes(f"{task.file.path} failed its checksum{words}"))
+            )
         whose = " or ".join(mirror.name for mirror in used)
-        self._tasks.do(commands.Note(task, f"{whose} served wrong bytes: {verdict.detail}" if used else verdict.detail))
-        task.wrong += 1
+        self._tasks.issue(
+            commands.NoteProblem(task, f"{whose} served wrong bytes: {verdict.detail}" if used else verdict.detail)
+        )
+        task.wrong_count += 1
         task.guilty |= set(used) if len(used) == 1 else set()
         task.suspects = task.suspects or task.step.mirrors
         left = [mirror for mirror in task.suspects if mirror not in task.guilty]
-        if task.wrong > WRONG_TRIES or (task.wrong > 1 and not left):
-            self._tasks.do(commands.Fail(task, Verdict(task.file.path, verdict.outcome, verdict.detail)))
+        if task.wrong_count > WRONG_TRIES or (task.wrong_count > 1 and not left):
+            self._tasks.issue(commands.Fail(task, Verdict(task.file.path, verdict.outcome, verdict.detail)))
             self._tasks.finish(task, State.FAILED)
             return
         origin = [mirror for mirror in left if mirror == self._origin]
         task.step = replace(task.step, mirrors=tuple(origin or left or task.suspects))
-        self.again(task, verdict.detail)
+        self.requeue(task, verdict.detail)

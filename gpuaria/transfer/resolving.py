@@ -10,7 +10,7 @@ from gpuaria.transfer.events import Replaced, Resolved
 from gpuaria.transfer.recovery import Recovery
 from gpuaria.transfer.run_tasks import RunTasks
 from gpuaria.transfer.task import FileTask, State
-from gpuaria.transfer.tuning import PORTAL
+from gpuaria.transfer.tuning import PORTAL_RESPONSES
 
 
 class Resolving:
@@ -19,17 +19,17 @@ class Resolving:
     def __init__(self, tasks: RunTasks, recovery: Recovery) -> None:
         self._tasks, self._recovery = tasks, recovery
 
-    def resolved(self, event: Resolved) -> None:
+    def handle_resolved(self, event: Resolved) -> None:
         """Start a download with its first URL, add a further one, or note why a mirror gave none."""
         task, mirror, found = event.task, event.mirror, event.found
         if task.attempt != event.attempt or task.carrier == "http":
             return
-        task.awaited -= 1
+        task.urls_awaited -= 1
         if isinstance(found, MirrorUrl):
             if task.state is State.RESOLVING:  # start with the first; a far mirror must not delay the near ones
-                task.take(found, event.wall)
+                task.use_url(found, event.wall)
                 task.move(State.DOWNLOADING)
-                self._tasks.do(commands.Prepare(task, self._tasks.following()))
+                self._tasks.issue(commands.Prepare(task, self._tasks.bytes_to_come()))
             else:
                 self._exchange(task, found, event.wall)
             return
@@ -38,10 +38,10 @@ class Resolving:
         else:
             task.reasons[mirror] = found.message
             task.cause = found
-            self._tasks.do(commands.Note(task, found.message))
+            self._tasks.issue(commands.NoteProblem(task, found.message))
             if len(task.step.mirrors) > 1:
-                self._tasks.do(commands.Record(mirror, Refused(found.message)))
-        if not task.awaited and task.state is State.RESOLVING:
+                self._tasks.issue(commands.RecordOutcome(mirror, Refused(found.message)))
+        if not task.urls_awaited and task.state is State.RESOLVING:
             self._without_url(task)
 
     def _without_url(self, task: FileTask) -> None:
@@ -49,24 +49,24 @@ class Resolving:
         only, cause = len(task.step.mirrors) == 1, task.cause
         if task.needs_credential or not task.reasons:
             self._recovery.to_http(task)
-        elif isinstance(cause, NotAHub) and only and task.attempt > PORTAL:
+        elif isinstance(cause, NotAHub) and only and task.attempt > PORTAL_RESPONSES:
             self._tasks.fail(task, cause.message, cause)
-            self._tasks.do(commands.Abort(cause))
+            self._tasks.issue(commands.Abort(cause))
         elif isinstance(cause, AccessDenied) or (isinstance(cause, NotFound) and only):
             self._tasks.fail(task, cause.message, cause)
             if isinstance(cause, AccessDenied):
-                self._tasks.do(commands.Abort(cause))
+                self._tasks.issue(commands.Abort(cause))
         else:
-            self._recovery.later(task, "; ".join(task.reasons.values()))
+            self._recovery.retry_later(task, "; ".join(task.reasons.values()))
 
-    def renew(self, task: FileTask, wall: float) -> None:
+    def renew_expiring(self, task: FileTask, wall: float) -> None:
         """Exchange signed URLs that are about to expire, while the download continues."""
         for mirror, url in list(task.urls.items()):
             if url.expires is not None and url.expires - wall < RENEW_BEFORE and wall >= task.renew_at[mirror]:
                 task.urls[mirror] = replace(url, expires=None)  # asked for once
-                self._tasks.do(commands.Renew(task, mirror))
+                self._tasks.issue(commands.Renew(task, mirror))
 
-    def replaced(self, event: Replaced) -> None:
+    def handle_replaced(self, event: Replaced) -> None:
         """Use a mirror's new URL in a running download."""
         if event.renewed == (event.url.mirror in event.task.urls):
             self._exchange(event.task, event.url, event.wall)
@@ -75,5 +75,5 @@ class Resolving:
         """Use a URL next to those of other mirrors, in place of its own mirror's old one."""
         if task.state is State.DOWNLOADING and task.carrier == "aria2":
             old = task.urls.get(url.mirror)
-            task.take(url, wall)
-            self._tasks.do(commands.ChangeUrls(task, old, url))
+            task.use_url(url, wall)
+            self._tasks.issue(commands.ChangeUrls(task, old, url))

@@ -59,22 +59,22 @@ class Results:
         if mirror is not None:
             self.arrived(path, mirror, count)
             return
-        given = self.origins(path).given
+        given = self.byte_sources(path).given
         weights = {self.pool.by_name(name): float(came) for name, came in given.items()}
         for one, share in shares(max(0, count), weights or dict.fromkeys(serving, 1.0)).items():
             self.arrived(path, one, share)
 
-    def holds(self, path: str, count: int) -> None:
+    def set_bytes_on_disk(self, path: str, count: int) -> None:
         """Note that `count` bytes of the file `path` are on disk, those of earlier runs included."""
         with self._lock:
             self._sources.setdefault(path, ByteSources()).holds(count)
 
-    def trouble(self, path: str, problem: str) -> None:
+    def note_problem(self, path: str, problem: str) -> None:
         """Note a problem with the file `path`, which may still arrive."""
         with self._lock:
             self._sources.setdefault(path, ByteSources()).note(problem)
 
-    def origins(self, path: str) -> ByteSources:
+    def byte_sources(self, path: str) -> ByteSources:
         """Return where the bytes of the file `path` came from so far."""
         with self._lock:
             return self._sources.get(path, ByteSources()).copy()
@@ -85,7 +85,7 @@ class Results:
             verdict = self.verdicts.get(file.path)
         return self.arrivals.follow(file, layout, verdict)
 
-    def found(self) -> tuple[Verdict, ...]:
+    def verdicts_so_far(self) -> tuple[Verdict, ...]:
         """The verdicts so far."""
         with self._lock:
             return tuple(self.verdicts.values())
@@ -95,11 +95,11 @@ class Results:
         with self._lock:
             return [path for path, sources in self._sources.items() if sources.given and path not in self.verdicts]
 
-    def uses(self) -> tuple[MirrorUse, ...]:
+    def mirror_uses(self) -> tuple[MirrorUse, ...]:
         """Return the use of each mirror, by bytes, the most first."""
         return self.pool.summary()
 
-    def settle(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
+    def record_verdict(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
         """Record the verdict on a file."""
         with self._lock:
             self.verdicts[file.path] = verdict
@@ -109,11 +109,11 @@ class Results:
         self._listener.settled(file, verdict)
         self.emit(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
 
-    def mismatch(self, file: RemoteFile, detail: str) -> None:
+    def report_mismatch(self, file: RemoteFile, detail: str) -> None:
         """Report that a local file differs from `file`, and is downloaded again."""
         with self._lock:
             self.wanted.add(file.path)
-        self.trouble(file.path, "the local file did not match its checksum")
+        self.note_problem(file.path, "the local file did not match its checksum")
         self.emit(Mismatch(file.path, file.size, detail))
 
     def emit(self, event: Event) -> None:

@@ -16,7 +16,7 @@ class RunTasks:
         self.large: list[FileTask] = []  # carried by aria2
         self.small: deque[FileTask] = deque()  # carried by HTTP: queued
         self.by_http: list[FileTask] = []  # carried by HTTP: begun
-        self.out: list[Command] = []
+        self.issued: list[Command] = []
         self.now = 0.0
         self._order = 0
 
@@ -44,13 +44,13 @@ class RunTasks:
         """Large files in these states, in the order of the states."""
         return [task for state in states for task in self.large if task.state is state]
 
-    def following(self) -> int:
+    def bytes_to_come(self) -> int:
         """Bytes of large files that no downloader has begun with."""
         return sum(task.file.size for task in self.in_state(State.QUEUED, State.WAITING, State.RESOLVING))
 
-    def do(self, *wanted: Command) -> None:
+    def issue(self, *wanted: Command) -> None:
         """Add commands."""
-        self.out += wanted
+        self.issued += wanted
 
     def queue(self, task: FileTask, *, first: bool = False) -> None:
         """Give a file its place among those that wait: the last, or the first."""
@@ -59,11 +59,11 @@ class RunTasks:
 
     def fail(self, task: FileTask, reason: str, error: GpuariaError) -> None:
         """End a file that could not be downloaded."""
-        self.do(commands.Fail(task, Verdict(task.file.path, "failed", reason), error))
+        self.issue(commands.Fail(task, Verdict(task.file.path, "failed", reason), error))
         self.finish(task, State.FAILED)
 
     def finish(self, task: FileTask, state: State) -> None:
         """End a file: take it off the lists, and release its claim."""
         task.move(state)
         (self.by_http if task.carrier == "http" else self.large).remove(task)
-        self.do(commands.Unclaim(task))
+        self.issue(commands.Unclaim(task))

@@ -18,14 +18,14 @@ from gpuaria.transfer.recovery import Recovery
 from gpuaria.transfer.resolving import Resolving
 from gpuaria.transfer.run_tasks import RunTasks
 from gpuaria.transfer.steering import Steering, TransferLimits
-from gpuaria.transfer.task import Doubt, FileTask, State
-from gpuaria.transfer.tuning import SAVE
+from gpuaria.transfer.task import FileTask, PendingCheck, State
+from gpuaria.transfer.tuning import SAVE_INTERVAL
 
 # aria2's codes for what may be a response that it cannot use: unknown, time-out, no range, a host that it cannot reach.
-DOUBTFUL = frozenset({"1", "2", "6", "8", "19"})
+AMBIGUOUS_CODES = frozenset({"1", "2", "6", "8", "19"})
 HIDES_STATUS = ("No URI available", "Resource not found")  # what aria2 says instead of the status of a response
 STALLED = "stalled: almost no data arrives"
-NO_TAIL = "could not download the end of the file"
+TAIL_INCOMPLETE = "could not download the end of the file"
 
 
 class Scheduler:
@@ -44,7 +44,7 @@ class Scheduler:
 
     def handle(self, event: events.TransferEvent, now: float) -> Sequence[Command]:
         """Take in what happened, and return what has to be done, in order."""
-        self._tasks.out, self._tasks.now = [], now
+        self._tasks.issued, self._tasks.now = [], now
         match event:
             case events.Tick():
                 self._tick(event.wall)
@@ -53,30 +53,30 @@ class Scheduler:
             case events.Claimed():
                 self._claimed(event)
             case events.Resolved():
-                self._resolving.resolved(event)
+                self._resolving.handle_resolved(event)
             case events.Replaced():
-                self._resolving.replaced(event)
+                self._resolving.handle_replaced(event)
             case events.Prepared():
                 self._prepared(event)
             case events.Downloaded():
                 self._downloaded(event.task, event.complete)
             case events.Hashed():
-                self._recovery.hashed(event.task, event.verdict, present=event.present)
+                self._recovery.handle_hashed(event.task, event.verdict, present=event.present)
             case events.Settled():
                 self._settled(event.task, event.good)
             case events.SpeedLimited():
                 self._speed_limited(event.rate)
             case _:
                 self._handle_delivery(event)
-        return self._tasks.out
+        return self._tasks.issued
 
     def _handle_delivery(self, event: events.TransferEvent) -> None:
         """Handle the events of aria2, the tail and the mirrors."""
         match event:
             case events.Progressed():
-                self._delivery.progressed(event, self._tasks.now)
-            case events.Read():
-                self._tasks.out += self._delivery.read(event.received, self._tasks.now)
+                self._delivery.handle_progress(event, self._tasks.now)
+            case events.ReadingDone():
+                self._tasks.issued += self._delivery.handle_reading(event.received, self._tasks.now)
             case events.RangeDone():
                 self._range_done(event.task, event.range)
             case events.RangeFailed():
@@ -88,11 +88,11 @@ class Scheduler:
             case events.TailProgressed():
                 self._tail_progressed(event)
             case events.MirrorsChecked():
-                self._recovery.checked(event)
+                self._recovery.handle_check(event)
             case events.MirrorFailed():
-                self._tasks.do(commands.Record(event.mirror, Refused(event.reason, event.wait)))
+                self._tasks.issue(commands.RecordOutcome(event.mirror, Refused(event.reason, event.wait)))
             case events.MirrorRecovered():
-                self._tasks.do(commands.Record(event.mirror, Recovered()))
+                self._tasks.issue(commands.RecordOutcome(event.mirror, Recovered()))
             case events.MirrorsJoined():
                 self._joined(event.mirrors)
 
@@ -108,26 +108,26 @@ class Scheduler:
         return self._tasks.in_state(*states)
 
     @property
-    def owed(self) -> tuple[bool, bool]:
+    def needs_bytes(self) -> tuple[bool, bool]:
         """Return (large, any): whether such files still need bytes that no other fetch downloads."""
         needed = [task for task in self._tasks.unfinished if task.state is not State.HASHING and not task.held]
         return any(task.carrier == "aria2" for task in needed), bool(needed)
 
     @property
-    def serving(self) -> int:
+    def serving_count(self) -> int:
         """Mirrors with a connection."""
         return len(self._delivery.serving)
 
-    def pause(self) -> bool | None:
+    def near_end(self) -> bool | None:
         """None if aria2 downloads nothing; else whether a file is so near its end that readings should be quick."""
         tasks = self._tasks.in_state(State.DOWNLOADING)
-        return any(task.pace.in_sight(task.left) for task in tasks) if tasks else None
+        return any(task.pace.end_in_sight(task.remaining) for task in tasks) if tasks else None
 
     # --- the turn ------------------------------------------------------------------------------------------------
 
     def _tick(self, wall: float) -> None:
         for task in (*self._tasks.in_state(State.WAITING), *self._tasks.by_http):
-            if task.state is State.WAITING and task.doubt is None and task.not_before <= self._tasks.now:
+            if task.state is State.WAITING and task.pending_check is None and task.not_before <= self._tasks.now:
                 task.move(State.QUEUED)
                 if task.carrier == "http":
                     self._tasks.by_http.remove(task)
@@ -136,29 +136,29 @@ class Scheduler:
         self._start_small()
         self._start_large()
         if self._tasks.in_state(State.RESOLVING):
-            self._tasks.do(commands.WarmUp())  # it starts while the URLs are resolved
+            self._tasks.issue(commands.WarmUp())  # it starts while the URLs are resolved
         for task in self._tasks.in_state(State.DOWNLOADING):
-            self._resolving.renew(task, wall)
+            self._resolving.renew_expiring(task, wall)
 
     def _steer(self) -> None:
         """Decide for every file that aria2 downloads, and save their progress."""
         downloading = self._tasks.in_state(State.DOWNLOADING)
-        others = self._tasks.following() > 0  # once for all: there may be ten thousand
-        if self._tasks.now - self._saved >= SAVE:
+        others = self._tasks.bytes_to_come() > 0  # once for all: there may be ten thousand
+        if self._tasks.now - self._saved >= SAVE_INTERVAL:
             self._saved = self._tasks.now
             released = [task for task in self._tasks.in_state(State.FINISHING) if task.tail]
-            self._tasks.do(*(commands.SaveProgress(task, alone=False) for task in downloading))
-            self._tasks.do(*(commands.SaveProgress(task, alone=True) for task in released))
+            self._tasks.issue(*(commands.SaveProgress(task, alone=False) for task in downloading))
+            self._tasks.issue(*(commands.SaveProgress(task, alone=True) for task in released))
         for task in downloading:
             if task.tail and not task.running:
-                self._tasks.out += self._steering.take_over(task)
+                self._tasks.issued += self._steering.take_over(task)
             elif all(one.done for one in task.ranges):
                 self._all_here(task)
             elif self._steering.stalled(task, self._tasks.now):
                 self._failed(task, STALLED, "")
             else:
-                self._tasks.out += self._steering.steer(task, self._tasks.now, others, self._busy())
-        self._tasks.out += self._delivery.tests(self._tasks.in_state(State.DOWNLOADING))
+                self._tasks.issued += self._steering.steer(task, self._tasks.now, others, self._busy())
+        self._tasks.issued += self._delivery.due_tests(self._tasks.in_state(State.DOWNLOADING))
 
     def _busy(self) -> int:
         return len(self._tasks.in_state(State.DOWNLOADING, State.FINISHING))
@@ -170,13 +170,13 @@ class Scheduler:
             task = self._tasks.small.popleft()
             self._tasks.by_http.append(task)
             task.move(State.RESOLVING)
-            self._tasks.do(self._recovery.claim(task))
+            self._tasks.issue(self._recovery.claim(task))
             active += 1
 
     def _start_large(self) -> None:
         """Keep `jobs` files in flight, not counting a file that has only its last connections left."""
         in_flight = self._tasks.in_state(State.DOWNLOADING, State.FINISHING)
-        taken, busy = sum(not task.fading for task in in_flight), len(in_flight)
+        taken, busy = sum(not task.ending for task in in_flight), len(in_flight)
         resolving = len(self._tasks.in_state(State.RESOLVING))
         for task in sorted(self._tasks.in_state(State.QUEUED), key=lambda task: task.order):
             room = self._limits.jobs - resolving
@@ -184,29 +184,29 @@ class Scheduler:
                 return
             resolving += 1
             task.move(State.RESOLVING)
-            self._tasks.do(self._recovery.claim(task))
+            self._tasks.issue(self._recovery.claim(task))
 
     def _claimed(self, event: events.Claimed) -> None:
         task, claim = event.task, event.claim
         if claim is ClaimResult.HELD:
-            self._recovery.held(task, event.mark)
+            self._recovery.wait_for_holder(task, event.mark)
             return
         task.held, task.held_mark, task.held_silent = False, None, 0.0
         if claim is ClaimResult.PRESENT:
             task.move(State.HASHING, "another fetch published it")
-            self._tasks.do(commands.Publish(task, present=True))
+            self._tasks.issue(commands.Publish(task, present=True))
             return
         if task.carrier == "http":
             task.move(State.DOWNLOADING)
-            self._tasks.do(commands.Download(task))
+            self._tasks.issue(commands.Download(task))
             return
         mirrors = self._mirrors.usable(task.step.mirrors)
         if self._mirrors.incompatible(mirrors).issuperset(mirrors):
             self._recovery.to_http(task)
             return
-        task.urls, task.reasons, task.awaited, task.needs_credential = {}, {}, len(mirrors), False
-        task.attempt, task.moved = task.attempt + 1, task.moved or self._tasks.now
-        self._tasks.out += [commands.Resolve(task, one, task.attempt, fresh=task.attempt > 1) for one in mirrors]
+        task.urls, task.reasons, task.urls_awaited, task.needs_credential = {}, {}, len(mirrors), False
+        task.attempt, task.last_progress = task.attempt + 1, task.last_progress or self._tasks.now
+        self._tasks.issued += [commands.Resolve(task, one, task.attempt, fresh=task.attempt > 1) for one in mirrors]
 
     # --- downloading ---------------------------------------------------------------------------------------------
 
@@ -216,38 +216,38 @@ class Scheduler:
         task.ranges, task.linked = event.ranges, event.linked
         done = sum(one.completed for one in task.ranges)
         if again and done > task.done:
-            self._tasks.do(commands.Credit(task, None, done - task.done))
-        self._tasks.do(commands.Holds(task, done))
-        self._tasks.out += [commands.Arrived(task, one.start, one.end) for one in task.ranges if one.done]
-        task.done, task.begun, task.connected = done, self._tasks.now, set()
+            self._tasks.issue(commands.Credit(task, None, done - task.done))
+        self._tasks.issue(commands.SetBytesOnDisk(task, done))
+        self._tasks.issued += [commands.AnnounceBytes(task, one.start, one.end) for one in task.ranges if one.done]
+        task.done, task.started, task.connected = done, self._tasks.now, set()
         task.pace = type(task.pace)()
         self._hash(task, ranges.prefix(task.ranges))
         if task.waiting:
-            self._tasks.out += self._steering.next_range(task)
+            self._tasks.issued += self._steering.next_range(task)
         else:
             self._all_here(task)
 
     def _range_done(self, task: FileTask, one: ByteRange) -> None:
         one.finish()
-        self._tasks.do(commands.Arrived(task, one.start, one.end))
+        self._tasks.issue(commands.AnnounceBytes(task, one.start, one.end))
         self._hash(task, ranges.prefix(task.ranges))
 
     def _hash(self, task: FileTask, end: int) -> None:
         if end > task.hashed:
             task.hashed = end
-            self._tasks.do(commands.Hash(task, end))
+            self._tasks.issue(commands.Hash(task, end))
 
     def _restarted(self) -> None:
         """Continue every download with another aria2c, from the control files."""
         for task in self._tasks.in_state(State.DOWNLOADING):
             self._leave(task, alone=False)
-            self._tasks.do(commands.Prepare(task, self._tasks.following()))
+            self._tasks.issue(commands.Prepare(task, self._tasks.bytes_to_come()))
 
     def _leave(self, task: FileTask, *, alone: bool) -> None:
         """Note that neither aria2 nor the tail downloads the file any more."""
         if task.tail:
-            self._tasks.do(commands.StopTail(task, alone))
-        task.done += task.tail_came
+            self._tasks.issue(commands.StopTail(task, alone))
+        task.done += task.tail_bytes
         task.drop_tail()
         task.leave_aria2()
 
@@ -258,19 +258,23 @@ class Scheduler:
             return
         for one in event.ended:
             one.finish()
-        came = max(0, task.left - sum(end - start for start, end in event.missing))
+        came = max(0, task.remaining - sum(end - start for start, end in event.missing))
         task.done += came
-        self._tasks.do(commands.Credit(task, None, came), commands.Holds(task, task.done))
+        self._tasks.issue(commands.Credit(task, None, came), commands.SetBytesOnDisk(task, task.done))
         task.tail = True
-        self._tasks.do(commands.FillTail(task, event.missing, self._steering.tail_connections(self._busy())))
+        self._tasks.issue(commands.FillTail(task, event.missing, self._steering.tail_connections(self._busy())))
 
     def _tail_progressed(self, event: events.TailProgressed) -> None:
         task = event.task
         if task.tail:
-            task.tail_came, task.tail_left, task.tail_connections = event.came, event.left, event.connections
-            if task.state is State.FINISHING and event.reached > task.hashed:
-                self._tasks.do(commands.Arrived(task, 0, event.reached))
-                self._hash(task, event.reached)
+            task.tail_bytes, task.tail_unclaimed, task.tail_connections = (
+                event.bytes_written,
+                event.unclaimed_bytes,
+                event.connections,
+            )
+            if task.state is State.FINISHING and event.complete_to > task.hashed:
+                self._tasks.issue(commands.AnnounceBytes(task, 0, event.complete_to))
+                self._hash(task, event.complete_to)
 
     def _downloaded(self, task: FileTask, complete: bool) -> None:
         """Hash a file whose tail has ended with every byte, else retry it."""
@@ -279,18 +283,18 @@ class Scheduler:
         if complete:
             for one in task.ranges:
                 one.finish()
-            self._tasks.do(commands.MarkComplete(task), commands.Arrived(task, 0, task.file.size))
-        self._tasks.do(commands.StopTail(task, alone=True), commands.Stop(task))
+            self._tasks.issue(commands.MarkComplete(task), commands.AnnounceBytes(task, 0, task.file.size))
+        self._tasks.issue(commands.StopTail(task, alone=True), commands.Stop(task))
         task.drop_tail()
         if complete:
             self._all_here(task)
         else:
-            self._recovery.retry(task, NO_TAIL, "")
+            self._recovery.retry(task, TAIL_INCOMPLETE, "")
 
     def _all_here(self, task: FileTask) -> None:
         task.done = task.file.size
         task.move(State.HASHING)
-        self._tasks.do(commands.Publish(task))
+        self._tasks.issue(commands.Publish(task))
 
     def _joined(self, mirrors: Sequence[Mirror]) -> None:
         """Let more mirrors serve every unfinished file.
@@ -303,9 +307,9 @@ class Scheduler:
             task.step = replace(step, mirrors=(*step.mirrors, *mirrors), connections=step.connections + room)
             if task.state is State.DOWNLOADING and task.carrier == "aria2":
                 self._restart(task, "more mirrors joined")
-            elif task.state is State.RESOLVING and task.awaited:
-                task.awaited += len(mirrors)
-                self._tasks.do(*(commands.Resolve(task, one, task.attempt, fresh=False) for one in mirrors))
+            elif task.state is State.RESOLVING and task.urls_awaited:
+                task.urls_awaited += len(mirrors)
+                self._tasks.issue(*(commands.Resolve(task, one, task.attempt, fresh=False) for one in mirrors))
 
     def _speed_limited(self, rate: int) -> None:
         """Keep to another limit. Downloads that began without one begin again, through the relay, which draws on it."""
@@ -318,9 +322,9 @@ class Scheduler:
 
     def _restart(self, task: FileTask, why: str) -> None:
         """Begin a download again, from its control files."""
-        self._tasks.do(commands.Stop(task))
+        self._tasks.issue(commands.Stop(task))
         self._leave(task, alone=False)
-        self._recovery.again(task, why)
+        self._recovery.requeue(task, why)
 
     # --- another try ---------------------------------------------------------------------------------------------
 
@@ -328,13 +332,13 @@ class Scheduler:
         """Take a file out of aria2, which gave up a range of it, and retry it or check its mirrors."""
         if task.state is not State.DOWNLOADING:
             return
-        self._tasks.do(commands.Stop(task))
+        self._tasks.issue(commands.Stop(task))
         self._leave(task, alone=False)
         hidden = any(text in reason for text in HIDES_STATUS)
         if not hidden:
-            self._recovery.take_turns(task, reason)
-        if hidden or code in DOUBTFUL:
-            self._recovery.check(task, Doubt(reason, code, hidden=hidden))
+            self._recovery.quarantine_serving(task, reason)
+        if hidden or code in AMBIGUOUS_CODES:
+            self._recovery.check_mirrors(task, PendingCheck(reason, code, hidden=hidden))
         else:
             self._recovery.retry(task, reason, code)
 

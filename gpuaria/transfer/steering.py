@@ -8,17 +8,17 @@ from gpuaria.transfer.commands import Command, Release, StartRange, StartTail
 from gpuaria.transfer.ranges import PIECE, ByteRange
 from gpuaria.transfer.task import FileTask, State
 from gpuaria.transfer.tuning import (
-    AHEAD,
-    FEW,
+    AHEAD_SECONDS,
+    FEW_CONNECTIONS,
     GRACE,
-    HUNGRY,
-    MOST_IN_TAIL,
+    LARGEST_TAIL,
     NEXT_RANGE,
     SEVERAL_TIMEOUT,
-    SLOW,
-    TAIL,
+    SHORTEST_TAIL_SECONDS,
+    SLOW_RATE,
+    TAIL_SECONDS,
+    TAKEOVER_SECONDS,
     TRICKLE,
-    WORTH,
 )
 
 
@@ -70,26 +70,30 @@ class Steering:
         `others`: whether another file is to follow; `busy`: files in flight.
         """
         newest = task.running[-1] if task.running else None
-        near = task.pace.near(now, task.done, task.left, task.connections, task.widest)
+        near = task.pace.near_end(now, task.done, task.remaining, task.connections, task.most_connections)
         rate = task.pace.rate
         if task.waiting:
             last = newest is not None and not others and self._worth_a_tail(task)
-            ahead = rate * (TAIL if last else AHEAD)
+            ahead = rate * (TAIL_SECONDS if last else AHEAD_SECONDS)
             early = newest is not None and newest.completed and not self.limited
-            idle = newest is not None and (task.connections <= task.widest * NEXT_RANGE or newest.left <= ahead)
+            idle = newest is not None and (
+                task.connections <= task.most_connections * NEXT_RANGE or newest.remaining <= ahead
+            )
             if newest is not None and not (early and idle):
                 return []
             if last:
-                return self._begin_tail(task, int(rate * TAIL), busy)
-            if 0 < rate < SLOW and not others:
-                ranges.lengthen(task.ranges)
+                return self._begin_tail(task, int(rate * TAIL_SECONDS), busy)
+            if 0 < rate < SLOW_RATE and not others:
+                ranges.merge_untouched(task.ranges)
             return self.next_range(task)
         if task.tail:
-            near = task.tail_left <= rate * HUNGRY and (near or task.left <= rate * HUNGRY)
-        task.fading = task.fading or (near and others)
-        if task.fading and others and not task.tail:  # they keep the link busy, and aria2 ends this one at less cost
+            near = task.tail_unclaimed <= rate * TAKEOVER_SECONDS and (
+                near or task.remaining <= rate * TAKEOVER_SECONDS
+            )
+        task.ending = task.ending or (near and others)
+        if task.ending and others and not task.tail:  # they keep the link busy, and aria2 ends this one at less cost
             near = False
-        if (near or self._held_up(task, now)) and not self.limited:
+        if (near or self._blocked_by_slow(task, now)) and not self.limited:
             return self.take_over(task)
         return []
 
@@ -104,25 +108,29 @@ class Steering:
     def _worth_a_tail(self, task: FileTask) -> bool:
         """True if the range that waits is the last one, and long enough for a tail to pay."""
         rate = task.pace.rate
-        return len(task.waiting) == 1 and not self.limited and 0 < rate * WORTH <= task.waiting[0].left
+        return (
+            len(task.waiting) == 1
+            and not self.limited
+            and 0 < rate * SHORTEST_TAIL_SECONDS <= task.waiting[0].remaining
+        )
 
     def _begin_tail(self, task: FileTask, most: int, busy: int) -> list[Command]:
         """Let the tail download the end: its connections have come to their speed when aria2 stops."""
-        one = ranges.split(task.ranges, task.waiting[0], most)
-        if one is not task.waiting[0] or one.left > 2 * max(most, PIECE):
+        one = ranges.split_end(task.ranges, task.waiting[0], most)
+        if one is not task.waiting[0] or one.remaining > 2 * max(most, PIECE):
             return self.next_range(task)  # what is before that; or what is too much for the tail
-        self._to_tail(task, one)
+        self._assign_to_tail(task, one)
         return [StartTail(task, one, self.tail_connections(busy))]
 
-    def _to_tail(self, task: FileTask, one: ByteRange) -> None:
+    def _assign_to_tail(self, task: FileTask, one: ByteRange) -> None:
         one.in_tail = one.on_disk = task.tail = True
-        task.tail_left = one.left
+        task.tail_unclaimed = one.remaining
 
-    def _held_up(self, task: FileTask, now: float) -> bool:
+    def _blocked_by_slow(self, task: FileTask, now: float) -> bool:
         """True if slow connections keep the last pieces from idle mirrors; seen once for a file."""
-        if task.stuck or task.left > MOST_IN_TAIL:
+        if task.failures_in_a_row or task.remaining > LARGEST_TAIL:
             return False
         hosts = {urlsplit(url.url).hostname for url in task.urls.values()}
-        few = min(task.step.connections, self.limits.per_server * len(hosts)) * FEW
-        idle = not task.spare and (task.connections <= few or not task.serving.issuperset(task.urls))
-        return task.pace.held_up(now, task.done, task.left, idle=idle)
+        few = min(task.step.connections, self.limits.per_server * len(hosts)) * FEW_CONNECTIONS
+        idle = not task.has_free_piece and (task.connections <= few or not task.serving.issuperset(task.urls))
+        return task.pace.blocked_by_slow(now, task.done, task.remaining, idle=idle)

@@ -21,7 +21,15 @@ from gpuaria.http.ratelimit import TokenBucket
 from gpuaria.records import Mirror, MirrorUrl
 from gpuaria.threads import Threads
 from gpuaria.transfer.ranges import Gap
-from gpuaria.transfer.tuning import FIRST_WAIT, GRACE, LARGEST_CUT, LAST_WORDS, MOST_COPIES, SMALLEST_CUT, is_flow
+from gpuaria.transfer.tuning import (
+    CANCEL_GRACE,
+    FIRST_CHUNK_SECONDS,
+    GRACE,
+    LARGEST_CHUNK,
+    MOST_COPIES,
+    SMALLEST_CHUNK,
+    is_flow,
+)
 
 
 class TailListener(Protocol):
@@ -35,13 +43,13 @@ class TailListener(Protocol):
 
 
 @dataclass
-class _Cut:
+class _Chunk:
     start: int
     end: int
     begun: float  # monotonic seconds
     copies: Counter[Mirror] = field(default_factory=Counter)  # in flight, by mirror
     received: list[Received] = field(default_factory=list)  # of those copies
-    taken: bool = False  # a connection has its bytes and writes them
+    stored: bool = False  # a connection has its bytes and writes them
     written: int = 0  # bytes from its start
 
     @property
@@ -68,42 +76,42 @@ class Tail:
     bucket: TokenBucket = field(default_factory=TokenBucket)
     clock: Clock = SYSTEM
     reasons: dict[Mirror, str] = field(default_factory=dict)
-    came: int = 0  # bytes written
-    _heard: int = 0  # bytes that came over any connection, written or not
-    _free: list[Gap] = field(default_factory=list)
-    _cuts: list[_Cut] = field(default_factory=list)
-    _usual: float = FIRST_WAIT  # seconds from asking for a cut to having it
+    bytes_written: int = 0  # bytes written
+    _received: int = 0  # bytes that came over any connection, written or not
+    _unclaimed: list[Gap] = field(default_factory=list)
+    _chunks: list[_Chunk] = field(default_factory=list)
+    _usual_seconds: float = FIRST_CHUNK_SECONDS  # seconds from asking for a cut to having it
     _lock: threading.Condition = field(default_factory=threading.Condition)
-    _sealed: bool = False  # every gap is known
-    _called_off: bool = False
+    _gaps_known: bool = False  # every gap is known
+    _cancelled: bool = False
     _closed: bool = False
-    _writing: int = 0
-    working: int = 0  # connections
+    _writes: int = 0
+    active: int = 0  # connections
     _workers: int = 0
-    _moved: tuple[float, int] = (0.0, 0)  # monotonic seconds and `_heard` when bytes last came
+    _last_progress: tuple[float, int] = (0.0, 0)  # monotonic seconds and `_received` when bytes last came
 
     def start(self, gaps: Sequence[Gap]) -> None:
         """Begin to fill them; more may follow."""
-        self._free = [gap for gap in gaps if gap[0] < gap[1]]
-        each = max(1, min(self.connections, self.left // SMALLEST_CUT // max(1, len(self.urls)) + 1))
+        self._unclaimed = [gap for gap in gaps if gap[0] < gap[1]]
+        each = max(1, min(self.connections, self.unclaimed_bytes // SMALLEST_CHUNK // max(1, len(self.urls)) + 1))
         mirrors = [mirror for _ in range(each) for mirror in self.urls]
-        self.working = self._workers = len(mirrors)
+        self.active = self._workers = len(mirrors)
         for mirror in mirrors:
-            self.threads.start(f"tail-{mirror.name}", self._work, mirror)
+            self.threads.start(f"tail-{mirror.name}", self._run_connection, mirror)
 
     @property
-    def left(self) -> int:
+    def unclaimed_bytes(self) -> int:
         """Bytes that no connection has begun with."""
-        return sum(end - start for start, end in self._free)
+        return sum(end - start for start, end in self._unclaimed)
 
     def fill(self, gaps: Sequence[Gap]) -> None:
         """Fill these gaps too: now all are known."""
         more = [gap for gap in gaps if gap[0] < gap[1]]
         with self._lock:
-            self._sealed = True
-            self._moved = self.clock.monotonic(), self._heard
+            self._gaps_known = True
+            self._last_progress = self.clock.monotonic(), self._received
             if self._workers:
-                self._free = sorted((*self._free, *more))
+                self._unclaimed = sorted((*self._unclaimed, *more))
                 self._lock.notify_all()
         if not self._workers and more:
             self.start(more)
@@ -114,88 +122,91 @@ class Tail:
         A tail ends when all bytes are on disk, no connection is left, or nothing comes.
         """
         with self._lock:
-            if not self._sealed:
+            if not self._gaps_known:
                 return None
             if self._all_done():
                 return True
-            now, (moved, heard) = self.clock.monotonic(), self._moved
-            if is_flow(self._heard - heard, now - moved):
-                self._moved = moved, heard = now, self._heard
+            now, (moved, received_bytes) = self.clock.monotonic(), self._last_progress
+            if is_flow(self._received - received_bytes, now - moved):
+                self._last_progress = moved, received_bytes = now, self._received
             stalled = now - moved > self.http.options.timeout + GRACE
-            return False if not self.working or stalled or self.threads.stop.is_set() else None
+            return False if not self.active or stalled or self.threads.stop.is_set() else None
 
-    def reached(self) -> int:
+    def complete_to(self) -> int:
         """Return the byte up to which the file is complete; 0 as long as not every gap is known."""
         with self._lock:
-            if not self._sealed:
+            if not self._gaps_known:
                 return 0
-            missing = [*(start for start, _ in self._free), *(cut.start for cut in self._cuts if not cut.done)]
+            missing = [
+                *(start for start, _ in self._unclaimed),
+                *(chunk.start for chunk in self._chunks if not chunk.done),
+            ]
             return min(missing, default=self.size)
 
-    def filled(self) -> list[Gap]:
+    def written_ranges(self) -> list[Gap]:
         """Return the byte ranges that the tail has written, in order."""
         with self._lock:
-            return sorted((cut.start, cut.start + cut.written) for cut in self._cuts)
+            return sorted((chunk.start, chunk.start + chunk.written) for chunk in self._chunks)
 
     def save(self) -> None:
         """Write the beginnings of cuts in flight, so that a run that is killed loses little. Raises OSError."""
         with self._lock:
             if self._closed:
                 return
-            for cut in self._cuts:
-                if cut.taken:
+            for chunk in self._chunks:
+                if chunk.stored:
                     continue
-                body, count = max((one.so_far for one in cut.received), key=_count, default=(b"", 0))
-                if cut.written < count < cut.end - cut.start:
-                    _write(self.path, memoryview(body)[cut.written : count], cut.start + cut.written)
-                    cut.written = count
+                body, count = max((one.so_far for one in chunk.received), key=_size_of, default=(b"", 0))
+                if chunk.written < count < chunk.end - chunk.start:
+                    _write(self.path, memoryview(body)[chunk.written : count], chunk.start + chunk.written)
+                    chunk.written = count
 
-    def call_off(self) -> None:
+    def cancel(self) -> None:
         """Let every connection write what it has, and nothing after that."""
         with self._lock:
-            self._called_off = True
+            self._cancelled = True
             self._lock.notify_all()
-            self._lock.wait_for(self._quiet, LAST_WORDS)
+            self._lock.wait_for(self._idle, CANCEL_GRACE)
             self._closed = True
-            self._lock.wait_for(self._written)
+            self._lock.wait_for(self._all_written)
 
-    def count_into(self, count: Callable[[int], None]) -> None:
+    def report_bytes(self, count: Callable[[int], None]) -> None:
         """Call `count` with the bytes written so far, while none are added."""
         with self._lock:
-            count(self.came)
+            count(self.bytes_written)
 
-    def _quiet(self) -> bool:
-        return not self.working or self._all_done()
+    def _idle(self) -> bool:
+        return not self.active or self._all_done()
 
-    def _written(self) -> bool:
-        return not self._writing
+    def _all_written(self) -> bool:
+        return not self._writes
 
     def _all_done(self) -> bool:
-        return self._sealed and not self._free and all(cut.done for cut in self._cuts)
+        return self._gaps_known and not self._unclaimed and all(chunk.done for chunk in self._chunks)
 
     @property
     def _ended(self) -> bool:
-        return self._called_off or self.threads.stop.is_set()
+        return self._cancelled or self.threads.stop.is_set()
 
-    def _work(self, mirror: Mirror) -> None:
+    def _run_connection(self, mirror: Mirror) -> None:
         """Download cut after cut over one connection, until none is left or the mirror fails."""
-        line = RangeConnection(self.http, self.urls[mirror].url, self.size)
+        connection = RangeConnection(self.http, self.urls[mirror].url, self.size)
         try:
-            while (cut := self._next(mirror)) is not None:
-                self._fetch(cut, mirror, line)
+            while (chunk := self._claim(mirror)) is not None:
+                self._fetch(chunk, mirror, connection)
         except GpuariaError as error:
             self.reasons[mirror] = error.message
         except OSError as error:
             self.reasons[mirror] = f"cannot write: {error.strerror}"
         finally:
-            line.close()
+            connection.close()
             with self._lock:
-                self.working -= 1
+                self.active -= 1
                 self._lock.notify_all()
-            if not self.working:
+            if not self.active:
                 self.listener.ended()
 
-    def _next(self, mirror: Mirror) -> _Cut | None:
+    def _claim(self, mirror: Mirror) -> _Chunk | None:
         """A share of what no connection has begun, smaller and smaller; then another copy of a cut that is late.
 
         None when all is done, or `mirror` has as many copies of each as it may have: however slow one mirror is, the
@@ -203,77 +214,81 @@ class Tail:
         """
         with self._lock:
             while not self._ended:
-                if self._free:
-                    self._cuts.append(self._cut())
-                    self._cuts[-1].copies[mirror] += 1
-                    return self._cuts[-1]
-                left = [cut for cut in self._cuts if not cut.taken and cut.copies[mirror] < MOST_COPIES]
-                if not left and self._sealed:
+                if self._unclaimed:
+                    self._chunks.append(self._next_chunk_of_gap())
+                    self._chunks[-1].copies[mirror] += 1
+                    return self._chunks[-1]
+                left = [chunk for chunk in self._chunks if not chunk.stored and chunk.copies[mirror] < MOST_COPIES]
+                if not left and self._gaps_known:
                     return None
                 now = self.clock.monotonic()
-                late = [cut for cut in left if not cut.copies.total() or now - cut.begun > self._patience(cut, mirror)]
+                late = [
+                    chunk
+                    for chunk in left
+                    if not chunk.copies.total() or now - chunk.begun > self._lateness(chunk, mirror)
+                ]
                 if late:
-                    cut = min(late, key=lambda cut: (cut.copies[mirror], cut.copies.total()))
-                    cut.copies[mirror] += 1
-                    return cut
-                self._lock.wait(0.02 if self._sealed else 0.1)
+                    chunk = min(late, key=lambda chunk: (chunk.copies[mirror], chunk.copies.total()))
+                    chunk.copies[mirror] += 1
+                    return chunk
+                self._lock.wait(0.02 if self._gaps_known else 0.1)
         return None
 
-    def _patience(self, cut: _Cut, mirror: Mirror) -> float:
+    def _lateness(self, chunk: _Chunk, mirror: Mirror) -> float:
         """Seconds until a cut counts as late: sooner for a mirror that does not have it yet."""
-        return self._usual * (2.5 if cut.copies[mirror] else 1.25) * cut.copies.total()
+        return self._usual_seconds * (2.5 if chunk.copies[mirror] else 1.25) * chunk.copies.total()
 
-    def _cut(self) -> _Cut:
-        left = sum(end - start for start, end in self._free)
-        share = min(LARGEST_CUT, max(SMALLEST_CUT, left // (2 * self._workers)))
-        start, end = self._free.pop(0)
+    def _next_chunk_of_gap(self) -> _Chunk:
+        left = sum(end - start for start, end in self._unclaimed)
+        share = min(LARGEST_CHUNK, max(SMALLEST_CHUNK, left // (2 * self._workers)))
+        start, end = self._unclaimed.pop(0)
         if end - start > share:
-            self._free.insert(0, (start + share, end))
+            self._unclaimed.insert(0, (start + share, end))
             end = start + share
-        return _Cut(start, end, self.clock.monotonic())
+        return _Chunk(start, end, self.clock.monotonic())
 
-    def _fetch(self, cut: _Cut, mirror: Mirror, line: RangeConnection) -> None:
+    def _fetch(self, chunk: _Chunk, mirror: Mirror, connection: RangeConnection) -> None:
         asked, received = self.clock.monotonic(), Received()
         with self._lock:
-            cut.received.append(received)
+            chunk.received.append(received)
         try:
-            body = line.get(cut.start, cut.end, _Needless(self, cut), received)
-            self._take(cut, body, mirror, self.clock.monotonic() - asked)
+            body = connection.get(chunk.start, chunk.end, _UnneededCheck(self, chunk), received)
+            self._store(chunk, body, mirror, self.clock.monotonic() - asked)
         finally:
             with self._lock:
-                cut.received.remove(received)
-                cut.copies[mirror] -= 1
+                chunk.received.remove(received)
+                chunk.copies[mirror] -= 1
                 self._lock.notify_all()
 
-    def needless(self, cut: _Cut, came: int) -> bool:
+    def unneeded(self, chunk: _Chunk, came: int) -> bool:
         """True if the rest of a cut is not needed any more; `came`: bytes of it since this was last asked."""
         with self._lock:
-            self._heard += came
+            self._received += came
         if pause := self.bucket.charge(came):
             self.threads.stop.wait(pause)
-        return cut.taken or self._ended
+        return chunk.stored or self._ended
 
-    def _take(self, cut: _Cut, body: bytes, mirror: Mirror, seconds: float) -> None:
+    def _store(self, chunk: _Chunk, body: bytes, mirror: Mirror, seconds: float) -> None:
         """Write a cut that no other connection wrote; its beginning too once all ends, so that a later run has that."""
-        whole = len(body) == cut.end - cut.start
+        whole = len(body) == chunk.end - chunk.start
         with self._lock:
-            if cut.taken or self._closed or not (whole or self._ended) or len(body) <= cut.written:
+            if chunk.stored or self._closed or not (whole or self._ended) or len(body) <= chunk.written:
                 return
-            cut.taken = True
-            self._writing += 1
+            chunk.stored = True
+            self._writes += 1
             if whole:
-                came = sum(other.taken for other in self._cuts)
-                self._usual += (seconds - self._usual) / min(came, 8)
+                came = sum(other.stored for other in self._chunks)
+                self._usual_seconds += (seconds - self._usual_seconds) / min(came, 8)
         try:
-            _write(self.path, memoryview(body), cut.start)
-            cut.written = len(body)
+            _write(self.path, memoryview(body), chunk.start)
+            chunk.written = len(body)
         finally:
             with self._lock:
-                self._writing -= 1
-                cut.taken = cut.done
+                self._writes -= 1
+                chunk.stored = chunk.done
                 self._lock.notify_all()
-                if cut.done:
-                    self.came += len(body)
+                if chunk.done:
+                    self.bytes_written += len(body)
                     self.listener.arrived(mirror, len(body))
                 over = self._all_done()
             if over:
@@ -281,17 +296,17 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
-class _Needless:
+class _UnneededCheck:
     """Asked by a connection for each slice of one cut."""
 
     tail: Tail
-    cut: _Cut
+    chunk: _Chunk
 
     def __call__(self, came: int) -> bool:
-        return self.tail.needless(self.cut, came)
+        return self.tail.unneeded(self.chunk, came)
 
 
-def _count(so_far: tuple[bytes | bytearray, int]) -> int:
+def _size_of(so_far: tuple[bytes | bytearray, int]) -> int:
     return so_far[1]
 
 

@@ -46,7 +46,9 @@ class Tails:
         """Return the progress of each tail, and the ends of those that have ended."""
         found: list[TransferEvent] = []
         for task, tail in self._tails.items():
-            found.append(TailProgressed(task, tail.came, tail.left, tail.working, tail.reached()))
+            found.append(
+                TailProgressed(task, tail.bytes_written, tail.unclaimed_bytes, tail.active, tail.complete_to())
+            )
             if (complete := tail.outcome()) is not None:
                 found.append(Downloaded(task, complete))
         return found
@@ -54,21 +56,21 @@ class Tails:
     def stop(self, task: FileTask, *, alone: bool = False) -> None:
         """End the connections and save their progress. `alone`: aria2 has released the file."""
         if tail := self._tails.pop(task, None):
-            tail.call_off()
-            self._note(task, tail, alone=alone)
+            tail.cancel()
+            self._save_filled(task, tail, alone=alone)
 
     def save(self, task: FileTask, *, alone: bool) -> None:
         """Save a tail's progress, so that a killed run loses no more than aria2 would."""
         if tail := self._tails.get(task):
             with suppress(OSError):  # a full disk: then it is downloaded again
                 tail.save()
-            self._note(task, tail, alone=alone)
+            self._save_filled(task, tail, alone=alone)
 
     def holds(self, task: FileTask, count: int) -> None:
         """Note that `count` bytes of the file are on disk, and those that its tail brought."""
-        holds = _Holds(self._services.results, str(task.file.path), count)
+        holds = _BytesOnDisk(self._services.results, str(task.file.path), count)
         if tail := self._tails.get(task):
-            tail.count_into(holds)
+            tail.report_bytes(holds)
         else:
             holds(0)
 
@@ -81,23 +83,23 @@ class Tails:
                 urls={url.mirror: url for url in urls},
                 http=s.http,
                 threads=s.threads,
-                listener=_Owner(s.results, str(task.file.path), self._inbox),
+                listener=_TailCredit(s.results, str(task.file.path), self._inbox),
                 connections=self.connections,
                 bucket=s.bucket,
                 clock=s.clock,
             )
         return self._tails[task]
 
-    def _note(self, task: FileTask, tail: Tail, *, alone: bool) -> None:
-        files, filled = self._services.files(task), tail.filled()
+    def _save_filled(self, task: FileTask, tail: Tail, *, alone: bool) -> None:
+        files, filled = self._services.files(task), tail.written_ranges()
         for one in task.ranges:
             if not one.done and (alone or one.in_tail):
                 with suppress(OSError):
-                    files.note(one, filled)
+                    files.record_filled(one, filled)
 
 
 @dataclass(frozen=True, slots=True)
-class _Owner:
+class _TailCredit:
     """Credits the bytes of one file's tail, and wakes the loop at its end."""
 
     results: Results
@@ -112,10 +114,10 @@ class _Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class _Holds:
+class _BytesOnDisk:
     results: Results
     path: str
     count: int
 
     def __call__(self, more: int) -> None:
-        self.results.holds(self.path, self.count + more)
+        self.results.set_bytes_on_disk(self.path, self.count + more)

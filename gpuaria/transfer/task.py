@@ -43,7 +43,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class PendingCheck:
     """A failure that may be aria2's: either it gave up with `code`, or a `verdict` went against what `used` served.
 
     `hidden`: aria2 does not tell the status of the response.
@@ -71,7 +71,7 @@ class FileTask:
     order: int = 0  # of tasks that wait for a place, the lowest comes first
     # resolving
     attempt: int = 0
-    awaited: int = 0
+    urls_awaited: int = 0
     urls: dict[Mirror, MirrorUrl] = field(default_factory=dict)
     renew_at: dict[Mirror, float] = field(default_factory=dict)
     reasons: dict[Mirror, str] = field(default_factory=dict)
@@ -83,31 +83,31 @@ class FileTask:
     done: int = 0
     speed: float = 0.0
     connections: int = 0
-    widest: int = 0  # connections that one range had at most
+    most_connections: int = 0  # connections that one range had at most
     used: set[Mirror] = field(default_factory=set)
     serving: set[Mirror] = field(default_factory=set)  # mirrors with a connection now
     connected: set[Mirror] = field(default_factory=set)  # mirrors that had a connection since `begun`
     pace: Pace = field(default_factory=Pace)
-    fading: bool = False  # only its last connections are active: there is room for another file
+    ending: bool = False  # only its last connections are active: there is room for another file
     # the tail
     tail: bool = False
-    tail_came: int = 0
-    tail_left: int = 0
+    tail_bytes: int = 0
+    tail_unclaimed: int = 0
     tail_connections: int = 0
     hashed: int = 0  # bytes from the start that the publisher was asked to hash
     # another try
-    moved: float = 0.0  # when bytes last came, in more than a trickle
-    begun: float = 0.0  # when aria2 was given it
+    last_progress: float = 0.0  # when bytes last came, in more than a trickle
+    started: float = 0.0  # when aria2 was given it
     trickled: int = 0  # bytes since `moved`
-    stuck: int = 0
+    failures_in_a_row: int = 0
     pause: float = FIRST_PAUSE
     not_before: float = 0.0
     held: bool = False  # another fetch downloads the same bytes
     held_mark: ProgressMark | None = None  # what was seen last of the bytes that it stores
-    held_look: float = 0.0  # when that was
+    held_checked: float = 0.0  # when that was
     held_silent: float = 0.0  # seconds for which it was seen to store none
-    doubt: Doubt | None = None  # why its mirrors are being checked
-    wrong: int = 0
+    pending_check: PendingCheck | None = None  # why its mirrors are being checked
+    wrong_count: int = 0
     guilty: set[Mirror] = field(default_factory=set)
     suspects: tuple[Mirror, ...] = ()
 
@@ -133,27 +133,27 @@ class FileTask:
         return [one for one in self.ranges if one.waiting]
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Bytes that aria2 still has to download."""
-        return self.file.size - self.done - sum(one.left for one in self.ranges if one.in_tail)
+        return self.file.size - self.done - sum(one.remaining for one in self.ranges if one.in_tail)
 
     @property
-    def here(self) -> int:
+    def bytes_on_disk(self) -> int:
         """Bytes of the file that are on disk."""
-        return self.done + self.tail_came
+        return self.done + self.tail_bytes
 
     @property
-    def busy(self) -> int:
+    def connection_count(self) -> int:
         """Active connections, aria2's and the tail's."""
         return self.connections + self.tail_connections
 
     @property
-    def spare(self) -> bool:
+    def has_free_piece(self) -> bool:
         """True if there is a piece that no connection can be downloading: each holds one at a time."""
-        pieces = sum(one.left // PIECE for one in self.running)
+        pieces = sum(one.remaining // PIECE for one in self.running)
         return bool(self.waiting) or pieces > self.connections
 
-    def count(self, completed: Mapping[ByteRange, int], now: float) -> int:
+    def record_completed(self, completed: Mapping[ByteRange, int], now: float) -> int:
         """Take over how many bytes of each range are complete; return the bytes that came since the last reading."""
         for one, count in completed.items():
             one.completed = max(0, count)
@@ -161,15 +161,15 @@ class FileTask:
         came = max(0, done - self.done)
         if came:
             self.done, self.trickled = done, self.trickled + came
-            if is_flow(self.trickled, now - self.moved):
-                self.moved, self.pause, self.stuck, self.trickled = now, FIRST_PAUSE, 0, 0
+            if is_flow(self.trickled, now - self.last_progress):
+                self.last_progress, self.pause, self.failures_in_a_row, self.trickled = now, FIRST_PAUSE, 0, 0
         return came
 
     def stalled(self, now: float, timeout: float) -> bool:
         """True if next to nothing came for `timeout` seconds, which aria2, given a byte a second, does not mind."""
-        return now - max(self.moved, self.begun) > timeout
+        return now - max(self.last_progress, self.started) > timeout
 
-    def take(self, url: MirrorUrl, now: float) -> None:
+    def use_url(self, url: MirrorUrl, now: float) -> None:
         """Use a URL, at `now` (seconds since 1970). It is resolved again after two thirds of its life at the earliest:
         some live for seconds.
         """
@@ -180,8 +180,8 @@ class FileTask:
 
     def drop_tail(self) -> None:
         """Note that the tail has ended without all bytes: aria2 gets its ranges."""
-        self.tail = self.fading = False
-        self.tail_came = self.tail_left = self.tail_connections = 0
+        self.tail = self.ending = False
+        self.tail_bytes = self.tail_unclaimed = self.tail_connections = 0
         for one in self.ranges:
             one.in_tail = False
 

@@ -25,7 +25,7 @@ def ends(total: int, rate: Rate, connections: Count, tick: float = 0.1) -> tuple
     while done < total and now < 1000:
         now += tick
         done = min(total, done + rate(now) * tick)
-        if pace.near(50 + now, int(done), total - int(done), connections(now), 16):
+        if pace.near_end(50 + now, int(done), total - int(done), connections(now), 16):
             return now, total - int(done)
     return None
 
@@ -57,14 +57,14 @@ def test_a_break_in_the_middle_is_not_the_end(moment: float) -> None:
 def test_nothing_came_yet() -> None:
     pace = Pace()
     for step in range(100):
-        assert not pace.near(step / 10, 0, 1000, 16, 16)
-        assert not pace.in_sight(1000)
+        assert not pace.near_end(step / 10, 0, 1000, 16, 16)
+        assert not pace.end_in_sight(1000)
 
 
 def test_done_is_not_near() -> None:
     pace = Pace()
     for step in range(50):
-        pace.near(step / 10, step * 1000, 50_000 - step * 1000, 16, 16)
-    assert not pace.near(5.0, 50_000, 0, 0, 16)
-    assert pace.in_sight(1000)
-    assert not pace.in_sight(49_951_000)
+        pace.near_end(step / 10, step * 1000, 50_000 - step * 1000, 16, 16)
+    assert not pace.near_end(5.0, 50_000, 0, 0, 16)
+    assert pace.end_in_sight(1000)
+    assert not pace.end_in_sight(49_951_000)

@@ -14,7 +14,7 @@ from gpuaria.aria2 import control
 from gpuaria.aria2.options import Shape, download_options
 from gpuaria.transfer import ranges as row_of
 from gpuaria.transfer.range_files import RangeFiles, control_bytes
-from gpuaria.transfer.ranges import PIECE, ByteRange, cut, prefix, split
+from gpuaria.transfer.ranges import PIECE, ByteRange, prefix, split_end, split_gap
 from gpuaria.transfer.tuning import SMALLEST_RANGE as SMALLEST
 
 SIZE = 10 * PIECE + 12_345
@@ -25,17 +25,17 @@ sizes = st.integers(1, 1 << 42)
 @given(sizes, st.integers(0, 1 << 22), st.integers(0, 1 << 42))
 def test_a_cut_covers_all_without_overlap_on_borders_of_pieces(size: int, first: int, behind: int) -> None:
     start = min(first * PIECE, (size - 1) // PIECE * PIECE)
-    row = cut(start, size, behind)
-    assert [a for a, _ in row] == [start, *(b for _, b in row[:-1])]
-    assert row[-1][1] == size
-    assert all(a % PIECE == 0 and a < b for a, b in row)
-    assert all(b - a >= SMALLEST for a, b in row[:-1])
-    assert len(row) < 30
+    byte_ranges = split_gap(start, size, behind)
+    assert [a for a, _ in byte_ranges] == [start, *(b for _, b in byte_ranges[:-1])]
+    assert byte_ranges[-1][1] == size
+    assert all(a % PIECE == 0 and a < b for a, b in byte_ranges)
+    assert all(b - a >= SMALLEST for a, b in byte_ranges[:-1])
+    assert len(byte_ranges) < 30
 
 
 @pytest.mark.parametrize(("size", "most"), [(4 << 30, 512 << 20), (64 << 30, 4 << 30)])
 def test_no_range_is_so_long_that_hashing_waits_for_it(size: int, most: int) -> None:
-    assert max(b - a for a, b in cut(0, size)) == most
+    assert max(b - a for a, b in split_gap(0, size)) == most
 
 
 @pytest.mark.parametrize(
@@ -43,48 +43,48 @@ def test_no_range_is_so_long_that_hashing_waits_for_it(size: int, most: int) -> 
     [(0, 0, 0), (5, 5, 0), (0, 1, 1), (0, 3 * SMALLEST - 1, 1), (0, 3 * SMALLEST, 2), (0, 140 << 30, 8)],
 )
 def test_how_many_ranges(start: int, end: int, count: int) -> None:
-    assert (len(cut(start, end)) >= 8) if count == 8 else (len(cut(start, end)) == count)
+    assert (len(split_gap(start, end)) >= 8) if count == 8 else (len(split_gap(start, end)) == count)
 
 
 @pytest.mark.parametrize(("size", "count"), [(3 * SMALLEST, 1), (500 * MB, 1), (2 << 30, 5), (16 << 30, 16)])
 def test_few_ranges_where_other_files_follow(size: int, count: int) -> None:
-    assert len(cut(0, size, behind=size)) <= count <= len(cut(0, size))
+    assert len(split_gap(0, size, behind=size)) <= count <= len(split_gap(0, size))
 
 
 def test_ranges_that_nobody_began_grow_longer() -> None:
     """And cover the same bytes; those that were begun stay as they are."""
     size = 5 << 30
-    row = [ByteRange(a, b) for a, b in cut(0, size)]
-    row[0].running = True
-    before = len(row)
-    row_of.lengthen(row)
-    assert len(row) < before
-    assert (row[0].start, row[0].end) == (0, 512 * MB)
-    assert row[1].end - row[1].start == 2 << 30
-    assert [a.end for a in row[:-1]] == [b.start for b in row[1:]]
-    assert row[-1].end == size
-    kept = [(window.start, window.end) for window in row]
-    row[-1].on_disk = True  # of an earlier run
-    row_of.lengthen(row)
-    assert [(window.start, window.end) for window in row] == kept
+    byte_ranges = [ByteRange(a, b) for a, b in split_gap(0, size)]
+    byte_ranges[0].running = True
+    before = len(byte_ranges)
+    row_of.merge_untouched(byte_ranges)
+    assert len(byte_ranges) < before
+    assert (byte_ranges[0].start, byte_ranges[0].end) == (0, 512 * MB)
+    assert byte_ranges[1].end - byte_ranges[1].start == 2 << 30
+    assert [a.end for a in byte_ranges[:-1]] == [b.start for b in byte_ranges[1:]]
+    assert byte_ranges[-1].end == size
+    kept = [(window.start, window.end) for window in byte_ranges]
+    byte_ranges[-1].on_disk = True  # of an earlier run
+    row_of.merge_untouched(byte_ranges)
+    assert [(window.start, window.end) for window in byte_ranges] == kept
 
 
 @pytest.mark.parametrize(("most", "length"), [(10 * MB, 10), (25 * MB, 25), (26 * MB, 50), (0, 1)])
 def test_a_range_that_nobody_began_is_split_where_it_is_long(most: int, length: int) -> None:
-    row = [ByteRange(0, 9 * MB), ByteRange(9 * MB, 59 * MB)]
-    last = split(row, row[1], most)
-    assert last is row[-1]
+    byte_ranges = [ByteRange(0, 9 * MB), ByteRange(9 * MB, 59 * MB)]
+    last = split_end(byte_ranges, byte_ranges[1], most)
+    assert last is byte_ranges[-1]
     assert last.end - last.start == length * MB
-    assert [a.end for a in row[:-1]] == [b.start for b in row[1:]]
+    assert [a.end for a in byte_ranges[:-1]] == [b.start for b in byte_ranges[1:]]
 
 
 @pytest.mark.parametrize("begun", ["running", "in_tail", "done", "on_disk", "completed"])
 def test_a_range_that_was_begun_is_not_split(begun: str) -> None:
     window = ByteRange(0, SIZE)
     setattr(window, begun, True)
-    row = [window]
-    assert split(row, window, MB) is window
-    assert row == [window]
+    byte_ranges = [window]
+    assert split_end(byte_ranges, window, MB) is window
+    assert byte_ranges == [window]
 
 
 @st.composite
@@ -135,16 +135,16 @@ class Left:
         os.link(self.base, self.files.path(window))
         return window
 
-    def row(self) -> list[ByteRange]:
+    def byte_ranges(self) -> list[ByteRange]:
         """What recover makes of it, checked: each byte in one range."""
-        row = self.files.recover()
-        assert [w.start for w in row] == [0, *(w.end for w in row[:-1])]
-        assert row[-1].end == SIZE
+        byte_ranges = self.files.recover()
+        assert [w.start for w in byte_ranges] == [0, *(w.end for w in byte_ranges[:-1])]
+        assert byte_ranges[-1].end == SIZE
         assert self.base.stat().st_size == SIZE
-        return row
+        return byte_ranges
 
     def states(self) -> list[tuple[int, int, int, bool]]:
-        return [(w.start // MB, w.end // MB, w.completed // MB, w.done) for w in self.row()]
+        return [(w.start // MB, w.end // MB, w.completed // MB, w.done) for w in self.byte_ranges()]
 
 
 @pytest.fixture
@@ -154,18 +154,18 @@ def left(tmp_path: Path) -> Left:
 
 def test_nothing_is_left(left: Left) -> None:
     assert left.states() == [(0, 10, 0, False)]
-    assert left.files.missing(left.row()[0]) == [(0, SIZE)]
+    assert left.files.missing(left.byte_ranges()[0]) == [(0, SIZE)]
 
 
 def test_a_complete_and_a_begun_range(left: Left) -> None:
     left.complete(0, 4 * MB)
     left.begun(4 * MB, 8 * MB, (5 * MB, 7 * MB))
     assert left.states() == [(0, 4, 4, True), (4, 8, 2, False), (8, 10, 0, False)]
-    row = left.row()
-    assert left.files.gaps(row) == [(5 * MB, 7 * MB), (8 * MB, SIZE)]
-    assert prefix(row) == 4 * MB
-    left.files.open(row[1])
-    assert left.files.missing(row[1]) == [(5 * MB, 7 * MB)]
+    byte_ranges = left.byte_ranges()
+    assert left.files.gaps(byte_ranges) == [(5 * MB, 7 * MB), (8 * MB, SIZE)]
+    assert prefix(byte_ranges) == 4 * MB
+    left.files.prepare(byte_ranges[1])
+    assert left.files.missing(byte_ranges[1]) == [(5 * MB, 7 * MB)]
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_a_complete_and_a_begun_range(left: Left) -> None:
 def test_a_control_file_that_cannot_be_read_says_nothing_is_there(left: Left, garbage: bytes) -> None:
     left.files.control_path(left.begun(0, 4 * MB)).write_bytes(garbage)
     assert left.states() == [(0, 4, 0, False), (4, 10, 0, False)]
-    window = left.row()[0]
-    left.files.open(window)
+    window = left.byte_ranges()[0]
+    left.files.prepare(window)
     assert control.read(left.files.control_path(window)) is not None
     assert left.files.missing(window) == [(0, 4 * MB)]
     assert left.files.path(window).samefile(left.base)
@@ -187,9 +187,9 @@ def test_a_link_to_other_bytes_is_not_a_range_and_is_replaced(left: Left, tmp_pa
     other.write_bytes(bytes(100))
     left.files.path(window).unlink()
     os.link(other, left.files.path(window))
-    (fresh,) = left.row()
+    (fresh,) = left.byte_ranges()
     assert not fresh.done
-    left.files.open(fresh)
+    left.files.prepare(fresh)
     assert left.files.path(fresh).samefile(left.base)
     assert other.read_bytes() == bytes(100)
 
@@ -197,9 +197,9 @@ def test_a_link_to_other_bytes_is_not_a_range_and_is_replaced(left: Left, tmp_pa
 def test_a_symlink_is_not_a_range(left: Left) -> None:
     window = left.window(0, SIZE)
     left.files.path(window).symlink_to(left.base)
-    (fresh,) = left.row()
+    (fresh,) = left.byte_ranges()
     assert not fresh.done
-    left.files.open(fresh)
+    left.files.prepare(fresh)
     assert not left.files.path(fresh).is_symlink()
     assert left.files.missing(fresh) == [(0, SIZE)]
 
@@ -249,24 +249,24 @@ def test_foreign_names_are_no_ranges(left: Left, name: str) -> None:
 def test_a_leftover_control_file_alone_is_overwritten(left: Left) -> None:
     window = left.window(0, SIZE)
     left.files.control_path(window).write_bytes(control_bytes(SIZE, 0, MB))
-    (fresh,) = left.row()
+    (fresh,) = left.byte_ranges()
     assert fresh.completed == 0
-    left.files.open(fresh)
+    left.files.prepare(fresh)
     assert left.files.missing(fresh) == [(0, SIZE)]
 
 
 def test_what_is_filled_by_others_is_complete_for_the_next_run(left: Left) -> None:
     left.begun(0, 4 * MB)
     left.complete(4 * MB, SIZE)
-    row = left.row()
-    for window in row:
-        left.files.complete(window)
+    byte_ranges = left.byte_ranges()
+    for window in byte_ranges:
+        left.files.mark_complete(window)
     assert left.states() == [(0, 4, 4, True), (4, 10, 6, True)]
-    assert left.files.gaps(left.row()) == []
+    assert left.files.gaps(left.byte_ranges()) == []
     files = replace(left.files, linked=False)
     (alone,) = files.single()
-    files.open(alone)
-    files.complete(alone)
+    files.prepare(alone)
+    files.mark_complete(alone)
     assert files.control_path(alone).exists(), "without it, nobody would know what is a hole"
 
 
@@ -287,8 +287,8 @@ def test_any_leftover_gives_a_row_that_covers_all(
             known |= set(range(first, last))
         else:
             left.begun(start, end)
-    row = left.row()
-    for window in row:
+    byte_ranges = left.byte_ranges()
+    for window in byte_ranges:
         claimed = set(range(window.start // MB, -(-window.end // MB))) if window.done else set()
         assert claimed <= known
     shutil.rmtree(left.folder.parent)

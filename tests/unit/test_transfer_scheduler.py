@@ -95,7 +95,7 @@ class Run:
         each = [1000] * (connections // max(1, len(task.urls)))
         speeds = dict.fromkeys(task.urls, each)
         self.tell(events.Progressed(task, {one: completed}, {one: connections}, 1000.0, speeds))
-        return self.tell(events.Read({}))
+        return self.tell(events.ReadingDone({}))
 
 
 def state_of(task: FileTask) -> State:
@@ -125,7 +125,7 @@ def test_a_large_file_is_claimed_resolved_prepared_and_begun(run: Run) -> None:
     assert run.resolved(task, NEAR) == [commands.Prepare(task, 0)]
     one, two = ByteRange(0, PIECE), ByteRange(PIECE, SIZE)
     found = run.tell(events.Prepared(task, [one, two], linked=True))
-    assert found == [commands.Holds(task, 0), commands.StartRange(task, one)]
+    assert found == [commands.SetBytesOnDisk(task, 0), commands.StartRange(task, one)]
     late = run.resolved(task, ORIGIN)
     assert late == [commands.ChangeUrls(task, None, task.urls[ORIGIN])], "it joins the download"
 
@@ -144,7 +144,7 @@ def test_a_file_with_only_its_last_connections_makes_room() -> None:
     first = run.begun()
     second = run.add()
     assert "Claim" not in kinds(run.tick())
-    first.fading = True
+    first.ending = True
     assert commands.Claim(second) in run.tick()
 
 
@@ -237,16 +237,16 @@ def test_a_status_that_aria2_does_not_tell_is_asked_for(run: Run, hidden: str) -
     found = run.tell(
         events.MirrorsChecked(task, {}, {ORIGIN: "cdn: it returned HTTP 503", NEAR: "near: it returned HTTP 403"})
     )
-    assert commands.Note(task, "cdn: it returned HTTP 503; near: it returned HTTP 403") in found
+    assert commands.NoteProblem(task, "cdn: it returned HTTP 503; near: it returned HTTP 403") in found
 
 
 def test_a_mirror_is_quarantined_for_the_status_that_it_was_asked_for(run: Run) -> None:
     task = run.begun(mirrors=(ORIGIN, NEAR))
     task.urls.pop(NEAR)
     found = run.tell(events.RangeFailed(task, "hub: No URI available.", "1"))
-    assert "Record" not in kinds(found)
+    assert "RecordOutcome" not in kinds(found)
     found = run.tell(events.MirrorsChecked(task, {}, {ORIGIN: "hub: it returned HTTP 503"}))
-    assert commands.Record(ORIGIN, Refused("hub: it returned HTTP 503")) in found
+    assert commands.RecordOutcome(ORIGIN, Refused("hub: it returned HTTP 503")) in found
 
 
 def test_what_another_fetch_published_and_is_wrong_is_asked_for_again_a_few_times(run: Run) -> None:
@@ -267,12 +267,12 @@ def test_what_another_fetch_published_and_is_wrong_is_asked_for_again_a_few_time
     ("answers", "mirrors", "expected", "state"),
     [
         ([None], (ORIGIN,), ["Download"], State.DOWNLOADING),
-        ([None, NetworkError("x")], (ORIGIN, NEAR), ["Note", "Record", "Download"], State.DOWNLOADING),
-        ([AccessDenied("no")], (ORIGIN,), ["Note", "Fail", "Unclaim", "Abort"], State.FAILED),
-        ([FileNotInRepo("no")], (ORIGIN,), ["Note", "Fail", "Unclaim"], State.FAILED),
-        ([NetworkError("x")], (ORIGIN,), ["Note"], State.WAITING),
-        ([NotAHub("x")], (ORIGIN,), ["Note"], State.WAITING),
-        ([NetworkError("x"), FileNotInRepo("no")], (ORIGIN, NEAR), ["Note", "Record"] * 2, State.WAITING),
+        ([None, NetworkError("x")], (ORIGIN, NEAR), ["NoteProblem", "RecordOutcome", "Download"], State.DOWNLOADING),
+        ([AccessDenied("no")], (ORIGIN,), ["NoteProblem", "Fail", "Unclaim", "Abort"], State.FAILED),
+        ([FileNotInRepo("no")], (ORIGIN,), ["NoteProblem", "Fail", "Unclaim"], State.FAILED),
+        ([NetworkError("x")], (ORIGIN,), ["NoteProblem"], State.WAITING),
+        ([NotAHub("x")], (ORIGIN,), ["NoteProblem"], State.WAITING),
+        ([NetworkError("x"), FileNotInRepo("no")], (ORIGIN, NEAR), ["NoteProblem", "RecordOutcome"] * 2, State.WAITING),
     ],
 )
 def test_what_answers_without_a_url_mean(
@@ -305,9 +305,9 @@ def test_mirrors_that_aria2_cannot_use_leave_the_file_to_http(run: Run) -> None:
 
 def test_a_url_that_expires_is_renewed_once_for_each(run: Run) -> None:
     task = run.begun()
-    task.take(MirrorUrl(NEAR, "https://near/signed", run.now + 90), run.now)
+    task.use_url(MirrorUrl(NEAR, "https://near/signed", run.now + 90), run.now)
     assert "Renew" not in kinds(run.tick(5))
-    task.moved = run.now + 55
+    task.last_progress = run.now + 55
     assert commands.Renew(task, NEAR) in run.tick(55)
     assert "Renew" not in kinds(run.tick(1))
     fresh = MirrorUrl(NEAR, "https://near/again", run.now + 3600)
@@ -323,14 +323,14 @@ def test_a_range_that_is_done_is_hashed_and_the_next_one_begins(run: Run) -> Non
     task = run.begun(cuts=[100 * PIECE])
     first, second = task.ranges
     found = run.tell(events.RangeDone(task, first))
-    assert found == [commands.Arrived(task, 0, first.end), commands.Hash(task, first.end)]
+    assert found == [commands.AnnounceBytes(task, 0, first.end), commands.Hash(task, first.end)]
     assert commands.StartRange(task, second) in run.tick()
     run.tell(events.RangeDone(task, second))
     assert run.tick()[-1] == commands.Publish(task)
     assert state_of(task) is State.HASHING
     found = run.tell(events.Hashed(task, Verdict(task.file.path, "ok")))
     assert found[-1] == commands.Unclaim(task)
-    assert {c.mirror for c in found if isinstance(c, commands.Record) and c.what == Delivered(files=1)} == {
+    assert {c.mirror for c in found if isinstance(c, commands.RecordOutcome) and c.what == Delivered(files=1)} == {
         ORIGIN,
         NEAR,
     }
@@ -348,27 +348,27 @@ def test_the_tail_begins_before_aria2_is_through_and_gets_the_rest(run: Run) -> 
     assert task.tail
     assert task.ranges[-1].in_tail
     run.tell(events.TailProgressed(task, 1000, 0, 8, 0))
-    assert task.here == task.done + 1000
+    assert task.bytes_on_disk == task.done + 1000
     run.tell(events.RangeDone(task, task.ranges[0]))
     assert commands.Release(task) in run.tick()
     assert state_of(task) is State.FINISHING
     found = run.tell(events.Released(task, (), ()))
-    assert kinds(found) == ["Credit", "Holds", "FillTail"]
+    assert kinds(found) == ["Credit", "SetBytesOnDisk", "FillTail"]
     run.tell(events.TailProgressed(task, 2000, 0, 8, task.ranges[0].end))
     found = run.tell(events.Downloaded(task, complete=True))
-    assert kinds(found) == ["MarkComplete", "Arrived", "StopTail", "Stop", "Publish"]
+    assert kinds(found) == ["MarkComplete", "AnnounceBytes", "StopTail", "Stop", "Publish"]
     assert state_of(task) is State.HASHING
 
 
 def test_progress_is_saved_as_often_as_aria2_saves_its_own_in_every_state_with_bytes_in_flight(run: Run) -> None:
     task = run.begun()
-    run.tick(tuning.SAVE)
+    run.tick(tuning.SAVE_INTERVAL)
     run.progress(task, PIECE)
-    assert commands.SaveProgress(task, alone=False) in run.tick(tuning.SAVE)
-    assert "SaveProgress" not in kinds(run.tick(tuning.SAVE / 2))
+    assert commands.SaveProgress(task, alone=False) in run.tick(tuning.SAVE_INTERVAL)
+    assert "SaveProgress" not in kinds(run.tick(tuning.SAVE_INTERVAL / 2))
     task.move(State.FINISHING)
     task.tail = True
-    assert commands.SaveProgress(task, alone=True) in run.tick(tuning.SAVE)
+    assert commands.SaveProgress(task, alone=True) in run.tick(tuning.SAVE_INTERVAL)
 
 
 def test_a_speed_limit_leaves_all_to_aria2() -> None:
@@ -383,8 +383,8 @@ def test_a_file_that_stalls_is_tried_again_and_its_mirrors_are_let_go(run: Run) 
     task = run.begun(mirrors=(ORIGIN, NEAR, FAR))
     del task.urls[FAR]
     found = run.tick(tuning.SEVERAL_TIMEOUT + tuning.GRACE + 0.1)
-    assert {"Stop", "Record", "Note"} <= set(kinds(found))
-    assert {c.mirror for c in found if isinstance(c, commands.Record)} == {ORIGIN, NEAR}
+    assert {"Stop", "RecordOutcome", "NoteProblem"} <= set(kinds(found))
+    assert {c.mirror for c in found if isinstance(c, commands.RecordOutcome)} == {ORIGIN, NEAR}
     assert state_of(task) is State.WAITING
 
 
@@ -394,7 +394,7 @@ def test_a_mirror_that_stalls_while_another_of_its_host_name_has_no_connection_g
     run.tell(events.Progressed(task, {task.running[0]: 0}, {task.running[0]: 16}, 0.0, {NEAR: [0] * 16, ORIGIN: []}))
     run.tell(events.Progressed(task, {task.running[0]: 0}, {task.running[0]: 0}, 0.0, {NEAR: [], ORIGIN: []}))
     found = run.tick(60)
-    assert [one.mirror for one in found if isinstance(one, commands.Record)] == [NEAR]
+    assert [one.mirror for one in found if isinstance(one, commands.RecordOutcome)] == [NEAR]
 
 
 def test_the_bytes_of_a_turn_are_credited_and_a_mirror_that_stalls_is_dropped(run: Run) -> None:
@@ -403,20 +403,20 @@ def test_the_bytes_of_a_turn_are_credited_and_a_mirror_that_stalls_is_dropped(ru
     run.known.bad = {NEAR: "it stopped sending"}
     url = task.urls[NEAR]
     run.tell(events.Progressed(task, {one: 900}, {one: 2}, 900.0, {ORIGIN: [2], NEAR: [1]}))
-    found = run.tell(events.Read({ORIGIN: 600, NEAR: 300}))
+    found = run.tell(events.ReadingDone({ORIGIN: 600, NEAR: 300}))
     assert found == [
         commands.Credit(task, ORIGIN, 600),
         commands.Credit(task, NEAR, 300),
-        commands.Record(NEAR, Stalled("it stopped sending")),
-        commands.Note(task, "near: it stopped sending"),
+        commands.RecordOutcome(NEAR, Stalled("it stopped sending")),
+        commands.NoteProblem(task, "near: it stopped sending"),
         commands.ChangeUrls(task, url, None),
-        commands.AskWhy(url, "it stopped sending"),
+        commands.FindRefusal(url, "it stopped sending"),
     ]
     run.known.ready = [NEAR]
-    assert commands.Test(NEAR, [task]) in run.tick()
-    assert run.tell(events.MirrorRecovered(NEAR)) == [commands.Record(NEAR, Recovered())]
+    assert commands.TestMirror(NEAR, [task]) in run.tick()
+    assert run.tell(events.MirrorRecovered(NEAR)) == [commands.RecordOutcome(NEAR, Recovered())]
     assert run.tell(events.MirrorFailed(NEAR, "it returned HTTP 503", 9.0)) == [
-        commands.Record(NEAR, Refused("it returned HTTP 503", 9.0))
+        commands.RecordOutcome(NEAR, Refused("it returned HTTP 503", 9.0))
     ]
     assert run.tell(events.Replaced(task, url, run.now)) == [commands.ChangeUrls(task, None, url)]
 
@@ -483,7 +483,7 @@ def test_a_doubtful_failure_is_looked_into(run: Run, found: dict[Mirror, str], a
     assert bool(task.ranges) is kept
     assert ("Discard" in kinds(out)) is not kept
     for mirror, why in found.items():
-        assert commands.Record(mirror, Incompatible(why, others=True)) in out
+        assert commands.RecordOutcome(mirror, Incompatible(why, others=True)) in out
         assert mirror not in task.step.mirrors
 
 
@@ -498,7 +498,7 @@ def test_no_mirror_that_aria2_can_use_leaves_the_rest_to_http(run: Run) -> None:
 
 def test_a_control_file_that_aria2_cannot_use_is_thrown_away(run: Run) -> None:
     task = run.begun()
-    task.stuck = 1
+    task.failures_in_a_row = 1
     run.tell(events.RangeFailed(task, "Download aborted.", "1"))
     assert "Discard" in kinds(run.tell(events.MirrorsChecked(task, {})))
     assert task.ranges == []
@@ -526,9 +526,9 @@ def test_wrong_bytes_are_fetched_from_the_origin_alone_then_from_the_others(run:
 
     found = wrong()
     words = "0.bin failed its checksum (from it or another mirror)"
-    assert [c for c in found if isinstance(c, commands.Record)] == [
-        commands.Record(ORIGIN, ServedWrongBytes(words)),
-        commands.Record(NEAR, ServedWrongBytes(words)),
+    assert [c for c in found if isinstance(c, commands.RecordOutcome)] == [
+        commands.RecordOutcome(ORIGIN, ServedWrongBytes(words)),
+        commands.RecordOutcome(NEAR, ServedWrongBytes(words)),
     ]
     assert task.step.mirrors == (ORIGIN,)
     again()
@@ -575,11 +575,11 @@ def test_mirrors_that_join_serve_every_file_that_is_still_to_come() -> None:
 
 
 def test_what_is_owed(run: Run) -> None:
-    assert run.scheduler.owed == (False, False)
+    assert run.scheduler.needs_bytes == (False, False)
     small = run.add("http", 10)
-    assert run.scheduler.owed == (False, True)
+    assert run.scheduler.needs_bytes == (False, True)
     run.add()
-    assert run.scheduler.owed == (True, True)
+    assert run.scheduler.needs_bytes == (True, True)
     run.tick()
     run.tell(events.Claimed(small, ClaimResult.HELD))
-    assert run.scheduler.owed == (True, True)
+    assert run.scheduler.needs_bytes == (True, True)

@@ -27,7 +27,7 @@ def task() -> FileTask:
 @pytest.mark.parametrize(("life", "least"), [(3600.0, 2390.0), (30.0, 19.0), (-5.0, 0.5)])
 def test_a_url_knows_when_to_be_renewed_however_it_came(task: FileTask, life: float, least: float) -> None:
     now = time.time()
-    task.take(MirrorUrl(LATE, "http://a/", now + life), now)
+    task.use_url(MirrorUrl(LATE, "http://a/", now + life), now)
     assert now + least <= task.renew_at[LATE] <= now + max(1.5, life)
     assert task.used == set(task.urls) == {LATE}
 
@@ -41,9 +41,9 @@ def test_a_piece_is_spare_when_no_connection_can_hold_it(
 ) -> None:
     task.ranges = [ByteRange(0, SIZE, completed=completed, running=True, connections=connections)]
     task.connections = connections
-    assert task.spare is spare
+    assert task.has_free_piece is spare
     task.ranges.append(ByteRange(SIZE, 2 * SIZE))
-    assert task.spare
+    assert task.has_free_piece
 
 
 def test_every_state_has_its_transitions_and_only_two_have_none() -> None:
@@ -78,8 +78,8 @@ def test_a_thread_that_is_late_says_nothing_behind_the_last_word() -> None:
     heard, file = Heard(), RemoteFile(SafePath("a"), 1, None)
     manifest = Manifest(RepoRef("hf", "model", "org/r"), "org/r", "0" * 40, "http://a", "origin", (file,))
     results = Results(MirrorPool(HubFiles(HuggingFace(), manifest, Http()), [LATE]), (), heard)
-    results.settle(file, Verdict(file.path, "ok"))
+    results.record_verdict(file, Verdict(file.path, "ok"))
     results.close()
-    results.settle(file, Verdict(file.path, "failed"))
+    results.record_verdict(file, Verdict(file.path, "failed"))
     assert len(heard.said) == 1
     assert results.verdicts[file.path].outcome == "failed"

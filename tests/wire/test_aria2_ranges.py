@@ -28,17 +28,17 @@ def test_aria2_fetches_exactly_the_range(program: str, size: int, tmp_path: Path
     repo = Repo.build("org/r", {"w.bin": data}, folder=tmp_path / "r")
     base, folder = tmp_path / "base", tmp_path / "base.windows"
     files = RangeFiles(base, folder, size)
-    row = files.recover()
-    row[0].end = 3 * MB
+    byte_ranges = files.recover()
+    byte_ranges[0].end = 3 * MB
     rest = ByteRange(3 * MB, size)
     with Hub([repo], server="embedded") as hub:
         own = daemon.start(Binary(program, (1, 36), "setting"), ca_file())
         try:
-            for window, sent in ((rest, size - 3 * MB), (row[0], 3 * MB)):
-                files.open(window)
+            for window, sent in ((rest, size - 3 * MB), (byte_ranges[0], 3 * MB)):
+                files.prepare(window)
                 before = sum(seen.sent for seen in hub.cdn.requests)
                 _fetch(own, hub, repo, files, window)
-                assert files.ended(window)
+                assert files.completed_by_aria2(window)
                 assert files.path(window).samefile(base)
                 came = sum(seen.sent for seen in hub.cdn.requests) - before
                 assert sent <= came <= sent + 4 * MB, "an answer that aria2 cuts short may be on its way"
@@ -64,17 +64,17 @@ def test_aria2_goes_on_from_what_we_noted(program: str, tmp_path: Path) -> None:
         for start, end in [(0, 4 * MB), *ours]:
             file.seek(start)
             file.write(data[start:end])
-    files.note(window, ours[:1])
-    files.note(window, ours)
+    files.record_filled(window, ours[:1])
+    files.record_filled(window, ours)
     left = sum(end - start for start, end in files.missing(window))
     assert 0 <= left - (size - 4 * MB - sum(end - start for start, end in ours)) < 6 * control.BLOCK
     assert [found.start for found in files.recover() if not found.done] == [0, 4 * MB]
     with Hub([repo], server="embedded") as hub:
         own = daemon.start(Binary(program, (1, 36), "setting"), ca_file())
         try:
-            files.open(window)
+            files.prepare(window)
             _fetch(own, hub, repo, files, window)
-            assert files.ended(window)
+            assert files.completed_by_aria2(window)
             assert sum(seen.sent for seen in hub.cdn.requests) <= left + 4 * MB
         finally:
             own.kill()
@@ -96,7 +96,7 @@ def test_a_row_of_one_is_no_complete_file(program: str, tmp_path: Path) -> None:
     with Hub([repo], server="embedded") as hub:
         own = daemon.start(Binary(program, (1, 36), "setting"), ca_file())
         try:
-            files.open(window)
+            files.prepare(window)
             _fetch(own, hub, repo, files, window)
         finally:
             own.kill()

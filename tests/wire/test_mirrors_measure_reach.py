@@ -40,7 +40,8 @@ def test_together_keeps_order_gives_none_for_late_ones_and_raises_bugs() -> None
 
 def test_a_stuck_thread_does_not_keep_the_process_from_ending() -> None:
     code = (
-        "import threading\nfrom gpuaria.dns.deadline import *\nprint(Job(threading.Event().wait).result(Deadline(0)))"
+        "import threading\nfrom gpuaria.dns.deadline import BackgroundCall, Deadline\n"
+        "print(BackgroundCall(threading.Event().wait).result(Deadline(0)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "None\n"

@@ -197,22 +197,22 @@ def test_begun_early_it_takes_the_rest_when_that_is_known(path: Path, mirrors: M
     mirrors.add("good", good)
     ran = Ran(path, mirrors)
     ran.tail.start(GAPS[1:])
-    while ran.tail.came < LEFT - GAPS[0][1]:
+    while ran.tail.bytes_written < LEFT - GAPS[0][1]:
         time.sleep(0.01)
-    assert ran.tail.left == 0
+    assert ran.tail.unclaimed_bytes == 0
     assert path.read_bytes()[GAPS[0][1] :] == DATA[GAPS[0][1] :]
-    assert ran.tail.reached() == 0, "it is not known yet what is missing before"
+    assert ran.tail.complete_to() == 0, "it is not known yet what is missing before"
     assert ran.run(GAPS[:1])
     assert path.read_bytes() == DATA
     assert ran.came == {"good": LEFT}
-    assert ran.tail.reached() == SIZE
+    assert ran.tail.complete_to() == SIZE
 
 
 def test_begun_early_and_nothing_is_left_for_the_end(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     ran = Ran(path, mirrors)
     ran.tail.start(GAPS)
-    while ran.tail.came < LEFT:
+    while ran.tail.bytes_written < LEFT:
         time.sleep(0.01)
     assert ran.run([])
     assert path.read_bytes() == DATA
@@ -239,7 +239,7 @@ def test_called_off_it_writes_nothing_any_more(path: Path, mirrors: Mirrors) -> 
     ran.tail.start(GAPS)
     for _ in range(3):
         assert asked.acquire(timeout=5)
-    ran.tail.call_off()
+    ran.tail.cancel()
     let_go.set()
     assert not ran.run([])
     assert path.read_bytes() == before
@@ -264,16 +264,16 @@ def test_the_beginnings_of_what_is_in_flight_are_saved(path: Path, mirrors: Mirr
 
     def saved() -> int:
         ran.tail.save()
-        return sum(end - start for start, end in ran.tail.filled())
+        return sum(end - start for start, end in ran.tail.written_ranges())
 
     began = time.monotonic()
     while saved() < 300_000 and time.monotonic() - began < 20:
         time.sleep(0.05)
     written = path.read_bytes()
-    for start, end in ran.tail.filled():
+    for start, end in ran.tail.written_ranges():
         assert written[start:end] == DATA[start:end]
     assert saved() >= 300_000
-    assert ran.tail.came == 0, "they are not credited before they are whole"
+    assert ran.tail.bytes_written == 0, "they are not credited before they are whole"
     let_go.set()
     assert ran.run([GAPS[0], GAPS[2]])
     assert path.read_bytes() == DATA
@@ -283,13 +283,13 @@ def test_called_off_when_all_is_here_it_waits_for_nobody(
     path: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A late copy that still comes is of no use; who drives the downloads must not wait for it."""
-    monkeypatch.setattr("gpuaria.transfer.tail.LAST_WORDS", 600.0)
+    monkeypatch.setattr("gpuaria.transfer.tail.CANCEL_GRACE", 600.0)
     mirrors.add("good", good)
     mirrors.add("stall", stall)
     ran = Ran(path, mirrors, timeout=600.0)
     assert ran.run()
-    assert ran.tail.working
-    ran.tail.call_off()
+    assert ran.tail.active
+    ran.tail.cancel()
 
 
 def test_only_the_gaps_are_asked_for(path: Path, mirrors: Mirrors) -> None:
@@ -375,8 +375,8 @@ def test_slow_connections_hold_the_last_pieces(rate: float, idle: bool, since: f
     pace, total, found = Pace(), 20_000_000, None
     for tick in range(60):
         now, done = 100 + tick / 4, int(min(total, 4_000_000 + rate * tick / 4))
-        pace.near(now, done, total - done, 16, 20)
-        if found is None and pace.held_up(now, done, total - done, idle=idle):
+        pace.near_end(now, done, total - done, 16, 20)
+        if found is None and pace.blocked_by_slow(now, done, total - done, idle=idle):
             found = tick / 4
     assert found == since
 
