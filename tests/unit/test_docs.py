@@ -3,9 +3,11 @@
 `python -m tests.unit.test_docs` writes docs/settings.md again.
 """
 
+import ast
 import html
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,29 @@ def test_the_guide_and_the_picture_show_the_summary_that_the_program_prints() ->
     for line in summary(recorded):
         assert f"> {line}\n" in guide
         assert f">{line}<" in picture
+
+
+def test_the_troubleshooting_page_quotes_messages_of_the_program() -> None:
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = [
+        text for cell in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for text in re.findall("`([^`]+)`", cell)
+    ]
+    assert len(quoted) > 40
+    known = list(_texts())
+    for message in quoted:
+        parts = [part.strip(" :;,") for part in re.split(r"\.\.\.|\(|\)", message)]
+        pattern = re.compile(".*".join(re.escape(part) for part in parts if part), re.DOTALL)
+        assert any(pattern.search(text) for text in known), f"no message of the program is {message!r}"
+
+
+def _texts() -> Iterator[str]:
+    """Yield the string literals of the program, with NUL for each value in an f-string."""
+    for path in (ROOT / "gpuaria").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
 
 
 def test_the_exit_status_page_has_every_status() -> None:

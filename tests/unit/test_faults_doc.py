@@ -26,7 +26,8 @@ GROUPS = {
 }
 HEAD = """# Faults
 
-What gpuaria does when something goes wrong, and what you see.
+What gpuaria does when something goes wrong. [Troubleshooting](troubleshooting.md) lists messages and what
+to do; this page lists every tested fault.
 
 ## What to do
 
