@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make a virtual environment and install packages into it: bootstrap.sh VENV PIP-INSTALL-ARGUMENT...
-# PYTHON: the interpreter to use, instead of the first suitable one.
+# Create a virtual environment and install packages: bootstrap.sh VENV PIP-INSTALL-ARGUMENT...
+# PYTHON: the interpreter to try first.
 set -eu
 venv=$1
 shift
@@ -21,7 +21,7 @@ make_venv() {
     python=$(find_python)
     "$python" -m venv "$venv" >/dev/null 2>&1 && return
     rm -rf "$venv"
-    # Debian keeps ensurepip in a package of its own.
+    # Debian has ensurepip in a separate package.
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
         { apt-get update -qq && apt-get install -y -qq "python$version-venv"; } >/dev/null 2>&1 || true

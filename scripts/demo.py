@@ -30,10 +30,10 @@ print(f"model.safetensors has {len(tensors)} tensors, {tensors[0]} {header[tenso
 
 
 def main() -> int:
-    """Run the demo; the exit status is 0 only if every step worked."""
+    """Run the demo; return exit status 0 only if all steps succeed."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--megabytes", type=int, default=300, help="size of the model")
-    words.add_argument("--keep", action="store_true", help="leave the folder behind")
+    words.add_argument("--keep", action="store_true", help="keep the folder")
     options = words.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     work = Path(tempfile.mkdtemp(prefix="gpuaria-demo-"))
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def demo(work: Path, megabytes: int) -> int:
-    """Build the model, start the servers, fetch, read back."""
+    """Create the model, start the servers, fetch it twice and read it back."""
     print(f"A model of {megabytes} MB, a hub and two mirrors on this machine:")
     repo = Repo.build(f"openai-community/{REPO}", make_gpt2(work / "made", megabytes), folder=work / "store")
     with (
@@ -76,14 +76,14 @@ def demo(work: Path, megabytes: int) -> int:
 
 
 def clean(home: Path, endpoint: str) -> dict[str, str]:
-    """An environment of its own: nothing of the user's settings, cache or token takes part."""
+    """Return an environment without the user's settings, cache and token."""
     home.mkdir()
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TERM", "COLUMNS", "LINES") if name in os.environ}
     return {**kept, "HOME": str(home), "HF_ENDPOINT": endpoint, "PYTHONUTF8": "1"}
 
 
 def show(argv: list[str], environment: dict[str, str]) -> bool:
-    """Run a command on this terminal, as a person would type it."""
+    """Print a command and run it on this terminal; return True on success."""
     print(f"$ gpuaria {' '.join(json.dumps(word) if ' ' in word else word for word in argv[3:])}", flush=True)
     return subprocess.run(argv, env=environment, check=False).returncode == 0
 

@@ -1,4 +1,4 @@
-"""Three unequal mirrors in namespaces: gpuaria beside plain aria2, and what a mirror that fails in mid-file costs.
+"""Measure gpuaria against plain aria2 on three unequal mirrors, and the cost of a mirror that fails mid-file.
 
 python scripts/mirrors_lab.py [--megabytes N] [--runs N] [--failures | --end]
 (needs root, iproute2, gcc, nginx, aria2c)
@@ -27,7 +27,7 @@ SCRIPTS = Path(__file__).parent
 
 @dataclass
 class Lab:
-    """The network, with one hub on each mirror; the first one is the origin."""
+    """The network with a hub on each mirror. The first mirror is the origin."""
 
     net: Net
     folder: Path
@@ -35,7 +35,7 @@ class Lab:
     urls: dict[str, str]
 
     def fetch(self, mirrors: Sequence[str], act: Callable[[], None] | None = None) -> tuple[float, dict[str, Any]]:
-        """One whole `gpuaria fetch` into an empty folder: its seconds and its report. `act` is done after 5 s."""
+        """Run `gpuaria fetch` into an empty folder, calling `act` after 5 s; return the seconds and the report."""
         shutil.rmtree(self.folder / "to", ignore_errors=True)
         named = [word for name in mirrors for word in ("--mirror", self.urls[name])]
         words = [sys.executable, "-m", "gpuaria", "fetch", REPO, "--to", self.folder / "to", "--json", *named]
@@ -49,7 +49,7 @@ class Lab:
         return time.monotonic() - began, json.loads(lines[-1])
 
     def aria2(self, *options: str) -> float:
-        """Plain aria2c with the final addresses of all mirrors; seconds. It verifies nothing."""
+        """Run plain aria2c on the final URLs of all mirrors, without verification; return the seconds."""
         out = self.folder / "out.bin"
         for path in (out, self.folder / "out.bin.aria2"):
             path.unlink(missing_ok=True)
@@ -61,12 +61,12 @@ class Lab:
         return time.monotonic() - began
 
     def final(self, name: str) -> str:
-        """The signed address of the file at a mirror, without following it."""
+        """Return the signed URL of the file at a mirror."""
         told = self.net.run("client", ["curl", "-sI", f"{self.urls[name]}/{REPO}/resolve/main/{self.file.name}"]).stdout
         return next(line.split(": ", 1)[1].strip() for line in told.splitlines() if line.lower().startswith("location"))
 
     def servers(self, name: str) -> list[int]:
-        """Process ids of a mirror's nginx."""
+        """Return the process ids of a mirror's nginx."""
         pids = subprocess.run(["ip", "netns", "pids", self.net.space(name)], capture_output=True, text=True, check=True)
         return [int(pid) for pid in pids.stdout.split() if b"nginx" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
@@ -77,12 +77,12 @@ class Lab:
 
 
 def main() -> int:
-    """Build the lab, run, print."""
+    """Build the lab, run the chosen measurement and print the results."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--megabytes", type=int, default=1500)
     words.add_argument("--runs", type=int, default=5)
-    words.add_argument("--failures", action="store_true", help="let a mirror fail instead of comparing")
-    words.add_argument("--end", action="store_true", help="a file's last 70 MB by our own connections, beside aria2c")
+    words.add_argument("--failures", action="store_true", help="measure the cost of a failing mirror")
+    words.add_argument("--end", action="store_true", help="compare gpuaria's tail with aria2c on 70 MB")
     options = words.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if reason := why_not():
@@ -112,7 +112,7 @@ def _served(net: Net, folder: Path, megabytes: int) -> Lab:
 
 
 def _compare(lab: Lab, runs: int) -> None:
-    """Alternating runs, medians, and the ratio of each pair."""
+    """Alternate runs of both programs; print medians and the median ratio of each pair."""
     size, times = lab.file.stat().st_size, dict[str, list[float]]()
     for _ in range(runs):
         times.setdefault("gpuaria, verified", []).append(lab.fetch(["m2", "m3"])[0])
@@ -128,12 +128,12 @@ def _compare(lab: Lab, runs: int) -> None:
 
 
 def _ends(lab: Lab, runs: int) -> None:
-    """The last bytes of a file by gpuaria's own connections, from none on, and as many bytes by aria2c."""
+    """Compare gpuaria's tail connections with aria2c on the same file."""
     size = str(lab.file.stat().st_size)
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])}
     ours, theirs, used = [], [], []
     for _ in range(runs):
-        words = [sys.executable, "-m", "lab.last", size, lab.folder / "end.bin", *map(lab.final, lab.urls)]
+        words = [sys.executable, "-m", "lab.tail", size, lab.folder / "end.bin", *map(lab.final, lab.urls)]
         seconds, processor = map(float, lab.net.run("client", words, env=env).stdout.split())
         ours.append(seconds)
         used.append(processor)
@@ -146,18 +146,22 @@ def _ends(lab: Lab, runs: int) -> None:
 
 
 def _failures(lab: Lab, runs: int) -> None:
-    """What a mirror that fails after 5 s costs, against runs without it."""
+    """Measure runs in which a mirror fails after 5 s, against runs without that mirror."""
     size, net = lab.file.stat().st_size, lab.net
     cases: dict[str, tuple[Sequence[str], Callable[[], None] | None, Callable[[], None] | None]] = {
         "all three": (["m2", "m3"], None, None),
         "without m2": (["m3"], None, None),
-        "m2 goes dark": (["m2", "m3"], lambda: net.cut("m2"), lambda: net.mend("m2")),
+        "m2 goes dark": (["m2", "m3"], lambda: net.disconnect("m2"), lambda: net.reconnect("m2")),
         "m2 stops sending": (
             ["m2", "m3"],
             lambda: lab.signal("m2", signal.SIGSTOP),
             lambda: lab.signal("m2", signal.SIGCONT),
         ),
-        "m2 falls to 1 %": (["m2", "m3"], lambda: net.rate("m2", "2400kbit"), lambda: net.rate("m2", "240mbit")),
+        "m2 falls to 1 %": (
+            ["m2", "m3"],
+            lambda: net.set_rate("m2", "2400kbit"),
+            lambda: net.set_rate("m2", "240mbit"),
+        ),
     }
     for name, (mirrors, act, undo) in cases.items():
         seconds, shares = [], []

@@ -1,4 +1,4 @@
-"""Servers and client on one machine without a network between them: the same shape as Net, on the loopback."""
+"""Servers and client on the loopback device, with the interface of Net."""
 
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from lab.spaces import Counter, end_all, inside
 
 
 class Loop:
-    """A loopback of its own where namespaces are permitted, else this machine's; host i is 127.0.0.(2+i)."""
+    """A loopback device in a new namespace if permitted, else this machine's; host i is 127.0.0.(2+i)."""
 
     def __init__(self, hosts: Iterable[str], prefix: str = "gl") -> None:
         self.hosts = list(hosts)
@@ -27,15 +27,15 @@ class Loop:
             subprocess.run(["ip", "netns", "del", self._space], check=False)
 
     def space(self, name: str) -> str:
-        """The namespace of a host; empty for this machine's own."""
+        """Return the namespace of a host; empty for the default namespace."""
         return self._space
 
     def argv(self, host: str, words: Sequence[object]) -> list[str]:
-        """A command line that runs on a host."""
+        """Return the command line that runs `words` on a host."""
         prefix = ["ip", "netns", "exec", self.space(host)] if self._space else []
         return [*prefix, *map(str, words)]
 
     def counters(self) -> dict[str, Counter]:
-        """What all hosts send together: they share one device."""
+        """Return one counter of the bytes that all hosts send: they share one device."""
         with inside(self._space):
             return {"loopback": Counter("", "lo")}

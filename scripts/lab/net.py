@@ -2,7 +2,7 @@
 
     client (10.60.0.2) == wan: delay and loss per host, the client link's rate == core == hosts (10.50.0.11 ...)
 
-Everything is named after `prefix`; leaving the `with` takes it down again.
+All names start with `prefix`. The end of the `with` block removes everything.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A server: `rate` as tc writes it ("160mbit"), `delay` one way in ms, `loss` in percent each way."""
+    """A server's link: `rate` in tc syntax ("160mbit"), one-way `delay` in ms, `loss` in percent each way."""
 
     rate: str = ""
     delay: float = 0.0
@@ -30,7 +30,7 @@ class Host:
 
 
 def why_not() -> str:
-    """Why no lab can be built here; empty if it can."""
+    """Return why this machine cannot run the lab; empty if it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     missing = [tool for tool in ("ip", "tc", "gcc") if shutil.which(tool) is None]
@@ -44,7 +44,7 @@ def why_not() -> str:
 
 
 class Net:
-    """The network for as long as the `with` lasts; processes started in it end with it."""
+    """The network, for the duration of a `with` block, which also ends the processes started in it."""
 
     def __init__(self, hosts: Mapping[str, Host], client_rate: str = "", prefix: str = "gl") -> None:
         self.hosts, self._client_rate, self._prefix = dict(hosts), client_rate, prefix
@@ -53,7 +53,7 @@ class Net:
         self._table: Path | None = None
 
     def space(self, name: str) -> str:
-        """The namespace of a host, of `client` or of `core`."""
+        """Return the namespace of a host, of `client` or of `core`."""
         return f"{self._prefix}-{name}"
 
     def __enter__(self) -> "Net":
@@ -84,7 +84,7 @@ class Net:
             _run("ip", "-n", space, "link", "set", "eth0", "up")
             _run(*f"ip -n {space} route add default via 10.50.0.1".split())
             if host.rate:
-                self.rate(name, host.rate)
+                self.set_rate(name, host.rate)
 
     def _wan(self) -> None:
         client, core = self.space("client"), self.space("core")
@@ -97,7 +97,7 @@ class Net:
             [_built_wan(), client, "tun0", core, "tun1", table.name],
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C ends the network in order, not its middle first
+            start_new_session=True,  # Ctrl-C must not stop the forwarder before the rest
         )
         self._processes.append(wan)
         if wan.stdout is None or wan.stdout.readline().strip() != "ready":
@@ -110,35 +110,35 @@ class Net:
             _shape(core, "tun1", self._client_rate)
 
     def argv(self, host: str, words: Sequence[object]) -> list[str]:
-        """A command line that runs on a host."""
+        """Return the command line that runs `words` on a host."""
         return ["ip", "netns", "exec", self.space(host), *map(str, words)]
 
     def counters(self) -> dict[str, Counter]:
-        """What each host sends, and what of it arrives at the client."""
+        """Return counters of the bytes that each host sends, and that the client receives."""
         sent = {name: Counter(self.space(name), "eth0") for name in self.hosts}
         return {"client": Counter(self.space("client"), "tun0", received=True), **sent}
 
     def popen(self, host: str, argv: Sequence[object], **how: Any) -> subprocess.Popen[Any]:
-        """Start a program on a host; it is ended with the network."""
+        """Start a program on a host; it is stopped with the network."""
         process = subprocess.Popen(self.argv(host, argv), **how)
         self._processes.append(process)
         return process
 
     def run(self, host: str, argv: Sequence[object], **how: Any) -> subprocess.CompletedProcess[str]:
-        """Run a program on a host to its end, its output caught as text."""
+        """Run a program on a host and capture its output as text."""
         how = {"text": True, "capture_output": True, "check": False, **how}
         return subprocess.run(self.argv(host, argv), **how)
 
-    def cut(self, host: str) -> None:
-        """The host goes dark: its packets are lost."""
+    def disconnect(self, host: str) -> None:
+        """Drop all packets of a host."""
         self._link(host, "down")
 
-    def mend(self, host: str) -> None:
-        """The host is back."""
+    def reconnect(self, host: str) -> None:
+        """Deliver a host's packets again."""
         self._link(host, "up")
 
-    def rate(self, host: str, rate: str) -> None:
-        """Change what the host can send."""
+    def set_rate(self, host: str, rate: str) -> None:
+        """Change the sending rate of a host."""
         _shape(self.space(host), "eth0", rate)
 
     def _link(self, host: str, state: str) -> None:
@@ -162,7 +162,7 @@ class Net:
 
 
 def _built_wan() -> str:
-    """The forwarder, compiled once for each version of its source."""
+    """Return the path of the forwarder, compiled once per version of its source."""
     source = HERE / "wan.c"
     built = Path(tempfile.gettempdir()) / f"gpuaria-wan-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
     if not built.exists():
@@ -173,7 +173,7 @@ def _built_wan() -> str:
 
 
 def _shape(space: str, device: str, rate: str) -> None:
-    """A token bucket; offloads off, or whole 64 kB segments would count as one packet."""
+    """Limit a device by a token bucket. Offloads are turned off: with them, 64 kB segments count as one packet."""
     if shutil.which("ethtool"):
         off = ["ip", "netns", "exec", space, "ethtool", "-K", device, "tso", "off", "gso", "off"]
         subprocess.run(off, capture_output=True, check=False)

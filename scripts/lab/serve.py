@@ -1,4 +1,4 @@
-"""One stand-in hub on one address, for a namespace: python -m lab.serve ADDRESS PORT FILE... (bytes by nginx)."""
+"""Run a stand-in hub on one IP address: python -m lab.serve ADDRESS PORT FILE..."""
 
 import sys
 import tempfile
@@ -11,7 +11,7 @@ REPO = "lab/model"
 
 
 def main(address: str, port: str, *files: str) -> None:
-    """Serve the files as lab/model until the process is ended; prints the hub's address when it is up."""
+    """Serve the files as lab/model until the process is stopped; print the hub's URL once it is ready."""
     with tempfile.TemporaryDirectory(prefix="lab-hub-", dir=Path(files[0]).parent) as folder:
         content: dict[str, bytes | Path] = {Path(name).name: Path(name) for name in files}
         repo = Repo.build(REPO, content, folder=Path(folder))

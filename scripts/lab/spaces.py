@@ -1,4 +1,4 @@
-"""Another network namespace for this thread, its interface counters, and the end of what runs in it."""
+"""Enter a network namespace, read its interface counters, and kill its processes."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ _RECEIVED, _SENT = 0, 8  # columns of /proc/net/dev, in bytes
 
 @contextmanager
 def inside(space: str) -> Iterator[None]:
-    """Let this thread open its sockets in a namespace; threads and processes that it starts stay there. "" is here."""
+    """Run this thread in a namespace. New threads and processes stay there. "" means the current namespace."""
     if not space:
         yield
         return
@@ -27,21 +27,21 @@ def inside(space: str) -> Iterator[None]:
 
 
 def _enter(descriptor: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
+    libc = ctypes.CDLL(None, use_errno=True)  # os.setns needs Python 3.12
     if libc.setns(descriptor, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")
 
 
 class Counter:
-    """Bytes that a network device of a namespace has sent (or received) so far, headers included."""
+    """Bytes that a network device in a namespace has sent (or received), headers included."""
 
     def __init__(self, space: str, device: str, *, received: bool = False) -> None:
         self._name, self._column = device.encode(), _RECEIVED if received else _SENT
         with inside(space):
-            self._file = open("/proc/thread-self/net/dev", "rb", buffering=0)  # noqa: SIM115 it stays in that namespace
+            self._file = open("/proc/thread-self/net/dev", "rb", buffering=0)  # noqa: SIM115 the file stays bound to that namespace
 
     def read(self) -> int:
-        """The count now."""
+        """Return the current count."""
         self._file.seek(0)
         for line in self._file.read().splitlines():
             name, _, numbers = line.partition(b":")
@@ -50,12 +50,12 @@ class Counter:
         raise RuntimeError(f"there is no {self._name.decode()}")
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the counter's file."""
         self._file.close()
 
 
 def end_all(space: str) -> None:
-    """Kill every process in a namespace but this one: what a killed program left behind there."""
+    """Kill all other processes in a namespace, such as those left by a killed program."""
     pids = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=False)
     for pid in {int(word) for word in pids.stdout.split()} - {os.getpid()}:
         if Path(f"/proc/{pid}").exists():

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face Hub on this machine: its HTTP protocol, its CDN, and faults on request.
+"""A local stand-in for the Hugging Face Hub: its HTTP protocol, its CDN, and injected faults.
 
 repo = Repo.build("openai-community/gpt2-medium", make_gpt2(folder / "src", 8), folder=folder / "store")
 with Hub([repo]) as hub:
@@ -7,11 +7,11 @@ with Hub([repo]) as hub:
 
 from .bytes_server import ByteServer, EmbeddedBytes
 from .faults import Fault, HubFault
+from .http_server import Seen
 from .hub import Hub, RateLimit
 from .model import make_gpt2
 from .nginx import NginxBytes, find_nginx
 from .repo import Commit, Entry, Repo, git_id, pointer_text
-from .wire import Seen
 
 __all__ = [
     "ByteServer",

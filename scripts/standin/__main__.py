@@ -10,9 +10,9 @@ from . import Hub, Repo, make_gpt2
 
 
 def main() -> None:
-    """Build the demo repository in the folder, serve it and print its address on the first line."""
+    """Build the demo repository in the folder, print the hub's URL on the first line and serve it."""
     parser = argparse.ArgumentParser(prog="standin", description="A stand-in Hugging Face Hub with a gpt2-medium.")
-    parser.add_argument("--folder", type=Path, required=True, help="where the repository is kept")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the repository")
     parser.add_argument("--megabytes", type=int, default=100, help="size of model.safetensors in 10^6 bytes")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
     parser.add_argument("--limit-rate", type=int, default=0, help="bytes per second for each connection, 0: no limit")

@@ -1,4 +1,4 @@
-"""The byte server behind signed addresses, embedded in this process and able to misbehave on request."""
+"""The byte server behind signed URLs, embedded in this process, with injected faults."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
-from .faults import FLOWING, LOGIN_PAGE, PARTS, WHOLE, Fault, Faults, Piece, body_plan, shifted
+from .faults import LOGIN_PAGE, NO_FILE, STREAMED, WRONG_RANGES, Fault, Faults, Piece, body_plan, shifted
+from .http_server import SYNC_PATH, BadRange, Handler, Headers, Seen, Server, parse_range
 from .repo import Entry, Repo
 from .signing import AUTH_REFUSED, BAD_RANGE, BAD_SIGNATURE, EXPIRED, NO_SUCH_KEY, Signer
-from .wire import SYNC_PATH, BadRange, Handler, Headers, Seen, Server, parse_range
 
 XML = ("Content-Type", "application/xml")
 _OBJECT = re.compile(r"/xet-bridge-us/([0-9a-f]{24})/([0-9a-f]{64})")
@@ -26,7 +26,7 @@ _BLOCK = 1 << 20
 
 
 class ByteServer(ABC):
-    """What a hub needs of a byte server: mounted repositories, signed addresses, a journal."""
+    """Interface of a byte server: mounted repositories, signed URLs and a journal of requests."""
 
     url: str
     signer: Signer
@@ -37,7 +37,7 @@ class ByteServer(ABC):
         return path, self.signer.query(path)
 
     def mount(self, repo: Repo, *, xet: bool) -> str:
-        """Make a repository's LFS files reachable and return the 24 hex digits that stand for it."""
+        """Serve a repository's LFS files; return the 24 hex digits that identify it in paths."""
         folder = repo.folder / ("xet" if xet else "lfs")
         key = hashlib.sha256(f"{repo.kind}:{repo.repo_id}:{folder}".encode()).hexdigest()[:24]
         self.attach(key, folder, repo)
@@ -45,7 +45,7 @@ class ByteServer(ABC):
 
     @abstractmethod
     def attach(self, key: str, folder: Path, repo: Repo) -> None:
-        """Serve the files of folder below key (again and again with the same result)."""
+        """Serve the files of folder below key. Repeated calls have no effect."""
 
     @property
     @abstractmethod
@@ -54,7 +54,7 @@ class ByteServer(ABC):
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget the requests so far."""
+        """Clear the journal."""
 
     @abstractmethod
     def close(self) -> None:
@@ -65,11 +65,11 @@ class ByteServer(ABC):
         return len(self.requests)
 
     def fault(self, path_suffix: str, kind: str, *, times: int | None = None, after: int = 0, **args: Any) -> None:
-        """Order a fault for GETs of files whose repository path or address ends in path_suffix."""
+        """Inject a fault into GETs of files whose repository path or URL path ends in path_suffix."""
         raise ValueError(f"{type(self).__name__} cannot do faults ({kind}): use Hub(..., server='embedded')")
 
     def heal(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         return
 
 
@@ -92,7 +92,7 @@ class EmbeddedBytes(ByteServer):
         return self._server.journal.snapshot()
 
     def reset(self) -> None:
-        """Forget the requests so far."""
+        """Clear the journal."""
         self._server.journal.reset()
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class EmbeddedBytes(ByteServer):
         self._mounts[key] = (folder, repo)
 
     def find(self, path: str) -> tuple[Path, set[str]] | None:
-        """Return the file behind a path and the names a fault may call it by, None for a foreign path."""
+        """Return the file for a path and the names that a fault may use for it; None for an unknown path."""
         match = _OBJECT.fullmatch(path)
         if not match or match[1] not in self._mounts:
             return None
@@ -112,11 +112,11 @@ class EmbeddedBytes(ByteServer):
         return folder / match[2], {path, *repo.names(match[2])}
 
     def fault(self, path_suffix: str, kind: str, *, times: int | None = None, after: int = 0, **args: Any) -> None:
-        """Order a fault for GETs of files whose repository path or address ends in path_suffix."""
+        """Inject a fault into GETs of files whose repository path or URL path ends in path_suffix."""
         self.faults.add(Fault(path_suffix, kind, times, after, **args))
 
     def heal(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         self.faults.clear()
 
 
@@ -141,8 +141,10 @@ class _Handler(Handler):
         file, names = found
         if not file.is_file():
             return self.reply(404, [XML], NO_SUCH_KEY)
-        fault = cdn.faults.take(lambda fault: self._fits(fault, file, names)) if self.command == "GET" else None
-        if fault and fault.kind in FLOWING:
+        fault = (
+            cdn.faults.next_matching(lambda fault: self._fits(fault, file, names)) if self.command == "GET" else None
+        )
+        if fault and fault.kind in STREAMED:
             self._flow(cdn, file, fault)
         elif not self._other(fault):
             self._send(cdn, file, fault)
@@ -165,7 +167,7 @@ class _Handler(Handler):
     def _fits(self, fault: Fault, file: Path, names: set[str]) -> bool:
         if not any(name.endswith(fault.suffix) for name in names):
             return False
-        if fault.kind != "flip" and fault.kind not in PARTS:
+        if fault.kind != "flip" and fault.kind not in WRONG_RANGES:
             return True
         try:
             size = file.stat().st_size
@@ -179,7 +181,7 @@ class _Handler(Handler):
 
     def _other(self, fault: Fault | None) -> bool:
         """Send the whole answer of a fault that needs no file; tell whether that was done."""
-        if fault is None or fault.kind not in WHOLE:
+        if fault is None or fault.kind not in NO_FILE:
             return False
         if fault.kind == "redirect":
             self.reply(fault.status, [("Location", f"{fault.to}{self.path}")])
@@ -206,7 +208,7 @@ class _Handler(Handler):
             return self.reply(416, [XML, ("Content-Range", f"bytes */{size}")], BAD_RANGE)
         start, end = span or (0, size)
         told = sent = (start, end)
-        if fault and kind in PARTS:
+        if fault and kind in WRONG_RANGES:
             away = shifted(fault, start, end, size)
             told, sent = (told if kind == "wrong_part" else away), (sent if kind == "wrong_range" else away)
         headers: Headers = [
@@ -241,7 +243,7 @@ class _Handler(Handler):
                 start, end = (0, len(piece)) if isinstance(piece, bytes) else piece
                 while start < end:
                     block = min(end - start, pace.block)
-                    self.seen.sent += block  # counted before the client can see it, put right below
+                    self.seen.sent += block  # counted before the client can see the bytes, corrected below
                     if isinstance(piece, bytes):
                         done = self.connection.send(piece[start : start + block])
                     else:
@@ -255,12 +257,12 @@ class _Handler(Handler):
 
 @lru_cache(maxsize=4)
 def _packed(body: bytes) -> bytes:
-    """Many connections ask for the same at once, and it takes long."""
+    """Compress a body. Cached, since many connections request the same body and compression is slow."""
     return gzip.compress(body, 1)
 
 
 class _Pace:
-    """Keeps one response to a rate in bytes per second; 0 does not slow down."""
+    """Limits one response to a rate in bytes per second; 0 for no limit."""
 
     def __init__(self, rate: int, stopping: threading.Event) -> None:
         self._rate = rate
@@ -270,7 +272,7 @@ class _Pace:
         self.block = min(_BLOCK, max(1, rate // 20)) if rate else _BLOCK
 
     def spend(self, size: int) -> None:
-        """Wait until size more bytes are within the rate."""
+        """Wait until the rate allows size more bytes."""
         self._spent += size
         if self._rate:
             ahead = self._spent / self._rate - (time.monotonic() - self._begin)

@@ -1,4 +1,4 @@
-"""Faults to order: what a byte server or a hub does wrong, for which files, how often."""
+"""Injected faults: the wrong behaviour of a byte server or a hub, the affected files, and how often."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-WHOLE = frozenset({"status", "html", "expire", "redirect"})  # answers that need no file
-# A whole file as a server sends it that makes its answers as it goes: no ranges, no length, packed or not.
-FLOWING = frozenset({"flow", "flow_gzip", "flow_until_close"})
-PARTS = frozenset({"wrong_range", "other_part", "wrong_part"})  # said, sent or both is another part than was asked for
+NO_FILE = frozenset({"status", "html", "expire", "redirect"})  # responses without the file
+# A streamed response of the whole file: no ranges, no length, compressed or not.
+STREAMED = frozenset({"flow", "flow_gzip", "flow_until_close"})
+# Content-Range, body or both are of another range than requested.
+WRONG_RANGES = frozenset({"wrong_range", "other_part", "wrong_part"})
 BODY = frozenset(
     {"short", "flip", "ignore_range", "stall", "slow", "reset", "wrong_size", "gzip", "chunked", "changed"}
 )
-KINDS = WHOLE | PARTS | BODY | FLOWING
+KINDS = NO_FILE | WRONG_RANGES | BODY | STREAMED
 FaultT = TypeVar("FaultT", "Fault", "HubFault")
 LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in to continue.</body></html>"
 
@@ -25,8 +26,8 @@ LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Ple
 class Fault:
     """A fault of the byte server: byte counts and offsets in bytes, seconds in seconds, rate in bytes per second.
 
-    A flowing answer breaks off after `after` bytes, if that is not 0.
-    `to` is where a redirect leads: a base address before the path and query of the request, "" for the same server.
+    A streamed response breaks off after `after` bytes, unless that is 0.
+    `to`: the base URL of a redirect target, put before the request's path and query; "" for the same server.
     """
 
     suffix: str
@@ -49,7 +50,7 @@ class Fault:
 
 @dataclass
 class HubFault:
-    """A fault of the hub: every request whose target matches gets this answer, after delay seconds."""
+    """A fault of the hub: each request whose target matches gets this response, after delay seconds."""
 
     target: re.Pattern[str]
     status: int | None = None
@@ -60,19 +61,19 @@ class HubFault:
 
 
 class Faults(Generic[FaultT]):
-    """A thread-safe list of faults that hands out each one as often as its times allow."""
+    """A thread-safe list of faults. Each applies as often as its `times` allow."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: list[FaultT] = []
 
     def add(self, fault: FaultT) -> None:
-        """Append a fault; earlier ones win."""
+        """Append a fault. Earlier faults take precedence."""
         with self._lock:
             self._faults.append(fault)
 
-    def take(self, fits: Callable[[FaultT], bool]) -> FaultT | None:
-        """Return the first live fault that fits and count it down."""
+    def next_matching(self, fits: Callable[[FaultT], bool]) -> FaultT | None:
+        """Return the first active fault that fits, and count it down."""
         with self._lock:
             for fault in self._faults:
                 if fault.times != 0 and fits(fault):
@@ -82,7 +83,7 @@ class Faults(Generic[FaultT]):
         return None
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
@@ -91,7 +92,7 @@ Piece = tuple[int, int] | bytes
 
 
 def body_plan(fault: Fault | None, file: Path, start: int, end: int) -> list[Piece]:
-    """Return what to send for bytes start to end of the file: spans of it and literal bytes (zeros beyond it)."""
+    """Return the body for bytes start to end: spans of the file and literal bytes (zeros after its end)."""
     real = file.stat().st_size
     if fault is not None and fault.kind == "flip":
         with file.open("rb") as stream:
@@ -106,7 +107,7 @@ def body_plan(fault: Fault | None, file: Path, start: int, end: int) -> list[Pie
 
 
 def shifted(fault: Fault, start: int, end: int, size: int) -> tuple[int, int]:
-    """Return a part as long as start to end that lies delta bytes away, before it where it does not fit behind."""
+    """Return the range start to end shifted by delta bytes, forwards if that fits in the file, else backwards."""
     for delta in (fault.delta, -fault.delta):
         if start + delta >= 0 and end + delta <= size:
             return start + delta, end + delta

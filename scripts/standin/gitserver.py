@@ -1,4 +1,4 @@
-"""git's smart HTTP protocol as `git clone` speaks it: version 2, shallow and partial fetches (gitprotocol-v2(5))."""
+"""A server of git's smart HTTP protocol, version 2, with shallow and partial fetches (gitprotocol-v2(5))."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _NUMBERS = {"commit": 1, "tree": 2, "blob": 3}
 
 
 @dataclass
-class _Wish:
-    """What a fetch asks for: commits or other objects, how many commits (0: all), blobs below a size (-1: all)."""
+class _FetchRequest:
+    """A parsed fetch request: wanted ids, depth in commits (0: all), size limit of blobs (-1: none)."""
 
     wants: list[str] = field(default_factory=list)
     depth: int = 0
@@ -30,59 +30,59 @@ class _Wish:
 
 
 def advertisement() -> bytes:
-    """Return the answer of /info/refs."""
+    """Return the response body of /info/refs."""
     return pkt_line(b"# service=git-upload-pack\n") + FLUSH + b"".join(map(pkt_line, ADVERTISEMENT)) + FLUSH
 
 
-def upload_pack(repo: Repo, question: bytes) -> bytes:
-    """Return the answer of /git-upload-pack; raise ValueError for what no client says."""
-    lines = [line.decode().rstrip("\n") for line in _lines(question)]
+def upload_pack(repo: Repo, request_body: bytes) -> bytes:
+    """Return the response body of /git-upload-pack; raise ValueError for an unsupported request."""
+    lines = [line.decode().rstrip("\n") for line in _lines(request_body)]
     if lines[:1] == ["command=ls-refs"]:
         return b"".join(map(pkt_line, _refs(repo))) + FLUSH
     if lines[:1] != ["command=fetch"]:
-        raise ValueError(f"no command of ours: {lines[:1]}")
-    wish = _wish(lines)
-    for oid in wish.wants:
+        raise ValueError(f"unsupported command: {lines[:1]}")
+    request = _parse_fetch(lines)
+    for oid in request.wants:
         if not re.fullmatch(r"[0-9a-f]{40}", oid) or not repo.has(oid):
             return pkt_line(b"ERR upload-pack: not our ref %s" % oid.encode())
-    if not wish.done:
+    if not request.done:
         return pkt_line(b"acknowledgments\n") + pkt_line(b"NAK\n") + FLUSH
-    commits, shallow = _commits(repo, wish)
-    others = [oid for oid in wish.wants if oid not in repo.commits]
-    answer = b""
-    if wish.depth:
-        answer += pkt_line(b"shallow-info\n") + b"".join(pkt_line(b"shallow %s" % oid.encode()) for oid in shallow)
-        answer += DELIMITER
-    pack = _pack(repo, commits, others, wish.below)
+    commits, shallow = _commits(repo, request)
+    others = [oid for oid in request.wants if oid not in repo.commits]
+    response = b""
+    if request.depth:
+        response += pkt_line(b"shallow-info\n") + b"".join(pkt_line(b"shallow %s" % oid.encode()) for oid in shallow)
+        response += DELIMITER
+    pack = _pack(repo, commits, others, request.below)
     bands = (pkt_line(b"\1" + pack[at : at + 65515]) for at in range(0, len(pack), 65515))
-    return answer + pkt_line(b"packfile\n") + pkt_line(b"\2counting\n") + b"".join(bands) + FLUSH
+    return response + pkt_line(b"packfile\n") + pkt_line(b"\2counting\n") + b"".join(bands) + FLUSH
 
 
-def _lines(question: bytes) -> Iterator[bytes]:
-    stream = BytesIO(question)
+def _lines(request_body: bytes) -> Iterator[bytes]:
+    stream = BytesIO(request_body)
     wire = Protocol(stream.read, lambda data: None)
-    while stream.tell() < len(question):
+    while stream.tell() < len(request_body):
         line = wire.read_pkt_line()
         if line is not None:
             yield line
 
 
-def _wish(lines: list[str]) -> _Wish:
-    wish = _Wish()
+def _parse_fetch(lines: list[str]) -> _FetchRequest:
+    request = _FetchRequest()
     for line in lines:
         word, _, value = line.partition(" ")
         if word == "want":
-            wish.wants.append(value)
+            request.wants.append(value)
         elif word == "deepen":
-            wish.depth = int(value)
+            request.depth = int(value)
         elif word == "filter":
             match = re.fullmatch(r"blob:(?:none|limit=(\d+))", value)
             if not match:
-                raise ValueError(f"no filter of ours: {value}")
-            wish.below = int(match[1] or 0)
+                raise ValueError(f"unsupported filter: {value}")
+            request.below = int(match[1] or 0)
         elif word == "done":
-            wish.done = True
-    return wish
+            request.done = True
+    return request
 
 
 def _refs(repo: Repo) -> Iterator[bytes]:
@@ -94,12 +94,12 @@ def _refs(repo: Repo) -> Iterator[bytes]:
         yield f"{oid} {name}\n".encode()
 
 
-def _commits(repo: Repo, wish: _Wish) -> tuple[list[str], list[str]]:
-    """Return the commits to send, and those of them whose parents are left out."""
+def _commits(repo: Repo, request: _FetchRequest) -> tuple[list[str], list[str]]:
+    """Return the commits to send, and those among them without their parents."""
     commits: dict[str, None] = {}
     shallow = []
-    for oid in wish.wants:
-        left = wish.depth
+    for oid in request.wants:
+        left = request.depth
         while oid in repo.commits:
             commits[oid] = None
             left -= 1
@@ -121,7 +121,7 @@ def _pack(repo: Repo, commits: list[str], others: list[str], below: int) -> byte
 
 
 def _collect(repo: Repo, oid: str, below: int, found: dict[str, ShaFile]) -> None:
-    """Add what an id leads to; a tree that was tampered with is followed as it should have been."""
+    """Add an object and all below it; a tampered tree is followed by its original content."""
     if oid in found:
         return
     kind, raw = repo.read(oid)

@@ -1,4 +1,4 @@
-"""The stand-in hub: repositories, tokens, rate limits and a byte server behind one local address."""
+"""The stand-in hub: repositories, tokens, rate limits and a byte server behind one local URL."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import Self, TypedDict, Unpack, cast
 
 from .bytes_server import ByteServer, EmbeddedBytes
 from .faults import Faults, HubFault
+from .http_server import Handler, Seen, Server
 from .nginx import NginxBytes, find_nginx
 from .repo import Entry, Repo
-from .routes import Answer, Request, bucket, respond, too_many
+from .routes import Reply, Request, bucket, respond, too_many
 from .signing import Signer
-from .wire import Handler, Seen, Server
 
 ALIASES = {"gpt2-medium": "openai-community/gpt2-medium"}
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """How many requests each bucket allows within a window of that many seconds."""
+    """Requests per bucket and window; `window` in seconds."""
 
     api: int = 500
     resolvers: int = 3000
@@ -35,7 +35,7 @@ class RateLimit:
 
 
 class _Meter:
-    """Counts requests per bucket in fixed windows that begin with the hub."""
+    """Counts requests per bucket in fixed windows."""
 
     def __init__(self, rate: RateLimit) -> None:
         self.rate = rate
@@ -43,12 +43,12 @@ class _Meter:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new window."""
+        """Start a new window."""
         self._start = time.monotonic()
         self._used: Counter[str] = Counter()
 
     def charge(self, name: str) -> tuple[bool, int, list[tuple[str, str]]]:
-        """Count a request: whether it is within the limit, seconds to the next window, the headers that say so."""
+        """Count a request; return True if it is allowed, the seconds to the next window, and the headers."""
         quota: int = getattr(self.rate, name)
         with self._lock:
             if time.monotonic() - self._start >= self.rate.window:
@@ -111,7 +111,7 @@ DEFAULTS = HubOptions(
 
 
 class Hub:
-    """A local Hub; use it as a context manager. See the package's documentation string for what it speaks."""
+    """A local Hub, used as a context manager."""
 
     def __init__(self, repos: Iterable[Repo], **options: Unpack[HubOptions]) -> None:
         o: HubOptions = {**DEFAULTS, **options}
@@ -144,7 +144,7 @@ class Hub:
         self.close()
 
     def start(self) -> None:
-        """Open both servers; they answer when this returns."""
+        """Start both servers. They accept requests when this returns."""
         host, port = self._bind
         if isinstance(self.location_base, Hub):
             self._cdn = self.location_base.cdn
@@ -161,7 +161,7 @@ class Hub:
         self._server.start()
 
     def close(self) -> None:
-        """Stop both servers and cut their connections; a byte server borrowed from another hub goes on."""
+        """Stop both servers and close their connections. A byte server of another hub keeps running."""
         if self._server:
             self._server.close()
         if self._cdn and not isinstance(self.location_base, Hub):
@@ -170,7 +170,7 @@ class Hub:
 
     @property
     def url(self) -> str:
-        """The hub's address without a trailing slash."""
+        """The hub's URL without a trailing slash."""
         return self._running.url
 
     @property
@@ -182,26 +182,26 @@ class Hub:
 
     @property
     def requests(self) -> list[Seen]:
-        """The hub's requests so far, without those to the byte server."""
+        """The requests to the hub so far, without those to the byte server."""
         return self._running.journal.snapshot()
 
     @property
     def errors(self) -> list[BaseException]:
-        """Exceptions the hub met while answering; each is a bug of the stand-in."""
+        """Exceptions raised by request handlers; each is a bug of the stand-in."""
         return self._running.errors
 
     def count(self) -> int:
-        """Return the number of the hub's requests so far."""
+        """Return the number of requests to the hub so far."""
         return len(self._running.journal)
 
     def reset(self) -> None:
-        """Forget all requests of hub and byte server and begin a new rate-limit window; faults stay."""
+        """Clear the journals of hub and byte server and start a new rate-limit window. Faults stay."""
         self._running.journal.reset()
         self.cdn.reset()
         self._meter.reset()
 
     def add(self, repo: Repo) -> None:
-        """Serve one more repository, or another one under the same name."""
+        """Add a repository, or replace the one with the same name."""
         self.repos[repo.kind, repo.repo_id] = repo
 
     def fault(
@@ -214,23 +214,23 @@ class Hub:
         times: int | None = None,
         delay: float = 0,
     ) -> None:
-        """Order an answer for targets that match; with no status the right answer comes, delay seconds late."""
+        """Inject a reply for matching targets. Without a status, the normal reply is sent after delay seconds."""
         self.faults.add(HubFault(re.compile(target_regex), status, headers or {}, body, times, delay))
 
     def heal(self) -> None:
-        """Forget all faults of hub and byte server."""
+        """Remove all faults of hub and byte server."""
         self.faults.clear()
         self.cdn.heal()
 
     def find(self, kind: str, name: str) -> Repo | None:
-        """Return the repository of that name, alias or differently cased name."""
+        """Return the repository with that name or alias, ignoring case."""
         exact = self.repos.get((kind, name)) or self.repos.get((kind, self.aliases.get(name, "")))
         if exact:
             return exact
         wanted = (kind, name.lower())
         return next((repo for repo in self.repos.values() if (repo.kind, repo.repo_id.lower()) == wanted), None)
 
-    def who(self, headers: Mapping[str, str]) -> str:
+    def token_status(self, headers: Mapping[str, str]) -> str:
         """Return "anonymous", "bad", "valid" or "granted" (also valid) for a request's token."""
         value = headers.get("authorization")
         if value is None:
@@ -241,30 +241,30 @@ class Hub:
         return "valid" if token in self.tokens else "bad"
 
     def signed(self, repo: Repo, entry: Entry) -> str:
-        """Return a fresh signed address of an LFS file at the byte server."""
+        """Return a new signed URL of an LFS file at the byte server."""
         path, query = self.cdn.address(repo, entry, xet=self.xet_hash)
         base = self.location_base if isinstance(self.location_base, str) else self.cdn.url
         return f"{base.rstrip('/')}{path}?{query}"
 
-    def answer(self, request: Request) -> Answer:
-        """Return the answer to a request, faults, rate limit and the headers common to all included."""
+    def answer(self, request: Request) -> Reply:
+        """Return the reply to a request, after faults and rate limits, with the common headers."""
         within, wait, limits = self._meter.charge(bucket(request.target))
-        fault = self.faults.take(lambda fault: fault.target.search(request.target) is not None)
+        fault = self.faults.next_matching(lambda fault: fault.target.search(request.target) is not None)
         if fault and fault.delay:
             self._running.stopping.wait(fault.delay)
         if fault and fault.status is not None:
-            answer = Answer(fault.status, list(fault.headers.items()), fault.body)
+            reply = Reply(fault.status, list(fault.headers.items()), fault.body)
         elif self._limited and not within:
-            answer = too_many(wait)
+            reply = too_many(wait)
         else:
-            answer = respond(self, request)
-            answer.headers += fault.headers.items() if fault else []
+            reply = respond(self, request)
+            reply.headers += fault.headers.items() if fault else []
         if not self.commit_header:
-            answer.headers = [pair for pair in answer.headers if pair[0] != "X-Repo-Commit"]
-        own = {name.lower() for name, _ in answer.headers}
+            reply.headers = [pair for pair in reply.headers if pair[0] != "X-Repo-Commit"]
+        own = {name.lower() for name, _ in reply.headers}
         common = [*limits, ("X-Request-Id", f"Root=1-{secrets.token_hex(8)}")]
-        answer.headers += [pair for pair in common if pair[0].lower() not in own]
-        return answer
+        reply.headers += [pair for pair in common if pair[0].lower() not in own]
+        return reply
 
     @property
     def _running(self) -> _Server:
@@ -283,5 +283,5 @@ class _Handler(Handler):
             self.close_connection = True
             return self.reply(411)
         body = self.rfile.read(int(self.seen.headers.get("content-length") or 0))
-        answer = cast(_Server, self.server).hub.answer(Request(self.command, self.path, self.seen.headers, body))
-        return self.reply(answer.status, answer.headers, answer.body)
+        reply = cast(_Server, self.server).hub.answer(Request(self.command, self.path, self.seen.headers, body))
+        return self.reply(reply.status, reply.headers, reply.body)

@@ -1,4 +1,4 @@
-"""A plausible gpt2-medium repository of any size, made in about a second and the same every time."""
+"""Generate a plausible gpt2-medium repository of any size, reproducibly, in about a second."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_gpt2(folder: Path, megabytes: int, seed: int = 7) -> dict[str, Path | b
     folder.mkdir(parents=True, exist_ok=True)
     shape = _fit(megabytes * 1_000_000)
     weights = folder / "model.safetensors"
-    weights.unlink(missing_ok=True)  # a repository may hold a hard link to an earlier one
+    weights.unlink(missing_ok=True)  # a repository may have a hard link to the previous file
     with weights.open("wb") as stream:
         _write_weights(stream, _tensors(shape), seed)
     vocab = {f"\u0120t{number:05d}": number for number in range(shape.vocab)}
@@ -60,7 +60,7 @@ def _pretty(value: object) -> bytes:
 
 
 def _fit(budget: int) -> Shape:
-    """Choose dimensions so that the tensors take about budget bytes, at least two layers."""
+    """Choose dimensions for tensors of about budget bytes in total, with at least two layers."""
     for embed in (1024, 512, 256, 128, 64, 32):
         vocab = 50_257 if embed * 50_257 * 2 <= budget // 3 else 512
         layer = sum(_bytes(dtype, dims) for _, dtype, dims in _layer(0, embed))
@@ -121,7 +121,7 @@ def _write_weights(stream: BinaryIO, tensors: list[tuple[str, str, list[int]]], 
 
 
 def _blocks(seed: int) -> dict[str, memoryview]:
-    """Return per dtype two equal MiB of finite little-endian floats; a window of it is the block turned round."""
+    """Return, per dtype, one MiB of finite little-endian floats twice in a row: any MiB of it is the block rotated."""
     numbers = random.Random(seed)
     single = array("f", (numbers.uniform(-0.05, 0.05) for _ in range(MIB // 4))).tobytes()
     half = struct.pack(f"<{MIB // 2}e", *(numbers.uniform(-0.05, 0.05) for _ in range(MIB // 2)))

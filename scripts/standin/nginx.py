@@ -1,4 +1,4 @@
-"""The byte server as a real nginx in a process of its own that cannot outlive this one."""
+"""The byte server as a real nginx in a separate process, which ends with this one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 from .bytes_server import ByteServer
+from .http_server import SYNC_PATH, Seen
 from .repo import Repo
 from .signing import AUTH_REFUSED, BAD_SIGNATURE, EXPIRED, NO_SUCH_KEY, Signer
-from .wire import SYNC_PATH, Seen
 
-# fd 3: the listening socket, which nginx takes over as in a binary upgrade (no race for the port);
-# fd 4: a pipe that ends when our parent closes it or dies, however it dies.
+# fd 3: the listening socket, inherited as in an nginx binary upgrade (no race for the port);
+# fd 4: a pipe that closes when the parent process closes it or dies.
 _WATCH = """
 exec 3<&0 4<&1 </dev/null >/dev/null
 NGINX="3;" "$@" 4<&- &
@@ -81,7 +81,7 @@ def find_nginx() -> str | None:
 
 
 class NginxBytes(ByteServer):
-    """The byte server run by nginx; its journal lists finished requests and a few of their headers only."""
+    """The byte server run by nginx. Its journal has finished requests only, with a few of their headers."""
 
     def __init__(self, signer: Signer, *, host: str = "127.0.0.1", port: int = 0, limit_rate: int = 0) -> None:
         binary = find_nginx()
@@ -105,7 +105,7 @@ class NginxBytes(ByteServer):
 
     @property
     def requests(self) -> list[Seen]:
-        """The finished requests so far (waits until nginx has logged those finished before this call)."""
+        """The finished requests so far. Waits until nginx has logged all requests finished before this call."""
         mark = self._sync()
         path = self._prefix / "access.log"
         while True:
@@ -116,12 +116,12 @@ class NginxBytes(ByteServer):
             time.sleep(0.001)
 
     def reset(self) -> None:
-        """Forget the requests so far."""
+        """Clear the journal."""
         self._sync()
         os.truncate(self._prefix / "access.log", 0)
 
     def close(self) -> None:
-        """Stop nginx, wait for its end; its folder goes with it."""
+        """Stop nginx, wait until it has exited, and remove its folder."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
@@ -137,7 +137,7 @@ class NginxBytes(ByteServer):
         for name in ("temp", "root/xet-bridge-us"):
             (self._prefix / name).mkdir(parents=True)
         user = ""
-        if os.geteuid() == 0:  # a worker that gives up root could not read private folders
+        if os.geteuid() == 0:  # a worker without root could not read private folders
             user = f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"
         values = {
             "prefix": self._prefix,
@@ -179,7 +179,7 @@ class NginxBytes(ByteServer):
         return watch, writer
 
     def _sync(self) -> str:
-        """Make one logged request: the single worker has then logged all that ended before; return its target."""
+        """Send a logged request and return its target: the only worker has then logged all earlier requests."""
         target = f"{SYNC_PATH}?{next(self._ticket)}"
         connection = http.client.HTTPConnection(*self._address, timeout=20)
         try:

@@ -1,4 +1,4 @@
-"""A repository as the Hub stores it: true git ids in memory, contents on disk named by their digest."""
+"""A repository as the Hub stores it: real git objects in memory, contents on disk named by digest."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import TypedDict, Unpack
 
 Content = bytes | Path
 LFS_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt")
-_FIRST_COMMIT = 1708340265  # 2024-02-19T10:57:45Z: every later commit is a minute younger, so ids are reproducible
+_FIRST_COMMIT = 1708340265  # 2024-02-19T10:57:45Z; each commit is a minute later, so ids are reproducible
 _AUTHOR = "standin <standin@example.invalid>"
 
 
 def git_id(kind: str, data: bytes) -> str:
-    """Return the git object id (40 hex) of raw object data of that kind."""
+    """Return the git object id (40 hex digits) of an object of that kind."""
     return hashlib.sha1(f"{kind} {len(data)}\0".encode() + data).hexdigest()
 
 
 def pointer_text(sha256: str, size: int) -> bytes:
-    """Return the exact LFS pointer file for a content of size bytes."""
+    """Return the LFS pointer file for a content of size bytes."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
@@ -41,13 +41,13 @@ class Entry:
 
     @property
     def etag(self) -> str:
-        """The unquoted ETag the Hub declares: sha256 for LFS files, else the git blob id."""
+        """The unquoted ETag that the Hub sends: sha256 for LFS files, else the git blob id."""
         return self.sha256 or self.oid
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One commit: listing holds files and folders (path to tree id) depth first, last who changed a path."""
+    """One commit. listing: files and folders (tree ids) by path, depth first; last: the last commit of each path."""
 
     oid: str
     tree: str
@@ -92,7 +92,7 @@ class RepoOptions(TypedDict, total=False):
 
 @dataclass
 class Repo:
-    """A repository of the stand-in hub with its branches, tags and pull requests (each name to a commit id)."""
+    """A repository of the stand-in hub. branches, tags and pulls map names to commit ids."""
 
     repo_id: str
     folder: Path
@@ -113,7 +113,7 @@ class Repo:
 
     @classmethod
     def build(cls, repo_id: str, files: Mapping[str, Content], *, folder: Path, **options: Unpack[RepoOptions]) -> Repo:
-        """Return a repository whose first commit holds files; files over lfs_over bytes are LFS files."""
+        """Return a repository with files in its first commit; files over lfs_over bytes are LFS files."""
         repo = cls(repo_id, Path(folder).absolute(), **options)
         if repo.kind not in ("model", "dataset", "space"):
             raise ValueError(f"unknown kind of repository: {repo.kind}")
@@ -126,33 +126,33 @@ class Repo:
         return self.branches[self.branch]
 
     def commit(self, files: Mapping[str, Content], *, message: str = "Replace all", branch: str | None = None) -> str:
-        """Make a commit holding exactly files on the branch and return its id."""
+        """Commit exactly these files to the branch; return the commit id."""
         name = branch or self.branch
         entries = {path: self._store(path, content) for path, content in files.items()}
         self.branches[name] = self._record(entries, self.branches.get(name, ""), message)
         return self.branches[name]
 
     def update(self, files: Mapping[str, Content | None], *, message: str = "Update", branch: str | None = None) -> str:
-        """Make a commit that adds, replaces or (None) removes files on the branch and return its id."""
+        """Commit added, replaced or removed (None) files to the branch; return the commit id."""
         name = branch or self.branch
         parent = self.branches.get(name, self.head)
         self.branches[name] = self._record(self._changed(parent, files), parent, message)
         return self.branches[name]
 
     def pull(self, number: int, files: Mapping[str, Content | None]) -> str:
-        """Open refs/pr/number with those changes on top of the main branch and return its commit id."""
+        """Open refs/pr/number with these changes to the main branch; return the commit id."""
         self.pulls[number] = self._record(self._changed(self.head, files), self.head, f"Pull request {number}")
         return self.pulls[number]
 
     def tag(self, name: str, revision: str = "") -> None:
-        """Let the tag name the commit of that revision (default: the main branch)."""
+        """Tag the commit of a revision (default: the main branch)."""
         commit = self.resolve(revision or self.branch)
         if commit is None:
             raise ValueError(f"no such revision: {revision}")
         self.tags[name] = commit
 
     def forge(self, path: str, content: Content | None) -> None:
-        """Let the API list (and serve) other content for a path of the head, or none, than its git objects have."""
+        """Make the API list and serve content for a path that differs from the git objects; None hides the path."""
         commit = self.commits[self.head]
         for known in (commit.files, commit.listing):
             known.pop(path, None)
@@ -161,7 +161,7 @@ class Repo:
             commit.last[path] = commit.oid
 
     def tamper(self, oid: str, data: bytes) -> None:
-        """Let git send other data of the same kind in the place of an object."""
+        """Make git send data of the same kind in place of an object."""
         self.tampered[oid] = (self.read(oid)[0], data)
 
     def resolve(self, revision: str) -> str | None:
@@ -178,17 +178,17 @@ class Repo:
         return hits[0] if len(hits) == 1 else None
 
     def read(self, oid: str) -> tuple[str, bytes]:
-        """Return kind and raw data of any git object; plain blobs are read from disk."""
+        """Return kind and raw data of a git object; blobs are read from disk."""
         if oid in self.objects:
             return self.objects[oid]
         return "blob", (self.folder / "git" / oid).read_bytes()
 
     def has(self, oid: str) -> bool:
-        """Tell whether there is a git object of that id."""
+        """Return True if there is a git object with that id."""
         return oid in self.objects or (self.folder / "git" / oid).is_file()
 
     def names(self, digest: str) -> set[str]:
-        """Return every path that ever had the content with this sha256, Xet-like hash or blob id."""
+        """Return all paths that ever had the content with this sha256, Xet-like hash or blob id."""
         return self._names.get(digest, set())
 
     def _changed(self, parent: str, files: Mapping[str, Content | None]) -> dict[str, Entry]:
@@ -267,7 +267,7 @@ class Repo:
                 listing[path] = item
                 mode, oid = b"100644", item.oid
             else:
-                listing[path] = ""  # keeps the folder ahead of what is in it
+                listing[path] = ""  # lists the folder before its entries
                 mode, oid = b"40000", self._write_tree(item, path + "/", listing)
                 listing[path] = oid
             raw += mode + b" " + name.encode() + b"\0" + bytes.fromhex(oid)

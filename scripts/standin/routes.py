@@ -1,4 +1,4 @@
-"""What the hub answers: from a request to status, headers and body, without touching a socket."""
+"""The hub's routes: from a request to status, headers and body, without sockets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
-from . import answers, gitserver
+from . import documents, gitserver
+from .http_server import BadRange, parse_range
 from .repo import Commit, Entry, Repo, pointer_text
-from .wire import BadRange, parse_range
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -34,7 +34,7 @@ class Request:
 
     @property
     def parts(self) -> list[str]:
-        """The still quoted segments of the path."""
+        """The segments of the path, still quoted."""
         return self.target.partition("?")[0].strip("/").split("/")
 
     def value(self, name: str, default: str = "") -> str:
@@ -42,13 +42,13 @@ class Request:
         return parse_qs(self.target.partition("?")[2], keep_blank_values=True).get(name, [default])[-1]
 
     def flag(self, name: str) -> bool:
-        """Tell whether a query parameter is set to something true."""
+        """Return True if a query parameter is "true" or "1"."""
         return self.value(name).lower() in ("true", "1")
 
 
 @dataclass
-class Answer:
-    """What to send back: content takes part in Range requests, body does not."""
+class Reply:
+    """Status, headers and body to send."""
 
     status: int = 200
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Answer:
 
 
 class Refusal(Exception):
-    """An error of the Hub: status, message, X-Error-Code if it has one, X-Repo-Commit if known."""
+    """An error response of the Hub. code: X-Error-Code; commit: X-Repo-Commit; both optional."""
 
     def __init__(self, status: int, message: str, code: str = "", commit: str = "") -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ class Refusal(Exception):
 
 
 class Moved(Exception):
-    """The repository has another name: go on at this relative address."""
+    """The repository was renamed. The text is the relative URL to redirect to."""
 
 
 def bucket(target: str) -> str:
@@ -75,8 +75,8 @@ def bucket(target: str) -> str:
     return "api" if path.startswith("/api/") else "pages"
 
 
-def respond(hub: Hub, request: Request) -> Answer:
-    """Return the hub's answer to a request."""
+def respond(hub: Hub, request: Request) -> Reply:
+    """Return the hub's reply to a request."""
     try:
         return _route(hub, request)
     except Moved as moved:
@@ -85,7 +85,7 @@ def respond(hub: Hub, request: Request) -> Answer:
         return _refuse(refusal, json_body=request.target.startswith("/api/"))
 
 
-def _route(hub: Hub, request: Request) -> Answer:
+def _route(hub: Hub, request: Request) -> Reply:
     parts = request.parts
     if parts == ["api", "whoami-v2"]:
         return _whoami(hub, request)
@@ -101,8 +101,8 @@ def _route(hub: Hub, request: Request) -> Answer:
     raise Refusal(404, "Sorry, we can't find the page you are looking for.")
 
 
-def _whoami(hub: Hub, request: Request) -> Answer:
-    who = hub.who(request.headers)
+def _whoami(hub: Hub, request: Request) -> Reply:
+    who = hub.token_status(request.headers)
     if who == "bad":
         raise Refusal(401, "Invalid credentials in Authorization header")
     if who == "anonymous":
@@ -113,11 +113,11 @@ def _whoami(hub: Hub, request: Request) -> Answer:
 
 
 def _enter(hub: Hub, request: Request, head: list[str], *, content: bool) -> tuple[Repo, list[str]]:
-    """Return the repository a path leads into and the segments behind its name, or raise what stands against it."""
+    """Return the repository of a path and the segments after its name. Raises Refusal or Moved."""
     kind = KINDS.get(head[-1], "model") if head and head[0] == "api" else PREFIXES.get(head[0] if head else "", "model")
     parts = request.parts[len(head) :]
     name, rest = _split_name(hub, kind, parts)
-    repo, who = hub.find(kind, name), hub.who(request.headers)
+    repo, who = hub.find(kind, name), hub.token_status(request.headers)
     if who == "bad" and not (repo and repo.gated and content):
         raise Refusal(401, "Invalid credentials in Authorization header")
     if repo is None or (repo.private and who in ("anonymous", "bad")):
@@ -154,11 +154,11 @@ def _revision(repo: Repo, quoted: str) -> Commit:
     return repo.commits[commit]
 
 
-def _api(hub: Hub, request: Request) -> Answer:
+def _api(hub: Hub, request: Request) -> Reply:
     repo, rest = _enter(hub, request, request.parts[:2], content=False)
     verb = rest[0] if rest else "revision"
     if verb == "refs" and len(rest) == 1:
-        return _json(answers.refs(repo, pulls=request.flag("include_prs")))
+        return _json(documents.refs(repo, pulls=request.flag("include_prs")))
     if verb == "tree" and len(rest) > 1:
         return _tree(hub, request, repo, rest)
     if verb == "paths-info" and len(rest) == 2 and request.method == "POST":
@@ -166,14 +166,14 @@ def _api(hub: Hub, request: Request) -> Answer:
     if verb == "revision" and len(rest) in (0, 2):
         commit = _revision(repo, rest[1] if rest else quote(repo.branch, safe=""))
         blobs, security = request.flag("blobs"), request.flag("securityStatus")
-        return _json(answers.info(repo, commit, blobs=blobs, security=security))
+        return _json(documents.info(repo, commit, blobs=blobs, security=security))
     raise Refusal(404, "Sorry, we can't find the page you are looking for.")
 
 
-def _tree(hub: Hub, request: Request, repo: Repo, rest: list[str]) -> Answer:
+def _tree(hub: Hub, request: Request, repo: Repo, rest: list[str]) -> Reply:
     commit = _revision(repo, rest[1])
     expand, folder = request.flag("expand"), unquote("/".join(rest[2:])).strip("/")
-    paths = answers.below(commit, folder, recursive=request.flag("recursive"))
+    paths = documents.below(commit, folder, recursive=request.flag("recursive"))
     if paths is None:
         raise Refusal(404, f"{folder} does not exist on this revision", "EntryNotFound", commit.oid)
     asked = request.value("limit")
@@ -182,20 +182,20 @@ def _tree(hub: Hub, request: Request, repo: Repo, rest: list[str]) -> Answer:
     start = 0
     if mark := request.value("cursor"):
         try:
-            start = paths.index(answers.after(mark)) + 1
+            start = paths.index(documents.after(mark)) + 1
         except (ValueError, KeyError, TypeError) as error:
             raise Refusal(400, "Invalid cursor") from error
     chosen = paths[start : start + limit]
-    answer = _json([answers.item(repo, commit, path, expand=expand, xet=hub.xet_hash) for path in chosen])
+    reply = _json([documents.item(repo, commit, path, expand=expand, xet=hub.xet_hash) for path in chosen])
     if start + limit < len(paths):
         query = {name: request.value(name) for name in ("expand", "recursive") if request.value(name)}
-        query |= {"limit": str(limit), "cursor": answers.cursor(commit, chosen[-1], limit)}
+        query |= {"limit": str(limit), "cursor": documents.cursor(commit, chosen[-1], limit)}
         path = request.target.partition("?")[0]
-        answer.headers.append(("Link", f'<{hub.link_host or hub.url}{path}?{urlencode(query)}>; rel="next"'))
-    return answer
+        reply.headers.append(("Link", f'<{hub.link_host or hub.url}{path}?{urlencode(query)}>; rel="next"'))
+    return reply
 
 
-def _paths_info(hub: Hub, request: Request, repo: Repo, commit: Commit) -> Answer:
+def _paths_info(hub: Hub, request: Request, repo: Repo, commit: Commit) -> Reply:
     try:
         if "json" in request.headers.get("content-type", ""):
             form = json.loads(request.body)
@@ -207,7 +207,7 @@ def _paths_info(hub: Hub, request: Request, repo: Repo, commit: Commit) -> Answe
         raise Refusal(400, "Invalid body: paths are required") from error
     names = [paths] if isinstance(paths, str) else paths
     found = [name for name in names if name in commit.listing]
-    return _json([answers.item(repo, commit, name, expand=expand, xet=hub.xet_hash) for name in found])
+    return _json([documents.item(repo, commit, name, expand=expand, xet=hub.xet_hash) for name in found])
 
 
 def _entry(commit: Commit, quoted: list[str]) -> Entry:
@@ -217,7 +217,7 @@ def _entry(commit: Commit, quoted: list[str]) -> Entry:
     return commit.files[path]
 
 
-def _cached(hub: Hub, request: Request) -> Answer:
+def _cached(hub: Hub, request: Request) -> Reply:
     repo, rest = _enter(hub, request, request.parts[:3], content=True)
     commit = _revision(repo, rest[0]) if rest else None
     if commit is None or (hub.sealed_cache and "etag=" not in request.target):
@@ -227,25 +227,25 @@ def _cached(hub: Hub, request: Request) -> Answer:
     return _content(request, commit, _entry(commit, rest[1:]))
 
 
-def _git(hub: Hub, request: Request, head: list[str]) -> Answer:
-    """Answer a client of git, which may name the repository with `.git` behind it."""
+def _git(hub: Hub, request: Request, head: list[str]) -> Reply:
+    """Reply to git, which may append `.git` to the repository."""
     repo, rest = _enter(hub, replace(request, target=request.target.replace(".git/", "/", 1)), head, content=True)
     if "version=2" not in request.headers.get("git-protocol", ""):
         raise Refusal(400, "This hub speaks version 2 of git's protocol only.")
     kind = f"application/x-{request.value('service')}-advertisement"
     try:
         if rest == ["info", "refs"] and request.value("service") == "git-upload-pack":
-            return Answer(200, [("Content-Type", kind), ("Cache-Control", "no-cache")], gitserver.advertisement())
+            return Reply(200, [("Content-Type", kind), ("Cache-Control", "no-cache")], gitserver.advertisement())
         if rest == ["git-upload-pack"] and request.method == "POST":
             packed = request.headers.get("content-encoding") == "gzip"
-            answer = gitserver.upload_pack(repo, gzip.decompress(request.body) if packed else request.body)
-            return Answer(200, [("Content-Type", "application/x-git-upload-pack-result")], answer)
+            reply = gitserver.upload_pack(repo, gzip.decompress(request.body) if packed else request.body)
+            return Reply(200, [("Content-Type", "application/x-git-upload-pack-result")], reply)
     except ValueError as error:
         raise Refusal(400, str(error)) from error
     raise Refusal(403, "Only git-upload-pack is served here.")
 
 
-def _file(hub: Hub, request: Request, head: list[str]) -> Answer:
+def _file(hub: Hub, request: Request, head: list[str]) -> Reply:
     repo, rest = _enter(hub, request, head, content=True)
     if len(rest) < 3 or rest[0] not in ("resolve", "raw"):
         raise Refusal(404, "Sorry, we can't find the page you are looking for.")
@@ -260,21 +260,21 @@ def _file(hub: Hub, request: Request, head: list[str]) -> Answer:
     return _shape_a(hub, request, repo, commit, entry)
 
 
-def _shape_a(hub: Hub, request: Request, repo: Repo, commit: Commit, entry: Entry) -> Answer:
-    """Answer for a small file of a public repository: a relative redirect to the resolve cache."""
+def _shape_a(hub: Hub, request: Request, repo: Repo, commit: Commit, entry: Entry) -> Reply:
+    """Return the reply for a small file of a public repository: a relative redirect to the resolve cache."""
     path = request.target.partition("?")[0]
     query = urlencode({path: "", "etag": f'"{entry.oid}"'})
     path = hub.cache_slash.join(quote(part, safe="") for part in entry.path.split("/"))
     location = f"/api/resolve-cache/{repo.kind}s/{repo.repo_id}/{commit.oid}/{path}?{query}"
-    answer = _redirect(307, location, "Temporary Redirect")
-    answer.headers += [("X-Repo-Commit", commit.oid), ("X-Linked-Etag", f'"{entry.oid}"')]
-    return answer
+    reply = _redirect(307, location, "Temporary Redirect")
+    reply.headers += [("X-Repo-Commit", commit.oid), ("X-Linked-Etag", f'"{entry.oid}"')]
+    return reply
 
 
-def _shape_b(hub: Hub, repo: Repo, commit: Commit, entry: Entry) -> Answer:
-    """Answer for an LFS file: an absolute redirect to a signed address at the byte server."""
-    answer = _redirect(302, hub.signed(repo, entry), "Found")
-    answer.headers += [
+def _shape_b(hub: Hub, repo: Repo, commit: Commit, entry: Entry) -> Reply:
+    """Return the reply for an LFS file: an absolute redirect to a signed URL at the byte server."""
+    reply = _redirect(302, hub.signed(repo, entry), "Found")
+    reply.headers += [
         ("X-Repo-Commit", commit.oid),
         ("X-Linked-Size", str(entry.size)),
         ("X-Linked-Etag", f'"{entry.sha256}"'),
@@ -284,15 +284,15 @@ def _shape_b(hub: Hub, repo: Repo, commit: Commit, entry: Entry) -> Answer:
     if hub.xet_hash:
         auth = f"{hub.link_host or hub.url}/api/{repo.kind}s/{repo.repo_id}/xet-read-token/{commit.oid}"
         plan = f"https://cas-server.xethub.hf.co/v1/reconstructions/{entry.xet}"
-        answer.headers += [
+        reply.headers += [
             ("X-Xet-Hash", entry.xet),
             ("Link", f'<{auth}>; rel="xet-auth", <{plan}>; rel="xet-reconstruction-info"'),
         ]
-    return answer
+    return reply
 
 
-def _content(request: Request, commit: Commit, entry: Entry) -> Answer:
-    """Answer with the file itself, as the resolve cache and shape C do."""
+def _content(request: Request, commit: Commit, entry: Entry) -> Reply:
+    """Return the file itself, as the resolve cache and shape C do."""
     return _ranged(request, commit, entry, entry.file.read_bytes)
 
 
@@ -300,7 +300,7 @@ def _raw(entry: Entry) -> Callable[[], bytes]:
     return (lambda: pointer_text(entry.sha256, entry.size)) if entry.sha256 else entry.file.read_bytes
 
 
-def _ranged(request: Request, commit: Commit, entry: Entry, read: Callable[[], bytes]) -> Answer:
+def _ranged(request: Request, commit: Commit, entry: Entry, read: Callable[[], bytes]) -> Reply:
     data, etag = read(), f'"{entry.etag}"'
     headers = [
         ("Content-Type", "text/plain; charset=utf-8"),
@@ -315,36 +315,36 @@ def _ranged(request: Request, commit: Commit, entry: Entry, read: Callable[[], b
     try:
         span = parse_range(wanted, len(data))
     except BadRange:
-        return Answer(416, [("Content-Range", f"bytes */{len(data)}"), ("X-Repo-Commit", commit.oid)])
+        return Reply(416, [("Content-Range", f"bytes */{len(data)}"), ("X-Repo-Commit", commit.oid)])
     if span is None:
-        return Answer(200, headers, data)
+        return Reply(200, headers, data)
     start, end = span
-    return Answer(206, [*headers, ("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")], data[start:end])
+    return Reply(206, [*headers, ("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")], data[start:end])
 
 
-def _json(value: object) -> Answer:
-    return Answer(200, [("Content-Type", "application/json; charset=utf-8")], answers.dump(value))
+def _json(value: object) -> Reply:
+    return Reply(200, [("Content-Type", "application/json; charset=utf-8")], documents.dump(value))
 
 
-def _redirect(status: int, location: str, phrase: str) -> Answer:
+def _redirect(status: int, location: str, phrase: str) -> Reply:
     text = f"{phrase}. Redirecting to {location}"
-    return Answer(status, [("Content-Type", "text/plain; charset=utf-8"), ("Location", location)], text.encode())
+    return Reply(status, [("Content-Type", "text/plain; charset=utf-8"), ("Location", location)], text.encode())
 
 
-def _refuse(refusal: Refusal, *, json_body: bool) -> Answer:
+def _refuse(refusal: Refusal, *, json_body: bool) -> Reply:
     headers = [("X-Error-Message", refusal.message.encode("ascii", "replace").decode().replace("\n", " "))]
     if refusal.code:
         headers.append(("X-Error-Code", refusal.code))
     if refusal.commit:
         headers.append(("X-Repo-Commit", refusal.commit))
     if json_body:
-        body = answers.dump({"error": refusal.message})
-        return Answer(refusal.status, [("Content-Type", "application/json; charset=utf-8"), *headers], body)
-    return Answer(refusal.status, [("Content-Type", "text/plain; charset=utf-8"), *headers], refusal.message.encode())
+        body = documents.dump({"error": refusal.message})
+        return Reply(refusal.status, [("Content-Type", "application/json; charset=utf-8"), *headers], body)
+    return Reply(refusal.status, [("Content-Type", "text/plain; charset=utf-8"), *headers], refusal.message.encode())
 
 
-def too_many(seconds: int) -> Answer:
-    """Return the 429 of a used up rate limit: an HTML page."""
+def too_many(seconds: int) -> Reply:
+    """Return the reply for an exhausted rate limit: status 429 with an HTML page."""
     page = b"<!DOCTYPE html><html><body><h1>429</h1><p>We had to rate limit your IP.</p></body></html>"
     headers = [("Content-Type", "text/html; charset=utf-8"), ("Retry-After", str(seconds))]
-    return Answer(HTTPStatus.TOO_MANY_REQUESTS, headers, page)
+    return Reply(HTTPStatus.TOO_MANY_REQUESTS, headers, page)

@@ -1,4 +1,4 @@
-"""Signed addresses: nginx's secure_link digest over expiry, path and a secret, in two dresses."""
+"""Signed URLs: nginx's secure_link digest over expiry, path and a secret, in CloudFront or S3 form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPIRY = re.compile(r"(?:^|&)(?:Expires|X-Amz-Security-Token)=(\d+)")
 
 @dataclass
 class Signer:
-    """Signs paths for ttl seconds (counted from aged seconds ago); form is "cloudfront" or "s3"."""
+    """Signs paths for ttl seconds, counted from aged seconds ago; form is "cloudfront" or "s3"."""
 
     ttl: float = 3600
     form: str = "cloudfront"
@@ -24,12 +24,12 @@ class Signer:
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def digest(self, path: str, expires: int) -> str:
-        """Return the signature nginx computes for secure_link_md5 "$secure_link_expires$uri secret"."""
+        """Return the signature that nginx computes for secure_link_md5 "$secure_link_expires$uri secret"."""
         raw = hashlib.md5(f"{expires}{path} {self.secret}".encode()).digest()
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
     def query(self, path: str) -> str:
-        """Return the query string that opens path until its expiry."""
+        """Return the signed query string for path."""
         start = time.time() - self.aged
         expires = int(start + self.ttl)
         signature = self.digest(path, expires)
@@ -43,7 +43,7 @@ class Signer:
         return f"X-Xet-Cas-Uid=public&Expires={expires}&Policy=standin&Signature={signature}&Key-Pair-Id=K1STANDIN"
 
     def verdict(self, method: str, path: str, query: str) -> str:
-        """Return "ok", "bad" or "expired"; an s3 address is good for GET only, as SigV4 signs the method."""
+        """Return "ok", "bad" or "expired". An s3 URL is valid for GET only, since SigV4 signs the method."""
         signature, expiry = _SIGNATURE.search(query), _EXPIRY.search(query)
         if not signature or not expiry or (method == "HEAD" and "X-Amz-Signature=" in query):
             return "bad"

@@ -104,7 +104,7 @@ Trouble = Callable[[Net, str], None]
 
 @pytest.mark.parametrize(
     ("trouble", "who"),
-    [(Net.cut, "a"), (lambda net, host: net.rate(host, "160kbit"), "c")],
+    [(Net.disconnect, "a"), (lambda net, host: net.rate(host, "160kbit"), "c")],
     ids=["dies", "throttled"],
 )
 def test_one_of_three_fails_in_mid_file(user: User, net: Net, file: Path, trouble: Trouble, who: str) -> None:
@@ -119,8 +119,8 @@ def test_one_of_three_fails_in_mid_file(user: User, net: Net, file: Path, troubl
 def test_one_stalls_and_comes_back(user: User, net: Net, file: Path) -> None:
     run = Running(user, net)
     run.at(0.4)
-    net.cut("b")
+    net.disconnect("b")
     run.at(0.75)
-    net.mend("b")
+    net.reconnect("b")
     report = run.right(file)
     assert sum(use["bytes"] for use in report["mirrors"]) >= SIZE

@@ -7,7 +7,7 @@ from typing import Self
 from gpuaria.http.client import Http
 from gpuaria.urls import url_origin
 from standin import Seen
-from standin.wire import Handler, Server
+from standin.http_server import Handler, Server
 from tests.support.checkout import RECORDED
 
 TOKEN = "hf_secret_of_the_tests"

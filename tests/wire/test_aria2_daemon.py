@@ -25,7 +25,7 @@ from gpuaria.formats.metalink import for_download
 from gpuaria.http.certificates import ca_file
 from gpuaria.records import Aria2Status
 from standin import Hub, Repo
-from standin.wire import Handler, Server
+from standin.http_server import Handler, Server
 from tests.support.ports import free_port
 
 BINARIES = list(dict.fromkeys(path for path in (binary.find_binary().path, binary.bundled()) if path))

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from standin import Hub, Repo, answers, git_id, pointer_text
-from standin.wire import Handler, Server
+from standin import Hub, Repo, documents, git_id, pointer_text
+from standin.http_server import Handler, Server
 from tests.support.repos import contents
 from tests.support.user import Done, Serve, User
 
@@ -44,7 +44,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
 
 def listed(repo: Repo) -> list[Entry]:
     commit = repo.commits[repo.head]
-    return [answers.item(repo, commit, path, expand=False, xet=False) for path in commit.listing]
+    return [documents.item(repo, commit, path, expand=False, xet=False) for path in commit.listing]
 
 
 def say(hub: Hub, page: object, **headers: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from gpuaria.aria2 import binary, private_folder
 from standin import EmbeddedBytes, Hub, Repo
-from standin.wire import Handler, Server
+from standin.http_server import Handler, Server
 from tests.support.repos import SMALL, contents, expected
 from tests.support.user import Serve, User, children, wait_until
 

@@ -24,7 +24,7 @@ from gpuaria.http.redirects import redirect_target
 from gpuaria.sources.huggingface import HuggingFace
 from gpuaria.urls import check_redirect, encrypted_or_local, redacted, url_origin
 from standin import Hub, RateLimit, Repo, Seen
-from standin.wire import Handler, Server
+from standin.http_server import Handler, Server
 from tests.support.clock import FakeClock
 from tests.support.ports import closed_url
 

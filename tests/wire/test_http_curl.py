@@ -19,7 +19,7 @@ from gpuaria.http.client import Http, HttpOptions
 from gpuaria.http.curl import CurlTransport
 from gpuaria.http.messages import Request
 from gpuaria.http.route import Routes, Timeouts
-from standin.wire import Handler, Server
+from standin.http_server import Handler, Server
 from tests.support.fronts import self_signed
 
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")

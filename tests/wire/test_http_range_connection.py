@@ -20,7 +20,7 @@ from gpuaria.errors import GpuariaError, Interrupted, NetworkError
 from gpuaria.http.client import Http, HttpOptions
 from gpuaria.http.range_connection import READ_SIZE, RangeConnection
 from gpuaria.http.route import Route, Routes
-from standin.wire import Handler, Server, parse_range
+from standin.http_server import Handler, Server, parse_range
 from tests.support.fronts import Front, self_signed
 from tests.support.ports import closed_port
 

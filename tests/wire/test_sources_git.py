@@ -23,7 +23,7 @@ from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
 from gpuaria.sources import git
 from gpuaria.sources.git_verify import unproven_reason
 from standin import Repo, pointer_text
-from standin.wire import Handler, Server
+from standin.http_server import Handler, Server
 from tests.support.user import Serve
 
 PROGRAM = shutil.which("git")

@@ -14,7 +14,7 @@ from gpuaria.errors import NetworkError
 from gpuaria.http.messages import Response
 from gpuaria.transfer.by_http import prefix_size, resumed_at
 from standin import Hub, Repo
-from standin.wire import Handler, Server, parse_range
+from standin.http_server import Handler, Server, parse_range
 from tests.support.repos import contents, expected
 from tests.support.user import Done, Serve, User
 

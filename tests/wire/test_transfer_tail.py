@@ -19,7 +19,7 @@ from gpuaria.threads import Threads
 from gpuaria.transfer.pace import Pace
 from gpuaria.transfer.tail import Tail
 from gpuaria.transfer.tuning import MOST_COPIES
-from standin.wire import Handler, Server, parse_range
+from standin.http_server import Handler, Server, parse_range
 from tests.support.ports import closed_url
 
 SIZE = 6 << 20

@@ -14,19 +14,19 @@ _SAFE = {"status": "safe", "avScan": {"virusFound": False, "virusNames": None}, 
 
 
 def iso(date: int) -> str:
-    """Return seconds since 1970 as the Hub writes them."""
+    """Format seconds since 1970 as the Hub does."""
     return datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def info(repo: Repo, commit: Commit, *, blobs: bool, security: bool) -> Json:
-    """Return the answer of /api/{kind}s/{id}[/revision/{rev}]."""
-    answer: Json = {"_id": repo.head[:24], "id": repo.repo_id}
+    """Return the document of /api/{kind}s/{id}[/revision/{rev}]."""
+    document: Json = {"_id": repo.head[:24], "id": repo.repo_id}
     if repo.kind == "model":
-        answer["modelId"] = repo.repo_id
+        document["modelId"] = repo.repo_id
     if "/" in repo.repo_id:
-        answer["author"] = repo.repo_id.split("/")[0]
+        document["author"] = repo.repo_id.split("/")[0]
     sizes = {entry.etag: entry.size for entry in commit.files.values()}
-    answer |= {
+    document |= {
         "sha": commit.oid,
         "lastModified": iso(commit.date),
         "createdAt": iso(min(one.date for one in list(repo.commits.values()))),
@@ -40,43 +40,43 @@ def info(repo: Repo, commit: Commit, *, blobs: bool, security: bool) -> Json:
         "usedStorage": sum(sizes.values()),
     }
     if repo.kind == "space":
-        answer["sdk"] = "static"
+        document["sdk"] = "static"
     if security:
-        answer["securityRepoStatus"] = {"scansDone": True, "filesWithIssues": []}
-    return answer
+        document["securityRepoStatus"] = {"scansDone": True, "filesWithIssues": []}
+    return document
 
 
 def _sibling(entry: Entry, blobs: bool) -> Json:
     if not blobs:
         return {"rfilename": entry.path}
-    answer: Json = {"rfilename": entry.path, "blobId": entry.oid, "size": entry.size}
+    document: Json = {"rfilename": entry.path, "blobId": entry.oid, "size": entry.size}
     if entry.sha256:
-        answer["lfs"] = {"sha256": entry.sha256, "size": entry.size, "pointerSize": entry.pointer_size}
-    return answer
+        document["lfs"] = {"sha256": entry.sha256, "size": entry.size, "pointerSize": entry.pointer_size}
+    return document
 
 
 def item(repo: Repo, commit: Commit, path: str, *, expand: bool, xet: bool) -> Json:
-    """Return one file or folder as /tree and /paths-info list it."""
+    """Return the entry of a file or folder in /tree and /paths-info."""
     entry = commit.listing[path]
     if isinstance(entry, str):
-        answer: Json = {"type": "directory", "oid": entry, "size": 0, "path": path}
+        document: Json = {"type": "directory", "oid": entry, "size": 0, "path": path}
     else:
-        answer = {"type": "file", "oid": entry.oid, "size": entry.size}
+        document = {"type": "file", "oid": entry.oid, "size": entry.size}
         if entry.sha256:
-            answer["lfs"] = {"oid": entry.sha256, "size": entry.size, "pointerSize": entry.pointer_size}
+            document["lfs"] = {"oid": entry.sha256, "size": entry.size, "pointerSize": entry.pointer_size}
             if xet:
-                answer["xetHash"] = entry.xet
-        answer["path"] = path
+                document["xetHash"] = entry.xet
+        document["path"] = path
     if expand:
         last = repo.commits[commit.last[path]]
-        answer["lastCommit"] = {"id": last.oid, "title": last.title, "date": iso(last.date)}
+        document["lastCommit"] = {"id": last.oid, "title": last.title, "date": iso(last.date)}
         if not isinstance(entry, str):
-            answer["securityFileStatus"] = _SAFE
-    return answer
+            document["securityFileStatus"] = _SAFE
+    return document
 
 
 def below(commit: Commit, folder: str, *, recursive: bool) -> list[str] | None:
-    """Return the paths in a folder ("" is the root), None when there is no such folder."""
+    """Return the paths in a folder ("" is the root), None if there is no such folder."""
     if folder and not isinstance(commit.listing.get(folder), str):
         return None
     start = folder + "/" if folder else ""
@@ -84,13 +84,13 @@ def below(commit: Commit, folder: str, *, recursive: bool) -> list[str] | None:
 
 
 def cursor(commit: Commit, path: str, limit: int) -> str:
-    """Return the opaque mark for the page after path."""
+    """Return the opaque cursor of the page after path."""
     inner = json.dumps({"file_name": path, "tree_oid": commit.tree}).encode()
     return base64.b64encode(base64.b64encode(inner) + f":{limit}".encode()).decode()
 
 
 def after(mark: str) -> str:
-    """Return the path a cursor names; raise ValueError for one that this hub did not make."""
+    """Return the path in a cursor; raise ValueError for an invalid cursor."""
     inner = base64.b64decode(base64.b64decode(mark, validate=True).split(b":")[0], validate=True)
     name = json.loads(inner)["file_name"]
     if not isinstance(name, str):
@@ -99,19 +99,19 @@ def after(mark: str) -> str:
 
 
 def refs(repo: Repo, *, pulls: bool) -> Json:
-    """Return the answer of /refs."""
+    """Return the document of /refs."""
 
     def one(name: str, ref: str, commit: str) -> Json:
         return {"name": name, "ref": ref, "targetCommit": commit}
 
-    answer: Json = {
+    document: Json = {
         "tags": [one(name, f"refs/tags/{name}", commit) for name, commit in repo.tags.items()],
         "branches": [one(name, f"refs/heads/{name}", commit) for name, commit in repo.branches.items()],
         "converts": [],
     }
     if pulls:
-        answer["pullRequests"] = [one(str(n), f"refs/pr/{n}", commit) for n, commit in repo.pulls.items()]
-    return answer
+        document["pullRequests"] = [one(str(n), f"refs/pr/{n}", commit) for n, commit in repo.pulls.items()]
+    return document
 
 
 def dump(value: object) -> bytes:

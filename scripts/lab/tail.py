@@ -1,6 +1,6 @@
-"""Download the end of a large file by gpuaria's own connections alone.
+"""Download a file with the tail's connections alone.
 
-`python -m lab.last SIZE FILE URL...` prints seconds and seconds of CPU time.
+python -m lab.tail SIZE FILE URL... prints elapsed seconds and CPU seconds.
 """
 
 import os
@@ -15,24 +15,24 @@ from gpuaria.threads import Threads
 from gpuaria.transfer.tail import Tail
 
 
-class _Deaf:
-    """Listens to no tail."""
+class _NoListener:
+    """A listener that ignores all events."""
 
     def arrived(self, mirror: Mirror, count: int) -> None:
-        """Not needed."""
+        """Ignore the event."""
 
     def ended(self) -> None:
-        """Not needed."""
+        """Ignore the event."""
 
 
 def main(size: str, name: str, *urls: str) -> None:
-    """Fetch the file as one gap."""
+    """Download the whole file as one missing range."""
     path = Path(name)
     path.touch()
     os.truncate(path, int(size))
     mirrors = {Mirror(str(number), url): url for number, url in enumerate(urls)}
     known = {mirror: MirrorUrl(mirror, url) for mirror, url in mirrors.items()}
-    tail = Tail(path, int(size), known, Http(), Threads(threading.Event()), _Deaf())
+    tail = Tail(path, int(size), known, Http(), Threads(threading.Event()), _NoListener())
     began, used = time.monotonic(), time.process_time()
     tail.fill([(0, int(size))])
     while (outcome := tail.outcome()) is None:

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 ground both servers stand on: quiet, threaded, keep-alive, with a journal of requests."""
+"""The base of both servers: threaded HTTP/1.1 with keep-alive, without logging, with a journal of requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Headers = Sequence[tuple[str, str]]
 
 @dataclass
 class Seen:
-    """One request as the server saw it: header names in lower case, sent counts body bytes."""
+    """One received request: header names in lower case; `sent` counts body bytes."""
 
     method: str
     target: str
@@ -31,7 +31,7 @@ class Seen:
 
 
 class Journal:
-    """A thread-safe list of requests; an entry appears before the first byte of its answer is sent."""
+    """A thread-safe list of requests. Each entry is added before the first byte of its response is sent."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class Journal:
             return [replace(seen) for seen in self._seen]
 
     def reset(self) -> None:
-        """Forget all entries."""
+        """Clear the journal."""
         with self._lock:
             self._seen.clear()
 
@@ -58,11 +58,11 @@ class Journal:
 
 
 class BadRange(Exception):
-    """The requested range lies outside the file (416)."""
+    """The requested range is outside the file (416)."""
 
 
 def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
-    """Return (start, end exclusive) of a single byte range, None to send all; raise BadRange as nginx would."""
+    """Return start and exclusive end of a single byte range, None for the whole file; raise BadRange as nginx does."""
     if not value or not value.startswith("bytes=") or "," in value:
         return None
     match = re.fullmatch(r"bytes=\s*(\d*)\s*-\s*(\d*)\s*", value)
@@ -79,7 +79,7 @@ def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """A threaded server on its own background thread; port 0 lets the system choose."""
+    """A threaded server on a background thread. Port 0: the system chooses."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -98,16 +98,16 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     @property
     def url(self) -> str:
-        """The address of the server without a trailing slash."""
+        """The server's URL without a trailing slash."""
         host, port = self.socket.getsockname()[:2]
         return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
 
     def start(self) -> None:
-        """Begin to answer; the port is open since the constructor."""
+        """Start to serve. The port is open since construction."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering and cut every open connection."""
+        """Stop serving and close all connections."""
         self.stopping.set()
         self.shutdown()
         self.server_close()
@@ -120,13 +120,13 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._thread.join()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember the connection, then serve it on a thread of its own."""
+        """Record the connection, then serve it on a new thread."""
         with self._guard:
             self._live.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection; one marked by abort() is reset instead."""
+        """Close a connection, or reset it if abort() marked it."""
         with self._guard:
             self._live.discard(request)
         if request.fileno() >= 0 and request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == _HARD:
@@ -135,7 +135,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients may leave whenever they like; keep what is no network error, it is a bug here."""
+        """Ignore network errors, since clients may disconnect; record other errors, which are bugs."""
         error = sys.exception()
         if error is not None and not isinstance(error, OSError):
             self.errors.append(error)
@@ -145,7 +145,7 @@ _HARD = struct.pack("ii", 1, 0)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; subclasses implement answer() and send exactly one reply for each request."""
+    """One connection. Subclasses implement answer(), which sends exactly one reply per request."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -153,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
     seen: Seen
 
     def answer(self) -> None:
-        """Answer the request described by self.seen."""
+        """Reply to the request in self.seen."""
         raise NotImplementedError
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -165,26 +165,26 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def do_GET(self) -> None:
-        """Answer a GET."""
+        """Handle GET."""
         self._run()
 
     def do_HEAD(self) -> None:
-        """Answer a HEAD."""
+        """Handle HEAD."""
         self._run()
 
     def do_POST(self) -> None:
-        """Answer a POST."""
+        """Handle POST."""
         self._run()
 
     @property
     def home(self) -> Server:
-        """The server this connection belongs to."""
+        """The server of this connection."""
         return cast(Server, self.server)
 
     def head(self, status: int, headers: Headers, length: int | None, *, chunked: bool = True) -> bytes:
-        """Note the status in the journal and return the answer's head, announcing length body bytes.
+        """Add the request to the journal and return the response head for a body of length bytes.
 
-        None: no length; in chunks, or else until the connection is closed.
+        None: no length; the body is chunked if `chunked`, else it ends with the connection.
         """
         self.seen.status = status
         self.home.journal.add(self.seen)
@@ -203,12 +203,12 @@ class Handler(BaseHTTPRequestHandler):
         return "\r\n".join([f"HTTP/1.1 {status} {reason}", *lines, "", ""]).encode("latin-1", "replace")
 
     def reply(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
-        """Send a whole answer; the body of an answer to HEAD is counted but not sent."""
+        """Send a whole response. For HEAD the body counts in Content-Length but is not sent."""
         payload = b"" if self.command == "HEAD" else body
         self.seen.sent = len(payload)
         self.wfile.write(self.head(status, headers, len(body)) + payload)
 
     def abort(self) -> None:
-        """Let the connection end with a TCP reset."""
+        """End the connection with a TCP reset."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _HARD)
         self.close_connection = True
