@@ -1,1 +1,1 @@
-"""Moving the bytes: large files through aria2, small ones through the metadata client, all of them verified."""
+"""Transfer of file bytes: large files by aria2, small ones by gpuaria's HTTP client, all verified before publishing."""

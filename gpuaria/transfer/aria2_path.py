@@ -1,4 +1,4 @@
-"""The routes of aria2c: those of our HTTP client, by options where aria2c has them, else through the relay."""
+"""aria2c's network routes: those of gpuaria's HTTP client, as aria2 options if possible, else through the relay."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Aria2Path:
-    """aria2c's routes, for the thread that drives aria2. The relay starts when needed, and draws from `bucket`."""
+    """aria2c's routes, for the thread that drives aria2. The relay starts on demand and charges `bucket`."""
 
     def __init__(self, routes: Routes, bucket: TokenBucket) -> None:
         self._routes, self._bucket = routes, bucket
@@ -23,7 +23,7 @@ class Aria2Path:
         self._urls: dict[tuple[str, int], str] = {}
 
     def close(self) -> None:
-        """End the relay and what aria2c receives through it."""
+        """Close the relay and the connections through it."""
         if self._relay is not None:
             self._relay.close()
 
@@ -32,7 +32,7 @@ class Aria2Path:
         routes = [self._routes.route(url) for url in urls]
         proxies = {tls: {route.proxy for route in routes if route.tls is tls and route.proxy} for tls in (False, True)}
         mixed = any(len(found) > 1 for found in proxies.values())
-        # Many proxies refuse CONNECT to the port of plain http, so the relay is the last choice there.
+        # Many proxies refuse CONNECT to port 80, so use the relay for plain HTTP only as a last resort.
         plain = any(route.proxy and not route.tls for route in routes)
         if (self._bucket.rate and not plain) or mixed or any(route.needs_relay for route in routes):
             self._urls |= {(route.host, route.port): url for route, url in zip(routes, urls, strict=True)}
@@ -43,7 +43,7 @@ class Aria2Path:
         return proxy_options(urls_of[False], urls_of[True], direct) | limit
 
     def received(self) -> Mapping[tuple[str, int], int]:
-        """Return the bytes that came through the relay so far, by host and port."""
+        """Return the bytes received through the relay so far, by host and port."""
         return self._relay.received() if self._relay else {}
 
     def _started(self) -> "Relay":
@@ -54,7 +54,7 @@ class Aria2Path:
         return self._relay
 
     def _connect(self, host: str, port: int) -> "socket.socket":
-        """Connect for the relay, along the route that was decided for a URL of this host. Raises OSError."""
+        """Open the relay's connection along the route of a known URL of this host. Raises OSError."""
         url = self._urls.get((host.lower(), port))
         if url is None:
             raise ConnectionError(f"the relay has no download from {host}:{port}")

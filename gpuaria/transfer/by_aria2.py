@@ -1,4 +1,4 @@
-"""Large files downloaded by aria2c: one download for each byte range, one reading of all of them per turn."""
+"""The downloader by aria2c for large files: one aria2 download per byte range, one reading of all of them per turn."""
 
 import time
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gpuaria.aria2.daemon import Daemon  # aria2p takes long to import
     from gpuaria.aria2.rpc import Rpc
 
-SAVED = 1.0  # seconds in which aria2 writes the control files of a download that it releases
+SAVED = 1.0  # seconds for aria2 to write the control files of a download that it releases
 _DISK_FULL, _DISK = "9", frozenset({"15", "16", "17", "18"})
 
 
@@ -45,12 +45,12 @@ class Aria2(Protocol):
         """Return the running aria2c; start it if there is none."""
 
     def replace(self, dead: "Daemon") -> "Daemon":
-        """Return an aria2c in place of `dead`."""
+        """Return a new aria2c in place of `dead`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The aria2c of this process, with the options and routes of its downloads."""
+    """The aria2c of this process, with options and routes of its downloads."""
 
     shared: Aria2
     shape: Shape
@@ -59,7 +59,10 @@ class Engine:
 
 
 class ByAria2:
-    """The downloader by aria2, for the loop's thread. `_gids` has aria2's ranges; empty: no response yet."""
+    """The downloader by aria2, for the loop's thread.
+
+    `_gids`: aria2's id of each range; empty before its first response.
+    """
 
     name = "aria2"
 
@@ -73,16 +76,16 @@ class ByAria2:
         self._savers = services.threads.pool("save", 4)
 
     def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
-        """True if there is a URL that aria2 can use."""
+        """Return True if there is a URL that aria2 can use."""
         return bool(urls) and not self._services.pool.incompatible(url.mirror for url in urls)
 
     def warm_up(self) -> None:
-        """Start aria2c, if it does not run yet. Raises Aria2Error."""
+        """Start aria2c if it is not running. Raises Aria2Error."""
         if self._daemon is None:
             self._daemon = self._engine.shared.get()
 
     def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
-        """Give aria2 ranges of a file. Raises DiskError; trouble with aria2 is dealt with at the next `poll`."""
+        """Start ranges of a file in aria2. Raises DiskError; errors of aria2 are handled at the next `poll`."""
         self._urls[task] = list(urls)
         for one in ranges:
             with explained(self._services.layout.staged(task.file)):
@@ -94,12 +97,12 @@ class ByAria2:
                 self._trouble = error
 
     def change_urls(self, task: FileTask, old: MirrorUrl | None, new: MirrorUrl | None) -> None:
-        """Exchange a mirror's URL in the downloads of a file; with all its copies, in use and kept for later."""
+        """Replace a mirror's URL in the downloads of a file, with all its copies, used and unused."""
         urls = self._urls.get(task, [])
         self._urls[task] = [url for url in urls if url != old] + ([new] if new else [])
         drop = [old.url] * 2 * self._engine.shape.per_server if old else []
         for gid in self._gids.get(task, {}).values():
-            with suppress(Aria2Error):  # the next reading finds out, and the next range begins with it
+            with suppress(Aria2Error):  # the next reading notices a dead aria2c; the next range uses the new URL
                 if gid:
                     self._rpc.change_uris(gid, drop, self._copies(task, new) if new else [])
 
@@ -112,7 +115,7 @@ class ByAria2:
         self._urls.pop(task, None)
 
     def release(self, task: FileTask) -> None:
-        """Let aria2 save and release a file; the event `Released` says what is on disk."""
+        """Let aria2 save and release a file; the event `Released` reports what is on disk."""
         running = self._gids.get(task, {})
         try:
             for gid in running.values():
@@ -133,7 +136,7 @@ class ByAria2:
                 raise trouble
             self._retry()
             return self._read(reading)
-        except Aria2Error as error:  # it may die between any two calls
+        except Aria2Error as error:  # aria2c may die between any two calls
             return self._replace_daemon(error)
 
     def close(self) -> None:
@@ -153,7 +156,7 @@ class ByAria2:
                 daemon.rpc.remove_download(gid)
         self._gids.clear()
 
-    # --- begin ---------------------------------------------------------------------------------------------------
+    # --- start ---------------------------------------------------------------------------------------------------
 
     @property
     def _rpc(self) -> "Rpc":
@@ -162,7 +165,7 @@ class ByAria2:
         return self._daemon.rpc
 
     def _add(self, task: FileTask, one: ByteRange) -> None:
-        """Begin one download, under gpuaria's name for it, with its size, so that aria2 refuses another length."""
+        """Add one download with its file name and size, so that aria2 rejects a response of another length."""
         path = self._services.files(task).path(one)
         turns = zip_longest(*(self._copies(task, url) for url in self._urls[task]))
         urls = [url for turn in turns for url in turn if url]
@@ -172,7 +175,7 @@ class ByAria2:
         self._gids[task][one], self._late_calls = gid, 0
 
     def _retry(self) -> None:
-        """Begin ranges whose response was lost, unless aria2 has begun them."""
+        """Start ranges whose response was lost, unless aria2 has started them."""
         for task, ranges in self._gids.items():
             for one, gid in ranges.items():
                 if not gid and not _released(task):
@@ -188,7 +191,7 @@ class ByAria2:
         return [url.url] * task.step.counts.get(url.mirror.name, self._engine.shape.per_server)
 
     def _shaped(self, task: FileTask) -> Shape:
-        """Return a download's options: short time-outs if another mirror can take over, room for joining mirrors."""
+        """Return a download's options: short time-outs if another mirror can take over."""
         several, shape = len(task.step.mirrors) > 1, self._engine.shape
         return replace(
             shape,
@@ -203,7 +206,7 @@ class ByAria2:
     def _read(self, reading: dict[FileTask, dict[ByteRange, str]]) -> list[TransferEvent]:
         gids = [gid for ranges in reading.values() for gid in ranges.values()]
         transfers, speeds = self._rpc.poll(gids)
-        if gids:  # without one it was not asked anything
+        if gids:  # without downloads there was no call
             self._late_calls = 0
         found: list[TransferEvent] = [
             self._progressed(task, ranges, transfers, speeds) for task, ranges in reading.items()
@@ -260,13 +263,13 @@ class ByAria2:
         return f"{' or '.join(hosts)}: {transfer.error or f'aria2 error {transfer.error_code}'}"
 
     def _replace_daemon(self, error: Aria2Error) -> list[TransferEvent]:
-        """Wait a little for an aria2c that does not respond, then replace it. Raises Aria2Error if impossible."""
+        """Wait for an aria2c that does not respond, then replace it. Raises Aria2Error if that is impossible."""
         daemon = self._daemon
-        if daemon is None or error.retry == "never":  # it could not even be started, or it refuses
+        if daemon is None or error.retry == "never":  # aria2c could not be started, or rejects the request
             raise error
         self._late_calls += 1
         if self._late_calls < LATE_CALLS and daemon.alive():
-            return []  # asked again at the next turn
+            return []  # poll again at the next turn
         self._daemon, self._late_calls = self._engine.shared.replace(daemon), 0
         for task in list(self._gids):
             if not _released(task):
@@ -284,6 +287,6 @@ def _await_saved(task: FileTask, files: RangeFiles, running: list[ByteRange], in
     for one in running:
         while time.monotonic() < deadline and not files.saved_by_aria2(one):
             time.sleep(0.01)
-    ended = [one for one in running if files.completed_by_aria2(one)]  # aria2 was quicker
+    ended = [one for one in running if files.completed_by_aria2(one)]  # completed before the release
     missing = files.gaps([one for one in task.ranges if one not in ended])
     inbox.put(Released(task, ended, missing))

@@ -1,4 +1,4 @@
-"""Files downloaded by gpuaria's HTTP client in one piece: all small ones, and large ones that aria2 cannot carry."""
+"""The downloader by gpuaria's HTTP client, one request per file: small files, and those that aria2 cannot download."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -44,7 +44,7 @@ class ByHttp:
 
     @property
     def busy(self) -> int:
-        """Requests in flight."""
+        """Number of requests in flight."""
         return self._workers.busy
 
     def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
@@ -52,7 +52,7 @@ class ByHttp:
         return True
 
     def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
-        """Queue a file, whole."""
+        """Queue a whole file."""
         self._workers.submit(self._fetch, task)
 
     def poll(self, now: float) -> Sequence[TransferEvent]:
@@ -63,7 +63,7 @@ class ByHttp:
         """Do nothing: a download ends with the file's verdict, or with the run."""
 
     def _fetch(self, task: FileTask) -> None:
-        """Try a file's mirrors in order, and again until the patience ends. For a worker thread."""
+        """Download a file from its mirrors in turn until the stall time-out. For a worker thread."""
         step = task.step
         one, good = _Fetch(self._services, task), False
         try:
@@ -79,7 +79,7 @@ class ByHttp:
 
 
 class _Fetch:
-    """One file's download. After wrong bytes from each mirror there is one more try; network errors get patience."""
+    """One file's download; wrong bytes from every mirror are retried once, network errors until the stall time-out."""
 
     def __init__(self, services: Services, task: FileTask) -> None:
         self._s, self._task, self._file = services, task, task.file
@@ -91,11 +91,11 @@ class _Fetch:
 
     @property
     def _step(self) -> Step:
-        """The task's present step: mirrors may join during the download."""
+        """The task's current step: mirrors may join during the download."""
         return self._task.step
 
     def run(self) -> bool:
-        """Publish the file, or record that it failed; return whether it is published. Raises GpuariaError."""
+        """Publish the file or record its failure; return whether it is published. Raises GpuariaError."""
         clock = self._s.clock
         while True:
             self._reasons, before, mirrors = [], self._wrong, self._step.mirrors
@@ -142,10 +142,10 @@ class _Fetch:
         self._wrong_mirrors.add(mirror)
 
     def _download_from(self, mirror: Mirror, attempts: int, until: float) -> Verdict:
-        """Download the file from one mirror into staging, resumed after a break, then verify and publish it.
+        """Download the file from one mirror into staging, resuming broken connections, then verify and publish it.
 
-        More than one of `attempts` is for when there is no other mirror. They end at `until` (monotonic seconds), and
-        start again when something came.
+        `attempts` is above 1 if there is no other mirror. They end at `until` (monotonic seconds), and start over after
+        progress.
         """
         attempt, whole, clock = 0, False, self._s.clock
         while True:
@@ -181,7 +181,7 @@ class _Fetch:
         return verdict
 
     def _request(self, mirror: Mirror, asked: int, start: int) -> "Response | _RequestWhole | _RequestUsualUrl | None":
-        """Request the bytes from `asked` on, with `start` bytes on disk; return None when all have arrived.
+        """Request the bytes from offset `asked`, with `start` bytes on disk; return None when all have arrived.
 
         Otherwise return the unsuccessful response, or what to request instead. Raises GpuariaError.
         """
@@ -208,28 +208,31 @@ class _Fetch:
             return answer
 
     def _error_for(self, mirror: Mirror, answer: Response, *, last: bool) -> GpuariaError | None:
-        """Return the error of a response, None for a temporary one. Only the origin's refusal is about the repo."""
+        """Return the error that a response means, None if it is temporary.
+
+        Only the origin's refusal concerns the repo.
+        """
         if answer.status in RETRY_STATUS and not last:
             return None
         if answer.status == 416:
             self._part.unlink(missing_ok=True)
-        if url_origin(answer.url) != url_origin(mirror.base):  # a byte server does not speak for the hub
+        if url_origin(answer.url) != url_origin(mirror.base):  # a byte server's response says nothing about the repo
             return NetworkError(f"the byte server of {mirror.name} returned HTTP {answer.status} for {self._file.path}")
         refusal = self._s.pool.files.error_for(mirror, self._file, answer)
         if mirror.primary:
             return refusal
-        lacking = isinstance(refusal, FileNotInRepo)  # which says nothing about the next file
+        lacking = isinstance(refusal, FileNotInRepo)  # other files may exist on this mirror
         return NetworkError(refusal.message, refusal.hint, retry="never" if lacking else None)
 
     def _write(self, answer: Response, chunks: object, mirror: Mirror, begun: int) -> None:
-        """Append to the prefix; more bytes than declared end the file, fewer end it as a broken connection.
+        """Append the response to the prefix. Raises NetworkError if it has more or fewer bytes than declared.
 
-        Bytes of the response that are on disk are not written again: this response may end before they do.
+        Bytes that are already on disk are skipped, not written again: this response may end before they do.
         """
         file, clock = self._file, self._s.clock
         start = resumed_at(answer, begun, file.size)
         _check_length(answer, file)
-        # Unbuffered: what is credited to a mirror is in the file, also where the process ends before this thread does.
+        # Unbuffered: bytes credited to a mirror are in the file even if the process ends before this thread.
         with explained(self._part), self._part.open("ab" if begun else "wb", buffering=0) as out:
             self._s.results.set_bytes_on_disk(file.path, begun)
             total, since, mark = start, clock.monotonic(), start
@@ -256,20 +259,20 @@ class _Fetch:
 
 
 class _RequestWhole:
-    """The request has to be repeated for the whole file: a compressed range cannot be decoded."""
+    """Request the whole file instead: a range of a compressed response cannot be decoded."""
 
 
 class _RequestUsualUrl:
-    """The request has to be repeated at the usual URL: the cached redirect failed."""
+    """Request the usual URL instead: the cached redirect failed."""
 
 
 def prefix_of(staged: Path) -> Path:
-    """Return the path of the bytes that were downloaded in order, for a file staged at `staged`."""
+    """Return the path of the contiguous bytes of a file staged at `staged`."""
     return staged.with_name(staged.name + PREFIX)
 
 
 def prefix_size(part: Path, file: RemoteFile) -> int:
-    """Return the bytes of an earlier try that a range can continue; a full-length prefix is downloaded again."""
+    """Return the bytes that a range request can continue from; a full-length prefix is downloaded again."""
     try:
         size = part.lstat().st_size
     except FileNotFoundError:
@@ -278,9 +281,9 @@ def prefix_size(part: Path, file: RemoteFile) -> int:
 
 
 def resumed_at(answer: Response, begun: int, size: int) -> int:
-    """Return the offset of the body (RFC 9110 14.4): 0 for a 200, which is the whole file. Raises NetworkError.
+    """Return the offset of the body (RFC 9110 14.4): 0 for status 200, which is the whole file. Raises NetworkError.
 
-    A range that begins after the `begun` bytes on disk, or belongs to another size, cannot be used.
+    A range that starts after the `begun` bytes on disk, or that declares another size, cannot be used.
     """
     if answer.status == 200:
         return 0
@@ -296,7 +299,7 @@ def resumed_at(answer: Response, begun: int, size: int) -> int:
 
 
 def _append(out: RawIOBase, rest: memoryview) -> None:
-    """Write all of `rest`: the system may take less at once when the disk is nearly full. Raises OSError."""
+    """Write all of `rest`: a write may be partial when the disk is nearly full. Raises OSError."""
     while rest:
         rest = rest[out.write(rest) or 0 :]
 
@@ -306,7 +309,7 @@ def _passing(text: str) -> NetworkError:
 
 
 def _check_length(answer: Response, file: RemoteFile) -> None:
-    """Refuse a body that declares another length, before it spoils the bytes on disk. Raises NetworkError."""
+    """Raise NetworkError if a body declares another length, before it overwrites bytes on disk."""
     length = answer.headers.get("content-length", "")
     coded = answer.headers.get("content-encoding", "identity") != "identity"
     if answer.status == 200 and not coded and length.isdecimal() and length != str(file.size):

@@ -1,4 +1,4 @@
-"""Commands of the scheduler: frozen records that the loop carries out in order."""
+"""Commands of the scheduler: frozen records that the loop executes in order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,10 @@ from gpuaria.transfer.task import FileTask
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Ask the layout whether this fetch may download the bytes of a file; `look`: and what a holder stores."""
+    """Claim the right to download a file's bytes from the layout.
+
+    `look`: also read the progress of a fetch that holds it.
+    """
 
     task: FileTask
     look: bool = False
@@ -21,12 +24,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """Start aria2c, if it does not run yet."""
+    """Start aria2c if it is not running."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Ask a mirror for the file's final URL; `fresh`: resolve it again, even if it is known."""
+    """Resolve the file's final URL at a mirror; `fresh`: ignore a URL that is already known."""
 
     task: FileTask
     mirror: Mirror
@@ -36,7 +39,7 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Ask a mirror for a new URL, since the present one is about to expire."""
+    """Resolve a mirror's URL again, since the current one is about to expire."""
 
     task: FileTask
     mirror: Mirror
@@ -44,7 +47,7 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Find the file's ranges on disk; `behind`: bytes of other files that are still to come."""
+    """Find the file's ranges on disk; `behind`: bytes of other files that are still to be downloaded."""
 
     task: FileTask
     behind: int
@@ -52,7 +55,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class StartRange:
-    """Give aria2 a range."""
+    """Start a range in aria2."""
 
     task: FileTask
     range: ByteRange
@@ -60,7 +63,7 @@ class StartRange:
 
 @dataclass(frozen=True, slots=True)
 class ChangeUrls:
-    """Exchange a mirror's URL in aria2's downloads of a file: `old` away, `new` added."""
+    """Replace a mirror's URL in aria2's downloads of a file: remove `old`, add `new`."""
 
     task: FileTask
     old: MirrorUrl | None
@@ -83,7 +86,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class StartTail:
-    """Download a range by the tail's connections, while aria2 downloads those before it; `connections`: per mirror."""
+    """Download a range in the tail while aria2 downloads the ranges before it; `connections`: per mirror."""
 
     task: FileTask
     range: ByteRange
@@ -92,7 +95,7 @@ class StartTail:
 
 @dataclass(frozen=True, slots=True)
 class FillTail:
-    """Download every remaining gap by the tail's connections."""
+    """Download every remaining gap in the tail."""
 
     task: FileTask
     gaps: Sequence[Gap]
@@ -109,7 +112,7 @@ class StopTail:
 
 @dataclass(frozen=True, slots=True)
 class SaveProgress:
-    """Save a file's progress, as often as aria2 does; `alone`: aria2 has released it."""
+    """Save a file's progress, as often as aria2 does; `alone`: aria2 has released the file."""
 
     task: FileTask
     alone: bool
@@ -117,21 +120,21 @@ class SaveProgress:
 
 @dataclass(frozen=True, slots=True)
 class MarkComplete:
-    """Leave the signs of complete ranges for a later run."""
+    """Mark the file's ranges on disk as complete, for a later run."""
 
     task: FileTask
 
 
 @dataclass(frozen=True, slots=True)
 class Unclaim:
-    """Give up the claim on the file's bytes."""
+    """Release the claim on the file's bytes."""
 
     task: FileTask
 
 
 @dataclass(frozen=True, slots=True)
 class KeepPrefix:
-    """Keep the bytes from the file's start for the HTTP downloader, and discard the others."""
+    """Keep the contiguous bytes from the file's start for the HTTP downloader, and discard the others."""
 
     task: FileTask
     ranges: Sequence[ByteRange]
@@ -139,7 +142,7 @@ class KeepPrefix:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """Give the file to the HTTP downloader."""
+    """Download the file with the HTTP downloader."""
 
     task: FileTask
 
@@ -154,7 +157,7 @@ class Hash:
 
 @dataclass(frozen=True, slots=True)
 class AnnounceBytes:
-    """Tell followers that the bytes from `start` to `end` are on disk."""
+    """Tell readers that follow the file that the bytes from `start` to `end` are on disk."""
 
     task: FileTask
     start: int
@@ -163,7 +166,7 @@ class AnnounceBytes:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Verify the file's bytes and give it its name; `present`: they were published by another fetch meanwhile."""
+    """Verify the file's bytes and publish it; `present`: another fetch has published the bytes meanwhile."""
 
     task: FileTask
     present: bool = False
@@ -178,7 +181,7 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class CheckMirrors:
-    """Find out which of these mirrors respond in a way that aria2 cannot use; `refusals`: or how they refuse."""
+    """Find out which mirrors aria2 is incompatible with; `refusals`: else also how they refuse requests."""
 
     task: FileTask
     urls: Sequence[MirrorUrl]
@@ -203,7 +206,7 @@ class FindRefusal:
 
 @dataclass(frozen=True, slots=True)
 class RecordOutcome:
-    """Tell the mirror pool what happened with a mirror."""
+    """Record an outcome of a mirror in the mirror pool."""
 
     mirror: Mirror
     what: MirrorEvent
@@ -211,7 +214,7 @@ class RecordOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Count bytes of the file that came from a mirror; without one, by the shares of the mirrors so far."""
+    """Count bytes of the file for a mirror; without one, in proportion to the mirrors' bytes so far."""
 
     task: FileTask
     mirror: Mirror | None
@@ -220,7 +223,7 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class SetBytesOnDisk:
-    """Note how many bytes of the file are on disk."""
+    """Record the number of the file's bytes on disk."""
 
     task: FileTask
     count: int
@@ -228,7 +231,7 @@ class SetBytesOnDisk:
 
 @dataclass(frozen=True, slots=True)
 class NoteProblem:
-    """Note a problem with the file, which may still arrive."""
+    """Note a problem with the file, which may still succeed."""
 
     task: FileTask
     problem: str
@@ -252,7 +255,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class EmitEvent:
-    """Tell the user."""
+    """Emit an event to the user."""
 
     event: events.Event
 

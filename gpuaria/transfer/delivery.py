@@ -1,4 +1,4 @@
-"""Which mirrors deliver the files in flight: they share the credit for the bytes, and are dropped when they stall."""
+"""Delivery by each mirror: credits its bytes, and drops it if it stalls."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
@@ -16,19 +16,19 @@ class MirrorView(Protocol):
     """The scheduler's view of the mirror pool, without I/O."""
 
     def usable(self, mirrors: Sequence[Mirror]) -> list[Mirror]:
-        """Mirrors that are not quarantined, or all of them if every one is."""
+        """Return the mirrors that are not quarantined, or all of them if every one is."""
 
     def incompatible(self, mirrors: Sequence[Mirror]) -> set[Mirror]:
-        """Mirrors whose responses aria2 cannot use."""
+        """Return the mirrors whose responses aria2 cannot use."""
 
     def due_for_test(self, wanted: Collection[Mirror]) -> list[Mirror]:
-        """Mirrors whose quarantine is over, each once."""
+        """Return the mirrors whose quarantine is over, each once."""
 
     def stalled_mirrors(self, now: float, connections: Mapping[Mirror, int]) -> dict[Mirror, str]:
-        """Mirrors that should be dropped, with the reason."""
+        """Return the mirrors that should be dropped, with reasons."""
 
     def forget_speed(self, mirror: Mirror) -> None:
-        """Forget how a mirror did."""
+        """Discard the speed readings of a mirror."""
 
 
 class Delivery:
@@ -40,7 +40,7 @@ class Delivery:
         self.serving: set[Mirror] = set()  # mirrors with a connection
 
     def handle_progress(self, event: Progressed, now: float) -> None:
-        """Take in the reading of one file."""
+        """Record the reading of one file."""
         task = event.task
         for one, count in event.connections.items():
             one.connections = count
@@ -53,7 +53,7 @@ class Delivery:
         self._readings.append((task, came, event.speeds))
 
     def handle_reading(self, received: Mapping[Mirror, int], now: float) -> list[Command]:
-        """Share out the bytes of this turn, and drop mirrors that stall. `received`: by the kernel's counters."""
+        """Credit the bytes of this turn, and drop mirrors that stall. `received`: by the kernel's counters."""
         readings, self._readings = self._readings, []
         rates: dict[Mirror, list[int]] = {}
         for _, _, speeds in readings:
@@ -68,7 +68,7 @@ class Delivery:
                 if count:
                     commands.append(Credit(task, mirror, count))
         tasks = [task for task, _, _ in readings]
-        # While a file ends, connections run out of work through no fault of theirs.
+        # Near a file's end, connections run out of work, which does not mean that their mirrors stall.
         if received and not any(task.pace.end_in_sight(task.remaining) for task in tasks):
             excused = self._excused(tasks, rates)
             counts = {mirror: len(each) for mirror, each in rates.items() if mirror not in excused}
@@ -77,7 +77,7 @@ class Delivery:
         return commands
 
     def due_tests(self, tasks: Sequence[FileTask]) -> list[Command]:
-        """Tests of mirrors whose quarantine is over, for the files that they do not serve."""
+        """Return tests of mirrors whose quarantine is over, for the files that they do not serve."""
         without: dict[Mirror, list[FileTask]] = {}
         for task in tasks:
             for mirror in task.step.mirrors:
@@ -86,9 +86,9 @@ class Delivery:
         return [TestMirror(mirror, without[mirror]) for mirror in self._mirrors.due_for_test(list(without))]
 
     def _excused(self, tasks: Sequence[FileTask], rates: Mapping[Mirror, Sequence[int]]) -> set[Mirror]:
-        """Mirrors without a connection through no fault of theirs.
+        """Return the mirrors that have no connection for a reason outside their control.
 
-        There is no piece left that is free, or others have the same host name, for which aria2 allows 16 connections.
+        Either no free piece is left, or other mirrors share their host name, for which aria2 allows 16 connections.
         """
         hosts = {mirror: urlsplit(url.url).hostname for task in tasks for mirror, url in task.urls.items()}
         taken = {hosts.get(mirror) for mirror, each in rates.items() if each}
@@ -100,7 +100,7 @@ class Delivery:
 
 
 def _drop(tasks: Sequence[FileTask], mirror: Mirror, reason: str) -> list[Command]:
-    """Take a mirror out of all downloads; its connections end and their pieces go to the others."""
+    """Remove a mirror from all downloads; its connections end and their pieces go to the others."""
     commands: list[Command] = [RecordOutcome(mirror, Stalled(reason))]
     url = None
     for task in tasks:
@@ -113,9 +113,9 @@ def _drop(tasks: Sequence[FileTask], mirror: Mirror, reason: str) -> list[Comman
 def _weights(
     task: FileTask, own: Mapping[Mirror, float], total: Mapping[Mirror, float], received: Mapping[Mirror, int]
 ) -> Mapping[Mirror, float]:
-    """How much of one file is each mirror's: of what it sent to all files, the part of its speed that is this one's.
+    """Return each mirror's weight in one file: its received bytes times the share of its speed that went to this file.
 
-    `own`: speeds of this file, `total`: of all together. A mirror whose connections have just ended has no speed.
+    `own`: speeds of this file, `total`: of all files. A mirror whose connections have just ended has no speed.
     """
     known = {
         mirror: count * (own.get(mirror, 0.0) / total[mirror] if total.get(mirror) else 1.0)

@@ -1,4 +1,4 @@
-"""Hashing that follows a download, so that the proof is ready soon after the last byte."""
+"""Hashing that follows a download, so that the digest is ready soon after the last byte."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from gpuaria.records import RemoteFile
 
 
 class Digester:
-    """Hashes `path` from its start as far as is requested. All methods may be called from any thread."""
+    """Hashes `path` from its start as far as requested. All methods are thread-safe."""
 
     def __init__(self, path: Path, file: RemoteFile) -> None:
         self._path = path
@@ -21,14 +21,14 @@ class Digester:
         self._working, self._asking = threading.Lock(), threading.Lock()
 
     def request(self, end: int) -> bool:
-        """Ask for the bytes up to `end`; return whether `work` has to be called for it."""
+        """Request hashing up to `end`; return whether the caller has to schedule `work`."""
         with self._asking:
             self._wanted = max(self._wanted, end)
             needed, self._queued = not self._queued, True
         return needed
 
     def work(self) -> None:
-        """Hash as far as was requested. A file that cannot be read is found out when it is verified."""
+        """Hash as far as requested. Read errors are ignored here: verification reports them."""
         with suppress(OSError):
             while True:
                 with self._asking:
@@ -42,7 +42,7 @@ class Digester:
             self._queued = False
 
     def hash_up_to(self, end: int) -> None:
-        """Hash up to byte `end`, which with all before it must be in place, and have it written out. Raises OSError."""
+        """Hash up to byte `end`, with all bytes before it on disk, and flush the file. Raises OSError."""
         if self._state is None:
             return
         with self._working, self._path.open("rb", buffering=0) as stream:
@@ -54,7 +54,7 @@ class Digester:
             os.fdatasync(stream.fileno())
 
     def finish(self) -> str:
-        """The digest of the whole file, in hex; empty if it has none or cannot be read to its end."""
+        """Return the digest of the whole file in hex; empty if it has none or cannot be read to its end."""
         try:
             self.hash_up_to(self._size)
         except OSError:

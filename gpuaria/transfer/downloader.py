@@ -1,4 +1,4 @@
-"""The protocol of downloaders, and the queue into which downloaders and worker threads put their events."""
+"""The protocol of downloaders, and the queue for events of downloaders and worker threads."""
 
 import queue
 from collections.abc import Sequence
@@ -11,31 +11,31 @@ from gpuaria.transfer.task import FileTask
 
 
 class Downloader(Protocol):
-    """One way to bring bytes into staging. All methods are for the loop's thread."""
+    """A method of downloading bytes into staging. All methods are for the loop's thread."""
 
     name: str
 
     def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
-        """True if this downloader could download the file from these URLs."""
+        """Return True if this downloader can download the file from these URLs."""
 
     def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
-        """Begin with ranges of a file. Raises DiskError."""
+        """Start ranges of a file. Raises DiskError."""
 
     def poll(self, now: float) -> Sequence[TransferEvent]:
         """Return the events since the last call."""
 
     def stop(self, task: FileTask) -> None:
-        """End a file's downloads; what came stays on disk for a later run."""
+        """End a file's downloads; received bytes stay on disk for a later run."""
 
 
 class Inbox:
-    """Events on their way to the loop, from any thread. None only wakes it."""
+    """Queue of events for the loop, from any thread. None only wakes the loop."""
 
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[TransferEvent | None] = queue.SimpleQueue()
 
     def put(self, event: TransferEvent | None) -> None:
-        """Leave an event."""
+        """Queue an event."""
         self._events.put(event)
 
     def wake(self) -> None:
@@ -43,10 +43,10 @@ class Inbox:
         self._events.put(None)
 
     def get(self, timeout: float) -> TransferEvent | None:
-        """The next event, None when the loop is woken. Raises queue.Empty after `timeout` seconds."""
+        """Return the next event, None if the loop was woken. Raises queue.Empty after `timeout` seconds."""
         return self._events.get(timeout=max(0.0, timeout))
 
     @property
     def empty(self) -> bool:
-        """True if no event waits."""
+        """True if no event is queued."""
         return self._events.empty()

@@ -1,6 +1,6 @@
-"""Events of downloaders and worker threads, which the loop hands to the scheduler.
+"""Events of downloaders and worker threads, which the loop passes to the scheduler.
 
-Named tuples: as frozen dataclasses they would cost 20 ms at the start of every run.
+Named tuples: frozen dataclasses would add 20 ms to the start of every run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,15 @@ class Tick(NamedTuple):
 
 
 class Added(NamedTuple):
-    """A local file turned out to have wrong bytes: it has to be downloaded after all."""
+    """A local file has wrong bytes and must be downloaded after all."""
 
     step: Step
 
 
 class Claimed(NamedTuple):
-    """The layout's answer to a claim: whether this fetch may download the file's bytes now.
+    """The layout's response to a claim: whether this fetch may download the file's bytes now.
 
-    `mark`: of what the holder of the claim has stored, None where that was not asked.
+    `mark`: the progress of the fetch that holds the claim, None if it was not read.
     """
 
     task: FileTask
@@ -38,7 +38,7 @@ class Claimed(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """A mirror's final URL of the file; None if that needs a credential; or an error."""
+    """A mirror's final URL of the file; None if the bytes need a credential; or an error."""
 
     task: FileTask
     attempt: int
@@ -48,7 +48,7 @@ class Resolved(NamedTuple):
 
 
 class Replaced(NamedTuple):
-    """A new URL of a mirror for a download that runs; `renewed`: the mirror's old URL is about to expire."""
+    """A new URL of a mirror for a running download; `renewed`: the mirror's old URL is about to expire."""
 
     task: FileTask
     url: MirrorUrl
@@ -57,7 +57,7 @@ class Replaced(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The file's ranges, as they are on disk."""
+    """The file's ranges found on disk."""
 
     task: FileTask
     ranges: list[ByteRange]
@@ -65,7 +65,7 @@ class Prepared(NamedTuple):
 
 
 class Progressed(NamedTuple):
-    """One reading of what aria2 downloads of a file: completed bytes and connections of each range, speeds in bytes/s.
+    """One reading of a file's downloads in aria2: completed bytes and connections per range; `speed` in bytes/s.
 
     `speeds`: of each connection, by mirror.
     """
@@ -78,21 +78,23 @@ class Progressed(NamedTuple):
 
 
 class ReadingDone(NamedTuple):
-    """One reading of all of aria2's downloads is complete. `received`: bytes by mirror since the last one, by the
-    kernel's counters; empty where they are not known."""
+    """The end of one reading of all aria2 downloads.
+
+    `received`: bytes by mirror since the last reading, from the kernel's counters; empty if there are none.
+    """
 
     received: Mapping[Mirror, int]
 
 
 class RangeDone(NamedTuple):
-    """aria2 has every byte of a range."""
+    """aria2 has downloaded every byte of a range."""
 
     task: FileTask
     range: ByteRange
 
 
 class RangeFailed(NamedTuple):
-    """aria2 gave a range up; `code` is aria2's."""
+    """aria2 gave up a range; `code` is aria2's error code."""
 
     task: FileTask
     reason: str
@@ -100,11 +102,11 @@ class RangeFailed(NamedTuple):
 
 
 class EngineRestarted(NamedTuple):
-    """aria2c died and was started again: it knows no download of this fetch."""
+    """aria2c died and was restarted: it has no downloads of this fetch."""
 
 
 class Released(NamedTuple):
-    """aria2 has released a file: the ranges that it had completed by then, and all that is missing."""
+    """aria2 has released a file: `ended`: ranges that it completed by then; `missing`: all missing bytes."""
 
     task: FileTask
     ended: Sequence[ByteRange]
@@ -112,9 +114,9 @@ class Released(NamedTuple):
 
 
 class TailProgressed(NamedTuple):
-    """The tail's progress: bytes that arrived, bytes that no connection has begun with, active connections.
+    """The tail's progress in bytes: written, and not yet requested by any connection.
 
-    `reached`: up to which byte the file is complete, 0 as long as that is unknown.
+    `complete_to`: the offset up to which the file is complete, 0 while unknown.
     """
 
     task: FileTask
@@ -125,14 +127,17 @@ class TailProgressed(NamedTuple):
 
 
 class Downloaded(NamedTuple):
-    """The tail has ended; `complete`: with every byte of the file on disk."""
+    """The tail has ended; `complete`: every byte of the file is on disk."""
 
     task: FileTask
     complete: bool
 
 
 class Hashed(NamedTuple):
-    """The verdict on a file's bytes; a good one was published. `present`: the bytes are another fetch's."""
+    """The verdict on a file's bytes; with a good one the file is published.
+
+    `present`: another fetch stored the bytes.
+    """
 
     task: FileTask
     verdict: Verdict
@@ -148,9 +153,9 @@ class Settled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MirrorsChecked:
-    """The mirrors of a file that respond in a way that aria2 cannot use, and why.
+    """The mirrors of a file whose responses aria2 cannot use, with reasons.
 
-    `refused`: what mirrors respond instead of bytes, with their hosts.
+    `refused`: the response of each mirror that sends no bytes, with its host.
     """
 
     task: FileTask
@@ -159,7 +164,7 @@ class MirrorsChecked:
 
 
 class MirrorFailed(NamedTuple):
-    """A mirror failed the test after its quarantine, or gave the reason why it had stopped."""
+    """A mirror failed the test after its quarantine, or the reason for its stall was found."""
 
     mirror: Mirror
     reason: str
@@ -173,13 +178,13 @@ class MirrorRecovered(NamedTuple):
 
 
 class MirrorsJoined(NamedTuple):
-    """More mirrors may serve every file that is still to come."""
+    """More mirrors may serve every unfinished file."""
 
     mirrors: tuple[Mirror, ...]
 
 
 class SpeedLimited(NamedTuple):
-    """The speed limit of the process was changed; `rate` in bytes per second, 0 for none."""
+    """The process's speed limit has changed; `rate` in bytes per second, 0 for none."""
 
     rate: int
 

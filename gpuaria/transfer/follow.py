@@ -1,4 +1,4 @@
-"""Readers of files that are still arriving."""
+"""Readers of files that are still being downloaded."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ from gpuaria.storage.layout import Layout
 
 @dataclass
 class _Arrival:
-    """The parts of one file that are on disk: byte ranges in order, apart from each other."""
+    """The byte ranges of one file that are on disk, in order, without overlaps."""
 
     ranges: list[tuple[int, int]] = field(default_factory=list)
     generation: int = 0  # how often its bytes were discarded
@@ -33,12 +33,12 @@ class _Arrival:
         self.ranges = merged
 
     def complete_to(self, start: int) -> int:
-        """The end of the range that `start` is in; `start` itself where that byte is missing."""
+        """Return the end of the range that contains `start`; `start` itself if that byte is missing."""
         return next((b for a, b in self.ranges if a <= start < b), start)
 
 
 class Arrivals:
-    """The parts of each file in flight that are on disk. Thread-safe."""
+    """The byte ranges on disk of each file in flight. Thread-safe."""
 
     def __init__(self) -> None:
         self._known: dict[SafePath, _Arrival] = {}
@@ -46,20 +46,20 @@ class Arrivals:
         self._closed: GpuariaError | None = None
 
     def arrived(self, file: RemoteFile, start: int, end: int) -> None:
-        """Note that the bytes from `start` to `end` are on disk."""
+        """Record that the bytes from `start` to `end` are on disk."""
         with self.changed:
             self._of(file).add(start, end)
             self.changed.notify_all()
 
     def discarded(self, file: RemoteFile) -> None:
-        """Note that the staged bytes were removed."""
+        """Record that the staged bytes were removed."""
         with self.changed:
             known = self._of(file)
             known.ranges, known.generation = [], known.generation + 1
             self.changed.notify_all()
 
     def published(self, file: RemoteFile) -> None:
-        """Note that every byte was verified and published."""
+        """Record that every byte was verified and published."""
         with self.changed:
             if file.path in self._known:
                 known = self._known[file.path]
@@ -67,7 +67,7 @@ class Arrivals:
                 self.changed.notify_all()
 
     def failed(self, file: RemoteFile, error: GpuariaError) -> None:
-        """Note that the file has failed in this run."""
+        """Record that the file has failed in this run."""
         with self.changed:
             if file.path in self._known:
                 self._known[file.path].error = error
@@ -80,7 +80,7 @@ class Arrivals:
             self.changed.notify_all()
 
     def follow(self, file: RemoteFile, layout: Layout, verdict: Verdict | None) -> "Reader":
-        """Return a reader of `file` in `layout`; `verdict`: the file's, if it has one."""
+        """Return a reader of `file` in `layout`; `verdict`: the file's, None without one."""
         with self.changed:
             known = self._of(file)
             if verdict is not None and verdict.good:
@@ -90,7 +90,7 @@ class Arrivals:
             return Reader(self, file, layout, known)
 
     def error(self, known: _Arrival) -> GpuariaError | None:
-        """Why no more bytes come."""
+        """Return why no more bytes will arrive; None if they may."""
         return known.error or (None if known.published else self._closed)
 
     def _of(self, file: RemoteFile) -> _Arrival:
@@ -98,7 +98,7 @@ class Arrivals:
 
 
 class Reader:
-    """Reads one file while it arrives, from any offset. For one thread; close it, or use it in a `with`."""
+    """Reads one file while it is downloaded, from any offset. For one thread; close it, or use it in a `with` block."""
 
     def __init__(self, arrivals: Arrivals, file: RemoteFile, layout: Layout, known: _Arrival) -> None:
         self._arrivals, self._file, self._layout, self._known = arrivals, file, layout, known
@@ -120,15 +120,15 @@ class Reader:
         return self._known.published
 
     def arrived(self) -> list[tuple[int, int]]:
-        """The byte ranges that are on disk now."""
+        """Return the byte ranges that are on disk now."""
         with self._arrivals.changed:
             return list(self._known.ranges)
 
     def read(self, start: int, size: int, timeout: float | None = None) -> bytes:
-        """Return up to `size` bytes from `start`, as soon as the first is on disk; none at the end of the file.
+        """Return up to `size` bytes from `start` as soon as the first is on disk; b"" at the end of the file.
 
-        The bytes are as the mirrors sent them until `verified`. Raises the file's own error if it fails, WrongBytes if
-        bytes that were read turn out wrong, TimeoutError after `timeout` seconds.
+        The bytes are unverified until `verified`. Raises the file's own error if it fails, WrongBytes if bytes that
+        were read turn out to be wrong, TimeoutError after `timeout` seconds.
         """
         if start >= self._file.size:
             return b""
@@ -140,7 +140,7 @@ class Reader:
             return os.pread(self._descriptor, min(size, end - start), start)
 
     def wait_verified(self, timeout: float | None = None) -> None:
-        """Wait until every byte was verified. Raises as `read` does."""
+        """Wait until every byte was verified. Raises the same errors as `read`."""
         with self._arrivals.changed:
             if not self._arrivals.changed.wait_for(self._at_end, timeout):
                 raise TimeoutError(f"{self._file.path} is still arriving")
@@ -153,7 +153,7 @@ class Reader:
             self._descriptor = None
 
     def _open(self) -> int:
-        """Return a descriptor of the staged bytes, or of the published ones."""
+        """Return a descriptor of the staged or of the published file."""
         for path in (self._layout.staged(self._file), self._layout.content(self._file)):
             with explained(path), suppress(FileNotFoundError):
                 return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -174,7 +174,7 @@ class Reader:
         return self._known.published or self._arrivals.error(self._known) is not None or self._discarded_after_read()
 
     def _discarded_after_read(self) -> bool:
-        """True if bytes that were given out were discarded since."""
+        """Return True if bytes that were read have been discarded since."""
         return self._delivered and self._known.generation != self._generation
 
     def _check(self) -> None:

@@ -1,7 +1,7 @@
-"""The one thread that drives a transfer: it drains events, asks the scheduler, and carries out the commands.
+"""The thread that drives a transfer: it passes events to the scheduler and executes the returned commands.
 
-No other thread writes tasks. Work that may block (resolving, hashing, tests of mirrors) runs on named pools, which put
-what they find into the inbox.
+No other thread writes tasks. Work that may block (resolving, hashing, tests of mirrors) runs in named pools, which put
+their results into the inbox.
 """
 
 import queue
@@ -29,7 +29,10 @@ from gpuaria.urls import authority
 
 
 class Loop:
-    """Downloads the scheduler's files with three downloaders. `turns` is for one thread, which may be the caller's."""
+    """Executes the scheduler's commands with three downloaders.
+
+    `turns` is for one thread, which may be the caller's.
+    """
 
     def __init__(self, services: Services, scheduler: Scheduler, aria2: ByAria2, http: ByHttp, inbox: Inbox) -> None:
         self._s, self._scheduler, self._inbox = services, scheduler, inbox
@@ -42,13 +45,13 @@ class Loop:
     # --- the turns -----------------------------------------------------------------------------------------------
 
     def turns(self) -> Iterator[None]:
-        """Drive the transfer; yields after each turn, and ends when every file has its verdict or the run is stopped.
+        """Drive the transfer, yielding after each turn, until every file has a verdict or the run is stopped.
 
-        Raises GpuariaError where the run has to end.
+        Raises GpuariaError if the run has to end.
         """
         while not self._s.threads.stop.is_set():
             self._turn()
-            # In this order: hashing finds files to download.
+            # In this order: hashing may queue files to download.
             if not self._s.publisher.pending and self._scheduler.idle and self._inbox.empty:
                 return
             yield
@@ -61,7 +64,7 @@ class Loop:
         self._aria2.close()
 
     def _turn(self) -> None:
-        """Let aria2 and the tails be read, and the scheduler decide."""
+        """Poll aria2 and the tails, and let the scheduler decide."""
         clock = self._s.clock
         now = clock.monotonic()
         if (rate := self._s.bucket.rate) != self._rate:
@@ -89,7 +92,7 @@ class Loop:
                 return
 
     def _drain_pending(self) -> None:
-        """Handle the events that wait already."""
+        """Handle the events that are already queued."""
         with suppress(queue.Empty):
             while True:
                 if (event := self._inbox.get(0)) is not None:
@@ -103,47 +106,47 @@ class Loop:
                     waiting.append(answer)
 
     def join(self, mirrors: Sequence[Mirror]) -> None:
-        """Let more mirrors serve every file that is still to come; for the thread of `turns`."""
+        """Let more mirrors serve every unfinished file; for the thread of `turns`."""
         self._s.pool.join(mirrors)
         self._handle(events.MirrorsJoined(tuple(mirrors)))
 
-    # --- what others may see -------------------------------------------------------------------------------------
+    # --- state for progress reports ------------------------------------------------------------------------------
 
     def active(self) -> tuple[ActiveFile, ...]:
-        """The large files in flight."""
+        """Return the large files in flight."""
         tasks = self._scheduler.in_state(State.DOWNLOADING, State.FINISHING)
         return tuple(ActiveFile(t.file.path, t.bytes_on_disk, t.file.size, t.speed, t.connection_count) for t in tasks)
 
     @property
     def hashing(self) -> list[RemoteFile]:
-        """Large files whose bytes are all on disk and are being verified."""
+        """Large files that are complete on disk and being verified."""
         return [task.file for task in self._scheduler.in_state(State.HASHING)]
 
     @property
     def bytes_awaiting_retry(self) -> int:
-        """Bytes on disk of files that wait for another try."""
+        """Bytes on disk of files that wait for a slot or a retry."""
         tasks = self._scheduler.in_state(State.QUEUED, State.WAITING, State.RESOLVING)
         return sum(task.done for task in tasks)
 
     @property
     def http_requests(self) -> int:
-        """HTTP requests for small files in flight."""
+        """Number of HTTP requests for small files in flight."""
         return self._http.busy
 
     @property
     def needs_bytes(self) -> tuple[bool, bool]:
-        """Return (large, any): whether such files still need bytes that no other fetch downloads."""
+        """(large, any): whether such files still need bytes that no other fetch downloads."""
         return self._scheduler.needs_bytes
 
     @property
     def serving_count(self) -> int:
-        """Mirrors with a connection."""
+        """Number of mirrors with a connection."""
         return max(self._scheduler.serving_count, 1 if self.http_requests else 0)
 
     # --- commands ------------------------------------------------------------------------------------------------
 
     def _execute(self, command: commands.Command) -> events.TransferEvent | None:
-        """Carry out one command; return the event that comes of it at once. Raises GpuariaError."""
+        """Execute one command; return its immediate result as an event. Raises GpuariaError."""
         s = self._s
         match command:
             case commands.Claim(task, look):
@@ -171,7 +174,7 @@ class Loop:
         return None
 
     def _submit(self, command: commands.Command) -> None:
-        """Hand a command to a worker thread."""
+        """Execute a command on a worker thread."""
         s = self._s
         match command:
             case commands.Resolve(task, mirror, attempt, fresh):
@@ -194,7 +197,7 @@ class Loop:
                 self._drive_tail(command)
 
     def _drive_tail(self, command: commands.Command) -> None:
-        """Carry out a command that concerns the tail or bytes on disk."""
+        """Execute a command for the tail or for bytes on disk."""
         s = self._s
         match command:
             case commands.StartTail(task, one, connections):
@@ -219,7 +222,7 @@ class Loop:
                 self._record(command)
 
     def _record(self, command: commands.Command) -> None:
-        """Carry out a command that only records or reports something."""
+        """Execute a command that only records or reports something."""
         s = self._s
         match command:
             case commands.AnnounceBytes(task, start, end):
@@ -240,7 +243,7 @@ class Loop:
                 raise AssertionError(f"no such command: {command}")
 
     def _prepare(self, task: FileTask, behind: int) -> events.TransferEvent:
-        """Return the file's ranges on disk; one range if the file system has no hard links. Raises DiskError."""
+        """Find the file's ranges on disk; one range if the file system has no hard links. Raises DiskError."""
         files = self._s.files(task)
         with explained(files.base):
             ranges = files.recover(behind)
@@ -283,7 +286,7 @@ class Loop:
         self._inbox.put(events.Resolved(task, attempt, mirror, found, self._s.clock.time()))
 
     def _renew(self, task: FileTask, mirror: Mirror) -> None:
-        """Resolve a mirror's URL again. If that fails the old URL stays, until the download fails and is retried."""
+        """Resolve a mirror's URL again. On failure the old URL stays until the download fails and is retried."""
         with suppress(GpuariaError):
             if url := self._s.pool.url(mirror, task.file, fresh=True):
                 self._inbox.put(events.Replaced(task, url, self._s.clock.time(), renewed=True))
@@ -308,7 +311,7 @@ class Loop:
         self._inbox.put(events.MirrorsChecked(task, found, refused))
 
     def _test(self, mirror: Mirror, tasks: list[FileTask]) -> None:
-        """Test one URL of a mirror, then resolve its URLs of the other files."""
+        """Test one URL of a mirror, then resolve its URLs for the other files."""
         try:
             for at, task in enumerate(tasks):
                 url = self._s.pool.url(mirror, task.file, fresh=True)

@@ -1,4 +1,4 @@
-"""How fast one download is, and whether it has come to its last, slow bytes. Pure."""
+"""Speed of one download, and detection of its last, slow bytes. Pure."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -8,17 +8,17 @@ from gpuaria.transfer.tuning import END_SECONDS, IDLE_SECONDS
 
 @dataclass
 class Pace:
-    """One download's `rate` in bytes per second, and whether its end should be taken over from aria2."""
+    """One download's `rate` in bytes per second, and the conditions for taking its end over from aria2."""
 
     readings: deque[tuple[float, int]] = field(default_factory=deque)
     rate: float = 0.0
     waiting_since: float | None = None
 
     def near_end(self, now: float, done: int, left: int, connections: int, most: int) -> bool:
-        """True if connections run out of work, or the flow breaks off, with little left to download.
+        """Return True if connections run out of work, or the flow drops, shortly before the end.
 
-        `done` and `left` in bytes; `most`: connections when there was work for all. Little is what LITTLE seconds
-        would bring at the pace so far.
+        `done` and `left` in bytes; `most`: connections when there was work for all. Shortly: END_SECONDS at the rate so
+        far.
         """
         self.readings.append((now, done))
         while now - self.readings[0][0] > 3.0:
@@ -32,8 +32,9 @@ class Pace:
         return connections <= few or self._flow_broke(now, done)
 
     def blocked_by_slow(self, now: float, done: int, left: int, *, idle: bool) -> bool:
-        """True if slow connections have held the last pieces from mirrors that are `idle` for IDLE seconds, and would
-        for IDLE seconds more.
+        """Return True if slow connections have held the last pieces for IDLE_SECONDS, and would for as long again.
+
+        `idle`: there are mirrors without work.
         """
         self.waiting_since = (self.waiting_since or now) if idle else None
         if self.waiting_since is None or now - self.waiting_since < IDLE_SECONDS:
@@ -43,10 +44,10 @@ class Pace:
         return left > rate * IDLE_SECONDS
 
     def _flow_broke(self, now: float, done: int) -> bool:
-        """True if the last half second brought less than a third of the pace."""
+        """Return True if the last half second brought less than a third of the rate."""
         recent = next((reading for reading in self.readings if now - reading[0] <= 0.6), None)
         return recent is not None and now - recent[0] >= 0.4 and (done - recent[1]) / (now - recent[0]) < self.rate / 3
 
     def end_in_sight(self, left: int) -> bool:
-        """True if the end is so near that readings should come quickly."""
+        """Return True if the end is so near that readings should be frequent."""
         return self.rate > 0 and left <= self.rate * 2.5

@@ -1,4 +1,4 @@
-"""From staged bytes to a published file: verify, screen, commit, and give the same bytes their other names."""
+"""Publication of staged files: verify, screen, commit, and publish duplicates from the same bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +17,11 @@ from gpuaria.verification import right_bytes, verify_file
 
 
 class Publisher:
-    """Hashes staged files while they arrive, verifies and publishes them, and lets other readers follow them.
+    """Hashes staged files while they arrive, verifies and publishes them, and serves readers that follow them.
 
-    `twins` are files with the bytes of another one, by the path of that one.
-
-    A file with the right bytes and a content that is refused is settled here, as "refused": who served it is not to
-    blame, and to fetch it again would not help. The verdicts that are returned are on the bytes alone.
+    `twins`: files with the same bytes as another one, by the path of that one. Verdicts returned by methods concern the
+    bytes only. A file with correct bytes but refused content gets the verdict "refused": its mirrors are not at fault,
+    and another download would not help.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class Publisher:
 
     @property
     def pending(self) -> int:
-        """Tasks of the hashing threads that wait or run."""
+        """Number of queued and running tasks of the hashing threads."""
         return self._hashers.pending
 
     def hash_to(self, file: RemoteFile, end: int) -> None:
@@ -55,7 +54,7 @@ class Publisher:
         self._hashers.submit(run, *arguments)
 
     def publish(self, file: RemoteFile) -> Verdict:
-        """Verify a file whose bytes are all staged, and publish it if they are right. For a hashing thread."""
+        """Verify a completely staged file and publish it if its bytes are right. For a hashing thread."""
         digester = self._digesters.pop(file.path, None)
         return self.publish_staged(file, self._layout.staged(file), digester.finish() if digester else "")
 
@@ -66,14 +65,14 @@ class Publisher:
         self._layout.discard(file)
 
     def follow(self, file: RemoteFile) -> Reader:
-        """Return a reader of a file that is still arriving: it waits for bytes, and learns how the file ends."""
+        """Return a reader of a file that is still being downloaded."""
         return self._results.follow(file, self._layout)
 
     def publish_staged(self, file: RemoteFile, staged: Path, digest: str = "") -> Verdict:
-        """Verify staged bytes and publish them if they are right. A verdict that is not good leaves all as it is.
+        """Verify staged bytes and publish them if they are right. A verdict that is not good changes nothing.
 
-        `digest`: the result of hashing while they arrived, if that was done; a wrong one is computed again. Refused
-        bytes are removed; the receipts remember them, so that they are not downloaded again.
+        `digest`: the result of hashing during the download, "" without; a wrong one is computed again. Bytes with
+        refused content are removed, and the receipts prevent another download.
         """
         right = digest and file.digest and matches(file.digest, digest) and staged.stat().st_size == file.size
         verdict = right_bytes(file) if right and not file.pinned else verify_file(staged, file)
@@ -89,7 +88,7 @@ class Publisher:
         return verdict
 
     def verify_present(self, file: RemoteFile) -> Verdict:
-        """Verify bytes that were on disk before this run, and give them their name if they are right."""
+        """Verify bytes that were on disk before this run, and publish them if they are right."""
         proven = self._layout.proven(file)
         verdict = (
             Verdict(file.path, "ok", "verified before") if proven else verify_file(self._layout.content(file), file)
@@ -99,11 +98,11 @@ class Publisher:
         return verdict
 
     def adopt_verified(self, file: RemoteFile) -> None:
-        """Give bytes that were proven before their name."""
+        """Publish bytes that were verified in an earlier run."""
         self._screen_and_settle(file, Verdict(file.path, "ok", "verified before"), adopt=True)
 
     def keep_published(self, file: RemoteFile, reason: str) -> None:
-        """Leave a file as it is that was proven before and has its name."""
+        """Keep a file that is already verified and published."""
         self._screen_and_settle(file, Verdict(file.path, "ok" if file.digest else "unverifiable", reason), adopt=False)
 
     def _screen_and_settle(self, file: RemoteFile, verdict: Verdict, *, adopt: bool) -> None:
@@ -116,7 +115,7 @@ class Publisher:
         self.settle(file, verdict)
 
     def settle(self, file: RemoteFile, verdict: Verdict) -> None:
-        """Record the verdict, and publish the twins from the same bytes."""
+        """Record the verdict, and publish the duplicates from the same bytes."""
         self._results.record_verdict(file, verdict)
         self._results.arrivals.published(file)
         for twin in self._twins.get(file.path, ()):
@@ -128,10 +127,9 @@ class Publisher:
             self._results.record_verdict(twin, Verdict(twin.path, verdict.outcome, f"the same bytes as {file.path}"))
 
     def signature(self, files: Sequence[RemoteFile], *, whole: bool, locked: bool) -> Signature | None:
-        """Check the signature among `files`, which are the `whole` repo or not, once all have their verdicts. A wrong
-        signature makes its file "refused", so that the verdicts do not show a complete repo.
+        """Check the signature among `files`, once all have verdicts; a wrong signature makes its file "refused".
 
-        `locked`: they are what a lock names, which may be a part of the repo.
+        `whole`: `files` are the whole repo. `locked`: they come from a lock file, which may name only some files.
         """
         here = [file for file in files if self._results.verdicts[file.path].good]
         complete = whole and len(here) == len(files)
@@ -142,11 +140,11 @@ class Publisher:
         return found
 
     def refuse(self, file: RemoteFile, why: str) -> None:
-        """Record that the content of a file, and so of its twins, is refused."""
+        """Record that the content of a file, and so of its duplicates, is refused."""
         self.fail(file, Verdict(file.path, "refused", why))
 
     def fail(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
-        """Record that a file, and so its twins, could not be downloaded."""
+        """Record that a file, and so its duplicates, could not be downloaded."""
         for each in (file, *self._twins.get(file.path, ())):
             each_verdict = Verdict(each.path, verdict.outcome, verdict.detail)
             self._results.record_verdict(each, each_verdict, cause)

@@ -1,8 +1,8 @@
-"""The byte ranges of a staged file on disk: second names of it with control files, which aria2 resumes from.
+"""The byte ranges of a staged file on disk: hard links with aria2 control files, from which aria2 resumes.
 
-In a folder of the staged file's own: `START-END` (a hard link) and `START-END.aria2`, a control file that says that
-everything outside the range is there already. A link without a control file is a range that is complete, since aria2
-removes the control file only then. Without hard links there is one range, the staged file itself.
+Each staged file has a folder with `START-END` (a hard link to it) and `START-END.aria2` (a control file that marks all
+bytes outside the range as present). A link without a control file is a complete range, since aria2 removes the control
+file only then. Without hard links there is one range, the staged file itself.
 """
 
 import os
@@ -20,7 +20,7 @@ _NAME = re.compile(r"(\d{1,16})-(\d{1,16})")
 
 @dataclass(frozen=True, slots=True)
 class RangeFiles:
-    """The file `base`, of `size` bytes, and its ranges in `folder`; `linked`: whether the file system has hard links.
+    """The file `base`, of `size` bytes, and its ranges in `folder`; `linked`: the file system has hard links.
 
     Every method may raise OSError.
     """
@@ -31,23 +31,23 @@ class RangeFiles:
     linked: bool = True
 
     def path(self, one: ByteRange) -> Path:
-        """The name under which aria2 knows a range."""
+        """Return the path of a range for aria2."""
         return self.folder / f"{one.start}-{one.end}" if self.linked else self.base
 
     def control_path(self, one: ByteRange) -> Path:
-        """aria2's control file."""
+        """Return the path of aria2's control file."""
         path = self.path(one)
         return path.with_name(path.name + ".aria2")
 
     def backup_path(self, one: ByteRange) -> Path:
-        """A second name of the last control file that could be read."""
+        """Return the path of the backup of the last readable control file."""
         path = self.path(one)
         return path.with_name(path.name + ".kept")
 
     def back_up_control(self, one: ByteRange) -> None:
-        """Link the present control file under a second name: on a full disk aria2 replaces it by an empty one.
+        """Link the current control file under a second name: on a full disk aria2 replaces it with an empty one.
 
-        An older one only says that fewer bytes are on disk.
+        An outdated backup only understates the bytes on disk.
         """
         if self.linked and self._read(self.control_path(one)):
             with suppress(OSError):
@@ -55,7 +55,7 @@ class RangeFiles:
                 os.link(self.control_path(one), self.backup_path(one))
 
     def missing(self, one: ByteRange) -> list[Gap]:
-        """Return the gaps by the control file; the whole range if no control file can be read."""
+        """Return the gaps according to the control file; the whole range if there is no readable one."""
         known = self._control_of(one)
         if known is None:
             return [(one.start, one.end)]
@@ -67,19 +67,19 @@ class RangeFiles:
         return [gap for one in byte_ranges if not one.done and not one.in_tail for gap in self.missing(one)]
 
     def completed_by_aria2(self, one: ByteRange) -> bool:
-        """True if aria2 has completed the range: it removes the control file then, and only then."""
+        """Return True if aria2 has completed the range: it removes the control file then, and only then."""
         return self.linked and self.path(one).exists() and not self.control_path(one).exists()
 
     def saved_by_aria2(self, one: ByteRange) -> bool:
-        """True if aria2 has written down at least the bytes of the last reading, or completed the range."""
+        """Return True if aria2 has saved at least the bytes of the last reading, or completed the range."""
         left = sum(end - start for start, end in self.missing(one))
         return left <= one.remaining or not self.control_path(one).exists()
 
     def prepare(self, one: ByteRange) -> None:
-        """Make the control file, then the link: in this order, since a link alone means complete."""
+        """Create the control file, then the link: in this order, since a link alone means a complete range."""
         path, control_path = self.path(one), self.control_path(one)
         if not self.linked:
-            if self._control_of(one) is None:  # or aria2 would take the holes of a file of full length for bytes
+            if self._control_of(one) is None:  # without one, aria2 would take the holes of a full-length file for data
                 _write(control_path, control_bytes(self.size, one.start, one.end))
             return
         if self._read(control_path) is None and self._read(self.backup_path(one)) is not None:
@@ -91,9 +91,9 @@ class RangeFiles:
             os.link(self.base, path)
 
     def record_filled(self, one: ByteRange, filled: Sequence[Gap]) -> None:
-        """Write down that `filled` is on disk too, for a later run; aria2 must not be downloading the range.
+        """Record that `filled` is on disk too, for a later run; aria2 must not be downloading the range.
 
-        Not forced to disk, which could take long: what is wrong after a power cut is found out by its digest.
+        Not synced to disk, which could take long: the digest detects bytes lost in a power failure.
         """
         left = subtract(self.missing(one), filled)
         if not self.linked or not left:
@@ -108,14 +108,15 @@ class RangeFiles:
             os.link(self.base, path)
 
     def mark_complete(self, one: ByteRange) -> None:
-        """Leave the sign of a complete range that aria2 would leave: the tail downloaded the rest of it."""
+        """Mark a range as complete, as aria2 would: the tail downloaded the rest of it."""
         if self.linked and self._is_link(self.path(one)):
             self.control_path(one).unlink(missing_ok=True)
 
     def recover(self, behind: int = 0) -> list[ByteRange]:
         """Return the ranges of the file in order: those of an earlier run as they are, new ones for the rest.
 
-        `behind`: bytes of other files that are still to come. Makes `base`, or empties it if it has another size.
+        `behind`: bytes of other files that are still to be downloaded. Creates `base`, or clears it if its size is
+        wrong.
         """
         if not self.base.exists() or self.base.stat().st_size != self.size:
             for path in self.folder.glob("*") if self.folder.is_dir() else ():
@@ -127,7 +128,7 @@ class RangeFiles:
             [one for path in names if (one := self._recovered_range(path)) is not None]
         )
         for one in others:
-            self.path(one).unlink()  # before its control file: a link alone means complete
+            self.path(one).unlink()  # before its control file: a link alone means a complete range
             self.control_path(one).unlink(missing_ok=True)
         for start, end in subtract([(0, self.size)], [(one.start, one.end) for one in byte_ranges]):
             byte_ranges += [ByteRange(a, b) for a, b in split_gap(start, end, behind)]
@@ -140,7 +141,7 @@ class RangeFiles:
         return [one]
 
     def _recovered_range(self, path: Path) -> ByteRange | None:
-        """Return a range of an earlier run, None unless its name still links to the same bytes."""
+        """Return a range of an earlier run; None unless its name links to the staged bytes."""
         start, end = map(int, path.name.split("-"))
         whole = start % PIECE == 0 and (end % PIECE == 0 or end == self.size)
         if not 0 <= start < end <= self.size or not whole or not self._is_link(path):
@@ -151,30 +152,30 @@ class RangeFiles:
         return one
 
     def _control_of(self, one: ByteRange) -> control.Control | None:
-        """Return the control file of a range, or the saved copy of it."""
+        """Return the control file of a range, or its backup."""
         return self._read(self.control_path(one)) or self._read(self.backup_path(one))
 
     def _read(self, path: Path) -> control.Control | None:
-        """Return a control file, None unless it is about a file of this size."""
+        """Return a control file; None unless it is for a file of this size."""
         known = control.read(path)
         return known if known is not None and known.total == self.size else None
 
     def _is_link(self, path: Path) -> bool:
-        """True if `path` is a name of the staged bytes; a symlink is not."""
+        """Return True if `path` is a hard link to the staged bytes; a symlink is not."""
         return path.exists() and not path.is_symlink() and path.samefile(self.base)
 
 
 def control_bytes(size: int, start: int, end: int) -> bytes:
-    """Return a control file that says that all but `start` to `end` of `size` bytes is on disk."""
+    """Return a control file that marks all bytes of the file except `start` to `end` as present."""
     return control.compose(size, PIECE, [(start // PIECE * PIECE, min(size, -(-end // PIECE) * PIECE))])
 
 
 def keep_prefix(files: RangeFiles, byte_ranges: Sequence[ByteRange], prefix: Path) -> None:
-    """Let `prefix` have the bytes from the start to the first gap, unless it has more already."""
+    """Move the contiguous bytes from the start to `prefix`, unless `prefix` already has more."""
     missing = files.gaps(byte_ranges)
     end = missing[0][0] if missing else 0
     if byte_ranges and end > (prefix.stat().st_size if prefix.exists() else 0):
-        os.truncate(files.base, end)  # first: with its holes it would be of the right size
+        os.truncate(files.base, end)  # before the rename: with its holes the file has the full size
         files.base.rename(prefix)
 
 

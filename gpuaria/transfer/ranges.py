@@ -1,8 +1,8 @@
-"""A large file as a row of byte ranges that aria2 downloads one after the other. Pure.
+"""A large file as a sequence of byte ranges that aria2 downloads one after the other. Pure.
 
-aria2 spreads its connections over the whole of a file, and the bytes from the start come together only at the end. So
-it is given ranges, each as a download of its own, and hashing can follow. A range is two thirds of what is left, and no
-longer than what leaves the hashing thread something to do soon: few ranges, and little left to hash at the end.
+aria2 spreads its connections over a whole file, so the bytes from the start would be contiguous only at the end. With
+one aria2 download per range, hashing can follow the download. A range is two thirds of the remaining bytes, up to a
+limit that gives the hashing thread work soon: few ranges, and little left to hash at the end.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ class ByteRange:
 
     @property
     def size(self) -> int:
-        """Its length in bytes."""
+        """The length in bytes."""
         return self.end - self.start
 
     @property
@@ -44,18 +44,19 @@ class ByteRange:
 
     @property
     def untouched(self) -> bool:
-        """True if no downloader has begun with it, in this run or an earlier one."""
+        """True if no downloader has started it, in this run or an earlier one."""
         return self.waiting and not (self.completed or self.on_disk)
 
     def finish(self) -> None:
-        """Note that every byte is on disk."""
+        """Record that every byte is on disk."""
         self.done, self.running, self.in_tail, self.completed = True, False, False, self.size
 
 
 def split_gap(start: int, end: int, behind: int = 0, most: int = LONGEST_RANGE) -> list[Gap]:
-    """Two thirds of what is left, or the most, again and again, on borders of pieces, until little is left.
+    """Split a gap at piece boundaries: each range is two thirds of the rest, at most `most`, until little is left.
 
-    Where as many bytes are to come `behind` it, hashing need not be soon: then all that is left, or the most.
+    If at least as many bytes follow `behind` it, hashing is not urgent: then each range is the whole rest, at most
+    `most`.
     """
     cuts, most = [], max(most, (end - start) // 16)
     while (left := end - start) > most or (left >= 3 * SMALLEST_RANGE and left > behind):
@@ -66,9 +67,9 @@ def split_gap(start: int, end: int, behind: int = 0, most: int = LONGEST_RANGE) 
 
 
 def merge_untouched(byte_ranges: list[ByteRange]) -> None:
-    """Cut the untouched end of the row into longer ranges: for a link so slow that hashing catches up.
+    """Replace the untouched ranges at the end by longer ones, for a link so slow that hashing catches up.
 
-    Each range has its price: connections are opened again, and what is in flight in those of the last one is lost.
+    Each range has a cost: connections are opened again, and bytes in flight at its end are lost.
     """
     at = len(byte_ranges)
     while at and byte_ranges[at - 1].untouched:
@@ -80,9 +81,9 @@ def merge_untouched(byte_ranges: list[ByteRange]) -> None:
 
 
 def split_end(byte_ranges: list[ByteRange], one: ByteRange, most: int) -> ByteRange:
-    """Cut an untouched range of the row so that about `most` bytes are in its last part; return that.
+    """Split an untouched range so that its last part has about `most` bytes; return that part.
 
-    A range that is less than twice as long stays as it is.
+    A range less than twice as long stays whole.
     """
     border = (one.end - max(most, PIECE)) // PIECE * PIECE
     if not one.untouched or border - one.start < most:
@@ -93,7 +94,7 @@ def split_end(byte_ranges: list[ByteRange], one: ByteRange, most: int) -> ByteRa
 
 
 def prefix(byte_ranges: Sequence[ByteRange]) -> int:
-    """Return the bytes from the start that are on disk without a gap, as whole ranges."""
+    """Return the number of contiguous bytes from the start, counting whole ranges."""
     end = 0
     for one in byte_ranges:
         if not one.done:
@@ -117,7 +118,7 @@ def subtract(gaps: Iterable[Gap], filled: Sequence[Gap]) -> list[Gap]:
 
 
 def non_overlapping(known: Sequence[ByteRange]) -> tuple[list[ByteRange], list[ByteRange]]:
-    """(ranges that do not overlap, in order, the most complete first chosen; the others)."""
+    """Return (ranges without overlaps, in order, choosing the most complete first; the others)."""
     byte_ranges: list[ByteRange] = []
     others: list[ByteRange] = []
     for one in sorted(known, key=lambda one: (-one.completed, one.start)):

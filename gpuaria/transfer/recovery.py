@@ -1,4 +1,4 @@
-"""The rules for a file whose download failed, or whose bytes are wrong. Pure."""
+"""Rules for failed downloads and for wrong bytes. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,15 +22,18 @@ _STUCK_HINT = (
 
 
 class Recovery:
-    """`origin`: the mirror that is trusted over the others; `patience`: seconds for which nothing may move."""
+    """Decides how to continue after failures; `origin`: the trusted mirror.
+
+    `patience`: the stall time-out in seconds.
+    """
 
     def __init__(self, tasks: RunTasks, mirrors: MirrorView, origin: Mirror, patience: float) -> None:
         self._tasks, self._mirrors, self._origin, self._patience = tasks, mirrors, origin, patience
 
     def retry(self, task: FileTask, reason: str, code: str) -> None:
-        """Continue at once if bytes came just now, else after a pause."""
+        """Retry a file: at once if bytes arrived recently, else after a pause."""
         task.failures_in_a_row += 1
-        # "Download aborted." for ever: an unusable control file. Servers that are away are code 1 too, in other words.
+        # Repeated "Download aborted." means an unusable control file. Unreachable servers have code 1 but other texts.
         if code == "1" and "aborted" in reason and task.failures_in_a_row >= 2:
             self._tasks.issue(commands.Discard(task))
             task.start_over()
@@ -42,12 +45,12 @@ class Recovery:
             self.retry_later(task, reason)
 
     def requeue(self, task: FileTask, why: str) -> None:
-        """Queue a file for the next free place."""
+        """Queue a file for the next free slot."""
         self._tasks.queue(task, first=True)
         task.move(State.QUEUED, why)
 
     def retry_later(self, task: FileTask, reason: str) -> None:
-        """Wait with growing pauses, until nothing has moved for as long as the patience lasts."""
+        """Retry a file after growing pauses, until the stall time-out."""
         if self._tasks.now + task.pause > task.last_progress + self._patience:
             error = NoUsableMirror(f"{task.file.path}: {reason}", "Run the same command again to continue.")
             self._tasks.fail(task, reason, error)
@@ -61,13 +64,13 @@ class Recovery:
             task.move(State.WAITING, reason)
 
     def claim(self, task: FileTask) -> commands.Claim:
-        """Return the command that asks for the claim, and once a second for what its holder stores."""
+        """Return the command that claims the file's bytes; once a second it also reads the progress of the holder."""
         return commands.Claim(task, look=task.held and self._tasks.now >= task.held_checked + HELD_CHECK)
 
     def wait_for_holder(self, task: FileTask, mark: ProgressMark | None) -> None:
-        """Wait for the fetch that downloads the same bytes, until it stores none for as long as the patience lasts.
+        """Wait for the fetch that downloads the same bytes, until it makes no progress for the stall time-out.
 
-        Only time between two looks counts: this process may have been stopped too.
+        Only time between two checks counts: this process may have been suspended too.
         """
         path, now = task.file.path, self._tasks.now
         if not task.held:
@@ -90,17 +93,16 @@ class Recovery:
         task.move(State.WAITING, "another fetch is downloading it")
 
     def check_mirrors(self, task: FileTask, doubt: PendingCheck) -> None:
-        """Find out whether the mirrors respond in a way that aria2 cannot use."""
+        """Check whether the mirrors' responses are incompatible with aria2."""
         task.pending_check = doubt
         task.move(State.WAITING, f"check of its mirrors: {doubt.reason}")
         self._tasks.issue(commands.CheckMirrors(task, tuple(task.urls.values()), refusals=doubt.hidden))
 
     def quarantine_serving(self, task: FileTask, reason: str, refused: Mapping[Mirror, str] | None = None) -> None:
-        """Quarantine the mirrors that served a file, where it has others: those get a turn, rather than the same ones.
+        """Quarantine the mirrors that served a failed file, if it has other mirrors, so that those are used next.
 
-        A mirror whose URL aria2 had, but never connected to, has not had its turn: aria2 opens 16 connections to a
-        host name, and mirrors may share one. `refused`: what a mirror responds, where that is known better than by
-        `reason`.
+        A mirror that aria2 never connected to is not quarantined: aria2 opens at most 16 connections to a host name,
+        and mirrors may share one. `refused`: a mirror's response, if it is more precise than `reason`.
         """
         served = task.connected.intersection(task.urls) or task.urls
         if len(served) < len(task.step.mirrors):
@@ -108,7 +110,7 @@ class Recovery:
                 self._tasks.issue(commands.RecordOutcome(mirror, Refused((refused or {}).get(mirror, reason))))
 
     def handle_check(self, event: MirrorsChecked) -> None:
-        """Continue with mirrors that aria2 can use; if there is none, by HTTP and over one connection."""
+        """Continue with the mirrors that aria2 can use; if there is none, by HTTP over one connection."""
         task, doubt, found = event.task, event.task.pending_check, event.incompatible
         assert doubt is not None
         task.pending_check = None
@@ -127,7 +129,7 @@ class Recovery:
             commands.RecordOutcome(one, Incompatible(why, others=bool(left))) for one, why in found.items()
         ]
         task.step = replace(task.step, mirrors=left or everyone)
-        if any(why.startswith(COMPRESSED) for why in found.values()):  # aria2 may have written that
+        if any(why.startswith(COMPRESSED) for why in found.values()):  # aria2 may have written compressed bytes
             self._tasks.issue(commands.Discard(task))
             task.start_over()
         if left:
@@ -136,7 +138,7 @@ class Recovery:
             self.to_http(task)
 
     def to_http(self, task: FileTask) -> None:
-        """Give a large file to the HTTP downloader, with the bytes from its start that are on disk."""
+        """Hand a large file to the HTTP downloader, with the contiguous bytes from its start."""
         if task.ranges:
             self._tasks.issue(commands.KeepPrefix(task, tuple(task.ranges)))
         task.start_over()
@@ -147,7 +149,7 @@ class Recovery:
         self._tasks.issue(commands.Download(task))
 
     def handle_hashed(self, task: FileTask, verdict: Verdict, *, present: bool) -> None:
-        """Finish a verified file; find the mirror to blame for wrong bytes. `present`: another fetch published them."""
+        """Finish a verified file, or check the mirrors after wrong bytes. `present`: another fetch published them."""
         if verdict.good:
             self._tasks.issued += [commands.RecordOutcome(mirror, Delivered(files=1)) for mirror in task.used]
             self._tasks.finish(task, State.DONE)
@@ -161,7 +163,7 @@ class Recovery:
         self.check_mirrors(task, PendingCheck(verdict.detail, verdict=verdict, used=used))
 
     def _not_present(self, task: FileTask, verdict: Verdict) -> None:
-        """Ask for the claim again: the bytes that another fetch published are wrong, or gone."""
+        """Claim the file again: the bytes that another fetch published are wrong or gone."""
         task.wrong_count += 1
         if task.wrong_count > WRONG_TRIES:
             self._tasks.issue(commands.Fail(task, Verdict(task.file.path, verdict.outcome, verdict.detail)))
@@ -172,9 +174,9 @@ class Recovery:
         task.move(State.WAITING, verdict.detail)
 
     def _wrong(self, task: FileTask, verdict: Verdict, used: Sequence[Mirror]) -> None:
-        """Download wrong bytes again: from the origin alone if it had a part, then from the others.
+        """Download wrong bytes again: from the origin alone if possible, then from the other mirrors.
 
-        A mirror that served the file alone is guilty, and asked again only if there is no other.
+        A mirror that served the whole file alone is guilty, and used again only if there is no other.
         """
         words = " (from it or another mirror)" if len(used) > 1 else ""
         for mirror in used:

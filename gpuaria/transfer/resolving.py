@@ -1,4 +1,4 @@
-"""The URLs of files: the first one starts a download, the others join it, and signed ones are renewed. Pure."""
+"""Rules for resolved URLs: the first one starts a download, others are added, signed ones are renewed. Pure."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from gpuaria.transfer.tuning import PORTAL_RESPONSES
 
 
 class Resolving:
-    """The rules for mirrors' responses to the question for a file's URL."""
+    """Handles the mirrors' responses to requests for a file's URL."""
 
     def __init__(self, tasks: RunTasks, recovery: Recovery) -> None:
         self._tasks, self._recovery = tasks, recovery
@@ -26,7 +26,7 @@ class Resolving:
             return
         task.urls_awaited -= 1
         if isinstance(found, MirrorUrl):
-            if task.state is State.RESOLVING:  # start with the first; a far mirror must not delay the near ones
+            if task.state is State.RESOLVING:  # start with the first URL: a distant mirror must not delay the near ones
                 task.use_url(found, event.wall)
                 task.move(State.DOWNLOADING)
                 self._tasks.issue(commands.Prepare(task, self._tasks.bytes_to_come()))
@@ -45,7 +45,7 @@ class Resolving:
             self._without_url(task)
 
     def _without_url(self, task: FileTask) -> None:
-        """Decide from the responses how to continue, as no mirror has a URL that aria2 can use."""
+        """Decide how to continue if no mirror has a URL that aria2 can use."""
         only, cause = len(task.step.mirrors) == 1, task.cause
         if task.needs_credential or not task.reasons:
             self._recovery.to_http(task)
@@ -60,10 +60,10 @@ class Resolving:
             self._recovery.retry_later(task, "; ".join(task.reasons.values()))
 
     def renew_expiring(self, task: FileTask, wall: float) -> None:
-        """Exchange signed URLs that are about to expire, while the download continues."""
+        """Renew signed URLs that are about to expire, while the download continues."""
         for mirror, url in list(task.urls.items()):
             if url.expires is not None and url.expires - wall < RENEW_BEFORE and wall >= task.renew_at[mirror]:
-                task.urls[mirror] = replace(url, expires=None)  # asked for once
+                task.urls[mirror] = replace(url, expires=None)  # renew once
                 self._tasks.issue(commands.Renew(task, mirror))
 
     def handle_replaced(self, event: Replaced) -> None:
@@ -72,7 +72,7 @@ class Resolving:
             self._exchange(event.task, event.url, event.wall)
 
     def _exchange(self, task: FileTask, url: MirrorUrl, wall: float) -> None:
-        """Use a URL next to those of other mirrors, in place of its own mirror's old one."""
+        """Add a URL, or replace its mirror's old one."""
         if task.state is State.DOWNLOADING and task.carrier == "aria2":
             old = task.urls.get(url.mirror)
             task.use_url(url, wall)

@@ -1,4 +1,4 @@
-"""The results of a run so far: verdicts, causes, and where the bytes of each file came from."""
+"""The results of a run so far: verdicts, errors, and where the bytes of each file came from."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -15,17 +15,17 @@ from gpuaria.transfer.follow import Arrivals, Reader
 
 
 class ResultsListener(Protocol):
-    """Gets what happens during a run, from any thread."""
+    """Receives the events of a run, from any thread."""
 
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
-        """Take note of a file's verdict; called before its event is emitted."""
+        """Handle a file's verdict; called before its event is emitted."""
 
     def emit(self, event: Event) -> None:
-        """Take an event for the user."""
+        """Handle an event for the user."""
 
 
 class Results:
-    """Thread-safe. `wanted`: the paths of files that have to be fetched; `done_bytes` counts those with a verdict."""
+    """The results of one run. Thread-safe. `wanted`: paths to download; `done_bytes`: size of those with a verdict."""
 
     def __init__(self, pool: MirrorPool, wanted: Iterable[str], listener: ResultsListener) -> None:
         self.wanted = set(wanted)
@@ -42,7 +42,7 @@ class Results:
 
     @property
     def mirrors(self) -> Sequence[Mirror]:
-        """The mirrors of the run, those that joined included."""
+        """The mirrors of the run, including those that joined."""
         return self.pool.mirrors
 
     def arrived(self, path: str, mirror: Mirror, count: int) -> None:
@@ -53,8 +53,10 @@ class Results:
             self.fetched += count
 
     def credit(self, path: str, mirror: Mirror | None, count: int, serving: Sequence[Mirror]) -> None:
-        """Count bytes of the file `path`. Without a `mirror` it is not known which one sent them: they are shared out
-        as the bytes before, or evenly among the mirrors that are `serving`.
+        """Count bytes of the file `path` for `mirror`.
+
+        Without a `mirror` they are shared in proportion to the mirrors' earlier bytes of the file, or evenly among
+        `serving`.
         """
         if mirror is not None:
             self.arrived(path, mirror, count)
@@ -65,12 +67,12 @@ class Results:
             self.arrived(path, one, share)
 
     def set_bytes_on_disk(self, path: str, count: int) -> None:
-        """Note that `count` bytes of the file `path` are on disk, those of earlier runs included."""
+        """Record that `count` bytes of the file `path` are on disk, including those of earlier runs."""
         with self._lock:
             self._sources.setdefault(path, ByteSources()).holds(count)
 
     def note_problem(self, path: str, problem: str) -> None:
-        """Note a problem with the file `path`, which may still arrive."""
+        """Note a problem with the file `path`, which may still succeed."""
         with self._lock:
             self._sources.setdefault(path, ByteSources()).note(problem)
 
@@ -80,27 +82,27 @@ class Results:
             return self._sources.get(path, ByteSources()).copy()
 
     def follow(self, file: RemoteFile, layout: Layout) -> Reader:
-        """Return a reader of a file of this run, which waits for bytes that are still to come. For any thread."""
+        """Return a reader of a file of this run that waits for missing bytes. For any thread."""
         with self._lock:
             verdict = self.verdicts.get(file.path)
         return self.arrivals.follow(file, layout, verdict)
 
     def verdicts_so_far(self) -> tuple[Verdict, ...]:
-        """The verdicts so far."""
+        """Return the verdicts so far."""
         with self._lock:
             return tuple(self.verdicts.values())
 
     def unfinished(self) -> list[str]:
-        """Paths of files of which bytes came, and that have no verdict."""
+        """Return the paths of files without a verdict of which bytes have arrived."""
         with self._lock:
             return [path for path, sources in self._sources.items() if sources.given and path not in self.verdicts]
 
     def mirror_uses(self) -> tuple[MirrorUse, ...]:
-        """Return the use of each mirror, by bytes, the most first."""
+        """Return the use of each mirror, the one with the most bytes first."""
         return self.pool.summary()
 
     def record_verdict(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
-        """Record the verdict on a file."""
+        """Record the verdict on a file and emit its event."""
         with self._lock:
             self.verdicts[file.path] = verdict
             self.done_bytes += file.size if file.path in self.wanted else 0
@@ -110,7 +112,7 @@ class Results:
         self.emit(FileDone(file.path, file.size, verdict.outcome, file.path in self.wanted, verdict.detail))
 
     def report_mismatch(self, file: RemoteFile, detail: str) -> None:
-        """Report that a local file differs from `file`, and is downloaded again."""
+        """Report that a local file differs from `file` and is downloaded again."""
         with self._lock:
             self.wanted.add(file.path)
         self.note_problem(file.path, "the local file did not match its checksum")
@@ -123,7 +125,7 @@ class Results:
                 self._listener.emit(event)
 
     def close(self, error: GpuariaError | None = None) -> None:
-        """Stop emitting events; late results of threads that are still in a network read are only recorded.
+        """Stop emitting events; late results of background threads are only recorded.
 
         Readers of files without a verdict get the `error` that ended the run.
         """

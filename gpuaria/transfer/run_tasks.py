@@ -1,4 +1,4 @@
-"""The tasks of one run, and the commands of the event that is being handled. Pure."""
+"""The tasks of one run, and the commands for the current event. Pure."""
 
 from collections import deque
 
@@ -10,12 +10,12 @@ from gpuaria.transfer.task import FileTask, State
 
 
 class RunTasks:
-    """The unfinished files. A task has its file's state; the lists only say which downloader has it."""
+    """The unfinished files. Each task holds its state; the lists only record which downloader has it."""
 
     def __init__(self) -> None:
-        self.large: list[FileTask] = []  # carried by aria2
-        self.small: deque[FileTask] = deque()  # carried by HTTP: queued
-        self.by_http: list[FileTask] = []  # carried by HTTP: begun
+        self.large: list[FileTask] = []  # by aria2
+        self.small: deque[FileTask] = deque()  # by HTTP, queued
+        self.by_http: list[FileTask] = []  # by HTTP, started
         self.issued: list[Command] = []
         self.now = 0.0
         self._order = 0
@@ -37,23 +37,23 @@ class RunTasks:
 
     @property
     def unfinished(self) -> list[FileTask]:
-        """All files, large ones first."""
+        """All unfinished files, large ones first."""
         return [*self.large, *self.small, *self.by_http]
 
     def in_state(self, *states: State) -> list[FileTask]:
-        """Large files in these states, in the order of the states."""
+        """Return the large files in these states, in the order of the states."""
         return [task for state in states for task in self.large if task.state is state]
 
     def bytes_to_come(self) -> int:
-        """Bytes of large files that no downloader has begun with."""
+        """Return the bytes of large files that no downloader has started."""
         return sum(task.file.size for task in self.in_state(State.QUEUED, State.WAITING, State.RESOLVING))
 
     def issue(self, *wanted: Command) -> None:
-        """Add commands."""
+        """Add commands for the loop."""
         self.issued += wanted
 
     def queue(self, task: FileTask, *, first: bool = False) -> None:
-        """Give a file its place among those that wait: the last, or the first."""
+        """Put a file at the end of the queue, or at its front."""
         self._order += 1
         task.order = -self._order if first else self._order
 
@@ -63,7 +63,7 @@ class RunTasks:
         self.finish(task, State.FAILED)
 
     def finish(self, task: FileTask, state: State) -> None:
-        """End a file: take it off the lists, and release its claim."""
+        """End a file: remove it from the lists and release its claim."""
         task.move(state)
         (self.by_http if task.carrier == "http" else self.large).remove(task)
         self.issue(commands.Unclaim(task))

@@ -1,7 +1,7 @@
-"""The rules of a transfer: from an event to the commands that follow from it, without I/O, clock or thread.
+"""The rules of a transfer: events in, commands out, without I/O, clock or thread.
 
-`Scheduler.handle(event, now)` writes the tasks and returns commands; the loop carries these out, and their results
-come back as events. `now` is in monotonic seconds.
+`Scheduler.handle(event, now)` updates the tasks and returns commands. The loop executes them and feeds their results
+back as events. `now` is in monotonic seconds.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from gpuaria.transfer.steering import Steering, TransferLimits
 from gpuaria.transfer.task import FileTask, PendingCheck, State
 from gpuaria.transfer.tuning import SAVE_INTERVAL
 
-# aria2's codes for what may be a response that it cannot use: unknown, time-out, no range, a host that it cannot reach.
+# aria2 error codes that may mean an incompatible response: unknown, time-out, no range support, host not reachable.
 AMBIGUOUS_CODES = frozenset({"1", "2", "6", "8", "19"})
-HIDES_STATUS = ("No URI available", "Resource not found")  # what aria2 says instead of the status of a response
+HIDES_STATUS = ("No URI available", "Resource not found")  # aria2's messages without a status
 STALLED = "stalled: almost no data arrives"
 TAIL_INCOMPLETE = "could not download the end of the file"
 
 
 class Scheduler:
-    """All files of a run that have to be downloaded. `origin`: the mirror that is trusted over the others."""
+    """All files of a run that need a download. `origin`: the mirror that is trusted over the others."""
 
     def __init__(self, limits: TransferLimits, mirrors: MirrorView, origin: Mirror) -> None:
         self._limits, self._mirrors, self._tasks = limits, mirrors, RunTasks()
@@ -43,7 +43,7 @@ class Scheduler:
         return self._tasks.add(step)
 
     def handle(self, event: events.TransferEvent, now: float) -> Sequence[Command]:
-        """Take in what happened, and return what has to be done, in order."""
+        """Update the tasks for an event, and return the resulting commands in order."""
         self._tasks.issued, self._tasks.now = [], now
         match event:
             case events.Tick():
@@ -96,7 +96,7 @@ class Scheduler:
             case events.MirrorsJoined():
                 self._joined(event.mirrors)
 
-    # --- what others may know ------------------------------------------------------------------------------------
+    # --- state for the loop --------------------------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
@@ -104,26 +104,26 @@ class Scheduler:
         return self._tasks.idle
 
     def in_state(self, *states: State) -> list[FileTask]:
-        """Large files in these states, in the order of the states."""
+        """Return the large files in these states, in the order of the states."""
         return self._tasks.in_state(*states)
 
     @property
     def needs_bytes(self) -> tuple[bool, bool]:
-        """Return (large, any): whether such files still need bytes that no other fetch downloads."""
+        """(large, any): whether such files still need bytes that no other fetch downloads."""
         needed = [task for task in self._tasks.unfinished if task.state is not State.HASHING and not task.held]
         return any(task.carrier == "aria2" for task in needed), bool(needed)
 
     @property
     def serving_count(self) -> int:
-        """Mirrors with a connection."""
+        """Number of mirrors with a connection."""
         return len(self._delivery.serving)
 
     def near_end(self) -> bool | None:
-        """None if aria2 downloads nothing; else whether a file is so near its end that readings should be quick."""
+        """Return None if aria2 downloads nothing, else whether a file is near its end, for more frequent readings."""
         tasks = self._tasks.in_state(State.DOWNLOADING)
         return any(task.pace.end_in_sight(task.remaining) for task in tasks) if tasks else None
 
-    # --- the turn ------------------------------------------------------------------------------------------------
+    # --- the tick ------------------------------------------------------------------------------------------------
 
     def _tick(self, wall: float) -> None:
         for task in (*self._tasks.in_state(State.WAITING), *self._tasks.by_http):
@@ -136,14 +136,14 @@ class Scheduler:
         self._start_small()
         self._start_large()
         if self._tasks.in_state(State.RESOLVING):
-            self._tasks.issue(commands.WarmUp())  # it starts while the URLs are resolved
+            self._tasks.issue(commands.WarmUp())  # aria2c starts while the URLs are resolved
         for task in self._tasks.in_state(State.DOWNLOADING):
             self._resolving.renew_expiring(task, wall)
 
     def _steer(self) -> None:
-        """Decide for every file that aria2 downloads, and save their progress."""
+        """Decide the next step of every file that aria2 downloads, and save their progress."""
         downloading = self._tasks.in_state(State.DOWNLOADING)
-        others = self._tasks.bytes_to_come() > 0  # once for all: there may be ten thousand
+        others = self._tasks.bytes_to_come() > 0  # computed once: there may be ten thousand files
         if self._tasks.now - self._saved >= SAVE_INTERVAL:
             self._saved = self._tasks.now
             released = [task for task in self._tasks.in_state(State.FINISHING) if task.tail]
@@ -153,7 +153,7 @@ class Scheduler:
             if task.tail and not task.running:
                 self._tasks.issued += self._steering.take_over(task)
             elif all(one.done for one in task.ranges):
-                self._all_here(task)
+                self._publish_complete(task)
             elif self._steering.stalled(task, self._tasks.now):
                 self._failed(task, STALLED, "")
             else:
@@ -164,7 +164,7 @@ class Scheduler:
         return len(self._tasks.in_state(State.DOWNLOADING, State.FINISHING))
 
     def _start_small(self) -> None:
-        """Keep every HTTP worker busy, with as many files again ready for them."""
+        """Keep every HTTP worker busy, with the same number of files resolved in advance."""
         active = sum(task.state is not State.WAITING for task in self._tasks.by_http)
         while self._tasks.small and active < 2 * self._limits.http_jobs:
             task = self._tasks.small.popleft()
@@ -174,7 +174,7 @@ class Scheduler:
             active += 1
 
     def _start_large(self) -> None:
-        """Keep `jobs` files in flight, not counting a file that has only its last connections left."""
+        """Keep `jobs` files in flight, not counting files with only their last connections active."""
         in_flight = self._tasks.in_state(State.DOWNLOADING, State.FINISHING)
         taken, busy = sum(not task.ending for task in in_flight), len(in_flight)
         resolving = len(self._tasks.in_state(State.RESOLVING))
@@ -211,7 +211,7 @@ class Scheduler:
     # --- downloading ---------------------------------------------------------------------------------------------
 
     def _prepared(self, event: events.Prepared) -> None:
-        """Begin with a file's ranges, or continue after aria2 had released it."""
+        """Start a file's ranges, or continue after aria2 released the file."""
         task, again = event.task, bool(event.task.ranges)
         task.ranges, task.linked = event.ranges, event.linked
         done = sum(one.completed for one in task.ranges)
@@ -225,7 +225,7 @@ class Scheduler:
         if task.waiting:
             self._tasks.issued += self._steering.next_range(task)
         else:
-            self._all_here(task)
+            self._publish_complete(task)
 
     def _range_done(self, task: FileTask, one: ByteRange) -> None:
         one.finish()
@@ -238,13 +238,13 @@ class Scheduler:
             self._tasks.issue(commands.Hash(task, end))
 
     def _restarted(self) -> None:
-        """Continue every download with another aria2c, from the control files."""
+        """Continue every download from its control files in a new aria2c."""
         for task in self._tasks.in_state(State.DOWNLOADING):
             self._leave(task, alone=False)
             self._tasks.issue(commands.Prepare(task, self._tasks.bytes_to_come()))
 
     def _leave(self, task: FileTask, *, alone: bool) -> None:
-        """Note that neither aria2 nor the tail downloads the file any more."""
+        """Record that neither aria2 nor the tail downloads the file any more."""
         if task.tail:
             self._tasks.issue(commands.StopTail(task, alone))
         task.done += task.tail_bytes
@@ -277,7 +277,7 @@ class Scheduler:
                 self._hash(task, event.complete_to)
 
     def _downloaded(self, task: FileTask, complete: bool) -> None:
-        """Hash a file whose tail has ended with every byte, else retry it."""
+        """Publish a file whose tail has downloaded every byte, else retry it."""
         if task.state is not State.FINISHING:
             return
         if complete:
@@ -287,11 +287,11 @@ class Scheduler:
         self._tasks.issue(commands.StopTail(task, alone=True), commands.Stop(task))
         task.drop_tail()
         if complete:
-            self._all_here(task)
+            self._publish_complete(task)
         else:
             self._recovery.retry(task, TAIL_INCOMPLETE, "")
 
-    def _all_here(self, task: FileTask) -> None:
+    def _publish_complete(self, task: FileTask) -> None:
         task.done = task.file.size
         task.move(State.HASHING)
         self._tasks.issue(commands.Publish(task))
@@ -299,7 +299,7 @@ class Scheduler:
     def _joined(self, mirrors: Sequence[Mirror]) -> None:
         """Let more mirrors serve every unfinished file.
 
-        What aria2 downloads begins again with them: a download never opens more connections than it began with.
+        Downloads in aria2 restart with them: aria2 never opens more connections than a download started with.
         """
         room = self._limits.per_server * len(mirrors)
         for task in self._tasks.unfinished:
@@ -312,7 +312,7 @@ class Scheduler:
                 self._tasks.issue(*(commands.Resolve(task, one, task.attempt, fresh=False) for one in mirrors))
 
     def _speed_limited(self, rate: int) -> None:
-        """Keep to another limit. Downloads that began without one begin again, through the relay, which draws on it."""
+        """Apply a new limit. Downloads that started without one restart through the relay, which enforces it."""
         begun = rate > 0 and not self._limits.max_speed
         self._limits = replace(self._limits, max_speed=rate)
         self._steering = Steering(self._limits)
@@ -321,15 +321,15 @@ class Scheduler:
                 self._restart(task, "a speed limit was set")
 
     def _restart(self, task: FileTask, why: str) -> None:
-        """Begin a download again, from its control files."""
+        """Restart a download from its control files."""
         self._tasks.issue(commands.Stop(task))
         self._leave(task, alone=False)
         self._recovery.requeue(task, why)
 
-    # --- another try ---------------------------------------------------------------------------------------------
+    # --- retry ---------------------------------------------------------------------------------------------------
 
     def _failed(self, task: FileTask, reason: str, code: str) -> None:
-        """Take a file out of aria2, which gave up a range of it, and retry it or check its mirrors."""
+        """Take a file out of aria2 after a range failed, and retry it or check its mirrors."""
         if task.state is not State.DOWNLOADING:
             return
         self._tasks.issue(commands.Stop(task))

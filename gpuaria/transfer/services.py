@@ -1,4 +1,4 @@
-"""The record of objects that every part of a transfer uses, instead of long argument lists."""
+"""The objects with side effects that the parts of a transfer share."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from gpuaria.transfer.task import FileTask
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The objects of one run that touch the world. `patience`: seconds without progress until a file fails."""
+    """The objects with side effects of one run. `patience`: seconds without progress until a file fails."""
 
     http: Http
     pool: MirrorPool
@@ -29,6 +29,6 @@ class Services:
     patience: float
 
     def files(self, task: FileTask) -> RangeFiles:
-        """The byte ranges of a file on disk."""
+        """Return the byte ranges of a file on disk."""
         file = task.file
         return RangeFiles(self.layout.staged(file), self.layout.windows(file), file.size, task.linked)

@@ -1,4 +1,4 @@
-"""The next byte range of a file in flight, for aria2 or for the tail. Pure."""
+"""Rules for the next byte range of a file in flight, for aria2 or for the tail. Pure."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -24,8 +24,9 @@ from gpuaria.transfer.tuning import (
 
 @dataclass(frozen=True, slots=True)
 class TransferLimits:
-    """The settings that decide how files are downloaded: files at once, HTTP requests at once, aria2's connections per
-    server, its time-out, a speed limit in bytes/s (0 for none), and the patience in seconds.
+    """Limits from the settings: concurrent files and HTTP requests, aria2's connections per server and its time-out.
+
+    `max_speed` in bytes/s, 0 for none; `patience`: the stall time-out in seconds.
     """
 
     jobs: int = 4
@@ -38,36 +39,36 @@ class TransferLimits:
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """Decides for one file at a time. `limited`: there is a speed limit, which the tail would not keep to."""
+    """Decides the next step of one file at a time."""
 
     limits: TransferLimits
 
     @property
     def limited(self) -> bool:
-        """True if there is a speed limit."""
+        """True if there is a speed limit; then the tail is not used."""
         return self.limits.max_speed > 0
 
     def stalled(self, task: FileTask, now: float) -> bool:
-        """True if almost no data arrives, though the link could carry more."""
+        """Return True if at most a trickle arrives although the speed limit allows more."""
         slow = 0 < self.limits.max_speed < 4 * TRICKLE
         several = len(task.step.mirrors) > 1
         timeout = min(self.limits.timeout, SEVERAL_TIMEOUT) if several else self.limits.timeout
         return not slow and task.stalled(now, timeout + GRACE)
 
     def tail_connections(self, busy: int) -> int:
-        """Connections of the tail to each mirror, where `busy` files are in flight."""
+        """Return the tail's connections to each mirror, with `busy` files in flight."""
         return max(1, self.limits.per_server // max(1, busy))
 
     def next_range(self, task: FileTask) -> list[Command]:
-        """Give aria2 the next range."""
+        """Start the next range in aria2."""
         one = task.waiting[0]
         one.running = one.on_disk = True
         return [StartRange(task, one)]
 
     def steer(self, task: FileTask, now: float, others: bool, busy: int) -> list[Command]:
-        """The next range when this one has connections to spare, or the rest of the file by the tail.
+        """Start the next range if the newest one has idle connections, or let the tail download the rest of the file.
 
-        `others`: whether another file is to follow; `busy`: files in flight.
+        `others`: another file is to follow; `busy`: files in flight.
         """
         newest = task.running[-1] if task.running else None
         near = task.pace.near_end(now, task.done, task.remaining, task.connections, task.most_connections)
@@ -91,7 +92,7 @@ class Steering:
                 near or task.remaining <= rate * TAKEOVER_SECONDS
             )
         task.ending = task.ending or (near and others)
-        if task.ending and others and not task.tail:  # they keep the link busy, and aria2 ends this one at less cost
+        if task.ending and others and not task.tail:  # other files use the link; aria2 needs less CPU here
             near = False
         if (near or self._blocked_by_slow(task, now)) and not self.limited:
             return self.take_over(task)
@@ -106,7 +107,7 @@ class Steering:
         return [Release(task)]
 
     def _worth_a_tail(self, task: FileTask) -> bool:
-        """True if the range that waits is the last one, and long enough for a tail to pay."""
+        """Return True if the waiting range is the last one and long enough for a tail to pay off."""
         rate = task.pace.rate
         return (
             len(task.waiting) == 1
@@ -115,10 +116,10 @@ class Steering:
         )
 
     def _begin_tail(self, task: FileTask, most: int, busy: int) -> list[Command]:
-        """Let the tail download the end: its connections have come to their speed when aria2 stops."""
+        """Let the tail download the end: its connections have reached their speed when aria2 finishes."""
         one = ranges.split_end(task.ranges, task.waiting[0], most)
         if one is not task.waiting[0] or one.remaining > 2 * max(most, PIECE):
-            return self.next_range(task)  # what is before that; or what is too much for the tail
+            return self.next_range(task)  # the range before the end, or one too long for the tail
         self._assign_to_tail(task, one)
         return [StartTail(task, one, self.tail_connections(busy))]
 
@@ -127,7 +128,7 @@ class Steering:
         task.tail_unclaimed = one.remaining
 
     def _blocked_by_slow(self, task: FileTask, now: float) -> bool:
-        """True if slow connections keep the last pieces from idle mirrors; seen once for a file."""
+        """Return True if slow connections hold the last pieces while mirrors are idle; used once per file."""
         if task.failures_in_a_row or task.remaining > LARGEST_TAIL:
             return False
         hosts = {urlsplit(url.url).hostname for url in task.urls.values()}

@@ -1,8 +1,8 @@
-"""The end of a large file, downloaded by gpuaria's own connections.
+"""The tail of a large file, downloaded over gpuaria's own connections.
 
-aria2 never asks two servers for one piece and splits nothing below 1 MiB, so the slowest connection decides when a file
-ends. The tail cuts the missing bytes small; every mirror takes the next cut when it is free. When no cut is left, the
-tail asks for those in flight a second time: the first response counts.
+aria2 never requests a piece from two servers and splits nothing below 1 MiB, so the slowest connection decides when a
+file ends. The tail divides the missing bytes into small chunks, and every mirror takes the next chunk when it is free.
+When none is left, chunks in flight are requested a second time: the first response counts.
 """
 
 import os
@@ -33,13 +33,13 @@ from gpuaria.transfer.tuning import (
 
 
 class TailListener(Protocol):
-    """Gets what happens in a tail, from its threads."""
+    """Receives the events of a tail, from its threads."""
 
     def arrived(self, mirror: Mirror, count: int) -> None:
-        """`count` bytes of a mirror were written."""
+        """Handle `count` bytes of a mirror that were written."""
 
     def ended(self) -> None:
-        """No connection is active any more, or every byte is there."""
+        """Handle the end: no connection is active any more, or every byte is on disk."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class _Chunk:
     begun: float  # monotonic seconds
     copies: Counter[Mirror] = field(default_factory=Counter)  # in flight, by mirror
     received: list[Received] = field(default_factory=list)  # of those copies
-    stored: bool = False  # a connection has its bytes and writes them
+    stored: bool = False  # a connection has received all its bytes and is writing them
     written: int = 0  # bytes from its start
 
     @property
@@ -60,10 +60,10 @@ class _Chunk:
 
 @dataclass
 class Tail:
-    """Fills gaps of the file `path`, of `size` bytes, from `urls`, with `connections` to each mirror at most.
+    """Fills gaps of the file `path`, of `size` bytes, from `urls`, with at most `connections` to each mirror.
 
-    `start` with some of the gaps while aria2 is still active, so that the connections are warm when it stops; `fill`
-    with the rest. After that `outcome` tells how it ended.
+    Call `start` with some of the gaps while aria2 is still active, so that the connections have reached their speed
+    when it stops; then `fill` with the rest. `outcome` reports the result.
     """
 
     path: Path
@@ -76,22 +76,22 @@ class Tail:
     bucket: TokenBucket = field(default_factory=TokenBucket)
     clock: Clock = SYSTEM
     reasons: dict[Mirror, str] = field(default_factory=dict)
-    bytes_written: int = 0  # bytes written
-    _received: int = 0  # bytes that came over any connection, written or not
+    bytes_written: int = 0
+    _received: int = 0  # bytes over all connections, written or not
     _unclaimed: list[Gap] = field(default_factory=list)
     _chunks: list[_Chunk] = field(default_factory=list)
-    _usual_seconds: float = FIRST_CHUNK_SECONDS  # seconds from asking for a cut to having it
+    _usual_seconds: float = FIRST_CHUNK_SECONDS  # from requesting a chunk to receiving it
     _lock: threading.Condition = field(default_factory=threading.Condition)
-    _gaps_known: bool = False  # every gap is known
+    _gaps_known: bool = False  # `fill` was called
     _cancelled: bool = False
     _closed: bool = False
     _writes: int = 0
     active: int = 0  # connections
     _workers: int = 0
-    _last_progress: tuple[float, int] = (0.0, 0)  # monotonic seconds and `_received` when bytes last came
+    _last_progress: tuple[float, int] = (0.0, 0)  # monotonic seconds and `_received` then
 
     def start(self, gaps: Sequence[Gap]) -> None:
-        """Begin to fill them; more may follow."""
+        """Start filling `gaps`; more may follow."""
         self._unclaimed = [gap for gap in gaps if gap[0] < gap[1]]
         each = max(1, min(self.connections, self.unclaimed_bytes // SMALLEST_CHUNK // max(1, len(self.urls)) + 1))
         mirrors = [mirror for _ in range(each) for mirror in self.urls]
@@ -101,11 +101,11 @@ class Tail:
 
     @property
     def unclaimed_bytes(self) -> int:
-        """Bytes that no connection has begun with."""
+        """Bytes that no connection has requested."""
         return sum(end - start for start, end in self._unclaimed)
 
     def fill(self, gaps: Sequence[Gap]) -> None:
-        """Fill these gaps too: now all are known."""
+        """Fill these gaps too; all gaps are known now."""
         more = [gap for gap in gaps if gap[0] < gap[1]]
         with self._lock:
             self._gaps_known = True
@@ -119,7 +119,7 @@ class Tail:
     def outcome(self) -> bool | None:
         """Return None while the tail is active; then whether every gap is filled.
 
-        A tail ends when all bytes are on disk, no connection is left, or nothing comes.
+        A tail ends when all bytes are on disk, no connection is left, or nothing arrives.
         """
         with self._lock:
             if not self._gaps_known:
@@ -133,7 +133,7 @@ class Tail:
             return False if not self.active or stalled or self.threads.stop.is_set() else None
 
     def complete_to(self) -> int:
-        """Return the byte up to which the file is complete; 0 as long as not every gap is known."""
+        """Return the offset up to which the file is complete; 0 until all gaps are known."""
         with self._lock:
             if not self._gaps_known:
                 return 0
@@ -149,7 +149,7 @@ class Tail:
             return sorted((chunk.start, chunk.start + chunk.written) for chunk in self._chunks)
 
     def save(self) -> None:
-        """Write the beginnings of cuts in flight, so that a run that is killed loses little. Raises OSError."""
+        """Write the received bytes of chunks in flight, so that a killed run loses little. Raises OSError."""
         with self._lock:
             if self._closed:
                 return
@@ -162,7 +162,7 @@ class Tail:
                     chunk.written = count
 
     def cancel(self) -> None:
-        """Let every connection write what it has, and nothing after that."""
+        """Let every connection write the bytes it has received, then stop writing."""
         with self._lock:
             self._cancelled = True
             self._lock.notify_all()
@@ -171,7 +171,7 @@ class Tail:
             self._lock.wait_for(self._all_written)
 
     def report_bytes(self, count: Callable[[int], None]) -> None:
-        """Call `count` with the bytes written so far, while none are added."""
+        """Call `count` with the bytes written so far, while no bytes are added."""
         with self._lock:
             count(self.bytes_written)
 
@@ -189,7 +189,7 @@ class Tail:
         return self._cancelled or self.threads.stop.is_set()
 
     def _run_connection(self, mirror: Mirror) -> None:
-        """Download cut after cut over one connection, until none is left or the mirror fails."""
+        """Download chunks over one connection until none is left or the mirror fails."""
         connection = RangeConnection(self.http, self.urls[mirror].url, self.size)
         try:
             while (chunk := self._claim(mirror)) is not None:
@@ -207,10 +207,10 @@ class Tail:
                 self.listener.ended()
 
     def _claim(self, mirror: Mirror) -> _Chunk | None:
-        """A share of what no connection has begun, smaller and smaller; then another copy of a cut that is late.
+        """Return the next unclaimed chunk, or another copy of a chunk that is late; None if there is none for `mirror`.
 
-        None when all is done, or `mirror` has as many copies of each as it may have: however slow one mirror is, the
-        others always have a turn.
+        Chunks get smaller towards the end. A mirror holds at most MOST_COPIES of one chunk, so that a slow mirror
+        always leaves copies to the others.
         """
         with self._lock:
             while not self._ended:
@@ -235,7 +235,7 @@ class Tail:
         return None
 
     def _lateness(self, chunk: _Chunk, mirror: Mirror) -> float:
-        """Seconds until a cut counts as late: sooner for a mirror that does not have it yet."""
+        """Return the seconds after which a chunk counts as late: fewer for a mirror that has no copy of it yet."""
         return self._usual_seconds * (2.5 if chunk.copies[mirror] else 1.25) * chunk.copies.total()
 
     def _next_chunk_of_gap(self) -> _Chunk:
@@ -261,7 +261,7 @@ class Tail:
                 self._lock.notify_all()
 
     def unneeded(self, chunk: _Chunk, came: int) -> bool:
-        """True if the rest of a cut is not needed any more; `came`: bytes of it since this was last asked."""
+        """Return True if the rest of a chunk is not needed any more; `came`: its bytes since the last call."""
         with self._lock:
             self._received += came
         if pause := self.bucket.charge(came):
@@ -269,7 +269,7 @@ class Tail:
         return chunk.stored or self._ended
 
     def _store(self, chunk: _Chunk, body: bytes, mirror: Mirror, seconds: float) -> None:
-        """Write a cut that no other connection wrote; its beginning too once all ends, so that a later run has that."""
+        """Write a chunk that no other connection wrote; an incomplete one only if the tail ends, for a later run."""
         whole = len(body) == chunk.end - chunk.start
         with self._lock:
             if chunk.stored or self._closed or not (whole or self._ended) or len(body) <= chunk.written:
@@ -297,7 +297,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class _UnneededCheck:
-    """Asked by a connection for each slice of one cut."""
+    """Callback of a connection for each read of one chunk."""
 
     tail: Tail
     chunk: _Chunk
@@ -311,7 +311,7 @@ def _size_of(so_far: tuple[bytes | bytearray, int]) -> int:
 
 
 def _write(path: Path, body: memoryview, at: int) -> None:
-    """All of `body`: the system may take less at once when the disk is nearly full. Raises OSError."""
+    """Write all of `body`: a write may be partial when the disk is nearly full. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         rest = body

@@ -1,4 +1,4 @@
-"""The downloader of the ends of large files, which also saves their progress for a later run."""
+"""The downloader of file tails, which also saves their progress for a later run."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,7 +30,7 @@ class Tails:
         return bool(self._tails)
 
     def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
-        """True if there is a URL to download from."""
+        """Return True if there is a URL to download from."""
         return bool(urls)
 
     def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
@@ -39,11 +39,11 @@ class Tails:
         self._tail(task, urls).start([gap for one in ranges for gap in files.missing(one)])
 
     def fill(self, task: FileTask, gaps: Sequence[Gap], urls: Sequence[MirrorUrl]) -> None:
-        """Download all that is missing of a file that aria2 has released."""
+        """Download all missing bytes of a file that aria2 has released."""
         self._tail(task, urls).fill(gaps)
 
     def poll(self, now: float) -> list[TransferEvent]:
-        """Return the progress of each tail, and the ends of those that have ended."""
+        """Return the progress of each tail, and the ends of tails."""
         found: list[TransferEvent] = []
         for task, tail in self._tails.items():
             found.append(
@@ -62,12 +62,12 @@ class Tails:
     def save(self, task: FileTask, *, alone: bool) -> None:
         """Save a tail's progress, so that a killed run loses no more than aria2 would."""
         if tail := self._tails.get(task):
-            with suppress(OSError):  # a full disk: then it is downloaded again
+            with suppress(OSError):  # disk full: the bytes are downloaded again
                 tail.save()
             self._save_filled(task, tail, alone=alone)
 
     def holds(self, task: FileTask, count: int) -> None:
-        """Note that `count` bytes of the file are on disk, and those that its tail brought."""
+        """Record that `count` bytes of the file are on disk besides those of its tail."""
         holds = _BytesOnDisk(self._services.results, str(task.file.path), count)
         if tail := self._tails.get(task):
             tail.report_bytes(holds)
@@ -100,7 +100,7 @@ class Tails:
 
 @dataclass(frozen=True, slots=True)
 class _TailCredit:
-    """Credits the bytes of one file's tail, and wakes the loop at its end."""
+    """Credits the bytes of one file's tail to mirrors, and wakes the loop at its end."""
 
     results: Results
     path: str

@@ -1,52 +1,52 @@
-"""Every tuning constant of this room, with its unit and the reason for its value."""
+"""Tuning constants of the transfer room, each with its unit and the reason for its value."""
 
-# --- patience
-TRICKLE = 256  # bytes per second; a slower flow counts as silence
-TRICKLE_SECONDS = 20.0  # seconds of a trickle after which one HTTP request is given up
-FIRST_PAUSE = 1.0  # seconds before a file is tried again; doubled each time
+# --- stalls and retries
+TRICKLE = 256  # bytes/s; a slower flow counts as silence
+TRICKLE_SECONDS = 20.0  # after which an HTTP request with only a trickle is cancelled
+FIRST_PAUSE = 1.0  # seconds before a file's first retry; doubled each time
 LONGEST_PAUSE = 60.0  # seconds
-RECENT_PROGRESS = 5.0  # seconds; a file that moved within them is tried again without a pause
-HELD_PAUSE = 0.3  # seconds after which a file that another fetch downloads is asked for again
-HELD_CHECK = 1.0  # seconds between two looks at the bytes that the other fetch stores
-PORTAL_RESPONSES = 3  # responses of something else than a hub that may pass: a captive portal may close
+RECENT_PROGRESS = 5.0  # seconds; a file with progress in that time is retried without a pause
+HELD_PAUSE = 0.3  # seconds between claims of a file that another fetch downloads
+HELD_CHECK = 1.0  # seconds between checks of the other fetch's progress
+PORTAL_RESPONSES = 3  # tolerated responses that do not come from a hub: a captive portal may close
 WRONG_TRIES = 2  # further downloads of a file with wrong bytes
 
 # --- aria2
-TICK = 0.25  # seconds between two readings
-TICK_NEAR_END = 0.08  # seconds, where a file is about to end
-TICK_IDLE = 0.05  # seconds, without a download in aria2
-LATE_CALLS = 3  # calls in a row that aria2 may leave without a response (of 10 s each)
-SAVE_INTERVAL = 1.0  # seconds between two savings of progress; aria2 saves as often
-GRACE = 2.0  # seconds beyond aria2's own time-out before a file counts as stalled
-SEVERAL_CONNECT = 4.0  # seconds to connect, where another mirror can take over
-SEVERAL_TIMEOUT = 8.0  # seconds of silence, where another mirror can take over
-NO_TIMEOUT = 600.0  # seconds; aria2's longest
+TICK = 0.25  # seconds between readings
+TICK_NEAR_END = 0.08  # seconds, near the end of a file
+TICK_IDLE = 0.05  # seconds, without downloads in aria2
+LATE_CALLS = 3  # consecutive calls without a response (10 s each) before aria2c is replaced
+SAVE_INTERVAL = 1.0  # seconds between saves of progress, as in aria2
+GRACE = 2.0  # seconds after aria2's own time-out before a file counts as stalled
+SEVERAL_CONNECT = 4.0  # connect time-out in seconds if another mirror can take over
+SEVERAL_TIMEOUT = 8.0  # silence time-out in seconds if another mirror can take over
+NO_TIMEOUT = 600.0  # seconds; the longest that aria2 allows
 
 # --- byte ranges
-SMALLEST_RANGE = 24 << 20  # bytes; what is hashed after the last byte has come
-LONGEST_RANGE = 512 << 20  # bytes, of a file of up to 8 GiB; a sixteenth of a larger one
-UNHURRIED_RANGE = 2 << 30  # bytes, on a slow link: what is hashed should still be in the page cache
-NEXT_RANGE = 0.7  # of its connections: when a range has no more than that active, the next one begins
-AHEAD_SECONDS = 0.5  # seconds before its last byte that the next range begins: new connections take two round trips
-SLOW_RATE = 80e6  # bytes/s: half of what hashing brings at its slowest, so that it is never far behind
+SMALLEST_RANGE = 24 << 20  # bytes; hashed after the last byte has arrived
+LONGEST_RANGE = 512 << 20  # bytes, for files up to 8 GiB; a sixteenth of larger files
+UNHURRIED_RANGE = 2 << 30  # bytes, on a slow link; small enough to be hashed from the page cache
+NEXT_RANGE = 0.7  # share of a range's connections; when fewer are active, the next range starts
+AHEAD_SECONDS = 0.5  # seconds before a range's last byte at which the next one starts: connecting takes two round trips
+SLOW_RATE = 80e6  # bytes/s; half of the slowest hashing rate, so that hashing is never far behind
 
 # --- the end of a file
-END_SECONDS = 1.2  # seconds at its pace that a download is from its end
-IDLE_SECONDS = 2.0  # seconds for which slow connections may keep the last pieces from idle mirrors
-TAIL_SECONDS = 1.2  # seconds: how much of a file's end the tail downloads, beginning that long before aria2 is done
-SHORTEST_TAIL_SECONDS = 0.5  # seconds that the tail must take; a shorter end aria2 does as well, with less CPU
-TAKEOVER_SECONDS = 0.25  # seconds of work left, for the tail or for aria2, when the tail takes over what aria2 holds
-LARGEST_TAIL = 256_000_000  # bytes that are taken over from aria2
-FEW_CONNECTIONS = 0.6  # of the connections that there could be: fewer are idle mirrors
+END_SECONDS = 1.2  # seconds at the current rate within which a download is near its end
+IDLE_SECONDS = 2.0  # seconds that slow connections may keep the last pieces from idle mirrors
+TAIL_SECONDS = 1.2  # seconds at the current rate; length of the tail, which starts that long before aria2 is done
+SHORTEST_TAIL_SECONDS = 0.5  # seconds; aria2 downloads a shorter end just as fast, with less CPU
+TAKEOVER_SECONDS = 0.25  # seconds of work left in the tail or in aria2 at which the tail takes over aria2's bytes
+LARGEST_TAIL = 256_000_000  # most bytes that the tail takes over from aria2
+FEW_CONNECTIONS = 0.6  # share of the possible connections; with fewer active ones, mirrors are idle
 
 # --- the tail's own connections
 SMALLEST_CHUNK = 128 * 1024  # bytes
 LARGEST_CHUNK = 2 << 20  # bytes
-MOST_COPIES = 2  # of one cut from one mirror
-CANCEL_GRACE = 0.3  # seconds for connections that are called off to write what they have
-FIRST_CHUNK_SECONDS = 0.25  # seconds after which a cut is late, as long as none has come
+MOST_COPIES = 2  # requests for one chunk at one mirror
+CANCEL_GRACE = 0.3  # seconds for cancelled connections to write received bytes
+FIRST_CHUNK_SECONDS = 0.25  # seconds after which a chunk is late, until the first one has arrived
 
 
 def is_flow(count: int, seconds: float) -> bool:
-    """True if `count` bytes in that time are more than a trickle."""
+    """Return True if `count` bytes in that time are more than a trickle."""
     return count >= TRICKLE * max(1.0, seconds)
