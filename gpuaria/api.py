@@ -14,7 +14,7 @@ from gpuaria.settings import load
 from gpuaria.storage.layout import Layout
 from gpuaria.storage.locate import find_layout, read_manifest
 from gpuaria.storage.receipts import Receipts
-from gpuaria.storage.untracked import others
+from gpuaria.storage.untracked import untracked_files
 
 __all__ = ["Checked", "FetchFailed", "Runtime", "check", "fetch", "resolve", "verify"]
 
@@ -88,5 +88,5 @@ def check(
     """Check what is in place for every chosen file of `manifest`, and name files that it does not know."""
     known = {str(file.path) for file in manifest.files}
     files = [file for file in manifest.files if chosen(file.path)]
-    extra = filter(chosen, others(layout.root, known))
+    extra = filter(chosen, untracked_files(layout.root, known))
     return verify_all(files, lambda file: file.path.under(layout.root), extra, each)

@@ -47,7 +47,7 @@ class RunTarget(Protocol):
     def root(self) -> Path:
         """The folder that the user gets."""
 
-    def content(self, file: RemoteFile) -> Path:
+    def content_path(self, file: RemoteFile) -> Path:
         """Where the bytes of a file are."""
 
 
@@ -133,7 +133,7 @@ class Recorder:
         manifest, step = self._manifest, self._steps[file.path]
         path, content = f"{self._root}/{file.path}", ""
         with suppress(OSError, GpuariaError):  # to have no line would be worse
-            content = os.path.realpath(self._place.content(file))
+            content = os.path.realpath(self._place.content_path(file))
         copied = step.action == "copy" and outcome in GOOD_OUTCOMES
         here = step.action in ("name", "verify", "skip") and not origins.given
         line = FileLine(

@@ -96,7 +96,7 @@ def _layout(
     ref = runtime.ref(target, known_kind(kind), revision)
     try:
         place = runtime.target(None, ref)
-        return place.layout(ref, place.commit(ref)), ref.path
+        return place.layout(ref, place.resolved_commit(ref)), ref.path
     except NotFound as error:
         raise NotFound(error.message, f"Download it first: gpuaria fetch {ref}") from None
 

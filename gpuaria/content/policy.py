@@ -29,11 +29,11 @@ class _Known:
 class Memory(Protocol):
     """Remembers scan results by digest; `storage.receipts.Receipts` is one."""
 
-    def said(self, digests: Iterable[Digest]) -> dict[str, str]:
+    def content_notes(self, digests: Iterable[Digest]) -> dict[str, str]:
         """Return the remembered text of each known digest."""
         ...
 
-    def say(self, digest: Digest, text: str) -> None:
+    def note_content(self, digest: Digest, text: str) -> None:
         """Remember `text` for a digest."""
         ...
 
@@ -67,7 +67,7 @@ class Screening:
         """
         if self._key is not None:
             _usable(self._key)
-        for digest, text in self._memory.said(file.digest for file in files if file.digest).items():
+        for digest, text in self._memory.content_notes(file.digest for file in files if file.digest).items():
             if known := _read(text):
                 self._known[digest] = known
         refused = [Step(f, "refuse", why) for f in files if (why := self._by_name(f) or self._by_memory(f))]
@@ -132,7 +132,7 @@ class Screening:
         if file.digest is not None:
             with self._guard:
                 self._known[str(file.digest)] = known
-            self._memory.say(file.digest, _written(known))
+            self._memory.note_content(file.digest, _written(known))
         return known
 
     def _note(self, file: RemoteFile, known: _Known) -> None:

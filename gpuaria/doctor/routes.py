@@ -81,7 +81,7 @@ class Ways:
         self._world = fetching.with_listed_servers(self._world, whole)
         if self._manifest.files:
             self._file = max(self._manifest.files, key=lambda file: file.size)
-        seen = layout.look(self._manifest.files)
+        seen = layout.inspect(self._manifest.files)
         missing = [file for file in self._manifest.files if seen[file.path].size != file.size]
         need = sum(max(0, file.size - seen[file.path].partial) for file in missing)
         return self._room(need)
@@ -107,7 +107,7 @@ class Ways:
         try:
             place = self._world.target.folder or settings.cache_dir
             with explained(place):
-                space.check(place, need)
+                space.check_free(place, need)
         except NoSpace as error:
             return self._notes.problem("room", error.message, fix, error.exit_code)
         except DiskError as error:
@@ -250,7 +250,7 @@ def offline(world: World, ref: RepoRef, notes: Notes) -> None:
         request = replace(request_for(ref), offline=True)
         whole, layout = fetching.resolve(request, world)
         manifest = request.selected(whole)
-        seen = layout.look(manifest.files)
+        seen = layout.inspect(manifest.files)
     except GpuariaError as error:
         return notes.failed("repo", error)
     missing = [file for file in manifest.files if seen[file.path].size != file.size]

@@ -14,7 +14,7 @@ from gpuaria.errors import ConfigError, DiskError, NoSpace
 from gpuaria.os_errors import explained
 from gpuaria.settings import Settings
 from gpuaria.storage import space
-from gpuaria.storage.locks import let_go, take
+from gpuaria.storage.locks import lock_file, unlock_file
 from gpuaria.storage.receipts import Receipts
 from gpuaria.text import decimal
 
@@ -32,8 +32,8 @@ def cache(settings: Settings, notes: Notes) -> None:
     fix = another(settings)
     try:
         with explained(folder):
-            place = space.nearest(folder)
-        free = space.free(place)
+            place = space.nearest_existing(folder)
+        free = space.free_bytes(place)
         with _scratch(place) as scratch:
             _locks(scratch, fix, notes)
             _links(scratch, settings, notes)
@@ -66,12 +66,12 @@ def _scratch(place: Path) -> Iterator[Path]:
 
 
 def _locks(scratch: Path, fix: str, notes: Notes) -> None:
-    first = take(scratch / "lock", 0)
-    second = take(scratch / "lock", 0)
+    first = lock_file(scratch / "lock", 0)
+    second = lock_file(scratch / "lock", 0)
     soft = isinstance(first, SoftFileLock)
     for lock in (first, second):
         if lock is not None:
-            let_go(lock)
+            unlock_file(lock)
     if second is not None:
         text = "locks exclude nobody on the cache's file system: run one gpuaria at a time there"
         return notes.warn("locks", text, fix)

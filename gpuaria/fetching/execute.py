@@ -152,8 +152,8 @@ class _Run:
         elif step.fetches:
             self.scheduler.add(step)
         elif step.action == "create":
-            layout.staged(step.file).touch()
-            publisher.publish_staged(step.file, layout.staged(step.file))
+            layout.staged_path(step.file).touch()
+            publisher.publish_staged(step.file, layout.staged_path(step.file))
 
     def _recheck(self, step: Step) -> None:
         """On a hashing thread: verify bytes that were on disk before this run, if that is still necessary."""

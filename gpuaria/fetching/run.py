@@ -73,7 +73,7 @@ def _fetch(
         whole, layout = _use_previous_listing(request, world, error)
     world = with_listed_servers(replace(world, mirrors=(*world.mirrors, *joined.mirrors)), whole)
     audit.uses(world.mirrors)
-    whole = layout.pinned(whole)
+    whole = layout.with_pinned(whole)
     chosen = request.selected(whole)
     if chosen.files and not any(file.digest for file in chosen.files):
         chosen = replace(chosen, trust="none")
@@ -82,7 +82,7 @@ def _fetch(
         away = request.lock is None and whole.trust in trust.WITHOUT_ORIGIN
         mirrors, counts = rank_mirrors(chosen, world, away)
         wanted, refused = world.screening.beforehand(chosen.files)
-        plan = planning.make(replace(chosen, files=wanted), layout.look(chosen.files), mirrors, limits.rules, counts)
+        plan = planning.make(replace(chosen, files=wanted), layout.inspect(chosen.files), mirrors, limits.rules, counts)
         plan = only_holding_mirrors(replace(plan, steps=(*plan.steps, *refused)), world)
         warn_about_weak_digests(chosen, world)
         if any(step.fetches or step.action == "verify" for step in plan.steps):
@@ -96,7 +96,7 @@ def _fetch(
             return report.report(world, chosen, layout, None, began), plan, world.mirrors
         if not_writable is not None and any(step.action not in _READ_ONLY_ACTIONS for step in plan.steps):
             raise not_writable
-        space.check(layout.staging, plan.space)
+        space.check_free(layout.staging, plan.space)
         listing = _listing_to_save(request, world, layout, whole)
         if not_writable is None:
             layout.begin(listing, sure=request.lock is None)
@@ -142,7 +142,7 @@ def _probe_unknown_mirrors(manifest: Manifest, world: World, plan: DownloadPlan)
 def _warn_about_space(layout: Layout, plan: DownloadPlan, world: World) -> None:
     """Warn about missing disk space: a dry run does not fail because of it."""
     try:
-        space.check(layout.staging, plan.space)
+        space.check_free(layout.staging, plan.space)
     except NoSpace as error:
         world.emit(Warned(error.message))
 
@@ -177,8 +177,8 @@ def _resolve_with_joined(
         world.aria2.preload()
         return replace(request.lock, trust="pinned"), world.target.layout(ref, request.lock.version), Joined()
     if request.offline:
-        layout = world.target.layout(ref, world.target.commit(ref))
-        kept = layout.saved()
+        layout = world.target.layout(ref, world.target.resolved_commit(ref))
+        kept = layout.saved_manifest()
         if kept is None:
             raise NotFound(
                 f"{ref} is not on disk, and gpuaria is offline",
@@ -235,7 +235,7 @@ def _saved_origin_listing(layout: Layout, world: World) -> Manifest | None:
 
     Earlier versions saved it as "first seen" if they used it while the origin was unavailable.
     """
-    kept = layout.saved()
+    kept = layout.saved_manifest()
     if kept is None or kept.trust not in ("origin", "first seen"):
         return None
     if (kept.vouched_by, kept.version) != (world.origin.base, layout.commit_id):
@@ -246,7 +246,7 @@ def _saved_origin_listing(layout: Layout, world: World) -> Manifest | None:
 def _previous_listing(request: FetchRequest, world: World) -> Manifest | None:
     """Return the listing from the origin's last response for this reference; None if there is none."""
     try:
-        return _saved_origin_listing(world.target.layout(request.ref, world.target.commit(request.ref)), world)
+        return _saved_origin_listing(world.target.layout(request.ref, world.target.resolved_commit(request.ref)), world)
     except GpuariaError:
         return None
 
@@ -269,7 +269,7 @@ def _listing_to_save(request: FetchRequest, world: World, layout: Layout, whole:
     """
     if whole.trust == "origin":
         return whole
-    kept = layout.saved() if request.lock else _saved_origin_listing(layout, world)
+    kept = layout.saved_manifest() if request.lock else _saved_origin_listing(layout, world)
     if kept is None or not set(whole.files) <= set(kept.files):
         return whole
     return kept if request.lock else replace(kept, ref=whole.ref)

@@ -21,39 +21,39 @@ class ClaimingLayout(ABC):
     _swept = True
 
     @abstractmethod
-    def content(self, file: RemoteFile) -> Path:
+    def content_path(self, file: RemoteFile) -> Path:
         """See Layout."""
 
     @abstractmethod
-    def _place(self, file: RemoteFile) -> str:
+    def _published_path(self, file: RemoteFile) -> str:
         """The path at which the bytes of `file` are published."""
 
     def claim(self, file: RemoteFile) -> ClaimResult:
         """See Layout."""
         if self._lock is not None and self._lock.alone:
             self._lock.share()  # from now on claims keep fetches apart
-        claim = self._claims.claim(file, self._staging.name(file), self._place(file))
+        claim = self._claims.claim(file, self._staging.name_of(file), self._published_path(file))
         if claim is ClaimResult.OURS and not self._swept:
-            self._staging.clear(file)
+            self._staging.clear_unsafe(file)
         return claim
 
     def progress_mark(self, file: RemoteFile) -> ProgressMark:
         """See Layout."""
-        return self._claims.progress_mark(file, self._staging.name(file))
+        return self._claims.progress_mark(file, self._staging.name_of(file))
 
-    def release(self, file: RemoteFile) -> None:
+    def release_claim(self, file: RemoteFile) -> None:
         """See Layout."""
-        self._claims.release(file, self._staging.name(file))
+        self._claims.release(file, self._staging.name_of(file))
 
-    def proven(self, file: RemoteFile) -> bool:
+    def has_receipt(self, file: RemoteFile) -> bool:
         """See Layout."""
-        place = self.content(file)
-        return file.digest is not None and place in self._receipts.proven({place: file.digest})
+        place = self.content_path(file)
+        return file.digest is not None and place in self._receipts.verified({place: file.digest})
 
-    def staged(self, file: RemoteFile) -> Path:
+    def staged_path(self, file: RemoteFile) -> Path:
         """See Layout."""
-        return self._staging.file(file)
+        return self._staging.path_of(file)
 
-    def windows(self, file: RemoteFile) -> Path:
+    def range_links(self, file: RemoteFile) -> Path:
         """See Layout."""
-        return self._staging.windows(file)
+        return self._staging.range_links(file)

@@ -21,7 +21,7 @@ from gpuaria.paths import SafePath
 from gpuaria.records import RemoteFile
 from gpuaria.storage.layout import ClaimResult, ProgressMark
 from gpuaria.storage.receipts import Receipts
-from gpuaria.storage.safe_dir import Below, Parts
+from gpuaria.storage.safe_dir import Parts, SafeDir
 from gpuaria.storage.staging import PREFIX
 
 _SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
@@ -33,7 +33,7 @@ _SHARED = ("sha256", "git-sha1")  # digests that identify bytes in whatever repo
 _HOLDERS: Parts = ("holders",)  # next to the lock file of all targets: links to what the holders of claims stage
 _STATE = "state"  # the key of what the fetches of a target share; no staged file has that name
 _STATE_SECONDS = 60.0
-_WORTH_TELLING = 1 << 20  # bytes from which other processes hear of a receipt at once
+_SHARED_FROM = 1 << 20  # bytes from which other processes hear of a receipt at once
 
 Stamp = tuple[int, int, int]
 
@@ -44,42 +44,42 @@ class ByteLocks:
     Two objects exclude each other, in one process too; one object does not exclude itself. Thread-safe.
     """
 
-    def __init__(self, below: Below, parts: Parts) -> None:
-        self._below, self._parts = below, parts
+    def __init__(self, below: SafeDir, parts: Parts) -> None:
+        self._dir, self._parts = below, parts
         self._fd = -1
         self._guard = threading.Lock()
 
     def __del__(self) -> None:
         self.close()
 
-    def take(self, key: str) -> bool:
+    def try_lock(self, key: str) -> bool:
         """Lock `key`; False while another object has it locked. Raises OSError, DiskError."""
         with self._guard:
             return self._set(key, fcntl.F_WRLCK)
 
-    def free(self, key: str) -> None:
+    def unlock(self, key: str) -> None:
         """Unlock `key`."""
         with self._guard, suppress(OSError):
             if self._fd >= 0:
                 self._set(key, fcntl.F_UNLCK)
 
-    def note(self, key: str, staged: Path) -> None:
+    def note_staged(self, key: str, staged: Path) -> None:
         """Let other objects know where the holder of `key` stages its bytes."""
-        with suppress(OSError, DiskError), self._below.folder(_HOLDERS, create=True) as folder:
+        with suppress(OSError, DiskError), self._dir.folder(_HOLDERS, create=True) as folder:
             with suppress(FileNotFoundError):  # left by a holder that was killed
-                os.unlink(_link(key), dir_fd=folder)
-            os.symlink(staged, _link(key), dir_fd=folder)
+                os.unlink(_link_name(key), dir_fd=folder)
+            os.symlink(staged, _link_name(key), dir_fd=folder)
 
-    def noted(self, key: str) -> Path | None:
+    def noted_staged(self, key: str) -> Path | None:
         """Return where the holder of `key` stages its bytes, None if unknown."""
-        with suppress(OSError, DiskError), self._below.folder(_HOLDERS) as folder:
-            return Path(os.readlink(_link(key), dir_fd=folder))
+        with suppress(OSError, DiskError), self._dir.folder(_HOLDERS) as folder:
+            return Path(os.readlink(_link_name(key), dir_fd=folder))
         return None
 
-    def forget(self, key: str) -> None:
+    def forget_staged(self, key: str) -> None:
         """Remove the note on `key`; for its holder."""
-        with suppress(OSError, DiskError), self._below.folder(_HOLDERS) as folder:
-            os.unlink(_link(key), dir_fd=folder)
+        with suppress(OSError, DiskError), self._dir.folder(_HOLDERS) as folder:
+            os.unlink(_link_name(key), dir_fd=folder)
 
     def close(self) -> None:
         """Unlock all keys."""
@@ -102,11 +102,11 @@ class ByteLocks:
         return True
 
     def _open(self) -> int:
-        with self._below.folder(self._parts[:-1], create=True) as folder:
+        with self._dir.folder(self._parts[:-1], create=True) as folder:
             return os.open(self._parts[-1], _FLAGS, _MODE, dir_fd=folder)
 
 
-class _Small:
+class _ThreadLocks:
     """Exclusive locks by key among the threads of this process: small files are not worth two system calls."""
 
     def __init__(self) -> None:
@@ -114,27 +114,27 @@ class _Small:
         self._staged: dict[str, Path] = {}
         self._guard = threading.Lock()
 
-    def take(self, key: str) -> bool:
+    def try_lock(self, key: str) -> bool:
         with self._guard:
             free = key not in self._held
             self._held.add(key)
             return free
 
-    def free(self, key: str) -> None:
+    def unlock(self, key: str) -> None:
         with self._guard:
             self._held.discard(key)
 
-    def note(self, key: str, staged: Path) -> None:
+    def note_staged(self, key: str, staged: Path) -> None:
         self._staged[key] = staged
 
-    def noted(self, key: str) -> Path | None:
+    def noted_staged(self, key: str) -> Path | None:
         return self._staged.get(key)
 
-    def forget(self, key: str) -> None:
+    def forget_staged(self, key: str) -> None:
         self._staged.pop(key, None)
 
 
-_SMALL = _Small()
+_THREAD_LOCKS = _ThreadLocks()
 
 
 class Claims:
@@ -144,14 +144,14 @@ class Claims:
 
     def __init__(self, target: ByteLocks, receipts: Receipts, staging: Path) -> None:
         self._target, self._receipts, self._staging = target, receipts, staging
-        self._user = ByteLocks(Below(receipts.path.parent), ("claims",)) if receipts.path else None
+        self._user = ByteLocks(SafeDir(receipts.path.parent), ("claims",)) if receipts.path else None
         self._held: dict[str, RemoteFile] = {}
         self._seen: dict[str, Stamp] = {}
         self._elsewhere: dict[SafePath, Path] = {}
         self._tried: set[str] = set()
         self._guard = threading.Lock()
 
-    def saw(self, places: Mapping[str, os.stat_result]) -> None:
+    def note_existing(self, places: Mapping[str, os.stat_result]) -> None:
         """Note files that were in place when this fetch looked: they are not a reason to answer PRESENT later."""
         self._seen.update((place, _stamp(there)) for place, there in places.items())
 
@@ -170,8 +170,8 @@ class Claims:
 
     def progress_mark(self, file: RemoteFile, staged: str) -> ProgressMark:
         """Return a value that changes whenever the holder of a claim that is HELD stores bytes, in whatever target."""
-        identity = self._identity(file)
-        noted = self._everywhere(file).noted(identity) if identity else None
+        key = self._global_key(file)
+        noted = self._global_locks(file).noted_staged(key) if key else None
         places = (self._staging / staged, *((noted,) if noted else ()))
         return tuple(
             (str(path), _stamp_of(path)) for place in places for path in (place, place.with_name(place.name + PREFIX))
@@ -187,30 +187,30 @@ class Claims:
 
     def release(self, file: RemoteFile, staged: str) -> None:
         """Give up the claim on the bytes of `file`; does nothing where this fetch claimed them for another file."""
-        if file.size >= _WORTH_TELLING:
+        if file.size >= _SHARED_FROM:
             self._receipts.flush()
         with self._guard:
             if (holder := self._held.get(staged)) is not None and holder.path == file.path:
                 del self._held[staged]
                 self._unlock(file, staged)
 
-    def work(self) -> bool:
+    def supported(self) -> bool:
         """True if the target's file system has such locks: without them, one fetch at a time may use the target."""
         try:
-            if self._target.take(_STATE):
-                self._target.free(_STATE)
+            if self._target.try_lock(_STATE):
+                self._target.unlock(_STATE)
         except OSError:
             return False
         return True
 
     @contextmanager
-    def state(self, *, shared: bool) -> Iterator[None]:
+    def exclusive_state(self, *, shared: bool) -> Iterator[None]:
         """Exclude other fetches, where the target is `shared`, while this one writes what all of them use.
 
         Raises Locked after _STATE_SECONDS.
         """
         end = time.monotonic() + _STATE_SECONDS
-        while shared and not _try(self._target, _STATE):
+        while shared and not _try_lock(self._target, _STATE):
             if time.monotonic() > end:
                 raise Locked(
                     "another gpuaria process is stopped while it writes here",
@@ -221,7 +221,7 @@ class Claims:
             yield
         finally:
             if shared:
-                self._target.free(_STATE)
+                self._target.unlock(_STATE)
 
     def __del__(self) -> None:
         self.close()
@@ -238,9 +238,9 @@ class Claims:
 
     def _is_elsewhere(self, file: RemoteFile, place: str) -> bool:
         """True if another fetch published these bytes in another target since this process began to fetch."""
-        if file.digest is None or not self._identity(file):
+        if file.digest is None or not self._global_key(file):
             return False
-        found = self._receipts.recent(file.digest, by_others=file.size >= _WORTH_TELLING)
+        found = self._receipts.recent(file.digest, by_others=file.size >= _SHARED_FROM)
         paths = [path for path in found if path not in self._tried and os.path.realpath(place) != path]
         if not paths:
             return False
@@ -249,32 +249,32 @@ class Claims:
         return True
 
     def _lock(self, file: RemoteFile, staged: str) -> bool:
-        everywhere, identity = self._everywhere(file), self._identity(file)
-        if identity and not _try(everywhere, identity):
+        locks, key = self._global_locks(file), self._global_key(file)
+        if key and not _try_lock(locks, key):
             return False
-        if _try(self._target, staged):
-            if identity:
-                everywhere.note(identity, self._staging / staged)
+        if _try_lock(self._target, staged):
+            if key:
+                locks.note_staged(key, self._staging / staged)
             return True
-        if identity:
-            everywhere.free(identity)
+        if key:
+            locks.unlock(key)
         return False
 
     def _unlock(self, file: RemoteFile, staged: str) -> None:
-        self._target.free(staged)
-        if identity := self._identity(file):
-            self._everywhere(file).forget(identity)
-            self._everywhere(file).free(identity)
+        self._target.unlock(staged)
+        if key := self._global_key(file):
+            self._global_locks(file).forget_staged(key)
+            self._global_locks(file).unlock(key)
 
-    def _identity(self, file: RemoteFile) -> str:
+    def _global_key(self, file: RemoteFile) -> str:
         """Return digest and size; empty for a file that no digest identifies outside its target."""
         if file.digest is None or file.digest.algorithm not in _SHARED:
             return ""
         return f"{file.digest}/{file.size} {self._receipts.path}"
 
-    def _everywhere(self, file: RemoteFile) -> "ByteLocks | _Small":
+    def _global_locks(self, file: RemoteFile) -> "ByteLocks | _ThreadLocks":
         """Return the locks that hold in all targets."""
-        return _SMALL if self._user is None or file.size < _WORTH_TELLING else self._user
+        return _THREAD_LOCKS if self._user is None or file.size < _SHARED_FROM else self._user
 
     def _published(self, file: RemoteFile, place: str) -> bool:
         """True if bytes of the right size came to `place` since this fetch looked, or last got this answer."""
@@ -288,16 +288,16 @@ class Claims:
         return True
 
 
-def _try(locks: ByteLocks | _Small, key: str) -> bool:
+def _try_lock(locks: ByteLocks | _ThreadLocks, key: str) -> bool:
     """Lock a key. Where the file system has no such locks, the claim holds in the target alone, or in a target without
     them by its target lock."""
     try:
-        return locks.take(key)
+        return locks.try_lock(key)
     except (OSError, DiskError):
         return True
 
 
-def _link(key: str) -> str:
+def _link_name(key: str) -> str:
     """Return the name of the link to what the holder of a claim stages."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 

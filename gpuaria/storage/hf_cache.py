@@ -24,10 +24,10 @@ from gpuaria.paths import SafePath
 from gpuaria.records import LocalState, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.claiming import ClaimingLayout
 from gpuaria.storage.claims import ByteLocks, Claims
-from gpuaria.storage.locks import TargetLock, let_go, take
-from gpuaria.storage.manifests import Saved, create
+from gpuaria.storage.locks import TargetLock, lock_file, unlock_file
+from gpuaria.storage.manifests import SavedManifest, create_once
 from gpuaria.storage.receipts import Receipts
-from gpuaria.storage.safe_dir import Below, Parts
+from gpuaria.storage.safe_dir import Parts, SafeDir
 from gpuaria.storage.staging import Staging
 
 _LOCKED_FROM = 1 << 20  # bytes; a lock file of its own costs 0.7 ms, half of what it takes to commit a small file
@@ -56,20 +56,20 @@ class HfCache(ClaimingLayout):
     ) -> None:
         self.ref = ref
         self.commit_id = commit
-        self._below = Below(cache_dir)
+        self._dir = SafeDir(cache_dir)
         self._receipts = receipts
         self._symlinks = symlinks
         self._blob_patience = blob_patience
         self._repo = repo_folder(ref)
         self._snapshot: Parts = (self._repo, "snapshots", commit)
         self._blobs: Parts = (self._repo, "blobs")
-        self._staging = Staging(self._below, (self._repo, ".gpuaria"))
+        self._staging = Staging(self._dir, (self._repo, ".gpuaria"))
         saved, tree = (self._repo, ".gpuaria", "manifests"), (self._repo, "trees")
-        self._saved = Saved(self._below, (*saved, f"{commit}.json"), (*tree, f"{commit}.json"))
-        locks = ByteLocks(self._below, (".locks", self._repo, "gpuaria.claims"))
+        self._saved = SavedManifest(self._dir, (*saved, f"{commit}.json"), (*tree, f"{commit}.json"))
+        locks = ByteLocks(self._dir, (".locks", self._repo, "gpuaria.claims"))
         self._claims = Claims(locks, receipts, self._staging.path)
-        self._blobs_path = str(self._below.path(self._blobs))
-        self._snapshot_path = str(self._below.path(self._snapshot))
+        self._blobs_path = str(self._dir.path(self._blobs))
+        self._snapshot_path = str(self._dir.path(self._snapshot))
 
     @property
     def root(self) -> Path:
@@ -84,76 +84,77 @@ class HfCache(ClaimingLayout):
     def lock(self, patience: float, on_wait: Callable[[str], None] | None = None) -> TargetLock:
         """The lock on this repo in this cache, which fetches share: each commit has a snapshot of its own."""
         path = self._lock_path("gpuaria")
-        self._lock = TargetLock(path, patience, on_wait, self._repo if self._claims.work() else "")
+        self._lock = TargetLock(path, patience, on_wait, self._repo if self._claims.supported() else "")
         return self._lock
 
     @contextmanager
     def blob_lock(self, file: RemoteFile) -> Iterator[None]:
         """Hold the client's lock on this blob, for a while and if it can be had."""
         try:
-            held = take(self._lock_path(self._key(file)), self._blob_patience)
+            held = lock_file(self._lock_path(self._etag(file)), self._blob_patience)
         except OSError:  # made by another user of the cache, say; it is no condition either
             held = None
         try:
             yield
         finally:
             if held is not None:
-                let_go(held)
+                unlock_file(held)
 
-    def _politely(self, file: RemoteFile) -> AbstractContextManager[None]:
+    def _client_lock(self, file: RemoteFile) -> AbstractContextManager[None]:
         return self.blob_lock(file) if file.size >= _LOCKED_FROM else nullcontext()
 
-    def look(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
+    def inspect(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
         """See Layout."""
         snapshots = {(*self._snapshot, *file.path.parts[:-1]) for file in files}
-        self._below.check([self._blobs, *sorted(snapshots)])
+        self._dir.check_no_symlinks([self._blobs, *sorted(snapshots)])
         with explained(self._blobs_path):
             blobs = set(os.listdir(self._blobs_path)) if os.path.isdir(self._blobs_path) else set()
-        partials = self._staging.partials()
-        seen = {file.path: self._seen(file, self._key(file) in blobs) for file in files}
-        self._claims.saw({where: there for where, there, _ in seen.values() if there})
-        proven = self._receipts.proven(
+        partials = self._staging.stored_bytes()
+        seen = {file.path: self._seen(file, self._etag(file) in blobs) for file in files}
+        self._claims.note_existing({where: there for where, there, _ in seen.values() if there})
+        proven = self._receipts.verified(
             {seen[file.path][0]: file.digest for file in files if file.digest and seen[file.path][1] is not None}
         )
         return {
-            file.path: LocalState(_bytes(there), where in proven, named, self._staging.partial(file, partials))
+            file.path: LocalState(_size_of(there), where in proven, named, self._staging.partial(file, partials))
             for file in files
             for where, there, named in (seen[file.path],)
         }
 
     def _seen(self, file: RemoteFile, blob_there: bool) -> tuple[str, os.stat_result | None, bool]:
         """The path of the bytes, what is there, and whether the snapshot leads to it."""
-        blob, entry = f"{self._blobs_path}/{self._key(file)}", f"{self._snapshot_path}/{file.path}"
-        there = _look_at(blob) if blob_there else None
+        blob, entry = f"{self._blobs_path}/{self._etag(file)}", f"{self._snapshot_path}/{file.path}"
+        there = _stat_file(blob) if blob_there else None
         try:
             target = os.readlink(entry)
         except OSError as error:
             if error.errno == errno.EINVAL and (there is None or self._symlinks is False):
-                plain = _look_at(entry)
+                plain = _stat_file(entry)
                 if plain is not None:
                     return entry, plain, True
             named = False
         else:
             named = there is not None and (
-                target == self._target(file) or os.path.normpath(os.path.join(os.path.dirname(entry), target)) == blob
+                target == self._link_target(file)
+                or os.path.normpath(os.path.join(os.path.dirname(entry), target)) == blob
             )
         if there is None and self._symlinks is False:
             return entry, None, False
         return blob, there, named
 
-    def _place(self, file: RemoteFile) -> str:
+    def _published_path(self, file: RemoteFile) -> str:
         return self._seen(file, True)[0]
 
-    def content(self, file: RemoteFile) -> Path:
+    def content_path(self, file: RemoteFile) -> Path:
         """The blob; the file in the snapshot where there is only that; or the same bytes in another target that `adopt`
         will copy."""
         return self._claims.elsewhere(file) or Path(self._seen(file, True)[0])
 
-    def commit(self, file: RemoteFile, staged: Path) -> None:
+    def publish(self, file: RemoteFile, staged: Path) -> None:
         """See Layout."""
-        parts = self._staging.seal(file, staged)
-        with self._politely(file):
-            self._give(file, parts)
+        parts = self._staging.make_durable(file, staged)
+        with self._client_lock(file):
+            self._publish_as(file, parts)
         self._staging.drop_controls(file)
 
     def adopt(self, file: RemoteFile, source: Path | None = None) -> None:
@@ -161,8 +162,8 @@ class HfCache(ClaimingLayout):
         source = source or self._claims.elsewhere(file)
         self._claims.adopted(file)
         where, there, named = self._seen(file, True)
-        size = _bytes(there)
-        if source is not None and not (size == file.size and _same(source, where)):
+        size = _size_of(there)
+        if source is not None and not (size == file.size and _same_file(source, where)):
             copied: Parts | None = self._staging.copy(file, source)
         elif size != file.size:
             raise WrongBytes(f"{where} has {size or 0} bytes, but {file.path} has {file.size}")
@@ -171,84 +172,84 @@ class HfCache(ClaimingLayout):
         else:
             copied = None
         if copied is None and named:
-            self._proven(file, where)
+            self._record_receipt(file, where)
             return
-        with self._politely(file):
+        with self._client_lock(file):
             if copied is not None:
-                self._give(file, copied)
+                self._publish_as(file, copied)
             else:
-                self._name(file, where)
+                self._link_entry(file, where)
 
-    def _give(self, file: RemoteFile, parts: Parts) -> None:
+    def _publish_as(self, file: RemoteFile, parts: Parts) -> None:
         plain = self._symlinks is False
-        final = (*self._snapshot, *file.path.parts) if plain else (*self._blobs, self._key(file))
-        self._below.rename(parts, final)
-        self._name(file, str(self._below.path(final)))
+        final = (*self._snapshot, *file.path.parts) if plain else (*self._blobs, self._etag(file))
+        self._dir.rename(parts, final)
+        self._link_entry(file, str(self._dir.path(final)))
 
-    def _name(self, file: RemoteFile, where: str) -> None:
+    def _link_entry(self, file: RemoteFile, where: str) -> None:
         if os.path.dirname(where) == self._blobs_path:
-            self._staging.link(self._target(file), (*self._snapshot, *file.path.parts))
-        self._proven(file, where)
+            self._staging.link(self._link_target(file), (*self._snapshot, *file.path.parts))
+        self._record_receipt(file, where)
 
-    def _proven(self, file: RemoteFile, where: str) -> None:
+    def _record_receipt(self, file: RemoteFile, where: str) -> None:
         if file.digest is not None:
             self._receipts.record(where, file.digest)
 
-    def discard(self, file: RemoteFile) -> None:
+    def discard_staged(self, file: RemoteFile) -> None:
         """See Layout."""
         self._staging.discard(file)
 
     def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
         """See Layout. Writes CACHEDIR.TAG, the saved manifest and the client's tree, and tries symlinks."""
         self._swept = self._lock is None or self._lock.alone
-        with self._claims.state(shared=not self._swept):
+        with self._claims.exclusive_state(shared=not self._swept):
             self._staging.prepare(alone=self._swept)
             if self._symlinks is None:
-                self._symlinks = self._staging.links()
+                self._symlinks = self._staging.supports_symlinks()
             for folder in (self._blobs, self._snapshot):
-                with explained(self._below.path(folder)), self._below.folder(folder, create=True):
+                with explained(self._dir.path(folder)), self._dir.folder(folder, create=True):
                     pass
-            create(self._below, ("CACHEDIR.TAG",), _CACHEDIR_TAG)
+            create_once(self._dir, ("CACHEDIR.TAG",), _CACHEDIR_TAG)
             self._saved.write(self._staging, manifest, sure=sure)
 
     def finish(self, manifest: Manifest, complete: bool) -> None:
         """See Layout. The ref moves when the snapshot is complete, so that a reader who is offline keeps a whole one;
         where there was none, a part is better than nothing."""
-        self._below.sync()
+        self._dir.sync()
         revision = manifest.ref.revision
         if revision and revision != manifest.commit:
             ref = (self._repo, "refs", *revision.split("/"))
-            with self._claims.state(shared=self._lock is not None):
-                now = self._below.read_text(ref)
+            with self._claims.exclusive_state(shared=self._lock is not None):
+                now = self._dir.read_text(ref)
                 if now is None or (complete and now != manifest.commit):
                     self._staging.write(ref, manifest.commit)
-                    self._below.sync()
+                    self._dir.sync()
         self._receipts.flush()
         self._claims.close()
-        self._staging.leave(empty=self._lock is None or self._lock.last())
+        self._staging.close(empty=self._lock is None or self._lock.is_last())
 
-    def pinned(self, manifest: Manifest) -> Manifest:
+    def with_pinned(self, manifest: Manifest) -> Manifest:
         """See Layout: a hub gives a digest for every file."""
         return manifest
 
-    def saved(self) -> Manifest | None:
+    def saved_manifest(self) -> Manifest | None:
         """See Layout."""
         return self._saved.read(self.ref, self.commit_id)
 
-    def _key(self, file: RemoteFile) -> str:
+    def _etag(self, file: RemoteFile) -> str:
         """The etag that the hub gives: sha256 or git blob id. A file with no such digest is kept by commit and path."""
         if file.digest is not None and file.digest.algorithm in ("sha256", "git-sha1"):
             return file.digest.hex
         label = f"{self.commit_id}/{file.path}"
         return file.oid or hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def _target(self, file: RemoteFile) -> str:
-        return "../" * (1 + len(file.path.parts)) + f"blobs/{self._key(file)}"
+    def _link_target(self, file: RemoteFile) -> str:
+        return "../" * (1 + len(file.path.parts)) + f"blobs/{self._etag(file)}"
 
     def _lock_path(self, name: str) -> Path:
         parts = (".locks", self._repo)
-        with explained(self._below.path(parts)), self._below.folder(parts, create=True):
-            return self._below.path((*parts, f"{name}.lock"))
+        with explained(self._dir.path(parts)), self._dir.folder(parts, create=True):
+            return self._dir.path((*parts, f"{name}.lock"))
 
 
 def repo_folder(ref: RepoRef) -> str:
@@ -256,11 +257,11 @@ def repo_folder(ref: RepoRef) -> str:
     return "--".join([f"{ref.kind}s", *ref.name.split("/")])
 
 
-def _bytes(there: os.stat_result | None) -> int | None:
+def _size_of(there: os.stat_result | None) -> int | None:
     return there.st_size if there else None
 
 
-def _look_at(path: str) -> os.stat_result | None:
+def _stat_file(path: str) -> os.stat_result | None:
     """A regular file, links followed: a blob may be a link into the client's shared store."""
     try:
         seen = os.stat(path)
@@ -273,7 +274,7 @@ def _look_at(path: str) -> os.stat_result | None:
     return seen if stat.S_ISREG(seen.st_mode) else None
 
 
-def _same(one: Path, other: str) -> bool:
+def _same_file(one: Path, other: str) -> bool:
     try:
         return os.path.samefile(one, other)
     except OSError:

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from gpuaria.errors import DiskError
 from gpuaria.records import Manifest, RemoteFile, RepoRef
-from gpuaria.storage.manifests import Saved, create
+from gpuaria.storage.manifests import SavedManifest, create_once
 from gpuaria.storage.plain import PlainFolder
 from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.safe_dir import Parts
@@ -39,13 +39,13 @@ class HfFolder(PlainFolder):
 
     def __init__(self, root: Path, ref: RepoRef, commit: str, receipts: Receipts) -> None:
         super().__init__(root, ref, commit, receipts)
-        self._metadata = str(self._below.path((*HIDDEN, "download")))
+        self._metadata = str(self._dir.path((*HIDDEN, "download")))
 
-    def _saved_manifest(self) -> Saved:
-        return Saved(self._below, SAVED, (*TREES, f"{self.commit_id}.json"))
+    def _saved_manifest(self) -> SavedManifest:
+        return SavedManifest(self._dir, SAVED, (*TREES, f"{self.commit_id}.json"))
 
     def _check_folders(self, folders: Sequence[Parts]) -> None:
-        self._below.check([*folders, *((*HIDDEN, "download", *folder) for folder in folders)])
+        self._dir.check_no_symlinks([*folders, *((*HIDDEN, "download", *folder) for folder in folders)])
 
     def _named(self, file: RemoteFile, mtime: float) -> bool:
         """Whether the client would take the file without asking (read_download_metadata, which allows a second)."""
@@ -59,7 +59,7 @@ class HfFolder(PlainFolder):
         except (OSError, ValueError):
             return False
 
-    def _note(self, file: RemoteFile, mtime: float) -> None:
+    def _record_receipt(self, file: RemoteFile, mtime: float) -> None:
         """Write the client's metadata, after the last change of the file, and the receipt.
 
         A file server's clock may be ahead of ours, hence the later of both. Not durable by itself: after a power cut
@@ -74,17 +74,17 @@ class HfFolder(PlainFolder):
                 # The file is in place and proven. With a name this long the client cannot write its metadata either.
                 if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ENAMETOOLONG:
                     raise
-        super()._note(file, mtime)
+        super()._record_receipt(file, mtime)
 
     def _write_state(self, manifest: Manifest, *, sure: bool) -> None:
-        create(self._below, (*HIDDEN, "CACHEDIR.TAG"), _CACHEDIR_TAG)
-        create(self._below, (*HIDDEN, ".gitignore"), "*")
+        create_once(self._dir, (*HIDDEN, "CACHEDIR.TAG"), _CACHEDIR_TAG)
+        create_once(self._dir, (*HIDDEN, ".gitignore"), "*")
         super()._write_state(manifest, sure=sure)
 
     def _pin(self, manifest: Manifest) -> None:
         """A hub gives a digest for every file."""
 
-    def pinned(self, manifest: Manifest) -> Manifest:
+    def with_pinned(self, manifest: Manifest) -> Manifest:
         """See Layout: a hub gives a digest for every file."""
         return manifest
 

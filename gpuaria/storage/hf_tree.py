@@ -18,7 +18,7 @@ _FORMAT = 1
 
 def dump(manifest: Manifest) -> str:
     """The whole manifest as the client's JSON."""
-    files = {str(file.path): _entry(file) for file in sorted(manifest.files, key=lambda file: file.path)}
+    files = {str(file.path): _to_json(file) for file in sorted(manifest.files, key=lambda file: file.path)}
     return json.dumps({"format_version": _FORMAT, "files": files}, indent=1)
 
 
@@ -28,33 +28,33 @@ def load(text: str, ref: RepoRef, commit: str) -> Manifest | None:
         row = json.loads(text)
         if row["format_version"] != _FORMAT:
             return None
-        files = tuple(_file(path, entry) for path, entry in sorted(row["files"].items()))
+        files = tuple(_from_json(path, entry) for path, entry in sorted(row["files"].items()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     check_together((file.path for file in files), case_sensitive=True)
     return Manifest(ref, ref.name, commit, VOUCHED_BY, "first seen", files)
 
 
-def says(text: str | None, manifest: Manifest) -> bool:
+def describes(text: str | None, manifest: Manifest) -> bool:
     """Whether an existing JSON tells of the same files. The client's own is kept then: it knows the Xet hashes too."""
     try:
         row = json.loads(text or "")
         found = {path: {**entry, "xet_hash": None} for path, entry in row["files"].items()}
         return bool(row["format_version"] == _FORMAT) and found == {
-            file.path: {**_entry(file), "xet_hash": None} for file in manifest.files
+            file.path: {**_to_json(file), "xet_hash": None} for file in manifest.files
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
-def _entry(file: RemoteFile) -> dict[str, Any]:
+def _to_json(file: RemoteFile) -> dict[str, Any]:
     if file.digest is None or file.digest.algorithm != "sha256":
         return {"size": file.size, "blob_id": file.oid or (file.digest.hex if file.digest else "")}
     pointer = file.oid or lfs_pointer_oid(file.digest.hex, file.size)
     return {"size": file.size, "blob_id": pointer, "lfs_sha256": file.digest.hex, "lfs_size": file.size}
 
 
-def _file(path: str, entry: dict[str, Any]) -> RemoteFile:
+def _from_json(path: str, entry: dict[str, Any]) -> RemoteFile:
     size, blob, sha256 = entry["size"], entry["blob_id"], entry.get("lfs_sha256")
     if not isinstance(size, int) or size < 0:
         raise ValueError("a size is not a whole number")

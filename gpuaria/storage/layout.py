@@ -46,7 +46,7 @@ class Layout(Protocol):
         """The lock on this target; `patience` in seconds. Makes its folder. A fetch has the target alone until it first
         claims a file; from then on fetches of the same content share it."""
 
-    def look(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
+    def inspect(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
         """What is there, by stat and receipts alone; writes nothing. Raises UnsafePath for a folder on the way of one
         of `files` that is a symlink, so that it is known before anything is fetched.
 
@@ -61,22 +61,22 @@ class Layout(Protocol):
     def progress_mark(self, file: RemoteFile) -> ProgressMark:
         """Return a value that changes whenever the holder of a claim that is HELD stores bytes, by a few stat calls."""
 
-    def release(self, file: RemoteFile) -> None:
+    def release_claim(self, file: RemoteFile) -> None:
         """Give up a claim, after the bytes were published or the download failed."""
 
-    def proven(self, file: RemoteFile) -> bool:
+    def has_receipt(self, file: RemoteFile) -> bool:
         """Whether the bytes at `content` were verified before and are unchanged since, as the receipts say."""
 
-    def staged(self, file: RemoteFile) -> Path:
+    def staged_path(self, file: RemoteFile) -> Path:
         """Where its unfinished bytes are or will be; does not look."""
 
-    def windows(self, file: RemoteFile) -> Path:
+    def range_links(self, file: RemoteFile) -> Path:
         """A folder of its own for second names of its unfinished bytes; gone when they are committed or discarded."""
 
-    def content(self, file: RemoteFile) -> Path:
+    def content_path(self, file: RemoteFile) -> Path:
         """Where its bytes are, or will be; after a claim that is PRESENT they may be in another target."""
 
-    def commit(self, file: RemoteFile, staged: Path) -> None:
+    def publish(self, file: RemoteFile, staged: Path) -> None:
         """Give verified staged bytes their final name: data to the disk, then the rename. Raises WrongBytes if the
         size is not the declared one."""
 
@@ -84,7 +84,7 @@ class Layout(Protocol):
         """Give the name to proven bytes that are at `content` already, or to a verified copy of `source`, another file
         with the same digest. Raises WrongBytes if the copy does not have it."""
 
-    def discard(self, file: RemoteFile) -> None:
+    def discard_staged(self, file: RemoteFile) -> None:
         """Remove staged bytes and aria2's control files."""
 
     def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
@@ -96,8 +96,8 @@ class Layout(Protocol):
     def finish(self, manifest: Manifest, complete: bool) -> None:
         """Make the names durable. `complete`: everything that was selected is in place."""
 
-    def pinned(self, manifest: Manifest) -> Manifest:
+    def with_pinned(self, manifest: Manifest) -> Manifest:
         """The manifest with the sha256 that this target noted of unchanged files whose source gives no strong one."""
 
-    def saved(self) -> Manifest | None:
+    def saved_manifest(self) -> Manifest | None:
         """The manifest that an earlier `begin`, or the client, left here for this commit."""

@@ -14,9 +14,9 @@ from gpuaria.storage import plain
 from gpuaria.storage.hf_cache import HfCache
 from gpuaria.storage.hf_folder import HIDDEN, SAVED, TREES, HfFolder
 from gpuaria.storage.layout import Layout
-from gpuaria.storage.manifests import read_ours
+from gpuaria.storage.manifests import read_saved
 from gpuaria.storage.receipts import Receipts
-from gpuaria.storage.safe_dir import Below
+from gpuaria.storage.safe_dir import SafeDir
 
 _REPO = re.compile(r"(model|dataset|space)s--(.+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -38,12 +38,12 @@ def find_layout(path: Path, receipts: Receipts) -> Layout:
             commit = path.name if repo != path else _only_commit(repo)
             ref = RepoRef(_SOURCE, found[1], found[2].replace("--", "/"))
             return _in_cache(repo, ref, commit, receipts)
-        return _folder(path, receipts)
+        return _folder_at(path, receipts)
 
 
 def read_manifest(layout: Layout) -> Manifest:
     """What the target is to be compared with. Raises DiskError if neither gpuaria nor the client left that."""
-    manifest = layout.saved()
+    manifest = layout.saved_manifest()
     if manifest is None:
         raise DiskError(
             f"there is no saved manifest for {layout.root}",
@@ -114,9 +114,9 @@ def folder_name(ref: RepoRef) -> str:
         return "download"
 
 
-def _folder(path: Path, receipts: Receipts) -> plain.PlainFolder:
+def _folder_at(path: Path, receipts: Receipts) -> plain.PlainFolder:
     for layout, saved in ((plain.PlainFolder, plain.SAVED), (HfFolder, SAVED)):
-        manifest = read_ours(Below(path), saved)
+        manifest = read_saved(SafeDir(path), saved)
         if manifest is not None:
             return layout(path, manifest.ref, manifest.version, receipts)
     trees = sorted(path.joinpath(*TREES).glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))

@@ -19,7 +19,7 @@ from gpuaria.os_errors import explain, explained
 from gpuaria.text import printable
 
 _MODE = 0o664  # as huggingface_hub makes its locks: a group that shares a cache can wait for each other
-_SPEAK_EVERY = 15.0  # seconds between two words to someone who waits
+_REMIND_EVERY = 15.0  # seconds between two words to someone who waits
 _GRACE = 2.0  # seconds in which the first fetch of a target usually has written what the others share
 _POLL = 0.05  # seconds between two tries to lock
 _TAKEN = (errno.EAGAIN, errno.EACCES)
@@ -27,7 +27,7 @@ _NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-def take(path: Path, seconds: float) -> BaseFileLock | None:
+def lock_file(path: Path, seconds: float) -> BaseFileLock | None:
     """Lock the file `path` (made if it is not there), waiting up to `seconds`; None if another holds it still.
 
     flock, so a dead holder is no obstacle; where the file system has none, a soft lock as the client takes. Raises
@@ -39,11 +39,11 @@ def take(path: Path, seconds: float) -> BaseFileLock | None:
     except Timeout:
         return None
     except NotImplementedError:  # filelock before 4 where flock is unsupported
-        return _take_soft(path, seconds)
+        return _lock_file_softly(path, seconds)
     return lock
 
 
-def _take_soft(path: Path, seconds: float) -> BaseFileLock | None:
+def _lock_file_softly(path: Path, seconds: float) -> BaseFileLock | None:
     lock = SoftFileLock(path, mode=_MODE, thread_local=False)
     try:
         lock.acquire(timeout=max(seconds, 0))
@@ -52,7 +52,7 @@ def _take_soft(path: Path, seconds: float) -> BaseFileLock | None:
     return lock
 
 
-def let_go(lock: BaseFileLock) -> None:
+def unlock_file(lock: BaseFileLock) -> None:
     """Release; a lock that cannot be released ends with the process."""
     try:
         lock.release()
@@ -98,17 +98,17 @@ class TargetLock:
         end = time.monotonic() + self._patience
         with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            taken = self._within(min(self._patience, _GRACE) if self._content else 0)
+            taken = self._try_for(min(self._patience, _GRACE) if self._content else 0)
             while not taken:
-                who = self._who()
+                who = self._holder_text()
                 left = end - time.monotonic()
                 if left <= 0:
                     raise Locked(f"gave up waiting for {who}", "Wait for it to end, or choose another target.")
                 if self._on_wait is not None:
                     self._on_wait(f"waiting for {who}")
-                taken = self._within(min(left, _SPEAK_EVERY))
+                taken = self._try_for(min(left, _REMIND_EVERY))
         if self.alone:
-            self._sign()
+            self._write_holder()
 
     def share(self) -> None:
         """Let fetches of the same content join, now that this one has written what they have in common."""
@@ -117,7 +117,7 @@ class TargetLock:
                 self.alone = False
                 fcntl.flock(self._fd, fcntl.LOCK_SH)
 
-    def last(self) -> bool:
+    def is_last(self) -> bool:
         """Whether no other fetch shares the target any more; then none can join. For a fetch that is about to end."""
         with self._guard:
             self.alone = self.alone or (self._fd >= 0 and _flock(self._fd, fcntl.LOCK_EX))
@@ -125,7 +125,7 @@ class TargetLock:
 
     def release(self) -> None:
         """Give the lock back; nothing if it is not held. The lock file stays: a waiter may have it open."""
-        if self.last():
+        if self.is_last():
             self.holder.unlink(missing_ok=True)
         with self._guard:
             fd, self._fd = self._fd, -1
@@ -134,9 +134,9 @@ class TargetLock:
         if fd >= 0:
             os.close(fd)
         if soft is not None:
-            let_go(soft)
+            unlock_file(soft)
 
-    def _within(self, seconds: float) -> bool:
+    def _try_for(self, seconds: float) -> bool:
         """Try for some seconds."""
         end = time.monotonic() + seconds
         while not self._try():
@@ -157,7 +157,7 @@ class TargetLock:
             os.close(fd)
             if error.errno not in _NO_FLOCK:
                 raise
-            self._soft = _take_soft(self.path.with_name(self.path.name + ".soft"), 0)
+            self._soft = _lock_file_softly(self.path.with_name(self.path.name + ".soft"), 0)
             self.alone = self._soft is not None
             return self.alone
         with self._guard:
@@ -171,7 +171,7 @@ class TargetLock:
         except (OSError, ValueError, AttributeError):
             return False
 
-    def _sign(self) -> None:
+    def _write_holder(self) -> None:
         """Say who holds it. Not in the lock file: older filelocks empty it when they try."""
         word = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), "command": "gpuaria"}
         new = self.holder.with_name(f"{self.holder.name}.{secrets.token_hex(4)}")
@@ -184,7 +184,7 @@ class TargetLock:
             self.release()
             raise explain(error, self.holder) from error
 
-    def _who(self) -> str:
+    def _holder_text(self) -> str:
         try:
             word = json.loads(self.holder.read_text(encoding="utf-8"))
             since = time.strftime("%H:%M:%S", time.localtime(float(word["since"])))

@@ -8,37 +8,37 @@ from gpuaria.formats import manifest as manifests
 from gpuaria.os_errors import explained
 from gpuaria.records import Manifest, RepoRef
 from gpuaria.storage import hf_tree
-from gpuaria.storage.safe_dir import Below, Parts
+from gpuaria.storage.safe_dir import Parts, SafeDir
 from gpuaria.storage.staging import Staging
 
 
-class Saved:
+class SavedManifest:
     """What is saved beside one target: the manifest of gpuaria's own (`ours`), and the client's `tree`, if it has one.
 
     What was read is not written again. All methods raise DiskError and UnsafePath.
     """
 
-    def __init__(self, below: Below, ours: Parts, tree: Parts | None) -> None:
-        self._below, self._ours, self._tree = below, ours, tree
+    def __init__(self, below: SafeDir, ours: Parts, tree: Parts | None) -> None:
+        self._dir, self._path, self._tree = below, ours, tree
         self._read: Manifest | None = None
 
     def read(self, ref: RepoRef, commit: str) -> Manifest | None:
         """The manifest that gpuaria saved, else the one in the client's tree, else None."""
-        self._read = read_ours(self._below, self._ours)
+        self._read = read_saved(self._dir, self._path)
         if self._read is not None and self._read.version == commit:
             return self._read
-        text = self._below.read_text(self._tree) if self._tree else None
+        text = self._dir.read_text(self._tree) if self._tree else None
         return hf_tree.load(text, ref, commit) if text else None
 
     def write(self, staging: Staging, manifest: Manifest, *, sure: bool) -> None:
         """Save the manifest, and the client's tree where the origin is `sure` of it and the client has none so far."""
         if manifest != self._read:
-            staging.write(self._ours, manifests.dump(manifest))
-        if self._tree and sure and not hf_tree.says(self._below.read_text(self._tree), manifest):
+            staging.write(self._path, manifests.dump(manifest))
+        if self._tree and sure and not hf_tree.describes(self._dir.read_text(self._tree), manifest):
             staging.write(self._tree, hf_tree.dump(manifest))
 
 
-def read_ours(below: Below, parts: Parts) -> Manifest | None:
+def read_saved(below: SafeDir, parts: Parts) -> Manifest | None:
     """A saved manifest, or None if it is not there or is damaged."""
     text = below.read_text(parts)
     try:
@@ -47,7 +47,7 @@ def read_ours(below: Below, parts: Parts) -> Manifest | None:
         return None
 
 
-def create(below: Below, parts: Parts, text: str) -> None:
+def create_once(below: SafeDir, parts: Parts, text: str) -> None:
     """Write a small file unless something has its name."""
     path: Path = below.path(parts)
     with explained(path), below.folder(parts[:-1], create=True) as fd:

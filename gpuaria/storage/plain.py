@@ -22,9 +22,9 @@ from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.claiming import ClaimingLayout
 from gpuaria.storage.claims import ByteLocks, Claims
 from gpuaria.storage.locks import TargetLock
-from gpuaria.storage.manifests import Saved, read_ours
+from gpuaria.storage.manifests import SavedManifest, read_saved
 from gpuaria.storage.receipts import Receipts
-from gpuaria.storage.safe_dir import Below, Parts
+from gpuaria.storage.safe_dir import Parts, SafeDir
 from gpuaria.storage.staging import Staging
 
 HIDDEN: Parts = (".gpuaria",)
@@ -42,20 +42,20 @@ class PlainFolder(ClaimingLayout):
     def __init__(self, root: Path, ref: RepoRef, commit: str, receipts: Receipts) -> None:
         self.ref = ref
         self.commit_id = commit
-        self._below = Below(root)
+        self._dir = SafeDir(root)
         self._receipts = receipts
-        self._staging = Staging(self._below, self.in_staging)
-        self._claims = Claims(ByteLocks(self._below, self.in_claims), receipts, self._staging.path)
-        self._root = str(self._below.root)
+        self._staging = Staging(self._dir, self.in_staging)
+        self._claims = Claims(ByteLocks(self._dir, self.in_claims), receipts, self._staging.path)
+        self._root = str(self._dir.root)
         self._saved = self._saved_manifest()
 
-    def _saved_manifest(self) -> Saved:
-        return Saved(self._below, SAVED, None)
+    def _saved_manifest(self) -> SavedManifest:
+        return SavedManifest(self._dir, SAVED, None)
 
     @property
     def root(self) -> Path:
         """The folder."""
-        return self._below.root
+        return self._dir.root
 
     @property
     def staging(self) -> Path:
@@ -64,20 +64,20 @@ class PlainFolder(ClaimingLayout):
 
     def lock(self, patience: float, on_wait: Callable[[str], None] | None = None) -> TargetLock:
         """The lock on this folder, which fetches of the same commit share."""
-        with explained(self._below.path(self.hidden)), self._below.folder(self.hidden, create=True):
+        with explained(self._dir.path(self.hidden)), self._dir.folder(self.hidden, create=True):
             content = f"{self.ref.source}:{self.ref.kind}/{self.ref.name}/{self.commit_id}"
-            path = self._below.path(self.in_lock)
-            self._lock = TargetLock(path, patience, on_wait, content if self._claims.work() else "")
+            path = self._dir.path(self.in_lock)
+            self._lock = TargetLock(path, patience, on_wait, content if self._claims.supported() else "")
         return self._lock
 
-    def look(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
+    def inspect(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
         """See Layout."""
         self._check_folders(sorted({file.path.parts[:-1] for file in files}))
-        partials = self._staging.partials()
-        seen = {file.path: look_at(f"{self._root}/{file.path}") for file in files}
-        self._claims.saw({f"{self._root}/{path}": there for path, there in seen.items() if there})
+        partials = self._staging.stored_bytes()
+        seen = {file.path: stat_file(f"{self._root}/{file.path}") for file in files}
+        self._claims.note_existing({f"{self._root}/{path}": there for path, there in seen.items() if there})
         proofs = {file.path: file.strong_digest or file.digest for file in files if seen[file.path]}
-        proven = self._receipts.proven({f"{self._root}/{path}": proof for path, proof in proofs.items() if proof})
+        proven = self._receipts.verified({f"{self._root}/{path}": proof for path, proof in proofs.items() if proof})
         return {
             file.path: LocalState(
                 there.st_size if there else None,
@@ -90,56 +90,56 @@ class PlainFolder(ClaimingLayout):
         }
 
     def _check_folders(self, folders: Sequence[Parts]) -> None:
-        self._below.check(folders)
+        self._dir.check_no_symlinks(folders)
 
     def _named(self, file: RemoteFile, mtime: float) -> bool:
         """Whether all that belongs to the file's name is there."""
         return True
 
-    def _place(self, file: RemoteFile) -> str:
+    def _published_path(self, file: RemoteFile) -> str:
         return f"{self._root}/{file.path}"
 
-    def content(self, file: RemoteFile) -> Path:
+    def content_path(self, file: RemoteFile) -> Path:
         """The file itself, or the same bytes in another target that `adopt` will copy."""
-        return self._claims.elsewhere(file) or file.path.under(self._below.root)
+        return self._claims.elsewhere(file) or file.path.under(self._dir.root)
 
-    def commit(self, file: RemoteFile, staged: Path) -> None:
+    def publish(self, file: RemoteFile, staged: Path) -> None:
         """See Layout. A file that has the name already is replaced by the rename, never written into."""
-        self._give(file, self._staging.seal(file, staged))
+        self._publish_as(file, self._staging.make_durable(file, staged))
         self._staging.drop_controls(file)
 
     def adopt(self, file: RemoteFile, source: Path | None = None) -> None:
         """See Layout."""
         source = source or self._claims.elsewhere(file)
         self._claims.adopted(file)
-        there = look_at(str(self.content(file)))
-        if source is not None and not (there and there.st_size == file.size and _same(source, there)):
-            self._give(file, self._staging.copy(file, source))
+        there = stat_file(str(self.content_path(file)))
+        if source is not None and not (there and there.st_size == file.size and _same_file(source, there)):
+            self._publish_as(file, self._staging.copy(file, source))
         elif there is None or there.st_size != file.size:
             found = there.st_size if there else 0
-            raise WrongBytes(f"{self.content(file)} has {found} bytes instead of {file.size}")
+            raise WrongBytes(f"{self.content_path(file)} has {found} bytes instead of {file.size}")
         else:
             with suppress(NotWritable):  # the bytes are right, whether that can be noted or not
-                self._note(file, there.st_mtime)
+                self._record_receipt(file, there.st_mtime)
 
-    def _give(self, file: RemoteFile, parts: Parts) -> None:
-        self._below.rename(parts, file.path.parts)
-        there = look_at(str(self.content(file)))
-        self._note(file, there.st_mtime if there else 0.0)
+    def _publish_as(self, file: RemoteFile, parts: Parts) -> None:
+        self._dir.rename(parts, file.path.parts)
+        there = stat_file(str(self.content_path(file)))
+        self._record_receipt(file, there.st_mtime if there else 0.0)
 
-    def _note(self, file: RemoteFile, mtime: float) -> None:
+    def _record_receipt(self, file: RemoteFile, mtime: float) -> None:
         """Note that the file was verified, after its last change at `mtime`."""
         if proof := file.strong_digest or file.digest:
-            self._receipts.record(str(self.content(file)), proof)
+            self._receipts.record(str(self.content_path(file)), proof)
 
-    def discard(self, file: RemoteFile) -> None:
+    def discard_staged(self, file: RemoteFile) -> None:
         """See Layout."""
         self._staging.discard(file)
 
     def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
         """See Layout. Writes the saved manifest."""
         self._swept = self._lock is None or self._lock.alone
-        with self._claims.state(shared=not self._swept):
+        with self._claims.exclusive_state(shared=not self._swept):
             self._staging.prepare(alone=self._swept)
             self._write_state(manifest, sure=sure)
 
@@ -149,52 +149,52 @@ class PlainFolder(ClaimingLayout):
     def finish(self, manifest: Manifest, complete: bool) -> None:
         """See Layout. Pins the sha256 of files whose source gives no digest or a weak one."""
         self._pin(manifest)
-        self._below.sync()
+        self._dir.sync()
         self._receipts.flush()
         self._claims.close()
-        self._staging.leave(empty=self._lock is None or self._lock.last())
+        self._staging.close(empty=self._lock is None or self._lock.is_last())
 
     def _pin(self, manifest: Manifest) -> None:
         pinned = replace(manifest, files=tuple(map(self._pinned, manifest.files)))
         if pinned != manifest:
-            with self._claims.state(shared=self._lock is not None):
+            with self._claims.exclusive_state(shared=self._lock is not None):
                 self._saved.write(self._staging, pinned, sure=False)
 
     def _pinned(self, file: RemoteFile) -> RemoteFile:
         if (
             file.strong_digest is not None
-            or (there := look_at(str(self.content(file)))) is None
+            or (there := stat_file(str(self.content_path(file)))) is None
             or there.st_size != file.size
         ):
             return file
         try:
-            with self.content(file).open("rb", buffering=0) as stream:
+            with self.content_path(file).open("rb", buffering=0) as stream:
                 found = Digest("sha256", hash_stream(stream, "sha256", file.size)[0])
         except OSError:  # the next run pins it
             return file
-        self._receipts.record(str(self.content(file)), found)
+        self._receipts.record(str(self.content_path(file)), found)
         return replace(file, pinned=found)
 
-    def pinned(self, manifest: Manifest) -> Manifest:
+    def with_pinned(self, manifest: Manifest) -> Manifest:
         """See Layout."""
-        kept = read_ours(self._below, SAVED)
+        kept = read_saved(self._dir, SAVED)
         if kept is None or all(file.strong_digest for file in manifest.files):
             return manifest
-        known = {_declared(file): file.pinned for file in kept.files if file.pinned}
-        files = (f if f.strong_digest else replace(f, pinned=known.get(_declared(f))) for f in manifest.files)
+        known = {_without_location(file): file.pinned for file in kept.files if file.pinned}
+        files = (f if f.strong_digest else replace(f, pinned=known.get(_without_location(f))) for f in manifest.files)
         return replace(manifest, files=tuple(files))
 
-    def saved(self) -> Manifest | None:
+    def saved_manifest(self) -> Manifest | None:
         """See Layout."""
         return self._saved.read(self.ref, self.commit_id)
 
 
-def _declared(file: RemoteFile) -> RemoteFile:
+def _without_location(file: RemoteFile) -> RemoteFile:
     """What the source says of a file, without the places where it is."""
     return replace(file, urls=(), pinned=None)
 
 
-def look_at(path: str) -> os.stat_result | None:
+def stat_file(path: str) -> os.stat_result | None:
     """The regular file at `path`, None where there is none. Raises DiskError."""
     try:
         seen = os.stat(path)
@@ -207,7 +207,7 @@ def look_at(path: str) -> os.stat_result | None:
     return seen if stat.S_ISREG(seen.st_mode) else None
 
 
-def _same(one: Path, other: os.stat_result) -> bool:
+def _same_file(one: Path, other: os.stat_result) -> bool:
     try:
         return os.path.samestat(os.stat(one), other)
     except OSError:

@@ -53,10 +53,10 @@ class Receipts:
         self._opened = time.time()
         self._recent: dict[str, str] = {}  # the place of a digest that this process recorded last
         self._database: sqlite3.Connection | None = None
-        with self._noting_trouble():
+        with self._errors_noted():
             self._database = _open(path)
 
-    def proven(self, wanted: Mapping[AnyPath, Digest]) -> set[AnyPath]:
+    def verified(self, wanted: Mapping[AnyPath, Digest]) -> set[AnyPath]:
         """Those of `wanted` (absolute paths) that had that digest when they were proven and are unchanged since."""
         asked: dict[str, dict[bytes, AnyPath]] = defaultdict(dict)
         for place in wanted:
@@ -64,7 +64,7 @@ class Receipts:
             asked[folder][os.fsencode(name)] = place
         found: set[AnyPath] = set()
         self.flush()
-        with self._noting_trouble():
+        with self._errors_noted():
             for real, names in asked.items():
                 for key, digest, seen in self._rows(os.fsencode(real), list(names)):
                     place = names[key]
@@ -100,18 +100,18 @@ class Receipts:
         rows: list[tuple[bytes, bytes]] = []
         if by_others:
             query = "select folder, name from receipts where digest = ? and proved_at >= ? limit 8"
-            with self._noting_trouble(), self._guard:
+            with self._errors_noted(), self._guard:
                 asked = (str(digest), self._opened)
                 rows = self._database.execute(query, asked).fetchall() if self._database else []
         paths += [os.path.join(os.fsdecode(folder), os.fsdecode(name)) for folder, name in rows]
         here = {path for path in dict.fromkeys(paths) if _stamp(path)}
-        return sorted(self.proven(dict.fromkeys(here, digest))) if here else []
+        return sorted(self.verified(dict.fromkeys(here, digest))) if here else []
 
-    def said(self, digests: Iterable[Digest]) -> dict[str, str]:
+    def content_notes(self, digests: Iterable[Digest]) -> dict[str, str]:
         """What `say` noted of contents, by digest as text; those of which nothing is known are left out."""
         found: dict[str, str] = {}
         self.flush()
-        with self._noting_trouble():
+        with self._errors_noted():
             names = [str(digest) for digest in digests]
             for start in range(0, len(names), _BATCH):
                 chunk = names[start : start + _BATCH]
@@ -120,7 +120,7 @@ class Receipts:
                     found.update(self._database.execute(query, chunk).fetchall() if self._database else [])
         return found
 
-    def say(self, digest: Digest, text: str) -> None:
+    def note_content(self, digest: Digest, text: str) -> None:
         """Note what the content with this digest is. Written in batches: see `flush`."""
         with self._guard:
             self._said[str(digest)] = text
@@ -130,7 +130,7 @@ class Receipts:
 
     def flush(self) -> None:
         """Write what is pending."""
-        with self._noting_trouble(), self._guard:
+        with self._errors_noted(), self._guard:
             rows, self._pending = self._pending, []
             said, self._said = self._said, {}
             if (rows or said) and self._database is not None:
@@ -141,7 +141,7 @@ class Receipts:
     def close(self) -> None:
         """Write what is pending and give up the file."""
         self.flush()
-        with self._noting_trouble(), self._guard:
+        with self._errors_noted(), self._guard:
             database, self._database = self._database, None
             if database is not None:
                 database.close()
@@ -167,7 +167,7 @@ class Receipts:
         return real, name
 
     @contextmanager
-    def _noting_trouble(self) -> Iterator[None]:
+    def _errors_noted(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:

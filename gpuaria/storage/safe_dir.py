@@ -21,25 +21,25 @@ Parts = tuple[str, ...]
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Below:
+class SafeDir:
     """The folder `root` and what is below it. A name is given as its parts, first folder first."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
-        self._touched: set[Parts] = set()
+        self._changed: set[Parts] = set()
         self._guard = threading.Lock()
         self._held: tuple[Parts, int] | None = None
 
     def __del__(self) -> None:
-        self.release()
+        self.close()
 
-    def hold(self, parts: Parts) -> None:
+    def keep_open(self, parts: Parts) -> None:
         """Keep one folder open, made if it is not there: walks to it are a good part of what a small file costs."""
-        self.release()
+        self.close()
         with self.folder(parts, create=True) as fd:
             self._held = (parts, os.dup(fd))
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let it go; no other thread may be at work in it."""
         if self._held is not None:
             os.close(self._held[1])
@@ -112,7 +112,7 @@ class Below:
                 os.mkdir(part, dir_fd=fd)
             except FileExistsError:  # another thread or process was faster
                 pass
-            self.touched(so_far[:-1])
+            self.mark_changed(so_far[:-1])
             return os.open(part, _FOLDER, dir_fd=fd)
         except OSError as error:
             raise self._refusal(fd, so_far, part, error) from error
@@ -123,11 +123,11 @@ class Below:
         if error.errno in (errno.ENOTDIR, errno.ELOOP) and is_link(fd, part):
             return UnsafePath(
                 f"{path} is a symbolic link, and gpuaria does not write through links",
-                f"Remove the link, or use the folder it points to as the target: {_target(fd, part)}",
+                f"Remove the link, or use the folder it points to as the target: {_link_target(fd, part)}",
             )
         return explain(error, path)
 
-    def check(self, folders: Iterable[Parts]) -> None:
+    def check_no_symlinks(self, folders: Iterable[Parts]) -> None:
         """Raise UnsafePath if one of `folders`, as far as they exist, goes through a symlink."""
         known: set[Parts] = set()
         for folder in folders:
@@ -148,7 +148,7 @@ class Below:
             self.folder(new[:-1], create=True) as target,
         ):
             os.rename(old[-1], new[-1], src_dir_fd=source, dst_dir_fd=target)
-        self.touched(new[:-1])
+        self.mark_changed(new[:-1])
 
     def unlink(self, folder: Parts, *names: str) -> None:
         """Remove files or links of one folder by their names; those that are not there are no error."""
@@ -176,15 +176,15 @@ class Below:
         except (FileNotFoundError, UnicodeDecodeError):
             return None
 
-    def touched(self, folder: Sequence[str]) -> None:
+    def mark_changed(self, folder: Sequence[str]) -> None:
         """Remember that an entry of `folder` changed, for the next `sync`."""
         with self._guard:
-            self._touched.add(tuple(folder))
+            self._changed.add(tuple(folder))
 
     def sync(self) -> None:
         """Make the names given so far survive a power cut: one fsync for each folder that changed."""
         with self._guard:
-            folders, self._touched = self._touched, set()
+            folders, self._changed = self._changed, set()
         for parts in sorted(folders):
             try:
                 with explained(self.root, parts, missing=True), self.folder(parts) as fd:
@@ -201,7 +201,7 @@ def is_link(fd: int, name: str) -> bool:
         return False
 
 
-def _target(fd: int, name: str) -> str:
+def _link_target(fd: int, name: str) -> str:
     try:
         return printable(os.readlink(name, dir_fd=fd))
     except OSError:

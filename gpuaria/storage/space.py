@@ -10,25 +10,25 @@ from gpuaria.os_errors import explained
 from gpuaria.text import decimal
 
 
-def free(path: Path) -> int:
+def free_bytes(path: Path) -> int:
     """Bytes that this user may still write at `path`, or at its nearest parent that exists. Raises DiskError."""
-    place = nearest(path)
+    place = nearest_existing(path)
     with explained(place):
         stats = os.statvfs(place)
     return stats.f_bavail * stats.f_frsize
 
 
-def check(path: Path, need: int) -> None:
+def check_free(path: Path, need: int) -> None:
     """Raise NoSpace unless `need` bytes fit at `path`. Quotas of a directory are seen only when they are hit."""
-    have = free(path)
+    have = free_bytes(path)
     if need > have:
         raise NoSpace(
-            f"not enough disk space: {decimal(need)} needed, {decimal(have)} free at {nearest(path)}",
+            f"not enough disk space: {decimal(need)} needed, {decimal(have)} free at {nearest_existing(path)}",
             "Free some space, choose another target, or select fewer files with --include and --exclude.",
         )
 
 
-def nearest(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """`path` or its nearest parent that exists. Raises DiskError where that may not be seen."""
     path = Path(os.path.abspath(path))
     with explained(path):

@@ -19,23 +19,25 @@ from gpuaria.errors import UnsafePath, WrongBytes
 from gpuaria.hashing import CHUNK, hasher, matches
 from gpuaria.os_errors import explain, explained
 from gpuaria.records import RemoteFile
-from gpuaria.storage.safe_dir import Below, Parts
+from gpuaria.storage.safe_dir import Parts, SafeDir
 
 CONTROL = (".aria2", ".aria2__temp")  # aria2's control file, and what it writes just before it is renamed to that
 PREFIX = ".prefix"  # bytes from the start of a file, without a gap, that our own client fetched
 _TEMPORARY = "tmp-"
-_WINDOWS = ".windows"  # a folder beside a staged file: links to it, one for each range that aria2 is given as a file
+_RANGE_LINKS = (
+    ".windows"  # a folder beside a staged file: links to it, one for each range that aria2 is given as a file
+)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # the last one: a planted pipe would block for ever
-_FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 
 
 class Staging:
     """The folder `parts` below `below`, on the same file system as the names that its files will get."""
 
-    def __init__(self, below: Below, parts: Parts) -> None:
+    def __init__(self, below: SafeDir, parts: Parts) -> None:
         self.path = below.path(parts)
-        self._below = below
+        self._dir = below
         self._parts = parts
         self._mode: int | None = None
 
@@ -44,58 +46,58 @@ class Staging:
 
         Not `alone`: other fetches use the folder, and what they write now must not be removed; see `clear`.
         """
-        with explained(self.path), self._below.folder(self._parts, create=True) as fd:
+        with explained(self.path), self._dir.folder(self._parts, create=True) as fd:
             if alone:
                 _sweep(fd)
-        self._below.hold(self._parts)
+        self._dir.keep_open(self._parts)
         # Files get the mode that a new file gets in this folder, as the client does: asking for the umask is not
         # possible without changing it for all threads.
         with self._temporary() as (parts, inner):
             self._mode = stat.S_IMODE(os.fstat(inner).st_mode)
-            self._below.unlink(self._parts, parts[-1])
+            self._dir.unlink(self._parts, parts[-1])
 
-    def clear(self, file: RemoteFile) -> None:
+    def clear_unsafe(self, file: RemoteFile) -> None:
         """Remove what stands in the place of one staged file and must not be written through."""
         name = _name(file)
-        with explained(self.path, (name,)), suppress(FileNotFoundError), self._below.folder(self._parts) as fd:
-            if not _ours(fd, name, os.stat(name, dir_fd=fd, follow_symlinks=False)):
+        with explained(self.path, (name,)), suppress(FileNotFoundError), self._dir.folder(self._parts) as fd:
+            if not _is_safe(fd, name, os.stat(name, dir_fd=fd, follow_symlinks=False)):
                 os.unlink(name, dir_fd=fd)
 
-    def file(self, file: RemoteFile) -> Path:
+    def path_of(self, file: RemoteFile) -> Path:
         """Where the unfinished bytes of `file` are, found again by their digest under whatever name."""
         return self.path / _name(file)
 
     @staticmethod
-    def name(file: RemoteFile) -> str:
+    def name_of(file: RemoteFile) -> str:
         """The name of its staged bytes."""
         return _name(file)
 
-    def windows(self, file: RemoteFile) -> Path:
+    def range_links(self, file: RemoteFile) -> Path:
         """The folder for second names of its unfinished bytes."""
-        return self.path / (_name(file) + _WINDOWS)
+        return self.path / (_name(file) + _RANGE_LINKS)
 
-    def drop_windows(self, file: RemoteFile) -> None:
+    def drop_range_links(self, file: RemoteFile) -> None:
         """Remove those second names, and what aria2 left beside them."""
-        folder = (*self._parts, _name(file) + _WINDOWS)
+        folder = (*self._parts, _name(file) + _RANGE_LINKS)
         try:
-            with self._below.folder(folder) as fd:
-                self._below.unlink(folder, *os.listdir(fd))
-            with self._below.folder(self._parts) as fd:
+            with self._dir.folder(folder) as fd:
+                self._dir.unlink(folder, *os.listdir(fd))
+            with self._dir.folder(self._parts) as fd:
                 os.rmdir(folder[-1], dir_fd=fd)
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise explain(error, self._below.path(folder)) from error
+            raise explain(error, self._dir.path(folder)) from error
 
-    def partials(self) -> dict[str, int]:
+    def stored_bytes(self) -> dict[str, int]:
         """Bytes that are stored, holes not counted, for each staged name; read-only."""
         found: dict[str, int] = {}
         try:
-            with self._below.folder(self._parts) as fd, os.scandir(fd) as entries:
+            with self._dir.folder(self._parts) as fd, os.scandir(fd) as entries:
                 for entry in entries:
                     seen = entry.stat(follow_symlinks=False)
-                    if _ours(fd, entry.name, seen) and not entry.name.endswith(CONTROL):
-                        found[entry.name] = _stored(fd, entry.name, seen.st_size)
+                    if _is_safe(fd, entry.name, seen) and not entry.name.endswith(CONTROL):
+                        found[entry.name] = _stored_bytes(fd, entry.name, seen.st_size)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -106,22 +108,24 @@ class Staging:
         """The entry of `partials` for `file`, or 0."""
         return partials.get(_name(file), 0)
 
-    def seal(self, file: RemoteFile, staged: Path) -> Parts:
+    def make_durable(self, file: RemoteFile, staged: Path) -> Parts:
         """Make the verified bytes durable before they get a name. Returns their parts below the root.
 
         Raises UnsafePath for a link or a second name, WrongBytes for another size than was verified, DiskError.
         """
-        parts = self._below.parts(staged)
-        with explained(staged), self._below.folder(parts[:-1]) as fd:
+        parts = self._dir.parts(staged)
+        with explained(staged), self._dir.folder(parts[:-1]) as fd:
             inner = os.open(parts[-1], _READ, dir_fd=fd)
             try:
-                self._seal(inner, file, staged, _second_names(fd, _name(file) + _WINDOWS, os.fstat(inner).st_ino))
+                self._check_and_sync(
+                    inner, file, staged, _second_names(fd, _name(file) + _RANGE_LINKS, os.fstat(inner).st_ino)
+                )
             finally:
                 os.close(inner)
-        self.drop_windows(file)  # only now: until the data is on the disk they say what is there
+        self.drop_range_links(file)  # only now: until the data is on the disk they say what is there
         return parts
 
-    def _seal(self, fd: int, file: RemoteFile, staged: Path, windows: int = 0) -> None:
+    def _check_and_sync(self, fd: int, file: RemoteFile, staged: Path, windows: int = 0) -> None:
         seen = os.fstat(fd)
         if not stat.S_ISREG(seen.st_mode) or seen.st_nlink != 1 + windows:
             raise UnsafePath(
@@ -144,9 +148,9 @@ class Staging:
             old = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             with self._temporary() as (parts, new):
-                if not _shared(old, new):
-                    _copied(old, new, file, source)
-                self._seal(new, file, self._below.path(parts))
+                if not _clone_extents(old, new):
+                    _copy_and_verify(old, new, file, source)
+                self._check_and_sync(new, file, self._dir.path(parts))
             return parts
         finally:
             os.close(old)
@@ -163,31 +167,31 @@ class Staging:
                 data = data[os.write(fd, data) :]
             if durable:
                 os.fsync(fd)
-            self._below.rename(new, parts)
+            self._dir.rename(new, parts)
 
     def link(self, target: str, parts: Parts) -> None:
         """Let `parts` be a symlink to `target`, replacing a file or another link in one step."""
-        with explained(self._below.root, parts):
-            with self._below.folder(parts[:-1], create=True) as fd:
+        with explained(self._dir.root, parts):
+            with self._dir.folder(parts[:-1], create=True) as fd:
                 try:
                     os.symlink(target, parts[-1], dir_fd=fd)
-                    self._below.touched(parts[:-1])
+                    self._dir.mark_changed(parts[:-1])
                     return
                 except FileExistsError:
                     if _read_link(fd, parts[-1]) == target:
                         return
             new = (*self._parts, _temporary_name())
-            with self._below.folder(self._parts, create=True) as fd:
+            with self._dir.folder(self._parts, create=True) as fd:
                 os.symlink(target, new[-1], dir_fd=fd)
             try:
-                self._below.rename(new, parts)
+                self._dir.rename(new, parts)
             finally:
-                self._below.unlink(self._parts, new[-1])
+                self._dir.unlink(self._parts, new[-1])
 
-    def links(self) -> bool:
+    def supports_symlinks(self) -> bool:
         """Whether this file system has symlinks: tried once, here."""
         name = _temporary_name()
-        with explained(self.path), self._below.folder(self._parts, create=True) as fd:
+        with explained(self.path), self._dir.folder(self._parts, create=True) as fd:
             try:
                 os.symlink("nothing", name, dir_fd=fd)
             except OSError as error:
@@ -200,21 +204,21 @@ class Staging:
     def discard(self, file: RemoteFile) -> None:
         """Remove the staged bytes and aria2's control files. Without its control file a file must not be continued:
         aria2 takes a sparse one for complete."""
-        self.drop_windows(file)
+        self.drop_range_links(file)
         name = _name(file)
-        self._below.unlink(self._parts, name, *(name + ending for ending in CONTROL))
+        self._dir.unlink(self._parts, name, *(name + ending for ending in CONTROL))
 
     def drop_controls(self, file: RemoteFile) -> None:
         """Remove control files that were left beside bytes which have their final name now, and a shorter copy."""
-        self._below.unlink(self._parts, *(_name(file) + ending for ending in (*CONTROL, PREFIX)))
+        self._dir.unlink(self._parts, *(_name(file) + ending for ending in (*CONTROL, PREFIX)))
 
-    def leave(self, *, empty: bool) -> None:
+    def close(self, *, empty: bool) -> None:
         """Give the folder up; remove it where it is empty and, as `empty` says, no other fetch uses it."""
-        self._below.release()
+        self._dir.close()
         if not empty:
             return
         try:
-            with self._below.folder(self._parts[:-1]) as fd:
+            with self._dir.folder(self._parts[:-1]) as fd:
                 os.rmdir(self._parts[-1], dir_fd=fd)
         except OSError:  # not empty, gone, or not ours to remove: it does no harm
             pass
@@ -223,13 +227,13 @@ class Staging:
     def _temporary(self) -> Iterator[tuple[Parts, int]]:
         """A fresh file that is gone afterwards unless it was renamed or kept by leaving without an error."""
         parts = (*self._parts, _temporary_name())
-        with explained(self._below.root, parts):
-            with self._below.folder(self._parts, create=True) as folder:
-                fd = os.open(parts[-1], _FRESH, 0o666, dir_fd=folder)
+        with explained(self._dir.root, parts):
+            with self._dir.folder(self._parts, create=True) as folder:
+                fd = os.open(parts[-1], _NEW, 0o666, dir_fd=folder)
             try:
                 yield parts, fd
             except BaseException:
-                self._below.unlink(self._parts, parts[-1])
+                self._dir.unlink(self._parts, parts[-1])
                 raise
             finally:
                 os.close(fd)
@@ -247,11 +251,11 @@ def _temporary_name() -> str:
     return _TEMPORARY + secrets.token_hex(12)
 
 
-def _ours(folder: int, name: str, seen: os.stat_result) -> bool:
+def _is_safe(folder: int, name: str, seen: os.stat_result) -> bool:
     """A plain file whose every name is in here: a name elsewhere would be written through."""
     if not stat.S_ISREG(seen.st_mode) or name.startswith(_TEMPORARY):
         return False
-    return seen.st_nlink == 1 or seen.st_nlink == 1 + _second_names(folder, name + _WINDOWS, seen.st_ino)
+    return seen.st_nlink == 1 or seen.st_nlink == 1 + _second_names(folder, name + _RANGE_LINKS, seen.st_ino)
 
 
 def _second_names(folder: int, windows: str, inode: int) -> int:
@@ -270,7 +274,7 @@ def _sweep(fd: int) -> None:
     with os.scandir(fd) as entries:
         for entry in list(entries):
             seen = entry.stat(follow_symlinks=False)
-            if not stat.S_ISDIR(seen.st_mode) and not _ours(fd, entry.name, seen):
+            if not stat.S_ISDIR(seen.st_mode) and not _is_safe(fd, entry.name, seen):
                 os.unlink(entry.name, dir_fd=fd)
 
 
@@ -281,7 +285,7 @@ def _read_link(fd: int, name: str) -> str | None:
         return None
 
 
-def _stored(folder: int, name: str, size: int) -> int:
+def _stored_bytes(folder: int, name: str, size: int) -> int:
     """Bytes of a file that are not holes. aria2 preallocates or writes sparsely, so the size says nothing."""
     try:
         fd = os.open(name, _READ, dir_fd=folder)
@@ -300,7 +304,7 @@ def _stored(folder: int, name: str, size: int) -> int:
         os.close(fd)
 
 
-def _shared(old: int, new: int) -> bool:
+def _clone_extents(old: int, new: int) -> bool:
     """Whether `new` now shares the extents of `old` (on btrfs, XFS and bcachefs; APFS has another call for it)."""
     try:
         fcntl.ioctl(new, _FICLONE, old)
@@ -309,7 +313,7 @@ def _shared(old: int, new: int) -> bool:
     return True
 
 
-def _copied(old: int, new: int, file: RemoteFile, source: Path) -> None:
+def _copy_and_verify(old: int, new: int, file: RemoteFile, source: Path) -> None:
     assert file.digest is not None
     state = hasher(file.digest.algorithm, file.size)
     while data := os.read(old, CHUNK):

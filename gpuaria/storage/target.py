@@ -23,7 +23,7 @@ class Target:
             return folder_layout(self.folder, ref, commit, self._receipts)
         return HfCache(self._place, ref, commit, self._receipts, symlinks=self._symlinks)
 
-    def commit(self, ref: RepoRef) -> str:
+    def resolved_commit(self, ref: RepoRef) -> str:
         """The commit that a revision stood for when a fetch into this target last resolved it. Raises NotFound."""
         if ref.pinned:
             return ref.revision
@@ -41,7 +41,7 @@ class Target:
 
 def _check_holds(layout: Layout, ref: RepoRef) -> None:
     """Raise NotFound where a folder says that it holds another repo or revision; one made by hf tells no name."""
-    kept = layout.saved()
+    kept = layout.saved_manifest()
     if kept is None or (layout.ref.name, layout.ref.revision) == (layout.root.name, layout.commit_id):
         return
     names = {kept.ref.name.lower(), kept.name.lower()}

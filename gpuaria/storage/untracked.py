@@ -13,7 +13,7 @@ _KEPT = (
 )  # the layouts' own folders, as huggingface_hub's DEFAULT_IGNORE_PATTERNS
 
 
-def others(root: Path, known: Collection[str]) -> list[str]:
+def untracked_files(root: Path, known: Collection[str]) -> list[str]:
     """Paths below `root`, with `/` between their parts, that are not in `known`. Raises DiskError."""
     found = []
     with explained(root):

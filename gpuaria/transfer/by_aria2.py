@@ -88,7 +88,7 @@ class ByAria2:
         """Start ranges of a file in aria2. Raises DiskError; errors of aria2 are handled at the next `poll`."""
         self._urls[task] = list(urls)
         for one in ranges:
-            with explained(self._services.layout.staged(task.file)):
+            with explained(self._services.layout.staged_path(task.file)):
                 self._services.files(task).prepare(one)
             self._gids.setdefault(task, {})[one] = ""
             try:

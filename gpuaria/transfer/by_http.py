@@ -83,7 +83,7 @@ class _Fetch:
 
     def __init__(self, services: Services, task: FileTask) -> None:
         self._s, self._task, self._file = services, task, task.file
-        self._part = prefix_of(services.layout.staged(task.file))
+        self._part = prefix_of(services.layout.staged_path(task.file))
         self._last_progress, self._pause = services.clock.monotonic(), FIRST_PAUSE
         self._wrong = self._portals = 0
         self._wrong_mirrors: set[Mirror] = set()

@@ -154,7 +154,7 @@ class Reader:
 
     def _open(self) -> int:
         """Return a descriptor of the staged or of the published file."""
-        for path in (self._layout.staged(self._file), self._layout.content(self._file)):
+        for path in (self._layout.staged_path(self._file), self._layout.content_path(self._file)):
             with explained(path), suppress(FileNotFoundError):
                 return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         raise NetworkError(f"{self._file.path} is not on disk")

@@ -154,7 +154,7 @@ class Loop:
                 mark = s.layout.progress_mark(task.file) if look and claim is ClaimResult.HELD else None
                 return events.Claimed(task, claim, mark)
             case commands.Unclaim(task):
-                s.layout.release(task.file)
+                s.layout.release_claim(task.file)
             case commands.Prepare(task, behind):
                 return self._prepare(task, behind)
             case commands.WarmUp():
@@ -214,7 +214,7 @@ class Loop:
                 self._save(task, alone=alone)
             case commands.MarkComplete(task):
                 for one in task.ranges:
-                    with explained(s.layout.staged(task.file)):
+                    with explained(s.layout.staged_path(task.file)):
                         s.files(task).mark_complete(one)
             case commands.KeepPrefix(task, ranges):
                 self._keep_prefix(task, list(ranges))

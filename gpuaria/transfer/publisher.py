@@ -45,7 +45,7 @@ class Publisher:
         """Hash a staged file up to `end` in the background; all bytes before that must be on disk."""
         digester = self._digesters.get(file.path)
         if digester is None:
-            digester = self._digesters[file.path] = Digester(self._layout.staged(file), file)
+            digester = self._digesters[file.path] = Digester(self._layout.staged_path(file), file)
         if digester.request(end):
             self._hashers.submit(digester.work)
 
@@ -56,13 +56,13 @@ class Publisher:
     def publish(self, file: RemoteFile) -> Verdict:
         """Verify a completely staged file and publish it if its bytes are right. For a hashing thread."""
         digester = self._digesters.pop(file.path, None)
-        return self.publish_staged(file, self._layout.staged(file), digester.finish() if digester else "")
+        return self.publish_staged(file, self._layout.staged_path(file), digester.finish() if digester else "")
 
     def discard(self, file: RemoteFile) -> None:
         """Remove staged bytes; readers that followed them get an error."""
         self._digesters.pop(file.path, None)
         self._results.arrivals.discarded(file)
-        self._layout.discard(file)
+        self._layout.discard_staged(file)
 
     def follow(self, file: RemoteFile) -> Reader:
         """Return a reader of a file that is still being downloaded."""
@@ -79,19 +79,21 @@ class Publisher:
         if verdict.good:
             refusal = self._screening.judge(file, lambda _: staged)
             if refusal:
-                self._layout.discard(file)
+                self._layout.discard_staged(file)
                 staged.unlink(missing_ok=True)
                 self.refuse(file, refusal)
             else:
-                self._layout.commit(file, staged)
+                self._layout.publish(file, staged)
                 self.settle(file, verdict)
         return verdict
 
     def verify_present(self, file: RemoteFile) -> Verdict:
         """Verify bytes that were on disk before this run, and publish them if they are right."""
-        proven = self._layout.proven(file)
+        proven = self._layout.has_receipt(file)
         verdict = (
-            Verdict(file.path, "ok", "verified before") if proven else verify_file(self._layout.content(file), file)
+            Verdict(file.path, "ok", "verified before")
+            if proven
+            else verify_file(self._layout.content_path(file), file)
         )
         if verdict.outcome == "ok" or (verdict.good and file.pinned):
             self._screen_and_settle(file, verdict, adopt=True)
@@ -106,7 +108,7 @@ class Publisher:
         self._screen_and_settle(file, Verdict(file.path, "ok" if file.digest else "unverifiable", reason), adopt=False)
 
     def _screen_and_settle(self, file: RemoteFile, verdict: Verdict, *, adopt: bool) -> None:
-        refusal = self._screening.judge(file, self._layout.content)
+        refusal = self._screening.judge(file, self._layout.content_path)
         if refusal:
             self.refuse(file, refusal)
             return
@@ -119,11 +121,11 @@ class Publisher:
         self._results.record_verdict(file, verdict)
         self._results.arrivals.published(file)
         for twin in self._twins.get(file.path, ()):
-            refusal = self._screening.judge(twin, lambda _: self._layout.content(file))  # the name counts too
+            refusal = self._screening.judge(twin, lambda _: self._layout.content_path(file))  # the name counts too
             if refusal:
                 self._results.record_verdict(twin, Verdict(twin.path, "refused", refusal))
                 continue
-            self._layout.adopt(twin, self._layout.content(file))
+            self._layout.adopt(twin, self._layout.content_path(file))
             self._results.record_verdict(twin, Verdict(twin.path, verdict.outcome, f"the same bytes as {file.path}"))
 
     def signature(self, files: Sequence[RemoteFile], *, whole: bool, locked: bool) -> Signature | None:
@@ -133,7 +135,7 @@ class Publisher:
         """
         here = [file for file in files if self._results.verdicts[file.path].good]
         complete = whole and len(here) == len(files)
-        found = self._screening.signature(here, self._layout.content, complete=complete, locked=locked)
+        found = self._screening.signature(here, self._layout.content_path, complete=complete, locked=locked)
         if found is not None and found.state == "wrong":
             file = next(file for file in here if file.path == found.path)
             self.refuse(file, f"the signature is wrong: {found.detail}")

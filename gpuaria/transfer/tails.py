@@ -78,7 +78,7 @@ class Tails:
         if task not in self._tails:
             s = self._services
             self._tails[task] = Tail(
-                path=s.layout.staged(task.file),
+                path=s.layout.staged_path(task.file),
                 size=task.file.size,
                 urls={url.mirror: url for url in urls},
                 http=s.http,

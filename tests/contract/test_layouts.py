@@ -123,31 +123,31 @@ class Target:
 
     def look(self, path: str) -> LocalState:
         """Return what a new run sees of a file."""
-        return self.layout().look([self.file(path)])[SafePath(path)]
+        return self.layout().inspect([self.file(path)])[SafePath(path)]
 
 
 def stage(layout: Layout, file: RemoteFile, data: bytes) -> Path:
     """Write bytes to where a downloader writes them."""
-    layout.staged(file).write_bytes(data)
-    return layout.staged(file)
+    layout.staged_path(file).write_bytes(data)
+    return layout.staged_path(file)
 
 
 def publish(layout: Layout, file: RemoteFile, data: bytes) -> None:
     """Stage bytes and commit them."""
-    layout.commit(file, stage(layout, file, data))
+    layout.publish(file, stage(layout, file, data))
 
 
 def fetch(layout: Layout, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """Do with a layout what a fetch does, with bytes from memory: adopt what is right already, commit the rest."""
     layout.begin(manifest)
-    seen = layout.look(manifest.files)
+    seen = layout.inspect(manifest.files)
     published: dict[Digest | None, RemoteFile] = {}
     for file in manifest.files:
         data, state, first = files[file.path], seen[file.path], published.get(file.digest)
-        if state.size == file.size and (state.proven or layout.content(file).read_bytes() == data):
+        if state.size == file.size and (state.proven or layout.content_path(file).read_bytes() == data):
             layout.adopt(file)
         elif first is not None:
-            layout.adopt(file, layout.content(first))
+            layout.adopt(file, layout.content_path(first))
         else:
             publish(layout, file, data)
         published.setdefault(file.digest, file)
@@ -179,8 +179,8 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
 def test_nothing_is_there_and_to_look_writes_nothing(target: Target) -> None:
     layout = target.layout()
     before = everything_below(target.folder).keys()
-    assert layout.look(target.manifest.files) == {file.path: LocalState() for file in target.manifest.files}
-    assert layout.saved() is None
+    assert layout.inspect(target.manifest.files) == {file.path: LocalState() for file in target.manifest.files}
+    assert layout.saved_manifest() is None
     assert everything_below(target.folder).keys() == before
     assert not layout.root.exists()
 
@@ -189,17 +189,17 @@ def test_after_a_fetch_every_file_is_proven_and_named_for_the_next_run(target: T
     layout = target.layout()
     fetch(layout, target.manifest, FILES)
     assert held(layout, FILES) == FILES
-    assert {path: layout.content(target.file(path)).read_bytes() for path in FILES} == FILES
+    assert {path: layout.content_path(target.file(path)).read_bytes() for path in FILES} == FILES
     later = target.layout()
-    assert later.look(target.manifest.files) == {
+    assert later.inspect(target.manifest.files) == {
         file.path: LocalState(file.size, proven=True, named=True) for file in target.manifest.files
     }
-    assert later.saved() == target.manifest
+    assert later.saved_manifest() == target.manifest
 
 
 def test_what_was_changed_afterwards_is_proven_no_longer(target: Target) -> None:
     fetch(target.layout(), target.manifest, FILES)
-    content = target.layout().content(target.file(BIG))
+    content = target.layout().content_path(target.file(BIG))
     content.write_bytes(FILES[BIG][:-1] + b"x")
     os.utime(content, ns=(1, content.stat().st_mtime_ns + 1))
     state = target.look(BIG)
@@ -222,7 +222,7 @@ def test_verify_finds_what_was_fetched_right_and_what_was_spoilt_wrong(target: T
     fetch(layout, target.manifest, FILES)
     assert check(target.layout(), read_manifest(target.layout())).count() == {"ok": len(FILES)}
     (layout.root / "empty.txt").unlink()
-    layout.content(target.file(BIG)).write_bytes(FILES[BIG][:-1] + b"x")
+    layout.content_path(target.file(BIG)).write_bytes(FILES[BIG][:-1] + b"x")
     (layout.root / "more.txt").write_text("of the user")
     found = check(target.layout(), read_manifest(target.layout()))
     outcomes = {verdict.path: verdict.outcome for verdict in found.verdicts if verdict.outcome != "ok"}
@@ -246,10 +246,10 @@ def test_a_file_without_a_digest_is_never_ok_and_wrong_where_its_sha256_was_pinn
     layout.finish(manifest, True)
     later = target.layout(manifest)
     (kept,) = read_manifest(later).files
-    assert later.pinned(manifest).files == (kept,)
+    assert later.with_pinned(manifest).files == (kept,)
     assert kept.pinned in (None, Digest("sha256", hash_bytes(data, "sha256")))
     assert check(later, read_manifest(later)).count() == {"unverifiable": 1}
-    later.content(file).write_bytes(data[:-1] + b"!")
+    later.content_path(file).write_bytes(data[:-1] + b"!")
     assert check(later, read_manifest(later)).count() == {"wrong digest" if kept.pinned else "unverifiable": 1}
 
 
@@ -263,14 +263,14 @@ def test_unfinished_bytes_wait_for_the_next_run_on_the_same_disk_and_under_no_na
     assert staged.stat().st_dev == target.folder.stat().st_dev
     assert not (layout.root / BIG).exists()
     later = target.begun()
-    assert later.staged(file) == staged
+    assert later.staged_path(file) == staged
     assert staged.read_bytes() == FILES[BIG][:8192]
     assert target.look(BIG) == LocalState(partial=8192)
 
 
 def test_holes_are_not_bytes(target: Target) -> None:
     layout, file = target.begun(), target.file(BIG)
-    with layout.staged(file).open("wb") as stream:
+    with layout.staged_path(file).open("wb") as stream:
         stream.truncate(file.size)
         stream.seek(8192)
         stream.write(b"x" * 4096)
@@ -279,11 +279,11 @@ def test_holes_are_not_bytes(target: Target) -> None:
 
 def test_files_share_staged_bytes_by_digest_and_by_nothing_else(target: Target) -> None:
     layout = target.layout()
-    places = {path: layout.staged(target.file(path)) for path in FILES}
+    places = {path: layout.staged_path(target.file(path)) for path in FILES}
     assert places["config.json"] == places["same.json"]
     assert len(set(places.values())) == len(FILES) - 1
     unknown = [RemoteFile(SafePath.parse(path), 2, None) for path in ("one", "other")]
-    assert layout.staged(unknown[0]) != layout.staged(unknown[1])
+    assert layout.staged_path(unknown[0]) != layout.staged_path(unknown[1])
 
 
 def test_discard_takes_staged_bytes_and_control_files_and_leaves_what_is_published(target: Target) -> None:
@@ -293,10 +293,10 @@ def test_discard_takes_staged_bytes_and_control_files_and_leaves_what_is_publish
     staged = stage(layout, file, b"begun")
     for ending in CONTROL:
         staged.with_name(staged.name + ending).write_bytes(b"control")
-    layout.windows(file).mkdir()
-    os.link(staged, layout.windows(file) / "0-5")
+    layout.range_links(file).mkdir()
+    os.link(staged, layout.range_links(file) / "0-5")
     for _ in range(2):
-        layout.discard(file)
+        layout.discard_staged(file)
         assert sorted(layout.staging.rglob("*")) == empty
         assert held(layout, FILES) == {other.path: FILES[other.path]}
 
@@ -304,7 +304,7 @@ def test_discard_takes_staged_bytes_and_control_files_and_leaves_what_is_publish
 def test_planted_names_in_staging_are_gone_before_anything_is_downloaded(target: Target) -> None:
     layout, file, victim = target.begun(), target.file(BIG), target.folder / "victim"
     victim.write_text("precious")
-    staged = layout.staged(file)
+    staged = layout.staged_path(file)
     staged.symlink_to(victim)
     os.link(victim, staged.with_name(staged.name + CONTROL[0]))
     os.mkfifo(staged.with_name("pipe"))
@@ -325,11 +325,11 @@ def test_commit_takes_the_staged_bytes_and_all_that_lay_beside_them(target: Targ
     inode = staged.stat().st_ino
     for ending in CONTROL:
         staged.with_name(staged.name + ending).write_bytes(b"control")
-    layout.windows(file).mkdir()
-    os.link(staged, layout.windows(file) / "0-5")
-    layout.commit(file, staged)
-    assert layout.content(file).stat().st_ino == inode
-    assert layout.content(file).stat().st_nlink == 1
+    layout.range_links(file).mkdir()
+    os.link(staged, layout.range_links(file) / "0-5")
+    layout.publish(file, staged)
+    assert layout.content_path(file).stat().st_ino == inode
+    assert layout.content_path(file).stat().st_nlink == 1
     assert sorted(layout.staging.rglob("*")) == empty
     assert (layout.root / BIG).read_bytes() == FILES[BIG]
 
@@ -348,13 +348,13 @@ def test_commit_refuses_what_is_not_a_file_of_its_own(target: Target, kind: str)
     layout, file, other = target.begun(), target.file(BIG), target.folder / "other"
     other.write_bytes(FILES[BIG])
     if kind == "symlink":
-        layout.staged(file).symlink_to(other)
+        layout.staged_path(file).symlink_to(other)
     elif kind == "second name":
-        os.link(other, layout.staged(file))
+        os.link(other, layout.staged_path(file))
     else:
-        layout.staged(file).mkdir()
+        layout.staged_path(file).mkdir()
     with pytest.raises(DiskError if kind == "folder" else UnsafePath):
-        layout.commit(file, layout.staged(file))
+        layout.publish(file, layout.staged_path(file))
     assert held(layout, FILES) == {}
     assert other.read_bytes() == FILES[BIG]
 
@@ -367,7 +367,7 @@ def test_what_has_the_name_is_replaced_and_never_written_into(target: Target) ->
     os.link(outside, name)
     publish(layout, file, FILES[file.path])
     assert (name.read_bytes(), outside.read_text()) == (FILES[file.path], "precious")
-    layout.content(file).unlink()
+    layout.content_path(file).unlink()
     name.unlink(missing_ok=True)
     name.symlink_to(outside)
     publish(layout, file, FILES[file.path])
@@ -376,11 +376,11 @@ def test_what_has_the_name_is_replaced_and_never_written_into(target: Target) ->
 
 def test_a_published_file_has_the_mode_of_a_new_file(target: Target) -> None:
     layout, file = target.begun(), target.file("config.json")
-    os.close(os.open(layout.staged(file), os.O_CREAT | os.O_WRONLY, 0o600))
+    os.close(os.open(layout.staged_path(file), os.O_CREAT | os.O_WRONLY, 0o600))
     publish(layout, file, FILES[file.path])
     plain = target.folder / "plain"
     plain.touch()
-    assert stat.S_IMODE(layout.content(file).stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    assert stat.S_IMODE(layout.content_path(file).stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
 def test_many_threads_commit_at_once(target: Target) -> None:
@@ -399,7 +399,7 @@ def test_many_threads_commit_at_once(target: Target) -> None:
 
 def test_adopt_proves_and_names_bytes_that_are_in_place(target: Target) -> None:
     layout, file = target.begun(), target.file("config.json")
-    place = layout.content(file)
+    place = layout.content_path(file)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(FILES[file.path])
     assert not target.look(file.path).proven
@@ -412,7 +412,7 @@ def test_adopt_proves_and_names_bytes_that_are_in_place(target: Target) -> None:
 @pytest.mark.parametrize("data", [b"longer than that", b"", None], ids=["longer", "empty", "absent"])
 def test_adopt_refuses_another_size(target: Target, data: bytes | None) -> None:
     layout, file = target.begun(), target.file("config.json")
-    place = layout.content(file)
+    place = layout.content_path(file)
     place.parent.mkdir(parents=True, exist_ok=True)
     if data is not None:
         place.write_bytes(data)
@@ -424,8 +424,8 @@ def test_adopt_refuses_another_size(target: Target, data: bytes | None) -> None:
 def test_adopt_gives_a_second_file_the_bytes_of_the_first(target: Target) -> None:
     layout, one, other = target.begun(), target.file("config.json"), target.file("same.json")
     publish(layout, one, FILES[one.path])
-    layout.adopt(other, layout.content(one))
-    layout.adopt(other, layout.content(other))
+    layout.adopt(other, layout.content_path(one))
+    layout.adopt(other, layout.content_path(other))
     layout.finish(target.manifest, False)
     assert held(layout, FILES) == {one.path: b"{}", other.path: b"{}"}
     assert target.look(other.path) == LocalState(2, proven=True, named=True)
@@ -442,8 +442,8 @@ def test_adopt_copies_from_elsewhere_and_checks_the_copy(target: Target) -> None
     assert held(layout, FILES) == {}
     elsewhere.write_bytes(FILES[BIG])
     layout.adopt(file, elsewhere)
-    assert layout.content(file).read_bytes() == FILES[BIG]
-    assert layout.content(file).stat().st_ino != elsewhere.stat().st_ino
+    assert layout.content_path(file).read_bytes() == FILES[BIG]
+    assert layout.content_path(file).stat().st_ino != elsewhere.stat().st_ino
     assert elsewhere.stat().st_nlink == 1
     assert sorted(layout.staging.rglob("*")) == empty
     assert target.look(BIG).named
@@ -454,22 +454,22 @@ def test_adopt_copies_from_elsewhere_and_checks_the_copy(target: Target) -> None
 
 def test_of_two_runs_one_downloads_and_the_other_finds_it_published(target: Target) -> None:
     one, two, file = target.begun(), target.layout(), target.file(BIG)
-    assert two.look([file])[file.path].size is None
+    assert two.inspect([file])[file.path].size is None
     assert (one.claim(file), two.claim(file)) == (ClaimResult.OURS, ClaimResult.HELD)
     publish(one, file, FILES[BIG])
     assert two.claim(file) is ClaimResult.HELD
-    one.release(file)
+    one.release_claim(file)
     assert two.claim(file) is ClaimResult.PRESENT
-    assert two.look([file])[file.path].size == file.size
+    assert two.inspect([file])[file.path].size == file.size
     two.adopt(file)
-    assert two.look([file])[file.path] == LocalState(file.size, proven=True, named=True)
+    assert two.inspect([file])[file.path] == LocalState(file.size, proven=True, named=True)
 
 
 def test_a_failed_download_leaves_the_claim_to_the_next(target: Target) -> None:
     one, two, file = target.begun(), target.layout(), target.file(BIG)
     assert one.claim(file) is ClaimResult.OURS
     stage(one, file, b"begun")
-    one.release(file)
+    one.release_claim(file)
     assert two.claim(file) is ClaimResult.OURS
     assert target.look(BIG).partial == 5
 
@@ -511,8 +511,8 @@ def test_nothing_is_written_through_a_planted_folder(target: Target, where: str)
     (layout.root).mkdir(parents=True, exist_ok=True)
     (layout.root / "onnx").symlink_to(elsewhere)
     with pytest.raises(UnsafePath, match="symbolic link"):  # before anything is downloaded
-        target.layout().look(target.manifest.files)
-    assert target.layout().look([target.file("config.json")])[SafePath("config.json")] == LocalState()
+        target.layout().inspect(target.manifest.files)
+    assert target.layout().inspect([target.file("config.json")])[SafePath("config.json")] == LocalState()
     layout.begin(target.manifest)
     with pytest.raises(UnsafePath, match="symbolic link"):
         publish(layout, file, FILES[file.path])
@@ -524,7 +524,7 @@ def test_a_file_where_a_folder_belongs_is_refused(target: Target) -> None:
     root.mkdir(parents=True)
     (root / "onnx").write_text("a file of the user")
     with pytest.raises(DiskError, match="a file, but a folder is needed"):
-        target.layout().look(target.manifest.files)
+        target.layout().inspect(target.manifest.files)
     with pytest.raises(DiskError):
         fetch(target.layout(), target.manifest, FILES)
     assert (root / "onnx").read_text() == "a file of the user"
@@ -576,8 +576,8 @@ def test_killed_between_any_two_steps_the_old_or_the_new_is_there(target: Target
         there = held(before, OLD)
         assert there.keys() == OLD.keys()
         assert all(data in (shared[path] if after.root == before.root else {OLD[path]}) for path, data in there.items())
-        for path, state in after.look(new.files).items():
-            assert not state.proven or after.content(one.file(path)).read_bytes() == NEW[path]
+        for path, state in after.inspect(new.files).items():
+            assert not state.proven or after.content_path(one.file(path)).read_bytes() == NEW[path]
         run_again(one)
         assert check(one.layout(), read_manifest(one.layout())).count() == {"ok": len(NEW)}
         assert all(one.look(path) == LocalState(len(data), proven=True, named=True) for path, data in NEW.items())

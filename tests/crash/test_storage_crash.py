@@ -46,14 +46,14 @@ def plain(folder: Path) -> Layout:
 def run(layout: Layout) -> None:
     """What fetch does, with bytes from memory."""
     layout.begin(MANIFEST)
-    seen = layout.look(MANIFEST.files)
+    seen = layout.inspect(MANIFEST.files)
     for file in MANIFEST.files:
         state = seen[file.path]
-        if state.size == file.size and (state.proven or layout.content(file).read_bytes() == FILES[file.path]):
+        if state.size == file.size and (state.proven or layout.content_path(file).read_bytes() == FILES[file.path]):
             layout.adopt(file)
         else:
-            layout.staged(file).write_bytes(FILES[file.path])
-            layout.commit(file, layout.staged(file))
+            layout.staged_path(file).write_bytes(FILES[file.path])
+            layout.publish(file, layout.staged_path(file))
     layout.finish(MANIFEST, True)
 
 
@@ -70,12 +70,12 @@ def test_killed_anywhere(tmp_path: Path, make: Callable[[Path], Layout]) -> None
         for path, data in FILES.items():
             name = layout.root / path
             assert not name.exists() or name.read_bytes() in (data, OLD)
-        for file, state in layout.look(MANIFEST.files).items():
+        for file, state in layout.inspect(MANIFEST.files).items():
             assert not state.proven or state.size == len(FILES[file])
         run(layout)
         assert {path: (layout.root / path).read_bytes() for path in FILES} == FILES
         assert [p.name for p in layout.root.parent.rglob("tmp-*")] == []
-        assert all(state.proven and state.named for state in make(folder).look(MANIFEST.files).values())
+        assert all(state.proven and state.named for state in make(folder).inspect(MANIFEST.files).values())
         if make is cache:
             assert scan_cache_dir(folder / "hub").warnings == []
             assert snapshot_download("a/b", cache_dir=folder / "hub", local_files_only=True) == str(layout.root)

@@ -66,7 +66,7 @@ def test_damaged_and_foreign_notes_are_no_notes(tmp_path: Path) -> None:
     file = remote("a.bin", data)
     for text in ("", "{", "[]", '{"version": 99}', '{"version": 1}', '{"version": 1, "pickle": [1], "header": null}'):
         receipts = Receipts(None)
-        receipts.say(file.digest, text)  # type: ignore[arg-type]
+        receipts.note_content(file.digest, text)  # type: ignore[arg-type]
         screening = Screening(receipts)
         assert screening.beforehand([file]) == ((file,), ()), text
         assert not screening.knows(file)

@@ -25,12 +25,12 @@ def file(tmp_path: Path) -> Path:
 def test_remembered_by_the_next_process(tmp_path: Path, file: Path) -> None:
     first = Receipts(tmp_path / "state" / "receipts.sqlite")
     first.record(file, ONE)
-    assert first.proven({file: ONE}) == {file}
+    assert first.verified({file: ONE}) == {file}
     first.close()
     second = Receipts(tmp_path / "state" / "receipts.sqlite")
-    assert second.proven({file: ONE, file.with_name("missing"): ONE}) == {file}
-    assert second.proven({str(file): ONE}) == {str(file)}
-    assert second.proven({file: OTHER}) == set()
+    assert second.verified({file: ONE, file.with_name("missing"): ONE}) == {file}
+    assert second.verified({str(file): ONE}) == {str(file)}
+    assert second.verified({file: OTHER}) == set()
     assert second.problem == ""
 
 
@@ -68,7 +68,7 @@ def test_a_changed_file_is_not_proven(tmp_path: Path, file: Path, change: object
     time.sleep(0.02)  # the kernel's clock for mtime ticks every few milliseconds
     assert callable(change)
     change(file)
-    assert receipts.proven({file: ONE}) == set()
+    assert receipts.verified({file: ONE}) == set()
 
 
 def test_a_link_stands_for_the_file_that_it_leads_to(tmp_path: Path, file: Path) -> None:
@@ -78,20 +78,20 @@ def test_a_link_stands_for_the_file_that_it_leads_to(tmp_path: Path, file: Path)
     folder.symlink_to(file.parent)
     receipts.record(link, ONE)
     receipts.record(file, ONE)
-    assert receipts.proven({link: ONE}) == {link}
-    assert receipts.proven({folder / file.name: ONE}) == {folder / file.name}
+    assert receipts.verified({link: ONE}) == {link}
+    assert receipts.verified({folder / file.name: ONE}) == {folder / file.name}
     other = tmp_path / "other"
     other.write_text("content")
     link.unlink()
     link.symlink_to(other)
-    assert receipts.proven({link: ONE}) == set()
+    assert receipts.verified({link: ONE}) == set()
 
 
 def test_missing_files_and_folders_get_no_receipt(tmp_path: Path) -> None:
     receipts = Receipts(None)
     receipts.record(tmp_path / "missing", ONE)
     receipts.record(tmp_path, ONE)
-    assert receipts.proven({tmp_path: ONE, tmp_path / "missing": ONE}) == set()
+    assert receipts.verified({tmp_path: ONE, tmp_path / "missing": ONE}) == set()
 
 
 @pytest.mark.parametrize("damage", ["garbage", "newer", "folder", "no folder"])
@@ -110,7 +110,7 @@ def test_an_unusable_database_is_a_problem_and_no_error(tmp_path: Path, file: Pa
     receipts = Receipts(path)
     assert str(path) in receipts.problem
     receipts.record(file, ONE)
-    assert receipts.proven({file: ONE}) == set()
+    assert receipts.verified({file: ONE}) == set()
     receipts.close()
 
 
@@ -122,7 +122,7 @@ def test_damage_that_is_found_later(tmp_path: Path, file: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("drop table receipts")
     assert receipts.problem == ""
-    assert receipts.proven({file: ONE}) == set()
+    assert receipts.verified({file: ONE}) == set()
     assert receipts.problem
     receipts.record(file, ONE)
     receipts.close()
@@ -137,7 +137,7 @@ def test_threads_and_two_processes_worth_of_connections(tmp_path: Path) -> None:
         list(pool.map(lambda n: both[n % 2].record(files[n], ONE), range(2000)))
     for receipts in both:
         receipts.flush()
-    assert both[0].proven(dict.fromkeys(files, ONE)) == set(files)
+    assert both[0].verified(dict.fromkeys(files, ONE)) == set(files)
     assert [receipts.problem for receipts in both] == ["", ""]
 
 
@@ -146,5 +146,5 @@ def test_closed_is_closed(tmp_path: Path, file: Path) -> None:
     receipts.close()
     receipts.close()
     receipts.record(file, ONE)
-    assert receipts.proven({file: ONE}) == set()
+    assert receipts.verified({file: ONE}) == set()
     assert receipts.problem == ""

@@ -59,8 +59,8 @@ def begin(layout: Layout, *files: RemoteFile) -> None:
 
 
 def publish(layout: Layout, file: RemoteFile, data: bytes = DATA) -> None:
-    layout.staged(file).write_bytes(data)
-    layout.commit(file, layout.staged(file))
+    layout.staged_path(file).write_bytes(data)
+    layout.publish(file, layout.staged_path(file))
 
 
 @contextmanager
@@ -83,9 +83,9 @@ def test_of_two_fetches_one_gets_the_bytes(tmp_path: Path, make: Make) -> None:
     assert one.claim(file) is ClaimResult.OURS
     assert two.claim(file) is ClaimResult.HELD
     assert two.claim(a_file("other", b"other")) is ClaimResult.OURS
-    two.release(file)
+    two.release_claim(file)
     assert two.claim(file) is ClaimResult.HELD
-    one.release(file)
+    one.release_claim(file)
     assert two.claim(file) is ClaimResult.OURS
     assert one.claim(file) is ClaimResult.HELD
 
@@ -93,12 +93,12 @@ def test_of_two_fetches_one_gets_the_bytes(tmp_path: Path, make: Make) -> None:
 @each_layout
 def test_published_meanwhile(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
-    assert two.look([file])[file.path].size is None
+    assert two.inspect([file])[file.path].size is None
     assert one.claim(file) is ClaimResult.OURS
     begin(one)
     publish(one, file)
     assert two.claim(file) is ClaimResult.HELD
-    one.release(file)
+    one.release_claim(file)
     assert two.claim(file) is ClaimResult.PRESENT
     # It turned out to be wrong, say: the second fetch asks again, and gets it.
     assert two.claim(file) is ClaimResult.OURS
@@ -109,7 +109,7 @@ def test_what_was_there_before_is_not_what_came_meanwhile(tmp_path: Path, make: 
     one, two, file = make(tmp_path), make(tmp_path), a_file()
     begin(one)
     publish(one, file)
-    assert two.look([file])[file.path].size == file.size
+    assert two.inspect([file])[file.path].size == file.size
     assert two.claim(file) is ClaimResult.OURS
 
 
@@ -118,9 +118,9 @@ def test_two_names_of_the_same_bytes_are_downloaded_once(tmp_path: Path, make: M
     layout, one, two = make(tmp_path), a_file("one"), a_file("two")
     assert layout.claim(one) is ClaimResult.OURS
     assert layout.claim(two) is ClaimResult.HELD
-    layout.release(two)
+    layout.release_claim(two)
     assert layout.claim(two) is ClaimResult.HELD
-    layout.release(one)
+    layout.release_claim(one)
     assert layout.claim(two) is ClaimResult.OURS
 
 
@@ -151,7 +151,7 @@ def test_the_same_bytes_in_another_target(tmp_path: Path, data: bytes) -> None:
     assert holder.claim(file) is ClaimResult.OURS
     assert [other.claim(file) for other in others] == [ClaimResult.HELD] * 3
     with another_process("plain", tmp_path / "a user of another home"):
-        holder.release(file)
+        holder.release_claim(file)
     assert others[0].claim(file) is ClaimResult.OURS
 
 
@@ -179,21 +179,21 @@ def test_bytes_that_another_target_got_meanwhile_are_copied(
     assert one.claim(file) is ClaimResult.OURS
     publish(one, file, data)
     assert two.claim(file) is ClaimResult.HELD
-    one.release(file)
+    one.release_claim(file)
     assert two.claim(file) is ClaimResult.PRESENT
-    assert two.proven(file)
-    assert two.content(file).read_bytes() == data
+    assert two.has_receipt(file)
+    assert two.content_path(file).read_bytes() == data
     two.adopt(file)
     assert (two.root / file.path).read_bytes() == data
-    assert two.content(file).resolve().is_relative_to(tmp_path.resolve())
-    assert not two.content(file).samefile(one.content(file))
-    assert two.proven(file)
+    assert two.content_path(file).resolve().is_relative_to(tmp_path.resolve())
+    assert not two.content_path(file).samefile(one.content_path(file))
+    assert two.has_receipt(file)
 
 
 def _with(receipts: Receipts, layout: Layout) -> Layout:
     """A layout of the same process: its fetches share the receipts."""
     if isinstance(layout, HfCache):
-        return HfCache(layout._below.root, layout.ref, layout.commit_id, receipts)
+        return HfCache(layout._dir.root, layout.ref, layout.commit_id, receipts)
     assert isinstance(layout, Folder)
     return Folder(layout.root, layout.ref, layout.commit_id, receipts)
 
@@ -204,7 +204,7 @@ def test_bytes_that_another_process_got_meanwhile_are_copied(tmp_path: Path) -> 
     begin(two, file)
     assert one.claim(file) is ClaimResult.OURS
     publish(one, file, LARGE)
-    one.release(file)
+    one.release_claim(file)
     assert two.claim(file) is ClaimResult.PRESENT
     two.adopt(file)
     assert (two.root / file.path).read_bytes() == LARGE
@@ -216,7 +216,7 @@ def test_a_copy_that_changed_is_not_taken(tmp_path: Path) -> None:
     begin(one)
     begin(two)
     publish(one, file)
-    one.content(file).write_bytes(DATA[::-1])
+    one.content_path(file).write_bytes(DATA[::-1])
     assert two.claim(file) is ClaimResult.OURS
 
 
@@ -251,7 +251,7 @@ def test_eight_threads_and_one_claim(tmp_path: Path, make: Make) -> None:
 def test_a_planted_link_is_not_followed(tmp_path: Path, make: Make) -> None:
     layout = make(tmp_path)
     assert layout.claim(a_file()) is ClaimResult.OURS
-    layout.release(a_file())
+    layout.release_claim(a_file())
     (lock,) = list(tmp_path.rglob("gpuaria.claims"))
     lock.unlink()
     lock.symlink_to(tmp_path / "planted")
@@ -270,8 +270,8 @@ def test_a_waiting_fetch_sees_that_the_holder_stores_bytes(tmp_path: Path, make:
         assert waiting.claim(file) is ClaimResult.HELD
         before = waiting.progress_mark(file)
         assert waiting.progress_mark(file) == before
-        with holder.staged(file).open("ab") as staged:
+        with holder.staged_path(file).open("ab") as staged:
             staged.write(b"more")
         assert waiting.progress_mark(file) != before
-    holder.release(file)
+    holder.release_claim(file)
     assert not list((tmp_path / "state").glob("holders/*"))

@@ -78,7 +78,7 @@ class World:
         for file in self.manifest.files:
             if paths is None or file.path in paths:
                 stage(layout, file, self.data(file))
-                layout.commit(file, layout.staged(file))
+                layout.publish(file, layout.staged_path(file))
         layout.finish(self.manifest, complete)
 
     def offline(self, revision: str | None = None) -> Path:
@@ -107,7 +107,7 @@ class World:
 
 
 def stage(layout: HfCache, file: RemoteFile, data: bytes) -> Path:
-    staged = layout.staged(file)
+    staged = layout.staged_path(file)
     staged.write_bytes(data)
     return staged
 
@@ -182,14 +182,14 @@ def links_and_files(cache: Path) -> dict[str, str]:
 def test_what_the_client_made_is_there_but_not_proven_until_hashed(world: World, hub: Hub) -> None:
     world.fill_with_client(hub)
     layout = world.layout()
-    assert layout.look(world.manifest.files) == {
+    assert layout.inspect(world.manifest.files) == {
         file.path: LocalState(file.size, proven=False, named=True) for file in world.manifest.files
     }
     for file in world.manifest.files:
         assert file.digest is not None
-        assert hash_bytes(layout.content(file).read_bytes(), file.digest.algorithm) == file.digest.hex
+        assert hash_bytes(layout.content_path(file).read_bytes(), file.digest.algorithm) == file.digest.hex
         layout.adopt(file)
-    assert all(state.proven and state.named for state in layout.look(world.manifest.files).values())
+    assert all(state.proven and state.named for state in layout.inspect(world.manifest.files).values())
 
 
 def test_the_clients_tree_with_its_xet_hashes_is_kept(world: World) -> None:
@@ -268,12 +268,12 @@ def test_without_links_the_snapshot_holds_the_bytes(world: World) -> None:
     world.fetch(layout)
     assert world.offline() == layout.root
     assert not any(path.is_symlink() for path in layout.root.rglob("*"))
-    assert all(state.proven and state.named for state in layout.look(world.manifest.files).values())
+    assert all(state.proven and state.named for state in layout.inspect(world.manifest.files).values())
     # a run that may use links takes the real files as they are
     later = world.layout(symlinks=True)
-    assert later.look(world.manifest.files) == layout.look(world.manifest.files)
+    assert later.inspect(world.manifest.files) == layout.inspect(world.manifest.files)
     later.adopt(world.file("config.json"))
-    assert later.content(world.file("config.json")).parent == layout.root
+    assert later.content_path(world.file("config.json")).parent == layout.root
 
 
 def test_a_blob_becomes_a_file_where_links_are_not_wanted_any_more(world: World) -> None:
@@ -295,10 +295,10 @@ def test_a_wrong_or_dangling_link_is_replaced(world: World, target: str) -> None
     entry.unlink()
     entry.symlink_to(target)
     layout = world.layout()
-    assert layout.look([file])[file.path] == LocalState(file.size, proven=True, named=False)
+    assert layout.inspect([file])[file.path] == LocalState(file.size, proven=True, named=False)
     layout.adopt(file)
     assert entry.read_bytes() == FILES[file.path]
-    assert layout.look([file])[file.path].named
+    assert layout.inspect([file])[file.path].named
 
 
 def test_an_absolute_link_to_the_right_blob_is_a_name(world: World) -> None:
@@ -306,25 +306,25 @@ def test_an_absolute_link_to_the_right_blob_is_a_name(world: World) -> None:
     file = world.file("model.safetensors")
     entry = file.path.under(world.layout().root)
     entry.unlink()
-    entry.symlink_to(world.layout().content(file))
-    assert world.layout().look([file])[file.path].named
+    entry.symlink_to(world.layout().content_path(file))
+    assert world.layout().inspect([file])[file.path].named
 
 
 def test_a_blob_in_the_clients_shared_store_is_read_and_replaced_as_a_link(world: World) -> None:
     world.fetch(world.layout())
     file = world.file("model.safetensors")
     layout = world.layout()
-    blob, stored = layout.content(file), world.cache / "blobs" / "ab" / "abcd"
+    blob, stored = layout.content_path(file), world.cache / "blobs" / "ab" / "abcd"
     stored.parent.mkdir(parents=True)
     os.rename(blob, stored)
     blob.symlink_to(os.path.relpath(stored, blob.parent))
-    assert layout.look([file])[file.path].size == file.size
+    assert layout.inspect([file])[file.path].size == file.size
     layout.adopt(file)
-    assert layout.look([file])[file.path] == LocalState(file.size, proven=True, named=True)
+    assert layout.inspect([file])[file.path] == LocalState(file.size, proven=True, named=True)
     stored.write_bytes(b"changed")
-    assert not layout.look([file])[file.path].proven
+    assert not layout.inspect([file])[file.path].proven
     layout.begin(world.manifest)
-    layout.commit(file, stage(layout, file, FILES[file.path]))
+    layout.publish(file, stage(layout, file, FILES[file.path]))
     assert not blob.is_symlink()
     assert stored.read_bytes() == b"changed"
 
@@ -337,9 +337,9 @@ def test_a_blob_of_another_repo_is_copied_and_checked(world: World, tmp_path: Pa
     bad.write_bytes(FILES[file.path][:-1] + b"x")
     with pytest.raises(WrongBytes):
         layout.adopt(file, bad)
-    assert layout.look([file])[file.path] == LocalState()
+    assert layout.inspect([file])[file.path] == LocalState()
     layout.adopt(file, good)
-    assert layout.look([file])[file.path] == LocalState(file.size, proven=True, named=True)
+    assert layout.inspect([file])[file.path] == LocalState(file.size, proven=True, named=True)
     assert good.stat().st_nlink == 1
     assert [p for p in layout.staging.iterdir() if p.name != "manifests"] == []
 
@@ -353,13 +353,15 @@ def test_parallel_commits(tmp_path: Path) -> None:
     layout.begin(world.manifest)
 
     def work(file: RemoteFile) -> None:
-        layout.commit(file, stage(layout, file, many[file.path]))
+        layout.publish(file, stage(layout, file, many[file.path]))
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(work, world.manifest.files))
     layout.finish(world.manifest, True)
     assert {path: (layout.root / path).read_bytes() for path in many} == many
-    assert all(state == LocalState(len(many[p]), True, True) for p, state in layout.look(world.manifest.files).items())
+    assert all(
+        state == LocalState(len(many[p]), True, True) for p, state in layout.inspect(world.manifest.files).items()
+    )
     assert world.offline() == layout.root
 
 
@@ -367,9 +369,9 @@ def test_two_names_for_one_content(world: World) -> None:
     layout = world.layout()
     layout.begin(world.manifest)
     one, other = world.file("config.json"), world.file("same.json")
-    assert layout.staged(one) == layout.staged(other)
-    layout.commit(one, stage(layout, one, b"{}"))
-    assert layout.look([other])[other.path] == LocalState(2, proven=True, named=False)
+    assert layout.staged_path(one) == layout.staged_path(other)
+    layout.publish(one, stage(layout, one, b"{}"))
+    assert layout.inspect([other])[other.path] == LocalState(2, proven=True, named=False)
     layout.adopt(other)
     assert (layout.root / "same.json").read_bytes() == b"{}"
 
@@ -377,24 +379,24 @@ def test_two_names_for_one_content(world: World) -> None:
 def test_staged_bytes_are_counted_without_holes_and_can_be_discarded(world: World) -> None:
     layout, file = world.layout(), world.file("model.safetensors")
     layout.begin(world.manifest)
-    with layout.staged(file).open("wb") as stream:
+    with layout.staged_path(file).open("wb") as stream:
         stream.truncate(file.size)
         stream.seek(4096 * 2)
         stream.write(b"x" * 4096)
     for ending in (".aria2", ".aria2__temp"):
-        layout.staged(file).with_name(layout.staged(file).name + ending).write_bytes(b"control")
-    assert layout.look([file])[file.path] == LocalState(partial=4096)
-    layout.discard(file)
+        layout.staged_path(file).with_name(layout.staged_path(file).name + ending).write_bytes(b"control")
+    assert layout.inspect([file])[file.path] == LocalState(partial=4096)
+    layout.discard_staged(file)
     assert [p for p in layout.staging.iterdir() if p.name != "manifests"] == []
-    layout.discard(file)
+    layout.discard_staged(file)
 
 
 def test_commit_refuses_another_size(world: World) -> None:
     layout, file = world.layout(), world.file("model.safetensors")
     layout.begin(world.manifest)
     with pytest.raises(WrongBytes):
-        layout.commit(file, stage(layout, file, b"short"))
-    assert layout.look([file])[file.path].size is None
+        layout.publish(file, stage(layout, file, b"short"))
+    assert layout.inspect([file])[file.path].size is None
 
 
 def test_planted_names_in_staging_are_swept_before_anyone_writes(world: World, tmp_path: Path) -> None:
@@ -402,11 +404,11 @@ def test_planted_names_in_staging_are_swept_before_anyone_writes(world: World, t
     victim = tmp_path / "victim"
     victim.write_text("precious")
     layout.begin(world.manifest)
-    staged = layout.staged(file)
+    staged = layout.staged_path(file)
     staged.symlink_to(victim)
     os.link(victim, staged.with_name(staged.name + ".aria2__temp"))
     os.mkfifo(staged.with_name("pipe"))
-    assert layout.look([file])[file.path].partial == 0
+    assert layout.inspect([file])[file.path].partial == 0
     layout.begin(world.manifest)
     assert [p.name for p in layout.staging.iterdir()] == ["manifests"]
     assert victim.read_text() == "precious"
@@ -418,9 +420,9 @@ def test_commit_refuses_a_staged_link(world: World, tmp_path: Path, make: object
     layout.begin(world.manifest)
     other = tmp_path / "other"
     other.write_bytes(FILES[file.path])
-    (os.symlink if make is os.symlink else os.link)(other, layout.staged(file))
+    (os.symlink if make is os.symlink else os.link)(other, layout.staged_path(file))
     with pytest.raises(UnsafePath):
-        layout.commit(file, layout.staged(file))
+        layout.publish(file, layout.staged_path(file))
 
 
 @pytest.mark.parametrize("planted", ["", "blobs", "snapshots", "refs", "trees", ".gpuaria", "snapshots/COMMIT/onnx"])
@@ -478,10 +480,10 @@ manifest = manifests.load(Path(sys.argv[2]).read_text())
 layout = HfCache(Path(sys.argv[1]), manifest.ref, manifest.commit, Receipts(None))
 layout.begin(manifest)
 file = next(file for file in manifest.files if file.path == "model.safetensors")
-layout.staged(file).write_bytes(bytes(range(256)) * 200)
+layout.staged_path(file).write_bytes(bytes(range(256)) * 200)
 # die at the moment when the link would be made
 sys.addaudithook(lambda event, args: event == "os.symlink" and os.kill(os.getpid(), signal.SIGKILL))
-layout.commit(file, layout.staged(file))
+layout.publish(file, layout.staged_path(file))
 """
 
 
@@ -490,7 +492,7 @@ def test_killed_between_rename_and_link_then_run_again(world: World, tmp_path: P
     command = [sys.executable, "-c", textwrap.dedent(CRASH), str(world.cache), str(tmp_path / "manifest.json")]
     assert subprocess.run(command, cwd=ROOT, timeout=60).returncode == -signal.SIGKILL
     layout, file = world.layout(), world.file("model.safetensors")
-    assert layout.look([file])[file.path] == LocalState(file.size, proven=False, named=False)
+    assert layout.inspect([file])[file.path] == LocalState(file.size, proven=False, named=False)
     layout.begin(world.manifest)
     layout.adopt(file)
     assert (layout.root / file.path).read_bytes() == FILES[file.path]

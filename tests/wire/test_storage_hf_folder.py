@@ -75,8 +75,8 @@ class World:
         layout.begin(self.manifest)
         for file in self.manifest.files:
             if paths is None or file.path in paths:
-                layout.staged(file).write_bytes(FILES[file.path])
-                layout.commit(file, layout.staged(file))
+                layout.staged_path(file).write_bytes(FILES[file.path])
+                layout.publish(file, layout.staged_path(file))
         layout.finish(self.manifest, paths is None)
         return layout
 
@@ -106,7 +106,7 @@ def test_the_client_fetches_nothing_after_us(world: World, hub: Hub) -> None:
         known = read_download_metadata(world.target, file.path)
         assert known is not None
         assert (known.commit_hash, known.etag) == (world.manifest.commit, file.digest and file.digest.hex)
-        assert layout.content(file).read_bytes() == FILES[file.path]
+        assert layout.content_path(file).read_bytes() == FILES[file.path]
     assert set(collect_local_files(world.target)) == set(FILES)
     assert not layout.staging.exists()
     assert (world.target / ".cache/huggingface/.gitignore").read_text() == "*"
@@ -124,11 +124,11 @@ def test_what_the_client_made_is_named_but_not_proven_until_hashed(world: World,
     world.client(hub)
     layout = world.layout()
     for file in world.manifest.files:
-        assert layout.look([file])[file.path] == LocalState(file.size, proven=False, named=True)
+        assert layout.inspect([file])[file.path] == LocalState(file.size, proven=False, named=True)
         assert file.digest is not None
-        assert hash_bytes(layout.content(file).read_bytes(), file.digest.algorithm) == file.digest.hex
+        assert hash_bytes(layout.content_path(file).read_bytes(), file.digest.algorithm) == file.digest.hex
         layout.adopt(file)
-    assert all(state.proven and state.named for state in layout.look(world.manifest.files).values())
+    assert all(state.proven and state.named for state in layout.inspect(world.manifest.files).values())
 
 
 def test_an_unchanged_file_of_the_next_commit_only_needs_its_name(world: World, hub: Hub) -> None:
@@ -136,7 +136,7 @@ def test_an_unchanged_file_of_the_next_commit_only_needs_its_name(world: World, 
     world.repo.update({"config.json": b'{"new": 1}'})
     world.update()
     layout = world.layout()
-    seen = layout.look(world.manifest.files)
+    seen = layout.inspect(world.manifest.files)
     kept = [file for file in world.manifest.files if seen[file.path].proven]
     assert {file.path for file in kept} == set(FILES) - {"config.json"}
     assert not any(state.named for state in seen.values())
@@ -144,8 +144,8 @@ def test_an_unchanged_file_of_the_next_commit_only_needs_its_name(world: World, 
     for file in kept:
         layout.adopt(file)
     new = world.file("config.json")
-    layout.staged(new).write_bytes(b'{"new": 1}')
-    layout.commit(new, layout.staged(new))
+    layout.staged_path(new).write_bytes(b'{"new": 1}')
+    layout.publish(new, layout.staged_path(new))
     layout.finish(world.manifest, True)
     world.client(hub)
     assert [seen.target for seen in hub.requests if "/resolve/" in seen.target] == []
@@ -157,11 +157,11 @@ def test_a_file_of_the_user_is_replaced_whole_and_never_written_into(world: Worl
     mine.write_text("my own words")
     os.link(mine, backup)
     layout, file = world.layout(), world.file("config.json")
-    assert layout.look([file])[file.path] == LocalState(12, proven=False, named=False)
+    assert layout.inspect([file])[file.path] == LocalState(12, proven=False, named=False)
     layout.begin(world.manifest)
     assert mine.read_text() == "my own words"
-    layout.staged(file).write_bytes(b"{}")
-    layout.commit(file, layout.staged(file))
+    layout.staged_path(file).write_bytes(b"{}")
+    layout.publish(file, layout.staged_path(file))
     assert (mine.read_text(), backup.read_text()) == ("{}", "my own words")
 
 
@@ -203,8 +203,8 @@ def test_nothing_goes_through_a_planted_folder(world: World, tmp_path: Path, pla
     assert list(outside.iterdir()) == []
     if planted.startswith("onnx"):  # known before anything is fetched
         with pytest.raises(UnsafePath):
-            world.layout().look(world.manifest.files)
-        assert world.layout().look([world.file("config.json")])[SafePath("config.json")].size == 2
+            world.layout().inspect(world.manifest.files)
+        assert world.layout().inspect([world.file("config.json")])[SafePath("config.json")].size == 2
 
 
 def test_the_target_itself_may_be_a_link(world: World, tmp_path: Path) -> None:
@@ -220,10 +220,10 @@ def test_a_folder_where_a_file_belongs_and_a_file_where_a_folder_belongs(world: 
     world.target.mkdir(parents=True)
     (world.target / "onnx").write_text("a file")
     with pytest.raises(DiskError, match="a file, but a folder is needed"):
-        world.layout().look(world.manifest.files)
+        world.layout().inspect(world.manifest.files)
     (world.target / "onnx").unlink()
     (world.target / "config.json" / "sub").mkdir(parents=True)
-    assert world.layout().look(world.manifest.files)[SafePath("config.json")].size is None
+    assert world.layout().inspect(world.manifest.files)[SafePath("config.json")].size is None
     with pytest.raises(DiskError, match="is a folder, but a file is needed"):
         world.fetch()
 
@@ -231,21 +231,21 @@ def test_a_folder_where_a_file_belongs_and_a_file_where_a_folder_belongs(world: 
 def test_files_get_the_mode_that_a_new_file_gets(world: World) -> None:
     layout, file = world.layout(), world.file("config.json")
     layout.begin(world.manifest)
-    os.close(os.open(layout.staged(file), os.O_CREAT | os.O_WRONLY, 0o600))
-    layout.staged(file).write_bytes(b"{}")
-    layout.commit(file, layout.staged(file))
+    os.close(os.open(layout.staged_path(file), os.O_CREAT | os.O_WRONLY, 0o600))
+    layout.staged_path(file).write_bytes(b"{}")
+    layout.publish(file, layout.staged_path(file))
     plain = world.target / "plain"
     plain.touch()
-    assert stat.S_IMODE(layout.content(file).stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    assert stat.S_IMODE(layout.content_path(file).stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
 def test_a_clock_behind_the_file_server(world: World, hub: Hub) -> None:
     layout = world.layout()
     layout.begin(world.manifest)
     for file in world.manifest.files:
-        layout.staged(file).write_bytes(FILES[file.path])
-        os.utime(layout.staged(file), (4e9, 4e9))
-        layout.commit(file, layout.staged(file))
+        layout.staged_path(file).write_bytes(FILES[file.path])
+        os.utime(layout.staged_path(file), (4e9, 4e9))
+        layout.publish(file, layout.staged_path(file))
     layout.finish(world.manifest, True)
     world.client(hub)
     assert [seen.target for seen in hub.requests if "/resolve/" in seen.target] == []
@@ -254,12 +254,12 @@ def test_a_clock_behind_the_file_server(world: World, hub: Hub) -> None:
 def test_a_copy_of_another_file(world: World, tmp_path: Path) -> None:
     layout, file, other = world.layout(), world.file("same.json"), world.file("config.json")
     layout.begin(world.manifest)
-    layout.staged(other).write_bytes(b"{}")
-    layout.commit(other, layout.staged(other))
-    layout.adopt(file, layout.content(other))
-    layout.adopt(file, layout.content(file))
-    assert layout.content(file).stat().st_ino != layout.content(other).stat().st_ino
-    assert layout.look([file])[file.path] == LocalState(2, proven=True, named=True)
+    layout.staged_path(other).write_bytes(b"{}")
+    layout.publish(other, layout.staged_path(other))
+    layout.adopt(file, layout.content_path(other))
+    layout.adopt(file, layout.content_path(file))
+    assert layout.content_path(file).stat().st_ino != layout.content_path(other).stat().st_ino
+    assert layout.inspect([file])[file.path] == LocalState(2, proven=True, named=True)
     with pytest.raises(DiskError, match="does not exist"):
         layout.adopt(world.file("README.md"), tmp_path / "nowhere")
 
@@ -272,13 +272,15 @@ def test_parallel_commits(world: World) -> None:
     layout.begin(world.manifest)
 
     def work(file: RemoteFile) -> None:
-        layout.staged(file).write_bytes(many[file.path])
-        layout.commit(file, layout.staged(file))
+        layout.staged_path(file).write_bytes(many[file.path])
+        layout.publish(file, layout.staged_path(file))
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(work, world.manifest.files))
     layout.finish(world.manifest, True)
-    assert all(state == LocalState(len(many[p]), True, True) for p, state in layout.look(world.manifest.files).items())
+    assert all(
+        state == LocalState(len(many[p]), True, True) for p, state in layout.inspect(world.manifest.files).items()
+    )
     assert set(collect_local_files(world.target)) == set(many)
 
 
@@ -288,10 +290,10 @@ def test_longest_names(world: World) -> None:
     file = RemoteFile(SafePath.parse(path), 4, Digest("sha256", hash_bytes(data, "sha256")), "")
     layout = world.layout()
     layout.begin(world.manifest)
-    layout.staged(file).write_bytes(data)
-    layout.commit(file, layout.staged(file))  # its metadata would have a name of 264 bytes
-    assert layout.content(file).read_bytes() == data
-    assert layout.look([file])[file.path] == LocalState(4, proven=True, named=False)
+    layout.staged_path(file).write_bytes(data)
+    layout.publish(file, layout.staged_path(file))  # its metadata would have a name of 264 bytes
+    assert layout.content_path(file).read_bytes() == data
+    assert layout.inspect([file])[file.path] == LocalState(4, proven=True, named=False)
 
 
 def test_saved_manifest_and_the_clients_tree(world: World, hub: Hub, tmp_path: Path) -> None:
@@ -326,9 +328,9 @@ def test_any_safe_name_ends_up_below_the_folder(tmp_path_factory: pytest.TempPat
     manifest = Manifest(REF, NAME, "0" * 40, "http://hub", "origin", (file,))
     layout = Folder(root / "target", REF, "0" * 40, Receipts(None))
     layout.begin(manifest)
-    layout.staged(file).write_bytes(data)
-    layout.commit(file, layout.staged(file))
+    layout.staged_path(file).write_bytes(data)
+    layout.publish(file, layout.staged_path(file))
     layout.finish(manifest, True)
     assert (root / "target").joinpath(*parts).read_bytes() == data
     assert os.listdir(root) == ["target"]
-    assert layout.look([file])[path] == LocalState(len(data), proven=True, named=True)
+    assert layout.inspect([file])[path] == LocalState(len(data), proven=True, named=True)

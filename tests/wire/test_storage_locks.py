@@ -25,7 +25,7 @@ from gpuaria.storage import claims
 from gpuaria.storage.hf_cache import HfCache
 from gpuaria.storage.hf_folder import HfFolder as Folder
 from gpuaria.storage.layout import Layout
-from gpuaria.storage.locks import TargetLock, let_go, take
+from gpuaria.storage.locks import TargetLock, lock_file, unlock_file
 from gpuaria.storage.receipts import Receipts
 from tests.support.checkout import ROOT
 
@@ -154,7 +154,7 @@ def test_no_rights_is_one_sentence() -> None:
             TargetLock(folder / "deeper" / "target.lock").acquire()
         layouts = (Folder(folder, ref, "0" * 40, Receipts(None)), HfCache(folder, ref, "0" * 40, Receipts(None)))
         for layout in layouts:
-            assert layout.look([]) == {}
+            assert layout.inspect([]) == {}
             with pytest.raises(DiskError, match=f"no permission for {folder}"):
                 layout.lock(0)
             with pytest.raises(DiskError, match=f"no permission for {folder}"):
@@ -225,10 +225,10 @@ def test_the_last_of_those_who_share_cleans_up(tmp_path: Path) -> None:
     one.share()
     two.acquire()
     assert not two.alone
-    assert not one.last()
+    assert not one.is_last()
     one.release()
     assert two.holder.exists()
-    assert two.last()
+    assert two.is_last()
     two.release()
     assert not two.holder.exists()
 
@@ -262,11 +262,11 @@ def test_a_blob_is_locked_as_the_client_does(tmp_path: Path) -> None:
     file = RemoteFile(SafePath.parse("x"), 1, Digest("sha256", "1" * 64), "2" * 40)
     path = tmp_path / ".locks" / "datasets--a--b" / f"{'1' * 64}.lock"
     with cache.blob_lock(file):
-        assert take(path, 0) is None
+        assert lock_file(path, 0) is None
         assert path.stat().st_mode & 0o777 == 0o664
-    held = take(path, 0)
+    held = lock_file(path, 0)
     assert held is not None
-    let_go(held)
+    unlock_file(held)
 
 
 def test_a_client_that_holds_a_blob_for_hours_does_not_stop_us(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_client_that_holds_a_blob_for_hours_does_not_stop_us(tmp_path: Path) -
     data = bytes(1 << 20)
     file = RemoteFile(SafePath.parse("x"), len(data), Digest("sha256", "1" * 64), "2" * 40)
     cache.begin(Manifest(ref, "a/b", "0" * 40, "http://hub", "origin", (file,)))
-    cache.staged(file).write_bytes(data)
+    cache.staged_path(file).write_bytes(data)
     lock = tmp_path / ".locks" / "models--a--b" / f"{'1' * 64}.lock"
     lock.parent.mkdir(parents=True)
     held, done = threading.Event(), threading.Event()
@@ -290,7 +290,7 @@ def test_a_client_that_holds_a_blob_for_hours_does_not_stop_us(tmp_path: Path) -
     held.wait(20)
     start = time.monotonic()
     try:
-        cache.commit(file, cache.staged(file))
+        cache.publish(file, cache.staged_path(file))
         assert 0.1 <= time.monotonic() - start < 10
     finally:
         done.set()

@@ -9,20 +9,20 @@ import pytest
 
 from gpuaria.errors import DiskError, NoSpace, NotWritable, UnsafePath
 from gpuaria.os_errors import explain, explained
-from gpuaria.storage.safe_dir import Below
-from gpuaria.storage.space import case_sensitive, check, free
+from gpuaria.storage.safe_dir import SafeDir
+from gpuaria.storage.space import case_sensitive, check_free, free_bytes
 from gpuaria.text import decimal
 
 
 def test_free_is_asked_of_the_nearest_parent(tmp_path: Path) -> None:
     have = shutil.disk_usage(tmp_path).free
-    assert abs(free(tmp_path / "not" / "yet") - have) < 1 << 30
+    assert abs(free_bytes(tmp_path / "not" / "yet") - have) < 1 << 30
 
 
 def test_too_much_names_both_sizes_and_the_place(tmp_path: Path) -> None:
-    check(tmp_path / "x", 1)
+    check_free(tmp_path / "x", 1)
     with pytest.raises(NoSpace, match=rf"1000\.0 PB needed, .* free at {tmp_path}"):
-        check(tmp_path / "x" / "y", 10**18)
+        check_free(tmp_path / "x" / "y", 10**18)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_a_full_disk_says_so() -> None:
 
 @pytest.mark.parametrize("part", ["", ".", "..", "a/b", "a\0b"])
 def test_no_part_of_a_name_can_lead_away(tmp_path: Path, part: str) -> None:
-    with pytest.raises(UnsafePath), Below(tmp_path / "root").folder((part,), create=True):
+    with pytest.raises(UnsafePath), SafeDir(tmp_path / "root").folder((part,), create=True):
         pass
     with pytest.raises(UnsafePath):
-        Below(tmp_path / "root").parts(tmp_path / "other")
+        SafeDir(tmp_path / "root").parts(tmp_path / "other")
 
 
 def test_a_folder_swapped_for_a_link_after_it_was_opened(tmp_path: Path) -> None:
-    below, outside = Below(tmp_path / "root"), tmp_path / "outside"
+    below, outside = SafeDir(tmp_path / "root"), tmp_path / "outside"
     outside.mkdir()
     with below.folder(("a",), create=True) as fd:
         os.rename(tmp_path / "root" / "a", tmp_path / "moved")
@@ -95,10 +95,10 @@ def test_a_folder_swapped_for_a_link_after_it_was_opened(tmp_path: Path) -> None
 def test_a_folder_that_is_held_and_no_longer_there(tmp_path: Path, how: str) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
     outside.mkdir()
-    below = Below(root)
-    below.hold(("a", "b"))
-    below.release()
-    below.hold(("a", "b"))
+    below = SafeDir(root)
+    below.keep_open(("a", "b"))
+    below.close()
+    below.keep_open(("a", "b"))
     if how == "removed":
         (root / "a" / "b").rmdir()
     elif how == "a parent is a link":
@@ -126,8 +126,8 @@ def test_a_held_folder_is_let_go(tmp_path: Path) -> None:
     def opened() -> list[str]:
         return [fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
 
-    below = Below(tmp_path)
-    below.hold(("a",))
+    below = SafeDir(tmp_path)
+    below.keep_open(("a",))
     with below.folder(("a",)), below.folder(("a", "b"), create=True):
         assert held() == 3
     assert held() == 1
@@ -143,6 +143,6 @@ def test_a_parent_that_may_not_be_searched_is_a_sentence(tmp_path: Path) -> None
     os.seteuid(65534)
     try:
         with pytest.raises(DiskError, match=r"permission|allowed|denied|may not"):
-            free(closed / "inner" / "deeper")
+            free_bytes(closed / "inner" / "deeper")
     finally:
         os.seteuid(0)

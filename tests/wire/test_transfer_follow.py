@@ -88,7 +88,7 @@ def start(user: User, tmp_path: Path) -> Iterator[Start]:
                 limits = runtime._limits(request, world)
                 with layout.lock(5.0):
                     layout.begin(manifest)
-                    plan = planning.make(manifest, layout.look(manifest.files), world.mirrors, limits.rules)
+                    plan = planning.make(manifest, layout.inspect(manifest.files), world.mirrors, limits.rules)
                     pool = MirrorPool(HubFiles(world.source, manifest, world.http), world.mirrors)
                     results = Results(pool, (step.file.path for step in plan.steps), heard)
                     found.append(Fetch(results, layout, {str(f.path): f for f in manifest.files}, stop))
