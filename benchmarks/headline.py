@@ -72,7 +72,7 @@ def bars(body: str, scenario: int) -> list[Bar]:
     found = []
     for name in PANELS[scenario]:
         row = re.search(rf"^\| {re.escape(name)} \|  \| ([\d.]+) s \|", text, re.MULTILINE)
-        computed = re.search(rf"{name.split()[0]} fetched (\d+)% of the work .*?; its ([\d.]+) s for all", text)
+        computed = re.search(rf"{name.split()[0]} did (\d+)% of the work .*?; ([\d.]+) s for all", text)
         if row:
             found.append(Bar(name, float(row[1])))
         elif computed:

@@ -99,7 +99,7 @@ def killed(stage: Stage) -> None:
     share = median(run.more["again"] for run in runs)
     others = ", ".join(f"{who}: {100 * value:.0f} %" for who, value in again.items() if who != GPUARIA)
     got = f"{100 * share:.2f} %" + (f" ({others})" if others else "")
-    note = "payload that reached the client's device over both runs, beyond the file's size; the listing is in it"
+    note = "payload received in both runs, minus the size of the file; includes the listing"
     stage.row("10a", 100 * share, got, limit="0", runs=len(runs), note=note)
 
 

@@ -31,7 +31,9 @@ def slow_connections(stage: Stage) -> None:
     least = max(0.1, size / speed - 1)  # nginx lets each answer begin with what one second is worth
     told = f"{least:.1f} s: {CONNECTIONS} connections"
     seconds = stage.seconds(GPUARIA)
-    note = "nginx gives the first second of each answer at once, so more answers than connections may pass the limit"
+    note = (
+        "nginx sends the first second of each response at once, so more responses than connections may exceed the limit"
+    )
     share = least / median(seconds)
     stage.row("1a", share, f"{share:.3f}", limit=told, runs=len(seconds), note=note)
     against_hf(stage, "1b", limit=told, share=part.size / size)
@@ -97,7 +99,7 @@ def against_hf(stage: Stage, key: str, *, limit: str, share: float) -> None:
     all_ = whole(median(tiny), median(part), share)
     times = all_ / median(ours)
     note = (
-        f"hf fetched {share:.0%} of the work ({median(part):.1f} s, median of {len(part)}); its {all_:.0f} s for all "
-        "are computed from that and from its start-up"
+        f"hf did {share:.0%} of the work ({median(part):.1f} s, median of {len(part)}); {all_:.0f} s for all of it "
+        "is computed from that and its start-up"
     )
     stage.row(key, times, f"{times:.1f}", limit=limit, runs=len(ours), note=note)

@@ -64,7 +64,7 @@ def mixed(stage: Stage) -> None:
         [large_done(run, 8 * size) for run in stage.good(GPUARIA, "mixed")],
         [large_done(run, 8 * size) for run in stage.good(GPUARIA, "large")],
     )
-    note = "until the CDN, which has the large files only, has sent as much as 99 % of them"
+    note = "time until the CDN, which has only the large files, has sent 99 % of their bytes"
     stage.row("6a", done, f"{done:.2f}", limit=limit, runs=rounds, note=note)
     total = median(both) / max(median(small), median(large))
     got = f"{total:.2f} ({median(both):.1f} s; {median(small):.1f} s small, {median(large):.1f} s large alone)"
