@@ -1,4 +1,4 @@
-"""The table of exit statuses, row by row: real commands in real trouble, each with its own sentence."""
+"""Each row of the table of exit statuses: real commands with real failures, each with its own message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.user import PATH, Serve, User, children, wait_until
 DOCS = ROOT / "docs" / "exit-status.md"
 
 
-def test_the_table_in_the_docs_names_every_status() -> None:
+def test_the_documented_table_lists_every_status() -> None:
     rows = {int(row) for row in re.findall(r"^\|\s*`?(\d+)`?\s*\|", DOCS.read_text(), re.MULTILINE)}
     classes = {
         kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")
@@ -40,7 +40,7 @@ def test_0_all_verified(user: User, serve: Serve, small: Repo) -> None:
     assert contents(user.run("fetch", "org/small").ok().path) == SMALL
 
 
-def test_1_a_bug_is_a_sentence_and_its_traceback_comes_with_v(user: User, serve: Serve, small: Repo) -> None:
+def test_1_a_bug_is_one_sentence_and_v_adds_the_traceback(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     site = user.temp / "site"
     site.mkdir()
@@ -76,22 +76,22 @@ def test_1_a_bug_is_a_sentence_and_its_traceback_comes_with_v(user: User, serve:
         (["fetch", "org/small", "--mirror", "ftp://mirror.example"], "--mirror"),
     ],
 )
-def test_2_what_has_no_meaning(words: list[str], said: str, user: User) -> None:
+def test_2_invalid_usage(words: list[str], said: str, user: User) -> None:
     user.quick(*words, HF_ENDPOINT="http://127.0.0.1:9").refused(2, said)
 
 
-def test_2_nothing_typed_shows_the_help(user: User) -> None:
+def test_2_without_arguments_the_help_is_printed(user: User) -> None:
     done = user.run()
     assert (done.status, done.out) == (2, "")
     assert {"fetch", "resolve", "verify", "config"} <= set(done.err.split())
 
 
-def test_usage_errors_end_json_output_too(user: User) -> None:
+def test_usage_errors_end_with_a_json_report(user: User) -> None:
     assert user.quick("fetch", "--nope", "--json").report["exit_code"] == 2
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_3_one_file_cannot_be_had(status: int, user: User, serve: Serve, small: Repo) -> None:
+def test_3_one_file_fails(status: int, user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     hub.fault(r"/resolve/.*config\.json", status=status)
     done = user.run("fetch", "org/small", "--to", "x", "--json", "--patience", "1 s")
@@ -105,7 +105,7 @@ def test_3_one_file_cannot_be_had(status: int, user: User, serve: Serve, small: 
     assert hub.count() <= 2
 
 
-def test_3_says_which_file_and_prints_no_path(user: User, serve: Serve, small: Repo) -> None:
+def test_3_names_the_file_and_prints_no_path(user: User, serve: Serve, small: Repo) -> None:
     serve(small).fault(r"/resolve/.*config\.json", status=404)
     for flags in ([], ["-q"]):
         done = user.quick("fetch", "org/small", *flags)
@@ -130,14 +130,14 @@ def test_4_wrong_bytes_are_never_published(repo: str, user: User, serve: Serve, 
     assert not [path for path in user.home.rglob(Path(name).name) if path.exists()]
 
 
-def test_4_comes_before_3(user: User, serve: Serve, small: Repo) -> None:
+def test_4_takes_precedence_over_3(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     hub.cdn.fault("weights.bin", "flip", offset=1000)
     hub.fault(r"/resolve/.*config\.json", status=404)
     assert user.quick("fetch", "org/small", "-q").status == 4
 
 
-def test_wrong_bytes_once_are_fetched_again(user: User, serve: Serve, big: Repo) -> None:
+def test_bytes_that_are_wrong_once_are_downloaded_again(user: User, serve: Serve, big: Repo) -> None:
     serve(big).cdn.fault("model.safetensors", "flip", offset=5_000_000, times=1)
     assert contents(user.run("fetch", "org/big").ok().path) == expected(big)
 
@@ -163,7 +163,7 @@ def test_5_not_found(words: list[str], said: str, user: User, serve: Serve, smal
     assert hub.cdn.count() == 0
 
 
-def test_5_offline_and_not_here(user: User, serve: Serve, small: Repo) -> None:
+def test_5_offline_and_not_on_disk(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     user.quick("fetch", "org/small", "--offline").refused(5, "org/small", "--offline")
     user.quick("fetch", "org/small", HF_HUB_OFFLINE="1").refused(5, "org/small")
@@ -175,14 +175,14 @@ def test_5_offline_and_not_here(user: User, serve: Serve, small: Repo) -> None:
     assert hub.count() == 0
 
 
-def test_5_verify_what_is_not_there(user: User) -> None:
+def test_5_verify_without_a_target(user: User) -> None:
     user.quick("verify", "org/never").refused(5, "org/never", "gpuaria fetch org/never")
     user.quick("verify", "/never/was").refused(5, "/never/was")
 
 
 @pytest.fixture
 def closed(tmp_path: Path) -> list[Repo]:
-    """A gated and a private repo."""
+    """Return a hub with a gated and a private repo."""
     gated = Repo.build("org/gated", SMALL, folder=tmp_path / "gated", gated="manual")
     return [gated, Repo.build("org/private", SMALL, folder=tmp_path / "private", private=True)]
 
@@ -197,14 +197,16 @@ def closed(tmp_path: Path) -> list[Repo]:
         ("private", "", 5, "private and no token"),
     ],
 )
-def test_6_denied(repo: str, token: str, status: int, said: str, user: User, serve: Serve, closed: list[Repo]) -> None:
+def test_6_access_denied(
+    repo: str, token: str, status: int, said: str, user: User, serve: Serve, closed: list[Repo]
+) -> None:
     hub = serve(*closed, tokens={"hf_good"}, granted={"hf_in"})
     env = {"HF_TOKEN": token} if token else {}
     user.quick("fetch", f"org/{repo}", **env).refused(status, said)
     assert hub.cdn.count() == 0
 
 
-def test_6_a_gated_repo_does_not_hide_that_the_token_is_wrong(user: User, serve: Serve, closed: list[Repo]) -> None:
+def test_6_a_gated_repo_does_not_hide_an_invalid_token(user: User, serve: Serve, closed: list[Repo]) -> None:
     hub = serve(*closed, tokens={"hf_good"})
     hub.fault("/revision/", status=401, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": "Please log in."})
     done = user.quick("fetch", "org/gated", HF_TOKEN="hf_wrong")
@@ -212,7 +214,7 @@ def test_6_a_gated_repo_does_not_hide_that_the_token_is_wrong(user: User, serve:
     user.quick("fetch", "org/gated").refused(6, "accept its terms")
 
 
-def test_the_right_token_opens_both(user: User, serve: Serve, closed: list[Repo]) -> None:
+def test_the_right_token_opens_gated_and_private_repos(user: User, serve: Serve, closed: list[Repo]) -> None:
     serve(*closed, tokens={"hf_good"}, granted={"hf_in"})
     assert contents(user.quick("fetch", "org/gated", HF_TOKEN="hf_in").ok().path) == SMALL
     token = user.home / ".cache/huggingface/token"
@@ -234,7 +236,7 @@ class _Portal(BaseHTTPRequestHandler):
         self.do_GET()
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -247,12 +249,12 @@ def portal() -> Iterator[str]:
     server.server_close()
 
 
-def test_7_nobody_listens(user: User) -> None:
+def test_7_connection_refused(user: User) -> None:
     port = closed_port()
     user.quick("fetch", "org/small", HF_ENDPOINT=f"http://127.0.0.1:{port}").refused(7, "cannot connect", str(port))
 
 
-def test_7_no_such_host(user: User) -> None:
+def test_7_unknown_host_name(user: User) -> None:
     done = user.quick("fetch", "org/small", HF_ENDPOINT="http://no.such.host.invalid")
     done.refused(7, "no.such.host.invalid")
 
@@ -263,20 +265,20 @@ def test_7_a_captive_portal(user: User, portal: str) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_7_no_commit_header(user: User, serve: Serve, big: Repo, name: str) -> None:
-    """At once, whatever the patience: it will not become a hub."""
+    """The run fails at once, whatever `--patience` says."""
     hub = serve(big, commit_header=False)
     user.quick("fetch", "org/big", name, "--to", "out").refused(7, "X-Repo-Commit", "not a hub", "captive portal")
     assert hub.cdn.count() == 0
     assert not (user.home / "out" / name).exists()
 
 
-def test_7_a_quota_beyond_the_patience(user: User, serve: Serve, small: Repo) -> None:
+def test_7_a_quota_wait_longer_than_patience(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small, rate=RateLimit(api=0, window=300))
     user.run("fetch", "org/small", "--patience", "2 s").refused(7, "429", "patience", "token")
     assert hub.count() == 1
 
 
-def test_a_quota_within_the_patience_is_waited_for(user: User, serve: Serve, small: Repo) -> None:
+def test_a_quota_wait_within_patience_is_waited_for(user: User, serve: Serve, small: Repo) -> None:
     serve(small, rate=RateLimit(api=1, window=1))
     done = user.run("fetch", "org/small", "--patience", "30 s").ok()
     assert "waiting up to" in done.err
@@ -284,7 +286,7 @@ def test_a_quota_within_the_patience_is_waited_for(user: User, serve: Serve, sma
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
+    """Mount a file system of 4 MB."""
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a small file system")
     place = tmp_path / "tiny"
@@ -303,7 +305,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     sees="the space needed, the space free, and the folder",
     status=8,
 )
-def test_8_no_space_is_known_before_any_byte(user: User, serve: Serve, big: Repo, tiny_disk: Path) -> None:
+def test_8_missing_space_is_detected_before_the_download(user: User, serve: Serve, big: Repo, tiny_disk: Path) -> None:
     hub = serve(big)
     for flag in ("--to", "--cache-dir"):
         user.quick("fetch", "org/big", flag, tiny_disk / "x").refused(8, "9.0 MB needed", "free")
@@ -312,7 +314,7 @@ def test_8_no_space_is_known_before_any_byte(user: User, serve: Serve, big: Repo
 
 
 @pytest.mark.parametrize("name", ["../up.txt", "/etc/x", "a\\b.txt", "con.txt", "a\nb.txt", ".git/config"])
-def test_8_an_unsafe_name(name: str, user: User, serve: Serve, small: Repo) -> None:
+def test_8_an_unsafe_file_name(name: str, user: User, serve: Serve, small: Repo) -> None:
     entry = f'{{"type":"file","path":{_quoted(name)},"size":0,"oid":"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"}}'
     hub = serve(small)
     hub.fault("/tree/", status=200, body=f"[{entry}]".encode(), headers={"Content-Type": "application/json"})
@@ -357,14 +359,14 @@ def test_8_a_target_that_is_a_file(user: User, serve: Serve, small: Repo) -> Non
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc does not allow new folders")
 @pytest.mark.parametrize("to", ["/proc/foo", "/proc/foo/bar"])
-def test_8_a_target_that_cannot_be_made(to: str, user: User, serve: Serve, small: Repo) -> None:
+def test_8_a_target_that_cannot_be_created(to: str, user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     done = user.quick("fetch", "org/small", "--to", to)
     done.refused(8, f"cannot create the folder {to}: ", "choose another")
     assert ".cache" not in done.err
 
 
-def test_9_no_aria2c(user: User, serve: Serve, big: Repo) -> None:
+def test_9_aria2c_is_missing(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big)
     done = user.run("fetch", "org/big", GPUARIA_ARIA2C="/no/such/aria2c")
     done.refused(9, "/no/such/aria2c", "aria2")
@@ -372,7 +374,9 @@ def test_9_no_aria2c(user: User, serve: Serve, big: Repo) -> None:
 
 
 @pytest.mark.parametrize(("says", "said"), [("aria2 version 1.19.0", "1.36"), ("wget 1.21", "is not aria2c")])
-def test_9_an_aria2c_that_is_too_old_or_none(says: str, said: str, user: User, serve: Serve, big: Repo) -> None:
+def test_9_an_aria2c_that_is_too_old_or_another_program(
+    says: str, said: str, user: User, serve: Serve, big: Repo
+) -> None:
     serve(big)
     script = user.home / "old-aria2c"
     script.write_text(f"#!/bin/sh\necho '{says}'\n")
@@ -385,7 +389,7 @@ def test_9_small_files_need_no_aria2c(user: User, serve: Serve, small: Repo) -> 
     user.quick("fetch", "org/small", GPUARIA_ARIA2C="/no/such/aria2c").ok()
 
 
-def test_what_runs_is_aria2c_itself(user: User, serve: Serve, big: Repo) -> None:
+def test_gpuaria_runs_aria2c_itself(user: User, serve: Serve, big: Repo) -> None:
     pytest.importorskip("aria2c")
     script = user.home / "bin/aria2c"
     script.parent.mkdir()
@@ -404,7 +408,7 @@ def test_what_runs_is_aria2c_itself(user: User, serve: Serve, big: Repo) -> None
 
 @pytest.fixture
 def daemon(user: User) -> Iterator[str]:
-    """An aria2c that somebody else runs, with a secret."""
+    """Start an aria2c as another user would, with a secret."""
     port = free_port()
     process = subprocess.Popen(
         [
@@ -433,7 +437,7 @@ def _answers(port: int) -> bool:
     return True
 
 
-def test_9_a_running_aria2c_refuses_the_secret(user: User, serve: Serve, big: Repo, daemon: str) -> None:
+def test_9_a_running_aria2c_rejects_the_secret(user: User, serve: Serve, big: Repo, daemon: str) -> None:
     serve(big)
     user.quick("fetch", "org/big", "--rpc", daemon, "--rpc-secret", "wrong").refused(9, "secret")
     user.quick("fetch", "org/big", "--rpc", daemon).refused(9, "secret")
@@ -441,13 +445,13 @@ def test_9_a_running_aria2c_refuses_the_secret(user: User, serve: Serve, big: Re
     assert contents(done.path) == expected(big)
 
 
-def test_every_byte_is_in_the_report(user: User, serve: Serve, big: Repo, daemon: str) -> None:
+def test_the_report_accounts_for_every_byte(user: User, serve: Serve, big: Repo, daemon: str) -> None:
     serve(big)
     report = user.quick("fetch", "org/big", "--rpc", daemon, "--json", GPUARIA_RPC_SECRET="right").ok().report
     assert report["bytes_fetched"] == sum(map(len, expected(big).values()))
 
 
-def test_9_nobody_answers_at_rpc(user: User, serve: Serve, big: Repo) -> None:
+def test_9_no_response_at_the_rpc_url(user: User, serve: Serve, big: Repo) -> None:
     serve(big)
     port = closed_port()
     user.quick("fetch", "org/big", "--rpc", f"http://127.0.0.1:{port}/jsonrpc").refused(9, str(port))

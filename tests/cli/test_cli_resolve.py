@@ -1,4 +1,4 @@
-"""`gpuaria resolve`, `verify` and `config`: what other tools accept of them, and what they print."""
+"""`gpuaria resolve`, `verify` and `config`: their output, and the tools that read it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUIET = ["--no-conf", "--quiet", "--allow-overwrite=true"]
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Repo:
-    """Names that XML, an aria2 input file or a checksum file could misread; all LFS, so that all have a sha256."""
+    """Return a repo with names that XML, aria2 input files or checksum files could misread; all files are LFS."""
     names = ["with space.bin", "a<b>.bin", "100%.bin", "sub/ünï.bin", "it's.bin", "-dash.bin", "#hash.bin", "a=b.bin"]
     files: dict[str, bytes | Path] = {name: name.encode() * 50 for name in names}
     return Repo.build("org/odd", files, folder=tmp_path / "odd")
@@ -30,7 +30,7 @@ def odd(tmp_path: Path) -> Repo:
 # --- resolve ------------------------------------------------------------------------------------------------------
 
 
-def test_the_table(user: User, serve: Serve, small: Repo) -> None:
+def test_the_table_of_files(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     sums = {name: git_id("blob", data) for name, data in SMALL.items()}
     weights = hashlib.sha256(SMALL["weights.bin"]).hexdigest()
@@ -74,7 +74,7 @@ def test_json_is_the_manifest(user: User, serve: Serve, small: Repo) -> None:
         (["config.json", "--include", "*.bin"], {"config.json", "weights.bin"}),
     ],
 )
-def test_what_is_chosen(words: list[str], chosen: set[str], user: User, serve: Serve, small: Repo) -> None:
+def test_selected_files(words: list[str], chosen: set[str], user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     for line in (["org/small", *words], ["--repo", "org/small", *words]):
         told = json.loads(user.quick("resolve", *line, "--json").ok().out)
@@ -90,13 +90,13 @@ def test_short_options_before_the_repo(before: str, named: str, user: User, serv
     assert [step["file"]["path"] for step in plan["steps"]] == ["config.json"]
 
 
-def test_a_bundle_with_v_in_it_says_what_is_sent(user: User, serve: Serve, small: Repo) -> None:
+def test_a_bundle_of_short_options_with_v_logs_requests(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     assert "/api/models/org/small" in user.run("fetch", "-qv", "org/small", "--dry-run").ok().err
     assert "/api/models/org/small" in user.run("fetch", "-vx8", "org/small", "--dry-run").ok().err
 
 
-def test_patterns_may_come_before_the_repo(user: User, serve: Serve, small: Repo) -> None:
+def test_patterns_may_precede_the_repo(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     told = json.loads(user.quick("resolve", "--include", "*.bin", "org/small", "--json").ok().out)
     assert [file["path"] for file in told["files"]] == ["weights.bin"]
@@ -104,7 +104,7 @@ def test_patterns_may_come_before_the_repo(user: User, serve: Serve, small: Repo
 
 @NEEDS_ARIA2
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_aria2c_takes_the_metalink(mirrored: bool, user: User, serve: Serve, odd: Repo) -> None:
+def test_aria2c_reads_the_metalink(mirrored: bool, user: User, serve: Serve, odd: Repo) -> None:
     hub = serve(odd)
     flags = ["--mirror", serve(odd, name="mirror").url] if mirrored else []
     text = user.quick("resolve", "org/odd", "--format", "metalink", *flags).ok().out
@@ -117,7 +117,7 @@ def test_aria2c_takes_the_metalink(mirrored: bool, user: User, serve: Serve, odd
 
 
 @NEEDS_ARIA2
-def test_an_ampersand_is_escaped_or_refused(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_an_ampersand_is_escaped_or_rejected(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(Repo.build("org/and", {"a&b.bin": b"and"}, folder=tmp_path / "and"))
     done = user.quick("resolve", "org/and", "--format", "metalink")
     if done.status == 0:
@@ -126,7 +126,7 @@ def test_an_ampersand_is_escaped_or_refused(user: User, serve: Serve, tmp_path: 
         assert contents(user.home / "got") == {"a&b.bin": b"and"}
 
 
-def test_names_that_aria2_misreads_are_counted_and_a_way_out_is_named(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_names_that_aria2_misreads_are_counted_with_an_alternative(user: User, serve: Serve, tmp_path: Path) -> None:
     files: dict[str, bytes | Path] = {f"{n}&.bin": b"%d" % n for n in range(7)}
     serve(Repo.build("org/and", {**files, "plain.bin": b"p"}, folder=tmp_path / "and"))
     done = user.quick("resolve", "org/and", "--format", "metalink")
@@ -138,7 +138,7 @@ def test_names_that_aria2_misreads_are_counted_and_a_way_out_is_named(user: User
 
 
 @NEEDS_ARIA2
-def test_aria2c_takes_the_input_file(user: User, serve: Serve, odd: Repo) -> None:
+def test_aria2c_reads_the_input_file(user: User, serve: Serve, odd: Repo) -> None:
     serve(odd)
     text = user.quick("resolve", "org/odd", "--format", "aria2").ok().out
     user.command("aria2c", *QUIET, "-d", "got", "-i", "-", data=text).ok()
@@ -146,7 +146,7 @@ def test_aria2c_takes_the_input_file(user: User, serve: Serve, odd: Repo) -> Non
 
 
 @NEEDS_ARIA2
-def test_aria2c_notices_wrong_bytes_by_them(user: User, serve: Serve, small: Repo) -> None:
+def test_aria2c_detects_wrong_bytes_by_the_checksums(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     (user.home / "all.meta4").write_text(user.quick("resolve", "org/small", "--format", "metalink").ok().out)
     text = user.quick("resolve", "org/small", "--format", "aria2").ok().out
@@ -155,7 +155,7 @@ def test_aria2c_notices_wrong_bytes_by_them(user: User, serve: Serve, small: Rep
     assert user.command("aria2c", *QUIET, "-d", "two", "-i", "-", data=text).status != 0
 
 
-def test_sha256sum_takes_the_sums(user: User, serve: Serve, odd: Repo) -> None:
+def test_sha256sum_reads_the_sums(user: User, serve: Serve, odd: Repo) -> None:
     serve(odd)
     target = user.quick("fetch", "org/odd", "--to", "got").ok().path
     text = user.quick("resolve", "org/odd", "--format", "sha256sums").ok().out
@@ -165,14 +165,14 @@ def test_sha256sum_takes_the_sums(user: User, serve: Serve, odd: Repo) -> None:
     assert user.command("sha256sum", "--check", "-", cwd=target, data=text).status == 1
 
 
-def test_no_format_has_a_signature_or_needs_the_byte_server(user: User, serve: Serve, big: Repo) -> None:
+def test_no_format_contains_a_signature_or_contacts_the_byte_server(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big)
     for form in ("table", "json", "metalink", "aria2", "sha256sums", "manifest"):
         assert "Signature" not in user.quick("resolve", "org/big", "--format", form).ok().out
     assert hub.cdn.count() == 0
 
 
-def test_what_needs_a_token_is_told(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_files_that_need_a_token_are_reported(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(Repo.build("org/private", {"a.bin": b"a"}, folder=tmp_path / "private", private=True))
     done = user.quick("resolve", "org/private", "--format", "aria2", HF_TOKEN="hf_good").ok()
     assert "need an access token" in done.err
@@ -182,7 +182,7 @@ def test_what_needs_a_token_is_told(user: User, serve: Serve, tmp_path: Path) ->
 # --- verify -------------------------------------------------------------------------------------------------------
 
 
-def test_verify_by_every_name(user: User, serve: Serve, small: Repo) -> None:
+def test_verify_accepts_every_form_of_name(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     cached = user.quick("fetch", "org/small").ok().path
     plain = user.quick("fetch", "org/small", "--to", "x").ok().path
@@ -195,7 +195,7 @@ def test_verify_by_every_name(user: User, serve: Serve, small: Repo) -> None:
 
 
 @pytest.mark.parametrize("where", ["org/small", "x"])
-def test_verify_lists_what_is_not_right(where: str, user: User, serve: Serve, small: Repo) -> None:
+def test_verify_lists_every_problem(where: str, user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     flags = ["--to", "x"] if where == "x" else []
     path = user.quick("fetch", "org/small", *flags).ok().path
@@ -218,14 +218,14 @@ def test_verify_lists_what_is_not_right(where: str, user: User, serve: Serve, sm
     assert user.quick("verify", where, "-q").out.count("\n") == 1
 
 
-def test_an_answer_that_is_a_document_ends_with_a_report_where_it_fails(user: User, serve: Serve, small: Repo) -> None:
+def test_a_failed_json_document_ends_with_a_report(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     for words in (["resolve", "org/none"], ["fetch", "org/none", "--dry-run"], ["verify", "org/none"]):
         done = user.quick(*words, "--json")
         assert done.status == done.report["exit_code"] == 5
 
 
-def test_a_name_that_is_no_text_is_told_in_json_too(user: User, serve: Serve, small: Repo) -> None:
+def test_a_name_that_is_not_text_is_reported_in_json_too(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     path = user.quick("fetch", "org/small", "--to", "x").ok().path
     with open(os.fsencode(path) + b"/\xff\xe2\x80\xae.txt", "wb"):
@@ -236,7 +236,7 @@ def test_a_name_that_is_no_text_is_told_in_json_too(user: User, serve: Serve, sm
     assert [problem["path"] for problem in done.report["problems"]] == ["\udcff\u202e.txt"]
 
 
-def test_verify_missing_is_3_and_extra_is_0(user: User, serve: Serve, small: Repo) -> None:
+def test_verify_returns_3_for_missing_and_0_for_extra_files(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     path = user.quick("fetch", "org/small", "--to", "x").ok().path
     (path / "stranger.txt").write_bytes(b"?")
@@ -247,7 +247,7 @@ def test_verify_missing_is_3_and_extra_is_0(user: User, serve: Serve, small: Rep
 
 
 def put(kind: str, path: Path) -> None:
-    """Something that is no regular file, under that name."""
+    """Create a special file with that name."""
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "folder":
@@ -257,7 +257,7 @@ def put(kind: str, path: Path) -> None:
     else:
         folder = os.open(path.parent, os.O_RDONLY)
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(f"/proc/self/fd/{folder}/{path.name}")  # an address has room for 107 bytes
+            listener.bind(f"/proc/self/fd/{folder}/{path.name}")  # a socket address has room for 107 bytes
         os.close(folder)
 
 
@@ -294,7 +294,7 @@ def test_verify_against_a_lock_file(user: User, serve: Serve, small: Repo) -> No
     assert "small.lock" in refused.err
 
 
-def test_verify_counts_what_nobody_vouches_for(user: User, serve: Serve, small: Repo) -> None:
+def test_verify_counts_files_without_trusted_checksums(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     lock = user.home / "small.lock"
     text = json.loads(user.quick("resolve", "org/small", "--format", "manifest").ok().out)
@@ -310,7 +310,7 @@ def test_verify_counts_what_nobody_vouches_for(user: User, serve: Serve, small: 
     assert user.quick("verify", "x", "--lock", "small.lock", "--strict").status == 3
 
 
-def test_verify_what_the_client_fetched(user: User, serve: Serve, small: Repo) -> None:
+def test_verify_accepts_files_of_the_official_client(user: User, serve: Serve, small: Repo) -> None:
     pytest.importorskip("huggingface_hub")
     hub = serve(small)
     user.hf("h.snapshot_download('org/small'); h.snapshot_download('org/small', local_dir='x')")
@@ -322,7 +322,7 @@ def test_verify_what_the_client_fetched(user: User, serve: Serve, small: Repo) -
 # --- config -------------------------------------------------------------------------------------------------------
 
 
-def test_config_names_the_layer_and_the_line(user: User) -> None:
+def test_config_shows_the_layer_and_the_line(user: User) -> None:
     file = user.home / ".config/gpuaria/config.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("# mine\njobs: 2\nconnections: 8\n")
@@ -339,7 +339,7 @@ def test_config_names_the_layer_and_the_line(user: User) -> None:
     assert (told["connections"]["layer"], told["connections"]["where"]) == ("user", f"{file}:3")
 
 
-def test_sums_say_what_they_leave_out(user: User, serve: Serve, tmp_path: Path, big: Repo) -> None:
+def test_sums_list_what_they_leave_out(user: User, serve: Serve, tmp_path: Path, big: Repo) -> None:
     serve(Repo.build("org/plain", {"a.txt": b"1", "b.txt": b"2"}, folder=tmp_path / "plain"), big)
     user.quick("resolve", "org/plain", "--format", "sha256sums").refused(5, "sha256", "verify")
     done = user.quick("resolve", "org/big", "--format", "sha256sums").ok()

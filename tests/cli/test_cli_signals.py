@@ -33,7 +33,7 @@ def _downloading(hub: Hub, pid: int) -> bool:
     sees="that the run was interrupted, and how to resume",
     status=130,
 )
-def test_130_interrupted_and_continued(number: signal.Signals, user: User, serve: Serve, big: Repo) -> None:
+def test_130_interrupted_and_resumed(number: signal.Signals, user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=1_000_000)
     run = user.start("fetch", "org/big", "-x", "4")
     wait_until(lambda: _downloading(hub, run.pid))
@@ -55,7 +55,7 @@ def test_130_interrupted_and_continued(number: signal.Signals, user: User, serve
     assert sum(seen.sent for seen in hub.cdn.requests) < 8_500_000
 
 
-def test_130_while_the_hub_is_silent(user: User) -> None:
+def test_130_while_the_hub_does_not_respond(user: User) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -70,7 +70,7 @@ def test_130_while_the_hub_is_silent(user: User) -> None:
 
 
 def test_130_in_the_background_of_a_script(user: User, serve: Serve, small: Repo) -> None:
-    """There a shell has SIGINT ignored, and `kill -INT` means what it says."""
+    """A shell starts background jobs with SIGINT ignored, and `kill -INT` must still stop gpuaria."""
     serve(small, rate=RateLimit(api=0, window=100))
     run = user.spawn("sh", "-c", "trap '' INT; exec \"$@\"", "sh", *GPUARIA, "fetch", "org/small")
     assert run.stderr is not None
@@ -96,13 +96,13 @@ except Interrupted:
 """
 
 
-def test_130_in_the_moment_in_which_a_wait_begins(user: User) -> None:
+def test_130_if_the_signal_arrives_just_before_a_wait(user: User) -> None:
     assert user.command(sys.executable, "-c", MIDST, timeout=30).ok().out == "True\n"
 
 
 @pytest.mark.parametrize("name", ["TERM", "HUP"])
-def test_other_signals_that_are_ignored_stay_so(name: str, user: User, serve: Serve, small: Repo) -> None:
-    """As nohup has it."""
+def test_other_ignored_signals_stay_ignored(name: str, user: User, serve: Serve, small: Repo) -> None:
+    """As with nohup."""
     serve(small).fault("/revision/", status=429, headers={"Retry-After": "2"}, times=1)
     run = user.spawn("sh", "-c", f"trap '' {name}; exec \"$@\"", "sh", *GPUARIA, "fetch", "org/small")
     assert run.stderr is not None
@@ -112,7 +112,7 @@ def test_other_signals_that_are_ignored_stay_so(name: str, user: User, serve: Se
     assert run.returncode == 0
 
 
-def test_130_while_waiting_for_a_quota(user: User, serve: Serve, small: Repo) -> None:
+def test_130_during_a_quota_wait(user: User, serve: Serve, small: Repo) -> None:
     serve(small, rate=RateLimit(api=0, window=100))
     run = user.start("fetch", "org/small", "--patience", "10 min")
     assert run.stderr is not None

@@ -1,4 +1,4 @@
-"""Outputs that are closed, full, or read by nobody, in a real shell."""
+"""Output streams that are closed, full or unread, in a real shell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FETCH = "fetch org/small --to out"
 
 
 def shell(user: User, line: str, **env: str) -> Done:
-    """A line of bash, in which `gpuaria` is the command; its status is that of gpuaria, pipe or not."""
+    """Run a line of bash in which `gpuaria` is the command; return gpuaria's status, even in a pipe."""
     function = f'gpuaria() {{ {shlex.join(map(str, GPUARIA))} "$@"; }}; set -o pipefail; '
     return user.command("bash", "-c", function + line, env=env)
 
@@ -39,7 +39,7 @@ def shell(user: User, line: str, **env: str) -> Done:
         (f"gpuaria {FETCH} >&- 2>&- <&-", 0, ""),
     ],
 )
-def test_a_fetch_goes_on_whatever_happens_to_its_output(
+def test_a_fetch_continues_whatever_happens_to_its_output(
     user: User, serve: Serve, small: Repo, line: str, status: int, said: str
 ) -> None:
     serve(small)
@@ -52,7 +52,7 @@ def test_a_fetch_goes_on_whatever_happens_to_its_output(
 
 
 @pytest.mark.parametrize("words", ["--version", "config", "resolve org/small", "--help"])
-def test_other_commands_say_so_too(user: User, serve: Serve, small: Repo, words: str) -> None:
+def test_other_commands_report_broken_output(user: User, serve: Serve, small: Repo, words: str) -> None:
     serve(small)
     full = shell(user, f"gpuaria {words} > /dev/full")
     assert (full.status, "Traceback" in full.err) == (8, False), full.err
@@ -62,7 +62,9 @@ def test_other_commands_say_so_too(user: User, serve: Serve, small: Repo, words:
 
 
 @pytest.mark.parametrize("env", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}])
-def test_names_come_out_in_utf_8_in_any_locale(user: User, serve: Serve, tmp_path: Path, env: dict[str, str]) -> None:
+def test_names_are_printed_as_utf_8_in_any_locale(
+    user: User, serve: Serve, tmp_path: Path, env: dict[str, str]
+) -> None:
     serve(Repo.build("org/ü", {}, folder=tmp_path / "e"), Repo.build("org/u", {"ü.txt": b"1"}, folder=tmp_path / "u"))
     for words in ("resolve org/u", "fetch org/u --dry-run", "fetch org/u --to ä --json", "fetch org/u --to ö"):
         done = shell(user, f"gpuaria {words}", **env)
@@ -70,18 +72,18 @@ def test_names_come_out_in_utf_8_in_any_locale(user: User, serve: Serve, tmp_pat
         assert {"ü", "ö"} & set(done.out)
 
 
-def test_a_signal_before_the_command_has_begun_is_no_traceback(user: User) -> None:
+def test_a_signal_before_the_command_starts_prints_no_traceback(user: User) -> None:
     for pause in (0.03, 0.06, 0.1, 0.15, 0.2):
         run = user.start("fetch", "org/none", HF_ENDPOINT="http://127.0.0.1:9")
         time.sleep(pause)
         run.send_signal(signal.SIGINT)
         _, err = run.communicate(timeout=10)
-        assert "in run\n" not in err, err  # the interpreter's own start is out of our hands
+        assert "in run\n" not in err, err  # the interpreter's own start is not under our control
         assert "a bug" not in err
 
 
 @pytest.mark.parametrize("term", ["dumb", ""])
-def test_a_terminal_that_cannot_draw_gets_lines(user: User, serve: Serve, small: Repo, term: str) -> None:
+def test_a_terminal_without_cursor_control_gets_lines(user: User, serve: Serve, small: Repo, term: str) -> None:
     serve(small)
     ours, theirs = pty.openpty()
     run = subprocess.Popen(

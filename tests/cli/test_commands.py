@@ -1,4 +1,4 @@
-"""Each command is a module that registers itself, each option is declared once, and --help imports nothing heavy."""
+"""Each command is a module that registers itself, each option is declared once, and --help imports nothing slow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEAVY = (
 )
 
 
-def test_every_command_is_a_module_of_its_name() -> None:
+def test_every_command_is_a_module_of_that_name() -> None:
     group = parser()
     assert list(group.list_commands(None)) == list(COMMANDS)
     for name in COMMANDS:
@@ -37,7 +37,7 @@ def test_every_command_is_a_module_of_its_name() -> None:
 
 
 def test_every_option_is_declared_once() -> None:
-    """Shared ones are in options.py; a second declaration could differ from the first."""
+    """Shared options are in options.py; a second declaration could differ from the first."""
     declared: Counter[str] = Counter()
     for path in CLI.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -48,7 +48,7 @@ def test_every_option_is_declared_once() -> None:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["fetch", "--help"], ["mirrors", "--help"]], ids=" ".join)
-def test_help_imports_no_library_of_a_run(words: list[str], user: User) -> None:
+def test_help_imports_no_library_that_only_runs_need(words: list[str], user: User) -> None:
     script = f"import sys\nfrom gpuaria.cli.dispatch import main\nmain({words!r}, None)\nprint(*sys.modules)"
     loaded = user.command(sys.executable, "-c", script).ok().out.splitlines()[-1].split()
     assert not set(HEAVY) & set(loaded)

@@ -1,4 +1,4 @@
-"""gpuaria doctor: each trouble made for real, and the finding, its line and the exit status that it leads to."""
+"""`gpuaria doctor`: each problem is real, and the test checks its finding, its line and the exit status."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from tests.support.user import Serve, User
 
 @pytest.fixture
 def dead() -> str:
-    """A URL on which nothing listens."""
+    """Return a URL on which nothing listens."""
     return closed_url()
 
 
 @pytest.fixture
 def hub(serve: Serve, small: Repo) -> Hub:
-    """A hub in order."""
+    """Return a healthy hub."""
     return serve(small)
 
 
-def test_all_in_order(user: User, hub: Hub, small: Repo) -> None:
+def test_everything_ok(user: User, hub: Hub, small: Repo) -> None:
     with Hub([small], server="embedded", location_base=hub) as mirror:
         seen = run_json(user, "org/small", GPUARIA_MIRRORS=mirror.url, HF_TOKEN="hf_good")
         assert seen.status == 0
@@ -70,7 +70,7 @@ def test_without_a_repo_and_without_a_token(user: User, hub: Hub) -> None:
     assert {row["topic"] for row in seen.findings} <= {topic for _, topics in GROUPS for topic in topics}
 
 
-def test_for_people(user: User, hub: Hub, dead: str) -> None:
+def test_text_output(user: User, hub: Hub, dead: str) -> None:
     status, text = run(user, GPUARIA_MIRRORS=dead)
     assert status == 0
     assert "\x1b" not in text
@@ -81,20 +81,20 @@ def test_for_people(user: User, hub: Hub, dead: str) -> None:
     assert lines[0] == "this machine"
 
 
-def test_nothing_of_a_server_reaches_the_terminal_raw() -> None:
+def test_server_text_reaches_the_terminal_escaped() -> None:
     row = Finding("endpoint", "ok", "signed by \x1b[2J\u202eevil\nfix: rm -rf /")
     assert findings.finding_lines(row, colours=False) == ["  ok    endpoint    signed by ?[2J?evil?fix: rm -rf /"]
     assert findings.finding_lines(row, colours=True)[0].startswith("  \x1b[32mok  \x1b[0m")
 
 
-def test_two_repos_and_no_repo_name_are_misuse(user: User) -> None:
+def test_two_repos_or_an_invalid_repo_name_are_invalid_usage(user: User) -> None:
     with pytest.raises(UsageError, match="one repo"):
         run(user, "a/b", "c/d")
     with pytest.raises(UsageError, match="not a repo name"):
         run(user, "a/b/c")
 
 
-def test_the_status_is_the_first_problem_s_and_unknown_is_never_ok() -> None:
+def test_the_status_is_that_of_the_first_problem_and_unknown_is_never_ok() -> None:
     ok, late = Finding("gpuaria", "ok", ""), Finding("aria2c", "unknown", "", "x", 9)
     warned, bad = Finding("DNS", "warning", "", "x"), Finding("endpoint", "problem", "", "x", 7)
     assert exit_status([ok, warned]) == 0
@@ -102,7 +102,7 @@ def test_the_status_is_the_first_problem_s_and_unknown_is_never_ok() -> None:
     assert exit_status([late, bad, Finding("token", "problem", "", "x", 6)]) == 7
 
 
-def test_nobody_listens(user: User, dead: str) -> None:
+def test_connection_refused(user: User, dead: str) -> None:
     seen = run_json(user, "org/small", HF_ENDPOINT=dead)
     assert seen.status == 7
     seen.has("endpoint", "problem", dead, "TCP failed", "refused", fix="export HF_ENDPOINT=https://huggingface.co")
@@ -110,7 +110,7 @@ def test_nobody_listens(user: User, dead: str) -> None:
     seen.has("repo", "unknown", "org/small", fix="gpuaria resolve")
 
 
-def test_an_endpoint_that_accepts_and_says_nothing(user: User) -> None:
+def test_an_endpoint_that_accepts_and_does_not_respond(user: User) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
         seen = run_json(user, "org/small", HF_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}")
     assert seen.status == 7
@@ -119,14 +119,14 @@ def test_an_endpoint_that_accepts_and_says_nothing(user: User) -> None:
 
 
 def look_up(user: User, *specs: str) -> tuple[int, DoctorRun]:
-    """What is found with these resolvers; the settings know none with a port of its own."""
+    """Run the checks with these resolvers; the settings accept no port."""
     environ = user.environ(HF_ENDPOINT=f"http://{HOST}:9")
     settings = replace(load({}, environ, user.home), resolvers=specs)
     found = examine(settings, environ, "", None, "", with_trace=False)
     return found.exit_code, DoctorRun(found.exit_code, str(found), to_json(found)["findings"])
 
 
-def test_no_such_host(user: User) -> None:
+def test_unknown_host_name(user: User) -> None:
     with NameServer({}) as names:
         status, seen = look_up(user, names.spec)
     assert status == 7
@@ -134,14 +134,14 @@ def test_no_such_host(user: User) -> None:
     seen.has("DNS", "warning", names.spec, "does not exist", fix="export GPUARIA_RESOLVERS=https://")
 
 
-def test_a_lying_resolver(user: User) -> None:
+def test_a_resolver_with_false_answers(user: User) -> None:
     with NameServer({HOST: ["10.0.0.1"]}) as liar, NameServer({HOST: ["93.184.216.34"]}) as honest:
         _, seen = look_up(user, liar.spec, honest.spec)
     seen.has("DNS", "warning", liar.spec, "lies", "10.0.0.1 is a private", fix=f"RESOLVERS={honest.spec}")
     seen.has("DNS", "ok", honest.spec, "ms", f"1 address of {HOST}")
 
 
-def test_a_silent_resolver(user: User) -> None:
+def test_a_resolver_that_does_not_respond(user: User) -> None:
     with NameServer({HOST: []}, mute=threading.Event()) as mute:
         status, seen = look_up(user, mute.spec)
     assert status == 7
@@ -168,7 +168,7 @@ def test_a_portal_that_redirects(user: User) -> None:
     seen.has("endpoint", "problem", "redirects to login.example", fix="log in")
 
 
-def test_a_mirror_that_is_no_hub_or_behind_is_a_warning(user: User, hub: Hub, dead: str, tmp_path: Path) -> None:
+def test_a_mirror_that_is_stale_or_not_a_hub_is_a_warning(user: User, hub: Hub, dead: str, tmp_path: Path) -> None:
     old = Repo.build("org/small", {**SMALL, "config.json": b"{}"}, folder=tmp_path, direct=True)
     with http_server(captive_portal) as portal, Hub([old], server="embedded") as stale:
         behind = stale.url
@@ -179,7 +179,7 @@ def test_a_mirror_that_is_no_hub_or_behind_is_a_warning(user: User, hub: Hub, de
     seen.has("mirror", "warning", dead, "TCP failed", fix=f"leave --mirror {dead} out")
 
 
-def test_a_mirror_stands_in_for_an_endpoint_that_is_away(user: User, dead: str, hub: Hub) -> None:
+def test_a_mirror_replaces_an_unreachable_endpoint(user: User, dead: str, hub: Hub) -> None:
     for words in ([], ["org/small"]):
         seen = run_json(user, *words, HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url)
         assert seen.status == 0
@@ -191,7 +191,7 @@ def test_a_mirror_stands_in_for_an_endpoint_that_is_away(user: User, dead: str, 
     seen.has("endpoint", "problem", "TCP failed")
 
 
-def test_a_mirror_stands_in_for_an_endpoint_that_is_silent(user: User, hub: Hub) -> None:
+def test_a_mirror_replaces_an_endpoint_that_does_not_respond(user: User, hub: Hub) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
         silent = f"http://127.0.0.1:{mute.getsockname()[1]}"
         seen = run_json(user, "org/small", HF_ENDPOINT=silent, GPUARIA_MIRRORS=hub.url)
@@ -200,7 +200,7 @@ def test_a_mirror_stands_in_for_an_endpoint_that_is_silent(user: User, hub: Hub)
     seen.has("mirror", "ok", hub.url, "bytes")
 
 
-def test_a_mirror_has_the_bytes_that_the_endpoint_does_not_give(user: User, hub: Hub, small: Repo) -> None:
+def test_a_mirror_has_the_bytes_that_the_endpoint_lacks(user: User, hub: Hub, small: Repo) -> None:
     hub.cdn.fault("weights.bin", "status", status=503)
     with Hub([small], server="embedded") as mirror:
         seen = run_json(user, "org/small", GPUARIA_MIRRORS=mirror.url)
@@ -216,7 +216,7 @@ def test_the_bytes_fail(user: User, hub: Hub) -> None:
     seen.has("endpoint", "problem", "hub protocol", "bytes failed", "503")
 
 
-def test_a_proxy_that_does_not_answer(user: User, hub: Hub, dead: str) -> None:
+def test_a_proxy_that_does_not_respond(user: User, hub: Hub, dead: str) -> None:
     secret = dead.replace("http://", f"http://me:{TOKEN}@")
     seen = run_json(user, http_proxy=secret)
     assert seen.status == 7
@@ -224,13 +224,13 @@ def test_a_proxy_that_does_not_answer(user: User, hub: Hub, dead: str) -> None:
     assert TOKEN not in seen.text
 
 
-def test_a_proxy_of_a_kind_that_nobody_speaks(user: User, hub: Hub) -> None:
+def test_an_unsupported_kind_of_proxy(user: User, hub: Hub) -> None:
     seen = run_json(user, all_proxy="socks4://127.0.0.1:9")
     assert seen.status == 10
     seen.has("proxy", "problem", "socks4", fix="no_proxy=")
 
 
-def test_a_certificate_that_nobody_trusts(user: User, certificate: Path) -> None:
+def test_an_untrusted_certificate(user: User, certificate: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     with http_server(invalid_token, context) as url:
@@ -244,7 +244,7 @@ def test_a_certificate_that_nobody_trusts(user: User, certificate: Path) -> None
     assert told.status == 0
 
 
-def test_a_proxy_that_inspects(user: User, certificate: Path) -> None:
+def test_a_proxy_that_inspects_tls(user: User, certificate: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     with http_server(invalid_token, context) as inside, inspecting(int(inside.rpartition(":")[2])) as proxy:
@@ -262,7 +262,7 @@ def test_a_proxy_that_inspects(user: User, certificate: Path) -> None:
 
 @contextmanager
 def inspecting(port: int) -> Iterator[str]:
-    """A proxy that leads every CONNECT to `port` of this machine."""
+    """Start a proxy that connects every CONNECT to `port` of this machine."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -283,7 +283,7 @@ def inspecting(port: int) -> Iterator[str]:
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
-    """Carry bytes until one side hangs up."""
+    """Copy bytes until one side disconnects."""
     with suppress(OSError):
         while data := source.recv(1 << 16):
             target.sendall(data)
@@ -291,7 +291,7 @@ def pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def test_a_bundle_that_is_none(user: User, hub: Hub) -> None:
+def test_an_invalid_certificate_bundle(user: User, hub: Hub) -> None:
     seen = run_json(user, SSL_CERT_FILE=str(user.home / "nothing.pem"))
     assert seen.status == 7
     seen.has("TLS", "problem", "nothing.pem", fix="unset SSL_CERT_FILE")
@@ -299,7 +299,7 @@ def test_a_bundle_that_is_none(user: User, hub: Hub) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Key and self-signed certificate for 127.0.0.1 and for HOST in one file."""
+    """Return a file with a key and a self-signed certificate for 127.0.0.1 and HOST."""
     folder = tmp_path_factory.mktemp("tls")
     words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     words += ["-days", "2", "-subj", "/O=Nosy Networks/CN=box", "-addext", f"subjectAltName=IP:127.0.0.1,DNS:{HOST}"]
@@ -317,7 +317,7 @@ def test_a_wrong_clock(shift: float, side: str, user: User) -> None:
     seen.has("endpoint", "ok", "hub protocol")
 
 
-def test_a_wrong_token(user: User, hub: Hub) -> None:
+def test_an_invalid_token(user: User, hub: Hub) -> None:
     for words in ([], ["org/small"]):
         seen = run_json(user, *words, HF_TOKEN=TOKEN)
         assert seen.status == 6
@@ -339,7 +339,7 @@ def test_a_token_from_the_file_of_hf_auth_login(user: User, hub: Hub) -> None:
     assert TOKEN not in seen.text
 
 
-def test_a_token_is_not_sent_in_the_clear(user: User) -> None:
+def test_a_token_is_not_sent_unencrypted(user: User) -> None:
     seen = run_json(user, HF_ENDPOINT="http://no.such.host.invalid", HF_TOKEN=TOKEN)
     seen.has("token", "warning", "not sent", "not encrypted", fix="export HF_ENDPOINT=https://no.such.host.invalid")
     assert TOKEN not in seen.text
@@ -356,13 +356,13 @@ def test_a_gated_repo(token: str, text: str, user: User, serve: Serve, tmp_path:
     seen.has("endpoint", "ok", "hub answers")
 
 
-def test_no_such_repo(user: User, hub: Hub) -> None:
+def test_an_unknown_repo(user: User, hub: Hub) -> None:
     seen = run_json(user, "org/nowhere", HF_TOKEN="hf_good")
     assert seen.status == 5
     seen.has("repo", "problem", "org/nowhere", fix="spelling")
 
 
-def test_the_quota_is_nearly_used_up(user: User, serve: Serve, small: Repo) -> None:
+def test_the_quota_is_almost_used_up(user: User, serve: Serve, small: Repo) -> None:
     serve(small, rate=RateLimit(api=9))
     seen = run_json(user)
     seen.has("quota", "warning", "few requests", "of api", fix="hf auth login")

@@ -1,4 +1,4 @@
-"""`gpuaria doctor` on this machine: aria2c, disk, permissions, limits."""
+"""`gpuaria doctor` and the local machine: aria2c, disk, permissions, limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.user import Serve, User
 
 
 def script(path: Path, text: str) -> str:
-    """An executable shell script."""
+    """Write an executable shell script."""
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return str(path)
@@ -38,13 +38,13 @@ def script(path: Path, text: str) -> str:
         ("echo aria2 version 1.36.0; echo 'Enabled Features: GZip, HTTPS'", ("without Metalink",)),
     ],
 )
-def test_an_aria2c_that_will_not_do(text: str, words: tuple[str, ...], user: User) -> None:
+def test_an_unusable_aria2c(text: str, words: tuple[str, ...], user: User) -> None:
     seen = run_json(user, GPUARIA_ARIA2C=script(user.home / "aria2c", text), HF_HUB_OFFLINE="1")
     assert seen.status == 9
     seen.has("aria2c", "problem", *words, fix="apt install aria2")
 
 
-def test_an_attached_aria2c_that_is_not_there(user: User) -> None:
+def test_an_attached_aria2c_that_does_not_run(user: User) -> None:
     seen = run_json(user, GPUARIA_RPC=f"{closed_url()}/jsonrpc", GPUARIA_RPC_SECRET=TOKEN, HF_HUB_OFFLINE="1")
     assert seen.status == 9
     seen.has("aria2c", "problem", "does not respond", fix="aria2c --enable-rpc")
@@ -65,7 +65,7 @@ def test_offline(user: User, serve: Serve, small: Repo) -> None:
     seen.has("repo", "ok", "all 4 files")
 
 
-def test_a_cache_that_cannot_be_written(user: User) -> None:
+def test_a_cache_that_is_not_writable(user: User) -> None:
     place = "/proc/hub"
     seen = run_json(user, GPUARIA_CACHE_DIR=place, HF_HUB_OFFLINE="1")
     assert seen.status == 8
@@ -78,7 +78,7 @@ def test_a_cache_that_cannot_be_written(user: User) -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 20 MB."""
+    """Mount a file system of 20 MB."""
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a small file system")
     place = tmp_path / "tiny"
@@ -90,7 +90,7 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-def test_a_disk_that_is_small_or_full(user: User, tiny: Path, serve: Serve, big: Repo) -> None:
+def test_a_small_or_full_disk(user: User, tiny: Path, serve: Serve, big: Repo) -> None:
     serve(big)
     seen = run_json(user, "org/big", HF_HUB_CACHE=str(tiny / "hub"))
     assert seen.status == 0
@@ -105,7 +105,7 @@ def test_a_disk_that_is_small_or_full(user: User, tiny: Path, serve: Serve, big:
 
 @contextmanager
 def powerless() -> Iterator[None]:
-    """A user who may do nothing special."""
+    """Run as a user without privileges."""
     if os.geteuid() != 0:
         pytest.skip("needs root to become somebody else")
     os.seteuid(65534)
@@ -115,21 +115,21 @@ def powerless() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_without_permission(user: User) -> None:
+def test_without_write_permission(user: User) -> None:
     environ, notes = user.environ(HF_HUB_OFFLINE="1"), Notes()
     settings = load({}, environ, user.home)
     with powerless():
         found = examine(settings, environ, "", None, "", with_trace=False)
         route_to("localhost", "127.0.0.1", Deadline(5), notes)
     seen = DoctorRun(found.exit_code, str(found), to_json(found)["findings"])
-    assert seen.status in (8, 9)  # 9 where the folder for temporary files is nobody's
+    assert seen.status in (8, 9)  # 9 if the folder for temporary files is not writable
     seen.has("cache", "problem", str(user.home), fix="export HF_HUB_CACHE=")
     if Path("/proc/sys/net/ipv4/ping_group_range").read_text().split() == ["1", "0"]:
         seen.has("ICMP", "warning", "not permitted", fix="ping_group_range")
     assert [(f.topic, f.state, "not permitted" in f.text) for f in notes.snapshot()] == [("route", "warning", True)]
 
 
-def test_a_state_folder_that_cannot_be_used_is_a_warning(user: User) -> None:
+def test_an_unusable_state_folder_is_a_warning(user: User) -> None:
     seen = run_json(user, GPUARIA_STATE_DIR="/proc/state", HF_HUB_OFFLINE="1")
     assert seen.status == 0
     seen.has("state", "warning", "/proc/state", fix="export GPUARIA_STATE_DIR=")
@@ -145,7 +145,7 @@ def test_few_open_files(user: User) -> None:
     seen.has("open files", "warning", "512", fix="ulimit -n ")
 
 
-def test_settings_that_cannot_be_read(user: User) -> None:
+def test_invalid_settings(user: User) -> None:
     seen = run_json(user, GPUARIA_JOBS="many")
     assert seen.status == 10
     seen.has("settings", "problem", "GPUARIA_JOBS")

@@ -1,4 +1,4 @@
-"""What a run says and where, what it asks of the hub, and where a token never turns up."""
+"""The output of a run, its requests to the hub, and the absence of tokens in all of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from standin import EmbeddedBytes, Hub, Repo
 from tests.support.repos import SMALL, contents, expected
 from tests.support.user import GPUARIA, Serve, User, children, wait_until
 
-# The process is part of it: a test looks for it in /proc, where other workers' tests show theirs.
+# A test looks for this process name in /proc, where other workers' processes also appear.
 MARK = f"hf_MarkerThatMustNotLeak{os.getpid():010}"
 
 
@@ -30,7 +30,7 @@ MARK = f"hf_MarkerThatMustNotLeak{os.getpid():010}"
 
 
 @pytest.mark.parametrize("flags", ["", "-q", "-v", "-q -v"])
-def test_stdout_is_the_path_and_nothing_else(flags: str, user: User, serve: Serve, small: Repo) -> None:
+def test_stdout_is_the_path_only(flags: str, user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     command = f'P=$({shlex.join(GPUARIA)} fetch --repo org/small {flags}) && cat "$P/config.json"'
     done = user.command("sh", "-c", command).ok()
@@ -38,7 +38,7 @@ def test_stdout_is_the_path_and_nothing_else(flags: str, user: User, serve: Serv
     assert (done.err == "") == (flags == "-q")
 
 
-def test_a_log_has_a_line_at_the_start_one_per_large_file_and_a_summary(user: User, serve: Serve, big: Repo) -> None:
+def test_a_log_has_a_start_line_one_line_per_large_file_and_a_summary(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big)
     lines = user.run("fetch", "org/big").ok().err.splitlines()
     assert lines[0] == f"org/big@main ({big.head[:12]}): downloading 3 of 3 files, 9.0 MB, from {hub.url[7:]}"
@@ -52,7 +52,7 @@ def test_a_log_has_a_line_at_the_start_one_per_large_file_and_a_summary(user: Us
     assert re.fullmatch(r"org/big@main: up to date: 3 files, 9\.0 MB \(.+ s\)", again[1])
 
 
-def test_a_repo_without_files_is_told_as_that(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_a_repo_without_files_is_reported_as_empty(user: User, serve: Serve, tmp_path: Path) -> None:
     repo = Repo.build("org/zero", {}, folder=tmp_path / "zero")
     hub = serve(repo)
     for flags in ([], ["--to", "x"]):
@@ -70,7 +70,7 @@ FIELDS = {
 }
 
 
-def test_json_is_events_and_then_the_report(user: User, serve: Serve, big: Repo) -> None:
+def test_json_is_events_and_a_final_report(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big)
     done = user.run("fetch", "org/big", "--json").ok()
     assert done.err == ""
@@ -92,7 +92,7 @@ def test_json_is_events_and_then_the_report(user: User, serve: Serve, big: Repo)
     ]
 
 
-def test_json_ends_with_the_report_when_a_run_is_refused(user: User, serve: Serve, small: Repo) -> None:
+def test_json_ends_with_the_report_after_an_early_error(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     done = user.quick("fetch", "org/nothing", "--json")
     assert (done.status, done.report["exit_code"]) == (5, 5)
@@ -101,7 +101,7 @@ def test_json_ends_with_the_report_when_a_run_is_refused(user: User, serve: Serv
     assert "org/nothing" in done.err
 
 
-def test_a_closed_pipe_is_no_error(user: User, serve: Serve, small: Repo) -> None:
+def test_a_closed_pipe_is_not_an_error(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     command = f"{shlex.join(GPUARIA)} fetch org/small --json | true; echo ${{PIPESTATUS[0]}}"
     done = user.command("bash", "-c", command)
@@ -110,7 +110,7 @@ def test_a_closed_pipe_is_no_error(user: User, serve: Serve, small: Repo) -> Non
 
 
 @pytest.mark.parametrize("where", [[], ["--to", "x"]])
-def test_a_file_with_other_bytes_is_named_before_it_is_fetched_again(
+def test_a_file_that_differs_is_reported_before_it_is_downloaded_again(
     where: list[str], user: User, serve: Serve, small: Repo
 ) -> None:
     serve(small)
@@ -138,7 +138,7 @@ def test_a_file_with_other_bytes_is_named_before_it_is_fetched_again(
     ]
 
 
-def test_files_that_the_network_kept_back_may_be_had_by_the_same_command(user: User, serve: Serve, small: Repo) -> None:
+def test_after_network_failures_the_message_suggests_the_same_command(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     hub.cdn.fault("weights.bin", "status", status=503)
     done = user.run("fetch", "org/small", "--patience", "1s")
@@ -152,7 +152,7 @@ def test_files_that_the_network_kept_back_may_be_had_by_the_same_command(user: U
 
 
 class Terminal:
-    """A pseudo-terminal of 100 columns that a command has as its stderr."""
+    """A pseudo-terminal of 100 columns as the stderr of a command."""
 
     def __init__(self) -> None:
         self.ours, self.theirs = pty.openpty()
@@ -162,7 +162,7 @@ class Terminal:
         os.set_blocking(self.ours, False)
 
     def read(self) -> str:
-        """All that was shown so far."""
+        """Return all output so far."""
         while True:
             try:
                 self.seen += os.read(self.ours, 65536).decode()
@@ -170,7 +170,7 @@ class Terminal:
                 return self.seen
 
     def restored(self) -> bool:
-        """Whether the modes are as before and the cursor is shown."""
+        """Return whether the modes are as before and the cursor is visible."""
         return self.before == termios.tcgetattr(self.theirs) and (
             self.read().rfind("\x1b[?25h") >= self.read().rfind("\x1b[?25l")
         )
@@ -187,7 +187,7 @@ def _on(terminal: Terminal, user: User, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def test_bars_on_a_terminal(user: User, serve: Serve, big: Repo) -> None:
+def test_progress_bars_on_a_terminal(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=1_500_000)
     terminal = Terminal()
     run = _on(terminal, user, "fetch", "org/big", "-x", "4")
@@ -206,7 +206,7 @@ def test_bars_on_a_terminal(user: User, serve: Serve, big: Repo) -> None:
     assert terminal.restored()
 
 
-def test_the_terminal_is_given_back_after_ctrl_c(user: User, serve: Serve, big: Repo) -> None:
+def test_the_terminal_is_restored_after_ctrl_c(user: User, serve: Serve, big: Repo) -> None:
     serve(big, limit_rate=200_000)
     terminal = Terminal()
     run = _on(terminal, user, "fetch", "org/big")
@@ -221,11 +221,11 @@ def test_the_terminal_is_given_back_after_ctrl_c(user: User, serve: Serve, big: 
 # --- words of others ----------------------------------------------------------------------------------------------
 
 HOSTILE = "\x9b2Jgo\u202eaway"
-SPOKEN = {"X-Error-Message": HOSTILE.encode().decode("latin-1")}  # these bytes are what goes over the wire
+SPOKEN = {"X-Error-Message": HOSTILE.encode().decode("latin-1")}  # the bytes as sent over the wire
 
 
 @pytest.mark.parametrize("where", ["/revision/", r"/resolve/.*config\.json"])
-def test_what_a_server_says_cannot_disturb_a_terminal(where: str, user: User, serve: Serve, small: Repo) -> None:
+def test_server_text_cannot_control_the_terminal(where: str, user: User, serve: Serve, small: Repo) -> None:
     serve(small).fault(where, status=403, headers=SPOKEN)
     for flags in ([], ["-q"], ["-v"]):
         done = user.run("fetch", "org/small", *flags)
@@ -238,7 +238,7 @@ def test_what_a_server_says_cannot_disturb_a_terminal(where: str, user: User, se
     assert [HOSTILE in text for text in said] == [True]
 
 
-def test_nor_can_it_by_bars(user: User, serve: Serve, small: Repo) -> None:
+def test_server_text_in_progress_bars_cannot_control_the_terminal(user: User, serve: Serve, small: Repo) -> None:
     serve(small).fault(r"/resolve/.*config\.json", status=403, headers=SPOKEN)
     terminal = Terminal()
     run = _on(terminal, user, "fetch", "org/small")
@@ -247,7 +247,7 @@ def test_nor_can_it_by_bars(user: User, serve: Serve, small: Repo) -> None:
     assert not set("\x9b\u202e") & set(terminal.read())
 
 
-def test_nor_can_it_by_a_table(user: User, serve: Serve, small: Repo) -> None:
+def test_server_text_in_a_table_cannot_control_the_terminal(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     mirror = serve(small, name="mirror")
     mirror.fault("/resolve/", status=403, headers=SPOKEN)
@@ -260,7 +260,7 @@ def test_nor_can_it_by_a_table(user: User, serve: Serve, small: Repo) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"], ["--to", "x"]])
-def test_dry_run_prints_the_plan_and_moves_nothing(
+def test_dry_run_prints_the_plan_and_downloads_nothing(
     flags: list[str], user: User, serve: Serve, big: Repo, small: Repo
 ) -> None:
     hub = serve(big, small)
@@ -283,7 +283,7 @@ def test_dry_run_prints_the_plan_and_moves_nothing(
         assert set(plan["mirrors"]) == {hub.url[7:], "127.0.0.1:9", "127.0.0.1:10"}
 
 
-def test_json_is_one_object_on_each_line_whatever_is_asked(user: User, serve: Serve, small: Repo) -> None:
+def test_json_prints_one_object_per_line_with_every_command(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     path = user.quick("fetch", "org/small", "--to", "x").ok().path
     asked: list[tuple[list[str | Path], str]] = [
@@ -300,7 +300,7 @@ def test_json_is_one_object_on_each_line_whatever_is_asked(user: User, serve: Se
         assert (told["event"], told["exit_code"]) == (event, 0), words
 
 
-def test_dry_run_tells_what_is_here(user: User, serve: Serve, small: Repo) -> None:
+def test_dry_run_lists_local_files(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     user.quick("fetch", "org/small", "config.json").ok()
     rows = [line.split() for line in user.quick("fetch", "org/small", "--dry-run").ok().out.splitlines()]
@@ -311,7 +311,7 @@ def test_dry_run_tells_what_is_here(user: User, serve: Serve, small: Repo) -> No
 # --- what the hub is asked, and what others see -------------------------------------------------------------------
 
 
-def test_requests_to_the_hub_are_within_the_budget(user: User, serve: Serve, big_bytes: bytes, tmp_path: Path) -> None:
+def test_requests_to_the_hub_stay_within_the_budget(user: User, serve: Serve, big_bytes: bytes, tmp_path: Path) -> None:
     files: dict[str, bytes | Path] = {f"s{n}.json": b"%d" % n for n in range(7)}
     files |= {"a.safetensors": big_bytes, "b.safetensors": big_bytes[::-1], "l.bin": b"lfs" * 99}
     repo = Repo.build("openai-community/gpt2-medium", files, folder=tmp_path / "mixed", direct=True)
@@ -322,12 +322,12 @@ def test_requests_to_the_hub_are_within_the_budget(user: User, serve: Serve, big
 
 
 def _authorized(hub: Hub) -> tuple[int, int]:
-    """Requests with a credential at the hub, and at its byte server."""
+    """Return the requests with a credential at the hub, and at its byte server."""
     both = hub.requests, hub.cdn.requests
     return tuple(sum("authorization" in seen.headers for seen in some) for some in both)  # type: ignore[return-value]
 
 
-def test_the_token_goes_to_the_endpoint_only(user: User, serve: Serve, big: Repo) -> None:
+def test_only_the_endpoint_gets_the_token(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, tokens={MARK})
     mirror = serve(big, tokens={MARK}, name="mirror")
     report = user.run("fetch", "org/big", "--mirror", mirror.url, "--json", HF_TOKEN=MARK).ok().report
@@ -338,14 +338,14 @@ def test_the_token_goes_to_the_endpoint_only(user: User, serve: Serve, big: Repo
     assert sum(use["bytes"] for use in report["mirrors"]) == report["bytes_fetched"]
 
 
-def test_a_mirror_that_is_no_use_is_named_with_a_reason(user: User, serve: Serve, small: Repo) -> None:
+def test_an_unusable_mirror_is_reported_with_a_reason(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     other = serve(name="mirror")
     report = user.quick("fetch", "org/small", "--mirror", other.url, "--json").ok().report
     assert [use["rejected"] != "" for use in report["mirrors"] if use["name"] == other.url[7:]] == [True]
 
 
-def test_a_private_repo_is_fetched_from_the_endpoint_alone(
+def test_a_private_repo_is_fetched_from_the_endpoint_only(
     user: User, serve: Serve, big_bytes: bytes, tmp_path: Path
 ) -> None:
     files: dict[str, bytes | Path] = {"m.safetensors": big_bytes, "c.json": b"{}"}
@@ -364,7 +364,7 @@ def _readable(pid: int | str, name: str) -> bytes:
 
 
 def _how(way: str, user: User) -> tuple[list[str], dict[str, str]]:
-    """Words and variables that hand the token over."""
+    """Return the arguments and variables that pass the token."""
     if way == "variable":
         return [], {"HF_TOKEN": MARK}
     if way == "file":
@@ -375,7 +375,7 @@ def _how(way: str, user: User) -> tuple[list[str], dict[str, str]]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("way", ["variable", "file", "flag", "flag="])
-def test_the_token_turns_up_nowhere(way: str, user: User, serve: Serve, big_bytes: bytes, tmp_path: Path) -> None:
+def test_the_token_appears_nowhere(way: str, user: User, serve: Serve, big_bytes: bytes, tmp_path: Path) -> None:
     files: dict[str, bytes | Path] = {"m.safetensors": big_bytes, "c.json": b"{}"}
     repo = Repo.build("org/private", files, folder=tmp_path / "private", private=True)
     hub = serve(repo, tokens={MARK}, limit_rate=2_500_000)
@@ -406,7 +406,7 @@ def test_the_token_turns_up_nowhere(way: str, user: User, serve: Serve, big_byte
 
 
 def _holding(user: User) -> list[Path]:
-    """Files with the token or a signature in them, other than the one that we wrote."""
+    """Return the files that contain the token or a signature, except the one that the test wrote."""
     found: list[Path] = []
     for path in user.files():
         try:
@@ -418,7 +418,7 @@ def _holding(user: User) -> list[Path]:
     return found
 
 
-def test_a_refused_token_is_not_shown(user: User, serve: Serve, small: Repo) -> None:
+def test_a_rejected_token_is_not_shown(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     for words in (["--token", MARK], ["--token", MARK, "--json"], [f"--token={MARK} x"], ["--nope", "--token", MARK]):
         done = user.run("fetch", "org/small", "-v", *words)
@@ -426,7 +426,7 @@ def test_a_refused_token_is_not_shown(user: User, serve: Serve, small: Repo) -> 
         assert MARK not in done.out + done.err
 
 
-def test_the_secret_of_a_running_aria2c_is_hidden_too(user: User, serve: Serve, small: Repo) -> None:
+def test_the_secret_of_a_running_aria2c_is_not_shown(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     hub.fault("/revision/", delay=1)
     run = user.start("fetch", "org/small", "--rpc", "http://127.0.0.1:9/jsonrpc", "--rpc-secret", MARK)
@@ -456,14 +456,14 @@ def _imported(user: User, *words: str) -> set[str]:
     return {str(name) for name in names}
 
 
-def test_version_and_help_import_nothing_heavy(user: User) -> None:
+def test_version_and_help_import_nothing_slow(user: User) -> None:
     heavy = {"pycurl", "httpx2", "aria2p", "rich", "yaml", "requests", "pydantic", "sqlite3", "dns", "icmplib"}
     assert not _imported(user, "--version") & (heavy | {"typer", "click"})
     assert not _imported(user, "--help") & heavy
-    assert not _imported(user, "fetch", "--help") & (heavy - {"pydantic"})  # Typer 0.29 parses options by it
+    assert not _imported(user, "fetch", "--help") & (heavy - {"pydantic"})  # Typer 0.29 parses options with it
 
 
-def test_a_warm_run_starts_neither_aria2p_nor_bars(user: User, serve: Serve, small: Repo) -> None:
+def test_a_warm_run_imports_neither_aria2p_nor_progress_bars(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     user.quick("fetch", "org/small").ok()
     unused = {"aria2p", "requests", "rich", "yaml", "loguru", "dns", "icmplib"}
@@ -473,11 +473,11 @@ def test_a_warm_run_starts_neither_aria2p_nor_bars(user: User, serve: Serve, sma
     assert not _imported(user, "config") & (unused | {"pycurl", "sqlite3"})
 
 
-def test_a_warm_run_reads_no_xml(user: User) -> None:
+def test_a_warm_run_does_not_import_xml(user: User) -> None:
     assert "defusedxml" not in _imported(user, "verify", "org/small")
 
 
-def test_the_console_script_is_the_same(user: User) -> None:
+def test_the_console_script_works_the_same(user: User) -> None:
     script = Path(sys.executable).with_name("gpuaria")
     if not script.exists():
         pytest.skip("gpuaria is not installed beside this interpreter")
@@ -485,5 +485,5 @@ def test_the_console_script_is_the_same(user: User) -> None:
     assert user.command(script, "fly").status == 2
 
 
-def test_small_is_what_it_says(small: Repo) -> None:
+def test_the_small_fixture_has_the_stated_size(small: Repo) -> None:
     assert expected(small) == SMALL

@@ -1,4 +1,4 @@
-"""`gpuaria mirrors add`, `remove` and `list`, and the shipped table that names are looked up in."""
+"""`gpuaria mirrors add`, `remove` and `list`, and the shipped table of mirror names."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ ROW = "    - https://c.example\n"
 def config(user: User) -> Path:
     path = user.home / ".config/gpuaria/config.yaml"
     path.parent.mkdir(parents=True)
-    user.env["GPUARIA_MIRRORS"] = ""  # what stands in the file counts
+    user.env["GPUARIA_MIRRORS"] = ""  # only the file's values count
     return path
 
 
 def names(path: Path) -> list[str]:
-    """What the settings make of a file."""
+    """Return the mirrors that the settings read from a file."""
     return [row.name for row in load({}, {"HOME": "/h"}, Path("/w"), config_file=path, site=Path("/none")).mirrors]
 
 
 # --- the user's file
 
 
-def test_adding_and_removing_leave_every_other_byte_alone(user: User, config: Path) -> None:
+def test_adding_and_removing_keep_every_other_byte(user: User, config: Path) -> None:
     config.write_text(WITH_COMMENTS)
     config.chmod(0o640)
     run = user.quick("mirrors", "add", "https://c.example").ok()
@@ -74,7 +74,7 @@ def test_adding_and_removing_leave_every_other_byte_alone(user: User, config: Pa
     assert [path.name for path in config.parent.iterdir()] == ["config.yaml"]
 
 
-def test_a_file_is_made_for_its_owner_alone(user: User, config: Path) -> None:
+def test_a_new_file_is_readable_by_its_owner_only(user: User, config: Path) -> None:
     user.quick("mirrors", "add", "hf-mirror").ok()
     assert config.read_text() == "mirrors:\n  - hf-mirror\n"
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
@@ -83,7 +83,7 @@ def test_a_file_is_made_for_its_owner_alone(user: User, config: Path) -> None:
     assert names(config) == ["hf-mirror", "campus"]
 
 
-def test_a_link_stays_a_link_and_gpuaria_config_is_the_file(user: User, config: Path, tmp_path: Path) -> None:
+def test_a_link_stays_a_link_and_gpuaria_config_selects_the_file(user: User, config: Path, tmp_path: Path) -> None:
     real = tmp_path / "dotfiles.yaml"
     real.write_text("# mine\n")
     config.symlink_to(real)
@@ -132,7 +132,7 @@ REMOVED = {
 
 
 @pytest.mark.parametrize(("before", "after"), REMOVED.items())
-def test_a_row_is_removed_alone(before: str, after: str) -> None:
+def test_only_the_named_row_is_removed(before: str, after: str) -> None:
     assert editing.without_mirror(before, {"b"}, ANY) == after
 
 
@@ -148,7 +148,7 @@ row_names = st.sampled_from(["alpha", "be ta", "ga-mma", "d: e", "yes", "7", "ü
     st.sampled_from(["\n", "\r\n"]),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_the_file_looks_like_a_row_comes_and_goes(
+def test_a_row_is_added_and_removed_in_any_style_of_file(
     rows: list[tuple[str, str, str]], indent: str, name: str, newline: str
 ) -> None:
     text = f"jobs:   3 # x{newline}mirrors:{newline}"
@@ -165,7 +165,7 @@ def test_whatever_the_file_looks_like_a_row_comes_and_goes(
     assert kept == text.splitlines()
 
 
-def test_a_file_that_would_not_be_understood_is_not_replaced(tmp_path: Path) -> None:
+def test_an_edit_that_would_make_the_file_invalid_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("jobs: 4\n")
 
@@ -203,7 +203,7 @@ def test_bad_input_changes_nothing(user: User, config: Path, words: tuple[str, .
     assert config.read_text() == text
 
 
-def test_a_broken_or_forbidden_file_is_refused(user: User, config: Path) -> None:
+def test_an_invalid_or_forbidden_file_is_rejected(user: User, config: Path) -> None:
     config.write_text("mirrors: [\n")
     user.quick("mirrors", "add", "sufy").refused(10, str(config))
     config.write_text("{mirrors: []}\n")
@@ -213,13 +213,13 @@ def test_a_broken_or_forbidden_file_is_refused(user: User, config: Path) -> None
     assert user.quick("mirrors", "add", "sufy").status in (8, 10)
 
 
-def test_what_beats_the_users_file_is_said(user: User, config: Path) -> None:
+def test_settings_that_override_the_user_file_are_reported(user: User, config: Path) -> None:
     run = user.quick("mirrors", "add", "sufy", GPUARIA_MIRRORS="https://a").ok()
     assert "GPUARIA_MIRRORS overrides the mirrors in this file" in run.err
     assert names(config) == ["sufy"]
 
 
-def test_list_says_where_each_comes_from(user: User, config: Path) -> None:
+def test_list_shows_the_source_of_each_mirror(user: User, config: Path) -> None:
     config.write_text("mirrors:\n  - sufy\n  - {name: hf-mirror, base: https://my.example, location: here}\n")
     rows = {line.split()[0]: line for line in user.quick("mirrors", "list").ok().out.splitlines()[1:]}
     assert rows["sufy"].split()[-3:] == ["shipped", "yes", "never"]
@@ -230,7 +230,7 @@ def test_list_says_where_each_comes_from(user: User, config: Path) -> None:
     assert given == {"hf-mirror": ("user", False), "f.example": ("flag", True), "sufy": ("shipped", False)}
 
 
-def test_list_says_what_auto_may_use(user: User, config: Path) -> None:
+def test_list_shows_which_mirrors_auto_may_use(user: User, config: Path) -> None:
     config.write_text("known_mirrors: [hf-mirror, {name: campus, base: https://c.example}]\n")
     rows = {line.split()[0]: line.split()[-2] for line in user.quick("mirrors", "list").ok().out.splitlines()[1:]}
     assert rows == {"hf-mirror": "auto", "campus": "auto", "sufy": "no"}
@@ -241,7 +241,7 @@ def test_list_says_what_auto_may_use(user: User, config: Path) -> None:
 # --- names
 
 
-def test_the_shipped_table_has_its_shape() -> None:
+def test_the_shipped_table_is_well_formed() -> None:
     assert set(shipped_table()) <= set(BUILT_IN)
     for source, rows in shipped_table().items():
         assert set(rows) == {"template", "mirrors"}
@@ -259,7 +259,7 @@ def test_the_shipped_table_has_its_shape() -> None:
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("model", ""), ("dataset", "datasets/"), ("space", "spaces/")])
-def test_the_template_is_what_the_source_does(kind: str, prefix: str) -> None:
+def test_the_template_matches_the_source(kind: str, prefix: str) -> None:
     file = RemoteFile(SafePath("a/b.bin"), 1, None)
     ref = RepoRef("hf", kind, "o/n")
     manifest = Manifest(ref, "o/n", "c" * 40, "https://hub", "origin", (file,))
@@ -270,7 +270,7 @@ def test_the_template_is_what_the_source_does(kind: str, prefix: str) -> None:
 
 
 def mirrors(flag: str = "", site: str = "", user: str = "", project: str = "", *, root: Path) -> tuple[Mirror, ...]:
-    """The mirrors in force where these layers say `mirrors: …`."""
+    """Return the active mirrors if these layers set `mirrors: …`."""
     home, here = root / "home", root / "here"
     (home / ".config/gpuaria").mkdir(parents=True)
     here.mkdir()
@@ -298,17 +298,17 @@ NAMES = [
     ({"user": OWN, "flag": "hf-mirror"}, Mirror("hf-mirror", "https://own.example")),
     ({"site": OWN, "user": "[hf-mirror]"}, Mirror("hf-mirror", "https://own.example")),
     ({"site": "[{name: campus, base: https://c.example}]", "flag": "campus"}, Mirror("campus", "https://c.example")),
-    ({"project": OWN, "flag": "hf-mirror"}, SHIPPED),  # a folder that was checked out changes no name
+    ({"project": OWN, "flag": "hf-mirror"}, SHIPPED),  # a checked-out folder cannot redefine a name
     ({"project": OWN}, Mirror("hf-mirror", "https://own.example")),
 ]
 
 
 @pytest.mark.parametrize(("layers", "expected"), NAMES)
-def test_a_name_stands_for_its_mirror(tmp_path: Path, layers: dict[str, str], expected: Mirror) -> None:
+def test_a_name_is_replaced_by_its_mirror(tmp_path: Path, layers: dict[str, str], expected: Mirror) -> None:
     assert mirrors(**layers, root=tmp_path) == (expected,)
 
 
-def test_names_from_the_environment(tmp_path: Path) -> None:
+def test_mirror_names_from_the_environment(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "GPUARIA_MIRRORS": "hf-mirror, https://a"}
     found = load({}, environ, tmp_path, site=tmp_path / "none").mirrors
     assert found == (SHIPPED, Mirror("a", "https://a"))

@@ -1,4 +1,4 @@
-"""A pasted address of one file or folder means just that: for every command, and from Python."""
+"""A pasted URL of one file or folder selects exactly that, with every command and from Python."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ missed = pytest.mark.parametrize("text", MISSED)
 
 @pytest.fixture
 def hub(serve: Serve, tmp_path: Path) -> Hub:
-    """It has the one repo."""
+    """Return a hub with one repo."""
     return serve(Repo.build("org/pasted", FILES, folder=tmp_path / "pasted", direct=True))
 
 
 def doctor(user: User, text: str, **flags: Any) -> tuple[int, str]:
-    """What a check of `text` ends with, and what it says of the repo."""
+    """Return the exit status of a check of `text`, and its findings on the repo."""
     environ = user.environ(GPUARIA_RESOLVERS="system")
     found = examine(load(flags, environ, user.home), environ, text, None, "", with_trace=False)
     return found.exit_code, "".join(row.text for row in found.findings if row.topic in ("repo", "room"))
@@ -93,7 +93,7 @@ def test_verify(text: str, meant: set[str], user: User, hub: Hub) -> None:
     assert user.quick("verify", pasted).status == 3
 
 
-def test_verify_of_a_part_says_nothing_of_the_rest(user: User, hub: Hub) -> None:
+def test_verify_of_one_file_ignores_the_rest(user: User, hub: Hub) -> None:
     path = user.quick("fetch", "org/pasted").ok().path
     (path / "config.json").unlink()
     (path / "stranger.txt").write_bytes(b"?")
@@ -120,7 +120,7 @@ def test_doctor(text: str, meant: set[str], user: User, hub: Hub) -> None:
 
 
 @missed
-def test_what_is_not_there(text: str, user: User, hub: Hub) -> None:
+def test_a_url_of_a_missing_file(text: str, user: User, hub: Hub) -> None:
     pasted, environ = text.format(hub=hub.url), user.environ()
     name = re.split("/main/|@main/", text)[1]
     for command in ("fetch", "resolve", "mirrors"):
@@ -134,13 +134,13 @@ def test_what_is_not_there(text: str, user: User, hub: Hub) -> None:
     user.quick("verify", pasted).refused(5, name)
 
 
-def test_files_named_beside_it_are_fetched_too(user: User, hub: Hub) -> None:
+def test_files_named_in_addition_are_fetched_too(user: User, hub: Hub) -> None:
     pasted = f"{hub.url}/org/pasted/blob/main/LICENSE"
     got = user.quick("fetch", pasted, "a1.txt", "--include", "docs/", "--to", "x").ok().path
     assert set(contents(got)) == {"LICENSE", "a1.txt", "docs/LICENSE"}
 
 
-def test_beside_a_lock(user: User, hub: Hub) -> None:
+def test_a_url_together_with_a_lock_file(user: User, hub: Hub) -> None:
     lock = user.home / "it.lock"
     lock.write_text(user.quick("resolve", "org/pasted", "--format", "manifest").ok().out)
     done = user.quick("fetch", "--lock", lock, "--repo", f"{hub.url}/org/pasted/tree/main/v1.5", "--to", "x").ok()

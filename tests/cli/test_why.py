@@ -1,4 +1,4 @@
-"""`gpuaria why`: a file by its name or its bytes, and whether it still is what it was."""
+"""`gpuaria why`: a file by its name or its bytes, and whether it has changed since."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.user import Done, Serve, User
 
 
 def state(user: User) -> Path:
-    """Where the log is."""
+    """Return the folder of the audit log."""
     return user.home / ".local/state/gpuaria"
 
 
 def story(done: Done) -> dict[str, Any]:
-    """What `gpuaria why --json` printed."""
+    """Return the output of `gpuaria why --json`."""
     (told,) = done.events
     assert told["exit_code"] == done.status
     return told
@@ -29,7 +29,7 @@ def story(done: Done) -> dict[str, Any]:
 
 @pytest.fixture
 def fetched(user: User, serve: Serve, small: Repo) -> Path:
-    """org/small in the folder x, twice."""
+    """Fetch org/small into the folder x, twice."""
     serve(small)
     user.quick("fetch", "org/small", "--to", "x", "-q").ok()
     user.quick("fetch", "org/small", "--to", "x", "-q", "--force").ok()
@@ -54,7 +54,7 @@ def test_why_a_file(user: User, fetched: Path) -> None:
     assert [other["action"] for other in found["others"]] == ["download"]
 
 
-def test_why_by_other_names(user: User, fetched: Path) -> None:
+def test_why_by_other_names_of_the_file(user: User, fetched: Path) -> None:
     (user.home / "link").symlink_to(fetched)
     (user.home / "file").symlink_to(fetched / "config.json")
     for place in ("link/config.json", "file", "x/../x/sub/../config.json", "~/x/config.json"):
@@ -73,7 +73,7 @@ def test_why_in_the_cache(user: User, serve: Serve, small: Repo) -> None:
         assert run["path"] == str(snapshot)
 
 
-def test_why_a_file_that_was_moved(user: User, fetched: Path) -> None:
+def test_why_a_moved_file(user: User, fetched: Path) -> None:
     for file in ("weights.bin", "config.json"):
         (fetched / file).rename(user.home / "moved")
         told = user.quick("why", "moved").ok().out
@@ -82,7 +82,7 @@ def test_why_a_file_that_was_moved(user: User, fetched: Path) -> None:
         assert "no longer on disk" in user.quick("why", fetched / file).out
 
 
-def test_why_a_file_that_was_changed(user: User, fetched: Path) -> None:
+def test_why_a_changed_file(user: User, fetched: Path) -> None:
     (fetched / "config.json").write_bytes(b'{"n": 2}\n')
     done = user.quick("why", "x/config.json")
     assert done.status == 4
@@ -95,11 +95,11 @@ def test_why_a_file_that_was_changed(user: User, fetched: Path) -> None:
     assert "it now holds" not in user.quick("why", "x/config.json").out
 
 
-def test_why_what_is_not_known(user: User, fetched: Path) -> None:
+def test_why_an_unknown_file(user: User, fetched: Path) -> None:
     (user.home / "own.txt").write_bytes(b"my own")
     (user.home / "empty").write_bytes(b"")
     user.quick("why", "own.txt").refused(5, "neither the name nor the bytes", "own.txt")
-    user.quick("why", "empty").refused(5, "neither the name nor the bytes")  # of all that is empty in the world
+    user.quick("why", "empty").refused(5, "neither the name nor the bytes")  # every empty file has this digest
     user.quick("why", "x/nothing").refused(5, "does not know", "no such file")
     user.quick("why", "x/sub").refused(5, "destination", "--to")
     user.quick("why", "n" * 5000).refused(8, "too long")
@@ -119,7 +119,7 @@ def test_why_with_a_damaged_log(user: User, fetched: Path) -> None:
     assert (found["state"], len(found["others"])) == ("same", 1)
 
 
-def test_why_without_a_digest_that_can_be_computed(user: User, fetched: Path) -> None:
+def test_why_without_a_computable_digest(user: User, fetched: Path) -> None:
     entry = story(user.quick("why", "x/config.json", "--json").ok())["entry"]
     log = AuditLog(state(user))
     for year, digest in ((2998, ""), (2999, "sha9:00")):
@@ -128,7 +128,7 @@ def test_why_without_a_digest_that_can_be_computed(user: User, fetched: Path) ->
         assert "cannot be compared with the file on disk" in done.out
 
 
-def test_why_asks_nobody(user: User, serve: Serve, small: Repo) -> None:
+def test_why_sends_no_request(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     user.quick("fetch", "org/small", "--to", "x", "-q").ok()
     hub.reset()
@@ -137,7 +137,7 @@ def test_why_asks_nobody(user: User, serve: Serve, small: Repo) -> None:
     assert hub.requests == []
 
 
-def test_why_says_what_the_trust_means(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_why_explains_the_trust(user: User, serve: Serve, tmp_path: Path) -> None:
     hub, other = serve(Repo.build("org/held", {"a.txt": b"a"}, folder=tmp_path)), "http://127.0.0.1:9"
     user.env["HF_ENDPOINT"] = other
     user.quick("fetch", "org/held", "--to", "x", "--mirror", hub.url).ok()

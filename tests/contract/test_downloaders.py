@@ -1,4 +1,4 @@
-"""What every downloader keeps, in whole runs in which it carries every file.
+"""The contract of every downloader, in whole runs in which it downloads every file.
 
 A new downloader adds a row to DOWNLOADERS; the tests need no change.
 """
@@ -18,35 +18,35 @@ from standin import Hub, Repo
 from tests.support.repos import contents, expected
 from tests.support.user import Done, Serve, User, finish, wait_until
 
-# The settings with which each downloader, by the name that a plan gives it, carries every file.
+# Settings with which each downloader, by its name in the plan, downloads every file.
 DOWNLOADERS: dict[str, dict[str, str]] = {
     "aria2": {"GPUARIA_SMALL_FILE": "0"},
     "http": {"GPUARIA_SMALL_FILE": "1 GB"},
 }
-PIECE = 1 << 20  # bytes; the smallest part that aria2 gives to a connection of its own
+PIECE = 1 << 20  # bytes; the smallest part that aria2 gives to a separate connection
 SIZE = 12 * PIECE + 7
 NAME = "model.safetensors"
-BESIDE = "127.0.0.2"  # a mirror with a host name of its own
+BESIDE = "127.0.0.2"  # a mirror with another host name
 LENGTHS = (1, 2, 1023, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 1)
 
 
 @pytest.fixture(params=DOWNLOADERS)
 def downloader(request: pytest.FixtureRequest, user: User) -> str:
-    """The name of a downloader, which carries every file of `user`'s runs."""
+    """Return the name of a downloader that downloads every file of `user`'s runs."""
     user.env.update(DOWNLOADERS[request.param], GPUARIA_TIMEOUT="2s", GPUARIA_CONNECT_TIMEOUT="2s")
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """org/one: one file of 12 MiB and 7 bytes."""
+    """Return org/one: one file of 12 MiB and 7 bytes."""
     data = {NAME: random.Random(4).randbytes(SIZE)}
     return Repo.build("org/one", data, folder=tmp_path_factory.mktemp("one"), direct=True)
 
 
 @pytest.fixture(scope="module")
 def lengths(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """org/lengths: files of lengths on both sides of a piece's, with names that need care."""
+    """Return org/lengths: files slightly shorter and longer than a piece, with difficult names."""
     names = ("a b/%20 é.bin", "q'uote.bin", "-dash.bin", "文件.bin", "[1-3]{a,b}.bin", "#hash.bin", "out=x.bin")
     data = {name: random.Random(size).randbytes(size) for name, size in zip(names, LENGTHS, strict=True)}
     return Repo.build("org/lengths", data, folder=tmp_path_factory.mktemp("lengths"), direct=True)
@@ -66,7 +66,7 @@ def complete(user: User, done: Done, repo: Repo) -> dict[str, Any]:
 
 
 def failed(user: User, done: Done, status: int) -> str:
-    """Check that the run ended with `status` and published nothing; return what it says of the file."""
+    """Check that the run ended with `status` and published nothing; return its message about the file."""
     assert done.status == status, (done.status, done.out[-2000:], done.err)
     assert contents(user.home / "out") == {}
     assert "Traceback" not in done.err
@@ -76,12 +76,12 @@ def failed(user: User, done: Done, status: int) -> str:
 
 
 def sent(hub: Hub) -> int:
-    """Return the bytes that a hub's byte server has sent."""
+    """Return the number of bytes sent by a hub's byte server."""
     return sum(seen.sent for seen in hub.cdn.requests)
 
 
 def on_disk(user: User) -> int:
-    """Return the bytes that wait in staging, holes left out."""
+    """Return the number of staged bytes, without holes."""
     files = [path.stat() for path in (user.home / "out").rglob("sha256-*") if path.is_file()]
     return sum(seen.st_blocks * 512 for seen in files)
 
@@ -89,20 +89,20 @@ def on_disk(user: User) -> int:
 # --- bytes --------------------------------------------------------------------------------------------------------
 
 
-def test_the_rows_are_about_these_downloaders(user: User, serve: Serve, repo: Repo, downloader: str) -> None:
+def test_the_settings_select_these_downloaders(user: User, serve: Serve, repo: Repo, downloader: str) -> None:
     serve(repo)
     plan = user.quick(*words("--dry-run")).ok().events[-1]
     assert [step["carrier"] for step in plan["steps"]] == [downloader]
 
 
-def test_every_byte_is_right(user: User, serve: Serve, lengths: Repo, downloader: str) -> None:
+def test_every_byte_is_correct(user: User, serve: Serve, lengths: Repo, downloader: str) -> None:
     serve(lengths)
     report = complete(user, user.run(*words(name="org/lengths")), lengths)
     assert report["verdicts"] == {"ok": len(LENGTHS)}
     assert report["bytes_fetched"] >= sum(LENGTHS)
 
 
-def test_every_byte_is_right_from_two_mirrors(user: User, serve: Serve, repo: Repo, downloader: str) -> None:
+def test_every_byte_is_correct_from_two_mirrors(user: User, serve: Serve, repo: Repo, downloader: str) -> None:
     serve(repo)
     mirror = serve(repo, host=BESIDE)
     complete(user, user.run(*words("--mirror", mirror.url)), repo)
@@ -117,7 +117,7 @@ def test_a_wrong_byte_is_never_published(user: User, serve: Serve, repo: Repo, d
     complete(user, user.run(*words()), repo)
 
 
-def test_a_wrong_byte_of_one_mirror_comes_right_from_another(
+def test_a_wrong_byte_of_one_mirror_is_repaired_from_another(
     user: User, serve: Serve, repo: Repo, downloader: str
 ) -> None:
     wrong = serve(repo)
@@ -129,9 +129,7 @@ def test_a_wrong_byte_of_one_mirror_comes_right_from_another(
 
 
 @pytest.mark.parametrize("kind", ["short", "reset", "stall"])
-def test_a_connection_that_breaks_is_continued(
-    user: User, serve: Serve, repo: Repo, downloader: str, kind: str
-) -> None:
+def test_a_broken_connection_is_resumed(user: User, serve: Serve, repo: Repo, downloader: str, kind: str) -> None:
     hub = serve(repo)
     hub.cdn.fault(NAME, kind, times=1, after=700_000)
     complete(user, user.run(*words(patience="20s")), repo)
@@ -139,7 +137,7 @@ def test_a_connection_that_breaks_is_continued(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
-def test_a_later_run_continues_an_earlier_one(
+def test_a_later_run_resumes_an_earlier_one(
     user: User, serve: Serve, repo: Repo, downloader: str, number: signal.Signals
 ) -> None:
     hub = serve(repo, limit_rate=SIZE // 8)
@@ -161,7 +159,9 @@ def test_a_later_run_continues_an_earlier_one(
 
 
 @pytest.mark.parametrize("delta", [5, -5])
-def test_a_body_of_another_length_is_refused(user: User, serve: Serve, repo: Repo, downloader: str, delta: int) -> None:
+def test_a_body_of_another_length_is_rejected(
+    user: User, serve: Serve, repo: Repo, downloader: str, delta: int
+) -> None:
     hub = serve(repo)
     hub.cdn.fault(NAME, "wrong_size", delta=delta)
     failed(user, user.run(*words()), 7)
@@ -170,14 +170,14 @@ def test_a_body_of_another_length_is_refused(user: User, serve: Serve, repo: Rep
 
 
 @pytest.mark.parametrize("delta", [5, -5])
-def test_a_mirror_with_another_length_is_left_out(
+def test_a_mirror_with_another_length_is_dropped(
     user: User, serve: Serve, repo: Repo, downloader: str, delta: int
 ) -> None:
     serve(repo).cdn.fault(NAME, "wrong_size", delta=delta)
     complete(user, user.run(*words("--mirror", serve(repo, host=BESIDE).url, patience="20s")), repo)
 
 
-def test_a_page_in_the_place_of_the_bytes_is_refused(user: User, serve: Serve, repo: Repo, downloader: str) -> None:
+def test_a_web_page_instead_of_the_bytes_is_rejected(user: User, serve: Serve, repo: Repo, downloader: str) -> None:
     hub = serve(repo)
     hub.cdn.fault(NAME, "html")
     failed(user, user.run(*words()), 7)
@@ -197,7 +197,7 @@ def test_a_page_in_the_place_of_the_bytes_is_refused(user: User, serve: Serve, r
     ],
     ids=["slow", "silent", "refusing"],
 )
-def test_it_stops_within_two_seconds(
+def test_a_run_stops_within_two_seconds(
     user: User, serve: Serve, repo: Repo, downloader: str, hinder: Callable[[Hub], object]
 ) -> None:
     hub = serve(repo)
@@ -208,7 +208,7 @@ def test_it_stops_within_two_seconds(
     run.send_signal(signal.SIGINT)
     before = time.monotonic()
     done = finish(run)
-    assert time.monotonic() - before < 3  # seconds; two, and what a busy machine needs
+    assert time.monotonic() - before < 3  # seconds; two, plus a margin for a busy machine
     assert done.status == 130
     assert done.report["exit_code"] == 130
     assert contents(user.home / "out") == {}
@@ -221,7 +221,7 @@ def test_it_stops_within_two_seconds(
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
-def test_a_refusal_is_reported_with_its_server_and_status(
+def test_an_error_status_is_reported_with_its_server(
     user: User, serve: Serve, repo: Repo, downloader: str, status: int
 ) -> None:
     hub = serve(repo)
@@ -235,7 +235,7 @@ def test_a_refusal_is_reported_with_its_server_and_status(
 
 
 @pytest.mark.parametrize("status", [403, 404, 503])
-def test_a_mirror_that_refuses_is_left_out_and_named(
+def test_a_mirror_with_an_error_status_is_dropped_and_reported(
     user: User, serve: Serve, repo: Repo, downloader: str, status: int
 ) -> None:
     serve(repo)
@@ -244,7 +244,7 @@ def test_a_mirror_that_refuses_is_left_out_and_named(
     report = complete(user, user.run(*words("--mirror", mirror.url, patience="20s")), repo)
     assert mirror.cdn.count() == 0
     rejected = {use["name"] for use in report["mirrors"] if use["rejected"]}
-    if status == 403:  # 404 says nothing of other files, and 503 may pass before the file is complete
+    if status == 403:  # 404 concerns this file only, and 503 may end before the file is complete
         asked = any("/resolve/" in seen.target for seen in mirror.requests)
         assert rejected == ({authority(mirror.url)} if asked else set())
     assert rejected <= {authority(mirror.url)}

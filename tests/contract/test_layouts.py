@@ -1,4 +1,4 @@
-"""What every storage layout keeps: files appear whole and verified under their names, or not at all.
+"""The contract of every storage layout: files appear complete and verified under their names, or not at all.
 
 A new layout adds a row to LAYOUTS; the tests need no change.
 """
@@ -45,7 +45,7 @@ Make = Callable[[Path, Manifest, Receipts], Layout]
 
 @dataclass(frozen=True)
 class Row:
-    """A layout, a repo of a source that uses it, and its two commits, of which some sources have none."""
+    """A layout, a repo of a source that uses it, and two commits of the repo if the source has commits."""
 
     make: Make
     ref: RepoRef
@@ -59,12 +59,12 @@ def in_cache(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
 
 
 def in_cache_without_links(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
-    """Return the Hugging Face cache on a file system that has no links."""
+    """Return the Hugging Face cache on a file system without links."""
     return HfCache(folder / "hub", manifest.ref, manifest.version, receipts, symlinks=False)
 
 
 def in_hf_folder(folder: Path, manifest: Manifest, receipts: Receipts) -> Layout:
-    """Return a folder as `hf download --local-dir` makes it."""
+    """Return a folder as `hf download --local-dir` creates it."""
     return HfFolder(folder / "to", manifest.ref, manifest.version, receipts)
 
 
@@ -83,7 +83,7 @@ LAYOUTS = {
 
 
 def a_file(path: str, data: bytes, algorithm: str = "") -> RemoteFile:
-    """Return a file with a git id, or with a sha256 if it is large, as a hub lists it."""
+    """Return a file as a hub lists it: with a git id, or with a sha256 if it is large."""
     oid = hash_bytes(data, "git-sha1")
     algorithm = algorithm or ("sha256" if len(data) > 1000 else "git-sha1")
     return RemoteFile(SafePath.parse(path), len(data), Digest(algorithm, hash_bytes(data, algorithm)), oid)
@@ -91,7 +91,7 @@ def a_file(path: str, data: bytes, algorithm: str = "") -> RemoteFile:
 
 @dataclass
 class Target:
-    """One layout below a folder of its own; `layout` opens it as a new run does."""
+    """One layout in a separate folder; `layout` opens it as a new run does."""
 
     row: Row
     folder: Path
@@ -99,16 +99,16 @@ class Target:
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of the files at the new commit."""
+        """Return the manifest of the files at the new commit."""
         return self.listing(self.files, self.row.new)
 
     def listing(self, files: Mapping[str, bytes], commit: str) -> Manifest:
-        """Return the manifest of these files, in the order of their names."""
+        """Return the manifest of these files, sorted by name."""
         rows = tuple(a_file(path, data) for path, data in sorted(files.items()))
         return Manifest(self.row.ref, self.row.ref.name, commit, "http://hub", "origin", rows)
 
     def layout(self, manifest: Manifest | None = None) -> Layout:
-        """Return the layout for one manifest, with the receipts of this user."""
+        """Return the layout for a manifest, with this user's receipts."""
         return self.row.make(self.folder, manifest or self.manifest, Receipts(self.folder / "receipts.sqlite"))
 
     def begun(self) -> Layout:
@@ -118,16 +118,16 @@ class Target:
         return layout
 
     def file(self, path: str) -> RemoteFile:
-        """Return the file of the manifest with that path."""
+        """Return the manifest's file with that path."""
         return a_file(path, self.files[path])
 
     def look(self, path: str) -> LocalState:
-        """Return what a new run sees of a file."""
+        """Return the local state of a file as a new run sees it."""
         return self.layout().inspect([self.file(path)])[SafePath(path)]
 
 
 def stage(layout: Layout, file: RemoteFile, data: bytes) -> Path:
-    """Write bytes to where a downloader writes them."""
+    """Write bytes where a downloader writes them."""
     layout.staged_path(file).write_bytes(data)
     return layout.staged_path(file)
 
@@ -138,7 +138,7 @@ def publish(layout: Layout, file: RemoteFile, data: bytes) -> None:
 
 
 def fetch(layout: Layout, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Do with a layout what a fetch does, with bytes from memory: adopt what is right already, commit the rest."""
+    """Fetch into a layout with bytes from memory: adopt correct files, commit the rest."""
     layout.begin(manifest)
     seen = layout.inspect(manifest.files)
     published: dict[Digest | None, RemoteFile] = {}
@@ -155,12 +155,12 @@ def fetch(layout: Layout, manifest: Manifest, files: Mapping[str, bytes]) -> Non
 
 
 def held(layout: Layout, files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the bytes that a user reads under these names, for those that exist."""
+    """Return the bytes under these names, for those that exist."""
     return {path: (layout.root / path).read_bytes() for path in files if (layout.root / path).exists()}
 
 
 def everything_below(folder: Path) -> dict[str, bytes | str]:
-    """Return each name below a folder with its bytes or its link."""
+    """Return each name below a folder with its bytes or its link target."""
     return {
         str(path.relative_to(folder)): os.readlink(path) if path.is_symlink() else path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -176,7 +176,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
 # --- looking ------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_there_and_to_look_writes_nothing(target: Target) -> None:
+def test_inspecting_an_empty_target_writes_nothing(target: Target) -> None:
     layout = target.layout()
     before = everything_below(target.folder).keys()
     assert layout.inspect(target.manifest.files) == {file.path: LocalState() for file in target.manifest.files}
@@ -185,7 +185,7 @@ def test_nothing_is_there_and_to_look_writes_nothing(target: Target) -> None:
     assert not layout.root.exists()
 
 
-def test_after_a_fetch_every_file_is_proven_and_named_for_the_next_run(target: Target) -> None:
+def test_after_a_fetch_the_next_run_finds_every_file_verified(target: Target) -> None:
     layout = target.layout()
     fetch(layout, target.manifest, FILES)
     assert held(layout, FILES) == FILES
@@ -197,7 +197,7 @@ def test_after_a_fetch_every_file_is_proven_and_named_for_the_next_run(target: T
     assert later.saved_manifest() == target.manifest
 
 
-def test_what_was_changed_afterwards_is_proven_no_longer(target: Target) -> None:
+def test_a_file_changed_later_is_not_verified(target: Target) -> None:
     fetch(target.layout(), target.manifest, FILES)
     content = target.layout().content_path(target.file(BIG))
     content.write_bytes(FILES[BIG][:-1] + b"x")
@@ -217,7 +217,7 @@ def test_the_target_is_found_again_by_its_folder(target: Target) -> None:
 # --- verification afterwards --------------------------------------------------------------------------------------
 
 
-def test_verify_finds_what_was_fetched_right_and_what_was_spoilt_wrong(target: Target) -> None:
+def test_verify_accepts_fetched_files_and_reports_damaged_ones(target: Target) -> None:
     layout = target.layout()
     fetch(layout, target.manifest, FILES)
     assert check(target.layout(), read_manifest(target.layout())).count() == {"ok": len(FILES)}
@@ -229,14 +229,14 @@ def test_verify_finds_what_was_fetched_right_and_what_was_spoilt_wrong(target: T
     assert outcomes == {"empty.txt": "missing", BIG: "wrong digest", "more.txt": "extra"}
 
 
-def test_a_part_is_verified_as_a_part(target: Target) -> None:
+def test_a_partial_manifest_is_verified_as_partial(target: Target) -> None:
     layout = target.begun()
     publish(layout, target.file(BIG), FILES[BIG])
     layout.finish(target.manifest, False)
     assert check(target.layout(), read_manifest(target.layout())).count() == {"ok": 1, "missing": len(FILES) - 1}
 
 
-def test_a_file_without_a_digest_is_never_ok_and_wrong_where_its_sha256_was_pinned(target: Target) -> None:
+def test_a_file_without_a_digest_is_never_ok_but_wrong_if_its_pinned_sha256_differs(target: Target) -> None:
     data = b"nothing is known of these bytes"
     file = RemoteFile(SafePath.parse("unknown.bin"), len(data), None, "0" * 40)
     manifest = replace(target.manifest, files=(file,))
@@ -256,7 +256,7 @@ def test_a_file_without_a_digest_is_never_ok_and_wrong_where_its_sha256_was_pinn
 # --- staging ------------------------------------------------------------------------------------------------------
 
 
-def test_unfinished_bytes_wait_for_the_next_run_on_the_same_disk_and_under_no_name(target: Target) -> None:
+def test_staged_bytes_stay_on_the_same_disk_without_a_published_name(target: Target) -> None:
     layout, file = target.begun(), target.file(BIG)
     staged = stage(layout, file, FILES[BIG][:8192])
     assert staged.is_relative_to(layout.staging)
@@ -268,7 +268,7 @@ def test_unfinished_bytes_wait_for_the_next_run_on_the_same_disk_and_under_no_na
     assert target.look(BIG) == LocalState(partial=8192)
 
 
-def test_holes_are_not_bytes(target: Target) -> None:
+def test_holes_do_not_count_as_bytes(target: Target) -> None:
     layout, file = target.begun(), target.file(BIG)
     with layout.staged_path(file).open("wb") as stream:
         stream.truncate(file.size)
@@ -277,7 +277,7 @@ def test_holes_are_not_bytes(target: Target) -> None:
     assert target.look(BIG).partial == 4096
 
 
-def test_files_share_staged_bytes_by_digest_and_by_nothing_else(target: Target) -> None:
+def test_files_share_staged_bytes_only_by_digest(target: Target) -> None:
     layout = target.layout()
     places = {path: layout.staged_path(target.file(path)) for path in FILES}
     assert places["config.json"] == places["same.json"]
@@ -286,7 +286,7 @@ def test_files_share_staged_bytes_by_digest_and_by_nothing_else(target: Target) 
     assert layout.staged_path(unknown[0]) != layout.staged_path(unknown[1])
 
 
-def test_discard_takes_staged_bytes_and_control_files_and_leaves_what_is_published(target: Target) -> None:
+def test_discard_removes_staged_bytes_and_keeps_published_files(target: Target) -> None:
     layout, file, other = target.begun(), target.file(BIG), target.file("config.json")
     publish(layout, other, FILES[other.path])
     empty = sorted(layout.staging.rglob("*"))
@@ -301,7 +301,7 @@ def test_discard_takes_staged_bytes_and_control_files_and_leaves_what_is_publish
         assert held(layout, FILES) == {other.path: FILES[other.path]}
 
 
-def test_planted_names_in_staging_are_gone_before_anything_is_downloaded(target: Target) -> None:
+def test_planted_names_in_staging_are_removed_before_the_download(target: Target) -> None:
     layout, file, victim = target.begun(), target.file(BIG), target.folder / "victim"
     victim.write_text("precious")
     staged = layout.staged_path(file)
@@ -318,7 +318,7 @@ def test_planted_names_in_staging_are_gone_before_anything_is_downloaded(target:
 # --- committing ---------------------------------------------------------------------------------------------------
 
 
-def test_commit_takes_the_staged_bytes_and_all_that_lay_beside_them(target: Target) -> None:
+def test_commit_moves_the_staged_bytes_and_removes_their_helper_files(target: Target) -> None:
     layout, file = target.begun(), target.file(BIG)
     empty = sorted(layout.staging.rglob("*"))
     staged = stage(layout, file, FILES[BIG])
@@ -335,7 +335,7 @@ def test_commit_takes_the_staged_bytes_and_all_that_lay_beside_them(target: Targ
 
 
 @pytest.mark.parametrize("data", [b"", FILES[BIG][:-1], FILES[BIG] + b"x"], ids=["empty", "shorter", "longer"])
-def test_commit_refuses_another_size(target: Target, data: bytes) -> None:
+def test_commit_rejects_another_size(target: Target, data: bytes) -> None:
     layout, file = target.begun(), target.file(BIG)
     with pytest.raises(WrongBytes):
         publish(layout, file, data)
@@ -344,7 +344,7 @@ def test_commit_refuses_another_size(target: Target, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["symlink", "second name", "folder"])
-def test_commit_refuses_what_is_not_a_file_of_its_own(target: Target, kind: str) -> None:
+def test_commit_rejects_links_and_special_files(target: Target, kind: str) -> None:
     layout, file, other = target.begun(), target.file(BIG), target.folder / "other"
     other.write_bytes(FILES[BIG])
     if kind == "symlink":
@@ -359,7 +359,7 @@ def test_commit_refuses_what_is_not_a_file_of_its_own(target: Target, kind: str)
     assert other.read_bytes() == FILES[BIG]
 
 
-def test_what_has_the_name_is_replaced_and_never_written_into(target: Target) -> None:
+def test_an_existing_name_is_replaced_and_never_written_to(target: Target) -> None:
     layout, file, outside = target.begun(), target.file("config.json"), target.folder / "outside"
     outside.write_text("precious")
     name = layout.root / file.path
@@ -397,7 +397,7 @@ def test_many_threads_commit_at_once(target: Target) -> None:
 # --- adopting -----------------------------------------------------------------------------------------------------
 
 
-def test_adopt_proves_and_names_bytes_that_are_in_place(target: Target) -> None:
+def test_adopt_verifies_and_publishes_bytes_in_place(target: Target) -> None:
     layout, file = target.begun(), target.file("config.json")
     place = layout.content_path(file)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -410,7 +410,7 @@ def test_adopt_proves_and_names_bytes_that_are_in_place(target: Target) -> None:
 
 
 @pytest.mark.parametrize("data", [b"longer than that", b"", None], ids=["longer", "empty", "absent"])
-def test_adopt_refuses_another_size(target: Target, data: bytes | None) -> None:
+def test_adopt_rejects_another_size(target: Target, data: bytes | None) -> None:
     layout, file = target.begun(), target.file("config.json")
     place = layout.content_path(file)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -431,7 +431,7 @@ def test_adopt_gives_a_second_file_the_bytes_of_the_first(target: Target) -> Non
     assert target.look(other.path) == LocalState(2, proven=True, named=True)
 
 
-def test_adopt_copies_from_elsewhere_and_checks_the_copy(target: Target) -> None:
+def test_adopt_copies_from_another_folder_and_verifies_the_copy(target: Target) -> None:
     layout, file, elsewhere = target.begun(), target.file(BIG), target.folder / "elsewhere"
     empty = sorted(layout.staging.rglob("*"))
     elsewhere.write_bytes(FILES[BIG][:-1] + b"x")
@@ -452,7 +452,7 @@ def test_adopt_copies_from_elsewhere_and_checks_the_copy(target: Target) -> None
 # --- claims and locks ---------------------------------------------------------------------------------------------
 
 
-def test_of_two_runs_one_downloads_and_the_other_finds_it_published(target: Target) -> None:
+def test_of_two_runs_one_downloads_and_the_other_finds_the_file_published(target: Target) -> None:
     one, two, file = target.begun(), target.layout(), target.file(BIG)
     assert two.inspect([file])[file.path].size is None
     assert (one.claim(file), two.claim(file)) == (ClaimResult.OURS, ClaimResult.HELD)
@@ -465,7 +465,7 @@ def test_of_two_runs_one_downloads_and_the_other_finds_it_published(target: Targ
     assert two.inspect([file])[file.path] == LocalState(file.size, proven=True, named=True)
 
 
-def test_a_failed_download_leaves_the_claim_to_the_next(target: Target) -> None:
+def test_a_failed_download_releases_its_claim(target: Target) -> None:
     one, two, file = target.begun(), target.layout(), target.file(BIG)
     assert one.claim(file) is ClaimResult.OURS
     stage(one, file, b"begun")
@@ -474,7 +474,7 @@ def test_a_failed_download_leaves_the_claim_to_the_next(target: Target) -> None:
     assert target.look(BIG).partial == 5
 
 
-def test_one_run_at_a_time_holds_the_lock(target: Target) -> None:
+def test_one_run_at_a_time_holds_the_file_lock(target: Target) -> None:
     with target.layout().lock(0), pytest.raises(Locked, match="gpuaria process"), target.layout().lock(0):
         pass
     with target.layout().lock(0):
@@ -488,8 +488,8 @@ UNSAFE = ["../up.txt", "a/../../up.txt", "/etc/up.txt", "", "a//up.txt", "./up.t
 
 
 @pytest.mark.parametrize("path", UNSAFE)
-def test_a_name_that_escaped_the_check_is_refused_where_it_is_used(target: Target, path: str) -> None:
-    """SafePath.parse refuses these; here they are made without it."""
+def test_an_unsafe_name_is_rejected_again_at_the_file_system(target: Target, path: str) -> None:
+    """SafePath.parse rejects these names; the test bypasses it."""
     with pytest.raises(UnsafePath):
         SafePath.parse(path)
     data = b"escaped"
@@ -510,7 +510,7 @@ def test_nothing_is_written_through_a_planted_folder(target: Target, where: str)
     elsewhere.mkdir(parents=True)
     (layout.root).mkdir(parents=True, exist_ok=True)
     (layout.root / "onnx").symlink_to(elsewhere)
-    with pytest.raises(UnsafePath, match="symbolic link"):  # before anything is downloaded
+    with pytest.raises(UnsafePath, match="symbolic link"):  # before the download
         target.layout().inspect(target.manifest.files)
     assert target.layout().inspect([target.file("config.json")])[SafePath("config.json")] == LocalState()
     layout.begin(target.manifest)
@@ -519,7 +519,7 @@ def test_nothing_is_written_through_a_planted_folder(target: Target, where: str)
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_file_where_a_folder_belongs_is_refused(target: Target) -> None:
+def test_a_file_in_place_of_a_folder_is_rejected(target: Target) -> None:
     root = target.layout().root
     root.mkdir(parents=True)
     (root / "onnx").write_text("a file of the user")
@@ -558,8 +558,8 @@ NEW = {"config.json": b"{}", "sub/model.bin": b"weights" * 1000}
 
 
 @pytest.mark.fault("killed (kill -9): gpuaria, aria2c or both, at any moment")
-def test_killed_between_any_two_steps_the_old_or_the_new_is_there(target: Target) -> None:
-    """A second commit is fetched over the first one, and killed before each change of the file system in turn."""
+def test_after_a_kill_at_any_step_the_old_or_the_new_file_exists(target: Target) -> None:
+    """The second commit is fetched over the first one, and killed before each file system change in turn."""
     old, new = target.listing(OLD, target.row.old), target.listing(NEW, target.row.new)
     origin = Target(target.row, target.folder / "first", NEW)
     origin.folder.mkdir()

@@ -1,4 +1,4 @@
-"""What every source keeps, over recorded answers.
+"""The contract of every source, with recorded responses.
 
 A new source adds rows to CONTRACTS and a file to tests/recorded for each; the tests need no change.
 """
@@ -56,12 +56,12 @@ class Contract:
     requests: int = 2  # for the whole listing
 
     def held(self, base: str) -> tuple[str, str]:
-        """The repo's own name and its commit."""
+        """Return the repo's canonical name and its commit."""
         return self.info.name.replace("{base}", base), self.info.commit
 
 
 def _sha(name: str, key: str) -> str:
-    """The digest that a recorded tree gives one file."""
+    """Return the digest that a recorded tree gives one file."""
     for exchange in json.loads((RECORDED / name).read_text())["exchanges"]:
         for entry in exchange["body"] if isinstance(exchange["body"], list) else []:
             if entry["path"] == key:
@@ -206,7 +206,7 @@ def test_contract_a_text_becomes_a_manifest_in_few_requests(contract: Contract) 
 
 
 @contracts
-def test_contract_a_manifest_is_well_formed_and_the_same_each_time(contract: Contract) -> None:
+def test_contract_a_manifest_is_well_formed_and_deterministic(contract: Contract) -> None:
     with Recorded(contract.recorded) as hub:
         manifest = walk(contract, hub, Http())
         assert manifest == walk(contract, hub, Http())
@@ -219,7 +219,7 @@ def test_contract_a_manifest_is_well_formed_and_the_same_each_time(contract: Con
 
 
 @contracts
-def test_contract_addresses_are_looked_up_in_one_step(contract: Contract) -> None:
+def test_contract_urls_are_resolved_in_one_step(contract: Contract) -> None:
     source, http = source_of(contract.source), Http()
     with Recorded(contract.recorded) as hub:
         manifest = walk(contract, hub, http)
@@ -242,7 +242,7 @@ def test_contract_addresses_are_looked_up_in_one_step(contract: Contract) -> Non
 
 
 @contracts
-def test_contract_no_credential_goes_to_a_mirror(contract: Contract) -> None:
+def test_contract_mirrors_get_no_credential(contract: Contract) -> None:
     source = source_of(contract.source)
     with Recorded(contract.recorded) as hub:
         http = signed_in(hub.url)

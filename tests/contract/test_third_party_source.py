@@ -1,4 +1,4 @@
-"""The source of docs/sources.md, installed as a package of its own: every command works with it."""
+"""The example source of docs/sources.md, installed as a package: every command works with it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FILES = {
     "config.json": b"{}",
     "sub/ä b.txt": b"text\n",
 }
-UNSIZED, UNPROVEN = "config.json", "sub/ä b.txt"  # the listing leaves out the size of one, the digest of the other
+UNSIZED, UNPROVEN = "config.json", "sub/ä b.txt"  # the listing omits the size of one and the digest of the other
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder into which the example of the docs was installed."""
+    """Return the folder into which the example was installed."""
     blocks = re.findall(r"```(?:toml|python)\n# (\S+)\n(.*?)```", (ROOT / "docs/sources.md").read_text(), re.DOTALL)
     project, target = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("target")
     for name, text in blocks:
@@ -43,7 +43,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class DemoHub(Scripted):
-    """The hub that the example speaks to."""
+    """The hub of the example source."""
 
     def __init__(self) -> None:
         super().__init__(self._answer)
@@ -72,7 +72,7 @@ def _row(path: str) -> dict[str, object]:
 
 @pytest.fixture
 def hub(user: User, package: Path) -> Iterator[DemoHub]:
-    """The demo hub; the user has the package, a token of Hugging Face, and one of the demo hub."""
+    """Return the demo hub; the user has the package, a Hugging Face token, and a token of the demo hub."""
     with DemoHub() as server:
         user.env |= {
             "PYTHONPATH": f"{package}{os.pathsep}{HERE}",
@@ -84,12 +84,12 @@ def hub(user: User, package: Path) -> Iterator[DemoHub]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a target, without gpuaria's own folder."""
+    """Return the files of a target, without gpuaria's own folder."""
     found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if not name.startswith(".gpuaria/")}
 
 
-def test_fetch_again_offline_verify_and_why(user: User, hub: DemoHub) -> None:
+def test_fetch_repeat_offline_verify_and_why(user: User, hub: DemoHub) -> None:
     done = user.run("fetch", "demo:org/name", "--json").ok()
     folder = user.home / "name"
     assert (done.report["ref"], Path(done.report["path"])) == ("demo:org/name", folder)
@@ -108,7 +108,10 @@ def test_fetch_again_offline_verify_and_why(user: User, hub: DemoHub) -> None:
     (folder / "weights.bin").write_bytes(b"x" * 9_000_000)
     (folder / "sub/ä b.txt").write_bytes(b"TEXT\n")
     wrong = user.run("verify", "name")
-    assert (wrong.status, "2 wrong digest" in wrong.out) == (4, True)  # also the one without a digest of the source
+    assert (wrong.status, "2 wrong digest" in wrong.out) == (
+        4,
+        True,
+    )  # also the file whose digest the source does not give
 
 
 def test_resolve_and_lock(user: User, hub: DemoHub) -> None:
@@ -137,7 +140,7 @@ def test_mirrors_and_doctor(user: User, hub: DemoHub) -> None:
     assert "huggingface" not in said.partition("hub and mirrors")[2]
 
 
-def test_its_settings(user: User, hub: DemoHub) -> None:
+def test_the_settings_of_the_source(user: User, hub: DemoHub) -> None:
     del user.env["DEMO_ENDPOINT"]
     config = user.home / ".config/gpuaria/config.yaml"
     config.parent.mkdir(parents=True)
@@ -147,7 +150,7 @@ def test_its_settings(user: User, hub: DemoHub) -> None:
     assert contents(user.run("fetch", f"{hub.url}/org/name", "--to", "x").ok().path) == FILES
 
 
-def test_no_foreign_credential_and_nothing_of_hugging_face(user: User, hub: DemoHub) -> None:
+def test_the_demo_hub_gets_no_other_credential_and_hugging_face_no_request(user: User, hub: DemoHub) -> None:
     user.env["GPUARIA_TOKENS"] = "https://other.example=env:OTHER"
     user.run("fetch", "demo:org/name", "-v").ok()
     user.run("mirrors", "demo:org/name")
@@ -164,14 +167,14 @@ def test_no_foreign_credential_and_nothing_of_hugging_face(user: User, hub: Demo
     assert not (user.home / ".cache/huggingface").exists()
 
 
-def test_a_token_of_the_demo_hub_does_not_go_to_hugging_face(user: User, hub: DemoHub) -> None:
+def test_hugging_face_gets_no_token_of_the_demo_hub(user: User, hub: DemoHub) -> None:
     with Scripted(lambda seen: (404, {}, b"{}")) as face:
         user.run("fetch", "org/name", HF_ENDPOINT=face.url)
         assert face.targets
         assert not any(OWN in str(seen.headers) for seen in face.journal.snapshot())
 
 
-def test_one_that_does_not_load_is_named(user: User, hub: DemoHub, package: Path, tmp_path: Path) -> None:
+def test_a_source_that_fails_to_load_is_reported(user: User, hub: DemoHub, package: Path, tmp_path: Path) -> None:
     (tmp_path / "gpuaria_demo.py").write_text("raise RuntimeError('broken')\n")
     user.env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{user.env['PYTHONPATH']}"
     user.run("fetch", "demo:org/name").refused(10, "the source demo cannot be loaded")

@@ -1,4 +1,4 @@
-"""kill -9 of gpuaria, of aria2c, of both, at random moments of one download: the next run ends right."""
+"""SIGKILL of gpuaria, of aria2c and of both, at random moments of a download: the next run completes it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.seed import SEED
 from tests.support.user import Serve, User, children, wait_until
 
 SIZE = 60_000_000
-RATE = 500_000  # bytes per second and connection: 8 MB/s for 16 of them, some eight seconds for all
-PER_KILL = 15_000_000  # bytes: what comes in a second between two savings, and as much again for a busy machine
+RATE = 500_000  # bytes per second and connection: 8 MB/s with 16 connections, about eight seconds in all
+PER_KILL = 15_000_000  # bytes received in a second between two saves, and as much again for a busy machine
 KILLS = int(os.environ.get("GPUARIA_TEST_KILLS", "0"))
 WHOM = os.environ.get("GPUARIA_TEST_WHOM", "gpuaria aria2c both").split()
 FETCH = ("fetch", "org/huge", "--to", "out", "--json")
@@ -28,28 +28,28 @@ FETCH = ("fetch", "org/huge", "--to", "out", "--json")
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """org/huge: one file of 60 MB."""
+    """Return org/huge: one file of 60 MB."""
     return huge(tmp_path_factory.mktemp("huge"), SIZE)
 
 
 def huge(folder: Path, size: int) -> Repo:
-    """One file of that many bytes."""
+    """Return a repo with one file of `size` bytes."""
     data = b"".join(random.Random(n).randbytes(min(SIZE, size - n)) for n in range(0, size, SIZE))
     return Repo.build("org/huge", {"w.safetensors": data}, folder=folder, direct=True)
 
 
 def sent(hub: Hub) -> int:
-    """Bytes of the file that the byte server gave out so far."""
+    """Return the bytes of the file that the byte server has sent so far."""
     return sum(seen.sent for seen in hub.cdn.requests)
 
 
 def engines(run: subprocess.Popen[str]) -> list[int]:
-    """The aria2c of a run."""
+    """Return the aria2c processes of a run."""
     return [pid for pid in children(run.pid) if _name(pid) == "aria2c"]
 
 
 def under_way(user: User, hub: Hub, least: int) -> tuple[subprocess.Popen[str], list[int]]:
-    """A run that was sent more than `least` bytes, and its aria2c."""
+    """Return a run that was sent more than `least` bytes, and its aria2c."""
     run = user.start(*FETCH)
     wait_until(lambda: sent(hub) > least)
     found = engines(run)
@@ -82,7 +82,7 @@ def kill(pids: list[int]) -> None:
 
 
 def published(user: User, repo: Repo) -> bool:
-    """Whether the file has its name; if so, it is right."""
+    """Return whether the file is published; check its bytes if it is."""
     found = contents(user.home / "out") if (user.home / "out").is_dir() else {}
     assert found in ({}, expected(repo))
     return bool(found)
@@ -118,12 +118,12 @@ def test_killed_at_random_moments(
     kills: int,
     moments: tuple[float, float],
 ) -> None:
-    """One download is killed again and again; when it is complete, a new one begins.
+    """A download is killed repeatedly; when it is complete, a new one begins.
 
-    What is fetched again is what came since aria2c last noted its progress, a second ago at most. `moments`: seconds
-    from the first byte where the kills are few, so that a busy machine does not change how long each run has bytes;
-    the bound is a share of what came then, 1 if nothing were kept. Else from the start, start-up and all, and the bound
-    is the one that we promise.
+    The bytes downloaded twice are those received since aria2c last saved its progress, at most a second before. With a
+    few kills, `moments` counts seconds from the first byte, so that a busy machine does not change how long each run
+    receives bytes; the bound is a share of those bytes (1 if nothing were kept). With many kills, `moments` counts from
+    the start of the process, and the bound is the documented one.
     """
     chance, kills = random.Random(SEED), KILLS or kills
     repo = huge(tmp_path / "huge", size)
@@ -140,7 +140,7 @@ def test_killed_at_random_moments(
             done += 1
             found = engines(run)
             kill(found if whom == "aria2c" else [run.pid, *(found if whom == "both" else [])])
-            if whom == "aria2c":  # gpuaria starts another one and goes on, or is in its last steps
+            if whom == "aria2c":  # gpuaria restarts it and continues, or is in its last steps
                 time.sleep(chance.uniform(0.3, 1.5))
                 kill([run.pid, *engines(run)])
             run.wait(30)
@@ -168,7 +168,7 @@ def _start_anew(user: User) -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.fault("killed (kill -9): gpuaria, aria2c or both, at any moment")
-def test_gpuaria_starts_another_aria2c(user: User, serve: Serve, repo: Repo, times: int) -> None:
+def test_gpuaria_restarts_a_killed_aria2c(user: User, serve: Serve, repo: Repo, times: int) -> None:
     hub = serve(repo, limit_rate=RATE)
     run = user.start(*FETCH)
     for number in range(1, times + 1):
@@ -186,7 +186,7 @@ def test_gpuaria_starts_another_aria2c(user: User, serve: Serve, repo: Repo, tim
     sees="that aria2c crashed",
     status=9,
 )
-def test_an_aria2c_that_dies_whenever_it_runs_ends_the_run(user: User, serve: Serve, repo: Repo) -> None:
+def test_an_aria2c_that_crashes_on_every_start_ends_the_run(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=RATE // 3)
     run = user.start(*FETCH)
     wait_until(lambda: sent(hub) > 0)
@@ -198,7 +198,7 @@ def test_an_aria2c_that_dies_whenever_it_runs_ends_the_run(user: User, serve: Se
     finish(user, repo)
 
 
-def test_an_interrupted_run_ends_soon_and_takes_aria2c_along(user: User, serve: Serve, repo: Repo) -> None:
+def test_an_interrupted_run_stops_soon_together_with_aria2c(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=RATE)
     run, found = under_way(user, hub, SIZE // 8)
     run.send_signal(signal.SIGINT)
@@ -214,13 +214,13 @@ def test_aria2c_does_not_outlive_a_killed_gpuaria(user: User, serve: Serve, repo
     hub = serve(repo, limit_rate=RATE)
     run, found = under_way(user, hub, SIZE // 8)
     kill([run.pid])
-    run.wait()  # a process that nobody has waited for still counts as one
+    run.wait()  # a zombie still counts as a process
     wait_until(lambda: gone(found), 10)
 
 
 @pytest.mark.fault("killed (kill -9): gpuaria, aria2c or both, at any moment")
-def test_killed_in_the_endgame(user: User, serve: Serve, repo: Repo) -> None:
-    """The last bytes are asked for by ourselves, without a header that aria2 sends."""
+def test_killed_during_the_tail(user: User, serve: Serve, repo: Repo) -> None:
+    """Our own connections download the tail; their requests lack a header that aria2 sends."""
     hub = serve(repo, limit_rate=RATE * 3)
     run = user.start(*FETCH)
     wait_until(lambda: any("want-digest" not in seen.headers for seen in hub.cdn.requests))
@@ -233,7 +233,7 @@ def test_killed_in_the_endgame(user: User, serve: Serve, repo: Repo) -> None:
 
 
 def test_interrupted_in_the_last_second(user: User, serve: Serve, tmp_path: Path) -> None:
-    """What our own connections had brought is not fetched again."""
+    """Bytes that our own connections downloaded are not downloaded again."""
     size = 150_000_000
     repo = huge(tmp_path, size)
     hub = serve(repo, limit_rate=RATE * 4)
@@ -248,13 +248,13 @@ def test_interrupted_in_the_last_second(user: User, serve: Serve, tmp_path: Path
 
 
 def _ours(hub: Hub) -> int:
-    """Bytes that were asked for without a header that aria2 sends."""
+    """Return the bytes requested without a header that aria2 sends."""
     return sum(seen.sent for seen in hub.cdn.requests if "want-digest" not in seen.headers)
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.deep) for n in (1, 2))])
-def test_killed_when_all_is_here(user: User, serve: Serve, repo: Repo, seed: int) -> None:
-    """While it is proven, sealed and named."""
+def test_killed_after_the_last_byte(user: User, serve: Serve, repo: Repo, seed: int) -> None:
+    """The file is being verified, synced and published."""
     hub = serve(repo)
     run = user.start(*FETCH)
     wait_until(lambda: sent(hub) >= SIZE)
@@ -267,7 +267,7 @@ def test_killed_when_all_is_here(user: User, serve: Serve, repo: Repo, seed: int
         assert sent(hub) - before <= SIZE * 1.5, "at this speed it may all be of the last second"
 
 
-def test_the_next_run_ends_the_aria2c_of_one_that_was_killed(user: User, serve: Serve, repo: Repo) -> None:
+def test_the_next_run_stops_the_aria2c_of_a_killed_run(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=RATE)
     run, orphans = under_way(user, hub, SIZE // 4)
     kill([run.pid])

@@ -1,6 +1,6 @@
-"""Two faults at once, drawn from those that pass: right bytes, and little fetched twice.
+"""Random pairs of temporary faults: the bytes are correct, and few are downloaded twice.
 
-GPUARIA_TEST_SEED draws other pairs, GPUARIA_TEST_PAIRS that many.
+GPUARIA_TEST_SEED changes the pairs, GPUARIA_TEST_PAIRS their number.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ FAULTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "chunked": ("chunked", {"times": 2}),
     "circle": ("redirect", {"times": 2, "status": 302}),
 }
-LASTING = ("flip", "expire", "html")  # also for good, on the mirror alone
+LASTING = ("flip", "expire", "html")  # permanent faults, on the mirror only
 COUNT = int(os.environ.get("GPUARIA_TEST_PAIRS", "20"))
-FAST = 4  # of them; the others are for `make faults`
+FAST = 4  # pairs; the others run with `make faults`
 CHANCE = random.Random(SEED)
 PAIRS = CHANCE.sample([*combinations_with_replacement(FAULTS, 2)], COUNT)
 KILLED = [
@@ -52,7 +52,7 @@ KILLED = [
 
 
 def drawn(rows: Sequence[Any], fast: int, ids: Callable[[Any], str]) -> list[Any]:
-    """Rows of a test, the first few for the fast subset."""
+    """Return random rows of a test; the first few are the fast subset."""
     return [
         pytest.param(*row, id=ids(row), marks=[pytest.mark.deep] if number >= fast else [])
         for number, row in enumerate(rows)
@@ -61,7 +61,7 @@ def drawn(rows: Sequence[Any], fast: int, ids: Callable[[Any], str]) -> list[Any
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """org/pair: a large file, a small one of LFS, and a plain one."""
+    """Return org/pair: a large file, a small LFS file, and a plain one."""
     chance = random.Random(5)
     files: dict[str, bytes] = {"large.safetensors": chance.randbytes(LARGE), "small.bin": chance.randbytes(SMALL)}
     return Repo.build("org/pair", {**files, "a.txt": b"a"}, folder=tmp_path_factory.mktemp("pair"), direct=True)
@@ -75,7 +75,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     sees="the dropped mirrors, with the reasons",
     status=0,
 )
-def test_two_at_once(user: User, serve: Serve, repo: Repo, one: str, other: str) -> None:
+def test_two_temporary_faults_at_once(user: User, serve: Serve, repo: Repo, one: str, other: str) -> None:
     hubs = [serve(repo), serve(repo, host="127.0.0.2")]
     for hub, name in zip(hubs, (one, other), strict=True):
         kind, args = FAULTS[name]
@@ -96,7 +96,7 @@ def test_two_at_once(user: User, serve: Serve, repo: Repo, one: str, other: str)
     sees="the dropped mirror, with the reason",
     status=0,
 )
-def test_a_bad_mirror_beside_a_shaky_one(user: User, serve: Serve, repo: Repo, bad: str, passing: str) -> None:
+def test_a_faulty_mirror_next_to_an_unstable_one(user: User, serve: Serve, repo: Repo, bad: str, passing: str) -> None:
     hubs = [serve(repo), serve(repo, host="127.0.0.2")]
     for suffix in ("large.safetensors", "small.bin"):
         kind, args = FAULTS[passing]
@@ -118,7 +118,7 @@ def test_a_bad_mirror_beside_a_shaky_one(user: User, serve: Serve, repo: Repo, b
     sees="nothing, or one line about the wait",
     status=0,
 )
-def test_a_fault_and_an_end(
+def test_a_temporary_fault_and_a_killed_run(
     user: User, serve: Serve, repo: Repo, name: str, how: signal.Signals, moment: float
 ) -> None:
     hub = serve(repo, limit_rate=300_000)

@@ -1,4 +1,4 @@
-"""kill -9 at each step that changes a file system, then run again: never a wrong byte under a name, and all done."""
+"""SIGKILL at each step that changes a file system, then a second run: no wrong byte is published, and all files are."""
 
 from collections.abc import Callable
 from functools import partial
@@ -44,7 +44,7 @@ def plain(folder: Path) -> Layout:
 
 
 def run(layout: Layout) -> None:
-    """What fetch does, with bytes from memory."""
+    """Fetch with bytes from memory."""
     layout.begin(MANIFEST)
     seen = layout.inspect(MANIFEST.files)
     for file in MANIFEST.files:
@@ -59,7 +59,7 @@ def run(layout: Layout) -> None:
 
 @pytest.mark.parametrize("make", [cache, plain])
 @pytest.mark.fault("killed (kill -9): gpuaria, aria2c or both, at any moment")
-def test_killed_anywhere(tmp_path: Path, make: Callable[[Path], Layout]) -> None:
+def test_killed_at_any_step(tmp_path: Path, make: Callable[[Path], Layout]) -> None:
     step, killed = 0, True
     while killed:
         folder = tmp_path / str(step)

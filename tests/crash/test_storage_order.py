@@ -1,7 +1,7 @@
-"""The order in which a run writes, as the kernel saw it: what a power cut may take is never what says that it is there.
+"""The order of a run's writes in the kernel's trace, which decides what a power cut can lose.
 
-A file system may lose whatever was not synced, and keep what came later. So a name is given to bytes that are synced, a
-ref to names that are, and a receipt is written last.
+A file system may lose what was not synced and keep what was written later. So only synced bytes get a name, only synced
+names get a ref, and receipts are written last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs st
 
 @dataclass
 class Call:
-    """One call of the system; `begun` and `over` are lines of the trace. `paths`: what it is about."""
+    """One system call; `begun` and `over` are lines of the trace, `paths` its arguments."""
 
     name: str
     paths: list[str]
@@ -35,7 +35,7 @@ class Call:
 
 
 def calls(trace: str) -> list[Call]:
-    """What `strace -f -y` wrote, calls that others interrupted put together again."""
+    """Parse the output of `strace -f -y`; join calls that were interrupted by others."""
     found: list[Call] = []
     running: dict[str, Call] = {}
     for number, line in enumerate(trace.splitlines()):
@@ -68,7 +68,7 @@ def traced(user: User, *words: str) -> list[Call]:
 
 
 def staged(path: str) -> str:
-    """The staged file that a path stands for: aria2c writes to second names of it."""
+    """Return the staged file of a path: aria2c writes to hard links of it."""
     return re.sub(r"\.windows/\d+-\d+$", "", path)
 
 
@@ -77,7 +77,7 @@ def before(seen: list[Call], end: int, name: str) -> Iterator[Call]:
 
 
 def synced(seen: list[Call], path: str, end: int) -> bool:
-    """Whether all that was written to `path` before `end` was synced before it."""
+    """Return whether everything written to `path` before `end` was synced before it."""
     writes = [call.over for call in before(seen, end, "write") if call.paths and staged(call.paths[0]) == path]
     syncs = [call for call in before(seen, end, "sync") if call.paths == [path] and call.over < end]
     assert writes, f"nothing was written to {path}"
@@ -92,7 +92,7 @@ def synced(seen: list[Call], path: str, end: int) -> bool:
     sees="nothing",
     status=0,
 )
-def test_what_is_on_the_disk_before_what(user: User, serve: Serve, big: Repo, how: str) -> None:
+def test_the_order_of_synced_writes(user: User, serve: Serve, big: Repo, how: str) -> None:
     serve(big, limit_rate=400_000)
     seen = traced(user, "fetch", "org/big", *(("--to", "out") if how == "folder" else ()))
     renames = [call for call in seen if call.name.startswith("rename") and len(call.paths) == 2]
@@ -125,7 +125,7 @@ def test_what_is_on_the_disk_before_what(user: User, serve: Serve, big: Repo, ho
         assert [call for call in seen if "sync" in call.name and call.paths == [refs] and call.begun > ref.over]
 
 
-def test_the_trace_is_understood(tmp_path: Path) -> None:
+def test_the_trace_is_parsed(tmp_path: Path) -> None:
     trace = (
         '1 write(3</a/b>, ""..., 5) = 5\n'
         "1 fsync(3</a/b> <unfinished ...>\n"

@@ -1,4 +1,4 @@
-"""Several mirrors on a network of their own: one dies or is throttled, the file comes from the rest."""
+"""Several mirrors on an isolated network: one dies or is throttled, the others deliver the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.user import Done, User, wait_until
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 SIZE = 60_000_000
-IN_FLIGHT = 12_000_000  # bytes: pieces that the bad mirror held, and copies of the last cuts
+IN_FLIGHT = 12_000_000  # bytes: pieces that the bad mirror held, and duplicates in the tail
 NAME = "model.safetensors"
 
 
@@ -50,7 +50,7 @@ def net(file: Path) -> Iterator[Net]:
 
 
 class Running:
-    """`gpuaria fetch` on the client of a lab, from all its hosts."""
+    """`gpuaria fetch` on the client of a lab, from all of its servers."""
 
     def __init__(self, user: User, net: Net) -> None:
         self._place = user.home / "out"
@@ -70,7 +70,7 @@ class Running:
 
     @property
     def stored(self) -> int:
-        """Bytes on disk so far."""
+        """Return the bytes on disk so far."""
         blocks = 0
         for path in self._place.rglob("sha256-*"):
             try:
@@ -80,12 +80,12 @@ class Running:
         return blocks * 512
 
     def at(self, share: float) -> None:
-        """Wait until that share of the file is here."""
+        """Wait until this share of the file is on disk."""
         wait_until(lambda: self.stored > share * SIZE or not self._thread.is_alive(), 60)
         assert self._thread.is_alive(), self._done
 
     def right(self, file: Path) -> dict[str, Any]:
-        """The run ended well: its report."""
+        """Check that the run succeeded; return its report."""
         self._thread.join(120)
         assert self._done, "it hangs"
         report = self._done[0].ok().report
@@ -95,7 +95,7 @@ class Running:
 
 
 def reasons(report: dict[str, Any]) -> dict[str, str]:
-    """Why mirrors were put out of use, by host."""
+    """Return the reasons for quarantined mirrors, by host."""
     return {use["name"].partition(":")[0]: use["rejected"] for use in report["mirrors"] if use["rejected"]}
 
 
@@ -107,7 +107,7 @@ Trouble = Callable[[Net, str], None]
     [(Net.disconnect, "a"), (lambda net, host: net.rate(host, "160kbit"), "c")],
     ids=["dies", "throttled"],
 )
-def test_one_of_three_fails_in_mid_file(user: User, net: Net, file: Path, trouble: Trouble, who: str) -> None:
+def test_one_of_three_mirrors_fails_in_mid_file(user: User, net: Net, file: Path, trouble: Trouble, who: str) -> None:
     run = Running(user, net)
     run.at(0.5)
     trouble(net, who)
@@ -116,7 +116,7 @@ def test_one_of_three_fails_in_mid_file(user: User, net: Net, file: Path, troubl
     assert set(reasons(report)) == {net.ip[who]}
 
 
-def test_one_stalls_and_comes_back(user: User, net: Net, file: Path) -> None:
+def test_one_mirror_stalls_and_recovers(user: User, net: Net, file: Path) -> None:
     run = Running(user, net)
     run.at(0.4)
     net.disconnect("b")

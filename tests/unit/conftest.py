@@ -1,3 +1,3 @@
-"""Fixtures of several unit tests."""
+"""Fixtures shared by unit tests."""
 
 from tests.support.settings_world import world as world

@@ -1,4 +1,4 @@
-"""aria2's control files: read, composed, refused."""
+"""aria2's control files: read, write, reject."""
 
 import struct
 from pathlib import Path
@@ -22,7 +22,7 @@ def packed(
     info_hash: bytes = b"",
     version: int = 1,
 ) -> bytes:
-    """A control file as the notes in aria2's manual describe it."""
+    """A control file built after the description in aria2's manual."""
     data = struct.pack(">H4sI", version, bytes(4), len(info_hash)) + info_hash
     data += struct.pack(">IQQI", piece, total, 0, len(bitfield)) + bitfield
     data += struct.pack(">I", len(begun or []))
@@ -50,7 +50,7 @@ def read(tmp_path: Path, data: bytes) -> Control | None:
         (packed(MIB, MIB, b"\x80", info_hash=bytes(20)), MIB),
     ],
 )
-def test_what_is_complete(data: bytes, completed: int, tmp_path: Path) -> None:
+def test_completed_pieces_are_read(data: bytes, completed: int, tmp_path: Path) -> None:
     found = read(tmp_path, data)
     assert found is not None
     assert found.completed == completed
@@ -60,7 +60,7 @@ def test_what_is_complete(data: bytes, completed: int, tmp_path: Path) -> None:
 WHOLE = packed(10 * MIB, MIB, b"\xa0\0", [(1, MIB, b"\xf0" + bytes(7)), (4, MIB, b"\xff" + bytes(7))])
 
 
-def test_absent_empty_and_cut_off_files_say_nothing(tmp_path: Path) -> None:
+def test_absent_empty_and_truncated_files_return_none(tmp_path: Path) -> None:
     assert control.read(tmp_path / "none.aria2") is None
     assert control.read(tmp_path) is None
     assert read(tmp_path, WHOLE) is not None
@@ -82,7 +82,7 @@ def test_absent_empty_and_cut_off_files_say_nothing(tmp_path: Path) -> None:
         packed(1 << 62, 1, b"\x80"),
     ],
 )
-def test_garbage_says_nothing(data: bytes, tmp_path: Path) -> None:
+def test_garbage_returns_none(data: bytes, tmp_path: Path) -> None:
     assert read(tmp_path, data) is None
 
 
@@ -103,14 +103,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.binary(max_size=200) | NEARLY | st.binary(max_size=80).map(lambda tail: WHOLE[:40] + tail))
-def test_any_bytes_are_a_control_file_that_makes_sense_or_none(place: Path, data: bytes) -> None:
+def test_any_bytes_are_a_valid_control_file_or_none(place: Path, data: bytes) -> None:
     found = read(place, data)
     assert found is None or 0 <= found.completed <= found.total
 
 
 @st.composite
 def wholes_and_gaps(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
-    """A size, and gaps in order that do not touch, on borders of blocks but for the last end."""
+    """Draw a size and ordered, disjoint gaps on block borders (the last end excepted)."""
     size = draw(st.integers(1, 40 * MIB))
     blocks = -(-size // BLOCK)
     borders = sorted(draw(st.sets(st.integers(0, blocks), max_size=12)))
@@ -119,7 +119,7 @@ def wholes_and_gaps(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
 
 
 @given(wholes_and_gaps())
-def test_what_is_composed_is_read_back(
+def test_a_written_control_file_reads_back(
     tmp_path_factory: pytest.TempPathFactory, what: tuple[int, list[tuple[int, int]]]
 ) -> None:
     size, gaps = what
@@ -131,7 +131,7 @@ def test_what_is_composed_is_read_back(
     assert known.completed == size - sum(end - start for start, end in gaps)
 
 
-def test_less_than_a_block_counts_as_missing(tmp_path: Path) -> None:
+def test_a_partial_block_counts_as_missing(tmp_path: Path) -> None:
     known = read(tmp_path, control.compose(4 * MIB, MIB, [(5, 6), (BLOCK, BLOCK + 1), (3 * MIB - 1, 3 * MIB + 1)]))
     assert known is not None
     assert known.missing == ((0, 2 * BLOCK), (3 * MIB - BLOCK, 3 * MIB + BLOCK))

@@ -1,4 +1,4 @@
-"""The audit log on disk and its lines: nothing spoils it, whoever writes at once."""
+"""The audit log: line format, rotation, damage, and concurrent writers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RUN = RunLine(
 
 
 @given(st.text(), st.lists(st.text(), max_size=3), st.integers(0, 1 << 63))
-def test_a_line_is_one_line_whatever_is_in_it(text: str, texts: list[str], number: int) -> None:
+def test_an_entry_is_one_line_whatever_it_contains(text: str, texts: list[str], number: int) -> None:
     part = MirrorShare(text, text, number, number, text)
     for line in (
         dataclasses.replace(FILE, path=text, file=text, detail=text, size=number, mirrors=(part,), problems=(*texts,)),
@@ -62,19 +62,19 @@ def test_a_line_is_one_line_whatever_is_in_it(text: str, texts: list[str], numbe
         *(dump(RUN).replace('["*.txt"]', '"*.txt"'), "1" * 5000),
     ],
 )
-def test_a_damaged_line_says_nothing(text: str) -> None:
+def test_a_damaged_line_is_skipped(text: str) -> None:
     assert load(text) is None
     assert load(text.encode() + b"\xff") is None
 
 
-def test_lines_of_other_versions_can_be_read() -> None:
+def test_lines_of_other_versions_are_read() -> None:
     newer = dump(FILE).replace('"event"', '"colour":"blue","event"')
     assert load(newer) == FILE
     older = {key: value for key, value in json.loads(dump(FILE)).items() if key not in ("problems", "reused")}
     assert load(json.dumps(older)) == FILE
 
 
-def test_what_may_be_a_secret_is_cut_off() -> None:
+def test_possible_secrets_are_cut_off() -> None:
     text = "https://u:pw@cdn.example/f?Signature=x&y=z returned HTTP 403; (http://b.example/?sig=q)"
     assert clean(text) == "https://cdn.example/f returned HTTP 403; (http://b.example/"
     assert name("user:pw@host.example:8080") == "host.example:8080"
@@ -86,7 +86,7 @@ def numbered(count: int, start: int = 0) -> list[FileLine]:
     return [dataclasses.replace(FILE, size=number) for number in range(start, start + count)]
 
 
-def test_the_log_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_log(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         log = AuditLog(tmp_path / "a/state", rotate_at=1000)
@@ -101,13 +101,13 @@ def test_the_log_is_for_its_owner_only(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in found} == {0o600}
 
 
-def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
+def test_nothing_is_created_without_entries(tmp_path: Path) -> None:
     AuditLog(tmp_path / "state").close()
     assert not (tmp_path / "state").exists()
     assert list(lines(tmp_path / "state")) == []
 
 
-def test_rotation_loses_nothing_until_there_are_too_many(tmp_path: Path) -> None:
+def test_rotation_keeps_lines_up_to_the_file_limit(tmp_path: Path) -> None:
     log = AuditLog(tmp_path, rotate_at=2000, keep=1000)
     for line in numbered(60):
         log.append(dump(line))
@@ -124,7 +124,7 @@ def test_rotation_loses_nothing_until_there_are_too_many(tmp_path: Path) -> None
     assert (log.problem, few.problem) == ("", "")
 
 
-def test_what_a_crash_left_while_packing_is_read_and_packed_later(tmp_path: Path) -> None:
+def test_an_interrupted_compression_is_finished_later(tmp_path: Path) -> None:
     (tmp_path / "audit-20200101T000000.000000Z-1.log").write_text(dump(numbered(1)[0]))
     (tmp_path / "audit-20200101T000000.000000Z-1.log.new").write_bytes(b"\x1f\x8b")
     both = tmp_path / "audit-20200101T000001.000000Z-1.log"
@@ -139,13 +139,13 @@ def test_what_a_crash_left_while_packing_is_read_and_packed_later(tmp_path: Path
     assert all(path.suffix == ".gz" for path in rotated(tmp_path))
 
 
-def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+def test_a_truncated_line_does_not_damage_the_next(tmp_path: Path) -> None:
     (tmp_path / "audit.log").write_text(dump(FILE) + dump(FILE)[:50])
     AuditLog(tmp_path).append(dump(RUN))
     assert [load(line) for line in lines(tmp_path)] == [FILE, None, RUN]
 
 
-def test_threads_at_once(tmp_path: Path) -> None:
+def test_concurrent_threads_lose_no_line(tmp_path: Path) -> None:
     log = AuditLog(tmp_path, rotate_at=20_000, keep=1000)
 
     def write(start: int) -> None:
@@ -160,7 +160,7 @@ def test_threads_at_once(tmp_path: Path) -> None:
     assert sorted(logged_sizes(tmp_path)) == list(range(400))
 
 
-def test_a_holder_that_is_stopped_holds_nobody_up_for_long(tmp_path: Path) -> None:
+def test_a_stopped_lock_holder_delays_others_only_briefly(tmp_path: Path) -> None:
     log = AuditLog(tmp_path, rotate_at=100, patience=0.1)
     log.append(dump(FILE))
     with (tmp_path / "audit.log").open() as held:
@@ -196,7 +196,7 @@ log.append(line)
     sees="a warning that the audit log cannot be written",
     status=0,
 )
-def test_a_disk_that_is_full_leaves_no_half_of_a_line(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_line(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", FULL, str(tmp_path), dump(FILE)], check=True, timeout=60)
     assert [load(line) for line in lines(tmp_path)] == [FILE] * 3
 
@@ -205,16 +205,16 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_line(tmp_path: Path) -> None:
     ("moves", "before", "given"),
     [
         ([("a", 5), ("b", 3), ("a", 1)], 0, {"a": 6, "b": 3}),
-        ([4, ("a", 5)], 4, {"a": 5}),  # some of it was here
-        ([4, ("a", 5), 9], 4, {"a": 5}),  # broken off, and gone on with
-        ([4, ("a", 5), ("b", 2), 10], 4, {"a": 5, "b": 1}),  # what came last was lost
+        ([4, ("a", 5)], 4, {"a": 5}),  # some bytes were on disk before
+        ([4, ("a", 5), 9], 4, {"a": 5}),  # interrupted and resumed
+        ([4, ("a", 5), ("b", 2), 10], 4, {"a": 5, "b": 1}),  # the last bytes were lost
         ([4, ("a", 5), 3], 3, {}),
-        ([4, ("a", 5), 0, ("b", 9)], 0, {"b": 9}),  # thrown away and fetched again
+        ([4, ("a", 5), 0, ("b", 9)], 0, {"b": 9}),  # discarded and downloaded again
         ([("a", 5), 7, ("b", 2)], 2, {"a": 5, "b": 2}),
         ([], 0, {}),
     ],
 )
-def test_origins(moves: list[tuple[str, int] | int], before: int, given: dict[str, int]) -> None:
+def test_byte_sources(moves: list[tuple[str, int] | int], before: int, given: dict[str, int]) -> None:
     origins = ByteSources()
     for move in moves:
         if isinstance(move, int):

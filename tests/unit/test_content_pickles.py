@@ -1,4 +1,4 @@
-"""Pickles of every making: imports that a scan finds, and containers that hide them."""
+"""Pickle scans: imports in pickles of every kind, and archives that hide pickles."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_pickles_of_every_protocol(protocol: int) -> None:
     assert scan(pickle.dumps([plain, Runs()], protocol)) == Scanned(("posix.system",), WHOLE)
 
 
-def test_what_is_no_pickle() -> None:
+def test_other_data_is_not_a_pickle() -> None:
     texts = [
         b"",
         b"{}",
@@ -60,17 +60,17 @@ def test_what_is_no_pickle() -> None:
     assert not any(scan(chance.randbytes(4000)) for _ in range(500))
     assert not scan(b"GGUF\3\0\0\0" + bytes(4000))
     assert not scan(bytes(100_000))
-    assert not scan(b"\x80\x02" + b"\xff" * 100)  # a pickle's first bytes, and nothing of one behind
+    assert not scan(b"\x80\x02" + b"\xff" * 100)  # starts like a pickle and continues with other data
 
 
-def test_every_way_to_import_is_seen() -> None:
-    """By hand, as an attacker would write it."""
+def test_every_form_of_import_is_found() -> None:
+    """The pickles are written by hand, as an attacker would."""
     written = {
         b"cos\nsystem\n(S'id'\ntR.": "os.system",
         b"(S'id'\nios\nsystem\n.": "os.system",
         b"(cos\nsystem\nS'id'\no.": "os.system",
         b"\x80\x04\x8c\x02os\x8c\x06system\x93(S'id'\ntR.": "os.system",
-        b"\x80\x04\x8c\x06system\x94\x8c\x02os\x94h\x01h\x00\x93(S'id'\ntR.": "os.system",  # by way of the memo
+        b"\x80\x04\x8c\x06system\x94\x8c\x02os\x94h\x01h\x00\x93(S'id'\ntR.": "os.system",  # through the memo
         b"\x80\x04Vo\\u0073\nS'sys\\x74em'\n\x93(S'id'\ntR.": "os.system",  # escaped
         b"\x80\x04\x8c\x02os2\x8c\x06system\x86\x8500\x8c\x02os\x8c\x06system\x93)R.": "os.system",  # popped again
         b"\x80\x02\x82\x05)R.": "copyreg.extension 5",
@@ -84,18 +84,18 @@ def test_every_way_to_import_is_seen() -> None:
         assert found.imports == (name,), data
 
 
-def test_what_runs_before_it_breaks_is_a_pickle() -> None:
-    """A file that ends in garbage has run by then; there are real ones."""
+def test_a_pickle_that_breaks_after_its_calls_is_a_pickle() -> None:
+    """A file that ends in garbage has already run its calls; real malware does this."""
     call = b"cos\nsystem\n(S'id'\ntR"
     for data in (call, call + b"\xff", b"\x80\x04" + call + b"\xff" * 100, call + b"0" * 50):
         assert scan(data) == Scanned(("os.system",), PART)
-    assert scan(b"\x80\x02cos\nsystem\n") == Scanned(("os.system",), PART)  # an import alone runs a module's code
+    assert scan(b"\x80\x02cos\nsystem\n") == Scanned(("os.system",), PART)  # the import alone runs a module's code
 
 
 @pytest.mark.parametrize(
     "before",
     [
-        b"I010\n0",  # octal: for C's machine alone
+        b"I010\n0",  # octal, accepted only by the C unpickler
         b"I12\0 and more\n0",
         b"L\n0",
         b"F?\n0",
@@ -105,10 +105,10 @@ def test_what_runs_before_it_breaks_is_a_pickle() -> None:
         b"I" + b"9" * 3000 + b"\n0",
         b"V" + b"x" * 200_000 + b"\n0",
         b"X\x00\x00\x03\x00" + b"x" * 196_608 + b"0",
-        b"N.I1\n.\x80\x02}.",  # pickles before it, as torch.save wrote them
+        b"N.I1\n.\x80\x02}.",  # after pickles as torch.save writes them
     ],
 )
-def test_nothing_before_the_call_hides_it(before: bytes) -> None:
+def test_opcodes_before_the_call_do_not_hide_it(before: bytes) -> None:
     found = scan(before + b"cos\nsystem\n(S'id'\ntR.")
     assert found is not None
     assert found.imports == ("os.system",)
@@ -120,12 +120,12 @@ def test_many_imports_do_not_hide_one() -> None:
     others = b"".join(b"cmy.module\nName%d\n0" % number for number in range(30))
     found = scan(b"\x80\x02" + others + b"cos\nsystem\n)R.")
     assert found is not None
-    assert found.imports[0] == "os.system"  # the worst ahead
+    assert found.imports[0] == "os.system"  # the dangerous ones come first
     assert len(found.imports) == 8
 
 
-def test_the_walk_agrees_with_the_real_machines(tmp_path: Path) -> None:
-    """What Python's own machine imports is what the scan says, for random programs that both can run."""
+def test_the_scan_agrees_with_the_real_unpicklers(tmp_path: Path) -> None:
+    """For random programs, the scan reports what Python's unpicklers import."""
     seen: list[str] = []
 
     class Recorder(pickle._Unpickler):
@@ -186,7 +186,7 @@ def test_the_walk_agrees_with_the_real_machines(tmp_path: Path) -> None:
     assert ran > 300
 
 
-def test_the_table_of_opcodes_is_whole() -> None:
+def test_the_opcode_table_is_complete() -> None:
     from gpuaria.content.opcodes import _OPS
 
     assert len(_OPS) == len(pickletools.opcodes) == 68
@@ -196,7 +196,7 @@ def test_torch_archives() -> None:
     assert scan(torch_zip(state_dict())) == Scanned((), WHOLE)
     assert scan(torch_zip(state_dict(), compressed=True)) == Scanned((), WHOLE)
     assert scan(torch_zip(state_dict(b"0cposix\nsystem\n)R"))) == Scanned(("posix.system",), WHOLE)
-    assert finds_os_system(torch_zip(pickle.dumps(Runs()), extra=3000))  # far behind more members than are opened
+    assert finds_os_system(torch_zip(pickle.dumps(Runs()), extra=3000))  # after more members than the scan opens
     plain = io.BytesIO()
     with zipfile.ZipFile(plain, "w") as archive:
         archive.writestr("readme.txt", "data of no interest")
@@ -205,17 +205,17 @@ def test_torch_archives() -> None:
 
 
 def test_torch_before_1_6() -> None:
-    """A row of pickles: magic number, protocol, system, the object, the keys of its storages; then their bytes."""
+    """A sequence of pickles: magic number, protocol, system, the object, the storage keys; then the raw bytes."""
     row = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}]
     head = b"".join(pickle.dumps(part, 2) for part in row)
     tail = pickle.dumps(["0"], 2) + struct.pack("<q", 4) + random.Random(2).randbytes(16)
     assert scan(head + state_dict() + tail) == Scanned((), WHOLE)
     assert scan(head + pickle.dumps(Runs(), 2) + tail) == Scanned(("posix.system",), WHOLE)
-    text = b"L119547037146038801333356L\n.I1001\n.(dp0\n."  # the same magic in protocol 0, which torch takes too
+    text = b"L119547037146038801333356L\n.I1001\n.(dp0\n."  # the same magic in protocol 0, which torch accepts too
     assert finds_os_system(text + pickle.dumps(Runs(), 0) + tail)
 
 
-def test_torch_before_0_1_10_and_other_tars() -> None:
+def test_torch_before_0_1_10_and_other_tar_files() -> None:
     def tar(**members: bytes) -> bytes:
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as archive:
@@ -235,7 +235,7 @@ def test_torch_before_0_1_10_and_other_tars() -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_numpy(version: int) -> None:
+def test_npy_files(version: int) -> None:
     assert scan(npy(struct.pack("<d", 1.5), "'<f8'", version)) is None
     assert scan(npy(pickle.dumps([1]), "'|O'", version)) == Scanned((), WHOLE)
     assert finds_os_system(npy(pickle.dumps([Runs()]), "'|O'", version))
@@ -247,7 +247,7 @@ def test_numpy(version: int) -> None:
     assert finds_os_system(out.getvalue())
 
 
-def test_numpy_itself() -> None:
+def test_files_written_by_numpy() -> None:
     numpy = pytest.importorskip("numpy")
     for array, kept in ((numpy.arange(9.0), None), (numpy.array([1, "a", {}], dtype=object), Scanned((), WHOLE))):
         plain, packed = io.BytesIO(), io.BytesIO()
@@ -261,26 +261,26 @@ def test_numpy_itself() -> None:
 @pytest.mark.parametrize(
     "pack", [gzip.compress, bz2.compress, zlib.compress, lzma.compress, lambda b: lzma.compress(b, lzma.FORMAT_ALONE)]
 )
-def test_what_joblib_packs(pack: Callable[[bytes], bytes]) -> None:
+def test_joblib_compression(pack: Callable[[bytes], bytes]) -> None:
     assert finds_os_system(pack(pickle.dumps([bytes(3_000_000), Runs()])))
     assert scan(pack(b"some text, not a pickle" * 1000)) is None
-    assert finds_os_system(pack(pickle.dumps([Runs(), random.Random(1).randbytes(2_000_000)]))[:-20])  # cut short
+    assert finds_os_system(pack(pickle.dumps([Runs(), random.Random(1).randbytes(2_000_000)]))[:-20])  # truncated
     assert scan(pack(b"text")[:9] + b"\xff" * 100) is None
 
 
-def test_joblib_arrays_break_the_row() -> None:
-    """The array's bytes stand between the opcodes, so that what comes behind them is not seen: the answer says so."""
+def test_joblib_arrays_interrupt_the_scan() -> None:
+    """The array's bytes stand between the opcodes, so the scan cannot see what follows, and reports that."""
     wrapper = b"\x80\x04cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}b"
     assert scan(wrapper + b"\xff\xfe" * 5000 + b"cos\nsystem\n)R.") == Scanned((), PART)
 
 
-def test_packed_in_a_way_that_is_not_known_here() -> None:
+def test_unknown_compression_is_reported() -> None:
     lz4 = b"\x04\x22\x4d\x18" + bytes(100)
     assert scan(lz4, "model.joblib") == Scanned((), PART)
     assert scan(lz4, "data.lz4") is None
 
 
-def test_archives_in_archives() -> None:
+def test_nested_archives() -> None:
     data = torch_zip(pickle.dumps(Runs()))
     for _ in range(2):
         out = io.BytesIO()
@@ -296,17 +296,15 @@ def test_archives_in_archives() -> None:
     timed(lambda: scan(data), 5, 30)
 
 
-def test_an_archive_that_only_torch_can_read_is_not_taken_for_harmless() -> None:
+def test_an_archive_that_only_torch_reads_is_not_called_harmless() -> None:
     good = torch_zip(pickle.dumps(Runs()))
     directory = good.index(b"PK\1\2")
     assert scan(good[:directory]) == Scanned((), PART)  # without its directory
     at = good.index(b"archive/data.pkl")
-    other = (
-        good[:at] + b"archive/DATA.pkl" + good[at + 16 :]
-    )  # one name in the directory and another one beside the data
+    other = good[:at] + b"archive/DATA.pkl" + good[at + 16 :]  # different names in the directory and at the data
     assert scan(other) == Scanned((), PART)
     flagged = bytearray(good)
-    flagged[good.index(b"PK\1\2") + 8] |= 1  # "encrypted"
+    flagged[good.index(b"PK\1\2") + 8] |= 1  # marked as encrypted
     assert scan(bytes(flagged)) == Scanned((), PART)
     out = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(out, "w") as archive:
@@ -316,7 +314,7 @@ def test_an_archive_that_only_torch_can_read_is_not_taken_for_harmless() -> None
     assert finds_os_system(out.getvalue())
 
 
-def test_a_file_may_be_two_things() -> None:
+def test_a_file_may_have_two_formats() -> None:
     assert finds_os_system(pickle.dumps(Runs(), 0) + torch_zip(state_dict()))
     zipped = torch_zip(state_dict())
     assert finds_os_system(b"PK\3\4\n0" + pickle.dumps(Runs(), 2) + zipped)
@@ -324,7 +322,7 @@ def test_a_file_may_be_two_things() -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.binary(max_size=300))
-def test_no_bytes_make_it_raise(data: bytes) -> None:
+def test_no_bytes_make_the_scan_raise(data: bytes) -> None:
     for head in (b"", b"\x80\x04", b"PK\3\4", b"\x93NUMPY\1\0", b"\x1f\x8b", b"BZh9", b"\x78\x9c", b"\xfd7zXZ\0"):
         scan(head + data)
 
@@ -334,7 +332,7 @@ CONTAINERS = [torch_zip(pickle.dumps(Runs())), npy(pickle.dumps([1]), "'|O'"), g
 
 @settings(max_examples=600, deadline=None)
 @given(st.data())
-def test_no_damage_makes_it_raise(data: st.DataObject) -> None:
+def test_no_damage_makes_the_scan_raise(data: st.DataObject) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("ü" * 120 + ".pkl")
@@ -347,7 +345,7 @@ def test_no_damage_makes_it_raise(data: st.DataObject) -> None:
     scan(bytes(whole[: data.draw(st.integers(1, len(whole)))]))
 
 
-def test_nothing_is_ever_run(tmp_path: Path) -> None:
+def test_the_scan_runs_nothing(tmp_path: Path) -> None:
     trace = tmp_path / "ran"
     data = pickle.dumps(Runs(f"touch {trace}"))
     for file in (data, torch_zip(data), gzip.compress(data), npy(data, "'|O'")):
@@ -374,5 +372,5 @@ def test_nothing_is_ever_run(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_names_that_say_pickle(name: str, says: bool) -> None:
+def test_file_names_that_suggest_a_pickle(name: str, says: bool) -> None:
     assert named(name) == says

@@ -1,4 +1,4 @@
-"""Verdicts about contents: kept in the receipts, applied by the settings."""
+"""Content verdicts: stored with the receipts, applied by the settings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.support.weights import ONE, Runs, tensors
 
 
 def remote(path: str, data: bytes) -> RemoteFile:
-    """A file of a manifest; the digest is only a label here."""
+    """Return a file of a manifest; the digest is only a label."""
     return RemoteFile(SafePath.parse(path), len(data), Digest("sha256", f"{zlib.crc32(data):064x}"))
 
 
-def test_a_verdict_outlives_the_file_it_was_made_of(tmp_path: Path) -> None:
+def test_a_verdict_outlives_the_file(tmp_path: Path) -> None:
     data, place = pickle.dumps(Runs()), tmp_path / "blob"
     place.write_bytes(data)
     file, twin = remote("model.bin", data), remote("other/name.bin", data)
@@ -42,8 +42,8 @@ def test_a_verdict_outlives_the_file_it_was_made_of(tmp_path: Path) -> None:
     receipts.close()
 
 
-def test_a_header_is_looked_at_once_it_counts(tmp_path: Path) -> None:
-    """The same bytes under another name, and a run without the check, leave it open."""
+def test_a_header_is_checked_once_the_check_is_enabled(tmp_path: Path) -> None:
+    """A run without the check, or the same bytes under another name, leaves the verdict open."""
     data, place = tensors({"a": ONE}, 7), tmp_path / "blob"
     place.write_bytes(data)
     other, file = remote("a.dat", data), remote("a.safetensors", data)
@@ -60,7 +60,7 @@ def test_a_header_is_looked_at_once_it_counts(tmp_path: Path) -> None:
     receipts.close()
 
 
-def test_damaged_and_foreign_notes_are_no_notes(tmp_path: Path) -> None:
+def test_damaged_and_foreign_notes_are_ignored(tmp_path: Path) -> None:
     data, place = b"text", tmp_path / "blob"
     place.write_bytes(data)
     file = remote("a.bin", data)

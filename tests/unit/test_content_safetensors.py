@@ -1,4 +1,4 @@
-"""Headers of safetensors files, right and wrong."""
+"""Valid and invalid headers of safetensors files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.weights import ONE, problem, tensor, tensors
 
 
-def test_headers_that_are_right() -> None:
+def test_valid_headers() -> None:
     for header, room, pad in (
         ({}, 0, b""),
         ({"__metadata__": {"format": "pt"}}, 0, b""),
@@ -63,14 +63,14 @@ def test_headers_that_are_right() -> None:
         (b"{", 0, "cannot be read"),
     ],
 )
-def test_headers_that_are_wrong(header: Any, room: int, said: str) -> None:
+def test_invalid_headers(header: Any, room: int, said: str) -> None:
     found = problem(tensors(header, room))
     assert found is not None
     assert said in found
     assert len(found) < 300
 
 
-def test_lengths_of_headers() -> None:
+def test_header_lengths() -> None:
     assert "but the file has 10" in (problem(struct.pack("<Q", 50) + b"{}") or "")
     assert "more than the limit of 100000000" in (problem(struct.pack("<Q", 2**63) + b"{}") or "")
     assert [problem(data) for data in (b"", b"abc", bytes(20), b"\xff" * 50, pickle.dumps({}))] == [None] * 5
@@ -78,6 +78,6 @@ def test_lengths_of_headers() -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.binary(max_size=60), st.binary(max_size=60))
-def test_no_header_makes_it_raise(text: bytes, rest: bytes) -> None:
+def test_no_header_makes_the_check_raise(text: bytes, rest: bytes) -> None:
     problem(text)
     problem(struct.pack("<Q", len(text) + 1) + b"{" + text + rest)

@@ -59,19 +59,19 @@ def _row(key: Key) -> str:
     return f"| `{key.name}` | {default} | {key.help.rstrip('.')}{unit} | {variables} |"
 
 
-def test_the_settings_page_is_what_the_table_says() -> None:
+def test_the_settings_page_matches_the_table() -> None:
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_page(), "run python -m tests.unit.test_docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_line_in_the_docs_is_one(page: Path) -> None:
+def test_every_command_line_in_the_docs_is_valid(page: Path) -> None:
     """Parse each command line with the program's own parser, which finds unknown commands and flags."""
     from gpuaria.cli.arguments import split_patterns
     from gpuaria.cli.dispatch import parser
@@ -135,7 +135,7 @@ def test_the_exit_status_page_has_every_status() -> None:
     assert documented == raised | {0}
 
 
-def test_the_readme_names_the_two_commands_that_exist() -> None:
+def test_the_readme_shows_two_existing_commands() -> None:
     readme, makefile = (ROOT / "README.md").read_text(encoding="utf-8"), (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"make (\w+)", readme):
         if target not in ("a",):

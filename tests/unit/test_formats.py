@@ -1,4 +1,4 @@
-"""The text of each format, and the refusals."""
+"""The text of each file format, and what the readers reject."""
 
 import ast
 import hashlib
@@ -20,7 +20,7 @@ from gpuaria.records import Digest, RemoteFile, RepoRef, to_json
 from tests.support.manifests import COMMIT, NAMES, SHA, URL, a_file, a_manifest, is_safe_path, urls_for_all
 
 
-def test_formats_touch_nothing_outside() -> None:
+def test_formats_do_no_input_or_output() -> None:
     forbidden = {"os", "socket", "subprocess", "time", "random", "threading", "pathlib"}
     for source in Path(formats.__path__[0]).glob("*.py"):
         for node in ast.walk(ast.parse(source.read_text())):
@@ -30,7 +30,7 @@ def test_formats_touch_nothing_outside() -> None:
                 assert (node.module or "").split(".")[0] not in forbidden, source
 
 
-def test_manifest_text_is_as_documented() -> None:
+def test_manifest_text_matches_the_documentation() -> None:
     subject = a_manifest(a_file("b"), RemoteFile(SafePath("a"), 0, None))
     assert manifest.dump(subject) == (
         '{\n "format": "gpuaria-manifest/1",\n "ref": {\n  "source": "hf",\n  "kind": "model",\n  "name": "org/name",\n'
@@ -97,7 +97,7 @@ def _drop(key: str) -> Callable[[Any], None]:
         (_set("vouched_by", to="https://me:pw@hub.example"), "hub.example"),
     ],
 )
-def test_manifest_load_names_what_is_wrong(change: Callable[[Any], None], said: str) -> None:
+def test_manifest_load_reports_what_is_wrong(change: Callable[[Any], None], said: str) -> None:
     row = json.loads(VALID)
     change(row)
     with pytest.raises(GpuariaError) as caught:
@@ -108,22 +108,22 @@ def test_manifest_load_names_what_is_wrong(change: Callable[[Any], None], said: 
 @pytest.mark.parametrize(
     "text", ["", "[]", "null", "{", "[" * 200_000, '{"a":' * 200_000, "1" * 5000, '{"format": 1, "format": 2}', "NaN"]
 )
-def test_manifest_load_refuses_what_is_no_manifest(text: str) -> None:
+def test_manifest_load_rejects_other_documents(text: str) -> None:
     with pytest.raises(BadListing):
         manifest.load(text)
 
 
-def test_manifest_load_refuses_one_key_twice() -> None:
+def test_manifest_load_rejects_duplicate_keys() -> None:
     with pytest.raises(BadListing, match="one key twice"):
         manifest.load(VALID.replace('"trust": "origin"', '"trust": "none", "trust": "origin"'))
 
 
-def test_manifest_of_another_source_may_name_its_commit_otherwise() -> None:
+def test_a_manifest_of_another_source_may_have_another_form_of_commit() -> None:
     subject = a_manifest(ref=RepoRef("modelscope", "model", "org/name"), commit="v1.0")
     assert manifest.load(manifest.dump(subject)) == subject
 
 
-def test_manifest_dump_refuses_what_load_would() -> None:
+def test_manifest_dump_rejects_what_load_rejects() -> None:
     with pytest.raises(BadListing, match="commit"):
         manifest.dump(a_manifest(commit="main"))
     with pytest.raises(BadListing, match="twice"):
@@ -134,7 +134,7 @@ def test_manifest_dump_refuses_what_load_would() -> None:
 
 
 @pytest.mark.parametrize(("hex_text", "good"), [("0" * 8, True), ("0" * 64, True), ("0" * 7, False), ("0" * 65, False)])
-def test_a_digest_prefix_has_a_least_length(hex_text: str, good: bool) -> None:
+def test_a_digest_prefix_has_a_minimum_length(hex_text: str, good: bool) -> None:
     subject = a_manifest(RemoteFile(SafePath("a"), 1, Digest("sha256-prefix", hex_text)))
     if good:
         assert manifest.load(manifest.dump(subject)) == subject
@@ -144,7 +144,7 @@ def test_a_digest_prefix_has_a_least_length(hex_text: str, good: bool) -> None:
 
 
 @pytest.mark.parametrize("load", [manifest.load, metalink.load])
-def test_ceilings(load: Callable[..., object]) -> None:
+def test_size_limits(load: Callable[..., object]) -> None:
     with pytest.raises(BadListing, match="10 characters"):
         load(" " * 11, limit=10)
 
@@ -177,7 +177,7 @@ BAD_URLS = [
 
 
 @pytest.mark.parametrize("url", BAD_URLS)
-def test_bad_addresses_are_refused_and_not_repeated(url: str) -> None:
+def test_bad_urls_are_rejected_and_not_repeated(url: str) -> None:
     subject = a_manifest(a_file("x"))
     for dump in (metalink.dump, aria2_input.dump):
         with pytest.raises(UsageError) as caught:
@@ -199,31 +199,31 @@ def test_bad_addresses_are_refused_and_not_repeated(url: str) -> None:
         "https://a_b.example/${HOME}/[1-3]",
     ],
 )
-def test_good_addresses_pass_through(url: str) -> None:
+def test_good_urls_are_unchanged(url: str) -> None:
     subject = a_manifest(a_file("x"))
     assert metalink.load(metalink.dump(subject, urls_for_all(subject, url)))[0].urls == ((url, ""),)
     assert aria2_input.load(aria2_input.dump(subject, urls_for_all(subject, url)))[0].uris == (url,)
 
 
-def test_a_user_is_refused_by_host() -> None:
+def test_a_url_with_a_user_is_rejected_by_host_name() -> None:
     with pytest.raises(UsageError, match=r"'a\.example'"):
         metalink.for_download("x", 5, ["https://me:s3cret@a.example/f"])
 
 
-def test_signed_addresses_do_not_show_in_a_repr() -> None:
+def test_signed_urls_do_not_appear_in_a_repr() -> None:
     subject = a_manifest(a_file("x"))
     where = urls_for_all(subject, "https://a.example/x?sig=s3cret")
     assert "s3cret" not in repr(metalink.load(metalink.dump(subject, where)))
     assert "s3cret" not in repr(aria2_input.load(aria2_input.dump(subject, where)))
 
 
-def test_a_file_without_address_is_refused() -> None:
+def test_a_file_without_a_url_is_rejected() -> None:
     for dump in (metalink.dump, aria2_input.dump):
         with pytest.raises(UsageError, match="'x' has no URL"):
             dump(a_manifest(a_file("x")), {})
 
 
-def test_metalink_text_is_as_documented() -> None:
+def test_metalink_text_matches_the_documentation() -> None:
     subject = a_manifest(a_file('a&"<b>'), a_file("git", algorithm="git-sha1"))
     where = {
         SafePath('a&"<b>'): [("https://a.example/?x=1&y=2", "CN"), ("https://b.example/", "xyz")],
@@ -245,7 +245,7 @@ def test_metalink_text_is_as_documented() -> None:
 @pytest.mark.parametrize(
     "name", ["a\0b", "a\x0bb", "a\ud800b", "a\ufffe", "\uffff", "a\nb", "../x", "/x", "a\n  out=evil"]
 )
-def test_metalink_refuses_names(name: str) -> None:
+def test_metalink_rejects_bad_names(name: str) -> None:
     subject = a_manifest(a_file(name))
     with pytest.raises(UnsafePath):
         metalink.dump(subject, urls_for_all(subject))
@@ -255,7 +255,7 @@ def _document(inside: str) -> str:
     return f'<metalink xmlns="{metalink.NAMESPACE}">{inside}</metalink>'
 
 
-def test_metalink_load_reads_foreign_documents() -> None:
+def test_metalink_load_reads_documents_of_other_tools() -> None:
     text = "\ufeff" + _document(
         f"""<published>2026-01-01T00:00:00Z</published><other xmlns="urn:x"><file name="../no"/></other>
         <file name="d/x"><identity>x</identity>
@@ -314,7 +314,7 @@ def test_metalink_load_reads_foreign_documents() -> None:
         ("<a>" + "<a/>" * 2_000_001 + "</a>", BadListing),
     ],
 )
-def test_metalink_load_refuses(text: str, error: type[GpuariaError]) -> None:
+def test_metalink_load_rejects_bad_documents(text: str, error: type[GpuariaError]) -> None:
     with pytest.raises(error) as caught:
         metalink.load(text)
     assert "pw" not in caught.value.message
@@ -329,12 +329,12 @@ def test_metalink_load_refuses(text: str, error: type[GpuariaError]) -> None:
         Pieces("sha256", 5, ("<x/>",)),
     ],
 )
-def test_pieces_must_make_up_the_file(pieces: Pieces) -> None:
+def test_pieces_must_add_up_to_the_file(pieces: Pieces) -> None:
     with pytest.raises(BadListing):
         metalink.for_download("x", 5, [URL], pieces)
 
 
-def test_for_download_holds_name_size_and_addresses_only() -> None:
+def test_for_download_holds_only_name_size_and_urls() -> None:
     loaded = metalink.load(
         metalink.for_download("0a1b.part", 5, [URL, "http://b.example/"], Pieces("md5", 5, ("0" * 32,)))
     )
@@ -345,12 +345,12 @@ def test_for_download_holds_name_size_and_addresses_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "a&b", "é", "x\n", "../x", "x" * 256])
-def test_for_download_takes_our_own_names_only(name: str) -> None:
+def test_for_download_accepts_only_our_own_names(name: str) -> None:
     with pytest.raises(UnsafePath):
         metalink.for_download(name, 5, [URL])
 
 
-def test_input_file_text_is_as_documented() -> None:
+def test_input_file_text_matches_the_documentation() -> None:
     subject = a_manifest(a_file("a b"), a_file("git", algorithm="git-sha1"))
     where = {
         SafePath("a b"): [("http://a.example/x", "cn"), ("http://a.example/y", ""), ("http://b.example/x", "")],
@@ -369,33 +369,33 @@ def test_input_file_text_is_as_documented() -> None:
 
 
 @pytest.mark.parametrize("name", [" lead", "tail ", "${HOME}/x", "a${HOME}", "a\n  out=evil", "a\tb", "a\rb", "../x"])
-def test_input_file_refuses_names_that_aria2_misreads(name: str) -> None:
+def test_input_file_rejects_names_that_aria2_misreads(name: str) -> None:
     subject = a_manifest(a_file(name))
     with pytest.raises(UnsafePath):
         aria2_input.dump(subject, urls_for_all(subject))
 
 
 @pytest.mark.parametrize("directory", ["", " /x", "/x ", "${HOME}/x", "/x\n  out=evil", "/x\ty"])
-def test_input_file_refuses_folders_that_aria2_misreads(directory: str) -> None:
+def test_input_file_rejects_folders_that_aria2_misreads(directory: str) -> None:
     subject = a_manifest(a_file("x"))
     with pytest.raises(UnsafePath):
         aria2_input.dump(subject, urls_for_all(subject), directory=directory)
 
 
 @pytest.mark.parametrize("connections", [0, -1, 17])
-def test_input_file_refuses_what_aria2_would(connections: int) -> None:
+def test_input_file_rejects_what_aria2_rejects(connections: int) -> None:
     with pytest.raises(UsageError):
         aria2_input.dump(a_manifest(), {}, connections=connections)
 
 
-def test_input_file_header_cannot_be_left() -> None:
+def test_input_file_comment_cannot_be_escaped() -> None:
     subject = a_manifest(name="x\nhttp://evil.example/", commit="c\r\nhttp://evil.example/")
     assert aria2_input.load(aria2_input.dump(subject, {})) == []
     with pytest.raises(UsageError):
         aria2_input.dump(a_manifest(name="https://me:pw@a.example/"), {})
 
 
-def test_input_file_load_reads_foreign_files() -> None:
+def test_input_file_load_reads_files_of_other_tools() -> None:
     text = (
         "# c\r\n\r\nhttp://a/\thttp://b/ \r\n\tout = x\r\n# c\n\n split=2\n split=3\n"
         " header=A: b=c\n header=D: e\nftp://c/\u2028x\n"
@@ -407,12 +407,12 @@ def test_input_file_load_reads_foreign_files() -> None:
 
 
 @pytest.mark.parametrize("text", [" out=x\n", "http://a/\n out\n", "http://a/\n --out=x\n", "http://a/\n OUT=x\n"])
-def test_input_file_load_refuses_what_aria2_passes_over(text: str) -> None:
+def test_input_file_load_rejects_what_aria2_ignores(text: str) -> None:
     with pytest.raises(BadListing, match="line "):
         aria2_input.load(text)
 
 
-def test_sums_text_is_as_documented() -> None:
+def test_sums_text_matches_the_documentation() -> None:
     files = [
         a_file("b c"),
         a_file("git", algorithm="git-sha1"),
@@ -461,12 +461,12 @@ def test_sums_load_keeps_odd_names(name: str) -> None:
         (f"{SHA}  /x", UnsafePath),
     ],
 )
-def test_sums_load_refuses(text: str, error: type[GpuariaError]) -> None:
+def test_sums_load_rejects_bad_lines(text: str, error: type[GpuariaError]) -> None:
     with pytest.raises(error):
         sha256sums.load(text)
 
 
-def test_sha256sum_accepts_what_we_write_and_we_what_it_writes(tmp_path: Path) -> None:
+def test_sha256sum_and_gpuaria_read_each_other(tmp_path: Path) -> None:
     sha256sum = shutil.which("sha256sum")
     if not sha256sum:
         pytest.skip("no sha256sum")
@@ -490,6 +490,6 @@ def test_sha256sum_accepts_what_we_write_and_we_what_it_writes(tmp_path: Path) -
         }
 
 
-def test_to_json_and_the_manifest_agree() -> None:
+def test_to_json_matches_the_manifest() -> None:
     subject = a_manifest(a_file("x"))
     assert json.loads(manifest.dump(subject)) == {"format": manifest.FORMAT, **to_json(subject)}

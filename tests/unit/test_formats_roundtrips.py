@@ -1,4 +1,4 @@
-"""Each format reads back what it wrote, and any other text is read or refused in a sentence."""
+"""Each format reads back its own output; any other text is read or rejected with one error message."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from gpuaria.paths import SafePath, check_together
 from gpuaria.records import Digest, Manifest, RemoteFile, RepoRef
 from tests.support.manifests import a_file, a_manifest, is_safe_path, urls_for_all
 
-relaxed = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+relaxed = settings(deadline=None, max_examples=60)  # no time limit: the machine may be busy
 
 
 def _paths(excluded: str) -> st.SearchStrategy[SafePath]:
@@ -81,7 +81,7 @@ def _manifests(names: st.SearchStrategy[SafePath]) -> st.SearchStrategy[Manifest
 
 @relaxed
 @given(_manifests(paths))
-def test_manifest_comes_back(subject: Manifest) -> None:
+def test_manifest_round_trip(subject: Manifest) -> None:
     text = manifest.dump(subject)
     assert manifest.load(text) == subject
     assert manifest.dump(dataclasses.replace(subject, files=subject.files[::-1])) == text
@@ -89,7 +89,7 @@ def test_manifest_comes_back(subject: Manifest) -> None:
 
 @relaxed
 @given(_manifests(xml_paths), st.data())
-def test_metalink_comes_back(subject: Manifest, data: st.DataObject) -> None:
+def test_metalink_round_trip(subject: Manifest, data: st.DataObject) -> None:
     where = {file.path: data.draw(urls) for file in subject.files}
     loaded = metalink.load(metalink.dump(subject, where))
     assert [(file.name, file.size, file.urls) for file in loaded] == [
@@ -102,7 +102,7 @@ def test_metalink_comes_back(subject: Manifest, data: st.DataObject) -> None:
 
 @relaxed
 @given(_manifests(paths), st.data())
-def test_input_file_comes_back(subject: Manifest, data: st.DataObject) -> None:
+def test_input_file_round_trip(subject: Manifest, data: st.DataObject) -> None:
     keep = [f for f in subject.files if f.path == f.path.strip(" ") and "${HOME}" not in f.path]
     subject = dataclasses.replace(subject, files=tuple(keep))
     where = {file.path: data.draw(urls) for file in subject.files}
@@ -117,7 +117,7 @@ def test_input_file_comes_back(subject: Manifest, data: st.DataObject) -> None:
 
 @relaxed
 @given(_manifests(paths))
-def test_sums_come_back(subject: Manifest) -> None:
+def test_sums_round_trip(subject: Manifest) -> None:
     wanted = {f.path: f.digest for f in subject.files if f.digest and f.digest.algorithm == "sha256"}
     assert sha256sums.load(sha256sums.dump(subject)) == wanted
 
@@ -134,14 +134,14 @@ _VALID = [
 @pytest.mark.parametrize("load", LOADERS)
 @relaxed
 @given(text=st.text(st.characters()))
-def test_any_text_is_read_or_refused_in_our_words(load: Callable[[str], object], text: str) -> None:
+def test_any_text_is_read_or_rejected_with_our_error(load: Callable[[str], object], text: str) -> None:
     _read_or_refuse(load, text)
 
 
 @pytest.mark.parametrize(("load", "valid"), list(zip(LOADERS, _VALID, strict=True)))
 @relaxed
 @given(data=st.data())
-def test_a_damaged_file_is_read_or_refused_in_our_words(
+def test_a_damaged_file_is_read_or_rejected_with_our_error(
     load: Callable[[str], object], valid: str, data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(0, len(valid)))
@@ -159,7 +159,7 @@ _json = st.recursive(
 
 @relaxed
 @given(st.data())
-def test_a_manifest_with_one_foreign_value_is_refused_or_read(data: st.DataObject) -> None:
+def test_a_manifest_with_one_foreign_value_is_read_or_rejected(data: st.DataObject) -> None:
     row = json.loads(_VALID[3])
     target = data.draw(st.sampled_from([row, row["ref"], row["files"][0], row["files"][0]["digest"]]))
     target[data.draw(st.sampled_from(sorted(target)))] = data.draw(_json)

@@ -1,7 +1,7 @@
-"""Whatever comes from outside is read or refused in one sentence: no other exception than our own leaves a parser.
+"""Fuzz tests of the parsers: input from outside is read or rejected, and only gpuaria's own errors leave a parser.
 
-A few hundred inputs of each kind by default, 100,000 in all in `make faults`, more of what is read faster.
-GPUARIA_TEST_SEED draws others.
+A few hundred inputs of each kind by default, 100,000 in all with `make faults`, more for fast parsers.
+GPUARIA_TEST_SEED changes the random data.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HUB, COMMIT, SHA256 = "https://hub.example", "c" * 40, "a" * 64
 
 
 def many(count: int) -> pytest.MarkDecorator:
-    """A few inputs, and in `make faults` that many."""
+    """Return the number of inputs: a few, or `count` with `make faults`."""
     deep = pytest.param(count, marks=[pytest.mark.deep, pytest.mark.timeout(3600)])
     return pytest.mark.parametrize("count", [200, deep])
 
@@ -47,7 +47,7 @@ TOKENS = [
 
 
 def mutated(*texts: str) -> st.SearchStrategy[str]:
-    """Right texts with up to six cuts, each with something else in its place."""
+    """Draw valid texts with up to six cuts, each with other data in its place."""
     place = st.integers(0, max(map(len, texts)))
     length = st.integers(0, 3) | st.integers(0, 40)
     cut = st.tuples(place, length, st.sampled_from(TOKENS) | st.text(max_size=8))
@@ -62,7 +62,7 @@ def mutated(*texts: str) -> st.SearchStrategy[str]:
 
 
 def hunt(strategy: st.SearchStrategy[Any], count: int, read: Callable[[Any], object]) -> None:
-    """Let `read` have `count` inputs."""
+    """Call `read` with `count` inputs."""
     had = 0
 
     @seed(SEED)
@@ -121,7 +121,7 @@ def _text(value: object) -> str:
 
 
 class Hub:
-    """A hub whose answers are given beforehand."""
+    """A hub with prepared responses."""
 
     def __init__(self, answers: list[Response]) -> None:
         self.answers = answers
@@ -151,7 +151,7 @@ def listed(value: tuple[str, list[tuple[int, str, str]]]) -> None:
 
 
 @many(10_000)
-def test_listings(count: int) -> None:
+def test_random_listings(count: int) -> None:
     status = st.sampled_from([200, 200, 200, 200, 200, 204, 302, 404, 429, 500, 999])
     hunt(st.tuples(INFO, st.lists(st.tuples(status, PAGE, LINK), max_size=3)), count, listed)
 
@@ -169,13 +169,13 @@ INPUT = f"https://h.example/b\thttps://m.example/b\n  dir=a\n  out=b.bin\n  chec
 
 
 @many(15_000)
-def test_metalinks(count: int) -> None:
+def test_random_metalinks(count: int) -> None:
     own = metalink.for_download("w", 9, ["https://h.example/w"] * 2)
     hunt(mutated(METALINK, own) | st.text(max_size=60), count, metalink.load)
 
 
 @many(30_000)
-def test_input_files(count: int) -> None:
+def test_random_input_files(count: int) -> None:
     hunt(mutated(INPUT, "http://h/\n dir=x\n") | st.text(max_size=60), count, aria2_input.load)
 
 
@@ -194,7 +194,7 @@ CONFIGS += ["mirrors:\n  - {name: a, base: 'https://h.example/{prefix}x', notes:
 
 
 @many(15_000)
-def test_settings(count: int, tmp_path: Path) -> None:
+def test_random_settings_files(count: int, tmp_path: Path) -> None:
     place = tmp_path / "config.yaml"
     environ = {"HOME": str(tmp_path)}
 
@@ -214,7 +214,7 @@ HEADERS = st.fixed_dictionaries({}, optional={"retry-after": SECONDS, "ratelimit
 
 
 @many(30_000)
-def test_pauses(count: int) -> None:
+def test_random_retry_delays(count: int) -> None:
     def read(headers: dict[str, str]) -> None:
         asked = retry_after(headers, 1.8e9)
         assert asked is None or asked >= 0

@@ -1,4 +1,4 @@
-"""gpuaria.hashing, against known values, sha256sum and git."""
+"""gpuaria.hashing, compared with known values, sha256sum and git."""
 
 import hashlib
 import io
@@ -38,20 +38,20 @@ def test_every_algorithm_has_a_length() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["", "SHA256", "sha-256", "crc32", "shake_128", "blake3"])
-def test_unknown_algorithms_are_refused(algorithm: str) -> None:
+def test_unknown_algorithms_are_rejected(algorithm: str) -> None:
     with pytest.raises(ValueError, match="unknown digest algorithm"):
         hashing.hasher(algorithm, 0)
 
 
 @pytest.mark.parametrize("size", [0, 1, hashing.CHUNK - 1, hashing.CHUNK, hashing.CHUNK + 1, 3 * hashing.CHUNK + 7])
 @pytest.mark.parametrize("algorithm", ["sha256", "git-sha1"])
-def test_a_stream_hashes_as_its_bytes(algorithm: str, size: int) -> None:
+def test_a_stream_hashes_like_its_bytes(algorithm: str, size: int) -> None:
     data = b"x" * size
     assert hashing.hash_stream(io.BytesIO(data), algorithm, size) == (hashing.hash_bytes(data, algorithm), size)
 
 
 class _Trickle(io.BytesIO):
-    """Gives at most three bytes per read, as a pipe may."""
+    """A stream that returns at most three bytes per read, as a pipe may."""
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         part = self.read(3)
@@ -65,7 +65,7 @@ def test_short_reads_change_nothing(data: bytes) -> None:
     assert found == (hashlib.sha256(data).hexdigest(), len(data))
 
 
-def test_a_stream_is_read_from_where_it_stands() -> None:
+def test_a_stream_is_read_from_its_position() -> None:
     stream = io.BytesIO(b"abcdef")
     stream.seek(3)
     assert hashing.hash_stream(stream, "md5", 3) == (hashlib.md5(b"def").hexdigest(), 3)
@@ -90,19 +90,19 @@ def test_git_hashes_the_claimed_size() -> None:
         (Digest("sha256-prefix", "a" * 65), "a" * 64, False),
     ],
 )
-def test_matches(digest: Digest, found: str, same: bool) -> None:
+def test_digest_matches(digest: Digest, found: str, same: bool) -> None:
     assert hashing.matches(digest, found) is same
 
 
 @given(st.binary(max_size=200), st.integers(1, 64))
-def test_a_prefix_matches_what_it_begins(data: bytes, length: int) -> None:
+def test_a_digest_prefix_matches(data: bytes, length: int) -> None:
     found = hashing.hash_bytes(data, "sha256-prefix")
     assert found == hashlib.sha256(data).hexdigest()
     assert hashing.matches(Digest("sha256-prefix", found[:length]), found)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello\n", b"\0\r\n\xff" * 999])
-def test_git_agrees(data: bytes) -> None:
+def test_git_computes_the_same_ids(data: bytes) -> None:
     git = shutil.which("git")
     if not git:
         pytest.skip("no git")
@@ -113,7 +113,7 @@ def test_git_agrees(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("tool", "algorithm"), [("sha256sum", "sha256"), ("sha512sum", "sha512"), ("sha1sum", "sha1"), ("md5sum", "md5")]
 )
-def test_coreutils_agree(tool: str, algorithm: str) -> None:
+def test_coreutils_compute_the_same_digests(tool: str, algorithm: str) -> None:
     found = shutil.which(tool)
     if not found:
         pytest.skip(f"no {tool}")
@@ -122,7 +122,7 @@ def test_coreutils_agree(tool: str, algorithm: str) -> None:
     assert result.stdout.decode().split()[0] == hashing.hash_bytes(data, algorithm)
 
 
-def test_lfs_pointer_is_the_blob_that_git_would_store() -> None:
+def test_an_lfs_pointer_equals_the_blob_that_git_stores() -> None:
     git = shutil.which("git")
     if not git:
         pytest.skip("no git")
@@ -132,5 +132,5 @@ def test_lfs_pointer_is_the_blob_that_git_would_store() -> None:
     assert result.stdout.decode().strip() == hashing.lfs_pointer_oid(sha256, 5)
 
 
-def test_a_digest_that_is_not_ascii_does_not_match_and_does_not_raise() -> None:
+def test_a_non_ascii_digest_does_not_match_and_does_not_raise() -> None:
     assert not hashing.matches(Digest("sha256", "é" * 64), "0" * 64)

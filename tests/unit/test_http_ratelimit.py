@@ -1,4 +1,4 @@
-"""The shared speed limit, with a clock that the test turns."""
+"""The shared speed limit, with a fake clock."""
 
 import threading
 
@@ -8,7 +8,7 @@ from gpuaria.http.ratelimit import TokenBucket
 from tests.support.clock import FakeClock
 
 
-def test_the_limit_holds_for_all_callers_together() -> None:
+def test_the_limit_applies_to_all_callers_together() -> None:
     clock = FakeClock(50.0)
     bucket = TokenBucket(1000, clock)
     assert [bucket.charge(500), bucket.charge(500), bucket.charge(1000)] == [0.5, 1.0, 2.0]
@@ -16,7 +16,7 @@ def test_the_limit_holds_for_all_callers_together() -> None:
     assert bucket.charge(100) == pytest.approx(0.6)
 
 
-def test_unused_bandwidth_is_not_saved_up() -> None:
+def test_unused_bandwidth_is_not_saved() -> None:
     clock = FakeClock(50.0)
     bucket = TokenBucket(1000, clock)
     bucket.charge(1000)
@@ -30,11 +30,11 @@ def test_zero_is_unlimited() -> None:
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(2000, 0.5), (500, 2.0), (0, 0.0)])
-def test_a_new_rate_applies_to_the_bytes_already_owed(rate: int, seconds: float) -> None:
+def test_a_new_rate_applies_to_bytes_already_owed(rate: int, seconds: float) -> None:
     clock = FakeClock(50.0)
     bucket = TokenBucket(1000, clock)
     bucket.charge(2000)
-    clock.advance(1.0)  # 1,000 of the 2,000 bytes are paid off at the old rate
+    clock.advance(1.0)  # the old rate has paid off 1,000 of the 2,000 bytes
     bucket.rate = rate
     assert bucket.rate == rate
     assert bucket.charge(0) == pytest.approx(seconds)

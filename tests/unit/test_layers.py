@@ -1,4 +1,4 @@
-"""Imports point down: the rooms of gpuaria, and what the pure ones may not touch."""
+"""Imports point down: the rooms of gpuaria, and what the pure rooms must not import."""
 
 import ast
 import itertools
@@ -10,7 +10,7 @@ import pytest
 import gpuaria
 
 ROOT = Path(gpuaria.__file__).parent
-# From the bottom up. Rooms of one line never import each other; a room that does not exist yet is no error.
+# From the bottom up. Rooms of one line never import each other; rooms that do not exist yet are allowed.
 LEVELS = [
     {"errors", "_version", "data"},
     {"text"},
@@ -41,12 +41,12 @@ WORLD = {"os", "socket", "subprocess", "time", "random", "threading"}
 
 
 def room(module: str) -> str:
-    """The room of `gpuaria.room.module`; the package itself is `__init__`, unless it is asked for a room by name."""
+    """Return the room of `gpuaria.room.module`; the package itself is `__init__`."""
     return module.split(".")[1] if "." in module else "__init__"
 
 
 def imports(path: Path) -> list[str]:
-    """Every module that a file imports, anywhere in it, those under TYPE_CHECKING included."""
+    """Return every module that a file imports, inside functions and under TYPE_CHECKING too."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -66,11 +66,11 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 
 def place(path: Path) -> str:
-    """The room that a file belongs to."""
+    """Return the room of a file."""
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def test_every_file_is_in_a_room_that_has_its_level() -> None:
+def test_every_file_is_in_a_room_with_a_level() -> None:
     assert {place(path) for path in FILES} <= set(LEVEL)
     assert len(FILES) > 50
 
@@ -93,7 +93,7 @@ def module_name(path: Path) -> str:
 def import_graph(files: Sequence[Path]) -> dict[str, set[str]]:
     """Return for each module the modules of gpuaria that it imports, anywhere in the file.
 
-    `from package import name` is an import of the submodule `name` where there is one, else of the package.
+    `from package import name` imports the submodule `name` if it exists, else the package.
     """
     names = {module_name(path) for path in files}
     graph: dict[str, set[str]] = {}
@@ -110,9 +110,9 @@ def import_graph(files: Sequence[Path]) -> dict[str, set[str]]:
 
 
 def cycles(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
-    """Return the strongly connected components with two modules or more, and modules that import themselves.
+    """Return the strongly connected components of two or more modules, and modules that import themselves.
 
-    By Tarjan's algorithm (1972).
+    Uses Tarjan's algorithm (1972).
     """
     found: list[list[str]] = []
     number: dict[str, int] = {}
@@ -140,7 +140,7 @@ def cycles(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
 
 
 def test_no_import_cycle() -> None:
-    """No two files import each other, directly or through others; imports in functions and for types count."""
+    """Imports inside functions and for types count, and so do indirect ones."""
     assert cycles(import_graph(FILES)) == []
 
 
@@ -151,11 +151,11 @@ def test_cycles_of_every_shape_are_found() -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if place(path) in PURE], ids=lambda path: path.name)
-def test_the_pure_rooms_do_not_touch_the_world(path: Path) -> None:
+def test_the_pure_rooms_import_no_io(path: Path) -> None:
     assert not {module.split(".")[0] for module in imports(path)} & WORLD
 
 
-def test_no_private_name_crosses_a_room() -> None:
+def test_no_private_name_is_imported_across_rooms() -> None:
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gpuaria."):
@@ -164,7 +164,7 @@ def test_no_private_name_crosses_a_room() -> None:
                 assert not (foreign and private), f"{path} imports {private} of {node.module}"
 
 
-def test_the_reader_of_imports_sees_every_kind(tmp_path: Path) -> None:
+def test_every_kind_of_import_is_found(tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text(
         "import os.path, gpuaria.http.client as n\n"
         "from gpuaria import plan, fetch\n"

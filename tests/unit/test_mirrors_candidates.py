@@ -1,4 +1,4 @@
-"""gpuaria.mirrors.candidates: when known mirrors join, which ones may, and in which order."""
+"""gpuaria.mirrors.candidates: when known mirrors are added, which ones, and in which order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ OWN = "https://one.example https://two.example"
 
 
 def candidates(credential: bool = False, **environ: str) -> Candidates:
-    """Those of settings from the environment alone."""
+    """Return the candidates for settings from the environment alone."""
     settings = load({}, {**HERE, **environ}, Path("/w"), site=Path("/none"))
     return Candidates(settings, credential=credential, environ=environ)
 
@@ -45,21 +45,21 @@ ERRORS: list[tuple[GpuariaError, str]] = [
 
 
 @pytest.mark.parametrize(("error", "reason"), ERRORS, ids=lambda value: str(value)[:30])
-def test_a_failure_is_a_reason_unless_the_hub_answered(error: GpuariaError, reason: str) -> None:
+def test_a_failure_is_a_reason_unless_the_hub_responded(error: GpuariaError, reason: str) -> None:
     assert JoinPolicy("hub").failed(error) == reason
 
 
-def test_a_false_address_is_named() -> None:
+def test_a_false_address_is_reported() -> None:
     assert JoinPolicy("hub").misled("0.0.0.0 is one") == "DNS gives a false address for hub (0.0.0.0 is one)"
 
 
-def test_silence_counts_after_three_seconds() -> None:
+def test_a_silent_origin_counts_after_three_seconds() -> None:
     policy = JoinPolicy("hub")
     assert policy.silent(2.9) == ""
     assert policy.silent(3.0) == "hub does not respond within 3 s"
 
 
-SPEEDS: list[tuple[Sequence[float], float | None]] = [  # MB that arrive in each second; the second in which they join
+SPEEDS: list[tuple[Sequence[float], float | None]] = [  # MB per second; when mirrors are added
     ([0.5] * 30, 10),
     ([1.0] * 30, None),
     ([2.0] * 20 + [0.0] * 30, 26),  # four seconds of 2 MB/s in the last ten are less than 1 MB/s
@@ -70,7 +70,7 @@ SPEEDS: list[tuple[Sequence[float], float | None]] = [  # MB that arrive in each
 
 
 @pytest.mark.parametrize(("speeds", "joins"), SPEEDS)
-def test_a_slow_origin_is_helped_after_ten_seconds(speeds: Sequence[float], joins: float | None) -> None:
+def test_mirrors_are_added_to_a_slow_origin_after_ten_seconds(speeds: Sequence[float], joins: float | None) -> None:
     policy, total, said = JoinPolicy("hub", 1_000_000), 0, None
     policy.delivered(0, 100.0)
     for second, rate in enumerate(speeds, 1):
@@ -80,13 +80,13 @@ def test_a_slow_origin_is_helped_after_ten_seconds(speeds: Sequence[float], join
     assert said == joins
 
 
-def test_the_reason_tells_both_speeds() -> None:
+def test_the_reason_gives_both_speeds() -> None:
     policy = JoinPolicy("hub", 1_000_000)
     assert policy.delivered(0, 0.0) == ""
     assert policy.delivered(4_000_000, 10.0) == "hub delivers 0.40 MB/s, less than 1 MB/s, for 10 s"
 
 
-def test_an_origin_without_work_is_not_slow() -> None:
+def test_an_idle_origin_is_not_slow() -> None:
     policy = JoinPolicy("hub", 1_000_000)
     policy.delivered(0, 0.0)
     policy.idle()
@@ -100,7 +100,7 @@ def test_slow_0_means_never() -> None:
     assert not any(policy.delivered(0, float(second)) for second in range(60))
 
 
-def test_the_shipped_ones_stand_in_for_public_hubs_only() -> None:
+def test_shipped_mirrors_replace_public_hubs_only() -> None:
     assert {mirror.name for mirror in candidates().mirrors} == set(shipped())
     ours = candidates(HF_ENDPOINT="https://hub.corp.example")
     assert (ours.mirrors, "no mirror of this endpoint" in ours.forbidden) == ((), True)
@@ -111,32 +111,32 @@ def test_the_shipped_ones_stand_in_for_public_hubs_only() -> None:
 
 
 @pytest.mark.parametrize("mirrors", ["none", "https://a.example"])
-def test_none_and_a_list_leave_nothing_to_join(mirrors: str) -> None:
+def test_with_none_or_a_list_no_mirror_is_added(mirrors: str) -> None:
     found = candidates(GPUARIA_MIRRORS=mirrors, GPUARIA_KNOWN_MIRRORS=OWN)
     assert (found.mirrors, found.forbidden, found.slow) == ((), "", 0)
 
 
-def test_the_known_ones_join_no_other_source() -> None:
+def test_known_mirrors_are_not_added_to_other_sources() -> None:
     settings = load({}, {**HERE, "GPUARIA_KNOWN_MIRRORS": OWN}, Path("/w"), site=Path("/none"))
     assert Candidates(settings, credential=False, source="hf").mirrors
     found = Candidates(settings, credential=False, source="demo")
     assert (found.mirrors, found.forbidden, found.slow, found.possible) == ((), "", 0, False)
 
 
-def test_with_a_token_none_joins() -> None:
+def test_with_a_token_no_mirror_is_added() -> None:
     found = candidates(credential=True, GPUARIA_KNOWN_MIRRORS=OWN)
     assert found.mirrors == ()
     assert "token" in found.forbidden
 
 
-def test_the_nearest_comes_first() -> None:
+def test_the_nearest_mirror_comes_first() -> None:
     rows = [Mirror(place or "?", f"https://m{number}", location=place) for number, place in enumerate(("US", "", "DE"))]
     assert [mirror.name for mirror in nearest_first(rows, Location("DE", "europe"))] == ["DE", "?", "US"]
     assert [mirror.name for mirror in nearest_first(rows, Location("FR", "europe"))] == ["DE", "?", "US"]
     assert [mirror.name for mirror in nearest_first(rows, Location())] == ["US", "?", "DE"]
 
 
-def test_the_line_names_mirrors_reason_and_setting() -> None:
+def test_the_message_names_mirrors_reason_and_setting() -> None:
     one, two = Mirror("one", "https://one"), Mirror("two", "https://two")
     assert joined_line([one], "hub is away") == (
         "hub is away; one joins (mirrors: auto; set mirrors to none or a list to change this)"

@@ -1,4 +1,4 @@
-"""gpuaria.mirrors.survey: what findings mean for the ranking."""
+"""gpuaria.mirrors.survey: how findings become probes for the ranking."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from gpuaria.mirrors.survey import probes, problem, stages
 
 
 def findings(name: str, **more: Any) -> MirrorFindings:
-    """A mirror in order: 12 MB/s of one connection, 40 of four."""
+    """Return the findings of a healthy mirror: 12 MB/s over one connection, 40 over four."""
     given: dict[str, Any] = {
         "lookup": LookupFinding("measured", 0.2),
         "bytes": BytesFinding(
@@ -38,7 +38,7 @@ def findings(name: str, **more: Any) -> MirrorFindings:
     return MirrorFindings(name, name, **(given | more))
 
 
-def test_a_probe_is_what_was_found() -> None:
+def test_a_probe_holds_the_findings() -> None:
     lossy = (IcmpFinding("192.0.2.1", "measured", 0.07, 0.0, 0.25),)
     (probe,) = probes([findings("m", icmp=lossy)], {"m": Past(8e6, 0.5, failures=1.0)})
     assert (probe.single, probe.rate, probe.connections, probe.growing) == (12e6, 40e6, 4, True)
@@ -91,11 +91,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("more", "said"), BAD, ids=[said.partition(" it")[0] for _, said in BAD])
-def test_problems_have_their_sentence(more: dict[str, Any], said: str) -> None:
+def test_each_problem_has_a_message(more: dict[str, Any], said: str) -> None:
     assert problem(findings("m", **more)) == said
 
 
-def test_twins_of_a_mirror_that_cannot_be_used_are_one_pipe_among_themselves() -> None:
+def test_duplicates_of_an_unusable_mirror_form_one_group() -> None:
     same = findings("x").bytes
     stale = FreshFinding("stale", problem="serves commit 1, not 2")
     rows = [findings("a", bytes=same, fresh=stale), findings("b", bytes=same), findings("c", bytes=same)]

@@ -1,4 +1,4 @@
-"""What is remembered of mirrors, by network, and what is forgotten."""
+"""The mirror history: what is stored by network, and how it fades."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def test_rates_fade_within_days_and_failures_within_hours(clock: FakeClock) -> N
     sure = history.past_of(MIRROR).confidence
     history.record_outcome(MIRROR, Experience("transfer", 8e6))
     past = history.past_of(MIRROR)
-    assert past.rate == pytest.approx(4e6)  # weights 1 and 2 on a scale of logarithms: 1e6 * 8 ** (2 / 3)
+    assert past.rate == pytest.approx(4e6)  # weights 1 and 2 on a logarithmic scale: 1e6 * 8 ** (2 / 3)
     assert past.confidence > sure
     assert past.failures < 1e-9
     assert past.last_seen == clock.now
 
 
-def test_a_real_transfer_says_more_than_a_probe(clock: FakeClock) -> None:
+def test_a_transfer_outweighs_a_probe(clock: FakeClock) -> None:
     history = History(None, "net", clock)
     history.record_outcome(MIRROR, Experience("probe", 1e6))
     before = history.past_of(MIRROR).confidence
@@ -83,7 +83,7 @@ def test_a_real_transfer_says_more_than_a_probe(clock: FakeClock) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e10), st.floats(0, 30 * DAY)), min_size=1, max_size=20))
-def test_an_expected_rate_lies_between_those_seen(rows: list[tuple[float, float]]) -> None:
+def test_an_expected_rate_lies_between_the_measured_rates(rows: list[tuple[float, float]]) -> None:
     clock = FakeClock(1_000_000_000.0)
     history = History(None, "net", clock)
     for rate, pause in rows:
@@ -96,7 +96,7 @@ def test_an_expected_rate_lies_between_those_seen(rows: list[tuple[float, float]
         assert min(r for r, _ in rows) * 0.999 <= past.rate <= max(r for r, _ in rows) * 1.001
 
 
-def test_networks_and_mirrors_are_kept_apart(tmp_path: Path, clock: FakeClock) -> None:
+def test_networks_and_mirrors_have_separate_histories(tmp_path: Path, clock: FakeClock) -> None:
     home, office = History(tmp_path, "home", clock), History(tmp_path, "office", clock)
     home.record_outcome(MIRROR, Experience("transfer", 1e6))
     assert home.past_of(MIRROR).rate == pytest.approx(1e6)
@@ -104,7 +104,7 @@ def test_networks_and_mirrors_are_kept_apart(tmp_path: Path, clock: FakeClock) -
     assert home.past_of(OTHER).rate is None
 
 
-def test_it_outlives_the_process_and_moves_with_the_base_not_the_name(tmp_path: Path, clock: FakeClock) -> None:
+def test_the_history_outlives_the_process_and_follows_the_base_url(tmp_path: Path, clock: FakeClock) -> None:
     first = History(tmp_path / "new" / "folder", "net", clock)
     first.record_outcome(MIRROR, Experience("transfer", 5e6))
     first.record_survey(MIRROR, FOUND, "subject")
@@ -116,7 +116,7 @@ def test_it_outlives_the_process_and_moves_with_the_base_not_the_name(tmp_path: 
     assert again.problem == ""
 
 
-def test_a_survey_is_kept_for_its_time_and_for_its_subject(clock: FakeClock) -> None:
+def test_a_survey_is_kept_for_a_time_and_for_one_subject(clock: FakeClock) -> None:
     history = History(None, "net", clock)
     history.record_survey(MIRROR, FOUND, "commit a file b")
     clock.advance(100)
@@ -129,7 +129,7 @@ def test_a_survey_is_kept_for_its_time_and_for_its_subject(clock: FakeClock) -> 
     assert history.recent_findings(MIRROR, 100, "commit a file b") is None
 
 
-def test_a_mirror_that_failed_for_one_file_is_asked_again_for_another(clock: FakeClock) -> None:
+def test_a_mirror_that_failed_for_one_file_is_probed_for_another(clock: FakeClock) -> None:
     history = History(None, "net", clock)
     stale = replace(FOUND, fresh=FreshFinding("stale", problem="old"), bytes=BytesFinding("not measured"))
     history.record_survey(MIRROR, stale, "a")
@@ -137,7 +137,7 @@ def test_a_mirror_that_failed_for_one_file_is_asked_again_for_another(clock: Fak
     assert history.recent_findings(MIRROR, 60, "b") is None
 
 
-def test_what_a_survey_says_as_an_outcome() -> None:
+def test_a_survey_is_stored_as_an_outcome() -> None:
     assert outcome_of(FOUND) == Experience("probe", 2e6, 0.03, 0.25)
     dead = replace(FOUND, tcp=(TcpFinding("192.0.2.1", 443, "failed", problem="connection refused"),), tls=())
     assert outcome_of(dead) == Experience("probe", reason="tcp: connection refused")
@@ -150,7 +150,7 @@ def test_what_a_survey_says_as_an_outcome() -> None:
     assert outcome_of(replace(FOUND, bytes=BytesFinding("not measured"))) is None
 
 
-def test_without_a_mark_of_failure_nothing_counts_as_one(clock: FakeClock) -> None:
+def test_only_a_marked_failure_counts_as_one(clock: FakeClock) -> None:
     history = History(None, "net", clock)
     history.record_outcome(MIRROR, Experience("probe", math.nan))
     history.record_outcome(MIRROR, Experience("probe", math.inf))
@@ -158,7 +158,7 @@ def test_without_a_mark_of_failure_nothing_counts_as_one(clock: FakeClock) -> No
 
 
 @pytest.mark.parametrize("case", ["garbage", "a file for a folder", "newer", "a folder for a file"])
-def test_a_database_that_cannot_be_used_costs_only_its_memory(tmp_path: Path, clock: FakeClock, case: str) -> None:
+def test_an_unusable_database_costs_only_the_history(tmp_path: Path, clock: FakeClock, case: str) -> None:
     folder, file = tmp_path / "state", tmp_path / "state" / "mirrors.sqlite3"
     if case == "a file for a folder":
         folder.write_text("x")
@@ -179,7 +179,7 @@ def test_a_database_that_cannot_be_used_costs_only_its_memory(tmp_path: Path, cl
         assert file.read_bytes().startswith(b"this is no database")
 
 
-def test_damage_while_it_is_open_is_a_problem_and_no_crash(tmp_path: Path, clock: FakeClock) -> None:
+def test_damage_to_an_open_database_is_reported(tmp_path: Path, clock: FakeClock) -> None:
     history = History(tmp_path, "net", clock)
     with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
         db.execute("DROP TABLE outcomes")
@@ -188,7 +188,7 @@ def test_damage_while_it_is_open_is_a_problem_and_no_crash(tmp_path: Path, clock
     assert "cannot be" in history.problem
 
 
-def test_findings_of_another_shape_are_as_none(tmp_path: Path, clock: FakeClock) -> None:
+def test_findings_of_another_format_are_ignored(tmp_path: Path, clock: FakeClock) -> None:
     history = History(tmp_path, "net", clock)
     history.record_survey(MIRROR, FOUND, "s")
     with sqlite3.connect(tmp_path / "mirrors.sqlite3") as db:
@@ -196,7 +196,7 @@ def test_findings_of_another_shape_are_as_none(tmp_path: Path, clock: FakeClock)
     assert history.recent_findings(MIRROR, 60, "s") is None
 
 
-def test_it_does_not_grow_without_end(tmp_path: Path, clock: FakeClock) -> None:
+def test_the_database_size_is_bounded(tmp_path: Path, clock: FakeClock) -> None:
     file = tmp_path / "mirrors.sqlite3"
     History(tmp_path, "net", clock).close()
     with sqlite3.connect(file) as db:
@@ -219,7 +219,7 @@ def count(file: Path) -> int:
         return int(db.execute("SELECT count(*) FROM outcomes").fetchone()[0])
 
 
-def test_findings_survive_json_and_wrong_ones_are_refused() -> None:
+def test_findings_survive_json_and_bad_ones_are_rejected() -> None:
     text = to_json(FOUND)
     assert read(MirrorFindings, text) == FOUND
     wrongs: list[object] = [
@@ -246,14 +246,14 @@ def test_findings_survive_json_and_wrong_ones_are_refused() -> None:
         ({"bytes": BytesFinding("failed", problem="stalled")}, ("bytes", "stalled")),
     ],
 )
-def test_the_failing_stage_is_named(changes: dict[str, object], expected: tuple[str, str]) -> None:
+def test_the_failing_stage_is_reported(changes: dict[str, object], expected: tuple[str, str]) -> None:
     assert replace(FOUND, **changes).failed == expected  # type: ignore[arg-type]
 
 
 HEAD = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
 
 
-def test_a_network_is_named_by_its_default_route(tmp_path: Path) -> None:
+def test_a_network_is_identified_by_its_default_route(tmp_path: Path) -> None:
     routes = tmp_path / "route"
     names = set()
     for gateway in ("0102A8C0", "0101A8C0"):
@@ -265,7 +265,7 @@ def test_a_network_is_named_by_its_default_route(tmp_path: Path) -> None:
     assert all(len(name) == 16 and int(name, 16) >= 0 for name in names)
 
 
-def test_the_default_route_with_the_least_metric_that_is_up(tmp_path: Path) -> None:
+def test_the_active_default_route_with_the_lowest_metric_is_used(tmp_path: Path) -> None:
     routes = tmp_path / "route"
     lines = [
         "wlan0 00000000 0102A8C0 0003 0 0 600 00000000 0 0 0",

@@ -1,4 +1,4 @@
-"""gpuaria.mirrors.location: words and time zones to places, and how far these are from each other."""
+"""gpuaria.mirrors.location: places from words and time zones, and the distances between them."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def test_distances(here: Location, there: Location, expected: int) -> None:
     assert distance(here, there) == distance(there, here) == expected
 
 
-def test_the_setting_comes_before_geoip_and_that_before_the_zone() -> None:
+def test_the_setting_precedes_geoip_and_geoip_the_time_zone() -> None:
     zone = {"TZ": "Asia/Tokyo"}
     assert own_place("DE", zone, lambda: "CN") == DE
     assert own_place("", zone, lambda: "CN") == CN
@@ -72,7 +72,7 @@ def test_the_setting_comes_before_geoip_and_that_before_the_zone() -> None:
     assert own_place("", {"TZ": "UTC"}, lambda: "??") == Location()
 
 
-def test_where_the_time_zone_is_written(tmp_path: Path) -> None:
+def test_where_the_time_zone_is_read_from(tmp_path: Path) -> None:
     link = tmp_path / "localtime"
     assert zone_of({}, link) == ""
     link.symlink_to("../usr/share/zoneinfo/Europe/Berlin")
@@ -83,5 +83,5 @@ def test_where_the_time_zone_is_written(tmp_path: Path) -> None:
     assert zone_of({}, plain) == ""
 
 
-def test_every_shipped_mirror_is_somewhere() -> None:
+def test_every_shipped_mirror_has_a_location() -> None:
     assert all(place_named(row.location).continent for row in shipped().values())

@@ -1,4 +1,4 @@
-"""Rates out of moments and bytes: slow start, caps, bursts, several connections."""
+"""Throughput from arrival times: slow start, caps, bursts, several connections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def steady(clock: FakeClock, rate: float, step: float = 0.01, seconds: float = 1
 
 
 def slow_start(clock: FakeClock, round_trip: float) -> Iterator[bytes]:
-    """A burst at each round trip, twice as large as the one before it (RFC 6928's ten segments first)."""
+    """Return bursts at each round trip, each twice as large as the previous one (first ten segments, RFC 6928)."""
     window = 14_600
     while True:
         clock.advance(round_trip)
@@ -42,7 +42,7 @@ def clock() -> FakeClock:
     return FakeClock(0.0)
 
 
-def test_a_steady_rate_is_known_soon_and_the_read_ends(clock: FakeClock) -> None:
+def test_a_steady_rate_is_measured_early_and_ends_the_read(clock: FakeClock) -> None:
     stream = taken(steady(clock, 2 * MB), clock, seconds=5)
     found = throughput([stream])
     assert found is not None
@@ -52,15 +52,15 @@ def test_a_steady_rate_is_known_soon_and_the_read_ends(clock: FakeClock) -> None
     assert clock.now < 0.6
 
 
-def test_slow_start_is_still_growing_and_its_tail_is_well_above_its_rate(clock: FakeClock) -> None:
+def test_the_tail_of_slow_start_is_well_above_its_mean_rate(clock: FakeClock) -> None:
     found = throughput([taken(slow_start(clock, 0.12), clock, 0.12, seconds=1.0)])
     assert found is not None
     assert found.growing
     assert found.tail > 2 * found.rate
 
 
-def test_a_burst_at_the_beginning_does_not_count_for_the_tail(clock: FakeClock) -> None:
-    def bucket() -> Iterator[bytes]:  # what a token bucket lets through at once
+def test_a_burst_at_the_start_does_not_count_in_the_tail(clock: FakeClock) -> None:
+    def bucket() -> Iterator[bytes]:  # burst that a token bucket allows
         yield bytes(10)
         yield bytes(256 << 10)
         yield from steady(clock, 1 * MB)
@@ -71,12 +71,12 @@ def test_a_burst_at_the_beginning_does_not_count_for_the_tail(clock: FakeClock) 
     assert found.tail == pytest.approx(1 * MB, rel=0.1)
 
 
-def test_it_ends_at_its_ceiling_and_at_its_time(clock: FakeClock) -> None:
+def test_the_read_ends_at_its_byte_and_time_limits(clock: FakeClock) -> None:
     assert taken(steady(clock, 100 * MB), clock, ceiling=5 * MB, seconds=5).total == 5 * MB
     assert taken(slow_start(clock, 0.4), clock, 0.4, seconds=1.0).ended - clock.now == 0
 
 
-def test_a_time_out_after_bytes_counts_the_waiting_and_before_bytes_is_raised(clock: FakeClock) -> None:
+def test_a_timeout_after_bytes_counts_the_wait_and_before_bytes_raises(clock: FakeClock) -> None:
     def stalls() -> Iterator[bytes]:
         yield bytes(10)
         yield bytes(100_000)
@@ -95,7 +95,7 @@ def test_a_time_out_after_bytes_counts_the_waiting_and_before_bytes_is_raised(cl
         taken(silent(), clock)
 
 
-def test_several_count_together_over_the_time_in_which_all_were_at_work() -> None:
+def test_several_streams_count_over_their_common_time() -> None:
     one = Stream(0.0, [(0.01 * n, MB // 100) for n in range(1, 101)], MB, 1.0)
     other = Stream(0.0, [(0.01 * n, MB // 100) for n in range(1, 201)], 2 * MB, 2.0)
     found = throughput([one, other])
@@ -109,7 +109,7 @@ def test_several_count_together_over_the_time_in_which_all_were_at_work() -> Non
     assert throughput([]) is None
 
 
-def test_bytes_that_came_all_at_once_give_a_rate_that_is_too_low_and_never_too_high() -> None:
+def test_bytes_that_arrive_all_at_once_never_give_too_high_a_rate() -> None:
     found = throughput([Stream(1.0, [(1.5, 50_000)], 50_000, 1.5)])
     assert found is not None
     assert (found.rate, found.tail, found.growing) == (100_000, 100_000, True)
@@ -119,7 +119,7 @@ MARKS = st.lists(st.tuples(st.floats(0.001, 0.5), st.integers(1, 10 * MB)), min_
 
 
 @given(MARKS, st.floats(0, 0.3))
-def test_no_history_of_arrivals_breaks_it(marks: list[tuple[float, int]], round_trip: float) -> None:
+def test_any_arrival_pattern_is_handled(marks: list[tuple[float, int]], round_trip: float) -> None:
     clock = FakeClock(0.0)
 
     def body() -> Iterator[bytes]:

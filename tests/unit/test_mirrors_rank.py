@@ -1,4 +1,4 @@
-"""gpuaria.mirrors.rank: which mirror wins and why, from probes alone."""
+"""gpuaria.mirrors.rank: the best mirror and the reason, from probes alone."""
 
 import math
 from collections import Counter
@@ -37,7 +37,7 @@ def test_a_nearer_but_slower_mirror_does_not_win() -> None:
     assert first.seconds < 40
 
 
-def test_for_a_few_bytes_the_nearer_one_wins() -> None:
+def test_for_few_bytes_the_nearer_mirror_wins() -> None:
     assert names(rank([FAR, NEAR], 100_000)) == ["near", "far"]
 
 
@@ -64,7 +64,7 @@ def test_the_rate_of_16_connections(given: Probe, low: float, high: float) -> No
 
 
 def sampled(rtt: float, capacity: float, seconds: float = 1.0) -> Probe:
-    """What a second of slow start shows of a way without loss, with 1 and with 4 connections (RFC 5681 3.1)."""
+    """Return what one second of slow start shows of a loss-free link, with 1 and 4 connections (RFC 5681 3.1)."""
 
     def tail(count: int) -> tuple[float, bool]:
         window, step, got = max(0.12, 1.5 * rtt), 0.002, list[float]()
@@ -82,14 +82,14 @@ def sampled(rtt: float, capacity: float, seconds: float = 1.0) -> Probe:
 
 @pytest.mark.parametrize("capacity", [20 * MB, 50 * MB])
 @pytest.mark.parametrize("rtt", [0.01, 0.04, 0.08, 0.12, 0.2, 0.3])
-def test_a_sample_that_never_leaves_slow_start_is_not_taken_for_a_slow_mirror(rtt: float, capacity: float) -> None:
+def test_a_sample_still_in_slow_start_does_not_count_as_slow(rtt: float, capacity: float) -> None:
     found = expected_rate(sampled(rtt, capacity), 16)
     assert found is not None
     assert capacity / 4 < found < capacity * 4
 
 
-def test_a_capped_mirror_far_away_is_not_thought_fast() -> None:
-    far = replace(NEAR, rtt=0.3, growing=True)  # four connections bring no more than one
+def test_a_distant_rate_limited_mirror_is_not_rated_fast() -> None:
+    far = replace(NEAR, rtt=0.3, growing=True)  # four connections deliver no more than one
     assert expected_rate(far, 16) == pytest.approx(1.3 * 2.5 * MB)
 
 
@@ -104,21 +104,21 @@ def test_each_rejected_mirror_has_its_reason() -> None:
     assert "too slow: " in reasons["slow"]
 
 
-def test_the_same_pipe_counts_once_unless_its_owner_cannot_be_used() -> None:
+def test_mirrors_with_one_backend_count_once_unless_the_first_is_unusable() -> None:
     twin = replace(FAR, mirror="twin", same_pipe_as="far")
     assert names(rank([FAR, twin], GB)) == ["far"]
     assert dict(rank([FAR, twin], GB).rejected)["twin"] == "same byte server as far"
     assert names(rank([replace(FAR, problem="stale"), twin], GB)) == ["twin"]
 
 
-def test_a_mirror_of_which_nothing_is_known_is_accepted_after_the_others() -> None:
+def test_an_unknown_mirror_is_accepted_after_the_others() -> None:
     ranking = rank([Probe("unknown"), NEAR, FAR], GB)
     assert names(ranking) == ["far", "near", "unknown"]
     last = ranking.accepted[-1]
     assert (last.rate, last.seconds, last.reason) == (None, None, "not measured")
 
 
-def test_what_is_known_from_before_alone_is_said_so() -> None:
+def test_a_ranking_from_history_alone_is_labelled() -> None:
     (choice,) = rank([Probe("old", past=5 * MB, confidence=0.5)], GB).accepted
     assert choice.reason == "5.0 MB/s expected from past downloads"
 
@@ -130,7 +130,7 @@ def test_nothing_to_rank() -> None:
 # --- ties
 
 
-def test_a_fleet_spreads_over_equal_mirrors_and_each_machine_stays_with_its_own() -> None:
+def test_a_fleet_spreads_over_equal_mirrors_and_each_machine_keeps_its_own() -> None:
     equal = [probe(name, 20 * MB * (1 + 0.01 * n)) for n, name in enumerate("abcd")]
     first = {seed: names(rank(equal, GB, seed=seed)) for seed in map(str, range(400))}
     counts = Counter(order[0] for order in first.values())
@@ -138,11 +138,11 @@ def test_a_fleet_spreads_over_equal_mirrors_and_each_machine_stays_with_its_own(
     assert min(counts.values()) > 60
     for seed, order in list(first.items())[:20]:
         assert names(rank(equal[::-1], GB, seed=seed)) == order
-        without = [name for name in order if name != order[0]]  # the others keep their turn when one goes away
+        without = [name for name in order if name != order[0]]  # the others keep their order when one disappears
         assert names(rank([p for p in equal if p.mirror != order[0]], GB, seed=seed)) == without
 
 
-def test_more_than_a_tie_is_no_tie() -> None:
+def test_a_difference_above_the_tie_margin_is_not_a_tie() -> None:
     two = [probe("slower", 20 * MB), probe("faster", 20 * MB * (1 + 2 * TIE))]
     assert {names(rank(two, GB, seed=str(n)))[0] for n in range(50)} == {"faster"}
 
@@ -169,7 +169,7 @@ any_probe = st.builds(
 
 
 @given(st.lists(any_probe, max_size=8, unique_by=lambda p: p.mirror), st.integers(0, 10**13), st.text(max_size=5))
-def test_every_mirror_is_ranked_once_and_the_same_way_again(given: list[Probe], size: int, seed: str) -> None:
+def test_every_mirror_is_ranked_once_and_deterministically(given: list[Probe], size: int, seed: str) -> None:
     ranking = rank(given, size, seed=seed)
     assert sorted([*names(ranking), *(name for name, _ in ranking.rejected)]) == sorted(p.mirror for p in given)
     assert rank(list(reversed(given)), size, seed=seed).accepted == ranking.accepted
@@ -183,7 +183,7 @@ def test_every_mirror_is_ranked_once_and_the_same_way_again(given: list[Probe], 
 # --- of unknown rate
 
 
-def test_of_unknown_rate_the_quickest_to_connect_comes_first_and_what_failed_last() -> None:
+def test_without_rates_the_fastest_to_connect_comes_first_and_failed_ones_last() -> None:
     rows = [
         Probe("dead", unreached="TCP: connection refused", distance=0),
         Probe("abroad", distance=3),
@@ -205,7 +205,7 @@ def test_of_unknown_rate_the_quickest_to_connect_comes_first_and_what_failed_las
     assert {choice.connections for choice in ranking.accepted} == {16}
 
 
-def test_what_was_measured_comes_before_what_only_connects() -> None:
+def test_measured_mirrors_precede_those_that_only_connect() -> None:
     assert names(rank([Probe("near", rtt=0.001), FAR], GB)) == ["far", "near"]
 
 

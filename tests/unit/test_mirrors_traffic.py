@@ -1,4 +1,4 @@
-"""Whose bytes: shares that add up, and the kernel's counters of real sockets."""
+"""Bytes per mirror: shares that add up, and the kernel's counters of real sockets."""
 
 import os
 import socket
@@ -51,7 +51,7 @@ def test_shares(came: int, weights: dict[str, float], parts: dict[str, int]) -> 
 
 @contextmanager
 def pair(host: str) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """(a client of this process, its server side), joined at `host`."""
+    """Return a client socket of this process and its server side, connected at `host`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
         try:
@@ -85,7 +85,7 @@ def test_the_kernel_counts_what_a_socket_received(host: str) -> None:
         assert where in sockets.listening(os.getpid())
 
 
-def test_a_v4_connection_by_a_v6_socket_is_told_as_v4() -> None:
+def test_a_v4_connection_on_a_v6_socket_is_reported_as_v4() -> None:
     with socket.socket(socket.AF_INET6) as listener:
         try:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -101,14 +101,14 @@ def test_a_v4_connection_by_a_v6_socket_is_told_as_v4() -> None:
                 assert [one.local for one in mine] == [("127.0.0.1", port)]
 
 
-def test_no_such_process_has_no_sockets() -> None:
+def test_an_unknown_process_has_no_sockets() -> None:
     assert sockets.connections(0) == []
     assert sockets.connections(1 << 30) == []
     assert sockets.listening(1 << 30) == set()
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_flow_tells_mirrors_apart(host: str) -> None:
+def test_traffic_is_counted_per_mirror(host: str) -> None:
     traffic = Traffic()
 
     def read() -> dict[str, int]:
@@ -129,7 +129,7 @@ def test_flow_tells_mirrors_apart(host: str) -> None:
     assert traffic.read(0) == {}
 
 
-def test_endpoints_are_numeric_and_none_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoints_are_numeric_and_empty_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -138,7 +138,7 @@ def test_endpoints_are_numeric_and_none_behind_a_proxy(monkeypatch: pytest.Monke
     assert socket_addresses(routes, MirrorUrl(M, "https://[::1]/x")) == [("::1", 443)]
     assert socket_addresses(routes, MirrorUrl(M, "http://no-such-host.invalid/x")) == []
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
-    routes = Http().routes  # which reads the environment once for each host
+    routes = Http().routes  # the environment is read once per host
     assert socket_addresses(routes, MirrorUrl(M, "http://192.0.2.1/x")) == []
     assert socket_addresses(routes, MirrorUrl(M, "https://192.0.2.1/x")) == [("192.0.2.1", 443)]
     monkeypatch.setenv("no_proxy", "192.0.2.1")

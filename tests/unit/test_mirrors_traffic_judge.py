@@ -1,4 +1,4 @@
-"""Judging mirrors by the bytes that came: pure, on made-up clocks."""
+"""Verdicts on mirrors from received bytes: pure, with a simulated clock."""
 
 import random
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def sixteen(now: float) -> int:
 def play(
     rates: dict[str, Rate], seconds: float, counts: dict[str, Count] | None = None
 ) -> tuple[float, dict[str, str]]:
-    """Run a clock; the time and verdict of the first blame, or (seconds, {})."""
+    """Simulate transfers; return time and verdicts of the first bad reading, or (seconds, {})."""
     judge, received, busy = StallDetector(), dict.fromkeys(rates, 0.0), counts or {}
     now = 0.0
     while now < seconds:
@@ -47,14 +47,14 @@ def play(
     return seconds, {}
 
 
-def test_a_stall_is_seen_soon() -> None:
+def test_a_stall_is_detected_soon() -> None:
     when, found = play({"a": until(10, 5 * MB, 0), "b": always(5 * MB)}, 60)
     assert found == {"a": "it stopped sending"}
     assert when < 10 + 3
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.1])
-def test_a_fall_to_a_trickle_is_seen(share: float) -> None:
+def test_a_drop_to_a_trickle_is_detected(share: float) -> None:
     when, found = play({"a": until(10, 5 * MB, share * 5 * MB), "b": always(MB), "c": always(5 * MB)}, 60)
     assert set(found) == {"a"}
     assert "its speed fell to" in found["a"] or found["a"] == "it stopped sending"
@@ -62,49 +62,49 @@ def test_a_fall_to_a_trickle_is_seen(share: float) -> None:
 
 
 def test_two_of_three_stall_at_once() -> None:
-    """The trouble may be on our side as well: only blamed if what is left is healthy, which it is."""
+    """The local link may be the cause, so they are blamed only because the third mirror is healthy."""
     _, found = play({"a": until(10, 2 * MB, 0), "b": until(10, 2 * MB, 0), "c": always(5 * MB)}, 60)
     assert found == dict.fromkeys("ab", "it stopped sending")
 
 
-def test_one_that_never_sends_anything() -> None:
+def test_a_mirror_that_never_sends_is_detected() -> None:
     when, found = play({"a": always(0), "b": always(MB)}, 60)
     assert found == {"a": "it delivered no data"}
     assert GRACE <= when < GRACE + 1
 
 
-def test_a_pause_on_our_side_blames_nobody() -> None:
+def test_a_local_pause_blames_no_mirror() -> None:
     def paused(speed: float) -> Rate:
         return lambda now: 0.0 if 10 < now < 25 or 40 < now < 41 else speed
 
     assert play({"a": paused(5 * MB), "b": paused(MB), "c": paused(0.1 * MB)}, 120) == (120, {})
 
 
-def test_a_shared_link_that_gets_slow_blames_nobody() -> None:
+def test_a_shared_link_that_slows_down_blames_no_mirror() -> None:
     assert play({"a": until(20, 5 * MB, 0.2 * MB), "b": until(20, 3 * MB, 0.1 * MB)}, 120)[1] == {}
 
 
-def test_the_last_one_is_never_blamed() -> None:
+def test_the_last_mirror_is_never_blamed() -> None:
     assert play({"a": until(10, 5 * MB, 0)}, 100) == (100, {})
     assert play({"a": always(0)}, 100) == (100, {})
 
 
-def test_one_that_always_was_slow_is_left_alone() -> None:
+def test_a_mirror_that_was_always_slow_is_kept() -> None:
     assert play({"a": always(200_000), "b": always(50 * MB)}, 300)[1] == {}
 
 
-def test_one_that_only_trickles_holds_more_than_it_brings() -> None:
+def test_a_trickling_mirror_is_blamed_if_its_connections_cost_more_than_it_delivers() -> None:
     when, found = play({"a": always(32_000), "b": always(50 * MB)}, 300)
     assert found == {"a": "too slow: 32 kB/s while the other mirrors deliver 50.0 MB/s"}
     assert when < GRACE + 1
 
 
-def test_fewer_connections_bring_less_and_that_is_no_fault() -> None:
+def test_fewer_connections_with_less_throughput_are_no_fault() -> None:
     rates = {"a": until(20, 8 * MB, MB), "b": always(8 * MB)}
     assert play(rates, 120, {"a": lambda now: 16 if now < 20 else 2})[1] == {}
 
 
-def test_one_that_aria2_dropped() -> None:
+def test_a_mirror_that_aria2_dropped() -> None:
     when, found = play({"a": until(12, MB, 0), "b": always(MB)}, 60, {"a": lambda now: 16 if now < 12 else 0})
     assert set(found) == {"a"}
     assert found["a"] in ("aria2 stopped using it", "it stopped sending")
@@ -114,14 +114,14 @@ def test_one_that_aria2_dropped() -> None:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_healthy_noise_gives_no_verdict(seed: int) -> None:
-    """Thousands of readings with a share of noise that real links have, bursts and short holes included."""
+def test_normal_noise_gives_no_verdict(seed: int) -> None:
+    """Thousands of readings with noise as on real links, bursts and short gaps included."""
     chance = random.Random(seed)
     holes = {name: chance.uniform(5, 50) for name in "abc"}
 
     def noisy(name: str, speed: float) -> Rate:
         def rate(now: float) -> float:
-            if 0 <= now % 60 - holes[name] < 0.75:  # a lost packet and its timeout
+            if 0 <= now % 60 - holes[name] < 0.75:  # a lost packet and its time-out
                 return 0.0
             return speed * chance.lognormvariate(0, 0.5)
 
@@ -132,7 +132,7 @@ def test_healthy_noise_gives_no_verdict(seed: int) -> None:
     assert play(rates, 600, counts) == (600, {})
 
 
-def test_a_mirror_that_comes_back_is_judged_anew() -> None:
+def test_a_returning_mirror_is_judged_from_new_readings() -> None:
     judge, a, b = StallDetector(), mirror("a"), mirror("b")
     for step in range(80):
         judge.find_stalled(step * TICK + 1, {a: step * 1000, b: step * 1000}, {a: 1, b: 1})

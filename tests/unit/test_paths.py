@@ -1,4 +1,4 @@
-"""gpuaria.paths: what is refused, what is kept, and that nothing kept can leave its folder."""
+"""gpuaria.paths: rejected and accepted names; no accepted name leaves its folder."""
 
 import json
 import os.path
@@ -117,7 +117,7 @@ KEPT = [
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSED.items(), ids=[ascii(text)[:30] for text in REFUSED])
-def test_refused_with_a_reason(text: str, reason: str) -> None:
+def test_unsafe_names_are_rejected_with_a_reason(text: str, reason: str) -> None:
     with pytest.raises(UnsafePath) as caught:
         SafePath.parse(text)
     assert reason in caught.value.message
@@ -126,7 +126,7 @@ def test_refused_with_a_reason(text: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("text", KEPT)
-def test_kept_as_it_is(text: str) -> None:
+def test_safe_names_are_unchanged(text: str) -> None:
     path = SafePath.parse(text)
     assert path == text
     assert isinstance(path, SafePath)
@@ -134,7 +134,7 @@ def test_kept_as_it_is(text: str) -> None:
     assert path.under(Path("/target")) == Path("/target", *text.split("/"))
 
 
-def test_a_percent_sign_is_text(tmp_path: Path) -> None:
+def test_a_percent_sign_is_literal(tmp_path: Path) -> None:
     path = SafePath.parse("%2e%2e/x").under(tmp_path)
     path.parent.mkdir()
     path.write_text("inside")
@@ -148,7 +148,7 @@ _spiteful = st.text(st.sampled_from([*"./\\:~ abC%2e", "\0", "\n", "\u202e", "é
 @example("..")
 @example("a/../..")
 @example("//")
-def test_what_is_kept_stays_inside(text: str) -> None:
+def test_accepted_paths_stay_inside_the_folder(text: str) -> None:
     try:
         path = SafePath.parse(text)
     except UnsafePath:
@@ -164,7 +164,7 @@ def test_what_is_kept_stays_inside(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["..", ".", "", "a", "C:", "\\", "con"]), max_size=6))
-def test_no_mixture_of_parts_climbs(parts: list[str]) -> None:
+def test_no_mixture_of_parts_escapes(parts: list[str]) -> None:
     text = "/".join(parts)
     if all(part == "a" for part in parts) and parts:
         assert SafePath.parse(text) == text
@@ -174,7 +174,7 @@ def test_no_mixture_of_parts_climbs(parts: list[str]) -> None:
 
 
 @given(st.text(st.characters()))
-def test_printable_is_printable(text: str) -> None:
+def test_printable_text_is_printable(text: str) -> None:
     shown = printable(text)
     shown.encode("utf-8")
     assert "\n" not in shown
@@ -196,7 +196,7 @@ def _check(*names: str, case_sensitive: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("case_sensitive", [True, False])
-def test_a_file_is_no_folder(names: tuple[str, ...], case_sensitive: bool) -> None:
+def test_a_file_and_a_folder_of_one_name_conflict(names: tuple[str, ...], case_sensitive: bool) -> None:
     with pytest.raises(UnsafePath, match="both as a file and as a folder"):
         _check(*names, case_sensitive=case_sensitive)
 
@@ -212,26 +212,26 @@ def test_a_file_is_no_folder(names: tuple[str, ...], case_sensitive: bool) -> No
         ("\u00c5", "\u212b"),
     ],
 )
-def test_names_that_only_some_file_systems_tell_apart(names: tuple[str, str]) -> None:
+def test_names_that_only_some_file_systems_distinguish(names: tuple[str, str]) -> None:
     _check(*names, case_sensitive=True)
     with pytest.raises(UnsafePath, match="the same name"):
         _check(*names, case_sensitive=False)
 
 
-def test_a_file_and_a_folder_that_differ_in_case() -> None:
+def test_a_file_and_a_folder_that_differ_only_in_case() -> None:
     _check("A", "a/b", case_sensitive=True)
     with pytest.raises(UnsafePath):
         _check("A", "a/b", case_sensitive=False)
 
 
 @pytest.mark.parametrize("case_sensitive", [True, False])
-def test_neighbours_stand_together(case_sensitive: bool) -> None:
+def test_compatible_names_do_not_conflict(case_sensitive: bool) -> None:
     _check("a", "ab", "a.b", "b/a", "b/c", "c/b", "d/e/f", "d/e/g", case_sensitive=case_sensitive)
     _check(case_sensitive=case_sensitive)
 
 
 @given(st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map("/".join), unique=True, max_size=6))
-def test_what_stands_together_can_be_made(names: list[str]) -> None:
+def test_compatible_names_can_be_created(names: list[str]) -> None:
     folders = {name.rsplit("/", depth)[0] for name in names for depth in range(1, name.count("/") + 1)}
     if folders & set(names):
         with pytest.raises(UnsafePath):
@@ -243,13 +243,13 @@ def test_what_stands_together_can_be_made(names: list[str]) -> None:
 @pytest.mark.parametrize(
     "name", [".cache", ".git", ".git ", ".git./config", ".g\u200dit/config", ".CACHE/HuggingFace/x"]
 )
-def test_a_name_that_another_system_sees_as_a_folder_of_ours_is_refused(name: str) -> None:
+def test_a_name_that_another_system_reads_as_our_folder_is_rejected(name: str) -> None:
     with pytest.raises(UnsafePath, match="reserved for the layout"):
         SafePath.parse(name)
 
 
 @pytest.mark.parametrize("name", [".cache/other", ".gitattributes", ".github/x", "a/.git", "cache"])
-def test_names_that_only_look_alike_are_fine(name: str) -> None:
+def test_names_that_only_look_alike_are_accepted(name: str) -> None:
     assert SafePath.parse(name) == name
 
 
@@ -263,6 +263,6 @@ def test_names_that_only_look_alike_are_fine(name: str) -> None:
         ("می\u200cخواهم", "می\u200cخواهم", "می\u200cخواهم"),
     ],
 )
-def test_what_a_terminal_would_obey_is_replaced(text: str, shown: str, escaped: str) -> None:
+def test_terminal_control_characters_are_replaced(text: str, shown: str, escaped: str) -> None:
     assert harmless(text) == shown
     assert harmless(text, lambda mark: json.dumps(mark)[1:-1]) == escaped

@@ -1,4 +1,4 @@
-"""gpuaria.plan: tables of what is decided and why, and what holds for every plan."""
+"""gpuaria.plan: decisions and their reasons, and invariants of every plan."""
 
 import json
 from collections import Counter
@@ -20,7 +20,7 @@ MIRRORS = tuple(Mirror(name, f"https://{name}") for name in ("first", "second", 
 
 
 def file(path: str, size: int = SMALL, content: str | None = None, *, digest: bool = True) -> RemoteFile:
-    """A file whose bytes are told apart by `content` (its path, if not given)."""
+    """Return a file whose bytes are identified by `content` (by default its path)."""
     hex_ = hash_bytes((content if content is not None else path).encode(), "sha256")
     return RemoteFile(SafePath(path), size, Digest("sha256", hex_) if digest else None, lfs_pointer_oid(hex_, size))
 
@@ -73,7 +73,7 @@ ROWS = [
 
 @pytest.mark.parametrize(("state", "force", "action", "reason"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS])
 @pytest.mark.parametrize("size", [SMALL, BIG])
-def test_what_is_done_with_one_file(state: LocalState, force: bool, action: str, reason: str, size: int) -> None:
+def test_the_action_for_one_file(state: LocalState, force: bool, action: str, reason: str, size: int) -> None:
     if state.size == BIG:
         state = replace(state, size=size)
     step = only(make(file("w", size), states={"w": state}, rules=PlanRules(force=force)))
@@ -85,14 +85,14 @@ def test_what_is_done_with_one_file(state: LocalState, force: bool, action: str,
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "git-sha1"])
-def test_an_empty_file_is_made_and_not_fetched(algorithm: str) -> None:
+def test_an_empty_file_is_created_without_a_download(algorithm: str) -> None:
     step = only(make(empty("e", algorithm)))
     assert (step.action, step.reason, step.carrier) == ("create", "it is empty", "")
     assert only(make(empty("e"), states={"e": LocalState(size=3)})).action == "create"
     assert only(make(empty("e"), states={"e": LocalState(size=0, proven=True, named=True)})).action == "skip"
 
 
-def test_an_empty_file_of_another_digest_is_fetched_so_that_the_contradiction_shows() -> None:
+def test_an_empty_file_with_another_digest_is_downloaded_to_show_the_contradiction() -> None:
     assert only(make(file("e", 0))).action == "download"
     assert only(make(file("e", 0, digest=False))).action == "download"
 
@@ -100,11 +100,11 @@ def test_an_empty_file_of_another_digest_is_fetched_so_that_the_contradiction_sh
 @pytest.mark.parametrize(
     ("size", "carrier"), [(RULES.small_file - 1, "http"), (RULES.small_file, "aria2"), (RULES.small_file + 1, "aria2")]
 )
-def test_small_and_large(size: int, carrier: str) -> None:
+def test_small_and_large_files(size: int, carrier: str) -> None:
     assert only(make(file("w", size))).carrier == carrier
 
 
-def test_a_file_that_turned_out_wrong_is_fetched_over_what_is_here() -> None:
+def test_a_wrong_local_file_is_downloaded_again() -> None:
     step = only(make(file("w", BIG), states={"w": HERE}))
     again = planning.replacement_step(step, MIRRORS, RULES)
     assert (again.action, again.carrier, again.mirrors, again.file) == ("replace", "aria2", MIRRORS, step.file)
@@ -117,12 +117,12 @@ def test_a_file_that_turned_out_wrong_is_fetched_over_what_is_here() -> None:
 # --- several files ------------------------------------------------------------------------------------------------
 
 
-def test_the_largest_starts_first_and_names_decide_between_equals() -> None:
+def test_the_largest_file_starts_first_and_equal_sizes_go_by_name() -> None:
     plan = make(file("b", BIG), file("tiny", 1), file("a", BIG), file("huge", 9 * BIG), empty("e"))
     assert [str(step.file.path) for step in plan.steps] == ["huge", "a", "b", "tiny", "e"]
 
 
-def test_the_same_bytes_are_fetched_once() -> None:
+def test_identical_bytes_are_downloaded_once() -> None:
     plan = make(file("b", BIG, "same"), file("a", BIG, "same"), file("c", BIG, "other"), file("d", BIG + 1, "same"))
     actions = {str(step.file.path): (step.action, step.reason) for step in plan.steps}
     assert actions["a"][0] == actions["c"][0] == actions["d"][0] == "download"
@@ -131,19 +131,19 @@ def test_the_same_bytes_are_fetched_once() -> None:
     assert plan.fetch_bytes == 3 * BIG + 1
 
 
-def test_files_without_a_digest_are_never_the_same() -> None:
+def test_files_without_a_digest_are_never_identical() -> None:
     plan = make(file("a", BIG, digest=False), file("b", BIG, digest=False))
     assert [step.action for step in plan.steps] == ["download", "download"]
 
 
-def test_a_missing_file_is_copied_from_one_that_is_here() -> None:
+def test_a_missing_file_is_copied_from_an_identical_local_one() -> None:
     here = LocalState(size=BIG, proven=True, named=True)
     plan = make(file("a", BIG, "same"), file("b", BIG, "same"), states={"a": here})
     assert [step.action for step in plan.steps] == ["skip", "copy"]
     assert plan.fetch_bytes == 0
 
 
-def test_a_missing_file_is_copied_from_one_that_is_here_whatever_its_name() -> None:
+def test_a_missing_file_is_copied_from_any_name_with_the_same_digest() -> None:
     here = LocalState(size=BIG, proven=True, named=True)
     plan = make(file("a", BIG, "same"), file("b", BIG, "same"), states={"b": here})
     assert {str(step.file.path): step.action for step in plan.steps} == {"a": "copy", "b": "skip"}
@@ -167,24 +167,24 @@ def test_a_missing_file_is_copied_from_one_that_is_here_whatever_its_name() -> N
         (0, 1, RULES, 1),
     ],
 )
-def test_how_many_connections(size: int, servers: int, rules: PlanRules, connections: int) -> None:
+def test_the_number_of_connections(size: int, servers: int, rules: PlanRules, connections: int) -> None:
     mirrors = tuple(Mirror(f"m{n}", f"https://m{n}") for n in range(servers))
     assert only(make(file("w", size), mirrors=mirrors, rules=replace(rules, small_file=0))).connections == connections
 
 
-def test_a_weak_mirror_gets_fewer_connections_and_the_rest_all() -> None:
+def test_a_weak_mirror_gets_fewer_connections() -> None:
     mirrors = [Mirror(name, f"https://{name}") for name in ("far", "near", "new")]
     plan = planning.make(manifest(file("w", 100 << 30)), {}, mirrors, RULES, {"far": 16, "near": 3})
     step = only(plan)
     assert (step.counts, step.connections) == ({"near": 3}, 16 + 3 + 16)
 
 
-def test_a_large_file_uses_every_mirror_the_best_first() -> None:
+def test_a_large_file_uses_every_mirror_best_first() -> None:
     step = only(make(file("w", 100 << 30), mirrors=MIRRORS))
     assert (step.mirrors, step.connections) == (MIRRORS, 48)
 
 
-def test_small_files_spread_evenly_over_the_mirrors_and_have_all_to_fall_back_on() -> None:
+def test_small_files_spread_over_the_mirrors_and_can_use_all() -> None:
     plan = make(*(file(f"f{n}") for n in range(600)), mirrors=MIRRORS)
     firsts = Counter(step.mirrors[0] for step in plan.steps)
     assert set(firsts) == set(MIRRORS)
@@ -193,7 +193,7 @@ def test_small_files_spread_evenly_over_the_mirrors_and_have_all_to_fall_back_on
     assert all(step.connections == 1 for step in plan.steps)
 
 
-def test_the_seed_and_nothing_else_turns_them() -> None:
+def test_only_the_seed_rotates_the_mirrors() -> None:
     files = [file(f"f{n}") for n in range(50)]
     plans = [make(*files, mirrors=MIRRORS, rules=PlanRules(seed=seed)) for seed in ("", "", "x")]
     assert plans[0] == plans[1]
@@ -203,7 +203,7 @@ def test_the_seed_and_nothing_else_turns_them() -> None:
 # --- sums ---------------------------------------------------------------------------------------------------------
 
 
-def test_bytes_to_fetch_to_reuse_and_to_have_room_for() -> None:
+def test_bytes_to_download_reuse_and_reserve() -> None:
     here = {"skip": LocalState(SMALL, True, True), "name": LocalState(SMALL, True), "verify": LocalState(SMALL)}
     files = [file(path) for path in here]
     files += [file("new"), file("begun", BIG), file("wrong", BIG), file("twin", content="new"), empty("e")]
@@ -215,7 +215,7 @@ def test_bytes_to_fetch_to_reuse_and_to_have_room_for() -> None:
     assert make(*files, states=states, rules=PlanRules(copies=True)).space == plan.space + SMALL
 
 
-def test_more_than_the_whole_of_a_file_saves_no_more_than_the_file() -> None:
+def test_more_staged_bytes_than_the_file_size_save_only_the_file_size() -> None:
     plan = make(file("a", BIG), file("b", BIG), states={"a": LocalState(partial=9 * BIG)})
     assert plan.space == BIG
 
@@ -246,7 +246,7 @@ NAMES = st.lists(st.builds(Mirror, st.sampled_from("mnop"), st.just("https://m")
 
 
 @given(FILES, STATES, NAMES, RULE, st.randoms(use_true_random=False))
-def test_the_same_input_in_any_order_gives_the_same_plan_byte_for_byte(
+def test_input_order_does_not_change_the_plan(
     files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[Mirror], rules: PlanRules, random: object
 ) -> None:
     def text(order: list[RemoteFile], known: dict[SafePath, LocalState]) -> bytes:
@@ -259,7 +259,7 @@ def test_the_same_input_in_any_order_gives_the_same_plan_byte_for_byte(
 
 
 @given(FILES, STATES, NAMES, RULE)
-def test_what_holds_for_every_plan(
+def test_invariants_of_every_plan(
     files: list[RemoteFile], states: dict[SafePath, LocalState], mirrors: list[Mirror], rules: PlanRules
 ) -> None:
     plan = planning.make(manifest(*files), states, mirrors, rules)

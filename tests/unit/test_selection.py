@@ -1,4 +1,4 @@
-"""gpuaria.selection, with the Hub's own client as the oracle for patterns."""
+"""gpuaria.selection, compared with huggingface_hub's patterns."""
 
 import pytest
 from hypothesis import given
@@ -54,11 +54,13 @@ def chosen(names: list[str], include: list[str], exclude: list[str], paths: list
         (["config.json", "config.json"], [], [], ["config.json"]),
     ],
 )
-def test_which_files_are_meant(names: list[str], include: list[str], exclude: list[str], expected: list[str]) -> None:
+def test_which_files_are_selected(
+    names: list[str], include: list[str], exclude: list[str], expected: list[str]
+) -> None:
     assert chosen(names, include, exclude) == expected
 
 
-def test_case_counts() -> None:
+def test_patterns_are_case_sensitive() -> None:
     with pytest.raises(NothingMatched):
         chosen([], ["CONFIG.JSON"], [])
 
@@ -76,7 +78,7 @@ def test_case_counts() -> None:
         ([], [""], []),
     ],
 )
-def test_nothing_is_an_error_that_repeats_what_was_asked(
+def test_an_empty_selection_is_an_error_that_repeats_the_patterns(
     names: list[str], include: list[str], exclude: list[str]
 ) -> None:
     with pytest.raises(NothingMatched, match="none of the 8 files of org/name matches") as caught:
@@ -87,7 +89,7 @@ def test_nothing_is_an_error_that_repeats_what_was_asked(
     assert "gpuaria resolve org/name@main" in caught.value.hint
 
 
-def test_an_empty_repo_is_no_error_until_something_is_asked_of_it() -> None:
+def test_an_empty_repo_is_an_error_only_with_patterns() -> None:
     assert chosen([], [], [], []) == []
     with pytest.raises(NothingMatched):
         chosen([], ["*"], [], [])
@@ -103,19 +105,19 @@ def test_an_empty_repo_is_no_error_until_something_is_asked_of_it() -> None:
         ("onnx/README.md", "Did you mean README.md?"),
     ],
 )
-def test_a_name_that_is_not_there_is_an_error_with_a_near_one(name: str, hint: str) -> None:
+def test_an_unknown_name_is_an_error_that_suggests_a_similar_one(name: str, hint: str) -> None:
     with pytest.raises(FileNotInRepo, match=f"org/name has no file '{name}' at cccccccccccc") as caught:
         chosen(["config.json", name], [], [])
     assert caught.value.exit_code == 5
     assert caught.value.hint == hint
 
 
-def test_a_folder_stands_for_all_below() -> None:
+def test_a_folder_selects_everything_below() -> None:
     assert [pattern(text) for text in ("a/", "a", "a/*", "")] == ["a/*", "a", "a/*", ""]
 
 
 @pytest.mark.parametrize("name", ["\x1b[2J", "a\nb"])
-def test_what_is_repeated_cannot_disturb_a_terminal(name: str) -> None:
+def test_repeated_patterns_cannot_control_the_terminal(name: str) -> None:
     for names, include in (([name], []), ([], [name])):
         with pytest.raises((FileNotInRepo, NothingMatched)) as caught:
             chosen(names, include, [])
@@ -130,9 +132,7 @@ WORDS = st.text("ab/.*?[]!-X\n", min_size=1, max_size=6)
     st.lists(WORDS, max_size=3),
     st.lists(WORDS, max_size=3),
 )
-def test_patterns_mean_what_they_mean_to_huggingface_hub(
-    paths: list[str], include: list[str], exclude: list[str]
-) -> None:
+def test_patterns_match_as_in_huggingface_hub(paths: list[str], include: list[str], exclude: list[str]) -> None:
     utils = pytest.importorskip("huggingface_hub.utils")
     ours = [path for path in paths if selector([], include, exclude)(path)]
     assert ours == list(

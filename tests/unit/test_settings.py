@@ -1,6 +1,6 @@
-"""The layers of settings, what each key accepts, and what is said about everything else.
+"""The layers of settings and the values that each key accepts.
 
-`python -m tests.unit.test_settings` writes configs/example.yaml anew from the table.
+`python -m tests.unit.test_settings` writes configs/example.yaml again from the table.
 """
 
 import os
@@ -23,7 +23,7 @@ from tests.support.settings_world import KEYS, MIB, NONE, World
 CONFIGS = ROOT / "configs"
 
 
-def test_built_in(world: World) -> None:
+def test_built_in_defaults(world: World) -> None:
     s = world.load()
     assert s.endpoint == "https://huggingface.co"
     assert (s.connections, s.jobs, s.small_jobs, s.verify_jobs) == (16, 4, 32, 2)
@@ -40,7 +40,7 @@ def test_built_in(world: World) -> None:
     assert {row[2:] for row in s.rows()} == {("built-in", "")}
 
 
-def test_each_layer_beats_the_one_below(world: World, tmp_path: Path) -> None:
+def test_each_layer_overrides_the_one_below(world: World, tmp_path: Path) -> None:
     xdg = tmp_path / "xdg/gpuaria/config.yaml"
     xdg.parent.mkdir(parents=True)
     steps: list[tuple[Callable[[], object], int, SettingSource]] = [
@@ -80,7 +80,7 @@ def test_xdg_config_home_moves_the_user_file(world: World, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("how", ["argument", "variable", "relative"])
-def test_a_named_file_stands_for_the_users_and_the_projects(world: World, tmp_path: Path, how: str) -> None:
+def test_a_config_file_flag_replaces_user_and_project_files(world: World, tmp_path: Path, how: str) -> None:
     world.site.write_text("verify_jobs: 5")
     world.user.write_text("jobs: 7")
     (world.project / "gpuaria.yaml").write_text("small_jobs: 8")
@@ -95,18 +95,18 @@ def test_a_named_file_stands_for_the_users_and_the_projects(world: World, tmp_pa
     assert s.setting_source("endpoint") == SettingSource("file", f"{named}:1")
 
 
-def test_a_named_file_must_exist(world: World, tmp_path: Path) -> None:
+def test_a_config_file_flag_needs_an_existing_file(world: World, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no.yaml: there is no such settings file"):
         world.load(config=tmp_path / "no.yaml")
 
 
-def test_a_value_left_out_sets_nothing(world: World) -> None:
+def test_an_empty_value_sets_nothing(world: World) -> None:
     s = world.load_user_file("jobs:\nmirrors: ~\nconnections: null\n")
     assert (s.jobs, s.connections, s.setting_source("jobs").layer) == (4, 16, "built-in")
     assert world.load_user_file("# nothing\n").jobs == 4
 
 
-def test_nothing_of_the_process_environment_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_environment_is_not_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in describe():
         for name in key.variables + key.disabling:
             monkeypatch.setenv(name, "nonsense for every key \n")
@@ -203,25 +203,25 @@ BAD: list[tuple[str, str]] = [
 
 
 def test_the_table_has_a_row_for_every_key() -> None:
-    other = {"token", "mirrors", "known_mirrors", "resolvers", "tokens"}  # below, and in test_http_auth.py
+    other = {"token", "mirrors", "known_mirrors", "resolvers", "tokens"}  # tested below, and in test_http_auth.py
     assert {key for key, _, _ in GOOD} | other == set(KEYS)
     assert {key for key, _ in BAD} >= set(KEYS) - {"token_file", "state_dir", "implicit_token", "symlinks"}
 
 
 @pytest.mark.parametrize(("key", "text", "value"), GOOD)
-def test_good_values(key: str, text: str, value: object) -> None:
+def test_valid_values(key: str, text: str, value: object) -> None:
     s = load({key: text}, {"HOME": "/h"}, Path("/w"), site=NONE)
     assert getattr(s, key) == value
     assert s.setting_source(key) == SettingSource("flag", KEYS[key].flag)
 
 
 @pytest.mark.parametrize(("key", "text"), BAD)
-def test_bad_values(key: str, text: str) -> None:
+def test_invalid_values(key: str, text: str) -> None:
     with pytest.raises(UsageError, match=rf"^{KEYS[key].flag} must be "):
         load({key: text}, {"HOME": "/h"}, Path("/w"), site=NONE)
 
 
-def test_flags_take_pythons_own_types(world: World) -> None:
+def test_flags_accept_native_python_types(world: World) -> None:
     s = world.load(
         {"jobs": 3, "timeout": 2.5, "offline": True, "cache_dir": Path("x"), "token": Secret("t"), "rpc": None}
     )
@@ -242,7 +242,7 @@ def test_flags_take_pythons_own_types(world: World) -> None:
         ("ca_bundle", ["GPUARIA_CA_BUNDLE", "SSL_CERT_FILE"]),
     ],
 )
-def test_the_first_variable_that_is_set_counts(world: World, key: str, names: list[str]) -> None:
+def test_the_first_set_variable_wins(world: World, key: str, names: list[str]) -> None:
     good = {"endpoint": "https://e.example", "offline": "1"}.get(key, "/value")
     assert list(KEYS[key].variables) == names
     while names:
@@ -296,7 +296,7 @@ def test_mirrors(world: World) -> None:
     assert world.load_user_file("mirrors: []").mirrors == ()
 
 
-def test_mirrors_may_be_a_word(world: World) -> None:
+def test_mirrors_may_be_a_keyword(world: World) -> None:
     assert (world.load().mirrors, world.load().auto) == ((), True)
     for text in ("none", "None", "[none]", "[]"):
         s = world.load_user_file(f"mirrors: {text}")
@@ -311,7 +311,7 @@ def test_mirrors_may_be_a_word(world: World) -> None:
         world.load(GPUARIA_MIRRORS="auto, https://a")
 
 
-def test_the_known_mirrors_may_be_others_than_the_shipped_ones(world: World) -> None:
+def test_known_mirrors_can_be_replaced(world: World) -> None:
     assert [row.name for row in world.load().candidates()] == list(shipped())
     own = "known_mirrors: [sufy, {name: hf-mirror, base: https://own.example}, https://a.example]"
     assert [(row.name, row.base) for row in world.load_user_file(own).candidates()] == [
@@ -359,7 +359,7 @@ FOLDERS: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("environ", FOLDERS)
-def test_folders_are_those_of_the_official_client(environ: dict[str, str], tmp_path: Path) -> None:
+def test_folders_match_the_official_client(environ: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     environ = {"HOME": "/home/somebody", "PATH": os.environ["PATH"], **environ}
     code = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE); print(c.HF_TOKEN_PATH)"
@@ -370,7 +370,7 @@ def test_folders_are_those_of_the_official_client(environ: dict[str, str], tmp_p
     assert [s.cache_dir, s.token_file] == [tmp_path / path for path in theirs]
 
 
-def test_where_says_which_variable_moved_a_default(world: World) -> None:
+def test_the_source_of_a_default_names_its_variable(world: World) -> None:
     assert world.load(HF_HOME="/hf").setting_source("cache_dir") == SettingSource("built-in", "HF_HOME")
     assert world.load(XDG_CACHE_HOME="/x").setting_source("token_file") == SettingSource("built-in", "XDG_CACHE_HOME")
     s = world.load(XDG_STATE_HOME="/s")
@@ -380,21 +380,21 @@ def test_where_says_which_variable_moved_a_default(world: World) -> None:
     )
 
 
-def test_a_files_relative_path_starts_at_the_file(world: World) -> None:
+def test_a_relative_path_in_a_file_is_relative_to_the_file(world: World) -> None:
     assert world.load_user_file("cache_dir: models").cache_dir == world.user.parent / "models"
     assert world.load_user_file("cache_dir: $HOME/models").cache_dir == world.user.parent / "$HOME/models"
 
 
-def test_without_home_the_user_database_knows(tmp_path: Path) -> None:
+def test_without_home_the_user_database_is_used(tmp_path: Path) -> None:
     s = load({}, {}, tmp_path, site=NONE)
     assert s.cache_dir == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".cache/huggingface/hub"
 
 
-def test_without_any_home_only_what_needs_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody(uid: int) -> Any:
+def test_without_any_home_only_dependent_settings_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_user(uid: int) -> Any:
         raise KeyError(uid)
 
-    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(pwd, "getpwuid", no_user)
     s = load({}, {}, tmp_path, site=NONE)
     assert (s.token_file, s.find_token()) == (None, Secret())
     assert ("cache_dir", "(not set)", "built-in", "") in list(s.rows())
@@ -409,7 +409,7 @@ def test_without_any_home_only_what_needs_it_fails(tmp_path: Path, monkeypatch: 
         load({}, {"HF_HUB_CACHE": "~/c"}, tmp_path, site=NONE)
 
 
-def test_each_row_of_the_table_is_whole() -> None:
+def test_each_row_of_the_table_is_complete() -> None:
     for key in describe():
         assert key.help.endswith("."), key.name
         assert key.help.count(". ") == 0, f"{key.name}: one sentence"
@@ -420,7 +420,7 @@ def test_each_row_of_the_table_is_whole() -> None:
 
 
 def example_text() -> str:
-    """configs/example.yaml as the table has it."""
+    """Return the text of configs/example.yaml."""
     blocks = [
         "# Every key with its default, commented out. Copy to ~/.config/gpuaria/config.yaml and keep what you change.\n"
         "# `gpuaria config` shows the current values and the file, variable or flag that set each one.\n"
@@ -441,14 +441,14 @@ def example_text() -> str:
     return "\n".join(blocks)
 
 
-def test_the_example_is_in_step_with_the_table() -> None:
+def test_the_example_matches_the_table() -> None:
     assert (CONFIGS / "example.yaml").read_text() == example_text(), "run: python -m tests.unit.test_settings"
 
 
-def test_the_example_holds_the_defaults(world: World) -> None:
+def test_the_example_shows_the_defaults(world: World) -> None:
     lines = (CONFIGS / "example.yaml").read_text().splitlines()
     live = [line[1:] for line in lines if line.startswith("#") and not line.startswith("# ")]
-    live = [line for line in live if "$" not in line]  # such a default is words, not a value
+    live = [line for line in live if "$" not in line]  # a described default, not a value
     plain, told = world.load(), world.load_user_file("\n".join(live))
     assert {line.partition(":")[0] for line in live} == set(KEYS) - {"token", "token_file", "cache_dir", "state_dir"}
     for key in describe():
@@ -459,7 +459,7 @@ def test_the_example_holds_the_defaults(world: World) -> None:
 PROFILES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 
 
-def test_the_profiles_are_there() -> None:
+def test_all_profiles_exist() -> None:
     assert {"example.yaml", "mainland-china.yaml", "campus-mirror.yaml", "air-gapped.yaml", "attached-daemon.yaml"} <= {
         *PROFILES
     }
@@ -472,7 +472,7 @@ def test_every_profile_loads(world: World, name: str) -> None:
     assert bool(from_file) == (name != "example.yaml")
 
 
-def test_what_the_profiles_say(world: World) -> None:
+def test_the_values_of_the_profiles(world: World) -> None:
     china = world.load(config=CONFIGS / "mainland-china.yaml")
     assert china.mirrors == (Mirror("hf-mirror", "https://hf-mirror.com", location="mainland China"),)
     assert china.connections <= 4
@@ -481,7 +481,7 @@ def test_what_the_profiles_say(world: World) -> None:
     assert world.load(config=CONFIGS / "attached-daemon.yaml").rpc == "http://127.0.0.1:6800/jsonrpc"
 
 
-def test_without_a_file_yaml_is_not_imported(tmp_path: Path) -> None:
+def test_yaml_is_not_imported_without_a_settings_file(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from gpuaria.settings import load;"
         f"load({{}}, {{'HOME': {str(tmp_path)!r}, 'XDG_CONFIG_DIRS': '/none'}}, Path({str(tmp_path)!r}),"

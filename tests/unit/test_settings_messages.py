@@ -1,4 +1,4 @@
-"""The sentence for each mistake in a settings file, a variable or a token."""
+"""The error message for each mistake in a settings file, a variable or a token."""
 
 import copy
 import dataclasses
@@ -104,7 +104,7 @@ SAID: list[tuple[str, str, str]] = [
 
 
 @pytest.mark.parametrize(("text", "message", "hint"), SAID, ids=[row[1][:50] for row in SAID])
-def test_what_is_said(world: World, text: str, message: str, hint: str) -> None:
+def test_each_mistake_has_its_message(world: World, text: str, message: str, hint: str) -> None:
     assert world.user_file_error(text) == (message, hint)
 
 
@@ -118,13 +118,13 @@ def test_unreadable_files(world: World) -> None:
         world.load()
 
 
-def test_a_byte_order_mark_is_no_key(world: World) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_key(world: World) -> None:
     world.user.write_bytes(b"\xef\xbb\xbfjobs: 5\r\nconnections: 6\r\n")
     s = world.load()
     assert (s.jobs, s.connections, s.setting_source("connections").where) == (5, 6, f"{world.user}:2")
 
 
-def test_rpc_secret_only_in_a_private_file(world: World) -> None:
+def test_the_rpc_secret_needs_a_private_file(world: World) -> None:
     assert world.load_user_file("rpc_secret: abc").rpc_secret == Secret("abc")
     for mode in (0o644, 0o640, 0o606):
         assert world.user_file_error("jobs: 4\nrpc_secret: abc", mode) == (
@@ -134,7 +134,7 @@ def test_rpc_secret_only_in_a_private_file(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in describe() if key.files == "not project"], ids=lambda key: key.name)
-def test_what_a_project_may_not_set(world: World, key: Key) -> None:
+def test_settings_that_a_project_must_not_set(world: World, key: Key) -> None:
     file = world.project / "gpuaria.yaml"
     file.write_text(f"jobs: 4\n{key.name}: {key.default or key.example}")
     file.chmod(0o600)
@@ -144,7 +144,7 @@ def test_what_a_project_may_not_set(world: World, key: Key) -> None:
     assert caught.value.hint == f"Put it in the user file, {world.user}."
 
 
-def test_which_keys_a_project_may_not_set() -> None:
+def test_which_keys_a_project_must_not_set() -> None:
     assert {key.name for key in describe() if key.files == "not project"} == {
         *("endpoint", "aria2c", "rpc", "rpc_secret", "token_file", "ca_bundle", "state_dir", "cache_dir"),
         *("tokens", "send_token_in_clear_text_to"),
@@ -152,8 +152,8 @@ def test_which_keys_a_project_may_not_set() -> None:
             "trust",
             "implicit_token",
             "known_mirrors",
-        ),  # a folder that brings its own mirrors must not have them believed
-        *("check_content", "no_pickle", "signature_key"),  # nor let its own files pass
+        ),  # a folder that configures its own mirrors must not make them trusted
+        *("check_content", "no_pickle", "signature_key"),  # nor accept its own files
     }
 
 
@@ -172,7 +172,7 @@ def test_unknown_variables(world: World, name: str, hint: str) -> None:
     world.under({name: "", "GPUARIA_TEST_ANYTHING": "1", "HF_UNKNOWN": "1"})
 
 
-def test_bad_variables_are_named(world: World) -> None:
+def test_bad_variables_are_reported(world: World) -> None:
     with pytest.raises(ConfigError) as caught:
         world.load(HF_ENDPOINT="hub")
     assert caught.value.message.startswith("HF_ENDPOINT: endpoint must be an http or https URL")
@@ -180,7 +180,7 @@ def test_bad_variables_are_named(world: World) -> None:
         world.load(HF_HUB_OFFLINE="maybe")
 
 
-def test_which_token(world: World) -> None:
+def test_which_token_is_used(world: World) -> None:
     file = world.home / ".cache/huggingface/token"
     assert world.load().find_token() == Secret()
     file.parent.mkdir(parents=True)
@@ -197,14 +197,14 @@ def test_which_token(world: World) -> None:
 
 
 @pytest.mark.parametrize("content", ["two\nlines", "a b", "a\x00b", "é", "x" * 9000])
-def test_a_strange_token_file_is_refused_unseen(world: World, tmp_path: Path, content: str) -> None:
+def test_a_suspicious_token_file_is_rejected_unread(world: World, tmp_path: Path, content: str) -> None:
     file = tmp_path / "t"
     file.write_text(content)
     with pytest.raises(ConfigError, match=f"^token_file {file} does not hold one token alone$"):
         world.load(HF_TOKEN_PATH=str(file)).find_token()
 
 
-def test_a_token_file_that_cannot_be_read(world: World, tmp_path: Path) -> None:
+def test_an_unreadable_token_file_is_reported(world: World, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
         world.load(HF_TOKEN_PATH=str(tmp_path)).find_token()
     assert not world.load(HF_TOKEN_PATH=str(tmp_path / "none")).find_token()
@@ -212,7 +212,7 @@ def test_a_token_file_that_cannot_be_read(world: World, tmp_path: Path) -> None:
         world.load({"token_file": tmp_path / "none"}).find_token()
 
 
-def test_secrets_do_not_show(world: World) -> None:
+def test_secrets_do_not_appear(world: World) -> None:
     s = world.load({"token": FAKE}, GPUARIA_RPC_SECRET="rpc-" + FAKE)
     everything = [repr(s), str(s), f"{s.token} {s.token!r}", str(list(s.rows())), str(dataclasses.asdict(s))]
     assert FAKE not in "".join(everything)
@@ -230,7 +230,7 @@ TAINTED = ["\n", "\x00", "é", " "]
 
 @pytest.mark.parametrize("taint", TAINTED)
 @pytest.mark.parametrize("where", ["flag", "environment", "file", "endpoint", "mirror", "key"])
-def test_no_message_shows_a_token(world: World, where: str, taint: str) -> None:
+def test_no_message_contains_a_token(world: World, where: str, taint: str) -> None:
     bad = f"{FAKE}{taint}{FAKE}"
     quoted = yaml.safe_dump(bad).strip()
     world.user.chmod(0o600) if world.user.exists() else world.user.touch(0o600)

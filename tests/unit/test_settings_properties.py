@@ -1,4 +1,4 @@
-"""Any text is settings or a ConfigError, and no secret shows."""
+"""Any text is valid settings or a ConfigError, and no secret appears."""
 
 import contextlib
 import tempfile
@@ -15,7 +15,7 @@ from tests.support.settings_world import KEYS, NONE
 
 
 def entries_or_error(text: str) -> None:
-    """A user file with this text loads or is a ConfigError, and either way says nothing it should not."""
+    """Load a user file with this text; check that a ConfigError or a repr shows no secret."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "c.yaml")
         file.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -48,12 +48,12 @@ mirror = st.dictionaries(st.sampled_from(["name", "base", "location", "notes"]),
 
 
 @given(st.dictionaries(st.sampled_from(sorted(KEYS)), anything | st.lists(mirror), max_size=3))
-def test_any_value_of_a_key_is_settings_or_a_config_error(document: dict[str, object]) -> None:
+def test_any_value_of_a_key_is_valid_or_a_config_error(document: dict[str, object]) -> None:
     entries_or_error(yaml.dump(document, Dumper=NoAliases, allow_unicode=True))
 
 
 class NoAliases(yaml.SafeDumper):
-    """Hypothesis may hand out one object twice."""
+    """A YAML dumper without aliases: hypothesis may return the same object twice."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -69,10 +69,10 @@ def test_a_repr_never_shows_a_secret(key: str, secret: str) -> None:
 
 
 @given(st.integers(0, 2**63 - 1) | st.integers(0, 9999).flatmap(lambda n: st.sampled_from([n * 10**6, n * 2**20])))
-def test_a_size_survives_being_shown(count: int) -> None:
+def test_a_size_round_trips(count: int) -> None:
     assert values.size(values.show_size(count)) == count
 
 
 @given(st.integers(0, 365 * 86400).map(float) | st.floats(0.001, 600))
-def test_a_time_survives_being_shown(seconds: float) -> None:
+def test_a_duration_round_trips(seconds: float) -> None:
     assert values.seconds(values.show_seconds(seconds)) == seconds

@@ -1,4 +1,4 @@
-"""The settings of single sources: each has its own endpoint, token and mirrors, and `hf` has today's keys."""
+"""Settings per source: each has its own endpoint, token and mirrors; `hf` uses the keys without a prefix."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FILE = "sources: {demo: {endpoint: https://f.example}}"
 
 
 def loaded(tmp_path: Path, text: str = "", flags: Mapping[str, object] | None = None, **environ: str) -> Settings:
-    """Settings of a user whose file says `text`."""
+    """Load settings with `text` as the user file."""
     file = tmp_path / "config.yaml"
     file.write_text(text)
     environ = {"HOME": str(tmp_path), "GPUARIA_CONFIG": str(file), **environ}
     return load(flags or {}, environ, tmp_path, site=tmp_path / "none.yaml")
 
 
-def test_a_source_has_nothing_of_another(tmp_path: Path) -> None:
+def test_sources_share_no_settings(tmp_path: Path) -> None:
     s = loaded(tmp_path, "mirrors: [https://m.example]\nendpoint: https://hub.example", HF_TOKEN="hf_own")
     demo = s.for_source(DEMO)
     assert (demo.endpoint, demo.mirrors, demo.auto) == ("https://demo.example", (), False)
@@ -53,7 +53,7 @@ def test_a_source_has_nothing_of_another(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_where_an_endpoint_comes_from(
+def test_the_source_of_an_endpoint(
     tmp_path: Path, text: str, environ: dict[str, str], endpoint: str, where: str
 ) -> None:
     demo = loaded(tmp_path, text, {}, **environ).for_source(DEMO)
@@ -61,7 +61,7 @@ def test_where_an_endpoint_comes_from(
     assert demo.setting_source("endpoint").where.endswith(where)
 
 
-def test_tokens_of_a_source(tmp_path: Path) -> None:
+def test_tokens_per_source(tmp_path: Path) -> None:
     declared = loaded(tmp_path, DEMO_TOKEN="own", HF_TOKEN="hf_other").for_source(WITH_TOKEN)
     assert declared.find_token() == Secret("own")
     assert {"DEMO_TOKEN", "HF_TOKEN"} <= declared.secret_variables
@@ -75,12 +75,12 @@ def test_tokens_of_a_source(tmp_path: Path) -> None:
     assert flag.find_token() == Secret("flag")
 
 
-def test_a_flag_is_for_the_source_of_the_run(tmp_path: Path) -> None:
+def test_a_flag_applies_to_the_source_of_the_run(tmp_path: Path) -> None:
     s = loaded(tmp_path, "sources: {demo: {mirrors: [https://a.example]}}", {"mirrors": ["https://b.example"]})
     assert [mirror.base for mirror in s.for_source(DEMO).mirrors] == ["https://b.example"]
 
 
-def test_hf_is_the_keys_without_a_prefix(tmp_path: Path) -> None:
+def test_hf_uses_keys_without_a_prefix(tmp_path: Path) -> None:
     s = loaded(tmp_path, "sources: {hf: {endpoint: https://hub.example}}")
     assert (s.endpoint, s.setting_source("endpoint").where) == ("https://hub.example", f"{tmp_path}/config.yaml:1")
     assert loaded(tmp_path, GPUARIA_SOURCES_HF_ENDPOINT="https://e.example").endpoint == "https://e.example"
@@ -97,17 +97,17 @@ def test_hf_is_the_keys_without_a_prefix(tmp_path: Path) -> None:
         ("endpoint: https://a.example\nsources: {hf: {endpoint: https://b.example}}", "is also set at"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_source_settings_are_rejected(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         loaded(tmp_path, text)
 
 
-def test_a_project_may_not_move_a_token(tmp_path: Path) -> None:
+def test_a_project_must_not_redirect_a_token(tmp_path: Path) -> None:
     (tmp_path / "gpuaria.yaml").write_text("sources: {demo: {endpoint: https://evil.example}}")
     with pytest.raises(ConfigError, match="is not allowed in a project's settings file"):
         load({}, {"HOME": str(tmp_path)}, tmp_path, site=tmp_path / "none.yaml")
 
 
-def test_a_variable_of_a_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_invalid_variable_of_a_source_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="DEMO_ENDPOINT"):
         loaded(tmp_path, DEMO_ENDPOINT="no url").for_source(DEMO)

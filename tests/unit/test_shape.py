@@ -1,4 +1,4 @@
-"""The shape of the code: arguments that fit one hand, and nothing that outlives its statement."""
+"""Limits on the code: parameters per function, lines per module, and no stored lambda in transfer/."""
 
 import ast
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ import pytest
 import gpuaria
 
 ROOT = Path(gpuaria.__file__).parent
-MOST = 6  # parameters, self and cls not counted
+MOST = 6  # without self and cls
 LONGEST = 350  # lines of a module in transfer/
 FILES = sorted(ROOT.rglob("*.py"))
 TRANSFER = [path for path in FILES if path.relative_to(ROOT).parts[0] == "transfer"]
-# Functions with more parameters, as (module, function).
-KNOWN = {("api.py", "fetch")}  # keyword-only words of the public function, which its users write out
+# Functions that may have more parameters, as (module, function).
+KNOWN = {("api.py", "fetch")}  # keyword-only parameters of a public function
 
 
 def name_of(path: Path) -> str:
@@ -33,16 +33,16 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return len([name for name in names if name not in ("self", "cls")])
 
 
-def test_no_function_has_more_parameters_than_fit_one_hand() -> None:
+def test_no_function_has_too_many_parameters() -> None:
     outside = [path for path in FILES if path.relative_to(ROOT).parts[0] != "cli"]
     found = {(name_of(path), one.name) for path in outside for one in functions(path) if parameters(one) > MOST}
     assert found - KNOWN == set()
 
 
 def kept(tree: ast.AST) -> list[int]:
-    """Lines at which a lambda or a partial is stored, or handed to something that may store it.
+    """Return the lines that store a lambda or a partial, or pass it to code that may store it.
 
-    A lambda that is an argument of a call in the same statement ends with it if that call is one of these.
+    A lambda as an argument of one of these calls ends with its statement and is allowed.
     """
     passing = {"sorted", "min", "max", "wait_for", "sort", "next", "filter", "map", "judge"}
     allowed: set[int] = set()
@@ -63,15 +63,15 @@ def kept(tree: ast.AST) -> list[int]:
 
 
 @pytest.mark.parametrize("path", TRANSFER, ids=lambda path: path.name)
-def test_no_lambda_and_no_partial_outlives_its_statement_in_transfer(path: Path) -> None:
+def test_no_lambda_or_partial_is_stored_in_transfer(path: Path) -> None:
     assert kept(ast.parse(path.read_text(encoding="utf-8"))) == []
 
 
 @pytest.mark.parametrize("path", TRANSFER, ids=lambda path: path.name)
-def test_the_modules_of_transfer_are_short(path: Path) -> None:
+def test_modules_of_transfer_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
-def test_the_finder_sees_what_is_kept_and_what_is_not() -> None:
+def test_the_check_finds_stored_lambdas_only() -> None:
     assert kept(ast.parse("a = sorted(b, key=lambda c: c)\nmin(b, key=lambda c: c)")) == []
     assert kept(ast.parse("a = lambda: 1\nf(lambda: 2)\nfrom functools import partial\npartial(f)")) == [1, 2, 4]

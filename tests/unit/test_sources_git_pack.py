@@ -1,4 +1,4 @@
-"""Packs from git and from dulwich are read; damaged ones are refused."""
+"""Reading packs of git and dulwich, and rejecting damaged ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def written(objects: Iterable[ShaFile], *, deltify: bool) -> bytes:
 
 
 @pytest.mark.parametrize("deltify", [False, True])
-def test_a_pack_of_dulwich(deltify: bool) -> None:
+def test_a_pack_written_by_dulwich(deltify: bool) -> None:
     tree = Tree()
     tree.add(b"a", 0o100644, Blob.from_string(BASE).id)
     objects = [Blob.from_string(BASE), Blob.from_string(CHANGED), tree, Blob.from_string(b"")]
@@ -45,7 +45,7 @@ def test_a_pack_of_dulwich(deltify: bool) -> None:
 
 @needs_git
 @pytest.mark.parametrize("by", ["offset", "id"])
-def test_packs_of_git_with_long_chains_of_deltas(by: str, tmp_path: Path) -> None:
+def test_packs_of_git_with_long_delta_chains(by: str, tmp_path: Path) -> None:
     def git(*words: str, data: bytes = b"") -> bytes:
         env = {"GIT_DIR": str(tmp_path / "r"), "HOME": str(tmp_path), "PATH": str(Path(str(GIT)).parent)}
         return subprocess.run([str(GIT), *words], env=env, input=data, capture_output=True, check=True).stdout
@@ -61,7 +61,7 @@ def test_packs_of_git_with_long_chains_of_deltas(by: str, tmp_path: Path) -> Non
     assert len(pack) < 3_100_000
 
 
-def test_deltas_of_either_kind_wherever_their_base_is() -> None:
+def test_both_kinds_of_delta_with_any_base_position() -> None:
     first = entry(3, BASE)
     change = delta(BASE, CHANGED)
     oid = bytes.fromhex(git_id("blob", BASE))
@@ -73,15 +73,15 @@ def test_deltas_of_either_kind_wherever_their_base_is() -> None:
     assert set(unpack(packed(chain, entry(7, change, oid), first))) == wanted | {("blob", b"end")}
 
 
-def test_a_delta_to_nothing_is_left_out() -> None:
-    """As in a thin pack, or in a circle: whoever needs the object will miss it."""
+def test_a_delta_without_a_base_is_skipped() -> None:
+    """As in a thin pack or a cycle: the caller reports the missing object."""
     lost = entry(7, delta(BASE, CHANGED), b"1" * 20)
     assert list(unpack(packed(entry(3, b"a"), lost))) == [("blob", b"a")]
     itself = entry(6, delta(BASE, CHANGED), back(0))
     assert list(unpack(packed(entry(3, b"a"), itself))) == [("blob", b"a")]
 
 
-def test_a_pack_of_more_objects_than_allowed_is_not_begun() -> None:
+def test_a_pack_with_too_many_objects_is_rejected_at_its_header() -> None:
     with pytest.raises(BadListing, match="objects"):
         list(unpack(packed(entry(3, b"a"), count=MAX_OBJECTS + 1)))
 
@@ -91,7 +91,7 @@ GOOD = packed(entry(3, BASE), entry(6, delta(BASE, CHANGED), back(len(entry(3, B
 
 @settings(max_examples=1500)
 @given(st.lists(st.tuples(st.integers(12, len(GOOD) - 21), st.integers(0, 255)), min_size=1, max_size=4))
-def test_any_few_wrong_bytes_end_in_objects_or_in_a_sentence(changes: list[tuple[int, int]]) -> None:
+def test_a_few_wrong_bytes_give_objects_or_one_error(changes: list[tuple[int, int]]) -> None:
     body = bytearray(GOOD[:-20])
     for at, value in changes:
         body[at] = value
@@ -104,7 +104,7 @@ def test_any_few_wrong_bytes_end_in_objects_or_in_a_sentence(changes: list[tuple
 @settings(max_examples=1500)
 @given(st.binary(max_size=60), st.binary(max_size=40))
 @example(b"\x80", b"")
-def test_any_delta_ends_in_an_object_or_in_a_sentence(base: bytes, change: bytes) -> None:
+def test_any_delta_gives_an_object_or_one_error(base: bytes, change: bytes) -> None:
     first = entry(3, base)
     for text in (change, number(len(base), 0, 7) + change):
         try:
@@ -114,7 +114,7 @@ def test_any_delta_ends_in_an_object_or_in_a_sentence(base: bytes, change: bytes
 
 
 @given(st.integers(0, len(GOOD) - 1))
-def test_a_pack_cut_anywhere_is_refused(end: int) -> None:
+def test_a_truncated_pack_is_rejected(end: int) -> None:
     with pytest.raises(BadListing):
         list(unpack(GOOD[:end]))
     if 12 <= end < len(GOOD) - 20:

@@ -1,4 +1,4 @@
-"""What a commit proves of a listing, on objects that dulwich made."""
+"""Verification of a listing against a commit, on objects made by dulwich."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CONTENT: Node = {
 
 
 def planted(node: Node, sent: Sent) -> ObjectID:
-    """The id of a tree, whose objects are added to `sent`."""
+    """Add the objects of a tree to `sent` and return its id."""
     tree = Tree()
     for name, item in node.items():
         if isinstance(item, dict):
@@ -81,28 +81,28 @@ def without(sent: Sent, kind: str, data: bytes | None = None) -> Sent:
     return [one for one in sent if one[0] != kind or (data is not None and one[1] != data)]
 
 
-def test_the_listing_of_a_commit_is_proven() -> None:
+def test_the_listing_of_a_commit_is_verified() -> None:
     commit, sent = made(CONTENT)
     assert verdict(files(CONTENT), commit, sent) == ""
     assert verdict({}, *made({})) == ""
 
 
-def test_the_order_of_objects_and_foreign_ones_do_not_matter() -> None:
+def test_object_order_and_unrelated_objects_do_not_matter() -> None:
     commit, sent = made(CONTENT)
     _, others = made({b"else": (PLAIN, b"else")})
     assert verdict(files(CONTENT), commit, [*others, *reversed(sent)]) == ""
 
 
-def test_large_blobs_need_not_be_sent() -> None:
+def test_large_blobs_are_not_required() -> None:
     commit, sent = made(CONTENT)
     assert verdict(files(CONTENT), commit, without(sent, "blob", LONG)) == ""
     assert "README" not in verdict(files(CONTENT), commit, without(sent, "blob"))
 
 
-def test_a_small_blob_that_is_missing_leaves_a_doubt() -> None:
+def test_a_missing_small_blob_leaves_a_doubt() -> None:
     commit, sent = made(CONTENT)
     assert "'config.json', which may be an LFS pointer" in verdict(files(CONTENT), commit, without(sent, "blob", b"{}"))
-    assert verdict(files(CONTENT), commit, without(sent, "blob", POINTER)) == ""  # its digest fits the id
+    assert verdict(files(CONTENT), commit, without(sent, "blob", POINTER)) == ""  # its digest matches the id
 
 
 LIES: dict[str, tuple[Callable[[dict[str, RemoteFile]], object], str]] = {
@@ -166,7 +166,7 @@ LIES: dict[str, tuple[Callable[[dict[str, RemoteFile]], object], str]] = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_a_listing_that_differs_is_disproven(name: str) -> None:
+def test_a_different_listing_is_disproved(name: str) -> None:
     commit, sent = made(CONTENT)
     known = files(CONTENT)
     lie, sentence = LIES[name]
@@ -176,8 +176,8 @@ def test_a_listing_that_differs_is_disproven(name: str) -> None:
     assert caught.value.message.startswith("http://mirror ")
 
 
-def test_a_pointer_as_the_file_is_no_way_around_even_where_the_pointer_is_withheld() -> None:
-    """Its size must be said rightly, or its bytes will not hash to the id; so it is below SMALL, and a doubt."""
+def test_a_pointer_listed_as_the_file_is_not_verified_even_if_withheld() -> None:
+    """With its true size a pointer is below SMALL, so its blob is required; with another size its hash differs."""
     commit, sent = made({b"w.bin": (PLAIN, POINTER)})
     oid = git_id("blob", POINTER)
     known = {"w.bin": RemoteFile(SafePath("w.bin"), len(POINTER), Digest("git-sha1", oid), oid)}
@@ -185,7 +185,7 @@ def test_a_pointer_as_the_file_is_no_way_around_even_where_the_pointer_is_withhe
 
 
 @pytest.mark.parametrize("kind", ["commit", "tree"])
-def test_an_object_that_was_altered_proves_nothing(kind: str) -> None:
+def test_an_altered_object_verifies_nothing(kind: str) -> None:
     commit, sent = made(CONTENT)
     for at, (what, data) in enumerate(sent):
         if what == kind:
@@ -194,13 +194,13 @@ def test_an_object_that_was_altered_proves_nothing(kind: str) -> None:
                 verdict(files(CONTENT), commit, altered)
 
 
-def test_an_object_of_another_kind_proves_nothing() -> None:
+def test_an_object_of_another_type_verifies_nothing() -> None:
     commit, sent = made(CONTENT)
     with pytest.raises(BadListing):
         verdict(files(CONTENT), commit, [("blob", data) for _, data in sent])
 
 
-def test_submodules_and_unusable_names_are_passed_over() -> None:
+def test_submodules_and_unusable_names_are_skipped() -> None:
     odd: Node = {
         b"lib": (MODULE, b"1" * 40),
         b"back\\slash": (PLAIN, b"x"),
@@ -223,14 +223,14 @@ def test_submodules_and_unusable_names_are_passed_over() -> None:
 @pytest.mark.parametrize(
     "entry", [b"100644 a/b\0" + b"1" * 20, b"100644 a\0short", b"x", b"100644 \0" + b"1" * 20, b"9 a\0" + b"1" * 20]
 )
-def test_a_tree_that_cannot_be_read_is_one_sentence(entry: bytes) -> None:
+def test_an_unreadable_tree_is_one_error(entry: bytes) -> None:
     sent: Sent = [("tree", entry)]
     commit = committed(git_id("tree", entry), sent)
     with pytest.raises(BadListing, match="root folder of the commit cannot be read"):
         verdict({}, commit, sent)
 
 
-def test_a_name_that_stands_twice_in_a_tree_is_not_believed() -> None:
+def test_a_duplicate_name_in_a_tree_is_rejected() -> None:
     blob = bytes.fromhex(git_id("blob", b"a"))
     tree = 2 * (b"100644 a\0" + blob)
     sent: Sent = [("tree", tree), ("blob", b"a")]
@@ -238,7 +238,7 @@ def test_a_name_that_stands_twice_in_a_tree_is_not_believed() -> None:
         verdict({"a": file("a", b"a")}, committed(git_id("tree", tree), sent), sent)
 
 
-def test_old_modes_are_read() -> None:
+def test_old_file_modes_are_read() -> None:
     blob = bytes.fromhex(git_id("blob", b"a"))
     inner = b"100664 a\0" + blob
     tree = b"040000 d\0" + bytes.fromhex(git_id("tree", inner))
@@ -255,7 +255,7 @@ def nested(depth: int) -> tuple[str, Sent]:
     return git_id("tree", data), sent
 
 
-def test_folders_ten_thousand_deep_are_left_where_no_path_can_be_as_long() -> None:
+def test_folders_deeper_than_any_path_are_skipped() -> None:
     root, sent = nested(10_000)
     commit = committed(root, sent)
     tracemalloc.start()
@@ -269,7 +269,7 @@ def test_folders_ten_thousand_deep_are_left_where_no_path_can_be_as_long() -> No
     assert verdict({path: file(path, b"a")}, committed(root, sent), sent) == ""
 
 
-def test_unusable_names_are_passed_over_up_to_a_bound() -> None:
+def test_a_limited_number_of_unusable_names_is_skipped() -> None:
     blob = bytes.fromhex(git_id("blob", b"a"))
     for count, fine in ((MAX_UNUSABLE, True), (MAX_UNUSABLE + 1, False)):
         tree = b"".join(b"100644 \\%06x\0%s" % (number, blob) for number in range(count))
@@ -291,7 +291,7 @@ nodes: st.SearchStrategy[Node] = st.recursive(
 
 
 @given(nodes, st.data())
-def test_no_single_flipped_bit_in_any_object_is_believed(node: Node, data: st.DataObject) -> None:
+def test_no_single_bit_flip_is_accepted(node: Node, data: st.DataObject) -> None:
     commit, sent = made(node)
     known = files(node)
     assert verdict(known, commit, sent) == ""
@@ -308,6 +308,6 @@ def test_no_single_flipped_bit_in_any_object_is_believed(node: Node, data: st.Da
             pass
 
 
-def test_git_ids_are_those_of_git() -> None:
+def test_ids_match_those_of_git() -> None:
     assert git_id("blob", b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
     assert git_id("tree", b"") == "4b825dc642cb6eb9a060e54bf8d69288fbee4904"

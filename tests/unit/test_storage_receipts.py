@@ -1,4 +1,4 @@
-"""Receipts hold as long as the file is the same, and never stand in the way."""
+"""Receipts are valid while the file is unchanged; a broken database never blocks a run."""
 
 import os
 import sqlite3
@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_remembered_by_the_next_process(tmp_path: Path, file: Path) -> None:
+def test_a_receipt_is_valid_in_the_next_process(tmp_path: Path, file: Path) -> None:
     first = Receipts(tmp_path / "state" / "receipts.sqlite")
     first.record(file, ONE)
     assert first.verified({file: ONE}) == {file}
@@ -62,16 +62,16 @@ def make_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [rewrite, replace, grow, touch, make_folder, Path.unlink])
-def test_a_changed_file_is_not_proven(tmp_path: Path, file: Path, change: object) -> None:
+def test_a_changed_file_has_no_valid_receipt(tmp_path: Path, file: Path, change: object) -> None:
     receipts = Receipts(tmp_path / "receipts.sqlite")
     receipts.record(file, ONE)
-    time.sleep(0.02)  # the kernel's clock for mtime ticks every few milliseconds
+    time.sleep(0.02)  # the kernel's mtime clock ticks every few milliseconds
     assert callable(change)
     change(file)
     assert receipts.verified({file: ONE}) == set()
 
 
-def test_a_link_stands_for_the_file_that_it_leads_to(tmp_path: Path, file: Path) -> None:
+def test_a_link_counts_as_its_target(tmp_path: Path, file: Path) -> None:
     receipts = Receipts(None)
     link, folder = tmp_path / "link", tmp_path / "folder"
     link.symlink_to(file)
@@ -95,7 +95,7 @@ def test_missing_files_and_folders_get_no_receipt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["garbage", "newer", "folder", "no folder"])
-def test_an_unusable_database_is_a_problem_and_no_error(tmp_path: Path, file: Path, damage: str) -> None:
+def test_an_unusable_database_is_reported_without_an_error(tmp_path: Path, file: Path, damage: str) -> None:
     path = tmp_path / "receipts.sqlite"
     if damage == "garbage":
         path.write_bytes(os.urandom(5000))
@@ -114,7 +114,7 @@ def test_an_unusable_database_is_a_problem_and_no_error(tmp_path: Path, file: Pa
     receipts.close()
 
 
-def test_damage_that_is_found_later(tmp_path: Path, file: Path) -> None:
+def test_later_damage_is_detected(tmp_path: Path, file: Path) -> None:
     path = tmp_path / "receipts.sqlite"
     receipts = Receipts(path)
     receipts.record(file, ONE)
@@ -128,7 +128,7 @@ def test_damage_that_is_found_later(tmp_path: Path, file: Path) -> None:
     receipts.close()
 
 
-def test_threads_and_two_processes_worth_of_connections(tmp_path: Path) -> None:
+def test_concurrent_threads_and_connections(tmp_path: Path) -> None:
     files = [tmp_path / f"f{n}" for n in range(2000)]
     for path in files:
         path.touch()
@@ -141,7 +141,7 @@ def test_threads_and_two_processes_worth_of_connections(tmp_path: Path) -> None:
     assert [receipts.problem for receipts in both] == ["", ""]
 
 
-def test_closed_is_closed(tmp_path: Path, file: Path) -> None:
+def test_a_closed_database_stays_closed(tmp_path: Path, file: Path) -> None:
     receipts = Receipts(tmp_path / "receipts.sqlite")
     receipts.close()
     receipts.close()

@@ -1,4 +1,4 @@
-"""Threads that end when they have nothing to do."""
+"""Worker threads end when they have no work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def alive(name: str) -> int:
     return sum(thread.name.startswith(f"{name}-") for thread in threading.enumerate())
 
 
-def test_threads_end_when_there_is_nothing_to_do() -> None:
-    """A program that fetches a thousand repos would have thousands of them."""
+def test_idle_threads_end() -> None:
+    """Otherwise a program that fetches a thousand repos would have thousands of threads."""
     done: list[int] = []
     workers = Threads(threading.Event()).pool("idle", 4, idle=0.05)
     for each in range(3):
@@ -37,7 +37,7 @@ def test_no_task_is_lost_while_threads_end() -> None:
     assert sorted(done) == list(range(300))
 
 
-def test_an_error_in_a_thread_ends_the_run_with_its_own_message() -> None:
+def test_an_error_in_a_thread_ends_the_run_with_its_message() -> None:
     threads, woken = Threads(threading.Event()), threading.Event()
     threads.on_error(woken.set)
     threads.pool("first", 1).submit(_raise, NoSpace("the disk is full"))
@@ -49,14 +49,14 @@ def test_an_error_in_a_thread_ends_the_run_with_its_own_message() -> None:
     assert threads.error.message == "the disk is full"
 
 
-def test_a_bug_in_a_thread_names_the_thread() -> None:
+def test_a_bug_in_a_thread_is_reported_with_the_thread_name() -> None:
     threads = Threads(threading.Event())
     threads.start("resolve", _raise, ValueError("none"))
     wait_until(lambda: threads.error is not None)
     assert "ValueError in resolve: none" in str(threads.error)
 
 
-def test_close_joins_every_thread_and_drops_what_waits() -> None:
+def test_close_joins_every_thread_and_drops_pending_tasks() -> None:
     done: list[int] = []
     threads, held = Threads(threading.Event()), threading.Event()
     pool = threads.pool("closing", 2)

@@ -1,4 +1,4 @@
-"""Byte ranges as links and hand-made control files: how a file is cut, and how an earlier run is recovered."""
+"""Byte ranges as hard links with hand-made control files: splitting a file, and recovering an earlier run."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ sizes = st.integers(1, 1 << 42)
 
 
 @given(sizes, st.integers(0, 1 << 22), st.integers(0, 1 << 42))
-def test_a_cut_covers_all_without_overlap_on_borders_of_pieces(size: int, first: int, behind: int) -> None:
+def test_ranges_cover_the_file_without_overlap_on_piece_borders(size: int, first: int, behind: int) -> None:
     start = min(first * PIECE, (size - 1) // PIECE * PIECE)
     byte_ranges = split_gap(start, size, behind)
     assert [a for a, _ in byte_ranges] == [start, *(b for _, b in byte_ranges[:-1])]
@@ -34,7 +34,7 @@ def test_a_cut_covers_all_without_overlap_on_borders_of_pieces(size: int, first:
 
 
 @pytest.mark.parametrize(("size", "most"), [(4 << 30, 512 << 20), (64 << 30, 4 << 30)])
-def test_no_range_is_so_long_that_hashing_waits_for_it(size: int, most: int) -> None:
+def test_no_range_is_so_long_that_hashing_waits(size: int, most: int) -> None:
     assert max(b - a for a, b in split_gap(0, size)) == most
 
 
@@ -42,17 +42,17 @@ def test_no_range_is_so_long_that_hashing_waits_for_it(size: int, most: int) -> 
     ("start", "end", "count"),
     [(0, 0, 0), (5, 5, 0), (0, 1, 1), (0, 3 * SMALLEST - 1, 1), (0, 3 * SMALLEST, 2), (0, 140 << 30, 8)],
 )
-def test_how_many_ranges(start: int, end: int, count: int) -> None:
+def test_the_number_of_ranges(start: int, end: int, count: int) -> None:
     assert (len(split_gap(start, end)) >= 8) if count == 8 else (len(split_gap(start, end)) == count)
 
 
 @pytest.mark.parametrize(("size", "count"), [(3 * SMALLEST, 1), (500 * MB, 1), (2 << 30, 5), (16 << 30, 16)])
-def test_few_ranges_where_other_files_follow(size: int, count: int) -> None:
+def test_fewer_ranges_if_other_files_follow(size: int, count: int) -> None:
     assert len(split_gap(0, size, behind=size)) <= count <= len(split_gap(0, size))
 
 
-def test_ranges_that_nobody_began_grow_longer() -> None:
-    """And cover the same bytes; those that were begun stay as they are."""
+def test_ranges_not_yet_started_are_merged() -> None:
+    """The merged ranges cover the same bytes; started ranges are unchanged."""
     size = 5 << 30
     byte_ranges = [ByteRange(a, b) for a, b in split_gap(0, size)]
     byte_ranges[0].running = True
@@ -64,13 +64,13 @@ def test_ranges_that_nobody_began_grow_longer() -> None:
     assert [a.end for a in byte_ranges[:-1]] == [b.start for b in byte_ranges[1:]]
     assert byte_ranges[-1].end == size
     kept = [(window.start, window.end) for window in byte_ranges]
-    byte_ranges[-1].on_disk = True  # of an earlier run
+    byte_ranges[-1].on_disk = True  # left by an earlier run
     row_of.merge_untouched(byte_ranges)
     assert [(window.start, window.end) for window in byte_ranges] == kept
 
 
 @pytest.mark.parametrize(("most", "length"), [(10 * MB, 10), (25 * MB, 25), (26 * MB, 50), (0, 1)])
-def test_a_range_that_nobody_began_is_split_where_it_is_long(most: int, length: int) -> None:
+def test_a_long_range_not_yet_started_is_split(most: int, length: int) -> None:
     byte_ranges = [ByteRange(0, 9 * MB), ByteRange(9 * MB, 59 * MB)]
     last = split_end(byte_ranges, byte_ranges[1], most)
     assert last is byte_ranges[-1]
@@ -79,7 +79,7 @@ def test_a_range_that_nobody_began_is_split_where_it_is_long(most: int, length: 
 
 
 @pytest.mark.parametrize("begun", ["running", "in_tail", "done", "on_disk", "completed"])
-def test_a_range_that_was_begun_is_not_split(begun: str) -> None:
+def test_a_started_range_is_not_split(begun: str) -> None:
     window = ByteRange(0, SIZE)
     setattr(window, begun, True)
     byte_ranges = [window]
@@ -89,7 +89,7 @@ def test_a_range_that_was_begun_is_not_split(begun: str) -> None:
 
 @st.composite
 def ranges(draw: st.DrawFn) -> tuple[int, int, int]:
-    """(size, start, end) as the rows have them."""
+    """Return ranges from (size, start, end) rows."""
     size = draw(st.integers(1, 300 * PIECE))
     pieces = -(-size // PIECE)
     first = draw(st.integers(0, pieces - 1))
@@ -98,9 +98,7 @@ def ranges(draw: st.DrawFn) -> tuple[int, int, int]:
 
 
 @given(ranges())
-def test_a_control_file_says_what_it_was_made_for(
-    tmp_path_factory: pytest.TempPathFactory, which: tuple[int, int, int]
-) -> None:
+def test_a_control_file_reads_back(tmp_path_factory: pytest.TempPathFactory, which: tuple[int, int, int]) -> None:
     size, start, end = which
     path = tmp_path_factory.getbasetemp() / "one.aria2"
     path.write_bytes(control_bytes(size, start, end))
@@ -124,7 +122,7 @@ class Left:
         return ByteRange(start, end)
 
     def begun(self, start: int, end: int, missing: tuple[int, int] | None = None) -> ByteRange:
-        """A link with a control file that misses `missing`."""
+        """Create a range link whose control file lacks `missing`."""
         window = self.window(start, end)
         os.link(self.base, self.files.path(window))
         self.files.control_path(window).write_bytes(control_bytes(SIZE, *(missing or (start, end))))
@@ -136,7 +134,7 @@ class Left:
         return window
 
     def byte_ranges(self) -> list[ByteRange]:
-        """What recover makes of it, checked: each byte in one range."""
+        """Return the recovered ranges; check that each byte is in exactly one."""
         byte_ranges = self.files.recover()
         assert [w.start for w in byte_ranges] == [0, *(w.end for w in byte_ranges[:-1])]
         assert byte_ranges[-1].end == SIZE
@@ -152,12 +150,12 @@ def left(tmp_path: Path) -> Left:
     return Left(tmp_path)
 
 
-def test_nothing_is_left(left: Left) -> None:
+def test_nothing_to_recover(left: Left) -> None:
     assert left.states() == [(0, 10, 0, False)]
     assert left.files.missing(left.byte_ranges()[0]) == [(0, SIZE)]
 
 
-def test_a_complete_and_a_begun_range(left: Left) -> None:
+def test_a_complete_and_a_started_range(left: Left) -> None:
     left.complete(0, 4 * MB)
     left.begun(4 * MB, 8 * MB, (5 * MB, 7 * MB))
     assert left.states() == [(0, 4, 4, True), (4, 8, 2, False), (8, 10, 0, False)]
@@ -171,7 +169,7 @@ def test_a_complete_and_a_begun_range(left: Left) -> None:
 @pytest.mark.parametrize(
     "garbage", [b"", b"\0\1garbage", control_bytes(SIZE, 0, MB)[:-5], control_bytes(SIZE + 9 * MB, 0, MB)]
 )
-def test_a_control_file_that_cannot_be_read_says_nothing_is_there(left: Left, garbage: bytes) -> None:
+def test_an_unreadable_control_file_means_no_bytes(left: Left, garbage: bytes) -> None:
     left.files.control_path(left.begun(0, 4 * MB)).write_bytes(garbage)
     assert left.states() == [(0, 4, 0, False), (4, 10, 0, False)]
     window = left.byte_ranges()[0]
@@ -181,7 +179,7 @@ def test_a_control_file_that_cannot_be_read_says_nothing_is_there(left: Left, ga
     assert left.files.path(window).samefile(left.base)
 
 
-def test_a_link_to_other_bytes_is_not_a_range_and_is_replaced(left: Left, tmp_path: Path) -> None:
+def test_a_link_to_another_file_is_replaced(left: Left, tmp_path: Path) -> None:
     window = left.begun(0, SIZE)
     other = tmp_path / "other"
     other.write_bytes(bytes(100))
@@ -205,7 +203,7 @@ def test_a_symlink_is_not_a_range(left: Left) -> None:
 
 
 @pytest.mark.parametrize("state", ["absent", "short", "long", "empty"])
-def test_another_size_or_no_base_starts_again(left: Left, state: str) -> None:
+def test_another_size_or_a_missing_base_starts_again(left: Left, state: str) -> None:
     left.complete(0, 4 * MB)
     left.begun(4 * MB, SIZE)
     if state == "absent":
@@ -230,7 +228,7 @@ def test_another_size_or_no_base_starts_again(left: Left, state: str) -> None:
         ),
     ],
 )
-def test_overlapping_ranges_are_told_apart(
+def test_overlapping_ranges_are_separated(
     left: Left, make: Callable[[Left], object], states: list[tuple[int, int, int, bool]]
 ) -> None:
     make(left)
@@ -241,12 +239,12 @@ def test_overlapping_ranges_are_told_apart(
 @pytest.mark.parametrize(
     "name", ["0-99", f"5-{4 * MB}", f"0-{SIZE + 1}", "3-2", f"{MB}-{MB}", "x-y", "-1-5", f"0-{MB + 1}"]
 )
-def test_foreign_names_are_no_ranges(left: Left, name: str) -> None:
+def test_foreign_names_are_not_ranges(left: Left, name: str) -> None:
     os.link(left.base, left.folder / name)
     assert left.states() == [(0, 10, 0, False)]
 
 
-def test_a_leftover_control_file_alone_is_overwritten(left: Left) -> None:
+def test_a_leftover_control_file_without_a_range_is_overwritten(left: Left) -> None:
     window = left.window(0, SIZE)
     left.files.control_path(window).write_bytes(control_bytes(SIZE, 0, MB))
     (fresh,) = left.byte_ranges()
@@ -255,7 +253,7 @@ def test_a_leftover_control_file_alone_is_overwritten(left: Left) -> None:
     assert left.files.missing(fresh) == [(0, SIZE)]
 
 
-def test_what_is_filled_by_others_is_complete_for_the_next_run(left: Left) -> None:
+def test_ranges_filled_by_others_are_complete_for_the_next_run(left: Left) -> None:
     left.begun(0, 4 * MB)
     left.complete(4 * MB, SIZE)
     byte_ranges = left.byte_ranges()
@@ -271,7 +269,7 @@ def test_what_is_filled_by_others_is_complete_for_the_next_run(left: Left) -> No
 
 
 @given(st.data())
-def test_any_leftover_gives_a_row_that_covers_all(
+def test_any_leftovers_give_ranges_that_cover_the_file(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     left = Left(tmp_path_factory.mktemp("left"))
@@ -294,5 +292,5 @@ def test_any_leftover_gives_a_row_that_covers_all(
     shutil.rmtree(left.folder.parent)
 
 
-def test_the_module_uses_the_piece_length_that_aria2_is_given() -> None:
+def test_the_piece_length_equals_the_one_given_to_aria2() -> None:
     assert download_options(Path("/x"), Shape(), "")["piece-length"] == f"{row_of.PIECE >> 20}M"

@@ -1,4 +1,4 @@
-"""The scheduler's rules: events in, commands out, no clock and no network."""
+"""The scheduler's rules: events in, commands out, without a clock or a network."""
 
 import ast
 import itertools
@@ -26,7 +26,7 @@ PURE = ("scheduler", "recovery", "run_tasks", "steering", "delivery", "task", "e
 
 
 class Known:
-    """What the mirror pool would say."""
+    """A fake mirror pool."""
 
     def __init__(self) -> None:
         self.away: set[Mirror] = set()
@@ -47,11 +47,11 @@ class Known:
         return {mirror: why for mirror, why in self.bad.items() if mirror in connections}
 
     def forget_speed(self, mirror: Mirror) -> None:
-        """Not needed."""
+        """Do nothing."""
 
 
 class Run:
-    """A scheduler with its clock."""
+    """A scheduler with a fake clock."""
 
     def __init__(self, **limits: float) -> None:
         self.known, self.now = Known(), 100.0
@@ -76,7 +76,7 @@ class Run:
         return self.tell(events.Resolved(task, task.attempt, mirror, found, self.now))
 
     def begun(self, *, cuts: Sequence[int] = (), **add: object) -> FileTask:
-        """A file that aria2 downloads in ranges that end at `cuts`."""
+        """Return a file that aria2 downloads in ranges that end at `cuts`."""
         task = self.add(**add)  # type: ignore[arg-type]
         self.tick()
         self.tell(events.Claimed(task, ClaimResult.OURS))
@@ -90,7 +90,7 @@ class Run:
         return task
 
     def progress(self, task: FileTask, completed: int, connections: int = 32) -> list[Command]:
-        """One reading: `completed` bytes of the running range."""
+        """Report that `completed` bytes of the running range are done."""
         one = task.running[-1]
         each = [1000] * (connections // max(1, len(task.urls)))
         speeds = dict.fromkeys(task.urls, each)
@@ -114,7 +114,7 @@ def run() -> Run:
 # --- the start -----------------------------------------------------------------------------------------------------
 
 
-def test_a_large_file_is_claimed_resolved_prepared_and_begun(run: Run) -> None:
+def test_a_large_file_is_claimed_resolved_prepared_and_started(run: Run) -> None:
     task = run.add()
     assert kinds(run.tick()) == ["Claim", "WarmUp"]
     assert state_of(task) is State.RESOLVING
@@ -131,7 +131,7 @@ def test_a_large_file_is_claimed_resolved_prepared_and_begun(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("jobs", "files", "begun"), [(1, 3, 1), (4, 3, 3), (4, 9, 4)])
-def test_so_many_files_at_once(jobs: int, files: int, begun: int) -> None:
+def test_the_number_of_parallel_files_is_limited(jobs: int, files: int, begun: int) -> None:
     run = Run(jobs=jobs)
     tasks = [run.add() for _ in range(files)]
     assert kinds(run.tick()).count("Claim") == begun
@@ -139,7 +139,7 @@ def test_so_many_files_at_once(jobs: int, files: int, begun: int) -> None:
     assert tasks[0].state is State.RESOLVING, "in their order"
 
 
-def test_a_file_with_only_its_last_connections_makes_room() -> None:
+def test_a_file_on_its_last_connections_makes_room_for_another() -> None:
     run = Run(jobs=1)
     first = run.begun()
     second = run.add()
@@ -174,7 +174,7 @@ def test_bytes_that_another_fetch_downloads_are_waited_for(run: Run, carrier: st
 
 
 def held_for(run: Run, task: FileTask, seconds: int, *, growing: bool) -> list[Command]:
-    """What is done while another fetch holds a file for so long, by its last answer."""
+    """Return the last commands while another fetch holds the file for `seconds`."""
     found: list[Command] = []
     for at in range(seconds * 2):
         found = run.tick(0.5)
@@ -187,7 +187,7 @@ def held_for(run: Run, task: FileTask, seconds: int, *, growing: bool) -> list[C
 
 
 @pytest.mark.parametrize("carrier", ["aria2", "http"])
-def test_a_holder_that_stores_no_bytes_is_waited_for_as_long_as_the_patience_lasts(carrier: str) -> None:
+def test_a_holder_that_stores_no_bytes_is_waited_for_until_the_stall_time_out(carrier: str) -> None:
     run = Run(patience=20)
     task = run.add(carrier)
     run.tick()
@@ -203,7 +203,7 @@ def test_a_holder_that_stores_no_bytes_is_waited_for_as_long_as_the_patience_las
     assert run.scheduler.idle
 
 
-def test_the_failure_says_that_another_fetch_stores_nothing_and_what_to_do() -> None:
+def test_the_failure_reports_the_stalled_fetch_and_what_to_do() -> None:
     run = Run(patience=5)
     task = run.add()
     run.tick()
@@ -218,7 +218,7 @@ def test_the_failure_says_that_another_fetch_stores_nothing_and_what_to_do() -> 
     assert "kill" in fail.cause.hint
 
 
-def test_the_time_in_which_this_process_was_stopped_too_does_not_count() -> None:
+def test_time_while_this_process_was_stopped_does_not_count() -> None:
     run = Run(patience=20)
     task = run.add()
     run.tick()
@@ -230,7 +230,7 @@ def test_the_time_in_which_this_process_was_stopped_too_does_not_count() -> None
 
 
 @pytest.mark.parametrize("hidden", ["cdn: No URI available.", "cdn: Resource not found"])
-def test_a_status_that_aria2_does_not_tell_is_asked_for(run: Run, hidden: str) -> None:
+def test_an_http_status_that_aria2_hides_is_requested(run: Run, hidden: str) -> None:
     task = run.begun()
     found = run.tell(events.RangeFailed(task, hidden, "3"))
     assert found[-1] == commands.CheckMirrors(task, tuple(task.urls.values()), refusals=True)
@@ -240,7 +240,7 @@ def test_a_status_that_aria2_does_not_tell_is_asked_for(run: Run, hidden: str) -
     assert commands.NoteProblem(task, "cdn: it returned HTTP 503; near: it returned HTTP 403") in found
 
 
-def test_a_mirror_is_quarantined_for_the_status_that_it_was_asked_for(run: Run) -> None:
+def test_a_mirror_is_quarantined_for_the_requested_status(run: Run) -> None:
     task = run.begun(mirrors=(ORIGIN, NEAR))
     task.urls.pop(NEAR)
     found = run.tell(events.RangeFailed(task, "hub: No URI available.", "1"))
@@ -249,7 +249,7 @@ def test_a_mirror_is_quarantined_for_the_status_that_it_was_asked_for(run: Run) 
     assert commands.RecordOutcome(ORIGIN, Refused("hub: it returned HTTP 503")) in found
 
 
-def test_what_another_fetch_published_and_is_wrong_is_asked_for_again_a_few_times(run: Run) -> None:
+def test_a_wrong_file_published_by_another_fetch_is_retried_a_few_times(run: Run) -> None:
     task = run.add()
     for _ in range(tuning.WRONG_TRIES + 1):
         run.tick(1)
@@ -275,7 +275,7 @@ def test_what_another_fetch_published_and_is_wrong_is_asked_for_again_a_few_time
         ([NetworkError("x"), FileNotInRepo("no")], (ORIGIN, NEAR), ["NoteProblem", "RecordOutcome"] * 2, State.WAITING),
     ],
 )
-def test_what_answers_without_a_url_mean(
+def test_the_meaning_of_responses_without_a_url(
     run: Run, answers: list[GpuariaError | None], mirrors: tuple[Mirror, ...], expected: list[str], state: State
 ) -> None:
     task = run.add(mirrors=mirrors)
@@ -288,14 +288,14 @@ def test_what_answers_without_a_url_mean(
     assert state_of(task) is state
 
 
-def test_answers_of_an_earlier_try_do_not_count(run: Run) -> None:
+def test_responses_of_an_earlier_try_are_ignored(run: Run) -> None:
     task = run.add()
     run.tick()
     run.tell(events.Claimed(task, ClaimResult.OURS))
     assert run.tell(events.Resolved(task, task.attempt - 1, NEAR, None, run.now)) == []
 
 
-def test_mirrors_that_aria2_cannot_use_leave_the_file_to_http(run: Run) -> None:
+def test_a_file_with_only_incompatible_mirrors_goes_to_http(run: Run) -> None:
     task = run.add()
     run.known.unusable = {ORIGIN, NEAR}
     run.tick()
@@ -303,7 +303,7 @@ def test_mirrors_that_aria2_cannot_use_leave_the_file_to_http(run: Run) -> None:
     assert run.scheduler.in_state(*State) == []
 
 
-def test_a_url_that_expires_is_renewed_once_for_each(run: Run) -> None:
+def test_each_expiring_url_is_renewed_once(run: Run) -> None:
     task = run.begun()
     task.use_url(MirrorUrl(NEAR, "https://near/signed", run.now + 90), run.now)
     assert "Renew" not in kinds(run.tick(5))
@@ -319,7 +319,7 @@ def test_a_url_that_expires_is_renewed_once_for_each(run: Run) -> None:
 # --- downloading ---------------------------------------------------------------------------------------------------
 
 
-def test_a_range_that_is_done_is_hashed_and_the_next_one_begins(run: Run) -> None:
+def test_a_finished_range_is_hashed_and_the_next_one_starts(run: Run) -> None:
     task = run.begun(cuts=[100 * PIECE])
     first, second = task.ranges
     found = run.tell(events.RangeDone(task, first))
@@ -337,7 +337,7 @@ def test_a_range_that_is_done_is_hashed_and_the_next_one_begins(run: Run) -> Non
     assert run.scheduler.idle
 
 
-def test_the_tail_begins_before_aria2_is_through_and_gets_the_rest(run: Run) -> None:
+def test_the_tail_starts_before_aria2_ends_and_gets_the_rest(run: Run) -> None:
     task = run.begun(cuts=[180 * PIECE])
     size, rate = task.ranges[0].size, 20 * PIECE  # bytes per second
     for done in range(0, size, rate // 4):
@@ -360,7 +360,7 @@ def test_the_tail_begins_before_aria2_is_through_and_gets_the_rest(run: Run) -> 
     assert state_of(task) is State.HASHING
 
 
-def test_progress_is_saved_as_often_as_aria2_saves_its_own_in_every_state_with_bytes_in_flight(run: Run) -> None:
+def test_progress_is_saved_in_every_state_with_bytes_in_flight(run: Run) -> None:
     task = run.begun()
     run.tick(tuning.SAVE_INTERVAL)
     run.progress(task, PIECE)
@@ -371,7 +371,7 @@ def test_progress_is_saved_as_often_as_aria2_saves_its_own_in_every_state_with_b
     assert commands.SaveProgress(task, alone=True) in run.tick(tuning.SAVE_INTERVAL)
 
 
-def test_a_speed_limit_leaves_all_to_aria2() -> None:
+def test_with_a_speed_limit_aria2_downloads_everything() -> None:
     run = Run(max_speed=1_000_000)
     task = run.begun(cuts=[180 * PIECE])
     for done in range(0, task.ranges[0].size, 5 * PIECE):
@@ -379,7 +379,7 @@ def test_a_speed_limit_leaves_all_to_aria2() -> None:
         assert not {"StartTail", "Release", "StartRange"} & set(kinds(run.tick(0.25)))
 
 
-def test_a_file_that_stalls_is_tried_again_and_its_mirrors_are_let_go(run: Run) -> None:
+def test_a_stalled_file_is_retried_and_its_mirrors_are_recorded(run: Run) -> None:
     task = run.begun(mirrors=(ORIGIN, NEAR, FAR))
     del task.urls[FAR]
     found = run.tick(tuning.SEVERAL_TIMEOUT + tuning.GRACE + 0.1)
@@ -388,8 +388,8 @@ def test_a_file_that_stalls_is_tried_again_and_its_mirrors_are_let_go(run: Run) 
     assert state_of(task) is State.WAITING
 
 
-def test_a_mirror_that_stalls_while_another_of_its_host_name_has_no_connection_gives_up_its_turn(run: Run) -> None:
-    """aria2 opens 16 connections to a host name: the URL that comes first may get them all, again at every retry."""
+def test_a_stalled_mirror_yields_to_another_with_the_same_host_name(run: Run) -> None:
+    """aria2 opens at most 16 connections to a host name; the first URL may get all of them, at every retry."""
     task = run.begun()
     run.tell(events.Progressed(task, {task.running[0]: 0}, {task.running[0]: 16}, 0.0, {NEAR: [0] * 16, ORIGIN: []}))
     run.tell(events.Progressed(task, {task.running[0]: 0}, {task.running[0]: 0}, 0.0, {NEAR: [], ORIGIN: []}))
@@ -397,7 +397,7 @@ def test_a_mirror_that_stalls_while_another_of_its_host_name_has_no_connection_g
     assert [one.mirror for one in found if isinstance(one, commands.RecordOutcome)] == [NEAR]
 
 
-def test_the_bytes_of_a_turn_are_credited_and_a_mirror_that_stalls_is_dropped(run: Run) -> None:
+def test_bytes_are_credited_and_a_stalled_mirror_is_dropped(run: Run) -> None:
     task = run.begun()
     one = task.running[0]
     run.known.bad = {NEAR: "it stopped sending"}
@@ -421,7 +421,7 @@ def test_the_bytes_of_a_turn_are_credited_and_a_mirror_that_stalls_is_dropped(ru
     assert run.tell(events.Replaced(task, url, run.now)) == [commands.ChangeUrls(task, None, url)]
 
 
-def test_another_aria2c_continues_every_download(run: Run) -> None:
+def test_a_restarted_aria2c_continues_every_download(run: Run) -> None:
     tasks = [run.begun(), run.begun()]
     assert run.tell(events.EngineRestarted()) == [commands.Prepare(task, 0) for task in tasks]
     found = run.tell(events.Prepared(tasks[0], [ByteRange(0, SIZE, completed=5000)], linked=True))
@@ -432,7 +432,7 @@ def test_another_aria2c_continues_every_download(run: Run) -> None:
 
 
 @pytest.mark.parametrize("code", ["", "3", "22"])
-def test_a_failure_soon_after_bytes_came_is_tried_again_at_once(run: Run, code: str) -> None:
+def test_a_failure_soon_after_bytes_is_retried_at_once(run: Run, code: str) -> None:
     task = run.begun()
     run.tell(events.RangeFailed(task, "it hung up", code))
     assert state_of(task) is State.QUEUED
@@ -443,7 +443,7 @@ def test_a_failure_soon_after_bytes_came_is_tried_again_at_once(run: Run, code: 
     assert resolve.fresh
 
 
-def test_pauses_grow_until_the_patience_ends() -> None:
+def test_retry_delays_grow_until_the_stall_time_out() -> None:
     run = Run(patience=20)
     task, pauses, failed = run.begun(), [], False
     while not failed:
@@ -471,7 +471,7 @@ def test_pauses_grow_until_the_patience_ends() -> None:
         ({NEAR: "it compresses files"}, State.QUEUED, False),
     ],
 )
-def test_a_doubtful_failure_is_looked_into(run: Run, found: dict[Mirror, str], again: State, kept: bool) -> None:
+def test_an_ambiguous_failure_is_investigated(run: Run, found: dict[Mirror, str], again: State, kept: bool) -> None:
     task = run.begun()
     asked = run.tell(events.RangeFailed(task, "no range", "8"))
     assert isinstance(asked[-1], commands.CheckMirrors)
@@ -487,7 +487,7 @@ def test_a_doubtful_failure_is_looked_into(run: Run, found: dict[Mirror, str], a
         assert mirror not in task.step.mirrors
 
 
-def test_no_mirror_that_aria2_can_use_leaves_the_rest_to_http(run: Run) -> None:
+def test_without_a_compatible_mirror_http_downloads_the_rest(run: Run) -> None:
     task = run.begun()
     run.tell(events.RangeFailed(task, "no range", "8"))
     out = run.tell(events.MirrorsChecked(task, {ORIGIN: "it does not say", NEAR: "it does not say"}))
@@ -496,7 +496,7 @@ def test_no_mirror_that_aria2_can_use_leaves_the_rest_to_http(run: Run) -> None:
     assert state_of(task) is State.FAILED
 
 
-def test_a_control_file_that_aria2_cannot_use_is_thrown_away(run: Run) -> None:
+def test_an_unusable_control_file_is_discarded(run: Run) -> None:
     task = run.begun()
     task.failures_in_a_row = 1
     run.tell(events.RangeFailed(task, "Download aborted.", "1"))
@@ -507,7 +507,7 @@ def test_a_control_file_that_aria2_cannot_use_is_thrown_away(run: Run) -> None:
 # --- wrong bytes ---------------------------------------------------------------------------------------------------
 
 
-def test_wrong_bytes_are_fetched_from_the_origin_alone_then_from_the_others(run: Run) -> None:
+def test_wrong_bytes_are_downloaded_from_the_origin_alone_then_from_the_others(run: Run) -> None:
     task, verdict = run.begun(), Verdict("0.bin", "wrong digest", "sha256 differs")
 
     def wrong() -> list[Command]:
@@ -543,7 +543,7 @@ def test_wrong_bytes_are_fetched_from_the_origin_alone_then_from_the_others(run:
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_the_rules_touch_nothing(name: str) -> None:
+def test_the_rules_do_no_input_or_output(name: str) -> None:
     path = Path(__file__).parents[2] / "gpuaria" / "transfer" / f"{name}.py"
     tree = ast.parse(path.read_text())
     found = {
@@ -556,7 +556,7 @@ def test_the_rules_touch_nothing(name: str) -> None:
 # --- mirrors that join ---------------------------------------------------------------------------------------------
 
 
-def test_mirrors_that_join_serve_every_file_that_is_still_to_come() -> None:
+def test_added_mirrors_serve_every_remaining_file() -> None:
     run = Run(jobs=2)
     active = run.begun(mirrors=(ORIGIN,))
     resolving, queued, small = run.add(mirrors=(ORIGIN,)), run.add(mirrors=(ORIGIN,)), run.add("http", 10, (ORIGIN,))
@@ -564,7 +564,7 @@ def test_mirrors_that_join_serve_every_file_that_is_still_to_come() -> None:
     run.tell(events.Claimed(resolving, ClaimResult.OURS))
     found = run.tell(events.MirrorsJoined((NEAR, FAR)))
     assert found == [
-        commands.Stop(active),  # a download never opens more connections than it began with
+        commands.Stop(active),  # a running download never opens more connections than at its start
         commands.Resolve(resolving, NEAR, 1, fresh=False),
         commands.Resolve(resolving, FAR, 1, fresh=False),
     ]
@@ -574,7 +574,7 @@ def test_mirrors_that_join_serve_every_file_that_is_still_to_come() -> None:
     assert run.resolved(resolving, FAR) == [commands.Prepare(resolving, 2 * SIZE)]
 
 
-def test_what_is_owed(run: Run) -> None:
+def test_the_bytes_still_to_download(run: Run) -> None:
     assert run.scheduler.needs_bytes == (False, False)
     small = run.add("http", 10)
     assert run.scheduler.needs_bytes == (False, True)

@@ -1,4 +1,4 @@
-"""What a task knows of itself, and what a run still tells."""
+"""A task's own state, and the events of a run."""
 
 import time
 
@@ -25,7 +25,7 @@ def task() -> FileTask:
 
 
 @pytest.mark.parametrize(("life", "least"), [(3600.0, 2390.0), (30.0, 19.0), (-5.0, 0.5)])
-def test_a_url_knows_when_to_be_renewed_however_it_came(task: FileTask, life: float, least: float) -> None:
+def test_a_url_knows_its_renewal_time(task: FileTask, life: float, least: float) -> None:
     now = time.time()
     task.use_url(MirrorUrl(LATE, "http://a/", now + life), now)
     assert now + least <= task.renew_at[LATE] <= now + max(1.5, life)
@@ -36,7 +36,7 @@ def test_a_url_knows_when_to_be_renewed_however_it_came(task: FileTask, life: fl
     ("completed", "connections", "spare"),
     [(0, 32, True), (48 * PIECE, 16, False), (48 * PIECE, 15, True), (SIZE, 0, False), (SIZE - 10, 0, False)],
 )
-def test_a_piece_is_spare_when_no_connection_can_hold_it(
+def test_a_piece_is_spare_if_no_connection_can_hold_it(
     task: FileTask, completed: int, connections: int, spare: bool
 ) -> None:
     task.ranges = [ByteRange(0, SIZE, completed=completed, running=True, connections=connections)]
@@ -46,13 +46,13 @@ def test_a_piece_is_spare_when_no_connection_can_hold_it(
     assert task.has_free_piece
 
 
-def test_every_state_has_its_transitions_and_only_two_have_none() -> None:
+def test_every_state_has_transitions_except_two() -> None:
     assert set(TRANSITIONS) == set(State)
     assert {state for state, nexts in TRANSITIONS.items() if not nexts} == {State.DONE, State.FAILED}
 
 
 @pytest.mark.parametrize("state", State)
-def test_a_transition_that_is_not_written_down_is_a_bug(task: FileTask, state: State) -> None:
+def test_an_undeclared_transition_is_a_bug(task: FileTask, state: State) -> None:
     for after in State:
         task.state = state
         if after in TRANSITIONS[state]:
@@ -68,13 +68,13 @@ class Heard:
         self.said: list[Event] = []
 
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
-        """Not needed."""
+        """Do nothing."""
 
     def emit(self, event: Event) -> None:
         self.said.append(event)
 
 
-def test_a_thread_that_is_late_says_nothing_behind_the_last_word() -> None:
+def test_a_late_thread_emits_nothing_after_the_last_event() -> None:
     heard, file = Heard(), RemoteFile(SafePath("a"), 1, None)
     manifest = Manifest(RepoRef("hf", "model", "org/r"), "org/r", "0" * 40, "http://a", "origin", (file,))
     results = Results(MirrorPool(HubFiles(HuggingFace(), manifest, Http()), [LATE]), (), heard)
