@@ -51,10 +51,11 @@ lab: $(VENV)/run.stamp  ## Unequal mirrors in namespaces beside plain aria2 (roo
 bench: $(VENV)/bench.stamp  ## Eleven scenarios beside the rivals, docs/benchmarks.md: make bench SCENARIO=3 RUNS=5 (root)
 	@$(BIN)/python -m benchmarks $(SCENARIO:%=--scenario %) $(RUNS:%=--runs %) $(ARGS)
 
-lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
+lint: $(VENV)/dev.stamp  ## ruff, mypy --strict and codespell
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/codespell
 
 format: $(VENV)/dev.stamp  ## Let ruff lay the code out
 	@$(BIN)/ruff check --fix .
