@@ -104,7 +104,7 @@ Trouble = Callable[[Net, str], None]
 
 @pytest.mark.parametrize(
     ("trouble", "who"),
-    [(Net.disconnect, "a"), (lambda net, host: net.rate(host, "160kbit"), "c")],
+    [(Net.disconnect, "a"), (lambda net, host: net.set_rate(host, "160kbit"), "c")],
     ids=["dies", "throttled"],
 )
 def test_one_of_three_mirrors_fails_in_mid_file(user: User, net: Net, file: Path, trouble: Trouble, who: str) -> None:

@@ -303,7 +303,10 @@ def test_what_is_no_git_is_one_sentence(refs: bytes, answer: bytes, sentence: st
 def test_an_answer_that_is_too_long_is_not_read_to_its_end() -> None:
     with Scripted(V2 + b"0000" * (3 << 20)) as server, pytest.raises(NetworkError, match="larger than 8,388,608 bytes"):
         git.objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
-    with Scripted(V2, b"0000" * (17 << 20)) as server, pytest.raises(NetworkError, match="more than 67,108,864 bytes"):
+    with (
+        Scripted(V2, b"0000" * (17 << 20)) as server,
+        pytest.raises(NetworkError, match="larger than 67,108,864 bytes"),
+    ):
         git.objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
 
 
