@@ -1,4 +1,4 @@
-"""What keeps a fetch from working here, each thing with the line that fixes it. See `examine`."""
+"""Checks for `gpuaria doctor`: what would make a fetch fail, each problem with a command that fixes it."""
 
 from gpuaria.doctor.finding import GROUPS, Finding, Severity, exit_status
 from gpuaria.doctor.run import Checkup, examine

@@ -1,4 +1,4 @@
-"""One thing that was looked at, how it is, and the line that fixes it."""
+"""Findings of the checks, and the thread-safe list that collects them."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -19,9 +19,9 @@ _ORDER = {topic: number for number, topic in enumerate(topic for _, topics in GR
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`text`: one sentence of what was seen. `fix`: one line to copy, empty only with "ok".
+    """The result of one check. `text`: one sentence. `fix`: a command to copy; empty only if the state is "ok".
 
-    `status`: the exit status with which a fetch would end because of it, 0 if it would work nevertheless.
+    `status`: the exit status of a fetch that fails for this reason, 0 if a fetch works nevertheless.
     """
 
     topic: str
@@ -32,39 +32,39 @@ class Finding:
 
 
 class Notes:
-    """Where checks on many threads put what they found; may be read while they are at work."""
+    """Collects findings from checks on many threads; may be read while checks run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: list[Finding] = []
 
     def add(self, finding: Finding) -> None:
-        """Keep one more."""
+        """Add a finding."""
         with self._lock:
             self._found.append(finding)
 
     def ok(self, topic: str, text: str) -> None:
-        """Nothing to do."""
+        """Add a finding that needs no action."""
         self.add(Finding(topic, "ok", text))
 
     def warn(self, topic: str, text: str, fix: str) -> None:
-        """A fetch works, but."""
+        """Add a warning: a fetch works nevertheless."""
         self.add(Finding(topic, "warning", text, fix))
 
     def problem(self, topic: str, text: str, fix: str, status: int) -> None:
-        """A fetch would end with `status`."""
+        """Add a problem: a fetch would end with exit status `status`."""
         self.add(Finding(topic, "problem", text, fix, status))
 
     def unknown(self, topic: str, text: str, fix: str, status: int = 0) -> None:
-        """It was not found out; `status` where a fetch hangs on it."""
+        """Add a check without a result; set `status` if a fetch depends on it."""
         self.add(Finding(topic, "unknown", text, fix, status))
 
     def failed(self, topic: str, error: GpuariaError, fix: str = "") -> None:
-        """The problem that a fetch would meet as `error`."""
+        """Add the problem that a fetch would report as `error`."""
         self.problem(topic, error.message, fix or error.hint or "gpuaria doctor --help", error.exit_code)
 
     def soften(self, *topics: str) -> None:
-        """Make the problems of `topics` warnings: a fetch works without what they are about."""
+        """Turn the problems of `topics` into warnings: a fetch works in spite of them."""
         with self._lock:
             self._found = [
                 replace(f, state="warning", status=0) if f.topic in topics and f.state == "problem" else f
@@ -72,13 +72,13 @@ class Notes:
             ]
 
     def snapshot(self) -> tuple[Finding, ...]:
-        """What is known by now, in the order of GROUPS."""
+        """Return the findings so far, in the order of GROUPS."""
         with self._lock:
             return tuple(sorted(self._found, key=lambda finding: _ORDER[finding.topic]))
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    """0 if a fetch would work, else the status of the first problem; of the first unknown thing if there is none."""
+    """Return 0 if a fetch would work, else the status of the first problem, or of the first unknown finding."""
     failing: Sequence[Finding] = [finding for finding in findings if finding.status]
     ordered = sorted(failing, key=lambda finding: finding.state != "problem")
     return ordered[0].status if ordered else 0

@@ -1,4 +1,4 @@
-"""The resolvers: each one's time, its lies, whether it answers; and the proxies that the environment names."""
+"""Checks of the resolvers (time, false answers, failures) and of the proxies in the environment."""
 
 import socket
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,16 @@ _OVER_HTTPS = "export GPUARIA_RESOLVERS=https://1.1.1.1/dns-query"
 def resolvers(
     mirrors: Sequence[Mirror], tools: Resolvers, environ: Mapping[str, str], deadline: Deadline, notes: Notes
 ) -> None:
-    """What each resolver says of every host that is not behind a proxy, one finding for each resolver."""
-    ways = [route(mirror.base, environ) for mirror in mirrors]
-    hosts = list(dict.fromkeys(way.host for way in ways if not way.proxy and not is_literal(way.host)))
+    """Ask each resolver for every host that is reached without a proxy; add one finding per resolver."""
+    routes = [route(mirror.base, environ) for mirror in mirrors]
+    hosts = list(dict.fromkeys(one.host for one in routes if not one.proxy and not is_literal(one.host)))
     if not hosts:
-        return notes.ok("DNS", "no name has to be looked up: the hosts are addresses, or a proxy resolves them")
+        return notes.ok("DNS", "no name to resolve: all hosts are IP addresses, or a proxy resolves them")
     asked = [partial(tools.query, host, deadline, settle=RESOLVER_SECONDS) for host in hosts]
     answers = [answer for found in run_all(asked, deadline) for answer in found or ()]
-    good = [server.spec for server in tools.servers if _good(_of(answers, server.spec))]
+    good = [server.spec for server in tools.servers if _reliable(_of(answers, server.spec))]
     for server in tools.servers:
-        _judge(server.spec, _of(answers, server.spec), good, notes)
+        _add_finding(server.spec, _of(answers, server.spec), good, notes)
     return None
 
 
@@ -40,13 +40,13 @@ def _of(answers: Sequence[DnsAnswer], spec: str) -> list[DnsAnswer]:
     return [answer for answer in answers if answer.resolver == spec]
 
 
-def _good(answers: Sequence[DnsAnswer]) -> bool:
+def _reliable(answers: Sequence[DnsAnswer]) -> bool:
     return any(a.addresses for a in answers) and not any(a.lies for a in answers)
 
 
-def _judge(spec: str, answers: Sequence[DnsAnswer], good: Sequence[str], notes: Notes) -> None:
-    """One resolver: a lie is worth more than a failure, and that more than silence."""
-    who = "the system's resolver" if spec == "system" else f"the resolver {spec}"
+def _add_finding(spec: str, answers: Sequence[DnsAnswer], good: Sequence[str], notes: Notes) -> None:
+    """Add the finding for one resolver: false answers first, then failures, then silence."""
+    who = "the system's resolver" if spec == "system" else f"resolver {spec}"
     others = ",".join(name for name in good if name not in (spec, "system"))
     fix = _SYSTEM if spec == "system" else f"export GPUARIA_RESOLVERS={others}" if others else _OVER_HTTPS
     lies = [f"{a.host}: {lie}" if a.host not in lie else lie for a in answers for lie in a.lies]
@@ -54,31 +54,31 @@ def _judge(spec: str, answers: Sequence[DnsAnswer], good: Sequence[str], notes: 
     times = [a.seconds for a in answers if a.addresses and a.seconds is not None]
     failed = [a for a in answers if a.state == "failed"]
     if lies:
-        return notes.warn("DNS", f"{who} lies and is not used to choose addresses: {lies[0]}", fix)
+        return notes.warn("DNS", f"{who} gives false answers and is not used: {lies[0]}", fix)
     if failed and not times:
-        said = f"says that {failed[0].host} does not exist" if failed[0].problem == NXDOMAIN else failed[0].problem
+        said = f"reports that {failed[0].host} does not exist" if failed[0].problem == NXDOMAIN else failed[0].problem
         return notes.warn("DNS", f"{who}: {said.removeprefix(_ITSELF)}", fix)
     if not times:
-        return notes.unknown("DNS", f"{who} gave no address in time", fix)
+        return notes.unknown("DNS", f"{who} returned no address in time", fix)
     known = {a.host: sum(len(b.addresses) for b in answers if b.host == a.host) for a in answers}
     told = ", ".join(f"{count} {'address' if count == 1 else 'addresses'} of {host}" for host, count in known.items())
-    return notes.ok("DNS", f"{who} answers in {1000 * min(times):.0f} ms: {told}")
+    return notes.ok("DNS", f"{who} responds in {1000 * min(times):.0f} ms: {told}")
 
 
 def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Deadline, notes: Notes) -> None:
-    """Which hosts are reached through which proxy, and whether it answers."""
+    """Check that each proxy in the environment accepts connections; report which hosts use it."""
     through: dict[Proxy, list[Mirror]] = {}
     for mirror in mirrors:
         proxy = route(mirror.base, environ).proxy
         if proxy:
             through.setdefault(proxy, []).append(mirror)
     if not through:
-        return notes.ok("proxy", "the environment names no proxy for these hosts")
+        return notes.ok("proxy", "no proxy is set for these hosts")
     tried = run_all([partial(_tried, proxy, deadline) for proxy in through], deadline)
     for (proxy, behind), problem in zip(through.items(), tried, strict=True):
         hosts = ", ".join(dict.fromkeys(urlsplit(mirror.base).hostname or "" for mirror in behind))
         fix = f"export no_proxy={hosts.replace(', ', ',')}  # or correct http_proxy, https_proxy, all_proxy"
-        text = f"{hosts} through the proxy {proxy}"
+        text = f"{hosts} through proxy {proxy}"
         if not problem:
             notes.ok("proxy", text)
         elif any(mirror.primary for mirror in behind):
@@ -90,9 +90,9 @@ def proxies(mirrors: Sequence[Mirror], environ: Mapping[str, str], deadline: Dea
 
 
 def _tried(proxy: Proxy, deadline: Deadline) -> str:
-    """What is wrong with the proxy itself, empty if it accepts a connection."""
+    """Return what is wrong with the proxy, empty if it accepts a connection."""
     if proxy.scheme not in PROXY_SCHEMES:
-        return f"is of the kind {proxy.scheme}: gpuaria speaks to http, https and socks5 proxies only"
+        return f"has the unsupported type {proxy.scheme}: gpuaria supports http, https and socks5 proxies"
     try:
         socket.create_connection((proxy.host, proxy.port), max(0.1, deadline.remaining())).close()
     except OSError as error:

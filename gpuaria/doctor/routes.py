@@ -1,4 +1,4 @@
-"""The way to the endpoint and to each mirror, stage by stage, up to the bytes of a real file where a repo is named."""
+"""Checks the route to the hub and to each mirror, stage by stage; with a repo, up to the bytes of a real file."""
 
 import ssl
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from gpuaria.dns.deadline import BackgroundCall, Deadline
 from gpuaria.dns.findings import NO_TIME, DnsAnswer, TlsFinding
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.doctor.finding import Notes
-from gpuaria.doctor.storage import another
+from gpuaria.doctor.storage import cache_fix
 from gpuaria.errors import AccessDenied, DiskError, GpuariaError, NetworkError, NoSpace, NotFound
 from gpuaria.fetching import World, request_for
 from gpuaria.mirrors.measure.findings import LookupFinding, MirrorFindings, TcpFinding
@@ -25,35 +25,37 @@ from gpuaria.storage.layout import Layout
 from gpuaria.text import decimal
 from gpuaria.trust import ListingTrust, OriginUnavailable, listing_from_mirrors
 
-RESOLVE = 2.2  # seconds for the list of files
-SILENCE = 1.0  # seconds of them after which mirrors are asked as well
+RESOLVE = 2.2  # seconds for listing the files
+SILENCE = 1.0  # seconds without a response from the hub, after which mirrors are asked too
 _SAMPLE = SampleLimits(seconds=0.6, ceiling=2 << 20)
 _NOTHING = RemoteFile(SafePath.parse("nothing"), 0, None)
 _HUBS = ("https://huggingface.co", "https://hf-mirror.com")
 _STAGES = {"dns": "DNS", "tcp": "TCP", "tls": "TLS", "lookup": "hub protocol", "fresh": "commit", "bytes": "bytes"}
 
 
-class Ways:
-    """One look at all mirrors. `errors`: what their look-ups ended with, by the mirror's name.
+class RouteChecks:
+    """Measures all mirrors. `errors`: the errors of their resolve requests, by the mirror's name.
 
-    `works`: whether a fetch finds a list that it may trust, and bytes.
+    `works`: whether a fetch would find a file list that it may trust, and bytes.
     """
 
     def __init__(self, settings: Settings, world: World, ref: RepoRef | None, deadline: Deadline, notes: Notes) -> None:
         self._settings, self._world = settings, world
         self._ref, self._deadline, self._notes = ref, deadline, notes
-        self._manifest: Manifest | None = None  # of what is asked for
+        self._manifest: Manifest | None = None  # the requested files
         self._whole = 0  # files of the repo
         self._file = _NOTHING
         self.errors: dict[str, GpuariaError] = {}
         self.works = False
 
-    def walk(self, resolvers: Resolvers, context: ssl.SSLContext, environ: Mapping[str, str]) -> list[MirrorFindings]:
-        """Measure all of them at once; what was found is in the notes then."""
+    def measure(
+        self, resolvers: Resolvers, context: ssl.SSLContext, environ: Mapping[str, str]
+    ) -> list[MirrorFindings]:
+        """Measure all mirrors at once, and add the findings to the notes."""
         if self._ref is not None:
             self._resolve(self._ref)
         mirrors = self._world.mirrors
-        tools = Tools(self._look_up, resolvers, context, environ, pings=False)
+        tools = Tools(self._resolve_file, resolvers, context, environ, pings=False)
         budget = min(self._settings.probe_budget, max(0.5, self._deadline.remaining() - 0.9))
         commit = self._manifest.version if self._manifest else ""
         found = survey(mirrors, commit, self._file, tools, budget, Reads((1,), _SAMPLE))
@@ -61,16 +63,16 @@ class Ways:
         return list(found)
 
     def _resolve(self, ref: RepoRef) -> None:
-        """The repo's files, as a fetch would list them, and whether there is room for them."""
+        """List the repo's files as a fetch does, and check that they fit on the disk."""
         try:
             done = self._listed(ref)
         except NetworkError as error:
-            text, fix = f"{ref} could not be looked up: {error.message}", f"gpuaria resolve {ref}"
+            text, fix = f"cannot list {ref}: {error.message}", f"gpuaria resolve {ref}"
             return self._notes.unknown("repo", text, fix, error.exit_code)
         except GpuariaError as error:
             return self._notes.failed("repo", error)
         if done is None:
-            text = f"the files of {ref} were not listed within {RESOLVE} s"
+            text = f"listing the files of {ref} took longer than {RESOLVE} s"
             return self._notes.unknown("repo", text, f"gpuaria resolve {ref}", NetworkError.exit_code)
         whole, layout = done
         try:
@@ -87,7 +89,7 @@ class Ways:
         return self._room(need)
 
     def _listed(self, ref: RepoRef) -> tuple[Manifest, Layout] | None:
-        """As a fetch lists them; where the endpoint is silent, the mirrors are asked before a fetch would."""
+        """List the files as a fetch does; if the hub is silent, ask the mirrors earlier than a fetch would."""
         request, world = request_for(ref), self._world
         deadline = self._deadline.within(RESOLVE)
         first = BackgroundCall(lambda: fetching.resolve(request, world))
@@ -103,7 +105,7 @@ class Ways:
 
     def _room(self, need: int) -> None:
         settings = self._settings
-        fix = another(settings)
+        fix = cache_fix(settings)
         try:
             place = self._world.target.folder or settings.cache_dir
             with explained(place):
@@ -112,10 +114,10 @@ class Ways:
             return self._notes.problem("room", error.message, fix, error.exit_code)
         except DiskError as error:
             return self._notes.unknown("room", error.message, fix, error.exit_code)
-        return self._notes.ok("room", f"{decimal(need)} are still to be fetched, and there is room for them")
+        return self._notes.ok("room", f"{decimal(need)} to download, and there is enough space")
 
-    def _look_up(self, mirror: Mirror) -> tuple[str, Stated] | None:
-        """The file's address where there is a file, else whether a hub answers at all."""
+    def _resolve_file(self, mirror: Mirror) -> tuple[str, Stated] | None:
+        """Return the URL of the file; without a file, only check that a hub responds."""
         http, source = self._world.http, self._world.source
         manifest = self._manifest
         try:
@@ -134,36 +136,36 @@ class Ways:
         return address.url, Stated(manifest.version)  # `locate` has checked size and digest
 
     def _conclude(self, found: Mapping[Mirror, MirrorFindings]) -> None:
-        """One line for each mirror. The endpoint's failure counts only where no mirror may stand in for it."""
+        """Add a finding for each mirror. The hub's failure counts only if no mirror may replace it."""
         carriers = [mirror for mirror, one in found.items() if self._carries(mirror, one)]
         world = self._world
         listed = self._manifest is not None if self._ref else world.origin in carriers or world.policy != "origin"
         self.works = bool(carriers) and listed
         for mirror, one in found.items():
-            self._judge(mirror, one)
+            self._add_finding(mirror, one)
         refused = isinstance(self.errors.get(world.origin.name), AccessDenied | NotFound)
         if self._manifest is not None and self.works and not refused:
             self._repo(self._manifest)
 
     def _carries(self, mirror: Mirror, found: MirrorFindings) -> bool:
-        """Whether bytes come from there, or without a file to ask for, a hub's answers."""
+        """Return whether the mirror delivers bytes; without a file, whether it responds as a hub."""
         if found.failed[0] or found.lookup.state != "measured":
             return False
-        return self._file is _NOTHING or found.bytes.state == "measured" or (mirror.primary and not _late(found))
+        return self._file is _NOTHING or found.bytes.state == "measured" or (mirror.primary and not _out_of_time(found))
 
-    def _judge(self, mirror: Mirror, found: MirrorFindings) -> None:
-        """What the hub refuses to us is no failure of the way to it."""
+    def _add_finding(self, mirror: Mirror, found: MirrorFindings) -> None:
+        """Add the finding of one mirror. Denied access to a repo is not a failure of the route."""
         error, steps = self.errors.get(mirror.name), _steps(mirror, found)
         if mirror.primary and isinstance(error, AccessDenied | NotFound):
             self._notes.failed("repo", error)
-            return self._notes.ok("endpoint", f"{steps}, the hub answers")
+            return self._notes.ok("endpoint", f"{steps}, the hub responds")
         stage, why = found.failed
         if stage:
             text = f"{steps}, {_STAGES[stage]} failed: {_short(why)}"
             return self._failed(mirror, text, _fix(mirror, stage, error, self._world.source.about), error)
-        if found.lookup.state != "measured" or (self._file is not _NOTHING and _late(found)):
+        if found.lookup.state != "measured" or (self._file is not _NOTHING and _out_of_time(found)):
             behind = "hub protocol" if found.lookup.state != "measured" else "bytes"
-            text = f"{steps}, {behind}: no answer in the time that there was"
+            text = f"{steps}, {behind}: no response in time"
             status = NetworkError.exit_code if mirror.primary and not self.works else 0
             fix = f"curl -sv -o /dev/null {mirror.base}"
             return self._notes.unknown(_topic(mirror), text, fix, status)
@@ -173,20 +175,20 @@ class Ways:
         if mirror.primary and not self.works:
             status = error.exit_code if error else NetworkError.exit_code
             return self._notes.problem("endpoint", text, fix, status)
-        more = "; mirrors stand in for it" if mirror.primary else ""
+        more = "; mirrors can replace it" if mirror.primary else ""
         return self._notes.warn(_topic(mirror), text + more, fix)
 
     def _repo(self, manifest: Manifest) -> None:
-        text = f"{self._ref} has {self._whole} files at commit {manifest.version[:12]}; its bytes can be had"
+        text = f"{self._ref} has {self._whole} files at commit {manifest.version[:12]}; its bytes are available"
         if len(manifest.files) < self._whole:
-            text += f"; asked for: {len(manifest.files)} of its {self._whole} files"
+            text += f"; requested: {len(manifest.files)} of {self._whole} files"
         if manifest.trust not in ("quorum", "mirror only"):
             return self._notes.ok("repo", text)
-        text += f"; only {manifest.vouched_by} vouches for the list ({manifest.trust})"
-        return self._notes.warn("repo", text, f"gpuaria fetch {manifest.name} --revision A_COMMIT_THAT_YOU_KNOW")
+        text += f"; file list only from {manifest.vouched_by} ({manifest.trust})"
+        return self._notes.warn("repo", text, f"gpuaria fetch {manifest.name} --revision KNOWN_COMMIT")
 
 
-def _late(found: MirrorFindings) -> bool:
+def _out_of_time(found: MirrorFindings) -> bool:
     return found.bytes.problem == NO_TIME
 
 
@@ -195,7 +197,7 @@ def _topic(mirror: Mirror) -> str:
 
 
 def _steps(mirror: Mirror, found: MirrorFindings) -> str:
-    """The stages that were passed, each with its time."""
+    """Return the stages that succeeded, each with its time."""
     steps = [f"proxy {found.proxy}"] if found.proxy else []
     own = [a for a in found.dns if a.host == found.host and a.addresses]
     stages: dict[str, Sequence[DnsAnswer | TcpFinding | TlsFinding | LookupFinding]] = {
@@ -213,12 +215,12 @@ def _steps(mirror: Mirror, found: MirrorFindings) -> str:
 
 
 def _short(why: str) -> str:
-    """Without what only makes sense with a patience."""
+    """Return `why` without the waiting limit, which is a fetch's."""
     return why.partition(", longer than the waiting limit")[0]
 
 
 def _fix(mirror: Mirror, stage: str, error: GpuariaError | None, about: About) -> str:
-    """What to change, by the stage that failed."""
+    """Return a fix for the stage that failed."""
     if not mirror.primary:
         return f"gpuaria mirrors remove {mirror.name}  # or leave --mirror {mirror.base} out"
     if stage == "tls":
@@ -234,7 +236,7 @@ def _fix(mirror: Mirror, stage: str, error: GpuariaError | None, about: About) -
 
 
 def worst(found: list[MirrorFindings]) -> MirrorFindings | None:
-    """The mirror that failed, else the one that takes longest to reach; None where there is no address at all."""
+    """Return a mirror that failed, else the slowest one to reach; None if no mirror has an IP address."""
     reached = [one for one in found if one.addresses]
 
     def badness(one: MirrorFindings) -> tuple[bool, float]:
@@ -245,7 +247,7 @@ def worst(found: list[MirrorFindings]) -> MirrorFindings | None:
 
 
 def offline(world: World, ref: RepoRef, notes: Notes) -> None:
-    """Without a network: whether all of a repo is in the cache."""
+    """Check, without the network, whether all files of a repo are on disk."""
     try:
         request = replace(request_for(ref), offline=True)
         whole, layout = fetching.resolve(request, world)
@@ -255,6 +257,6 @@ def offline(world: World, ref: RepoRef, notes: Notes) -> None:
         return notes.failed("repo", error)
     missing = [file for file in manifest.files if seen[file.path].size != file.size]
     if missing:
-        text = f"{len(missing)} of {len(manifest.files)} files of {ref} are not here, and we are offline"
+        text = f"{len(missing)} of {len(manifest.files)} files of {ref} are not on disk, and gpuaria is offline"
         return notes.problem("repo", text, f"unset HF_HUB_OFFLINE; gpuaria fetch {ref}", NotFound.exit_code)
     return notes.ok("repo", f"all {len(manifest.files)} files of {ref} are in {layout.root}")

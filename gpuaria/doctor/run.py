@@ -1,4 +1,4 @@
-"""All checks at once, one deadline; what is not known by then is said to be unknown."""
+"""Runs all checks at once, with one deadline; a check without a result by then is reported as unknown."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from gpuaria.dns.deadline import BackgroundCall, Deadline, run_all
 from gpuaria.dns.resolvers import Resolvers
 from gpuaria.doctor import hub, machine, names, storage, tls, trace
 from gpuaria.doctor.finding import Finding, Notes, exit_status
-from gpuaria.doctor.routes import Ways, offline, worst
+from gpuaria.doctor.routes import RouteChecks, offline, worst
 from gpuaria.errors import ConfigError, GpuariaError
 from gpuaria.fetching import World
 from gpuaria.fetching.hub import reference
@@ -23,8 +23,8 @@ from gpuaria.sources import source
 
 SECONDS = 5.5  # for everything but the traceroute
 TRACE = 1.5  # seconds more
-_CONNECT, _SILENCE = 2.0, 3.0  # seconds at the most for the client, whatever the settings say
-# What has to have a finding, with the line for finding out by hand and the status that a fetch would risk.
+_CONNECT, _SILENCE = 2.0, 3.0  # upper limits of the client's time-outs in seconds
+# Topics that always get a finding: a command to check by hand, and the exit status if a fetch depends on it.
 _MACHINE = {"aria2c": ("aria2c --version", 9), "cache": ("df -h ~/.cache/huggingface", 8), "state": ("df -h ~", 0)}
 _NETWORK = {
     "proxy": ("env | grep -i _proxy", 0),
@@ -38,23 +38,23 @@ _NETWORK = {
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """What was found, in the order of GROUPS; `ref` is empty where no repo was named."""
+    """All findings, in the order of GROUPS. `ref` is empty if no repo was given."""
 
     ref: str
     findings: tuple[Finding, ...]
 
     @property
     def exit_code(self) -> int:
-        """See `exit_status`."""
+        """Return the exit status, as `exit_status` defines it."""
         return exit_status(self.findings)
 
 
 def examine(
     settings: Settings, environ: Mapping[str, str], text: str, kind: RepoKind | None, revision: str, *, with_trace: bool
 ) -> Checkup:
-    """Look at everything that a fetch of `text` (a repo, or empty) needs, for at most about 6 s, 8 s with a trace.
+    """Check everything that a fetch of `text` (a repo, or empty) needs, in about 6 s, or 8 s with a trace.
 
-    Raises UsageError if `text` names no repo; nothing for what is found.
+    Raises UsageError if `text` is not a repo. Problems are findings and raise nothing.
     """
     notes, halt = Notes(), threading.Event()
     network = _Network(settings, environ, notes, halt, with_trace=with_trace)
@@ -76,16 +76,16 @@ def examine(
 
 
 def _completed(notes: Notes, expected: Mapping[str, tuple[str, int]]) -> tuple[Finding, ...]:
-    """With "unknown" for what no check has told in time."""
+    """Return the findings, with "unknown" for topics without a result in time."""
     known = {finding.topic for finding in notes.snapshot()}
     for topic, (fix, status) in expected.items():
         if topic not in known:
-            notes.unknown(topic, "could not be checked: it hangs, or what it needs is missing", fix, status)
+            notes.unknown(topic, "not checked: no result in time", fix, status)
     return notes.snapshot()
 
 
 class _Network:
-    """All that needs the runtime: built on the thread of the check, since a state folder may hang too."""
+    """Checks that need a Runtime. The check's thread builds it, since access to the state folder may hang."""
 
     def __init__(
         self, settings: Settings, environ: Mapping[str, str], notes: Notes, halt: threading.Event, *, with_trace: bool
@@ -94,11 +94,11 @@ class _Network:
         self._halt, self._with_trace = halt, with_trace
 
     def parse(self, text: str, kind: RepoKind | None, revision: str) -> RepoRef:
-        """The repo that is meant. Raises UsageError."""
+        """Return the repo that `text` names. Raises UsageError."""
         return reference(self._settings, text, kind, revision)
 
     def check(self, ref: RepoRef | None, deadline: Deadline) -> None:
-        """Everything behind the first packet, or why there is none."""
+        """Run the network checks, or report that gpuaria is offline."""
         try:
             runtime = self._runtime(ref)
         except ConfigError as error:
@@ -109,7 +109,7 @@ class _Network:
             return self._online(runtime.hub(ref).settings, world, ref, deadline)
 
     def _runtime(self, ref: RepoRef | None) -> Runtime:
-        """One of little patience. A token that cannot be read is told, and then done without."""
+        """Return a runtime with short time-outs; report a token that cannot be read, and continue without it."""
         s = replace(
             self._settings,
             patience=0.0,
@@ -127,8 +127,8 @@ class _Network:
 
     def _offline(self, world: World, ref: RepoRef | None) -> None:
         where = self._settings.setting_source("offline").where or "--offline"
-        text = f"{where} is set: a fetch takes only what is on this disk, and the network is not looked at"
-        self._notes.warn("offline", text, f"unset {where}" if where.isupper() else f"leave {where} out")
+        text = f"{where} is set: a fetch uses local files only; the network is not checked"
+        self._notes.warn("offline", text, f"unset {where}" if where.isupper() else f"remove {where}")
         if ref is not None:
             offline(world, ref, self._notes)
 
@@ -146,20 +146,20 @@ class _Network:
             BackgroundCall(partial(names.resolvers, mirrors, resolvers, self._environ, side, self._notes)),
             BackgroundCall(partial(hub.check, s, world.source, world.http, self._notes)),
         ]
-        ways = Ways(s, world, ref, deadline, self._notes)
-        found = ways.walk(resolvers, context, self._environ)
+        routes = RouteChecks(s, world, ref, deadline, self._notes)
+        found = routes.measure(resolvers, context, self._environ)
         tls.check(route(s.endpoint, self._environ), found[0], bundle, deadline, self._notes)
         for job in jobs:
             job.result(deadline, 0)
         if joining := world.candidates.mirrors or world.candidates.forbidden:
             self._notes.ok("mirror", joining if isinstance(joining, str) else may_join(joining))
-        if ways.works:
+        if routes.works:
             self._notes.soften("proxy", "TLS")
         hub.quota(s.endpoint, world.http, self._notes, reached=found[0].lookup.state == "measured")
         if self._with_trace:
             bad = worst(found)
             if bad is None:
-                text = "no host has an address to trace the route to"
+                text = "no host has an IP address to trace the route to"
                 return self._notes.unknown("route", text, "getent hosts huggingface.co")
             trace.route_to(bad.host, bad.addresses[0], Deadline(TRACE - 0.3), self._notes)
         return None

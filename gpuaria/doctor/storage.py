@@ -1,4 +1,4 @@
-"""The folders that a fetch writes to, tried with files that are removed again."""
+"""Checks of the folders that a fetch writes to, made with temporary files."""
 
 import os
 import shutil
@@ -18,18 +18,18 @@ from gpuaria.storage.locks import lock_file, unlock_file
 from gpuaria.storage.receipts import Receipts
 from gpuaria.text import decimal
 
-FULL = 16 << 20  # bytes; no model fits into less
-LITTLE = 1_000_000_000  # bytes
+FULL = 16 << 20  # bytes; no model fits in less
+LITTLE = 1_000_000_000  # bytes; less free space gives a warning; less free space gives a warning
 _PREFIX = ".gpuaria-doctor-"
 
 
 def cache(settings: Settings, notes: Notes) -> None:
-    """Whether the cache can be written, how much fits, and what its file system can do."""
+    """Check that the cache is writable, its free space, and the features of its file system."""
     try:
         folder = settings.cache_dir
     except ConfigError as error:
         return notes.failed("cache", error, "export HF_HOME=/a/writable/folder")
-    fix = another(settings)
+    fix = cache_fix(settings)
     try:
         with explained(folder):
             place = space.nearest_existing(folder)
@@ -39,22 +39,22 @@ def cache(settings: Settings, notes: Notes) -> None:
             _links(scratch, settings, notes)
             _names(scratch, place, fix, notes)
     except DiskError as error:
-        return notes.problem("cache", f"the cache {folder} cannot be written: {error.message}", fix, error.exit_code)
-    text = f"{folder} can be written, {decimal(free)} free"
+        return notes.problem("cache", f"cannot write to the cache {folder}: {error.message}", fix, error.exit_code)
+    text = f"{folder} is writable, {decimal(free)} free"
     if free < FULL:
         return notes.problem("cache", f"the disk of {folder} is full: {text}", fix, NoSpace.exit_code)
     return notes.warn("cache", text, fix) if free < LITTLE else notes.ok("cache", text)
 
 
-def another(settings: Settings) -> str:
-    """The line that names another cache: by the variable that is in force."""
+def cache_fix(settings: Settings) -> str:
+    """Return the command that sets another cache folder, with the variable in use."""
     where = settings.setting_source("cache_dir").where
     return f"export {'GPUARIA_CACHE_DIR' if where == 'GPUARIA_CACHE_DIR' else 'HF_HUB_CACHE'}=/another/disk/hub"
 
 
 @contextmanager
 def _scratch(place: Path) -> Iterator[Path]:
-    """A folder at `place` that holds a few bytes, removed at the end. Raises DiskError."""
+    """Create a temporary folder with a small file in `place`, and remove it at the end. Raises DiskError."""
     with explained(place):
         made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     try:
@@ -73,33 +73,33 @@ def _locks(scratch: Path, fix: str, notes: Notes) -> None:
         if lock is not None:
             unlock_file(lock)
     if second is not None:
-        text = "locks exclude nobody on the cache's file system: run one gpuaria at a time there"
+        text = "file locks have no effect on the cache's file system: run one gpuaria at a time"
         return notes.warn("locks", text, fix)
     if soft:
-        return notes.warn("locks", "the cache's file system has no flock: a killed process leaves its locks", fix)
+        return notes.warn("locks", "the cache's file system has no flock: a killed process leaves its lock files", fix)
     return notes.ok("locks", "file locks work in the cache")
 
 
 def _links(scratch: Path, settings: Settings, notes: Notes) -> None:
     if settings.symlinks is False:
-        return notes.ok("links", "symbolic links are not used, as the setting symlinks says")
+        return notes.ok("links", "symbolic links are turned off (setting symlinks)")
     try:
         os.symlink("bytes", scratch / "link")
     except (OSError, NotImplementedError):
-        text = "the cache's file system has no symbolic links: two revisions of a file take twice the room"
+        text = "the cache's file system has no symbolic links: a file shared by two revisions is stored twice"
         return notes.warn("links", text, "export GPUARIA_SYMLINKS=no")
     return notes.ok("links", "symbolic links work in the cache")
 
 
 def _names(scratch: Path, place: Path, fix: str, notes: Notes) -> None:
     if space.case_sensitive(scratch):
-        return notes.ok("names", "the cache's file system tells upper from lower case")
-    text = f"the file system at {place} takes A for a: a repo with both names cannot be fetched to it"
+        return notes.ok("names", "the cache's file system is case-sensitive")
+    text = f"the file system at {place} is not case-sensitive: repos with names that differ only in case fail"
     return notes.warn("names", text, fix)
 
 
 def state(settings: Settings, notes: Notes) -> None:
-    """Whether proofs and the mirrors' history can be kept; a fetch works without them."""
+    """Check that receipts and the mirror history can be saved; a fetch works without them."""
     fix = "export GPUARIA_STATE_DIR=/a/writable/folder"
     try:
         folder = settings.state_dir
@@ -109,4 +109,4 @@ def state(settings: Settings, notes: Notes) -> None:
     receipts.close()
     if receipts.problem:
         return notes.warn("state", receipts.problem, fix)
-    return notes.ok("state", f"what was verified is remembered in {folder}")
+    return notes.ok("state", f"receipts and history are saved in {folder}")

@@ -1,4 +1,4 @@
-"""Who signed the endpoint's certificate: a public authority, one of our own, or someone in between."""
+"""Checks who issued the hub's certificate: a public authority, a private one, or an inspecting proxy."""
 
 import ssl
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ _CLOCK = ("not yet valid", "has expired")
 
 
 def check(there: Route, found: MirrorFindings, bundle: str, deadline: Deadline, notes: Notes) -> None:
-    """Look at the certificate that the survey met, with at most three more handshakes."""
+    """Check the certificate that the survey saw, with at most three more handshakes."""
     if not there.tls:
-        return notes.ok("TLS", f"{there.host_header} is reached without encryption, as its address says")
+        return notes.ok("TLS", f"{there.host_header} is reached over http, without encryption")
     addresses = (there.host,) if there.proxy else found.addresses
     if not addresses:
-        return notes.unknown("TLS", f"{there.host_header} was not reached", f"curl -v https://{there.host_header}")
+        return notes.unknown("TLS", f"{there.host_header} could not be reached", f"curl -v https://{there.host_header}")
     problem = next((t.certificate_problem for t in found.tls if t.certificate_problem), "")
     if problem and not any(t.state == "measured" for t in found.tls):
         return _refused(there, addresses, problem, deadline, notes)
     issuer, problem = _issuer(there, addresses, tls_context(bundle), deadline)
     if problem or not issuer:
-        text = f"no encrypted connection to {there.host_header}: {problem or 'it was not tried to its end'}"
+        text = f"no encrypted connection to {there.host_header}: {problem or 'the handshake did not finish'}"
         return notes.unknown("TLS", text, f"curl -v https://{there.host_header}")
     return _accepted(there, addresses, issuer, bundle, deadline, notes)
 
@@ -38,14 +38,14 @@ def _refused(there: Route, addresses: Sequence[str], problem: str, deadline: Dea
     text = f"the certificate of {there.host_header}{signed} cannot be trusted: {problem}"
     fix = "export SSL_CERT_FILE=/path/to/the/bundle/of/your/network.pem"
     if any(word in problem for word in _CLOCK):
-        fix = "sudo timedatectl set-ntp true  # if `date -u` is wrong; else tell the owner of the host"
+        fix = "sudo timedatectl set-ntp true  # if `date -u` is wrong; otherwise tell the host's owner"
     return notes.problem("TLS", text, fix, NetworkError.exit_code)
 
 
 def _accepted(
     there: Route, addresses: Sequence[str], issuer: str, bundle: str, deadline: Deadline, notes: Notes
 ) -> None:
-    """Trusted by our bundle; where the public list does not trust it, somebody's own authority has signed."""
+    """Report a trusted certificate; warn if only a private authority in the bundle trusts it."""
     import certifi
 
     used = ca_file(bundle)
@@ -55,12 +55,12 @@ def _accepted(
     _, problem = _issuer(there, addresses, tls_context(certifi.where()), deadline)
     if not problem:
         return notes.ok("TLS", text)
-    more = f"{text}, no public authority: TLS is inspected on the way; {used} trusts it"
+    more = f"{text}, not a public authority: a proxy inspects TLS; {used} trusts it"
     return notes.warn("TLS", more, f"export SSL_CERT_FILE={used}")
 
 
 def _issuer(there: Route, addresses: Sequence[str], context: ssl.SSLContext, deadline: Deadline) -> tuple[str, str]:
-    """The name of the issuer, or what is wrong with the certificate; both empty where nothing was found out."""
+    """Return the name of the issuer, or what is wrong with the certificate; both empty if neither is known."""
     line = attempt_connection(there, addresses[0], context, deadline.within(2.0))
     try:
         if isinstance(line.sock, ssl.SSLSocket):
@@ -71,9 +71,9 @@ def _issuer(there: Route, addresses: Sequence[str], context: ssl.SSLContext, dea
 
 
 def _untrusted_issuer(there: Route, address: str, deadline: Deadline) -> str:
-    """The issuer of a certificate that nobody trusts; empty if it cannot be read.
+    """Return the issuer of an untrusted certificate; empty if it cannot be read.
 
-    The ssl module reads a certificate's fields only once it has verified it: the one that came is made its own anchor.
+    The ssl module parses a certificate only after verifying it, so the certificate itself is used as the trust anchor.
     """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -90,7 +90,7 @@ def _untrusted_issuer(there: Route, address: str, deadline: Deadline) -> str:
 
 
 def _name(certificate: object) -> str:
-    """The organisation that issued a certificate, else its common name."""
+    """Return the organisation that issued a certificate, else the common name of the issuer."""
     rows = certificate.get("issuer", ()) if isinstance(certificate, dict) else ()
     names = {key: value for row in rows for key, value in row}
-    return str(names.get("organizationName") or names.get("commonName") or "an authority without a name")
+    return str(names.get("organizationName") or names.get("commonName") or "an unnamed authority")

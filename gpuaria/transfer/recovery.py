@@ -110,7 +110,7 @@ class Recovery:
                 self._tasks.issue(commands.RecordOutcome(mirror, Refused((refused or {}).get(mirror, reason))))
 
     def handle_check(self, event: MirrorsChecked) -> None:
-        """Continue with the mirrors that aria2 can use; if there is none, by HTTP over one connection."""
+        """Continue with mirrors that aria2 can use; if there is none, by HTTP over one connection."""
         task, doubt, found = event.task, event.task.pending_check, event.incompatible
         assert doubt is not None
         task.pending_check = None

@@ -192,8 +192,8 @@ def closed(tmp_path: Path) -> list[Repo]:
     [
         ("gated", "", 6, "accept its terms"),
         ("gated", "hf_good", 6, "has no access"),
-        ("gated", "hf_wrong", 6, "does not know the token"),
-        ("private", "hf_wrong", 6, "does not know the token"),
+        ("gated", "hf_wrong", 6, "rejects your token"),
+        ("private", "hf_wrong", 6, "rejects your token"),
         ("private", "", 5, "private and no token"),
     ],
 )
@@ -210,7 +210,7 @@ def test_6_a_gated_repo_does_not_hide_an_invalid_token(user: User, serve: Serve,
     hub = serve(*closed, tokens={"hf_good"})
     hub.fault("/revision/", status=401, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": "Please log in."})
     done = user.quick("fetch", "org/gated", HF_TOKEN="hf_wrong")
-    done.refused(6, "does not know the token", "/settings/tokens", "/org/gated")
+    done.refused(6, "rejects your token", "/settings/tokens", "/org/gated")
     user.quick("fetch", "org/gated").refused(6, "accept its terms")
 
 

@@ -48,7 +48,7 @@ def test_everything_ok(user: User, hub: Hub, small: Repo) -> None:
         seen.has("mirror", "ok", mirror.url, "hub protocol", "bytes")
         assert not [r for r in mirror.requests if "authorization" in r.headers]
     seen.has("endpoint", "ok", hub.url, "TCP", "hub protocol", "bytes", "/s")
-    seen.has("aria2c", "ok", "1.3", ", from ", "starts and answers", "HTTPS")
+    seen.has("aria2c", "ok", "1.3", ", from ", "starts and responds", "HTTPS")
     seen.has("token", "ok", "HF_TOKEN", "valid at 127.0.0.1")
     seen.has("clock", "ok", "within")
     seen.has("quota", "ok", "api")
@@ -65,7 +65,7 @@ def test_without_a_repo_and_without_a_token(user: User, hub: Hub) -> None:
     seen = run_json(user)
     assert seen.status == 0
     seen.has("endpoint", "ok", "hub protocol")
-    seen.has("token", "ok", "none is set")
+    seen.has("token", "ok", "no token is set")
     assert not seen.of("repo")
     assert {row["topic"] for row in seen.findings} <= {topic for _, topics in GROUPS for topic in topics}
 
@@ -106,7 +106,7 @@ def test_connection_refused(user: User, dead: str) -> None:
     seen = run_json(user, "org/small", HF_ENDPOINT=dead)
     assert seen.status == 7
     seen.has("endpoint", "problem", dead, "TCP failed", "refused", fix="export HF_ENDPOINT=https://huggingface.co")
-    seen.has("clock", "unknown", "nobody told the time")
+    seen.has("clock", "unknown", "the clock was not checked")
     seen.has("repo", "unknown", "org/small", fix="gpuaria resolve")
 
 
@@ -114,8 +114,8 @@ def test_an_endpoint_that_accepts_and_does_not_respond(user: User) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
         seen = run_json(user, "org/small", HF_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}")
     assert seen.status == 7
-    seen.has("endpoint", "unknown", "TCP", "hub protocol: no answer", fix="curl -sv")
-    seen.has("aria2c", "ok", "starts and answers")
+    seen.has("endpoint", "unknown", "TCP", "hub protocol: no response", fix="curl -sv")
+    seen.has("aria2c", "ok", "starts and responds")
 
 
 def look_up(user: User, *specs: str) -> tuple[int, DoctorRun]:
@@ -137,7 +137,9 @@ def test_unknown_host_name(user: User) -> None:
 def test_a_resolver_with_false_answers(user: User) -> None:
     with NameServer({HOST: ["10.0.0.1"]}) as liar, NameServer({HOST: ["93.184.216.34"]}) as honest:
         _, seen = look_up(user, liar.spec, honest.spec)
-    seen.has("DNS", "warning", liar.spec, "lies", "10.0.0.1 is a private", fix=f"RESOLVERS={honest.spec}")
+    seen.has(
+        "DNS", "warning", liar.spec, "gives false answers", "10.0.0.1 is a private", fix=f"RESOLVERS={honest.spec}"
+    )
     seen.has("DNS", "ok", honest.spec, "ms", f"1 address of {HOST}")
 
 
@@ -183,8 +185,8 @@ def test_a_mirror_replaces_an_unreachable_endpoint(user: User, dead: str, hub: H
     for words in ([], ["org/small"]):
         seen = run_json(user, *words, HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url)
         assert seen.status == 0
-        seen.has("endpoint", "warning", "TCP failed", "mirrors stand in", fix="export HF_ENDPOINT=")
-    seen.has("repo", "warning", "4 files", f"only {hub.url} vouches", "mirror only", fix="--revision")
+        seen.has("endpoint", "warning", "TCP failed", "mirrors can replace it", fix="export HF_ENDPOINT=")
+    seen.has("repo", "warning", "4 files", f"file list only from {hub.url}", "mirror only", fix="--revision")
     user.quick("fetch", "org/small", HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url).ok()
     seen = run_json(user, HF_ENDPOINT=dead, GPUARIA_MIRRORS=hub.url, GPUARIA_TRUST="origin")
     assert seen.status == 7
@@ -196,7 +198,7 @@ def test_a_mirror_replaces_an_endpoint_that_does_not_respond(user: User, hub: Hu
         silent = f"http://127.0.0.1:{mute.getsockname()[1]}"
         seen = run_json(user, "org/small", HF_ENDPOINT=silent, GPUARIA_MIRRORS=hub.url)
     assert seen.status == 0
-    seen.has("endpoint", "unknown", "hub protocol: no answer")
+    seen.has("endpoint", "unknown", "hub protocol: no response")
     seen.has("mirror", "ok", hub.url, "bytes")
 
 
@@ -205,8 +207,8 @@ def test_a_mirror_has_the_bytes_that_the_endpoint_lacks(user: User, hub: Hub, sm
     with Hub([small], server="embedded") as mirror:
         seen = run_json(user, "org/small", GPUARIA_MIRRORS=mirror.url)
     assert seen.status == 0
-    seen.has("endpoint", "warning", "bytes failed", "mirrors stand in")
-    seen.has("repo", "ok", "bytes can be had")
+    seen.has("endpoint", "warning", "bytes failed", "mirrors can replace it")
+    seen.has("repo", "ok", "bytes are available")
 
 
 def test_the_bytes_fail(user: User, hub: Hub) -> None:
@@ -220,7 +222,7 @@ def test_a_proxy_that_does_not_respond(user: User, hub: Hub, dead: str) -> None:
     secret = dead.replace("http://", f"http://me:{TOKEN}@")
     seen = run_json(user, http_proxy=secret)
     assert seen.status == 7
-    seen.has("proxy", "problem", "127.0.0.1 through the proxy", "does not respond", fix="export no_proxy=127.0.0.1")
+    seen.has("proxy", "problem", "127.0.0.1 through proxy", "does not respond", fix="export no_proxy=127.0.0.1")
     assert TOKEN not in seen.text
 
 
@@ -252,8 +254,8 @@ def test_a_proxy_that_inspects_tls(user: User, certificate: Path) -> None:
         seen = run_json(user, SSL_CERT_FILE=str(certificate))
         assert seen.status == 0
         fix = f"export SSL_CERT_FILE={certificate}"
-        seen.has("TLS", "warning", "signed by Nosy Networks", "inspected on the way", fix=fix)
-        seen.has("proxy", "ok", f"{HOST} through the proxy 127.0.0.1:")
+        seen.has("TLS", "warning", "signed by Nosy Networks", "inspects TLS", fix=fix)
+        seen.has("proxy", "ok", f"{HOST} through proxy 127.0.0.1:")
         told = run_json(user)
     told.has("TLS", "problem", "signed by Nosy Networks", fix="export SSL_CERT_FILE=")
     assert told.status == 7
@@ -321,7 +323,7 @@ def test_an_invalid_token(user: User, hub: Hub) -> None:
     for words in ([], ["org/small"]):
         seen = run_json(user, *words, HF_TOKEN=TOKEN)
         assert seen.status == 6
-        seen.has("token", "problem", "does not know the token from HF_TOKEN", fix="unset HF_TOKEN")
+        seen.has("token", "problem", "rejects the token from HF_TOKEN", fix="unset HF_TOKEN")
         seen.has("endpoint", "ok", "hub protocol")
         assert TOKEN not in seen.text
         assert TOKEN not in run(user, *words, HF_TOKEN=TOKEN)[1]
@@ -353,7 +355,7 @@ def test_a_gated_repo(token: str, text: str, user: User, serve: Serve, tmp_path:
     seen = run_json(user, "org/gated", HF_TOKEN=token)
     assert seen.status == 6
     seen.has("repo", "problem", "org/gated is gated", text, fix="/org/gated")
-    seen.has("endpoint", "ok", "hub answers")
+    seen.has("endpoint", "ok", "hub responds")
 
 
 def test_an_unknown_repo(user: User, hub: Hub) -> None:

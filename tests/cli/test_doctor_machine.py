@@ -69,7 +69,7 @@ def test_a_cache_that_is_not_writable(user: User) -> None:
     place = "/proc/hub"
     seen = run_json(user, GPUARIA_CACHE_DIR=place, HF_HUB_OFFLINE="1")
     assert seen.status == 8
-    seen.has("cache", "problem", place, "cannot be written", fix="export GPUARIA_CACHE_DIR=")
+    seen.has("cache", "problem", place, "cannot write to the cache", fix="export GPUARIA_CACHE_DIR=")
     (user.home / "file").write_text("")
     seen = run_json(user, HF_HUB_CACHE=str(user.home / "file"), HF_HUB_OFFLINE="1")
     assert seen.status == 8

@@ -112,8 +112,8 @@ def test_doctor(text: str, meant: set[str], user: User, hub: Hub) -> None:
     size = sum(len(data) for name, data in FILES.items() if name in meant and isinstance(data, bytes))
     status, said = doctor(user, text.format(hub=hub.url))
     assert status == 0
-    assert f"{size} B are still to be fetched" in said
-    assert (f"{len(meant)} of its 7 files" in said) == (meant != set(FILES))
+    assert f"{size} B to download" in said
+    assert (f"{len(meant)} of 7 files" in said) == (meant != set(FILES))
     user.quick("fetch", text.format(hub=hub.url)).ok()
     assert doctor(user, text.format(hub=hub.url), offline=True)[0] == 0
     assert (doctor(user, "org/pasted", offline=True)[0] == 0) == (meant == set(FILES))

@@ -125,7 +125,7 @@ def test_resolve_and_lock(user: User, hub: DemoHub) -> None:
     assert contents(user.run("fetch", "--lock", lock, "--to", "locked").ok().path) == FILES
     assert not any(target.startswith("/api/") for target in hub.targets[before:])
     assert user.run("verify", "locked", "--lock", lock).status == 0
-    user.run("fetch", "--repo", "demo:other/name", "--lock", lock).refused(2, "locks")
+    user.run("fetch", "--repo", "demo:other/name", "--lock", lock).refused(2, "lock file of")
 
 
 def test_mirrors_and_doctor(user: User, hub: DemoHub) -> None:
@@ -136,7 +136,7 @@ def test_mirrors_and_doctor(user: User, hub: DemoHub) -> None:
         assert {use["name"] for use in done.report["mirrors"]} <= {hub.url[7:], other.url[7:]}
         assert not any(OWN in str(seen.headers) for seen in other.journal.snapshot())
     said = user.run("doctor", "demo:org/name", GPUARIA_RESOLVERS="system").ok().out
-    assert "its bytes can be had" in said
+    assert "its bytes are available" in said
     assert "huggingface" not in said.partition("hub and mirrors")[2]
 
 

@@ -145,7 +145,7 @@ def test_a_mirror_that_lies_about_small_files(user: User, serve: Serve, tmp_path
     for line in blamed:
         assert f"{liar.url[7:]} served wrong bytes: sha256" in line.problems[0]
     assert f"problem: {liar.url[7:]} served wrong bytes" in user.quick("why", blamed[0].path).ok().out
-    assert any("wrong bytes" in part.rejected for part in runs(user)[0].mirrors if part.base == liar.url)
+    assert any("failed its checksum" in part.rejected for part in runs(user)[0].mirrors if part.base == liar.url)
 
 
 @pytest.fixture(scope="session")

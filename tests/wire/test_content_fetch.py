@@ -197,7 +197,7 @@ def test_a_broken_header_is_not_published(
             "path": "broken.safetensors",
             "outcome": "refused",
             "detail": "the checksum is right, but the safetensors header is broken: tensor 'w' ends at byte "
-            f"{size + 5} of a buffer of {size}; leave it out with --exclude, or accept it with "
+            f"{size + 5} of a buffer of {size} bytes; leave it out with --exclude, or accept it with "
             "GPUARIA_CHECK_CONTENT=no",
         }
     ]

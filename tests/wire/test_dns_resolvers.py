@@ -80,7 +80,7 @@ def test_tcp_where_udp_is_truncated_or_blocked(how: dict[str, bool]) -> None:
     assert ("tcp", "A") in server.asked
 
 
-@pytest.mark.parametrize(("rcode", "text"), [(dns.rcode.SERVFAIL, "answers SERVFAIL"), (dns.rcode.REFUSED, "REFUSED")])
+@pytest.mark.parametrize(("rcode", "text"), [(dns.rcode.SERVFAIL, "returned SERVFAIL"), (dns.rcode.REFUSED, "REFUSED")])
 def test_an_error_code_is_a_failure_with_its_name(rcode: int, text: str) -> None:
     with NameServer({HOST: [PUBLIC]}, rcode=rcode) as server:
         found = of(ask(Resolvers([server.spec], system=False)), server.spec)
@@ -255,7 +255,7 @@ def test_a_resolver_that_gives_a_special_address_for_a_public_name_is_shown_and_
         later = ask(it, "b.example.org")
         assert len(servers[0].asked) == before
         assert of(later, servers[0].spec).state == "not measured"
-        assert "lies" in of(later, servers[0].spec).problem
+        assert "false answers" in of(later, servers[0].spec).problem
         assert it.usable(later) == (OTHER,)
 
 

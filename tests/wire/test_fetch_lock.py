@@ -48,7 +48,7 @@ def test_a_lock_and_any_one_mirror_are_enough(user: User, serve: Serve, made: Ca
     hub.close()
     user.env["GPUARIA_TRUST"] = "origin"
     done = user.quick("fetch", "--lock", "held.lock.json", "--to", "got", "--mirror", mirror.url, "--json").ok()
-    assert (done.report["trust"], done.report["vouched_by"]) == ("pinned", "the lock 'held.lock.json'")
+    assert (done.report["trust"], done.report["vouched_by"]) == ("pinned", "lock file 'held.lock.json'")
     assert (user.home / "got/weights.bin").read_bytes() == FILES["weights.bin"]
     assert not [seen for seen in mirror.requests if seen.target.startswith("/api/models")]
     assert "3 ok" in user.quick("verify", "got").ok().out
@@ -130,7 +130,7 @@ def test_what_is_named_beside_a_lock_must_be_what_it_locks(
 ) -> None:
     serve(made("one"))
     lock(user)
-    user.quick("fetch", "--lock", "held.lock.json", *beside).refused(2, "locks org/held@main, not")
+    user.quick("fetch", "--lock", "held.lock.json", *beside).refused(2, "lock file of org/held@main, not")
 
 
 def test_a_lock_of_another_revision_than_main(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
@@ -139,9 +139,9 @@ def test_a_lock_of_another_revision_than_main(user: User, serve: Serve, made: Ca
     serve(repo)
     file = lock(user, "--revision", "v1")
     for beside in (["--revision", "main"], ["--repo", "org/held@main"], ["--repo", "org/held", "--revision", "main"]):
-        user.quick("fetch", "--lock", file, *beside).refused(2, "locks org/held@v1, not org/held@main")
+        user.quick("fetch", "--lock", file, *beside).refused(2, "lock file of org/held@v1, not of org/held@main")
     for named, revision in (("", "main"), ("org/held", "main"), ("hf:org/held@main", "")):
-        with pytest.raises(UsageError, match="locks org/held@v1, not org/held@main"):
+        with pytest.raises(UsageError, match="lock file of org/held@v1, not of org/held@main"):
             gpuaria.fetch(named, lock=file, revision=revision, environ=user.environ())
     fine: tuple[list[str], ...] = (
         [],

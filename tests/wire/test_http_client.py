@@ -223,7 +223,7 @@ def test_a_post_is_asked_like_a_get_and_follows_nowhere() -> None:
         assert [seen.headers["content-length"] for seen in home.seen] == ["5"] * 3
         assert home.seen[1].headers["content-type"] == "text/x-question"
         assert authorized(home) == [True, True, False]
-    with Scripted(always(body=b"x" * 1000)) as home, pytest.raises(BadListing, match="more than 999 bytes"):
+    with Scripted(always(body=b"x" * 1000)) as home, pytest.raises(BadListing, match="larger than 999 bytes"):
         client().post(f"{home.url}/a", b"what?", ceiling=999)
 
 
@@ -449,7 +449,7 @@ def test_an_answer_above_its_ceiling_is_refused_also_when_it_is_packed() -> None
     with Scripted(in_turn((200, [], b"x" * 1001), (200, [("Content-Encoding", "gzip")], packed))) as home:
         http = client()
         for ceiling in (1000, 1 << 20):
-            with pytest.raises(BadListing, match="more than") as caught:
+            with pytest.raises(BadListing, match="larger than") as caught:
                 http.get(f"{home.url}/a", ceiling=ceiling)
             sentence(caught.value)
     with Scripted(always(body=b"x" * 1000)) as home:
@@ -579,7 +579,7 @@ def test_a_quota_that_is_used_up_beyond_patience_is_not_asked_for() -> None:
     with Scripted(always(RateLimit='"pages";r=0;t=900')) as home:
         http = client(max_wait=60)
         http.get(f"{home.url}/a")
-        with pytest.raises(RateLimited, match=r"quota of 127\.0\.0\.1 is used up for 90\d s") as caught:
+        with pytest.raises(RateLimited, match=r"quota of 127\.0\.0\.1 is used up for another 90\d s") as caught:
             http.get(f"{home.url}/a")
         sentence(caught.value)
         assert len(home.seen) == 1

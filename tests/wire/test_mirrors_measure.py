@@ -243,7 +243,7 @@ def test_a_head_that_drips_in_ends_at_the_deadline() -> None:
 
     with server(drip) as base:
         found = take(f"{base}/x", seconds=0.5)
-    assert (found.state, found.problem) == ("failed", "no answer")
+    assert (found.state, found.problem) == ("failed", "no response")
 
 
 def test_a_chunked_answer_without_length_gives_a_rate() -> None:

@@ -201,7 +201,7 @@ def test_a_black_hole_does_not_hold_the_others_up() -> None:
             assert line.getpeername()[0] == "127.0.0.1"
     assert stood == ["127.0.0.1"]
     assert [(f.address, f.state, f.problem) for f in found] == [
-        ("127.0.0.77", "failed", "no answer"),
+        ("127.0.0.77", "failed", "no response"),
         ("127.0.0.1", "measured", ""),
     ]
 

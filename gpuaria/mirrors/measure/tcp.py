@@ -226,7 +226,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, NetworkError):
         return error.message
     if isinstance(error, TimeoutError):
-        return "no answer"
+        return "no response"
     if isinstance(error, ssl.SSLError):
         return str(error.reason or error.strerror or error).replace("_", " ").lower()
     if isinstance(error, OSError) and error.strerror:
