@@ -44,9 +44,12 @@ class SlowOrigin:
         self._policy = JoinPolicy(host_of(world.origin.base), min(slow, limit // 2) if limit else slow)
         self._open = serves_alone and slow > 0
 
-    def observe(self, delivered: int, owed: tuple[bool, bool], now: float) -> Joined:
-        """Return the mirrors that join now, once per run; `delivered`: bytes so far, `owed`: see `Loop.owed`."""
-        large, anything = owed
+    def observe(self, delivered: int, needed: tuple[bool, bool], now: float) -> Joined:
+        """Return the mirrors that join now, once per run; `needed`: see `Loop.needs_bytes`.
+
+        `delivered`: bytes so far; `now`: monotonic seconds.
+        """
+        large, anything = needed
         if not self._open:
             return Joined()
         if not anything:
@@ -62,7 +65,7 @@ class SlowOrigin:
 def mirrors_to_join(world: World, away: trust.OriginUnavailable) -> Joined:
     """Return the known mirrors that join because the origin is unavailable.
 
-    None if it responded or joining is forbidden.
+    Empty if the origin responded or joining is forbidden.
     """
     policy = JoinPolicy(host_of(world.origin.base))
     because = away.reason.message if away.pending is not None else policy.failed(away.reason)

@@ -21,8 +21,8 @@ def good_count(results: Results) -> int:
 def reused_bytes(manifest: Manifest, results: Results) -> int:
     """Return the bytes of files in place that were not downloaded in this run."""
     verdicts = results.verdicts
-    here = sum(file.size for file in manifest.files if file.path in verdicts and verdicts[file.path].good)
-    return max(0, here - results.fetched)
+    in_place = sum(file.size for file in manifest.files if file.path in verdicts and verdicts[file.path].good)
+    return max(0, in_place - results.fetched)
 
 
 def planned(manifest: Manifest, layout: Layout, plan: DownloadPlan, world: World, mirrors: Sequence[str]) -> Planned:

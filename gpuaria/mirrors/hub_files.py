@@ -33,10 +33,10 @@ class HubFiles:
         """Return True if a mirror is known to redirect small files before the first request."""
         return sends_on(self.source, mirror, self.manifest)
 
-    def check_response(self, mirror: Mirror, answer: Response) -> None:
+    def check_response(self, mirror: Mirror, response: Response) -> None:
         """Raise NetworkError if a response shows another commit, or does not come from a hub."""
-        self.source.check(answer, mirror, self.manifest)
+        self.source.check(response, mirror, self.manifest)
 
-    def error_for(self, mirror: Mirror, file: RemoteFile, answer: Response) -> GpuariaError:
+    def error_for(self, mirror: Mirror, file: RemoteFile, response: Response) -> GpuariaError:
         """Return the error that an unsuccessful response means."""
-        return self.source.refused(mirror, self.manifest, file, answer, self.http)
+        return self.source.refused(mirror, self.manifest, file, response, self.http)

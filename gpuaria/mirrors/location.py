@@ -109,13 +109,13 @@ def place_of_zone(zone: str) -> Location:
     return names.get(zone.lower()) or Location(continent=_PREFIXES.get(first, "") if "/" in zone else "")
 
 
-def distance(here: Location, there: Location) -> int:
+def distance(own: Location, other: Location) -> int:
     """Return SAME, NEAR, UNKNOWN or FAR."""
-    if here.country and here.country == there.country:
+    if own.country and own.country == other.country:
         return SAME
-    if not here.continent or not there.continent:
+    if not own.continent or not other.continent:
         return UNKNOWN
-    return NEAR if here.continent == there.continent else FAR
+    return NEAR if own.continent == other.continent else FAR
 
 
 def own_place(setting: str, environ: Mapping[str, str], country_of: Callable[[], str] | None = None) -> Location:

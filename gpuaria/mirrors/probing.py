@@ -209,8 +209,8 @@ class Probing:
         from gpuaria.mirrors.measure.sample import sample
         from gpuaria.mirrors.measure.stream import SampleLimits
 
-        there = source.locate(mirror, manifest, file, self.http)
-        if there is None or self._closed.is_set():
+        located = source.locate(mirror, manifest, file, self.http)
+        if located is None or self._closed.is_set():
             return
         deadline = Deadline(BUDGET)
 
@@ -219,7 +219,7 @@ class Probing:
 
         carrier = TimedConnection(resolve, self.http.routes.context(), self.environ, deadline, self.user_agent)
         read = sample(
-            there.url, carrier, deadline, size=file.size, connections=(1,), limits=SampleLimits(*RANGE_LIMITS)
+            located.url, carrier, deadline, size=file.size, connections=(1,), limits=SampleLimits(*RANGE_LIMITS)
         )
         if read.rates:
             self._update(mirror, rate=read.rates[0].tail)

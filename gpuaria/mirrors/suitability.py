@@ -19,16 +19,16 @@ PIECE = 1 << 20  # bytes; aria2's smallest range
 COMPRESSED = "it compresses files"
 
 
-def compressed(answer: Response) -> bool:
+def compressed(response: Response) -> bool:
     """Return True if the body is not the file's own bytes (RFC 9110 8.4)."""
-    return answer.headers.get("content-encoding", "").lower() not in ("", "identity")
+    return response.headers.get("content-encoding", "").lower() not in ("", "identity")
 
 
-def why_incompatible(answer: Response) -> str:
+def why_incompatible(response: Response) -> str:
     """Return why aria2 cannot use a successful response; empty if it can."""
-    if compressed(answer):
-        return f"{COMPRESSED} ({answer.headers['content-encoding'][:18]}) despite Accept-Encoding: identity"
-    if "content-length" not in answer.headers:
+    if compressed(response):
+        return f"{COMPRESSED} ({response.headers['content-encoding'][:18]}) despite Accept-Encoding: identity"
+    if "content-length" not in response.headers:
         return "its responses have no Content-Length"
     return ""
 
@@ -37,8 +37,8 @@ def incompatible(http: Http, url: MirrorUrl) -> str:
     """Return why aria2 cannot use a URL's response to a range request; empty if it can, or if no bytes come."""
     headers = bytes_header(0, PIECE)
     try:
-        with http.open("GET", url.url, anonymous=True, headers=headers) as (answer, _):
-            return why_incompatible(answer) if answer.status in (200, 206) else ""
+        with http.open("GET", url.url, anonymous=True, headers=headers) as (response, _):
+            return why_incompatible(response) if response.status in (200, 206) else ""
     except GpuariaError:
         return ""
 
@@ -50,11 +50,11 @@ def refusal(http: Http, url: MirrorUrl) -> tuple[str, float | None]:
     """
     headers = bytes_header(0, SAMPLE)
     try:
-        with http.open("GET", url.url, anonymous=True, headers=headers) as (answer, chunks):
-            if answer.status not in (200, 206):
-                return f"it returned HTTP {answer.status}", retry_after(answer.headers, time.time())
+        with http.open("GET", url.url, anonymous=True, headers=headers) as (response, chunks):
+            if response.status not in (200, 206):
+                return f"it returned HTTP {response.status}", retry_after(response.headers, time.time())
             if next(iter(chunks), b""):
-                return why_incompatible(answer), None
+                return why_incompatible(response), None
             return "it sent no data", None
     except GpuariaError as error:
         return error.message, None

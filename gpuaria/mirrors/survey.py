@@ -95,13 +95,13 @@ def survey_mirrors(
     Interrupted.
     """
     known_findings = known or {}
-    left = [mirror for mirror in mirrors if mirror.name not in known_findings]
+    to_measure = [mirror for mirror in mirrors if mirror.name not in known_findings]
     if subject is None:
-        found = [_not_looked_up(one) for one in survey(left, "", _NO_FILE_RECORD, tools, budget)]
+        found = [_not_looked_up(one) for one in survey(to_measure, "", _NO_FILE_RECORD, tools, budget)]
     else:
         commit, file = subject.manifest.version, subject.file
-        found = [_with_stale_commit(one) for one in survey(left, commit, file, tools, budget, Reads(CONNECTIONS))]
-        for mirror, one in zip(left, found, strict=True):
+        found = [_with_stale_commit(one) for one in survey(to_measure, commit, file, tools, budget, Reads(CONNECTIONS))]
+        for mirror, one in zip(to_measure, found, strict=True):
             history.record_survey(mirror, one, str(subject))
     by_name = {**known_findings, **{one.mirror: one for one in found}}
     return mark_shared_hosts([by_name[mirror.name] for mirror in mirrors])
@@ -204,28 +204,28 @@ def _request_head(source: Source, http: Http, subject: Subject, mirror: Mirror) 
         found = source.locate(mirror, manifest, file, http)
         return (found.url, Stated(manifest.version, file.size)) if found else None
     url = source.file_url(mirror, manifest, file)
-    answer = http.head(url, anonymous=mirror.anonymous, retry=RETRY_ONCE)
-    target = redirect_target(answer)
-    stated = source.stated(answer.headers)
+    response = http.head(url, anonymous=mirror.anonymous, retry=RETRY_ONCE)
+    target = redirect_target(response)
+    stated = source.stated(response.headers)
     named = stated.commit != ""
-    if answer.status >= 400:
-        refused = source.refused(mirror, manifest, file, answer, http)
+    if response.status >= 400:
+        refused = source.refused(mirror, manifest, file, response, http)
         if isinstance(refused, RevisionNotFound):
             raise RevisionNotFound(f"does not have commit {manifest.commit[:12]}")
         raise refused
     if target:
-        check_redirect(answer.url, target)
-        there, here = urlsplit(target), urlsplit(answer.url)
-        if not named and there.path == here.path:
-            raise NetworkError(f"it only redirects to {there.hostname} and serves no files itself")
+        check_redirect(response.url, target)
+        target_parts, request_parts = urlsplit(target), urlsplit(response.url)
+        if not named and target_parts.path == request_parts.path:
+            raise NetworkError(f"it only redirects to {target_parts.hostname} and serves no files itself")
         return target, stated
-    if not named and answer.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/html":
+    if not named and response.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/html":
         raise NotAHub("captive portal: it responds with HTML instead of the file")
-    if answer.status != 200:
-        raise NetworkError(f"it returned HTTP {answer.status} for {file.path} without a file URL")
+    if response.status != 200:
+        raise NetworkError(f"it returned HTTP {response.status} for {file.path} without a file URL")
     if manifest.restricted and not mirror.anonymous and http.has_credential(url):
         return None
-    return answer.url, stated
+    return response.url, stated
 
 
 def _with_stale_commit(found: MirrorFindings) -> MirrorFindings:

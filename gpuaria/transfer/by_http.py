@@ -83,7 +83,7 @@ class _Fetch:
 
     def __init__(self, services: Services, task: FileTask) -> None:
         self._s, self._task, self._file = services, task, task.file
-        self._part = prefix_of(services.layout.staged_path(task.file))
+        self._prefix = prefix_of(services.layout.staged_path(task.file))
         self._last_progress, self._pause = services.clock.monotonic(), FIRST_PAUSE
         self._wrong = self._portals = 0
         self._wrong_mirrors: set[Mirror] = set()
@@ -119,11 +119,11 @@ class _Fetch:
     def _try(self, mirror: Mirror) -> Verdict | None:
         """Return the verdict on the bytes of one mirror; None if it could not deliver them."""
         alone, clock = len(self._step.mirrors) == 1, self._s.clock
-        had, began = prefix_size(self._part, self._file), clock.monotonic()
+        before, began = prefix_size(self._prefix, self._file), clock.monotonic()
         try:
             return self._download_from(mirror, ATTEMPTS if alone else 1, self._last_progress + self._s.patience)
         except NetworkError as error:
-            if is_flow(prefix_size(self._part, self._file) - had, clock.monotonic() - began):
+            if is_flow(prefix_size(self._prefix, self._file) - before, clock.monotonic() - began):
                 self._last_progress, self._pause = clock.monotonic(), FIRST_PAUSE
             self._portals += isinstance(error, NotAHub)
             if alone and (isinstance(error, RateLimited) or self._portals > PORTAL_RESPONSES):
@@ -149,7 +149,7 @@ class _Fetch:
         """
         attempt, whole, clock = 0, False, self._s.clock
         while True:
-            attempt, start, began = attempt + 1, prefix_size(self._part, self._file), clock.monotonic()
+            attempt, start, began = attempt + 1, prefix_size(self._prefix, self._file), clock.monotonic()
             last = attempt >= attempts or clock.monotonic() > until
             try:
                 refusal = self._request(mirror, 0 if whole else start, start)
@@ -163,8 +163,8 @@ class _Fetch:
             except NetworkError as error:
                 if error.retry != "later" or isinstance(error, RateLimited):
                     raise
-                came = prefix_size(self._part, self._file) - start
-                if attempts > 1 and is_flow(came, clock.monotonic() - began):
+                received = prefix_size(self._prefix, self._file) - start
+                if attempts > 1 and is_flow(received, clock.monotonic() - began):
                     attempt, until = 0, clock.monotonic() + self._s.patience
                 elif last:
                     raise
@@ -173,71 +173,73 @@ class _Fetch:
             if final := self._error_for(mirror, refusal, last=last):
                 raise final
             self._s.http.back_off(refusal, attempt)
-        verdict = self._s.publisher.publish_staged(self._file, self._part)
+        verdict = self._s.publisher.publish_staged(self._file, self._prefix)
         if verdict.good:
             self._s.pool.record(mirror, Delivered(files=1))
         else:
-            self._part.unlink(missing_ok=True)
+            self._prefix.unlink(missing_ok=True)
         return verdict
 
-    def _request(self, mirror: Mirror, asked: int, start: int) -> "Response | _RequestWhole | _RequestUsualUrl | None":
-        """Request the bytes from offset `asked`, with `start` bytes on disk; return None when all have arrived.
+    def _request(self, mirror: Mirror, offset: int, start: int) -> "Response | _RequestWhole | _RequestUsualUrl | None":
+        """Request the bytes from offset `offset`, with `start` bytes on disk; return None when all have arrived.
 
         Otherwise return the unsuccessful response, or what to request instead. Raises GpuariaError.
         """
         files, pool = self._s.pool.files, self._s.pool
         with ExitStack() as held:
-            turn = held.enter_context(pool.redirects.attempt(mirror, files.redirect_targets(mirror, self._file)))
-            direct = turn.target
+            attempt = held.enter_context(pool.redirects.attempt(mirror, files.redirect_targets(mirror, self._file)))
+            direct = attempt.target
             url = direct or files.usual_url(mirror, self._file)
-            answer, chunks = held.enter_context(self._s.http.download(url, asked, anonymous=mirror.anonymous))
-            if answer.status in (200, 206):
-                if turn.exclusive or not direct:
-                    turn.record_final_url(direct or answer.url)
+            response, chunks = held.enter_context(self._s.http.download(url, offset, anonymous=mirror.anonymous))
+            if response.status in (200, 206):
+                if attempt.exclusive or not direct:
+                    attempt.record_final_url(direct or response.url)
                 if not direct:
-                    files.check_response(mirror, answer)
-                if answer.status == 206 and asked and compressed(answer):
+                    files.check_response(mirror, response)
+                if response.status == 206 and offset and compressed(response):
                     return (
                         _RequestWhole()
                     )  # a range of what is compressed (RFC 9110 14.2), which cannot be decoded alone
-                self._write(answer, chunks, mirror, start)
+                self._write(response, chunks, mirror, start)
                 return None
-            if direct and answer.status not in RETRY_STATUS:
-                turn.record_refusal(direct)
+            if direct and response.status not in RETRY_STATUS:
+                attempt.record_refusal(direct)
                 return _RequestUsualUrl()
-            return answer
+            return response
 
-    def _error_for(self, mirror: Mirror, answer: Response, *, last: bool) -> GpuariaError | None:
+    def _error_for(self, mirror: Mirror, response: Response, *, last: bool) -> GpuariaError | None:
         """Return the error that a response means, None if it is temporary.
 
         Only the origin's refusal concerns the repo.
         """
-        if answer.status in RETRY_STATUS and not last:
+        if response.status in RETRY_STATUS and not last:
             return None
-        if answer.status == 416:
-            self._part.unlink(missing_ok=True)
-        if url_origin(answer.url) != url_origin(mirror.base):  # a byte server's response says nothing about the repo
-            return NetworkError(f"the byte server of {mirror.name} returned HTTP {answer.status} for {self._file.path}")
-        refusal = self._s.pool.files.error_for(mirror, self._file, answer)
+        if response.status == 416:
+            self._prefix.unlink(missing_ok=True)
+        if url_origin(response.url) != url_origin(mirror.base):  # a byte server's response says nothing about the repo
+            return NetworkError(
+                f"the byte server of {mirror.name} returned HTTP {response.status} for {self._file.path}"
+            )
+        refusal = self._s.pool.files.error_for(mirror, self._file, response)
         if mirror.primary:
             return refusal
         lacking = isinstance(refusal, FileNotInRepo)  # other files may exist on this mirror
         return NetworkError(refusal.message, refusal.hint, retry="never" if lacking else None)
 
-    def _write(self, answer: Response, chunks: object, mirror: Mirror, begun: int) -> None:
+    def _write(self, response: Response, chunks: object, mirror: Mirror, on_disk: int) -> None:
         """Append the response to the prefix. Raises NetworkError if it has more or fewer bytes than declared.
 
         Bytes that are already on disk are skipped, not written again: this response may end before they do.
         """
         file, clock = self._file, self._s.clock
-        start = resumed_at(answer, begun, file.size)
-        _check_length(answer, file)
+        start = resumed_at(response, on_disk, file.size)
+        _check_length(response, file)
         # Unbuffered: bytes credited to a mirror are in the file even if the process ends before this thread.
-        with explained(self._part), self._part.open("ab" if begun else "wb", buffering=0) as out:
-            self._s.results.set_bytes_on_disk(file.path, begun)
+        with explained(self._prefix), self._prefix.open("ab" if on_disk else "wb", buffering=0) as out:
+            self._s.results.set_bytes_on_disk(file.path, on_disk)
             total, since, mark = start, clock.monotonic(), start
             for chunk in chunks:  # type: ignore[attr-defined]
-                known = max(0, begun - total)
+                known = max(0, on_disk - total)
                 total += len(chunk)
                 if total > file.size:
                     break
@@ -254,7 +256,7 @@ class _Fetch:
         if total < file.size:
             raise _passing(f"{mirror.name} closed the connection after {total} of {file.size} bytes of {file.path}")
         if total > file.size:
-            self._part.unlink(missing_ok=True)
+            self._prefix.unlink(missing_ok=True)
             raise NetworkError(f"{mirror.name} sent more than the {file.size} bytes of {file.path} in the listing")
 
 
@@ -271,31 +273,31 @@ def prefix_of(staged: Path) -> Path:
     return staged.with_name(staged.name + PREFIX)
 
 
-def prefix_size(part: Path, file: RemoteFile) -> int:
+def prefix_size(declared: Path, file: RemoteFile) -> int:
     """Return the bytes that a range request can continue from; a full-length prefix is downloaded again."""
     try:
-        size = part.lstat().st_size
+        size = declared.lstat().st_size
     except FileNotFoundError:
         return 0
     return size if size < file.size else 0
 
 
-def resumed_at(answer: Response, begun: int, size: int) -> int:
+def resumed_at(response: Response, on_disk: int, size: int) -> int:
     """Return the offset of the body (RFC 9110 14.4): 0 for status 200, which is the whole file. Raises NetworkError.
 
-    A range that starts after the `begun` bytes on disk, or that declares another size, cannot be used.
+    A range that starts after the `on_disk` bytes on disk, or that declares another size, cannot be used.
     """
-    if answer.status == 200:
+    if response.status == 200:
         return 0
-    part = content_range(answer.headers)
-    if part is None or part.start is None:
+    declared = content_range(response.headers)
+    if declared is None or declared.start is None:
         raise NetworkError("a partial response without a valid Content-Range")
-    if part.start > begun or part.size not in (None, size):
-        said = answer.headers["content-range"].strip()
+    if declared.start > on_disk or declared.size not in (None, size):
+        shown = response.headers["content-range"].strip()
         raise NetworkError(
-            f"a partial response for another range ({said}) than requested: byte {begun} of {size} is next"
+            f"a partial response for another range ({shown}) than requested: byte {on_disk} of {size} is next"
         )
-    return part.start
+    return declared.start
 
 
 def _append(out: RawIOBase, rest: memoryview) -> None:
@@ -308,9 +310,9 @@ def _passing(text: str) -> NetworkError:
     return NetworkError(text, retry="later")
 
 
-def _check_length(answer: Response, file: RemoteFile) -> None:
+def _check_length(response: Response, file: RemoteFile) -> None:
     """Raise NetworkError if a body declares another length, before it overwrites bytes on disk."""
-    length = answer.headers.get("content-length", "")
-    coded = answer.headers.get("content-encoding", "identity") != "identity"
-    if answer.status == 200 and not coded and length.isdecimal() and length != str(file.size):
+    length = response.headers.get("content-length", "")
+    coded = response.headers.get("content-encoding", "identity") != "identity"
+    if response.status == 200 and not coded and length.isdecimal() and length != str(file.size):
         raise NetworkError(f"a response of {length[:18]} bytes for {file.path}, which has {file.size} bytes")

@@ -19,7 +19,7 @@ class Claim:
     """
 
     task: FileTask
-    look: bool = False
+    read_progress: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,13 +44,13 @@ class Delivery:
         task = event.task
         for one, count in event.connections.items():
             one.connections = count
-        came = task.record_completed(event.completed, now)
+        new_bytes = task.record_completed(event.completed, now)
         task.speed = event.speed
         task.connections = sum(event.connections.values())
         task.most_connections = max([task.most_connections, *event.connections.values()])
         task.serving = {mirror for mirror, speeds in event.speeds.items() if speeds}
         task.connected |= task.serving
-        self._readings.append((task, came, event.speeds))
+        self._readings.append((task, new_bytes, event.speeds))
 
     def handle_reading(self, received: Mapping[Mirror, int], now: float) -> list[Command]:
         """Credit the bytes of this turn, and drop mirrors that stall. `received`: by the kernel's counters."""
@@ -62,9 +62,9 @@ class Delivery:
         self.serving = {mirror for mirror, each in rates.items() if each}
         total = {mirror: float(sum(each)) for mirror, each in rates.items()}
         commands: list[Command] = []
-        for task, came, speeds in readings:
+        for task, new_bytes, speeds in readings:
             own = {mirror: float(sum(each)) for mirror, each in speeds.items()}
-            for mirror, count in shares(came, _weights(task, own, total, received)).items():
+            for mirror, count in shares(new_bytes, _weights(task, own, total, received)).items():
                 if count:
                     commands.append(Credit(task, mirror, count))
         tasks = [task for task, _, _ in readings]

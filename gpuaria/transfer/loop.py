@@ -102,8 +102,8 @@ class Loop:
         waiting = [event]
         while waiting:
             for command in self._scheduler.handle(waiting.pop(0), self._s.clock.monotonic()):
-                if (answer := self._execute(command)) is not None:
-                    waiting.append(answer)
+                if (result := self._execute(command)) is not None:
+                    waiting.append(result)
 
     def join(self, mirrors: Sequence[Mirror]) -> None:
         """Let more mirrors serve every unfinished file; for the thread of `turns`."""

@@ -133,11 +133,11 @@ class Publisher:
 
         `whole`: `files` are the whole repo. `locked`: they come from a lock file, which may name only some files.
         """
-        here = [file for file in files if self._results.verdicts[file.path].good]
-        complete = whole and len(here) == len(files)
-        found = self._screening.signature(here, self._layout.content_path, complete=complete, locked=locked)
+        good_files = [file for file in files if self._results.verdicts[file.path].good]
+        complete = whole and len(good_files) == len(files)
+        found = self._screening.signature(good_files, self._layout.content_path, complete=complete, locked=locked)
         if found is not None and found.state == "wrong":
-            file = next(file for file in here if file.path == found.path)
+            file = next(file for file in good_files if file.path == found.path)
             self.refuse(file, f"the signature is wrong: {found.detail}")
         return found
 

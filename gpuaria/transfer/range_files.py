@@ -72,8 +72,8 @@ class RangeFiles:
 
     def saved_by_aria2(self, one: ByteRange) -> bool:
         """Return True if aria2 has saved at least the bytes of the last reading, or completed the range."""
-        left = sum(end - start for start, end in self.missing(one))
-        return left <= one.remaining or not self.control_path(one).exists()
+        remaining = sum(end - start for start, end in self.missing(one))
+        return remaining <= one.remaining or not self.control_path(one).exists()
 
     def prepare(self, one: ByteRange) -> None:
         """Create the control file, then the link: in this order, since a link alone means a complete range."""
@@ -95,13 +95,13 @@ class RangeFiles:
 
         Not synced to disk, which could take long: the digest detects bytes lost in a power failure.
         """
-        left = subtract(self.missing(one), filled)
-        if not self.linked or not left:
+        remaining = subtract(self.missing(one), filled)
+        if not self.linked or not remaining:
             return
         self.folder.mkdir(exist_ok=True)
         path = self.path(one)
         new = path.with_name(path.name + ".new")
-        new.write_bytes(control.compose(self.size, PIECE, left))
+        new.write_bytes(control.compose(self.size, PIECE, remaining))
         new.replace(self.control_path(one))
         if not self._is_link(path):
             path.unlink(missing_ok=True)

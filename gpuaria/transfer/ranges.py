@@ -59,8 +59,8 @@ def split_gap(start: int, end: int, behind: int = 0, most: int = LONGEST_RANGE) 
     `most`.
     """
     cuts, most = [], max(most, (end - start) // 16)
-    while (left := end - start) > most or (left >= 3 * SMALLEST_RANGE and left > behind):
-        border = (start + min(most, left * 2 // 3)) // PIECE * PIECE
+    while (remaining := end - start) > most or (remaining >= 3 * SMALLEST_RANGE and remaining > behind):
+        border = (start + min(most, remaining * 2 // 3)) // PIECE * PIECE
         cuts.append((start, border))
         start = border
     return [*cuts, (start, end)] if end > start else cuts
@@ -105,16 +105,16 @@ def prefix(byte_ranges: Sequence[ByteRange]) -> int:
 
 def subtract(gaps: Iterable[Gap], filled: Sequence[Gap]) -> list[Gap]:
     """Return the gaps without the `filled` ones, which are in order."""
-    left = []
+    remaining = []
     for start, end in gaps:
         for a, b in filled:
             if b > start and a < end:
                 if a > start:
-                    left.append((start, a))
+                    remaining.append((start, a))
                 start = min(b, end)
         if start < end:
-            left.append((start, end))
-    return left
+            remaining.append((start, end))
+    return remaining
 
 
 def non_overlapping(known: Sequence[ByteRange]) -> tuple[list[ByteRange], list[ByteRange]]:

@@ -65,7 +65,7 @@ class Recovery:
 
     def claim(self, task: FileTask) -> commands.Claim:
         """Return the command that claims the file's bytes; once a second it also reads the progress of the holder."""
-        return commands.Claim(task, look=task.held and self._tasks.now >= task.held_checked + HELD_CHECK)
+        return commands.Claim(task, read_progress=task.held and self._tasks.now >= task.held_checked + HELD_CHECK)
 
     def wait_for_holder(self, task: FileTask, mark: ProgressMark | None) -> None:
         """Wait for the fetch that downloads the same bytes, until it makes no progress for the stall time-out.
@@ -124,15 +124,15 @@ class Recovery:
             return
         everyone = task.suspects or task.step.mirrors
         bad = self._mirrors.incompatible(everyone) | set(found) | task.guilty
-        left = tuple(mirror for mirror in everyone if mirror not in bad)
+        remaining = tuple(mirror for mirror in everyone if mirror not in bad)
         self._tasks.issued += [
-            commands.RecordOutcome(one, Incompatible(why, others=bool(left))) for one, why in found.items()
+            commands.RecordOutcome(one, Incompatible(why, others=bool(remaining))) for one, why in found.items()
         ]
-        task.step = replace(task.step, mirrors=left or everyone)
+        task.step = replace(task.step, mirrors=remaining or everyone)
         if any(why.startswith(COMPRESSED) for why in found.values()):  # aria2 may have written compressed bytes
             self._tasks.issue(commands.Discard(task))
             task.start_over()
-        if left:
+        if remaining:
             self.requeue(task, "with mirrors that aria2 can use")
         else:
             self.to_http(task)
@@ -190,11 +190,11 @@ class Recovery:
         task.wrong_count += 1
         task.guilty |= set(used) if len(used) == 1 else set()
         task.suspects = task.suspects or task.step.mirrors
-        left = [mirror for mirror in task.suspects if mirror not in task.guilty]
-        if task.wrong_count > WRONG_TRIES or (task.wrong_count > 1 and not left):
+        remaining = [mirror for mirror in task.suspects if mirror not in task.guilty]
+        if task.wrong_count > WRONG_TRIES or (task.wrong_count > 1 and not remaining):
             self._tasks.issue(commands.Fail(task, Verdict(task.file.path, verdict.outcome, verdict.detail)))
             self._tasks.finish(task, State.FAILED)
             return
-        origin = [mirror for mirror in left if mirror == self._origin]
-        task.step = replace(task.step, mirrors=tuple(origin or left or task.suspects))
+        origin = [mirror for mirror in remaining if mirror == self._origin]
+        task.step = replace(task.step, mirrors=tuple(origin or remaining or task.suspects))
         self.requeue(task, verdict.detail)

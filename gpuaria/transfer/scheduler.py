@@ -258,9 +258,9 @@ class Scheduler:
             return
         for one in event.ended:
             one.finish()
-        came = max(0, task.remaining - sum(end - start for start, end in event.missing))
-        task.done += came
-        self._tasks.issue(commands.Credit(task, None, came), commands.SetBytesOnDisk(task, task.done))
+        new_bytes = max(0, task.remaining - sum(end - start for start, end in event.missing))
+        task.done += new_bytes
+        self._tasks.issue(commands.Credit(task, None, new_bytes), commands.SetBytesOnDisk(task, task.done))
         task.tail = True
         self._tasks.issue(commands.FillTail(task, event.missing, self._steering.tail_connections(self._busy())))
 

@@ -218,13 +218,13 @@ class Tail:
                     self._chunks.append(self._next_chunk_of_gap())
                     self._chunks[-1].copies[mirror] += 1
                     return self._chunks[-1]
-                left = [chunk for chunk in self._chunks if not chunk.stored and chunk.copies[mirror] < MOST_COPIES]
-                if not left and self._gaps_known:
+                unwritten = [chunk for chunk in self._chunks if not chunk.stored and chunk.copies[mirror] < MOST_COPIES]
+                if not unwritten and self._gaps_known:
                     return None
                 now = self.clock.monotonic()
                 late = [
                     chunk
-                    for chunk in left
+                    for chunk in unwritten
                     if not chunk.copies.total() or now - chunk.begun > self._lateness(chunk, mirror)
                 ]
                 if late:
@@ -239,8 +239,7 @@ class Tail:
         return self._usual_seconds * (2.5 if chunk.copies[mirror] else 1.25) * chunk.copies.total()
 
     def _next_chunk_of_gap(self) -> _Chunk:
-        left = sum(end - start for start, end in self._unclaimed)
-        share = min(LARGEST_CHUNK, max(SMALLEST_CHUNK, left // (2 * self._workers)))
+        share = min(LARGEST_CHUNK, max(SMALLEST_CHUNK, self.unclaimed_bytes // (2 * self._workers)))
         start, end = self._unclaimed.pop(0)
         if end - start > share:
             self._unclaimed.insert(0, (start + share, end))
@@ -260,11 +259,11 @@ class Tail:
                 chunk.copies[mirror] -= 1
                 self._lock.notify_all()
 
-    def unneeded(self, chunk: _Chunk, came: int) -> bool:
-        """Return True if the rest of a chunk is not needed any more; `came`: its bytes since the last call."""
+    def unneeded(self, chunk: _Chunk, new_bytes: int) -> bool:
+        """Return True if the rest of a chunk is not needed any more; `new_bytes`: its bytes since the last call."""
         with self._lock:
-            self._received += came
-        if pause := self.bucket.charge(came):
+            self._received += new_bytes
+        if pause := self.bucket.charge(new_bytes):
             self.threads.stop.wait(pause)
         return chunk.stored or self._ended
 
@@ -277,8 +276,8 @@ class Tail:
             chunk.stored = True
             self._writes += 1
             if whole:
-                came = sum(other.stored for other in self._chunks)
-                self._usual_seconds += (seconds - self._usual_seconds) / min(came, 8)
+                chunk_count = sum(other.stored for other in self._chunks)
+                self._usual_seconds += (seconds - self._usual_seconds) / min(chunk_count, 8)
         try:
             _write(self.path, memoryview(body), chunk.start)
             chunk.written = len(body)
@@ -302,8 +301,8 @@ class _UnneededCheck:
     tail: Tail
     chunk: _Chunk
 
-    def __call__(self, came: int) -> bool:
-        return self.tail.unneeded(self.chunk, came)
+    def __call__(self, new_bytes: int) -> bool:
+        return self.tail.unneeded(self.chunk, new_bytes)
 
 
 def _size_of(so_far: tuple[bytes | bytearray, int]) -> int:

@@ -159,12 +159,12 @@ class FileTask:
         for one, count in completed.items():
             one.completed = max(0, count)
         done = sum(one.completed for one in self.ranges)
-        came = max(0, done - self.done)
-        if came:
-            self.done, self.trickled = done, self.trickled + came
+        new_bytes = max(0, done - self.done)
+        if new_bytes:
+            self.done, self.trickled = done, self.trickled + new_bytes
             if is_flow(self.trickled, now - self.last_progress):
                 self.last_progress, self.pause, self.failures_in_a_row, self.trickled = now, FIRST_PAUSE, 0, 0
-        return came
+        return new_bytes
 
     def stalled(self, now: float, timeout: float) -> bool:
         """True if at most a trickle arrived for `timeout` seconds; aria2 itself accepts one byte per second."""

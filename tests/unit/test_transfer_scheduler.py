@@ -178,7 +178,7 @@ def held_for(run: Run, task: FileTask, seconds: int, *, growing: bool) -> list[C
     found: list[Command] = []
     for at in range(seconds * 2):
         found = run.tick(0.5)
-        looks = [command.look for command in found if isinstance(command, commands.Claim)]
+        looks = [command.read_progress for command in found if isinstance(command, commands.Claim)]
         if not looks:
             return found
         mark = (("staged", (1, at if growing else 0, 0)),)

@@ -44,18 +44,18 @@ class TimedConnection:
 
     def ensure_connected(self, url: str) -> None:
         """Connect to the server of `url`, unless already connected to it. Raises NetworkError."""
-        there = route(url, self._environ)
-        if self._sock is not None and there == self._route:
+        target_route = route(url, self._environ)
+        if self._sock is not None and target_route == self._route:
             return
         self.close()
-        addresses = [] if there.proxy else list(self._resolve(there.host))
-        if not addresses and not there.proxy:
-            raise NetworkError(f"no IP address found for {there.host}")
-        line = tcp.connect(there, addresses, self._context, self._deadline)
-        self._sock, self._route = line.sock, there
+        addresses = [] if target_route.proxy else list(self._resolve(target_route.host))
+        if not addresses and not target_route.proxy:
+            raise NetworkError(f"no IP address found for {target_route.host}")
+        line = tcp.connect(target_route, addresses, self._context, self._deadline)
+        self._sock, self._route = line.sock, target_route
         self.connect, self.handshake = line.tcp.seconds, line.tls.seconds if line.tls else None
-        self.proxy = str(there.proxy or "")
-        self.peer = "" if there.proxy else line.address
+        self.proxy = str(target_route.proxy or "")
+        self.peer = "" if target_route.proxy else line.address
 
     def request(
         self, url: str, headers: Mapping[str, str], patience: Callable[[], float]
@@ -81,14 +81,14 @@ class TimedConnection:
         return (status, got), self._body(rest, got, patience)
 
     def _request(self, url: str, headers: Mapping[str, str]) -> bytes:
-        there, parts = self._route, urlsplit(url)
-        assert there is not None
+        target_route, parts = self._route, urlsplit(url)
+        assert target_route is not None
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        sent = {"host": there.host_header, "user-agent": self._user_agent, "accept": "*/*", **headers}
-        if there.proxy and not there.tls:  # RFC 9112 3.2.2
-            target = f"http://{there.host_header}{target}"
-            if there.proxy.authorization:
-                sent["proxy-authorization"] = there.proxy.authorization
+        sent = {"host": target_route.host_header, "user-agent": self._user_agent, "accept": "*/*", **headers}
+        if target_route.proxy and not target_route.tls:  # RFC 9112 3.2.2
+            target = f"http://{target_route.host_header}{target}"
+            if target_route.proxy.authorization:
+                sent["proxy-authorization"] = target_route.proxy.authorization
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
         if any(re.search(r"[\r\n\0]", line) for line in lines):
             raise NetworkError("its URL contains invalid characters")
@@ -125,8 +125,8 @@ class TimedConnection:
     def same_peer_connection(self) -> "TimedConnection":
         """Return another connection to the same peer address."""
         known, resolve = self.peer, self._resolve
-        there = self._route.host if self._route else ""
-        same: ResolveHost = lambda host: (known,) if known and host == there else resolve(host)  # noqa: E731
+        target_route = self._route.host if self._route else ""
+        same: ResolveHost = lambda host: (known,) if known and host == target_route else resolve(host)  # noqa: E731
         return TimedConnection(same, self._context, self._environ, self._deadline, self._user_agent)
 
     def close(self) -> None:

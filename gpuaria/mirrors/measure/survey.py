@@ -106,19 +106,19 @@ class _MirrorSurvey:
     def run(self, pipes: SharedHosts) -> None:
         """Run all stages, as far as they succeed."""
         try:
-            there = route(self._mirror.base, self._tools.environ)
+            target_route = route(self._mirror.base, self._tools.environ)
         except ValueError as error:
             return self._mark_not_measured(str(error))
-        self._set(host=there.host, proxy=str(there.proxy or ""))
-        addresses = self._resolve(there)
-        if not addresses and not there.proxy:
+        self._set(host=target_route.host, proxy=str(target_route.proxy or ""))
+        addresses = self._resolve(target_route)
+        if not addresses and not target_route.proxy:
             over = self._deadline.expired
-            return self._mark_not_measured(NO_TIME if over else f"no IP address found for {there.host}")
+            return self._mark_not_measured(NO_TIME if over else f"no IP address found for {target_route.host}")
         pings = BackgroundCall(lambda: ping(addresses, self._deadline)) if addresses and self._tools.pings else None
         first = threading.Event()
-        reach = BackgroundCall(lambda: self._reach(there, addresses, first))
+        reach = BackgroundCall(lambda: self._reach(target_route, addresses, first))
         first.wait(self._deadline.remaining())
-        if self._reachable or (there.proxy and there.proxy.measuring_problem):
+        if self._reachable or (target_route.proxy and target_route.proxy.measuring_problem):
             target = self._request_head()
             if target:
                 self._read(target, pipes)
@@ -138,10 +138,10 @@ class _MirrorSurvey:
             bytes=BytesFinding("not measured", problem=why),
         )
 
-    def _resolve(self, there: Route) -> tuple[str, ...]:
-        if there.proxy:
+    def _resolve(self, target_route: Route) -> tuple[str, ...]:
+        if target_route.proxy:
             return ()  # the proxy resolves the name
-        addresses = self._addresses(there.host)
+        addresses = self._addresses(target_route.host)
         self._set(addresses=addresses)
         return addresses
 
@@ -152,13 +152,13 @@ class _MirrorSurvey:
         found = self._tools.resolvers.usable(answers) if answers else (host.strip("[]"),)
         return tcp.happy_eyeballs(found)[:ADDRESSES]
 
-    def _reach(self, there: Route, addresses: tuple[str, ...], first: threading.Event) -> None:
+    def _reach(self, target_route: Route, addresses: tuple[str, ...], first: threading.Event) -> None:
         def on_connected(address: str) -> None:
             self._reachable.append(address)
             first.set()
 
         try:
-            found, tls = tcp.measure(there, addresses, self._tools.context, self._deadline, on_connected)
+            found, tls = tcp.measure(target_route, addresses, self._tools.context, self._deadline, on_connected)
             self._set(tcp=found, tls=tls)
         finally:
             first.set()
@@ -192,14 +192,14 @@ class _MirrorSurvey:
 
     def _read(self, url: str, pipes: SharedHosts) -> None:
         try:
-            there = route(url, self._tools.environ)
+            target_route = route(url, self._tools.environ)
         except ValueError as error:
             return self._set(bytes=BytesFinding("failed", problem=str(error)))
-        connection = self._new_connection(there)
+        connection = self._new_connection(target_route)
         if connection is None:
-            problem = there.proxy.measuring_problem if there.proxy else ""
-            return self._set(bytes=BytesFinding("not measured", there.host_header, problem=problem))
-        self._set(bytes=BytesFinding("not measured", there.host_header, problem=NO_TIME))
+            problem = target_route.proxy.measuring_problem if target_route.proxy else ""
+            return self._set(bytes=BytesFinding("not measured", target_route.host_header, problem=problem))
+        self._set(bytes=BytesFinding("not measured", target_route.host_header, problem=NO_TIME))
 
         def work() -> BytesFinding:
             return sample(
@@ -211,11 +211,11 @@ class _MirrorSurvey:
                 limits=self._reads.limits,
             )
 
-        return self._set(bytes=pipes.measure_once(self._mirror.name, there.host_header, work, self._deadline))
+        return self._set(bytes=pipes.measure_once(self._mirror.name, target_route.host_header, work, self._deadline))
 
-    def _new_connection(self, there: Route) -> TimedConnection | None:
+    def _new_connection(self, target_route: Route) -> TimedConnection | None:
         tools = self._tools
-        if there.proxy and there.proxy.measuring_problem:
+        if target_route.proxy and target_route.proxy.measuring_problem:
             return None
 
         def resolve(host: str) -> Sequence[str]:

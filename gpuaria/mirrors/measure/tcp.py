@@ -205,14 +205,14 @@ def _tunnel(sock: socket.socket, route: Route, deadline: Deadline) -> None:
         head += f"Proxy-Authorization: {route.proxy.authorization}\r\n"
     sock.settimeout(_positive(deadline))
     sock.sendall(f"{head}\r\n".encode("latin-1"))
-    answer = b""
-    while b"\r\n\r\n" not in answer:
+    response = b""
+    while b"\r\n\r\n" not in response:
         sock.settimeout(_positive(deadline))
         chunk = sock.recv(4096)
-        answer += chunk
-        if not chunk or len(answer) > _HEAD_LIMIT:
+        response += chunk
+        if not chunk or len(response) > _HEAD_LIMIT:
             raise NetworkError("sent an invalid response to CONNECT")
-    status = answer.split(b"\r\n")[0].decode("latin-1").partition(" ")[2][:60]
+    status = response.split(b"\r\n")[0].decode("latin-1").partition(" ")[2][:60]
     if not status.startswith("2"):
         raise NetworkError(f"refuses a tunnel to {route.host_header}: {status}")
 
