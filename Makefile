@@ -45,10 +45,10 @@ faults: SEED := $(or $(SEED),$(shell date +%s))
 faults: $(VENV)/dev.stamp  ## Every fault of docs/faults.md and all that takes long; a failure again: make faults SEED=N
 	@GPUARIA_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m "fault or deep" $(ARGS)
 
-lab: $(VENV)/run.stamp  ## Unequal mirrors in namespaces beside plain aria2 (root): make lab ARGS="--runs 3 --failures"
+lab: $(VENV)/run.stamp  ## Unequal mirrors in namespaces, compared with plain aria2 (root): make lab ARGS="--runs 3 --failures"
 	@$(BIN)/python scripts/mirrors_lab.py $(ARGS)
 
-bench: $(VENV)/bench.stamp  ## Eleven scenarios beside the rivals, docs/benchmarks.md: make bench SCENARIO=3 RUNS=5 (root)
+bench: $(VENV)/bench.stamp  ## Eleven scenarios compared with other downloaders, docs/benchmarks.md: make bench SCENARIO=3 RUNS=5 (root)
 	@$(BIN)/python -m benchmarks $(SCENARIO:%=--scenario %) $(RUNS:%=--runs %) $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## ruff, mypy --strict and codespell

@@ -1,7 +1,7 @@
-"""gpuaria beside its rivals: `make bench`, or python -m benchmarks --help."""
+"""gpuaria compared with other downloaders: `make bench`, or python -m benchmarks --help."""
 
 import sys
 from pathlib import Path
 
-# The lab and the stand-in hub are shared with the tests; they lie in scripts/.
+# The lab and the stand-in hub are shared with the tests; they are in scripts/.
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))

@@ -1,6 +1,6 @@
-"""Play scenarios, write their results and plots, print the table: python -m benchmarks [--scenario N].
+"""Run scenarios, write their results and plots, print the table: python -m benchmarks [--scenario N].
 
-A scenario gets a share of the minutes and plays as many rounds as fit into it, one at least.
+Each scenario gets a share of the minutes and runs as many rounds as fit, at least one.
 """
 
 import argparse
@@ -20,18 +20,18 @@ from benchmarks.scenarios import SCENARIOS
 from benchmarks.stage import Stage
 from lab import why_not
 
-OVERTIME = 100  # seconds: what the last round may take longer than expected
+OVERTIME = 100  # seconds: how much longer than expected the last round may take
 
 
 def main() -> int:
-    """The exit status is 0 if every scenario that could be played here was; goals that are not met are no error."""
+    """Return exit status 0 if every scenario that this machine can run was run; a missed goal is not an error."""
     words = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     words.add_argument("--scenario", type=int, action="append", choices=sorted(SCENARIOS), help="only this one")
     words.add_argument("--runs", type=int, default=5, help="rounds of each scenario, if the time permits")
     words.add_argument("--minutes", type=float, default=28, help="for all scenarios together")
-    words.add_argument("--scale", type=float, default=1.0, help="of sizes and counts; 0.05 shows that all works")
-    words.add_argument("--folder", type=Path, help="where the files are made, 25 GB of them at most (TMPDIR)")
-    words.add_argument("--out", type=Path, default=report.OUT, help="where results and plots are written")
+    words.add_argument("--scale", type=float, default=1.0, help="factor for sizes and counts; 0.05 for a quick check")
+    words.add_argument("--folder", type=Path, help="folder for the files, up to 25 GB (default: TMPDIR)")
+    words.add_argument("--out", type=Path, default=report.OUT, help="folder for results and plots")
     options = words.parse_args()
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _interrupt)
@@ -40,7 +40,7 @@ def main() -> int:
     try:
         failed = play(chosen, options)
     except KeyboardInterrupt:
-        print("interrupted; python -m benchmarks.report makes the page of what is complete", file=sys.stderr)
+        print("interrupted; python -m benchmarks.report writes the page from the complete results", file=sys.stderr)
         return 130
     finally:
         print(f"\n{report.table(report.newest(options.out, since=since), chosen)}")
@@ -55,7 +55,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def play(chosen: Sequence[int], options: argparse.Namespace) -> list[int]:
-    """Play scenarios one after the other; which ones ended with an error."""
+    """Run scenarios one after the other; return those that ended with an error."""
     until, reason, failed = time.monotonic() + options.minutes * 60, why_not(), list[int]()
     about, scale = machine.describe(), options.scale
     for at, number in enumerate(chosen):
@@ -72,7 +72,7 @@ def play(chosen: Sequence[int], options: argparse.Namespace) -> list[int]:
             stage = Stage(Path(place), options.runs, scale, began + share, lab=not reason)
             try:
                 scenario.play(stage)
-            except Exception as error:  # noqa: BLE001 the other scenarios are still worth their time
+            except Exception as error:  # noqa: BLE001 the other scenarios still run
                 failed.append(number)
                 stage.note(f"ended by {type(error).__name__}: {error}")
         result = Result(number, TITLES[number], _now(), scale, about, stage.rows, stage.runs, stage.notes)
@@ -82,7 +82,7 @@ def play(chosen: Sequence[int], options: argparse.Namespace) -> list[int]:
 
 
 def skipped(number: int, reason: str) -> list[Row]:
-    """The rows of a scenario that cannot be played here."""
+    """Return the rows of a scenario that this machine cannot run."""
     return [Row(goal.key, "", "not run", None, 0, reason) for goal in GOALS if goal.scenario == number]
 
 

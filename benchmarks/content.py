@@ -1,4 +1,4 @@
-"""What is downloaded: large files that are made in no time, and many small ones. Nothing of it repeats."""
+"""The files to download: large ones that are created instantly, and many small ones. No content repeats."""
 
 import math
 import os
@@ -10,9 +10,9 @@ _EVERY = 1 << 20
 
 
 def large(path: Path, size: int, seed: int) -> Path:
-    """A file of which each MiB begins with 4 KiB that only it has; the rest are zeros, which take no disk here.
+    """Write a sparse file; each MiB begins with 4 KiB of unique bytes.
 
-    It is served, carried, written and hashed as any other: nothing on the way compresses or looks for holes.
+    Servers and clients treat it as any other file: none of them compresses it or skips holes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     dice = random.Random(seed)
@@ -24,7 +24,7 @@ def large(path: Path, size: int, seed: int) -> Path:
 
 
 def small(count: int, seed: int, least: int = 400, most: int = 40_000) -> dict[str, bytes]:
-    """Files by name, in no folder; their sizes are spread evenly over the orders of magnitude."""
+    """Return files by name, without folders; the logarithms of their sizes are spread evenly."""
     dice = random.Random(seed)
     return {
         f"{i:06d}.json": dice.randbytes(round(math.exp(dice.uniform(math.log(least), math.log(most)))))
@@ -33,7 +33,7 @@ def small(count: int, seed: int, least: int = 400, most: int = 40_000) -> dict[s
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two files hold the same bytes."""
+    """Return whether two files hold the same bytes."""
     if not one.is_file() or one.stat().st_size != other.stat().st_size:
         return False
     with one.open("rb", buffering=0) as left, other.open("rb", buffering=0) as right:

@@ -1,11 +1,11 @@
-"""The table: eleven scenarios, what each one asks for, and where we want to be."""
+"""The eleven scenarios, what each one measures, and the goals."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Goal:
-    """One line of the table; `key` is the scenario's number and a letter."""
+    """One row of the table; `key` is the scenario's number and a letter."""
 
     key: str
     work: str
@@ -13,7 +13,7 @@ class Goal:
 
     @property
     def scenario(self) -> int:
-        """The scenario that it belongs to."""
+        """The number of its scenario."""
         return int(self.key.rstrip("abcdefgh"))
 
 
@@ -60,6 +60,6 @@ GOAL = {goal.key: goal for goal in GOALS}
 
 
 def met(want: str, got: float) -> bool:
-    """Whether a figure is what is wanted: ">= 0.97", "<= 1"."""
+    """Return whether a figure meets a goal such as ">= 0.97" or "<= 1"."""
     sign, _, number = want.partition(" ")
     return got >= float(number) if sign == ">=" else got <= float(number)

@@ -1,4 +1,4 @@
-"""What it was measured on: kernel, processors, versions, and how fast this machine hashes."""
+"""Description of the machine: kernel, processors, versions, hashing speed."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ _HASHED = 256 << 20  # bytes
 
 
 def sha256_rate() -> float:
-    """Bytes per second of one thread, from memory."""
+    """Measure sha256 in one thread, from memory, in bytes per second."""
     block = bytes(1 << 20)
     state = hashlib.sha256()
     began = time.monotonic()
@@ -27,7 +27,7 @@ def sha256_rate() -> float:
 
 
 def sha256sum_rate() -> float:
-    """Bytes per second of the program sha256sum, from a file in memory."""
+    """Measure the program sha256sum, from a file in memory, in bytes per second."""
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(_HASHED)
         began = time.monotonic()
@@ -36,7 +36,7 @@ def sha256sum_rate() -> float:
 
 
 def describe() -> dict[str, Any]:
-    """Plain values for the result's file."""
+    """Return the description as JSON values for the result file."""
     memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
     model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     contestants = [gpuaria(), hf(), aria2("aria2c"), *yardsticks()]
@@ -56,7 +56,7 @@ def describe() -> dict[str, Any]:
 
 
 def _said(words: list[str]) -> str:
-    """The first version number in what a program prints."""
+    """Return the first version number that a program prints."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""A program from its start to its end: time, CPU, memory, and what the hosts sent meanwhile."""
+"""Measurement of one program: time, CPU, memory, and the bytes that the hosts sent meanwhile."""
 
 import os
 import re
@@ -20,9 +20,9 @@ _EVERY = 0.1  # seconds between two readings of a program's memory
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds of wall clock and CPU, bytes of memory. `status` is negative for a signal; `late`: its time was up.
+    """Seconds of wall clock and CPU, bytes of memory. `status` is negative for a signal; `late`: it was stopped.
 
-    `rss`: the most that the program itself had, 0 if it ended before that could be read.
+    `rss`: the peak of the program itself, 0 if it ended before the first reading.
     """
 
     seconds: float
@@ -34,7 +34,7 @@ class Usage:
 
 
 class Process:
-    """A program under way in a session of its own, its output in a file."""
+    """A running program in its own session, with its output in a file."""
 
     def __init__(self, words: Sequence[str], env: Mapping[str, str], folder: Path, output: Path) -> None:
         with output.open("wb") as out:
@@ -55,7 +55,7 @@ class Process:
         os.kill(self.pid, signal.SIGKILL)
 
     def wait(self, seconds: float) -> Usage:
-        """Its end; ended by force after `seconds`, or when we are interrupted."""
+        """Wait for the end and return the usage; stop the program after `seconds` or on an interrupt."""
         descriptor, until, rss = os.pidfd_open(self.pid), time.monotonic() + seconds, 0
         try:
             left, ready = seconds, False
@@ -71,7 +71,7 @@ class Process:
             raise
         finally:
             os.close(descriptor)
-        # Nobody has waited for it: its own time is not mixed with that of its children yet.
+        # The process is not reaped yet, so its own time is still separate from that of its children.
         numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         user, system, children_user, children_system = (int(word) / _TICK for word in numbers[11:15])
         _, status = os.waitpid(self.pid, 0)
@@ -81,12 +81,12 @@ class Process:
         return Usage(took, self._process.returncode, own, tree, rss, late=not ready)
 
     def _memory(self) -> int:
-        """The most that it had so far. What Linux tells at the end (ru_maxrss) is at least what we had at its start."""
+        """Return the peak memory so far. Linux's ru_maxrss would include this process, which started the program."""
         found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{self.pid}/status").read_text(), re.MULTILINE)
         return int(found[1]) * 1024 if found else 0
 
     def _end(self, descriptor: int) -> None:
-        """In order first: gpuaria takes its aria2c along, which has a session of its own."""
+        """Send SIGTERM, then SIGKILL. On SIGTERM gpuaria stops its aria2c, which runs in its own session."""
         for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
             try:
                 os.killpg(self.pid, number)
@@ -97,7 +97,7 @@ class Process:
 
 
 class Watch:
-    """Reads counters while the `with` lasts."""
+    """Reads counters in the background until the `with` block ends."""
 
     def __init__(self, counters: Mapping[str, Counter], every: float = 0.1) -> None:
         self.samples: Samples = []
@@ -116,7 +116,7 @@ class Watch:
         self._thread.join()
 
     def arrived(self) -> int:
-        """Bytes that have reached the client since the start, by the last reading."""
+        """Return the bytes that reached the client up to the last reading."""
         return arrived(self.samples[-1][1]) if self.samples else 0
 
     def _read(self) -> None:

@@ -1,4 +1,4 @@
-"""The servers of a scenario: stand-in hubs with real nginx, each on a host of a lab, run by this process."""
+"""The servers of a scenario: stand-in hubs with real nginx, each on a lab host, run by this process."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,24 +16,24 @@ CDN = "cdn"
 
 @dataclass
 class Served:
-    """The hubs by host; the first one is the origin. Large files come from the host `cdn` if there is one."""
+    """The running hubs by host, the origin first. Large files come from the host `cdn` if there is one."""
 
     place: Place
     hubs: dict[str, Hub] = field(default_factory=dict)
 
     @property
     def origin(self) -> Hub:
-        """The hub that vouches."""
+        """The hub whose listing decides."""
         return next(iter(self.hubs.values()))
 
     @property
     def mirrors(self) -> list[str]:
-        """The addresses of the others."""
+        """The URLs of the other hubs."""
         return [hub.url for hub in list(self.hubs.values())[1:]]
 
     @cached_property
     def counters(self) -> dict[str, Counter]:
-        """What each host has sent."""
+        """Counters of the bytes that each host sent."""
         return self.place.counters()
 
     def reset(self) -> None:
@@ -43,11 +43,11 @@ class Served:
                 hub.reset()
 
     def asked(self) -> int:
-        """Requests to the origin, those for the bytes of large files not among them."""
+        """Return the number of requests to the origin, without those for bytes of large files."""
         return self.origin.count()
 
     def sent(self) -> int:
-        """Bytes of large files that the servers have sent, by nginx's own log."""
+        """Return the bytes of large files that the servers sent, from nginx's log."""
         total = 0
         for name, hub in self.hubs.items():
             with inside(self.place.space(name)):
@@ -57,42 +57,42 @@ class Served:
 
 @dataclass(frozen=True)
 class Work:
-    """A repo to be fetched from servers."""
+    """A repo and the servers to fetch it from."""
 
     repo: Repo
     served: Served
 
     @property
     def name(self) -> str:
-        """As the hub knows it."""
+        """The repo's name at the hub."""
         return self.repo.repo_id
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """Where the servers have each file."""
+        """The servers' copy of each file."""
         return {path: entry.file for path, entry in self.repo.commits[self.repo.head].files.items()}
 
     @cached_property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total size in bytes."""
         return sum(entry.size for entry in self.repo.commits[self.repo.head].files.values())
 
     def finals(self, path: str) -> list[str]:
-        """Addresses of a large file at every mirror that need no look-up any more."""
+        """Return the final URLs of a large file, one for each mirror."""
         entry = self.repo.commits[self.repo.head].files[path]
         return [hub.signed(self.repo, entry) for hub in self.served.hubs.values()]
 
     def resolves(self, path: str) -> str:
-        """The address that the hub gives out for a file."""
+        """Return the hub's own URL of a file."""
         return f"{self.served.origin.url}/{self.name}/resolve/main/{path}"
 
     def right(self, folder: Path) -> bool:
-        """Whether the folder holds every file, byte for byte."""
+        """Return whether the folder holds every file, byte for byte."""
         return all(content.same(folder / path, file) for path, file in self.files.items())
 
 
-# gpuaria obeys what a hub says of its quota before it is refused. Scenario 6 asks for more than the Hub's 3,000 files
-# in five minutes, and would measure that pause.
+# gpuaria pauses before a hub's quota is used up. Scenario 6 requests more files than the Hub allows in five minutes
+# (3,000) and would measure the pause.
 ROOMY = RateLimit(api=1_000_000, resolvers=1_000_000, pages=1_000_000)
 
 

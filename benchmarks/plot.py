@@ -1,4 +1,4 @@
-"""Speed over time per host, one panel for each contestant's first run, for a person to look at."""
+"""Plots of the speed over time of each host, with one panel for each contestant's first run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.records import Result, Run, Samples
 
 PANELS = 6
-STEP = 0.5  # seconds over which a speed is taken
+STEP = 0.5  # seconds over which a speed is averaged
 
 
 def speeds(result: Result, path: Path) -> bool:
@@ -38,7 +38,7 @@ def speeds(result: Result, path: Path) -> bool:
 
 
 def firsts(runs: Sequence[Run]) -> list[Run]:
-    """The first run of each contestant and work that was long enough to see something."""
+    """Return the first run of each contestant and work that lasts long enough for a plot."""
     found: dict[tuple[str, str], Run] = {}
     for run in runs:
         if run.work not in ("tiny", "start-up") and run.samples and run.samples[-1][0] > 2 * STEP:
@@ -47,7 +47,7 @@ def firsts(runs: Sequence[Run]) -> list[Run]:
 
 
 def curve(samples: Samples, host: str) -> tuple[list[float], list[float]]:
-    """Times and MB/s of a host, over steps of STEP seconds."""
+    """Return times and MB/s of a host, averaged over STEP seconds."""
     at, speed = [0.0], [0.0]
     last_time, last_sent = 0.0, 0
     for now, sent in samples:

@@ -1,21 +1,20 @@
-"""What a benchmark is made of: a run, a row of the table, a scenario's result; and the sums on them."""
+"""Records of a benchmark (a run, a row of the table, a scenario's result) and calculations with them."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Seconds since the start, bytes that each host has sent and the client has received by then, headers included.
+# Seconds since the start, and the bytes that each host sent and the client received until then, with headers.
 Samples = list[tuple[float, dict[str, int]]]
 
 
 @dataclass
 class Run:
-    """One program, once. CPU in seconds, `rss` (of the program itself) in bytes, `size` in bytes.
+    """One run of one program. CPU in seconds, `rss` (of the program itself) in bytes, `size` in bytes.
 
-    `own_cpu` is the process itself, `tree_cpu` with all that it started. `right`: the files are byte for byte the
-    server's; `proven`: the program itself has checked digests. `work` names the part that was done, where that is not
-    all of it.
+    `own_cpu` is the process itself, `tree_cpu` includes its children. `right`: the files match the server's byte for
+    byte; `proven`: the program itself checked digests. `work` names the part of the work, empty for all of it.
     """
 
     who: str
@@ -39,9 +38,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one goal. `limit` is the physical one, computed for this run; `runs` how many the median is of.
+    """The result for one goal. `limit`: the physical limit, computed for this run. `runs`: the runs in the median.
 
-    `met` is None where nothing was measured, or where there is no goal.
+    `met` is None if nothing was measured or there is no goal.
     """
 
     key: str
@@ -54,7 +53,7 @@ class Row:
 
 @dataclass
 class Result:
-    """What is written to benchmarks/out for each scenario that was played."""
+    """The result of one scenario, as written to benchmarks/out."""
 
     scenario: int
     title: str
@@ -66,12 +65,12 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the result as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> "Result":
-        """The reverse; samples come back as tuples."""
+        """Return the result from JSON values."""
         runs = [
             Run(**{**run, "samples": [(float(at), dict(sent)) for at, sent in run["samples"]]}) for run in told["runs"]
         ]
@@ -79,23 +78,23 @@ class Result:
 
 
 def arrived(counts: Mapping[str, int]) -> int:
-    """Bytes that have reached the client, of one sample; on the loopback, all that was sent."""
+    """Return the bytes that reached the client in one sample; on the loopback, all bytes sent."""
     return counts.get("client", counts.get("loopback", 0))
 
 
 def median(values: Iterable[float]) -> float:
-    """The middle; nan of nothing."""
+    """Return the median, nan for no values."""
     found = list(values)
     return statistics.median(found) if found else float("nan")
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """How many times ours theirs is: the median over pairs of one round each; of medians where a run is missing."""
+    """Return theirs / ours: the median over rounds, or the ratio of the medians if a run is missing."""
     if len(theirs) == len(ours) and ours:
         return median(their / our for their, our in zip(theirs, ours, strict=True))
     return median(theirs) / median(ours)
 
 
 def whole(tiny: float, part: float, share: float) -> float:
-    """Seconds that all of a work takes, from those of a share of it and those of next to nothing (the start-up)."""
+    """Return the seconds for the whole work, extrapolated from those for a share of it and for the start-up."""
     return tiny + max(0.0, part - tiny) / share

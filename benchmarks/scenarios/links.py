@@ -1,4 +1,4 @@
-"""One file over one link: where a connection is slow and many are not, and where the way is long and loses packets."""
+"""One file over one link: with a limit for each connection, and with a long round trip and packet loss."""
 
 from benchmarks.place import Work
 from benchmarks.records import median, ratio, whole
@@ -14,7 +14,7 @@ FAR = {"cdn": Host(delay=80, loss=0.02), "hub": Host(delay=80, loss=0.02)}
 
 
 def slow_connections(stage: Stage) -> None:
-    """Scenario 1: hf has one connection, so it gets a small part of the file; its time for all is computed."""
+    """Scenario 1: hf uses one connection, so it gets a small part of the file, and its total time is extrapolated."""
     size = stage.amount(1_000_000_000, 20_000_000)
     repos = _repos(stage, size, part=0.06)
     near = {"cdn": Host(), "hub": Host()}
@@ -28,7 +28,7 @@ def slow_connections(stage: Stage) -> None:
         for yardstick in [aria2("aria2c -x16", "-x16", "-s16"), *_axel()]:
             extra(stage, yardstick, all_, 35)
     speed = CONNECTIONS * PER_CONNECTION
-    least = max(0.1, size / speed - 1)  # nginx lets each answer begin with what one second is worth
+    least = max(0.1, size / speed - 1)  # nginx sends the first second of each response at once
     told = f"{least:.1f} s: {CONNECTIONS} connections"
     seconds = stage.seconds(GPUARIA)
     note = (
@@ -40,7 +40,7 @@ def slow_connections(stage: Stage) -> None:
 
 
 def long_way(stage: Stage) -> None:
-    """Scenario 2: the same for a round trip of 160 ms; hf again gets a part."""
+    """Scenario 2: the same with a round trip of 160 ms; hf again gets a part."""
     size = stage.amount(1_500_000_000, 20_000_000)
     repos = _repos(stage, size, part=0.1)
     with stage.network(FAR, repos, LINK) as served:
@@ -73,7 +73,7 @@ def _axel() -> list[Contestant]:
 
 
 def fetch_part(stage: Stage, who: Contestant, work: Work) -> None:
-    """A rival's share of the work, if that rival is here; `work` is the repo `part` or `tiny`."""
+    """Run a rival, if it is installed, on its share of the work; `work` is the repo `part` or `tiny`."""
     if who.missing:
         stage.note(who.missing)
     else:
@@ -81,7 +81,7 @@ def fetch_part(stage: Stage, who: Contestant, work: Work) -> None:
 
 
 def extra(stage: Stage, who: Contestant, work: Work, seconds: float, part: str = "") -> None:
-    """A run beyond the goals, once, if there is time for it."""
+    """Add one run beyond the goals if there is time."""
     if who.missing:
         stage.note(f"{who.name}: not run, {who.missing}")
     elif stage.time_for(seconds):
@@ -91,7 +91,7 @@ def extra(stage: Stage, who: Contestant, work: Work, seconds: float, part: str =
 
 
 def against_hf(stage: Stage, key: str, *, limit: str, share: float) -> None:
-    """A row that compares gpuaria's whole with hf's whole, computed from its part and its start-up."""
+    """Add a row that compares gpuaria with hf, whose total time is extrapolated from its part and its start-up."""
     ours, part, tiny = stage.seconds(GPUARIA), stage.seconds(HF, "part"), stage.seconds(HF, "tiny")
     if not (ours and part and tiny):
         stage.row(key, float("nan"), "", limit=limit, runs=0)

@@ -1,4 +1,4 @@
-"""As fast as this machine can take it: what the proof costs, and how long it takes when the last byte is there."""
+"""Full speed: the cost of verification, and the time from the last byte to the verified file."""
 
 import hashlib
 import shutil
@@ -14,13 +14,13 @@ from benchmarks.scenarios.links import GPUARIA, extra
 from benchmarks.stage import PATIENCE, Stage, Terms
 
 THEN_SUM = "aria2c -x16, then sha256sum"
-SPARE = 4_000_000_000  # bytes of disk that are left alone
-QUIET = 65_536  # bytes: what the talk between gpuaria and aria2c stays below in EVERY seconds
+SPARE = 4_000_000_000  # bytes of disk to leave free
+QUIET = 65_536  # bytes: RPC traffic between gpuaria and aria2c stays below this in EVERY seconds
 EVERY = 0.02
 
 
 def full_speed(stage: Stage) -> None:
-    """Scenario 7: plain aria2c, and the same with a sha256sum of what it fetched."""
+    """Scenario 7: gpuaria, plain aria2c, and plain aria2c followed by sha256sum."""
     size = stage.amount(4_000_000_000, 20_000_000)
     repo = stage.repo("one", {"model.gguf": size})
     rates = []
@@ -45,7 +45,7 @@ def full_speed(stage: Stage) -> None:
 
 
 def _then_sum(stage: Stage, run: Run, work: Work) -> None:
-    """sha256sum of the files that a run left, its time added to that run's."""
+    """Run sha256sum on the files of a run and add its time to that run's."""
     files = [stage.folder / "run" / "to" / path for path in work.files]
     output = stage.folder / "run" / "sum"
     usage = Process(["sha256sum", *map(str, files)], {"PATH": "/usr/bin:/bin"}, stage.folder, output).wait(300)
@@ -61,7 +61,7 @@ def _then_sum(stage: Stage, run: Run, work: Work) -> None:
 
 
 def last_byte(stage: Stage) -> None:
-    """Scenario 8: the servers send at 60 % of what this machine hashes, or it would be a benchmark of sha256."""
+    """Scenario 8. The servers send at 60 % of the hashing speed; otherwise it would measure sha256."""
     wanted = stage.amount(10_000_000_000, 40_000_000)
     size = min(wanted, shutil.disk_usage(stage.folder).free - SPARE)
     if size < wanted:
@@ -79,7 +79,7 @@ def last_byte(stage: Stage) -> None:
 
 
 def _watch_the_name(stage: Stage, who: Contestant, work: Work, final: Path) -> None:
-    """Fetch, and read off when the last bytes passed and when the file got its name: it is verified then."""
+    """Fetch, and note when the last bytes arrived and when the file got its final name (it is verified then)."""
     named: list[float] = []
 
     def during(process: Process, watch: Watch) -> None:
@@ -97,7 +97,7 @@ def _watch_the_name(stage: Stage, who: Contestant, work: Work, final: Path) -> N
 
 
 def last_growth(run: Run) -> float:
-    """When the last reading was made that had grown by more than talk."""
+    """Return the time of the last sample that grew by more than RPC traffic."""
     last, before = 0.0, 0
     for at, sent in run.samples:
         if arrived(sent) - before > QUIET:
@@ -107,7 +107,7 @@ def last_growth(run: Run) -> float:
 
 
 def digest_cost(path: Path) -> float:
-    """CPU seconds that this process needs to read and hash a file."""
+    """Return the CPU seconds that reading and hashing a file takes."""
     began = time.thread_time()
     with path.open("rb") as stream:
         hashlib.file_digest(stream, "sha256")

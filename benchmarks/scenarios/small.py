@@ -1,4 +1,4 @@
-"""Many small files a long way off, alone and together with large ones."""
+"""Many small files with a long round trip, alone and together with large ones."""
 
 import math
 
@@ -11,13 +11,13 @@ from benchmarks.stage import Stage
 from lab import LINK, PAYLOAD
 
 ROUND_TRIP = 0.160  # seconds
-IN_FLIGHT = 32  # requests, as the setting small_jobs has it
+IN_FLIGHT = 32  # requests: the default of the setting small_jobs
 PAGE = 1000  # files on one page of a listing
-PART = 0.2  # of the files, for those that are slow
+PART = 0.2  # share of the files for slow contestants
 
 
 def alone(stage: Stage) -> None:
-    """Scenario 5: hf gets a part of the files, its time for all is computed."""
+    """Scenario 5. hf gets a part of the files, and its total time is extrapolated."""
     count = stage.amount(2000, 60)
     files = content.small(count, seed=5)
     some = dict(list(files.items())[: round(count * PART)])
@@ -72,6 +72,6 @@ def mixed(stage: Stage) -> None:
 
 
 def large_done(run: Run, size: int) -> float:
-    """Seconds until the CDN had sent 99 % of so many bytes, packet headers counted as if they were some of them."""
+    """Return the seconds until the CDN sent 99 % of `size` bytes, counting packet headers."""
     name = "cdn" if run.samples and "cdn" in run.samples[-1][1] else "loopback"
     return next((at for at, sent in run.samples if sent[name] >= 0.99 * size), run.seconds)

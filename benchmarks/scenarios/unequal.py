@@ -1,4 +1,4 @@
-"""Three mirrors that differ in rate, delay and loss, and a link that all of them together can fill."""
+"""Three mirrors that differ in rate, delay and loss; only together they fill the link."""
 
 from benchmarks.place import Work
 from benchmarks.records import ratio
@@ -11,7 +11,7 @@ LIMIT = f"{PAYLOAD / 1e6:.0f} MB/s: the link"
 
 
 def one_file(stage: Stage) -> None:
-    """Scenario 3."""
+    """Scenario 3: one large file."""
     size = stage.amount(1_500_000_000, 20_000_000)
     repo = stage.repo("one", {"model.gguf": size})
     with stage.network(UNEQUAL, [repo], LINK) as served:
@@ -29,7 +29,7 @@ def one_file(stage: Stage) -> None:
 
 
 def shards(stage: Stage) -> None:
-    """Scenario 4."""
+    """Scenario 4: twenty files."""
     size = stage.amount(200_000_000, 10_000_000)
     repo = stage.repo("shards", {f"model-{i:05d}.gguf": size for i in range(20)})
     with stage.network(UNEQUAL, [repo], LINK) as served:
