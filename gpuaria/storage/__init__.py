@@ -1,1 +1,1 @@
-"""Everything that touches the target file system: layouts, staging, locks, free space, receipts."""
+"""Access to the target file system: layouts, staging, locks, free space, receipts."""

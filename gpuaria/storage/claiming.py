@@ -1,4 +1,4 @@
-"""What every layout does alike with the claims on its files and their unfinished bytes."""
+"""Base class of the layouts: claims on files, and their staged bytes."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,7 +12,7 @@ from gpuaria.storage.staging import Staging
 
 
 class ClaimingLayout(ABC):
-    """The part of a layout that claims and stages bytes. `_swept`: staging was cleared when this fetch began."""
+    """The claiming and staging methods of a layout. `_swept`: this fetch cleaned the staging folder when it began."""
 
     _staging: Staging
     _claims: Claims
@@ -26,12 +26,12 @@ class ClaimingLayout(ABC):
 
     @abstractmethod
     def _published_path(self, file: RemoteFile) -> str:
-        """The path at which the bytes of `file` are published."""
+        """Return the path under which the bytes of `file` are published."""
 
     def claim(self, file: RemoteFile) -> ClaimResult:
         """See Layout."""
         if self._lock is not None and self._lock.alone:
-            self._lock.share()  # from now on claims keep fetches apart
+            self._lock.share()  # from now on, claims separate the fetches
         claim = self._claims.claim(file, self._staging.name_of(file), self._published_path(file))
         if claim is ClaimResult.OURS and not self._swept:
             self._staging.clear_unsafe(file)

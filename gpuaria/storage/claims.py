@@ -1,8 +1,7 @@
-"""Claims on bytes: if several fetches on this machine want the same bytes, one of them downloads them.
+"""Claims on bytes: if several fetches on this machine need the same bytes, only one of them downloads them.
 
-A claim is a lock on one byte of a lock file, at an offset made from its key (open file description locks, Linux 3.15;
-see fcntl(2)). It holds against threads of this process as well as against other processes, ends with the process that
-made it, and leaves nothing to clean up.
+A claim is a lock on one byte of a lock file, at an offset derived from its key (open file description locks, Linux
+3.15; see fcntl(2)). It excludes other threads and other processes, ends with its process, and needs no cleanup.
 """
 
 import errno
@@ -29,19 +28,19 @@ _TAKEN = (errno.EAGAIN, errno.EACCES)
 _FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid (0 for these locks)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MODE = 0o664  # a group that shares a cache can wait for each other
-_SHARED = ("sha256", "git-sha1")  # digests that identify bytes in whatever repo they are
-_HOLDERS: Parts = ("holders",)  # next to the lock file of all targets: links to what the holders of claims stage
-_STATE = "state"  # the key of what the fetches of a target share; no staged file has that name
+_SHARED = ("sha256", "git-sha1")  # digests that identify bytes across repos
+_HOLDERS: Parts = ("holders",)  # next to the user's lock file: links to the files that holders stage
+_STATE = "state"  # key for the shared state of a target; no staged file has this name
 _STATE_SECONDS = 60.0
-_SHARED_FROM = 1 << 20  # bytes from which other processes hear of a receipt at once
+_SHARED_FROM = 1 << 20  # smallest size in bytes for claims and receipts across processes
 
 Stamp = tuple[int, int, int]
 
 
 class ByteLocks:
-    """Exclusive locks by key in the file `parts` below `below`, which is made when the first lock is taken.
+    """Exclusive locks by key in the file `parts` below `below`, which the first lock creates.
 
-    Two objects exclude each other, in one process too; one object does not exclude itself. Thread-safe.
+    Two objects exclude each other, also within one process; an object does not exclude itself. Thread-safe.
     """
 
     def __init__(self, below: SafeDir, parts: Parts) -> None:
@@ -64,20 +63,20 @@ class ByteLocks:
                 self._set(key, fcntl.F_UNLCK)
 
     def note_staged(self, key: str, staged: Path) -> None:
-        """Let other objects know where the holder of `key` stages its bytes."""
+        """Publish the path at which the holder of `key` stages its bytes."""
         with suppress(OSError, DiskError), self._dir.folder(_HOLDERS, create=True) as folder:
             with suppress(FileNotFoundError):  # left by a holder that was killed
                 os.unlink(_link_name(key), dir_fd=folder)
             os.symlink(staged, _link_name(key), dir_fd=folder)
 
     def noted_staged(self, key: str) -> Path | None:
-        """Return where the holder of `key` stages its bytes, None if unknown."""
+        """Return the path at which the holder of `key` stages its bytes, None if unknown."""
         with suppress(OSError, DiskError), self._dir.folder(_HOLDERS) as folder:
             return Path(os.readlink(_link_name(key), dir_fd=folder))
         return None
 
     def forget_staged(self, key: str) -> None:
-        """Remove the note on `key`; for its holder."""
+        """Remove the path noted for `key`; called by its holder."""
         with suppress(OSError, DiskError), self._dir.folder(_HOLDERS) as folder:
             os.unlink(_link_name(key), dir_fd=folder)
 
@@ -107,7 +106,7 @@ class ByteLocks:
 
 
 class _ThreadLocks:
-    """Exclusive locks by key among the threads of this process: small files are not worth two system calls."""
+    """Exclusive locks by key among the threads of this process, for small files: they avoid two system calls."""
 
     def __init__(self) -> None:
         self._held: set[str] = set()
@@ -138,8 +137,10 @@ _THREAD_LOCKS = _ThreadLocks()
 
 
 class Claims:
-    """The claims of one fetch: by name of the staged file in its target, and by digest and size among all targets
-    of this user, whose lock file is next to the receipts. `staging`: the folder of the staged files. Thread-safe.
+    """The claims of one fetch. Thread-safe.
+
+    A claim locks the name of the staged file in this target, and digest and size in all targets of this user; the
+    lock file for the latter is next to the receipts. `staging`: the folder of the staged files.
     """
 
     def __init__(self, target: ByteLocks, receipts: Receipts, staging: Path) -> None:
@@ -152,11 +153,11 @@ class Claims:
         self._guard = threading.Lock()
 
     def note_existing(self, places: Mapping[str, os.stat_result]) -> None:
-        """Note files that were in place when this fetch looked: they are not a reason to answer PRESENT later."""
+        """Note the files found when this fetch began; `claim` returns PRESENT only for newer ones."""
         self._seen.update((place, _stamp(there)) for place, there in places.items())
 
     def claim(self, file: RemoteFile, staged: str, place: str) -> ClaimResult:
-        """Claim the bytes of `file`, which are staged under the name `staged` and published at `place`."""
+        """Claim the bytes of `file`; `staged` is the name of the staged file, `place` the path when published."""
         with self._guard:
             if (holder := self._held.get(staged)) is not None:
                 return ClaimResult.OURS if holder.path == file.path else ClaimResult.HELD
@@ -169,7 +170,7 @@ class Claims:
             return ClaimResult.OURS
 
     def progress_mark(self, file: RemoteFile, staged: str) -> ProgressMark:
-        """Return a value that changes whenever the holder of a claim that is HELD stores bytes, in whatever target."""
+        """Return a value that changes when the holder of a HELD claim stores bytes, in any target."""
         key = self._global_key(file)
         noted = self._global_locks(file).noted_staged(key) if key else None
         places = (self._staging / staged, *((noted,) if noted else ()))
@@ -178,15 +179,15 @@ class Claims:
         )
 
     def elsewhere(self, file: RemoteFile) -> Path | None:
-        """Return where another target has the verified bytes of a file that is PRESENT; None once they are adopted."""
+        """Return the path of the verified bytes of a PRESENT file in another target; None after they are adopted."""
         return self._elsewhere.get(file.path)
 
     def adopted(self, file: RemoteFile) -> None:
-        """Note that the bytes of a file are in this target now."""
+        """Note that this target has the bytes of a file now."""
         self._elsewhere.pop(file.path, None)
 
     def release(self, file: RemoteFile, staged: str) -> None:
-        """Give up the claim on the bytes of `file`; does nothing where this fetch claimed them for another file."""
+        """Release the claim on the bytes of `file`, unless this fetch claimed them for another file."""
         if file.size >= _SHARED_FROM:
             self._receipts.flush()
         with self._guard:
@@ -195,7 +196,7 @@ class Claims:
                 self._unlock(file, staged)
 
     def supported(self) -> bool:
-        """True if the target's file system has such locks: without them, one fetch at a time may use the target."""
+        """Return whether the target's file system supports these locks. Otherwise fetches must use it one at a time."""
         try:
             if self._target.try_lock(_STATE):
                 self._target.unlock(_STATE)
@@ -205,7 +206,7 @@ class Claims:
 
     @contextmanager
     def exclusive_state(self, *, shared: bool) -> Iterator[None]:
-        """Exclude other fetches, where the target is `shared`, while this one writes what all of them use.
+        """Exclude other fetches of a `shared` target while this one writes the shared state.
 
         Raises Locked after _STATE_SECONDS.
         """
@@ -227,7 +228,7 @@ class Claims:
         self.close()
 
     def close(self) -> None:
-        """Give up all claims."""
+        """Release all claims."""
         with self._guard:
             for staged, file in self._held.items():
                 self._unlock(file, staged)
@@ -237,7 +238,7 @@ class Claims:
                 self._user.close()
 
     def _is_elsewhere(self, file: RemoteFile, place: str) -> bool:
-        """True if another fetch published these bytes in another target since this process began to fetch."""
+        """Return whether another fetch has published these bytes in another target since this process started."""
         if file.digest is None or not self._global_key(file):
             return False
         found = self._receipts.recent(file.digest, by_others=file.size >= _SHARED_FROM)
@@ -267,17 +268,17 @@ class Claims:
             self._global_locks(file).unlock(key)
 
     def _global_key(self, file: RemoteFile) -> str:
-        """Return digest and size; empty for a file that no digest identifies outside its target."""
+        """Return a key of digest and size; empty if the file has no digest that identifies it across repos."""
         if file.digest is None or file.digest.algorithm not in _SHARED:
             return ""
         return f"{file.digest}/{file.size} {self._receipts.path}"
 
     def _global_locks(self, file: RemoteFile) -> "ByteLocks | _ThreadLocks":
-        """Return the locks that hold in all targets."""
+        """Return the locks that apply to all targets."""
         return _THREAD_LOCKS if self._user is None or file.size < _SHARED_FROM else self._user
 
     def _published(self, file: RemoteFile, place: str) -> bool:
-        """True if bytes of the right size came to `place` since this fetch looked, or last got this answer."""
+        """Return whether a file of the right size has appeared at `place` since the last check."""
         try:
             there = os.stat(place)
         except OSError:
@@ -289,8 +290,7 @@ class Claims:
 
 
 def _try_lock(locks: ByteLocks | _ThreadLocks, key: str) -> bool:
-    """Lock a key. Where the file system has no such locks, the claim holds in the target alone, or in a target without
-    them by its target lock."""
+    """Lock a key. Return True if the file system does not support such locks: the target's file lock must suffice."""
     try:
         return locks.try_lock(key)
     except (OSError, DiskError):
@@ -298,7 +298,7 @@ def _try_lock(locks: ByteLocks | _ThreadLocks, key: str) -> bool:
 
 
 def _link_name(key: str) -> str:
-    """Return the name of the link to what the holder of a claim stages."""
+    """Return the name of the link to the staged file of a claim holder."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,13 +1,13 @@
-"""The Hugging Face cache, exactly as huggingface_hub 2.x reads it (file_download.py, utils/_cache_manager.py).
+"""The Hugging Face cache, in the format of huggingface_hub 2.x (file_download.py, utils/_cache_manager.py).
 
     <cache>/models--org--name/blobs/<etag>              sha256 for an LFS file, git blob id for others
                               snapshots/<commit>/<path>  -> ../../blobs/<etag>
                               refs/<revision>            the commit, no newline
-                              trees/<commit>.json        what the commit holds
-                              .gpuaria/                  our staging and saved manifests
+                              trees/<commit>.json        file list of the commit
+                              .gpuaria/                  gpuaria's staging and saved manifests
     <cache>/.locks/models--org--name/<etag>.lock
 
-Where links are not to be had, the bytes are in the snapshot itself, as the client does it.
+On a file system without symlinks, the snapshot contains the files themselves, as with huggingface_hub.
 """
 
 import errno
@@ -30,19 +30,19 @@ from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.safe_dir import Parts, SafeDir
 from gpuaria.storage.staging import Staging
 
-_LOCKED_FROM = 1 << 20  # bytes; a lock file of its own costs 0.7 ms, half of what it takes to commit a small file
+_LOCKED_FROM = 1 << 20  # bytes; a lock file costs 0.7 ms, half the time needed to publish a small file
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of the Hugging Face Hub. See bford.info/cachedir\n"
 )
 
 
 class HfCache(ClaimingLayout):
-    """One commit of `ref` in the cache `cache_dir`, under the name that was asked for (`ref.name`).
+    """One commit of `ref` in the cache `cache_dir`, under the requested name (`ref.name`).
 
-    `symlinks`: False for real files in the snapshot; None to try once whether the file system has links.
-    `blob_patience`: seconds to wait for the client's lock on a blob. The client holds it while it downloads, which may
-    take hours. Its locks only save double work (its own words in _hf_hub_download_to_cache_dir), since bytes come by an
-    atomic rename: after that time we go ahead.
+    `symlinks`: False for real files in the snapshot; None to test once whether the file system supports symlinks.
+    `blob_patience`: seconds to wait for huggingface_hub's lock on a blob, which it may hold for hours during a
+    download. Its locks only avoid duplicate downloads (see _hf_hub_download_to_cache_dir), since blobs are published
+    by an atomic rename, so gpuaria continues after that time.
     """
 
     def __init__(
@@ -82,17 +82,17 @@ class HfCache(ClaimingLayout):
         return self._staging.path
 
     def lock(self, patience: float, on_wait: Callable[[str], None] | None = None) -> TargetLock:
-        """The lock on this repo in this cache, which fetches share: each commit has a snapshot of its own."""
+        """Return the file lock of this repo in this cache. Fetches share it, since each commit has its own snapshot."""
         path = self._lock_path("gpuaria")
         self._lock = TargetLock(path, patience, on_wait, self._repo if self._claims.supported() else "")
         return self._lock
 
     @contextmanager
     def blob_lock(self, file: RemoteFile) -> Iterator[None]:
-        """Hold the client's lock on this blob, for a while and if it can be had."""
+        """Hold the client's lock on this blob, if it is free within `blob_patience`."""
         try:
             held = lock_file(self._lock_path(self._etag(file)), self._blob_patience)
-        except OSError:  # made by another user of the cache, say; it is no condition either
+        except OSError:  # for example created by another user; the lock is optional
             held = None
         try:
             yield
@@ -112,17 +112,17 @@ class HfCache(ClaimingLayout):
         partials = self._staging.stored_bytes()
         seen = {file.path: self._seen(file, self._etag(file) in blobs) for file in files}
         self._claims.note_existing({where: there for where, there, _ in seen.values() if there})
-        proven = self._receipts.verified(
+        verified = self._receipts.verified(
             {seen[file.path][0]: file.digest for file in files if file.digest and seen[file.path][1] is not None}
         )
         return {
-            file.path: LocalState(_size_of(there), where in proven, named, self._staging.partial(file, partials))
+            file.path: LocalState(_size_of(there), where in verified, named, self._staging.partial(file, partials))
             for file in files
             for where, there, named in (seen[file.path],)
         }
 
     def _seen(self, file: RemoteFile, blob_there: bool) -> tuple[str, os.stat_result | None, bool]:
-        """The path of the bytes, what is there, and whether the snapshot leads to it."""
+        """Return the path of the content, its stat result, and whether the snapshot entry leads to it."""
         blob, entry = f"{self._blobs_path}/{self._etag(file)}", f"{self._snapshot_path}/{file.path}"
         there = _stat_file(blob) if blob_there else None
         try:
@@ -146,8 +146,10 @@ class HfCache(ClaimingLayout):
         return self._seen(file, True)[0]
 
     def content_path(self, file: RemoteFile) -> Path:
-        """The blob; the file in the snapshot where there is only that; or the same bytes in another target that `adopt`
-        will copy."""
+        """Return the blob, or the file in the snapshot if there is no blob.
+
+        If the bytes are in another target, returns their path there; `adopt` copies them.
+        """
         return self._claims.elsewhere(file) or Path(self._seen(file, True)[0])
 
     def publish(self, file: RemoteFile, staged: Path) -> None:
@@ -200,7 +202,7 @@ class HfCache(ClaimingLayout):
         self._staging.discard(file)
 
     def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
-        """See Layout. Writes CACHEDIR.TAG, the saved manifest and the client's tree, and tries symlinks."""
+        """See Layout. Writes CACHEDIR.TAG, the saved manifest and the client's tree file, and tests symlinks."""
         self._swept = self._lock is None or self._lock.alone
         with self._claims.exclusive_state(shared=not self._swept):
             self._staging.prepare(alone=self._swept)
@@ -213,8 +215,10 @@ class HfCache(ClaimingLayout):
             self._saved.write(self._staging, manifest, sure=sure)
 
     def finish(self, manifest: Manifest, complete: bool) -> None:
-        """See Layout. The ref moves when the snapshot is complete, so that a reader who is offline keeps a whole one;
-        where there was none, a part is better than nothing."""
+        """See Layout. Updates the ref once the snapshot is complete, so that offline readers always get a complete one.
+
+        A missing ref is created even for an incomplete snapshot.
+        """
         self._dir.sync()
         revision = manifest.ref.revision
         if revision and revision != manifest.commit:
@@ -237,7 +241,7 @@ class HfCache(ClaimingLayout):
         return self._saved.read(self.ref, self.commit_id)
 
     def _etag(self, file: RemoteFile) -> str:
-        """The etag that the hub gives: sha256 or git blob id. A file with no such digest is kept by commit and path."""
+        """Return the hub's ETag: sha256 or git blob id. Without such a digest, a name made from commit and path."""
         if file.digest is not None and file.digest.algorithm in ("sha256", "git-sha1"):
             return file.digest.hex
         label = f"{self.commit_id}/{file.path}"
@@ -253,7 +257,7 @@ class HfCache(ClaimingLayout):
 
 
 def repo_folder(ref: RepoRef) -> str:
-    """The repo's folder in a cache: `models--org--name` (repo_folder_name in the client)."""
+    """Return the repo's folder name in a cache: `models--org--name` (repo_folder_name in the client)."""
     return "--".join([f"{ref.kind}s", *ref.name.split("/")])
 
 
@@ -262,7 +266,7 @@ def _size_of(there: os.stat_result | None) -> int | None:
 
 
 def _stat_file(path: str) -> os.stat_result | None:
-    """A regular file, links followed: a blob may be a link into the client's shared store."""
+    """Return the stat result of a regular file, following symlinks: a blob may link to the client's shared store."""
     try:
         seen = os.stat(path)
     except FileNotFoundError:

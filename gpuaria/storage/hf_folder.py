@@ -1,11 +1,11 @@
-"""A plain folder that `hf download --local-dir` takes for its own, complete work (huggingface_hub's _local_folder.py).
+"""A plain folder that `hf download --local-dir` recognises as complete (huggingface_hub's _local_folder.py).
 
 <root>/<path>
 <root>/.cache/huggingface/{CACHEDIR.TAG,.gitignore}
-                          download/<path>.metadata      commit, etag, Unix seconds: one a line
-                          trees/<commit>.json           what the commit holds
-                          gpuaria-manifest.json         what gpuaria was told about it
-                          gpuaria/                      our staging
+                          download/<path>.metadata      commit, ETag and Unix time, one per line
+                          trees/<commit>.json           file list of the commit
+                          gpuaria-manifest.json         the manifest that gpuaria saved
+                          gpuaria/                      gpuaria's staging
 """
 
 import errno
@@ -29,8 +29,10 @@ _CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# What the Hugging
 
 
 class HfFolder(PlainFolder):
-    """One commit of `ref` as plain files below `root`. `named` in a LocalState: the client's metadata names this commit
-    and these bytes, so that it will fetch nothing."""
+    """One commit of `ref` as plain files below `root`.
+
+    `LocalState.named`: the client's metadata names this commit and content, so the client downloads nothing.
+    """
 
     hidden: ClassVar[Parts] = HIDDEN
     in_staging: ClassVar[Parts] = (*HIDDEN, "gpuaria")
@@ -48,7 +50,7 @@ class HfFolder(PlainFolder):
         self._dir.check_no_symlinks([*folders, *((*HIDDEN, "download", *folder) for folder in folders)])
 
     def _named(self, file: RemoteFile, mtime: float) -> bool:
-        """Whether the client would take the file without asking (read_download_metadata, which allows a second)."""
+        """Return whether the client accepts the file without a request (read_download_metadata, with 1 s tolerance)."""
         try:
             fd = os.open(f"{self._metadata}/{file.path}.metadata", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
@@ -60,10 +62,10 @@ class HfFolder(PlainFolder):
             return False
 
     def _record_receipt(self, file: RemoteFile, mtime: float) -> None:
-        """Write the client's metadata, after the last change of the file, and the receipt.
+        """Write the client's metadata and the receipt, after the last change of the file.
 
-        A file server's clock may be ahead of ours, hence the later of both. Not durable by itself: after a power cut
-        the client takes damaged metadata for none.
+        The later of the two clocks counts, since a file server's clock may be ahead. The metadata is not flushed to
+        disk: after a power failure the client ignores a damaged file.
         """
         parts = (*HIDDEN, "download", *file.path.parts[:-1], f"{file.path.parts[-1]}.metadata")
         if etag := _etag(file):
@@ -71,7 +73,7 @@ class HfFolder(PlainFolder):
             try:
                 self._staging.write(parts, text, durable=False)
             except DiskError as error:
-                # The file is in place and proven. With a name this long the client cannot write its metadata either.
+                # The file is verified and in place. The client cannot write its metadata for such a long name either.
                 if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ENAMETOOLONG:
                     raise
         super()._record_receipt(file, mtime)

@@ -1,8 +1,8 @@
-"""The client's own memory of a repo's files: trees/<commit>.json.
+"""huggingface_hub's cached file list of a commit: trees/<commit>.json.
 
 Format 1, as huggingface_hub 2.x reads it in _tree_cache.py: {"format_version": 1, "files": {path: {"size", "blob_id",
-"lfs_sha256"?, "lfs_size"?, "xet_hash"?}}}. With it an offline snapshot_download knows whether a snapshot is complete.
-A wrong xet_hash would make the client fetch other bytes, so none is written.
+"lfs_sha256"?, "lfs_size"?, "xet_hash"?}}}. An offline snapshot_download uses it to check that a snapshot is complete.
+gpuaria writes no xet_hash, since a wrong one would make the client download other bytes.
 """
 
 import json
@@ -17,13 +17,13 @@ _FORMAT = 1
 
 
 def dump(manifest: Manifest) -> str:
-    """The whole manifest as the client's JSON."""
+    """Return the complete manifest as JSON for the client."""
     files = {str(file.path): _to_json(file) for file in sorted(manifest.files, key=lambda file: file.path)}
     return json.dumps({"format_version": _FORMAT, "files": files}, indent=1)
 
 
 def load(text: str, ref: RepoRef, commit: str) -> Manifest | None:
-    """The manifest that the client's JSON describes, or None if it is not format 1. Raises UnsafePath for a name."""
+    """Return the manifest that the client's JSON describes, None if it is not format 1. Raises UnsafePath."""
     try:
         row = json.loads(text)
         if row["format_version"] != _FORMAT:
@@ -36,7 +36,7 @@ def load(text: str, ref: RepoRef, commit: str) -> Manifest | None:
 
 
 def describes(text: str | None, manifest: Manifest) -> bool:
-    """Whether an existing JSON tells of the same files. The client's own is kept then: it knows the Xet hashes too."""
+    """Return whether the JSON lists the same files. The client's own file is then kept, since it has Xet hashes."""
     try:
         row = json.loads(text or "")
         found = {path: {**entry, "xet_hash": None} for path, entry in row["files"].items()}

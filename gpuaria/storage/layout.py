@@ -1,7 +1,8 @@
-"""What the rest of gpuaria knows of a target: one protocol, whatever the names look like on disk.
+"""The interface of a target, independent of how files are named on disk.
 
-Threads: `commit`, `adopt` and `discard` may run for different digests at once; `begin` before and `finish` after them.
-Files with one digest share their staged bytes: commit one, adopt the others (with `source` the first one's `content`).
+Threads: `publish`, `adopt` and `discard_staged` may run in parallel for different digests; `begin` runs before them
+and `finish` after them. Files with the same digest share their staged bytes: publish one, then adopt the others with
+the `content_path` of the first as `source`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +18,10 @@ ProgressMark = tuple[tuple[str, tuple[int, int, int] | None], ...]
 
 
 class ClaimResult(Enum):
-    """The answer to a fetch that wants to download certain bytes.
+    """The result of a claim.
 
-    OURS: it may. HELD: another fetch, of this process or another, downloads them now; ask again. PRESENT: they were
-    published in the meantime, and are not verified by this fetch yet.
+    OURS: this fetch may download the bytes. HELD: another fetch, in this process or another, is downloading them; claim
+    again later. PRESENT: another fetch has published them; this fetch must still verify them.
     """
 
     OURS = auto()
@@ -29,75 +30,87 @@ class ClaimResult(Enum):
 
 
 class Layout(Protocol):
-    """A target for one commit of one repo. Every method may raise DiskError or one of its children."""
+    """A target for one commit of one repo. Every method may raise DiskError or a subclass."""
 
     ref: RepoRef
     commit_id: str
 
     @property
     def root(self) -> Path:
-        """What the user is told: the snapshot folder, or the folder that was asked for."""
+        """The folder shown to the user: the snapshot folder, or the requested folder."""
 
     @property
     def staging(self) -> Path:
-        """Where unfinished bytes live: the same file system, and never mistaken for a result."""
+        """The folder of unfinished bytes, on the same file system."""
 
     def lock(self, patience: float, on_wait: Callable[[str], None] | None = None) -> TargetLock:
-        """The lock on this target; `patience` in seconds. Makes its folder. A fetch has the target alone until it first
-        claims a file; from then on fetches of the same content share it."""
+        """Return the file lock of this target and create its folder. `patience`: seconds to wait for it.
+
+        A fetch holds the lock exclusively until its first claim; then fetches of the same content share it.
+        """
 
     def inspect(self, files: Sequence[RemoteFile]) -> dict[SafePath, LocalState]:
-        """What is there, by stat and receipts alone; writes nothing. Raises UnsafePath for a folder on the way of one
-        of `files` that is a symlink, so that it is known before anything is fetched.
+        """Return the state of each file, from stat calls and receipts only. Writes nothing.
 
-        `partial` counts stored bytes, holes left out, and says nothing of a control file: without one, aria2 must not
-        go on with them (it takes a sparse file for complete)."""
+        Raises UnsafePath if a parent folder of a file is a symlink, so that a run fails before it downloads.
+        `partial` counts stored bytes without holes. It ignores control files: without one, aria2 must not resume,
+        since it takes a sparse file for complete.
+        """
 
     def claim(self, file: RemoteFile) -> ClaimResult:
-        """Claim the bytes of `file` before they are downloaded; does not block. Identity is digest and size.
+        """Claim the bytes of `file`, identified by digest and size, before a download. Does not block.
 
-        A claim that is OURS lasts until `release` or `finish`: meanwhile no other fetch writes its staged bytes."""
+        After OURS, no other fetch writes the staged bytes until `release_claim` or `finish`.
+        """
 
     def progress_mark(self, file: RemoteFile) -> ProgressMark:
-        """Return a value that changes whenever the holder of a claim that is HELD stores bytes, by a few stat calls."""
+        """Return a value that changes when the holder of a HELD claim stores bytes. Costs a few stat calls."""
 
     def release_claim(self, file: RemoteFile) -> None:
-        """Give up a claim, after the bytes were published or the download failed."""
+        """Release a claim, after the bytes were published or the download failed."""
 
     def has_receipt(self, file: RemoteFile) -> bool:
-        """Whether the bytes at `content` were verified before and are unchanged since, as the receipts say."""
+        """Return whether a receipt shows that the bytes at `content_path` were verified and have not changed."""
 
     def staged_path(self, file: RemoteFile) -> Path:
-        """Where its unfinished bytes are or will be; does not look."""
+        """Return the path of the unfinished bytes, without file system access."""
 
     def range_links(self, file: RemoteFile) -> Path:
-        """A folder of its own for second names of its unfinished bytes; gone when they are committed or discarded."""
+        """Return the folder for hard links to the staged file, one per byte range.
+
+        `publish` and `discard_staged` remove it.
+        """
 
     def content_path(self, file: RemoteFile) -> Path:
-        """Where its bytes are, or will be; after a claim that is PRESENT they may be in another target."""
+        """Return the path of the published bytes; after a PRESENT claim it may be in another target."""
 
     def publish(self, file: RemoteFile, staged: Path) -> None:
-        """Give verified staged bytes their final name: data to the disk, then the rename. Raises WrongBytes if the
-        size is not the declared one."""
+        """Publish verified staged bytes: flush the data to disk, then rename the file.
+
+        Raises WrongBytes if the size differs from the declared one.
+        """
 
     def adopt(self, file: RemoteFile, source: Path | None = None) -> None:
-        """Give the name to proven bytes that are at `content` already, or to a verified copy of `source`, another file
-        with the same digest. Raises WrongBytes if the copy does not have it."""
+        """Publish verified bytes that are already at `content_path`, or a verified copy of `source`.
+
+        `source`: a file with the same digest. Raises WrongBytes if the copy has another digest.
+        """
 
     def discard_staged(self, file: RemoteFile) -> None:
-        """Remove staged bytes and aria2's control files."""
+        """Remove the staged bytes and aria2's control files."""
 
     def begin(self, manifest: Manifest, *, sure: bool = True) -> None:
-        """Prepare the target: `manifest` is the whole one, unfiltered, and is saved for `gpuaria verify`.
+        """Prepare the target and save `manifest`, the complete one, for `gpuaria verify`.
 
-        Not `sure` that it is the whole one: the client, which asks nobody once it has a tree, is given none.
+        `sure=False`: the manifest may be partial, so the HF tree file is not written (huggingface_hub trusts it
+        without asking the hub).
         """
 
     def finish(self, manifest: Manifest, complete: bool) -> None:
-        """Make the names durable. `complete`: everything that was selected is in place."""
+        """Make the published names durable. `complete`: every selected file is in place."""
 
     def with_pinned(self, manifest: Manifest) -> Manifest:
-        """The manifest with the sha256 that this target noted of unchanged files whose source gives no strong one."""
+        """Return the manifest with the sha256 digests pinned by this target, for files without a strong digest."""
 
     def saved_manifest(self) -> Manifest | None:
-        """The manifest that an earlier `begin`, or the client, left here for this commit."""
+        """Return the manifest that an earlier `begin`, or huggingface_hub, saved for this commit."""

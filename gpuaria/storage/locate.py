@@ -1,4 +1,4 @@
-"""From a path to the target that it is: a folder made by --to or --local-dir, a snapshot, or a repo in a cache."""
+"""Find the target at a path: a folder made by --to or --local-dir, a snapshot, or a repo in a cache."""
 
 import os
 import re
@@ -25,9 +25,9 @@ _WRITE_ONE = "Use a file written by gpuaria resolve --format manifest."
 
 
 def find_layout(path: Path, receipts: Receipts) -> Layout:
-    """The target at `path`. Raises DiskError saying what is missing, UnsafePath for a saved name.
+    """Return the target at `path`. Raises DiskError if it is not one, UnsafePath for an unsafe saved name.
 
-    The client does not record a repo's name in a plain folder: its `ref` then carries the folder's name as a label.
+    huggingface_hub does not record the repo's name in a plain folder; `ref.name` is then the name of the folder.
     """
     path = Path(os.path.abspath(path))
     with explained(path):
@@ -42,7 +42,7 @@ def find_layout(path: Path, receipts: Receipts) -> Layout:
 
 
 def read_manifest(layout: Layout) -> Manifest:
-    """What the target is to be compared with. Raises DiskError if neither gpuaria nor the client left that."""
+    """Return the manifest to verify the target against. Raises DiskError if none was saved."""
     manifest = layout.saved_manifest()
     if manifest is None:
         raise DiskError(
@@ -53,7 +53,7 @@ def read_manifest(layout: Layout) -> Manifest:
 
 
 def read_lock(path: Path) -> Manifest:
-    """The manifest that a lock file is. Raises ConfigError."""
+    """Return the manifest in a lock file. Raises ConfigError."""
     try:
         return manifests.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -71,7 +71,7 @@ def _in_cache(repo: Path, ref: RepoRef, commit: str, receipts: Receipts) -> HfCa
 
 
 def noted_commit(ref: Path) -> str:
-    """The commit that a file below refs/ names; empty if there is none, or something else in its place."""
+    """Return the commit in a file below refs/, empty if it is missing or invalid."""
     try:
         text = ref.read_text(encoding="ascii").strip() if ref.is_file() else ""
     except (OSError, UnicodeDecodeError):
@@ -80,7 +80,7 @@ def noted_commit(ref: Path) -> str:
 
 
 def _only_commit(repo: Path) -> str:
-    """The commit of `main`, else the only snapshot: as the client chooses (_resolve_commit_hash_from_cache)."""
+    """Return the commit of `main`, else the only snapshot, like the client's _resolve_commit_hash_from_cache."""
     if main := noted_commit(repo / "refs" / "main"):
         return main
     snapshots = repo / "snapshots"
@@ -95,15 +95,12 @@ def _only_commit(repo: Path) -> str:
 
 
 def folder_layout(path: Path, ref: RepoRef, version: str, receipts: Receipts) -> plain.PlainFolder:
-    """The plain folder at `path` as the source of `ref` has it."""
+    """Return the folder layout at `path` for the source of `ref`."""
     return (HfFolder if ref.source == _SOURCE else plain.PlainFolder)(path, ref, version, receipts)
 
 
 def folder_name(ref: RepoRef) -> str:
-    """What the folder for a repo, or for what is at a URL, is called: the last part of its name.
-
-    A list of files that lies next to the folder lends its name without its suffix.
-    """
+    """Return the default folder name for a repo or URL: the last part of its name, without suffix for a list file."""
     path = unquote(urlsplit(ref.name).path) if "://" in ref.name else ref.name
     last = path.rstrip("/").rpartition("/")[2]
     if ref.kind in ("list", "metalink"):

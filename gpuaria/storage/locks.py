@@ -1,4 +1,4 @@
-"""The lock on a target, which fetches of one commit share, and the client's own lock around a blob."""
+"""The file lock of a target, which fetches of one commit share, and huggingface_hub's lock of a blob."""
 
 import errno
 import fcntl
@@ -18,19 +18,19 @@ from gpuaria.errors import Locked
 from gpuaria.os_errors import explain, explained
 from gpuaria.text import printable
 
-_MODE = 0o664  # as huggingface_hub makes its locks: a group that shares a cache can wait for each other
-_REMIND_EVERY = 15.0  # seconds between two words to someone who waits
-_GRACE = 2.0  # seconds in which the first fetch of a target usually has written what the others share
-_POLL = 0.05  # seconds between two tries to lock
+_MODE = 0o664  # as for huggingface_hub's locks: members of a group can share a cache
+_REMIND_EVERY = 15.0  # seconds between two messages during a wait
+_GRACE = 2.0  # seconds in which the first fetch of a target usually writes the shared state
+_POLL = 0.05  # seconds between two attempts to lock
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 _NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def lock_file(path: Path, seconds: float) -> BaseFileLock | None:
-    """Lock the file `path` (made if it is not there), waiting up to `seconds`; None if another holds it still.
+    """Lock the file `path`, creating it if missing. Wait up to `seconds`; return None if it is still locked.
 
-    flock, so a dead holder is no obstacle; where the file system has none, a soft lock as the client takes. Raises
+    Uses flock, which ends with its process; on a file system without flock a soft lock, like huggingface_hub. Raises
     OSError.
     """
     lock: BaseFileLock = FileLock(path, mode=_MODE, thread_local=False)
@@ -53,7 +53,7 @@ def _lock_file_softly(path: Path, seconds: float) -> BaseFileLock | None:
 
 
 def unlock_file(lock: BaseFileLock) -> None:
-    """Release; a lock that cannot be released ends with the process."""
+    """Release a lock. Ignores errors, since the lock ends with the process."""
     try:
         lock.release()
     except OSError:
@@ -61,12 +61,12 @@ def unlock_file(lock: BaseFileLock) -> None:
 
 
 class TargetLock:
-    """Advisory lock on one target, held by the file `path` and explained by a file next to it.
+    """Advisory lock on one target: the file `path`, and a file next to it that describes the holder.
 
-    Fetches of the same `content` share the target: the first one has it alone until it calls `share`, the next ones
-    join. Any other fetch, and one that names no content, waits up to `patience` seconds and hears from `on_wait` who
-    has it: at once, and again now and then. Raises Locked with that sentence when the patience is over, DiskError where
-    no lock can be made.
+    Fetches of the same `content` share the target: the first one holds it exclusively until it calls `share`, then
+    others join. Every other fetch, and one with an empty `content`, waits up to `patience` seconds; `on_wait` gets a
+    message about the holder at once and then at intervals. Raises Locked after that time, DiskError if no lock can be
+    created.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class TargetLock:
 
     @property
     def holder(self) -> Path:
-        """Where the first holder writes who it is."""
+        """The file that describes the first holder."""
         return self.path.with_name(self.path.name + ".holder")
 
     def __enter__(self) -> "TargetLock":
@@ -94,7 +94,7 @@ class TargetLock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock, or raise Locked or DiskError."""
+        """Take the lock. Raises Locked, DiskError."""
         end = time.monotonic() + self._patience
         with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,20 +111,20 @@ class TargetLock:
             self._write_holder()
 
     def share(self) -> None:
-        """Let fetches of the same content join, now that this one has written what they have in common."""
+        """Let fetches of the same content join, after this one has written the shared state."""
         with self._guard:
             if self.alone and self._content and self._fd >= 0:
                 self.alone = False
                 fcntl.flock(self._fd, fcntl.LOCK_SH)
 
     def is_last(self) -> bool:
-        """Whether no other fetch shares the target any more; then none can join. For a fetch that is about to end."""
+        """Return whether no other fetch shares the target; if so, none can join. Called by a fetch about to end."""
         with self._guard:
             self.alone = self.alone or (self._fd >= 0 and _flock(self._fd, fcntl.LOCK_EX))
             return self.alone
 
     def release(self) -> None:
-        """Give the lock back; nothing if it is not held. The lock file stays: a waiter may have it open."""
+        """Release the lock, if held. The lock file stays, since a waiting process may have it open."""
         if self.is_last():
             self.holder.unlink(missing_ok=True)
         with self._guard:
@@ -137,7 +137,7 @@ class TargetLock:
             unlock_file(soft)
 
     def _try_for(self, seconds: float) -> bool:
-        """Try for some seconds."""
+        """Try to take the lock for some seconds; return whether it worked."""
         end = time.monotonic() + seconds
         while not self._try():
             if time.monotonic() >= end:
@@ -146,7 +146,7 @@ class TargetLock:
         return True
 
     def _try(self) -> bool:
-        """Take the target alone if it is free, or join the fetches that have it. Raises OSError."""
+        """Lock the target exclusively if it is free, else join the fetches that share it. Raises OSError."""
         fd = os.open(self.path, _FLAGS, _MODE)
         try:
             alone = _flock(fd, fcntl.LOCK_EX)
@@ -165,14 +165,14 @@ class TargetLock:
         return True
 
     def _shared_content(self) -> bool:
-        """Whether the fetches that have the target want the same of it."""
+        """Return whether the fetches that hold the target fetch the same content."""
         try:
             return bool(json.loads(self.holder.read_text(encoding="utf-8")).get("content") == self._content)
         except (OSError, ValueError, AttributeError):
             return False
 
     def _write_holder(self) -> None:
-        """Say who holds it. Not in the lock file: older filelocks empty it when they try."""
+        """Write the holder's description to its own file: old versions of filelock truncate the lock file."""
         word = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), "command": "gpuaria"}
         new = self.holder.with_name(f"{self.holder.name}.{secrets.token_hex(4)}")
         try:
@@ -180,7 +180,7 @@ class TargetLock:
             with open(fd, "w", encoding="utf-8") as stream:
                 json.dump({**word, "content": self._content}, stream)
             os.replace(new, self.holder)
-        except OSError as error:  # for example a full disk: a fetch that cannot write this cannot work here either
+        except OSError as error:  # for example a full disk, on which the fetch would fail anyway
             self.release()
             raise explain(error, self.holder) from error
 
@@ -196,7 +196,7 @@ class TargetLock:
 
 
 def _flock(fd: int, kind: int) -> bool:
-    """Lock a file if that needs no waiting. Raises OSError where the file system has no locks."""
+    """Lock a file without waiting; return whether it worked. Raises OSError if the file system has no locks."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except OSError as error:

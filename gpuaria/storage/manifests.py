@@ -1,4 +1,4 @@
-"""What stays beside a target so that it can be verified later with no network, and small files made once."""
+"""The manifest saved with a target, for verification without network, and small files written once."""
 
 import os
 from pathlib import Path
@@ -13,17 +13,17 @@ from gpuaria.storage.staging import Staging
 
 
 class SavedManifest:
-    """What is saved beside one target: the manifest of gpuaria's own (`ours`), and the client's `tree`, if it has one.
+    """The manifest saved with one target: gpuaria's file at `path`, and the client's tree file at `tree`, if any.
 
-    What was read is not written again. All methods raise DiskError and UnsafePath.
+    A manifest equal to the last one read is not written again. All methods raise DiskError and UnsafePath.
     """
 
-    def __init__(self, below: SafeDir, ours: Parts, tree: Parts | None) -> None:
-        self._dir, self._path, self._tree = below, ours, tree
+    def __init__(self, below: SafeDir, path: Parts, tree: Parts | None) -> None:
+        self._dir, self._path, self._tree = below, path, tree
         self._read: Manifest | None = None
 
     def read(self, ref: RepoRef, commit: str) -> Manifest | None:
-        """The manifest that gpuaria saved, else the one in the client's tree, else None."""
+        """Return the manifest that gpuaria saved, else the one in the client's tree file, else None."""
         self._read = read_saved(self._dir, self._path)
         if self._read is not None and self._read.version == commit:
             return self._read
@@ -31,7 +31,7 @@ class SavedManifest:
         return hf_tree.load(text, ref, commit) if text else None
 
     def write(self, staging: Staging, manifest: Manifest, *, sure: bool) -> None:
-        """Save the manifest, and the client's tree where the origin is `sure` of it and the client has none so far."""
+        """Save the manifest; if it is `sure` to be complete, also the client's tree file, unless it already matches."""
         if manifest != self._read:
             staging.write(self._path, manifests.dump(manifest))
         if self._tree and sure and not hf_tree.describes(self._dir.read_text(self._tree), manifest):
@@ -39,7 +39,7 @@ class SavedManifest:
 
 
 def read_saved(below: SafeDir, parts: Parts) -> Manifest | None:
-    """A saved manifest, or None if it is not there or is damaged."""
+    """Return a saved manifest, None if it is missing or damaged."""
     text = below.read_text(parts)
     try:
         return manifests.load(text) if text else None
@@ -48,7 +48,7 @@ def read_saved(below: SafeDir, parts: Parts) -> Manifest | None:
 
 
 def create_once(below: SafeDir, parts: Parts, text: str) -> None:
-    """Write a small file unless something has its name."""
+    """Write a small file unless its name already exists."""
     path: Path = below.path(parts)
     with explained(path), below.folder(parts[:-1], create=True) as fd:
         try:

@@ -1,7 +1,7 @@
-"""A plain folder: the files under their own names, and what gpuaria needs to know about them in one hidden folder.
+"""A plain folder: the files under their own names, and gpuaria's state in one hidden folder.
 
 <root>/<path>
-<root>/.gpuaria/manifest.json  what the source said, with the sha256 of files for which it gives none
+<root>/.gpuaria/manifest.json  the listing, with the pinned sha256 of files without a strong digest
                 staging/       unfinished bytes
 """
 
@@ -59,11 +59,11 @@ class PlainFolder(ClaimingLayout):
 
     @property
     def staging(self) -> Path:
-        """The folder of unfinished bytes, in the hidden folder."""
+        """The staging folder, inside the hidden folder."""
         return self._staging.path
 
     def lock(self, patience: float, on_wait: Callable[[str], None] | None = None) -> TargetLock:
-        """The lock on this folder, which fetches of the same commit share."""
+        """Return the file lock of this folder, which fetches of the same commit share."""
         with explained(self._dir.path(self.hidden)), self._dir.folder(self.hidden, create=True):
             content = f"{self.ref.source}:{self.ref.kind}/{self.ref.name}/{self.commit_id}"
             path = self._dir.path(self.in_lock)
@@ -76,12 +76,14 @@ class PlainFolder(ClaimingLayout):
         partials = self._staging.stored_bytes()
         seen = {file.path: stat_file(f"{self._root}/{file.path}") for file in files}
         self._claims.note_existing({f"{self._root}/{path}": there for path, there in seen.items() if there})
-        proofs = {file.path: file.strong_digest or file.digest for file in files if seen[file.path]}
-        proven = self._receipts.verified({f"{self._root}/{path}": proof for path, proof in proofs.items() if proof})
+        digests = {file.path: file.strong_digest or file.digest for file in files if seen[file.path]}
+        verified = self._receipts.verified(
+            {f"{self._root}/{path}": digest for path, digest in digests.items() if digest}
+        )
         return {
             file.path: LocalState(
                 there.st_size if there else None,
-                f"{self._root}/{file.path}" in proven,
+                f"{self._root}/{file.path}" in verified,
                 there is not None and self._named(file, there.st_mtime),
                 self._staging.partial(file, partials),
             )
@@ -93,18 +95,18 @@ class PlainFolder(ClaimingLayout):
         self._dir.check_no_symlinks(folders)
 
     def _named(self, file: RemoteFile, mtime: float) -> bool:
-        """Whether all that belongs to the file's name is there."""
+        """Return whether the file has everything that belongs to its name; true for a plain folder."""
         return True
 
     def _published_path(self, file: RemoteFile) -> str:
         return f"{self._root}/{file.path}"
 
     def content_path(self, file: RemoteFile) -> Path:
-        """The file itself, or the same bytes in another target that `adopt` will copy."""
+        """Return the path of the file, or of the same bytes in another target, which `adopt` copies."""
         return self._claims.elsewhere(file) or file.path.under(self._dir.root)
 
     def publish(self, file: RemoteFile, staged: Path) -> None:
-        """See Layout. A file that has the name already is replaced by the rename, never written into."""
+        """See Layout. The rename replaces an existing file, which is never modified."""
         self._publish_as(file, self._staging.make_durable(file, staged))
         self._staging.drop_controls(file)
 
@@ -119,7 +121,7 @@ class PlainFolder(ClaimingLayout):
             found = there.st_size if there else 0
             raise WrongBytes(f"{self.content_path(file)} has {found} bytes instead of {file.size}")
         else:
-            with suppress(NotWritable):  # the bytes are right, whether that can be noted or not
+            with suppress(NotWritable):  # the bytes are verified, even if no receipt can be written
                 self._record_receipt(file, there.st_mtime)
 
     def _publish_as(self, file: RemoteFile, parts: Parts) -> None:
@@ -128,9 +130,9 @@ class PlainFolder(ClaimingLayout):
         self._record_receipt(file, there.st_mtime if there else 0.0)
 
     def _record_receipt(self, file: RemoteFile, mtime: float) -> None:
-        """Note that the file was verified, after its last change at `mtime`."""
-        if proof := file.strong_digest or file.digest:
-            self._receipts.record(str(self.content_path(file)), proof)
+        """Record a receipt for the file, last changed at `mtime`."""
+        if digest := file.strong_digest or file.digest:
+            self._receipts.record(str(self.content_path(file)), digest)
 
     def discard_staged(self, file: RemoteFile) -> None:
         """See Layout."""
@@ -147,7 +149,7 @@ class PlainFolder(ClaimingLayout):
         self._saved.write(self._staging, manifest, sure=sure)
 
     def finish(self, manifest: Manifest, complete: bool) -> None:
-        """See Layout. Pins the sha256 of files whose source gives no digest or a weak one."""
+        """See Layout. Pins the sha256 of files without a strong digest."""
         self._pin(manifest)
         self._dir.sync()
         self._receipts.flush()
@@ -170,7 +172,7 @@ class PlainFolder(ClaimingLayout):
         try:
             with self.content_path(file).open("rb", buffering=0) as stream:
                 found = Digest("sha256", hash_stream(stream, "sha256", file.size)[0])
-        except OSError:  # the next run pins it
+        except OSError:  # the next run tries again
             return file
         self._receipts.record(str(self.content_path(file)), found)
         return replace(file, pinned=found)
@@ -190,12 +192,12 @@ class PlainFolder(ClaimingLayout):
 
 
 def _without_location(file: RemoteFile) -> RemoteFile:
-    """What the source says of a file, without the places where it is."""
+    """Return a file as declared by the source, without its URLs and pinned digest."""
     return replace(file, urls=(), pinned=None)
 
 
 def stat_file(path: str) -> os.stat_result | None:
-    """The regular file at `path`, None where there is none. Raises DiskError."""
+    """Return the stat result of the regular file at `path`, None if there is none. Raises DiskError."""
     try:
         seen = os.stat(path)
     except FileNotFoundError:

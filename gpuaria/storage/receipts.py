@@ -1,8 +1,7 @@
-"""Proofs that need not be made twice: which file had which digest, and how it looked at that moment.
+"""Receipts of verified files, so that unchanged files need not be hashed again.
 
-A receipt holds as long as size, mtime, inode and device are the same. What a content was found to be is noted beside
-them, by digest, and holds for ever. It is a memory, never a condition: without a usable database everything works
-and is hashed again.
+A receipt records path and digest. It is valid while size, mtime, inode and device are unchanged. Results of content
+scans are stored by digest, and do not expire. The database is only a cache: without it, files are hashed again.
 """
 
 import os
@@ -30,17 +29,16 @@ create table if not exists receipts (
 ) without rowid
 """
 _BY_DIGEST = "create index if not exists receipts_by_digest on receipts (digest)"
-_RECENT = 100_000  # digests whose places are remembered in this process
+_RECENT = 100_000  # digests whose paths this process remembers
 _CONTENTS = "create table if not exists contents (digest text primary key, said text not null) without rowid"
 AnyPath = TypeVar("AnyPath", str, Path)
 _Row = tuple[bytes, bytes, str, int, int, int, int, float]
 
 
 class Receipts:
-    """The memory of proofs in the SQLite file `path`, or for this process only if None.
+    """Receipts in the SQLite file `path`, or in memory if None. Safe for several threads and processes.
 
-    `problem` says why the file cannot be used, empty while it can; no method raises. Safe for several threads and
-    processes.
+    `problem`: the reason why the file is unusable, empty if it works. No method raises.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -51,13 +49,13 @@ class Receipts:
         self._said: dict[str, str] = {}
         self._folders: dict[str, str] = {}
         self._opened = time.time()
-        self._recent: dict[str, str] = {}  # the place of a digest that this process recorded last
+        self._recent: dict[str, str] = {}  # the last path that this process recorded for a digest
         self._database: sqlite3.Connection | None = None
         with self._errors_noted():
             self._database = _open(path)
 
     def verified(self, wanted: Mapping[AnyPath, Digest]) -> set[AnyPath]:
-        """Those of `wanted` (absolute paths) that had that digest when they were proven and are unchanged since."""
+        """Return the paths of `wanted` (absolute paths) that have a valid receipt for the given digest."""
         asked: dict[str, dict[bytes, AnyPath]] = defaultdict(dict)
         for place in wanted:
             folder, name = self._identity(place)
@@ -73,7 +71,7 @@ class Receipts:
         return found
 
     def record(self, path: Path | str, digest: Digest) -> None:
-        """Remember that the bytes at `path` have just been proven. Written in batches: see `flush`."""
+        """Record that the bytes at `path` were just verified. Written in batches; see `flush`."""
         stamp = _stamp(path)
         if stamp is None:
             return
@@ -90,9 +88,9 @@ class Receipts:
             self.flush()
 
     def recent(self, digest: Digest, *, by_others: bool) -> list[str]:
-        """Paths of files that were verified to have a digest since this memory was opened, and are unchanged since.
+        """Return the paths of unchanged files verified to have a digest since this object was created.
 
-        `by_others`: also those that other processes verified.
+        `by_others`: include files verified by other processes.
         """
         with self._guard:
             path = self._recent.get(str(digest))
@@ -108,7 +106,7 @@ class Receipts:
         return sorted(self.verified(dict.fromkeys(here, digest))) if here else []
 
     def content_notes(self, digests: Iterable[Digest]) -> dict[str, str]:
-        """What `say` noted of contents, by digest as text; those of which nothing is known are left out."""
+        """Return the texts stored by `note_content`, by digest as text; unknown digests are left out."""
         found: dict[str, str] = {}
         self.flush()
         with self._errors_noted():
@@ -121,7 +119,7 @@ class Receipts:
         return found
 
     def note_content(self, digest: Digest, text: str) -> None:
-        """Note what the content with this digest is. Written in batches: see `flush`."""
+        """Store a text about the content with this digest. Written in batches; see `flush`."""
         with self._guard:
             self._said[str(digest)] = text
             full = len(self._said) >= _BATCH
@@ -129,7 +127,7 @@ class Receipts:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending."""
+        """Write all pending rows to the database."""
         with self._errors_noted(), self._guard:
             rows, self._pending = self._pending, []
             said, self._said = self._said, {}
@@ -139,7 +137,7 @@ class Receipts:
                     self._database.executemany("insert or replace into contents values (?,?)", list(said.items()))
 
     def close(self) -> None:
-        """Write what is pending and give up the file."""
+        """Write all pending rows and close the database."""
         self.flush()
         with self._errors_noted(), self._guard:
             database, self._database = self._database, None
@@ -159,7 +157,7 @@ class Receipts:
                 yield name, digest, (seen[0], seen[1], seen[2], seen[3])
 
     def _identity(self, path: Path | str) -> tuple[str, str]:
-        """The real folder and the name. The name itself may be a link: the stamp is the one of what it points to."""
+        """Return the real folder and the name. A symlink keeps its name; its stamp is that of the file it points to."""
         folder, _, name = os.fspath(path).rpartition(os.sep)
         real = self._folders.get(folder)
         if real is None:
@@ -172,7 +170,7 @@ class Receipts:
             yield
         except (sqlite3.Error, OSError) as error:
             self.problem = f"gpuaria cannot save which files it verified and will hash them again: {self.path}: {error}"
-            with self._guard:  # no second try: a database that is locked would cost its seconds each time
+            with self._guard:  # no second attempt: a locked database would delay each call
                 database, self._database = self._database, None
             if database is not None:
                 database.close()
@@ -184,7 +182,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
     database = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, check_same_thread=False)
     try:
         database.execute("pragma journal_mode = wal")
-        database.execute("pragma synchronous = normal")  # a power cut may cost the last receipts, not the file
+        database.execute("pragma synchronous = normal")  # a power failure may lose the last receipts, not the database
         version = database.execute("pragma user_version").fetchone()[0]
         if version not in (0, _SCHEMA):
             raise sqlite3.DatabaseError(f"it has format {version}, but this gpuaria supports {_SCHEMA}")
@@ -199,7 +197,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
 
 
 def _stamp(path: Path | str) -> tuple[int, int, int, int] | None:
-    """size, mtime in ns, inode, device of the file that `path` leads to; None if there is none."""
+    """Return (size, mtime in ns, inode, device) of the file at `path`, following symlinks; None if there is none."""
     try:
         seen = os.stat(path)
     except OSError:
@@ -210,5 +208,5 @@ def _stamp(path: Path | str) -> tuple[int, int, int, int] | None:
 
 
 def _signed(number: int) -> int:
-    """An unsigned 64-bit number as SQLite can keep it."""
+    """Convert an unsigned 64-bit number to the signed form that SQLite stores."""
     return number - (1 << 64) if number >= 1 << 63 else number

@@ -1,8 +1,8 @@
-"""Names below one folder, reached without following a link.
+"""File access below one folder that never follows a symlink.
 
-Every folder between the root and a name is opened by its own descriptor with O_NOFOLLOW, and the work is done relative
-to that descriptor: a folder that was swapped for a symlink, before or meanwhile, cannot lead a write out of the root.
-The root itself is the user's choice and may be a link. Needs the *at() calls of POSIX.
+Each folder between the root and a name is opened with O_NOFOLLOW, and all calls are relative to its descriptor. A
+folder replaced by a symlink, even during the access, cannot redirect a write outside the root. The root itself is
+chosen by the user and may be a symlink. Needs the *at() calls of POSIX.
 """
 
 import errno
@@ -22,7 +22,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class SafeDir:
-    """The folder `root` and what is below it. A name is given as its parts, first folder first."""
+    """The folder `root` and everything below it. Names are tuples of path components, outermost folder first."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
@@ -34,32 +34,32 @@ class SafeDir:
         self.close()
 
     def keep_open(self, parts: Parts) -> None:
-        """Keep one folder open, made if it is not there: walks to it are a good part of what a small file costs."""
+        """Keep one folder open, creating it if missing, because opening it for each small file is slow."""
         self.close()
         with self.folder(parts, create=True) as fd:
             self._held = (parts, os.dup(fd))
 
     def close(self) -> None:
-        """Let it go; no other thread may be at work in it."""
+        """Close the folder of `keep_open`; no other thread may use it."""
         if self._held is not None:
             os.close(self._held[1])
             self._held = None
 
     def path(self, parts: Sequence[str]) -> Path:
-        """`parts` below the root; does not look at the disk."""
+        """Return the path of `parts` below the root, without file system access."""
         return self.root.joinpath(*parts)
 
     def parts(self, path: Path) -> Parts:
-        """The parts of an absolute `path`. Raises UnsafePath when it is not below the root."""
+        """Return the components of an absolute `path`. Raises UnsafePath if it is not below the root."""
         if not path.is_relative_to(self.root):
             raise UnsafePath(f"{path} is not inside {self.root}")
         return path.relative_to(self.root).parts
 
     @contextmanager
     def folder(self, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
-        """A descriptor of the folder, made with its parents if `create`.
+        """Open the folder and yield its descriptor; `create` makes missing folders.
 
-        Raises UnsafePath naming a component that is a symlink, FileNotFoundError for one that is not there.
+        Raises UnsafePath for a component that is a symlink, FileNotFoundError for a missing one.
         """
         known, fd = self._start(tuple(parts), create)
         try:
@@ -72,10 +72,10 @@ class SafeDir:
             os.close(fd)
 
     def _start(self, parts: Parts, create: bool) -> tuple[int, int]:
-        """From where to walk to `parts`: how many of them are behind, and a descriptor of that folder."""
+        """Return the start of the walk to `parts`: the number of components done, and a descriptor of that folder."""
         if self._held is not None and parts[: len(self._held[0])] == self._held[0]:
             held, fd = self._held
-            with suppress(OSError):  # or it is gone, and whoever comes by the root makes it anew
+            with suppress(OSError):  # if it was removed, the walk from the root creates it again
                 if os.path.samestat(os.lstat(self.path(held)), os.fstat(fd)):
                     return len(held), os.dup(fd)
         return 0, self._open_root(create)
@@ -118,7 +118,7 @@ class SafeDir:
             raise self._refusal(fd, so_far, part, error) from error
 
     def _refusal(self, fd: int, so_far: Sequence[str], part: str, error: OSError) -> Exception:
-        """Linux answers ENOTDIR for a symlink as for a file: look which it is."""
+        """Return the error for a component that does not open. Linux reports ENOTDIR for symlinks and files."""
         path = self.path(so_far)
         if error.errno in (errno.ENOTDIR, errno.ELOOP) and is_link(fd, part):
             return UnsafePath(
@@ -128,7 +128,7 @@ class SafeDir:
         return explain(error, path)
 
     def check_no_symlinks(self, folders: Iterable[Parts]) -> None:
-        """Raise UnsafePath if one of `folders`, as far as they exist, goes through a symlink."""
+        """Raise UnsafePath if an existing component of one of `folders` is a symlink."""
         known: set[Parts] = set()
         for folder in folders:
             if folder in known:
@@ -141,7 +141,7 @@ class SafeDir:
                 continue
 
     def rename(self, old: Parts, new: Parts) -> None:
-        """Give the bytes at `old` the name `new`, replacing what has it; makes the folders of `new`."""
+        """Rename `old` to `new`, replacing an existing file; creates the folders of `new`."""
         with (
             explained(self.root, new),
             self.folder(old[:-1]) as source,
@@ -151,7 +151,7 @@ class SafeDir:
         self.mark_changed(new[:-1])
 
     def unlink(self, folder: Parts, *names: str) -> None:
-        """Remove files or links of one folder by their names; those that are not there are no error."""
+        """Remove files or links from one folder; missing names are ignored."""
         try:
             with explained(self.root, (*folder, *names[:1]), missing=True), self.folder(folder) as fd:
                 for name in names:
@@ -161,7 +161,7 @@ class SafeDir:
             pass
 
     def read_text(self, parts: Parts) -> str | None:
-        """The text of a small file of ours or the client's, or None if it is not there or is not text."""
+        """Return the text of a small file, None if it is missing or not UTF-8."""
 
         def opener(name: str, flags: int) -> int:
             return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)  # a planted pipe would block
@@ -177,12 +177,12 @@ class SafeDir:
             return None
 
     def mark_changed(self, folder: Sequence[str]) -> None:
-        """Remember that an entry of `folder` changed, for the next `sync`."""
+        """Mark `folder` for the next `sync`, because one of its entries changed."""
         with self._guard:
             self._changed.add(tuple(folder))
 
     def sync(self) -> None:
-        """Make the names given so far survive a power cut: one fsync for each folder that changed."""
+        """Make all renames durable: one fsync for each changed folder."""
         with self._guard:
             folders, self._changed = self._changed, set()
         for parts in sorted(folders):
@@ -194,7 +194,7 @@ class SafeDir:
 
 
 def is_link(fd: int, name: str) -> bool:
-    """Whether `name` in the folder `fd` is a symlink."""
+    """Return whether `name` in the folder `fd` is a symlink."""
     try:
         return stat.S_ISLNK(os.lstat(name, dir_fd=fd).st_mode)
     except OSError:
@@ -212,5 +212,8 @@ def _fsync_folder(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems: their names are synchronous
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+        ):  # some network file systems, which update names synchronously
             raise

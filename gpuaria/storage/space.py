@@ -1,4 +1,4 @@
-"""How much room there is, and what kind of file system it is."""
+"""Free disk space, and properties of the file system."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from gpuaria.text import decimal
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that this user may still write at `path`, or at its nearest parent that exists. Raises DiskError."""
+    """Return the bytes available to this user at `path` or its nearest existing parent. Raises DiskError."""
     place = nearest_existing(path)
     with explained(place):
         stats = os.statvfs(place)
@@ -19,7 +19,7 @@ def free_bytes(path: Path) -> int:
 
 
 def check_free(path: Path, need: int) -> None:
-    """Raise NoSpace unless `need` bytes fit at `path`. Quotas of a directory are seen only when they are hit."""
+    """Raise NoSpace unless `need` bytes are free at `path`. Does not detect directory quotas."""
     have = free_bytes(path)
     if need > have:
         raise NoSpace(
@@ -29,16 +29,16 @@ def check_free(path: Path, need: int) -> None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """`path` or its nearest parent that exists. Raises DiskError where that may not be seen."""
+    """Return `path` or its nearest existing parent. Raises DiskError if access is denied."""
     path = Path(os.path.abspath(path))
     with explained(path):
         return next((place for place in (path, *path.parents) if place.exists()), path)
 
 
 def case_sensitive(folder: Path) -> bool:
-    """Whether `folder` tells `A` from `a` and a composed from a decomposed letter: measured with a file made there.
+    """Return whether `folder` distinguishes `A` from `a`, and composed from decomposed letters.
 
-    `folder` must exist. Raises DiskError where nothing can be made in it.
+    Tests with a temporary file in `folder`, which must exist. Raises DiskError if it is not writable.
     """
     stem = f"tmp-{secrets.token_hex(6)}-"
     written, seen_as = stem + "A\u00e9", (stem + "a\u00e9", stem + "Ae\u0301")
@@ -47,7 +47,7 @@ def case_sensitive(folder: Path) -> bool:
         try:
             os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            if error.errno == errno.EILSEQ:  # a file system that refuses such letters cannot confuse them
+            if error.errno == errno.EILSEQ:  # a file system that rejects such letters cannot confuse them
                 return True
             raise
         try:

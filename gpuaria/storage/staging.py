@@ -1,8 +1,8 @@
-"""Where unfinished bytes live, and how they leave: sealed, then renamed.
+"""The staging folder: unfinished bytes are stored here, made durable, then renamed to their final name.
 
-The names in here are ours: made from a digest, never from a repo path, since aria2 (1.36 and 1.37) follows a symlink
-that stands in its way and takes a newline in a name for the start of an option. Whatever else is found here (links,
-second names of other files, what a killed run was about to rename) is swept out before aria2 is let in.
+File names are derived from digests, never from repo paths: aria2 (1.36 and 1.37) follows symlinks, and takes a newline
+in a name for the start of an option. Symlinks, hard links to other files and temporary files of a killed run are
+removed before aria2 uses the folder.
 """
 
 import errno
@@ -21,19 +21,17 @@ from gpuaria.os_errors import explain, explained
 from gpuaria.records import RemoteFile
 from gpuaria.storage.safe_dir import Parts, SafeDir
 
-CONTROL = (".aria2", ".aria2__temp")  # aria2's control file, and what it writes just before it is renamed to that
-PREFIX = ".prefix"  # bytes from the start of a file, without a gap, that our own client fetched
+CONTROL = (".aria2", ".aria2__temp")  # aria2's control file, and its temporary name while aria2 writes it
+PREFIX = ".prefix"  # contiguous bytes from the start of a file, fetched by gpuaria's HTTP client
 _TEMPORARY = "tmp-"
-_RANGE_LINKS = (
-    ".windows"  # a folder beside a staged file: links to it, one for each range that aria2 is given as a file
-)
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # the last one: a planted pipe would block for ever
+_RANGE_LINKS = ".windows"  # folder of hard links to a staged file, one per byte range that aria2 downloads
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK: a planted pipe would block forever
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 
 
 class Staging:
-    """The folder `parts` below `below`, on the same file system as the names that its files will get."""
+    """The folder `parts` below `below`, on the same file system as the published files."""
 
     def __init__(self, below: SafeDir, parts: Parts) -> None:
         self.path = below.path(parts)
@@ -42,42 +40,42 @@ class Staging:
         self._mode: int | None = None
 
     def prepare(self, *, alone: bool = True) -> None:
-        """Make the folder and remove what must not be written through or continued. Raises DiskError, UnsafePath.
+        """Create the folder and remove unsafe entries. Raises DiskError, UnsafePath.
 
-        Not `alone`: other fetches use the folder, and what they write now must not be removed; see `clear`.
+        `alone=False`: other fetches use the folder, so nothing is removed here; see `clear_unsafe`.
         """
         with explained(self.path), self._dir.folder(self._parts, create=True) as fd:
             if alone:
                 _sweep(fd)
         self._dir.keep_open(self._parts)
-        # Files get the mode that a new file gets in this folder, as the client does: asking for the umask is not
-        # possible without changing it for all threads.
+        # Published files get the mode of a new file in this folder, as with huggingface_hub: the umask cannot be read
+        # without changing it for all threads.
         with self._temporary() as (parts, inner):
             self._mode = stat.S_IMODE(os.fstat(inner).st_mode)
             self._dir.unlink(self._parts, parts[-1])
 
     def clear_unsafe(self, file: RemoteFile) -> None:
-        """Remove what stands in the place of one staged file and must not be written through."""
+        """Remove an unsafe entry with the name of one staged file."""
         name = _name(file)
         with explained(self.path, (name,)), suppress(FileNotFoundError), self._dir.folder(self._parts) as fd:
             if not _is_safe(fd, name, os.stat(name, dir_fd=fd, follow_symlinks=False)):
                 os.unlink(name, dir_fd=fd)
 
     def path_of(self, file: RemoteFile) -> Path:
-        """Where the unfinished bytes of `file` are, found again by their digest under whatever name."""
+        """Return the path of the staged file, which depends on the digest and not on the file name."""
         return self.path / _name(file)
 
     @staticmethod
     def name_of(file: RemoteFile) -> str:
-        """The name of its staged bytes."""
+        """Return the name of the staged file."""
         return _name(file)
 
     def range_links(self, file: RemoteFile) -> Path:
-        """The folder for second names of its unfinished bytes."""
+        """Return the folder for hard links to the staged file."""
         return self.path / (_name(file) + _RANGE_LINKS)
 
     def drop_range_links(self, file: RemoteFile) -> None:
-        """Remove those second names, and what aria2 left beside them."""
+        """Remove the folder of hard links, with aria2's control files in it."""
         folder = (*self._parts, _name(file) + _RANGE_LINKS)
         try:
             with self._dir.folder(folder) as fd:
@@ -90,7 +88,7 @@ class Staging:
             raise explain(error, self._dir.path(folder)) from error
 
     def stored_bytes(self) -> dict[str, int]:
-        """Bytes that are stored, holes not counted, for each staged name; read-only."""
+        """Return the stored bytes of each staged file, holes not counted. Read-only."""
         found: dict[str, int] = {}
         try:
             with self._dir.folder(self._parts) as fd, os.scandir(fd) as entries:
@@ -105,13 +103,13 @@ class Staging:
         return found
 
     def partial(self, file: RemoteFile, partials: dict[str, int]) -> int:
-        """The entry of `partials` for `file`, or 0."""
+        """Return the entry of `partials` for `file`, or 0."""
         return partials.get(_name(file), 0)
 
     def make_durable(self, file: RemoteFile, staged: Path) -> Parts:
-        """Make the verified bytes durable before they get a name. Returns their parts below the root.
+        """Flush verified bytes to disk before they are published. Return their name below the root.
 
-        Raises UnsafePath for a link or a second name, WrongBytes for another size than was verified, DiskError.
+        Raises UnsafePath for a symlink or an unexpected hard link, WrongBytes for a wrong size, DiskError.
         """
         parts = self._dir.parts(staged)
         with explained(staged), self._dir.folder(parts[:-1]) as fd:
@@ -122,7 +120,7 @@ class Staging:
                 )
             finally:
                 os.close(inner)
-        self.drop_range_links(file)  # only now: until the data is on the disk they say what is there
+        self.drop_range_links(file)  # only after the flush: the links record which ranges are complete
         return parts
 
     def _check_and_sync(self, fd: int, file: RemoteFile, staged: Path, windows: int = 0) -> None:
@@ -134,13 +132,15 @@ class Staging:
         if seen.st_size != file.size:
             raise WrongBytes(f"{file.path}: {seen.st_size} bytes are staged instead of {file.size}")
         if self._mode is not None and stat.S_IMODE(seen.st_mode) != self._mode:
-            with suppress(PermissionError):  # begun by another user of a shared cache: readable is enough
+            with suppress(PermissionError):  # created by another user of a shared cache: readable is enough
                 os.fchmod(fd, self._mode)
         os.fsync(fd)
 
     def copy(self, file: RemoteFile, source: Path) -> Parts:
-        """A sealed copy of `source` in the staging folder: shared extents where the file system has them, else hashed
-        while it is copied. Raises WrongBytes, DiskError; ValueError if the file has no digest to be the same by.
+        """Make a durable copy of `source` in the staging folder and return its name.
+
+        Shares extents if the file system supports it, else verifies the digest while copying. Raises WrongBytes,
+        DiskError, and ValueError for a file without a digest.
         """
         if file.digest is None:
             raise ValueError(f"{file.path} has no digest, so no other file is known to be the same")
@@ -156,10 +156,10 @@ class Staging:
             os.close(old)
 
     def write(self, parts: Parts, text: str, *, durable: bool = True) -> None:
-        """Replace the file at `parts` by `text` in one step.
+        """Replace the file at `parts` with `text` atomically.
 
-        The new file waits here, not beside the old one: the client takes each file below refs/ for a ref. `durable`:
-        whether an empty file after a power cut would do harm.
+        The temporary file is in the staging folder, since the client takes every file below refs/ for a ref.
+        `durable`: flush to disk before the rename, for files that must survive a power failure.
         """
         with self._temporary() as (new, fd):
             data = memoryview(text.encode())
@@ -170,7 +170,7 @@ class Staging:
             self._dir.rename(new, parts)
 
     def link(self, target: str, parts: Parts) -> None:
-        """Let `parts` be a symlink to `target`, replacing a file or another link in one step."""
+        """Make `parts` a symlink to `target`, replacing a file or another symlink atomically."""
         with explained(self._dir.root, parts):
             with self._dir.folder(parts[:-1], create=True) as fd:
                 try:
@@ -189,7 +189,7 @@ class Staging:
                 self._dir.unlink(self._parts, new[-1])
 
     def supports_symlinks(self) -> bool:
-        """Whether this file system has symlinks: tried once, here."""
+        """Return whether the file system supports symlinks, by creating one in the staging folder."""
         name = _temporary_name()
         with explained(self.path), self._dir.folder(self._parts, create=True) as fd:
             try:
@@ -202,30 +202,32 @@ class Staging:
         return True
 
     def discard(self, file: RemoteFile) -> None:
-        """Remove the staged bytes and aria2's control files. Without its control file a file must not be continued:
-        aria2 takes a sparse one for complete."""
+        """Remove the staged bytes and aria2's control files.
+
+        Both must go: without its control file, aria2 takes a sparse file for complete.
+        """
         self.drop_range_links(file)
         name = _name(file)
         self._dir.unlink(self._parts, name, *(name + ending for ending in CONTROL))
 
     def drop_controls(self, file: RemoteFile) -> None:
-        """Remove control files that were left beside bytes which have their final name now, and a shorter copy."""
+        """Remove the control files and the prefix file of a published file."""
         self._dir.unlink(self._parts, *(_name(file) + ending for ending in (*CONTROL, PREFIX)))
 
     def close(self, *, empty: bool) -> None:
-        """Give the folder up; remove it where it is empty and, as `empty` says, no other fetch uses it."""
+        """Stop using the folder. With `empty`, which means that no other fetch uses it, remove it if it is empty."""
         self._dir.close()
         if not empty:
             return
         try:
             with self._dir.folder(self._parts[:-1]) as fd:
                 os.rmdir(self._parts[-1], dir_fd=fd)
-        except OSError:  # not empty, gone, or not ours to remove: it does no harm
+        except OSError:  # not empty, already removed, or not permitted: harmless
             pass
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Parts, int]]:
-        """A fresh file that is gone afterwards unless it was renamed or kept by leaving without an error."""
+        """Create a temporary file and yield its name and descriptor; remove it if the block raises."""
         parts = (*self._parts, _temporary_name())
         with explained(self._dir.root, parts):
             with self._dir.folder(self._parts, create=True) as folder:
@@ -242,7 +244,7 @@ class Staging:
 def _name(file: RemoteFile) -> str:
     if file.digest is not None and not file.digest.weak:
         return f"{file.digest.algorithm}-{file.digest.hex}"
-    # Never a name that other bytes would have too: those of another version must not be continued.
+    # The name must differ for each version of a file, since bytes of another version must not be resumed.
     label = f"{file.path}\0{file.size}\0{file.digest}\0{file.oid}" if file.oid or file.digest else file.path
     return f"path-{hashlib.sha256(label.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
@@ -252,7 +254,7 @@ def _temporary_name() -> str:
 
 
 def _is_safe(folder: int, name: str, seen: os.stat_result) -> bool:
-    """A plain file whose every name is in here: a name elsewhere would be written through."""
+    """Return whether this is a regular file with hard links in the staging folder only; others could be overwritten."""
     if not stat.S_ISREG(seen.st_mode) or name.startswith(_TEMPORARY):
         return False
     return seen.st_nlink == 1 or seen.st_nlink == 1 + _second_names(folder, name + _RANGE_LINKS, seen.st_ino)
@@ -286,7 +288,7 @@ def _read_link(fd: int, name: str) -> str | None:
 
 
 def _stored_bytes(folder: int, name: str, size: int) -> int:
-    """Bytes of a file that are not holes. aria2 preallocates or writes sparsely, so the size says nothing."""
+    """Return the bytes of a file that are not holes. The size alone is meaningless, since aria2 writes sparse files."""
     try:
         fd = os.open(name, _READ, dir_fd=folder)
     except OSError:
@@ -305,7 +307,7 @@ def _stored_bytes(folder: int, name: str, size: int) -> int:
 
 
 def _clone_extents(old: int, new: int) -> bool:
-    """Whether `new` now shares the extents of `old` (on btrfs, XFS and bcachefs; APFS has another call for it)."""
+    """Clone the extents of `old` into `new`; return whether it worked (btrfs, XFS, bcachefs; not APFS)."""
     try:
         fcntl.ioctl(new, _FICLONE, old)
     except OSError:

@@ -1,4 +1,4 @@
-"""Where a fetch puts a repo: a folder, or the Hugging Face cache."""
+"""The target of a fetch: a folder, or the Hugging Face cache."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ class Target:
         self._place, self._receipts, self._symlinks = place, receipts, symlinks
 
     def layout(self, ref: RepoRef, commit: str) -> Layout:
-        """The layout of one commit in this target."""
+        """Return the layout of one commit in this target."""
         if self.folder is not None:
             return folder_layout(self.folder, ref, commit, self._receipts)
         return HfCache(self._place, ref, commit, self._receipts, symlinks=self._symlinks)
 
     def resolved_commit(self, ref: RepoRef) -> str:
-        """The commit that a revision stood for when a fetch into this target last resolved it. Raises NotFound."""
+        """Return the commit to which a fetch into this target last resolved the revision. Raises NotFound."""
         if ref.pinned:
             return ref.revision
         if self.folder is not None and self.folder.exists():
@@ -40,7 +40,7 @@ class Target:
 
 
 def _check_holds(layout: Layout, ref: RepoRef) -> None:
-    """Raise NotFound where a folder says that it holds another repo or revision; one made by hf tells no name."""
+    """Raise NotFound if a folder contains another repo or revision. A folder made by hf does not record its repo."""
     kept = layout.saved_manifest()
     if kept is None or (layout.ref.name, layout.ref.revision) == (layout.root.name, layout.commit_id):
         return

@@ -1,4 +1,4 @@
-"""What lies in a target beside the files of its manifest."""
+"""Files in a target that its manifest does not list."""
 
 import os
 from collections.abc import Collection
@@ -10,11 +10,11 @@ _KEPT = (
     (".cache", "huggingface"),
     (".git",),
     (".gpuaria",),
-)  # the layouts' own folders, as huggingface_hub's DEFAULT_IGNORE_PATTERNS
+)  # the layouts' own folders, like huggingface_hub's DEFAULT_IGNORE_PATTERNS
 
 
 def untracked_files(root: Path, known: Collection[str]) -> list[str]:
-    """Paths below `root`, with `/` between their parts, that are not in `known`. Raises DiskError."""
+    """Return the paths below `root`, separated by `/`, that are not in `known`. Raises DiskError."""
     found = []
     with explained(root):
         for folder, folders, names in os.walk(root):
