@@ -101,7 +101,7 @@ def mirrors_allowed(trusted: ListingTrust, ref: RepoRef) -> bool:
 
 
 def listing_from_mirrors(
-    trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool], away: OriginUnavailable
+    trusted: ListingTrust, ref: RepoRef, wanted: Callable[[str], bool], unavailable: OriginUnavailable
 ) -> OriginResponse:
     """Return a mirror's listing while the origin is unavailable, or the origin's own late response; warn the user.
 
@@ -111,17 +111,17 @@ def listing_from_mirrors(
     """
     listings = _MirrorListings(trusted, ref, wanted)
     while listings.wait():
-        if away.pending is not None and (response := _late_response(away.pending)) is not None:
+        if unavailable.pending is not None and (response := _late_response(unavailable.pending)) is not None:
             return response
         if listings.verified is not None:
             mirror, manifest = listings.verified
-            reason = "; ".join((away.reason.message, *listings.problems))
+            reason = "; ".join((unavailable.reason.message, *listings.problems))
             by = f"commit {manifest.version[:12]} itself"
             trusted.emit(Warned(f"{reason}; the file list from {mirror.name} is verified against {by}"))
             return replace(manifest, vouched_by=f"{by}, by way of {mirror.base}", trust="pinned")
-    reason = "; ".join((away.reason.message, *listings.problems))
+    reason = "; ".join((unavailable.reason.message, *listings.problems))
     if trusted.policy == "origin" or not listings.found:
-        return replace(away, reason=NetworkError(reason, _HINT)).late_response()
+        return replace(unavailable, reason=NetworkError(reason, _HINT)).late_response()
     return _choose_by_policy(trusted, ref, listings.found, reason)
 
 

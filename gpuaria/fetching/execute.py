@@ -49,10 +49,10 @@ class Destination:
 
 def execute(plan: DownloadPlan, target: Destination, world: World, limits: RunLimits, results: Results) -> Results:
     """Execute every step until all files have a verdict. Raises the error that ended the run early, or Interrupted."""
-    with ExitStack() as held:
+    with ExitStack() as stack:
         threads = Threads(world.stop)
-        run = _Run(plan, target, world, limits, results, threads, held)
-        held.push(run.ended)
+        run = _Run(plan, target, world, limits, results, threads, stack)
+        stack.push(run.ended)
         run.drive()
         if threads.error is not None:
             raise threads.error
@@ -75,7 +75,7 @@ class _Run:
     limits: RunLimits
     results: Results
     threads: Threads
-    held: ExitStack
+    stack: ExitStack
 
     def __post_init__(self) -> None:
         world, limits, layout = self.world, self.limits, self.target.layout
@@ -97,8 +97,8 @@ class _Run:
         )
         self.inbox = Inbox()
         path = Aria2Path(world.http.routes, bucket)
-        self.held.callback(self.threads.close)
-        self.held.callback(path.close)
+        self.stack.callback(self.threads.close)
+        self.stack.callback(path.close)
         rules = steering.TransferLimits(
             jobs=limits.jobs,
             http_jobs=readers,
@@ -111,7 +111,7 @@ class _Run:
         engine = Engine(world.aria2, limits.shape, limits.user_agent, path)
         aria2, http = ByAria2(services, engine, self.inbox), ByHttp(services, readers, self.inbox)
         self.loop = Loop(services, self.scheduler, aria2, http, self.inbox)
-        self.held.callback(self.loop.close)
+        self.stack.callback(self.loop.close)
 
     def drive(self) -> None:
         """Start every step, then run the transfer to its end and report progress."""
@@ -168,18 +168,18 @@ class _Run:
             self.inbox.put(Added(again))
 
 
-def rank_mirrors(manifest: Manifest, world: World, away: bool) -> tuple[list[Mirror], dict[str, int]]:
+def rank_mirrors(manifest: Manifest, world: World, unavailable: bool) -> tuple[list[Mirror], dict[str, int]]:
     """Return the eligible mirrors ranked by past throughput, and a connection limit for each.
 
-    Bytes that need a credential come only from the origin and from mirrors with a token of their own. `away`: the
-    origin could not be reached, and is used only if there is no other mirror.
+    Bytes that need a credential come only from the origin and from mirrors with a token of their own. `unavailable`:
+    the origin could not be reached, and is used only if there is no other mirror.
     """
-    found = [m for m in world.mirrors if (not away if m.primary else m.own_token or not manifest.restricted)]
-    found = [mirror for mirror in found if not _unresponsive(mirror, world)] or found or [world.origin]
-    if len(found) < 2:
-        return found, {}
-    named = {mirror.name: mirror for mirror in found}
-    ranked = world.ranks.rank(found, manifest.size, world.probing).accepted
+    eligible = [m for m in world.mirrors if (not unavailable if m.primary else m.own_token or not manifest.restricted)]
+    eligible = [mirror for mirror in eligible if not _unresponsive(mirror, world)] or eligible or [world.origin]
+    if len(eligible) < 2:
+        return eligible, {}
+    named = {mirror.name: mirror for mirror in eligible}
+    ranked = world.ranks.rank(eligible, manifest.size, world.probing).accepted
     return [named[choice.mirror] for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
 
 

@@ -62,13 +62,13 @@ class SlowOrigin:
         return Joined(self._world.candidates.mirrors, because)
 
 
-def mirrors_to_join(world: World, away: trust.OriginUnavailable) -> Joined:
+def mirrors_to_join(world: World, unavailable: trust.OriginUnavailable) -> Joined:
     """Return the known mirrors that join because the origin is unavailable.
 
     Empty if the origin responded or joining is forbidden.
     """
     policy = JoinPolicy(host_of(world.origin.base))
-    because = away.reason.message if away.pending is not None else policy.failed(away.reason)
+    because = unavailable.reason.message if unavailable.pending is not None else policy.failed(unavailable.reason)
     if not because or not world.candidates.mirrors:
         return Joined()
     if lie := _false_origin_address(world):

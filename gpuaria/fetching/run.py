@@ -79,8 +79,8 @@ def _fetch(
         chosen = replace(chosen, trust="none")
     with ExitStack() as stack:
         not_writable = None if request.dry_run else _lock_target(stack, layout, world, limits)
-        away = request.lock is None and whole.trust in trust.WITHOUT_ORIGIN
-        mirrors, counts = rank_mirrors(chosen, world, away)
+        unavailable = request.lock is None and whole.trust in trust.WITHOUT_ORIGIN
+        mirrors, counts = rank_mirrors(chosen, world, unavailable)
         wanted, refused = world.screening.beforehand(chosen.files)
         plan = planning.make(replace(chosen, files=wanted), layout.inspect(chosen.files), mirrors, limits.rules, counts)
         plan = only_holding_mirrors(replace(plan, steps=(*plan.steps, *refused)), world)
@@ -178,13 +178,13 @@ def _resolve_with_joined(
         return replace(request.lock, trust="pinned"), world.target.layout(ref, request.lock.version), Joined()
     if request.offline:
         layout = world.target.layout(ref, world.target.resolved_commit(ref))
-        kept = layout.saved_manifest()
-        if kept is None:
+        saved = layout.saved_manifest()
+        if saved is None:
             raise NotFound(
                 f"{ref} is not on disk, and gpuaria is offline",
                 "Remove --offline or unset HF_HUB_OFFLINE to download it.",
             )
-        return replace(kept, ref=ref), layout, Joined()
+        return replace(saved, ref=ref), layout, Joined()
     trusted = ListingTrust(world.http, world.source, world.mirrors, world.policy, world.emit, world.candidates.possible)
     if not request.dry_run:  # the printed plan must not depend on the order in which probes finish
         world.probing.start(world.mirrors)
@@ -196,20 +196,20 @@ def _resolve_with_joined(
     if isinstance(response, OriginUnavailable):
         joined = mirrors_to_join(world, response)
         world.probing.start(joined.mirrors)
-        if joined and prefer_previous and (before := _previous_listing(request, world)):
+        if joined and prefer_previous and (previous := _previous_listing(request, world)):
             manifest, layout = _use_previous_listing(request, world, response.reason)
-            return manifest, layout, Joined() if before.restricted else joined
+            return manifest, layout, Joined() if previous.restricted else joined
         if trust.mirrors_allowed(trusted, ref):
             joined = joined.announce(world)
         response = _listing_without_origin(request, trusted, response, joined, world)
     if isinstance(response, Manifest):
         world.aria2.preload()
         layout = world.target.layout(ref, response.version)
-        kept = _saved_origin_listing(layout, world) if response.trust == "mirror only" else None
-        return (replace(kept, ref=ref, trust="first seen") if kept else response), layout, joined
+        saved = _saved_origin_listing(layout, world) if response.trust == "mirror only" else None
+        return (replace(saved, ref=ref, trust="first seen") if saved else response), layout, joined
     layout = world.target.layout(ref, response.commit)
-    if kept := _saved_origin_listing(layout, world):
-        return replace(kept, ref=ref, name=response.name, restricted=response.restricted), layout, joined
+    if saved := _saved_origin_listing(layout, world):
+        return replace(saved, ref=ref, name=response.name, restricted=response.restricted), layout, joined
     world.aria2.preload()
     assert isinstance(world.source, KnowsFreshness)
     source, info, base = world.source, response, world.origin.base
@@ -218,14 +218,14 @@ def _resolve_with_joined(
 
 
 def _listing_without_origin(
-    request: FetchRequest, trusted: ListingTrust, away: OriginUnavailable, joined: Joined, world: World
+    request: FetchRequest, trusted: ListingTrust, unavailable: OriginUnavailable, joined: Joined, world: World
 ) -> RepoInfo | Manifest:
     """Return the mirrors' listing if the origin is unavailable, or the origin's late response. Raises NetworkError."""
     trusted = replace(trusted, mirrors=(*trusted.mirrors, *joined.mirrors))
     if len(trusted.mirrors) > 1 and trust.mirrors_allowed(trusted, request.ref):
-        return trust.listing_from_mirrors(trusted, request.ref, request.chosen(), away)
+        return trust.listing_from_mirrors(trusted, request.ref, request.chosen(), unavailable)
     try:
-        return away.late_response()
+        return unavailable.late_response()
     except NetworkError as error:
         raise with_join_hint(world, error) from None
 
@@ -235,12 +235,12 @@ def _saved_origin_listing(layout: Layout, world: World) -> Manifest | None:
 
     Earlier versions saved it as "first seen" if they used it while the origin was unavailable.
     """
-    kept = layout.saved_manifest()
-    if kept is None or kept.trust not in ("origin", "first seen"):
+    saved = layout.saved_manifest()
+    if saved is None or saved.trust not in ("origin", "first seen"):
         return None
-    if (kept.vouched_by, kept.version) != (world.origin.base, layout.commit_id):
+    if (saved.vouched_by, saved.version) != (world.origin.base, layout.commit_id):
         return None
-    return replace(kept, trust="origin")
+    return replace(saved, trust="origin")
 
 
 def _previous_listing(request: FetchRequest, world: World) -> Manifest | None:
@@ -253,12 +253,12 @@ def _previous_listing(request: FetchRequest, world: World) -> Manifest | None:
 
 def _use_previous_listing(request: FetchRequest, world: World, error: NetworkError) -> tuple[Manifest, Layout]:
     """Return the listing from the origin's last response and warn the user. Raises `error` if there is none."""
-    ref, kept = request.ref, _previous_listing(request, world)
-    if kept is None:
+    ref, saved = request.ref, _previous_listing(request, world)
+    if saved is None:
         raise error from None
-    layout = world.target.layout(ref, kept.version)
-    world.emit(Warned(f"{error.message}; continuing with commit {kept.version[:12]}, the last known one of {ref}"))
-    return replace(kept, ref=ref, trust="first seen"), layout
+    layout = world.target.layout(ref, saved.version)
+    world.emit(Warned(f"{error.message}; continuing with commit {saved.version[:12]}, the last known one of {ref}"))
+    return replace(saved, ref=ref, trust="first seen"), layout
 
 
 def _listing_to_save(request: FetchRequest, world: World, layout: Layout, whole: Manifest) -> Manifest:
@@ -269,10 +269,10 @@ def _listing_to_save(request: FetchRequest, world: World, layout: Layout, whole:
     """
     if whole.trust == "origin":
         return whole
-    kept = layout.saved_manifest() if request.lock else _saved_origin_listing(layout, world)
-    if kept is None or not set(whole.files) <= set(kept.files):
+    saved = layout.saved_manifest() if request.lock else _saved_origin_listing(layout, world)
+    if saved is None or not set(whole.files) <= set(saved.files):
         return whole
-    return kept if request.lock else replace(kept, ref=whole.ref)
+    return saved if request.lock else replace(saved, ref=whole.ref)
 
 
 def _require_complete(plan: DownloadPlan, manifest: Manifest) -> None:

@@ -181,7 +181,7 @@ class _Fetch:
         return verdict
 
     def _request(self, mirror: Mirror, offset: int, start: int) -> "Response | _RequestWhole | _RequestUsualUrl | None":
-        """Request the bytes from offset `offset`, with `start` bytes on disk; return None when all have arrived.
+        """Request the bytes from `offset` on, with `start` bytes on disk; return None when all have arrived.
 
         Otherwise return the unsuccessful response, or what to request instead. Raises GpuariaError.
         """
@@ -197,9 +197,8 @@ class _Fetch:
                 if not direct:
                     files.check_response(mirror, response)
                 if response.status == 206 and offset and compressed(response):
-                    return (
-                        _RequestWhole()
-                    )  # a range of what is compressed (RFC 9110 14.2), which cannot be decoded alone
+                    # A range of a compressed response (RFC 9110 14.2) cannot be decoded on its own.
+                    return _RequestWhole()
                 self._write(response, chunks, mirror, start)
                 return None
             if direct and response.status not in RETRY_STATUS:
@@ -251,10 +250,14 @@ class _Fetch:
                 seconds = clock.monotonic() - since
                 if seconds > min(TRICKLE_SECONDS, self._s.patience / 10):
                     if total - mark < TRICKLE * seconds:
-                        raise _passing(f"{mirror.name} sends {file.path} at less than {TRICKLE} bytes per second")
+                        raise _temporary_error(
+                            f"{mirror.name} sends {file.path} at less than {TRICKLE} bytes per second"
+                        )
                     since, mark = since + seconds, total
         if total < file.size:
-            raise _passing(f"{mirror.name} closed the connection after {total} of {file.size} bytes of {file.path}")
+            raise _temporary_error(
+                f"{mirror.name} closed the connection after {total} of {file.size} bytes of {file.path}"
+            )
         if total > file.size:
             self._prefix.unlink(missing_ok=True)
             raise NetworkError(f"{mirror.name} sent more than the {file.size} bytes of {file.path} in the listing")
@@ -273,10 +276,10 @@ def prefix_of(staged: Path) -> Path:
     return staged.with_name(staged.name + PREFIX)
 
 
-def prefix_size(declared: Path, file: RemoteFile) -> int:
+def prefix_size(prefix: Path, file: RemoteFile) -> int:
     """Return the bytes that a range request can continue from; a full-length prefix is downloaded again."""
     try:
-        size = declared.lstat().st_size
+        size = prefix.lstat().st_size
     except FileNotFoundError:
         return 0
     return size if size < file.size else 0
@@ -306,7 +309,7 @@ def _append(out: RawIOBase, rest: memoryview) -> None:
         rest = rest[out.write(rest) or 0 :]
 
 
-def _passing(text: str) -> NetworkError:
+def _temporary_error(text: str) -> NetworkError:
     return NetworkError(text, retry="later")
 
 

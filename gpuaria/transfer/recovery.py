@@ -92,11 +92,11 @@ class Recovery:
         self._tasks.queue(task)
         task.move(State.WAITING, "another fetch is downloading it")
 
-    def check_mirrors(self, task: FileTask, doubt: PendingCheck) -> None:
+    def check_mirrors(self, task: FileTask, check: PendingCheck) -> None:
         """Check whether the mirrors' responses are incompatible with aria2."""
-        task.pending_check = doubt
-        task.move(State.WAITING, f"check of its mirrors: {doubt.reason}")
-        self._tasks.issue(commands.CheckMirrors(task, tuple(task.urls.values()), refusals=doubt.hidden))
+        task.pending_check = check
+        task.move(State.WAITING, f"check of its mirrors: {check.reason}")
+        self._tasks.issue(commands.CheckMirrors(task, tuple(task.urls.values()), refusals=check.hidden))
 
     def quarantine_serving(self, task: FileTask, reason: str, refused: Mapping[Mirror, str] | None = None) -> None:
         """Quarantine the mirrors that served a failed file, if it has other mirrors, so that those are used next.
@@ -111,24 +111,24 @@ class Recovery:
 
     def handle_check(self, event: MirrorsChecked) -> None:
         """Continue with mirrors that aria2 can use; if there is none, by HTTP over one connection."""
-        task, doubt, found = event.task, event.task.pending_check, event.incompatible
-        assert doubt is not None
+        task, check, found = event.task, event.task.pending_check, event.incompatible
+        assert check is not None
         task.pending_check = None
         if not found:
-            if doubt.verdict is not None:
-                self._wrong(task, doubt.verdict, doubt.used)
+            if check.verdict is not None:
+                self._retry_wrong_bytes(task, check.verdict, check.used)
             else:
-                if doubt.hidden:
-                    self.quarantine_serving(task, doubt.reason, event.refused)
-                self.retry(task, "; ".join(event.refused.values()) or doubt.reason, doubt.code)
+                if check.hidden:
+                    self.quarantine_serving(task, check.reason, event.refused)
+                self.retry(task, "; ".join(event.refused.values()) or check.reason, check.code)
             return
-        everyone = task.suspects or task.step.mirrors
-        bad = self._mirrors.incompatible(everyone) | set(found) | task.guilty
-        remaining = tuple(mirror for mirror in everyone if mirror not in bad)
+        candidates = task.suspects or task.step.mirrors
+        excluded = self._mirrors.incompatible(candidates) | set(found) | task.guilty
+        remaining = tuple(mirror for mirror in candidates if mirror not in excluded)
         self._tasks.issued += [
             commands.RecordOutcome(one, Incompatible(why, others=bool(remaining))) for one, why in found.items()
         ]
-        task.step = replace(task.step, mirrors=remaining or everyone)
+        task.step = replace(task.step, mirrors=remaining or candidates)
         if any(why.startswith(COMPRESSED) for why in found.values()):  # aria2 may have written compressed bytes
             self._tasks.issue(commands.Discard(task))
             task.start_over()
@@ -173,19 +173,19 @@ class Recovery:
         self._tasks.queue(task)
         task.move(State.WAITING, verdict.detail)
 
-    def _wrong(self, task: FileTask, verdict: Verdict, used: Sequence[Mirror]) -> None:
+    def _retry_wrong_bytes(self, task: FileTask, verdict: Verdict, used: Sequence[Mirror]) -> None:
         """Download wrong bytes again: from the origin alone if possible, then from the other mirrors.
 
         A mirror that served the whole file alone is guilty, and used again only if there is no other.
         """
-        words = " (from it or another mirror)" if len(used) > 1 else ""
+        shared = " (from it or another mirror)" if len(used) > 1 else ""
         for mirror in used:
             self._tasks.issue(
-                commands.RecordOutcome(mirror, ServedWrongBytes(f"{task.file.path} failed its checksum{words}"))
+                commands.RecordOutcome(mirror, ServedWrongBytes(f"{task.file.path} failed its checksum{shared}"))
             )
-        whose = " or ".join(mirror.name for mirror in used)
+        servers = " or ".join(mirror.name for mirror in used)
         self._tasks.issue(
-            commands.NoteProblem(task, f"{whose} served wrong bytes: {verdict.detail}" if used else verdict.detail)
+            commands.NoteProblem(task, f"{servers} served wrong bytes: {verdict.detail}" if used else verdict.detail)
         )
         task.wrong_count += 1
         task.guilty |= set(used) if len(used) == 1 else set()
