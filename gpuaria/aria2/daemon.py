@@ -70,10 +70,10 @@ def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> 
     Retries on another port if another process takes the chosen one first. Raises Aria2Error.
     """
     private_folder.remove_abandoned()
-    said = ""
+    printed = ""
     for _ in range(START_TRIES):
-        held = private_folder.create()
-        folder = held.path
+        private = private_folder.create()
+        folder = private.path
         port, secret = _free_port(), secrets.token_urlsafe(24)
         conf = folder / "aria2.conf"
         _write_conf(conf, port, secret, ca_certificate)
@@ -87,13 +87,13 @@ def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> 
                 env=environment(hidden),
                 start_new_session=True,  # so that Ctrl-C reaches gpuaria only, which shuts aria2c down cleanly
             )
-        held.record_pid(process.pid)
+        private.record_pid(process.pid)
         rpc = Rpc(f"http://127.0.0.1:{port}/jsonrpc", secret, timeout=10.0)
-        daemon = Daemon(rpc, process, held)
+        daemon = Daemon(rpc, process, private)
         try:
             _wait_until_up(daemon, port)
         except Aria2Error:
-            said = (folder / "output").read_text(errors="replace").strip()
+            printed = (folder / "output").read_text(errors="replace").strip()
             daemon.stop()
             continue
         except BaseException:
@@ -101,7 +101,7 @@ def start(binary: Binary, ca_certificate: str, hidden: Collection[str] = ()) -> 
             raise
         conf.unlink()  # aria2c has read it, and it holds the secret
         return daemon
-    line = said.splitlines()[-1] if said else "no output"
+    line = printed.splitlines()[-1] if printed else "no output"
     raise Aria2Error(f"{binary.path} does not start: {line}", "Run it with --enable-rpc in a terminal to see why.")
 
 
@@ -119,11 +119,11 @@ def _wait_until_up(daemon: Daemon, port: int) -> None:
     """
     deadline = time.monotonic() + START_SECONDS
     while daemon.alive() and time.monotonic() < deadline:
-        places = sockets.listening(daemon.pid)
-        if ("127.0.0.1", port) in places or not Path("/proc/self/fd").exists():
+        addresses = sockets.listening(daemon.pid)
+        if ("127.0.0.1", port) in addresses or not Path("/proc/self/fd").exists():
             daemon.rpc.version()
             return
-        if places and time.monotonic() > deadline - START_SECONDS + 1:
+        if addresses and time.monotonic() > deadline - START_SECONDS + 1:
             raise Aria2Error(f"port {port} is taken")
         time.sleep(0.01)
     raise Aria2Error("aria2c exited" if not daemon.alive() else "aria2c did not open its RPC port")

@@ -81,10 +81,10 @@ def _aria2_ended(path: Path) -> bool:
     """Send SIGTERM to the aria2c of an abandoned folder; return True once it has exited."""
     try:
         pid = int((path / "pid").read_text())
-        until = time.monotonic() + _SAVE_SECONDS
+        deadline = time.monotonic() + _SAVE_SECONDS
         if _uses_folder(pid, path):
             os.kill(pid, signal.SIGTERM)  # once: a second signal would stop it before it has saved
-        while _uses_folder(pid, path) and time.monotonic() < until:
+        while _uses_folder(pid, path) and time.monotonic() < deadline:
             time.sleep(0.02)
         return not _uses_folder(pid, path)
     except (OSError, ValueError):

@@ -99,8 +99,8 @@ class _Tunnel(socketserver.BaseRequestHandler):
         client.settimeout(_REQUEST_SECONDS)
         head = _head(client)
         method, _, rest = head.partition(" ")
-        place = rest.partition(" ")[0]
-        host, _, port = place.rpartition(":")
+        target = rest.partition(" ")[0]
+        host, _, port = target.rpartition(":")
         if not hmac.compare_digest(_field(head, "proxy-authorization").encode(), relay.password.encode()):
             client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return

@@ -33,7 +33,7 @@ class Rpc:
 
     def __init__(self, url: str, secret: str, *, timeout: float = 10.0) -> None:
         parts = urlsplit(url)
-        self._shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 6800}"
+        self._display_url = f"{parts.scheme}://{parts.hostname}:{parts.port or 6800}"
         self._client = _Client(
             host=f"{parts.scheme}://{_bracketed(parts.hostname)}", port=parts.port or 6800, secret=secret
         )
@@ -52,10 +52,12 @@ class Rpc:
             except aria2p.ClientException as error:
                 if "unauthorized" in str(error).lower():
                     raise Aria2Error(
-                        f"aria2c at {self._shown} rejects the RPC secret", "Set GPUARIA_RPC_SECRET to its --rpc-secret."
+                        f"aria2c at {self._display_url} rejects the RPC secret",
+                        "Set GPUARIA_RPC_SECRET to its --rpc-secret.",
                     ) from None
                 raise Aria2Error(
-                    f"aria2c at {self._shown} refuses {method}: {error}", "Use aria2 1.36 or 1.37, built with Metalink."
+                    f"aria2c at {self._display_url} refuses {method}: {error}",
+                    "Use aria2 1.36 or 1.37, built with Metalink.",
                 ) from None
 
     @contextmanager
@@ -65,7 +67,7 @@ class Rpc:
             yield
         except (requests.RequestException, ValueError, RecursionError, aria2p.ClientException) as error:
             raise Aria2Error(
-                f"aria2c at {self._shown} does not respond ({type(error).__name__})",
+                f"aria2c at {self._display_url} does not respond ({type(error).__name__})",
                 "Check that it runs with --enable-rpc on that port.",
                 retry="later",
             ) from None
@@ -73,7 +75,7 @@ class Rpc:
             raise self._not_aria2() from None
 
     def _not_aria2(self) -> Aria2Error:
-        return Aria2Error(f"the server at {self._shown} is not aria2c", "Check the port in GPUARIA_RPC or --rpc.")
+        return Aria2Error(f"the server at {self._display_url} is not aria2c", "Check the port in GPUARIA_RPC or --rpc.")
 
     def version(self) -> str:
         """Return the daemon's version; the call also checks the secret. Raises Aria2Error for aria2-next."""
@@ -81,7 +83,7 @@ class Rpc:
         if not isinstance(response, dict) or "version" not in response:
             raise self._not_aria2()
         if product := response.get("product"):  # aria2 itself has no such key
-            raise Aria2Error(f"at {self._shown} runs {product} {response['version']}: {NO_CONTROL_FILES}", HINT)
+            raise Aria2Error(f"at {self._display_url} runs {product} {response['version']}: {NO_CONTROL_FILES}", HINT)
         return str(response["version"])
 
     def add_download(self, metalink: str, options: Mapping[str, str]) -> str:
@@ -91,7 +93,7 @@ class Rpc:
         """
         gids = self._call("aria2.addMetalink", base64.b64encode(metalink.encode()).decode(), dict(options))
         if not isinstance(gids, list) or len(gids) != 1:
-            raise Aria2Error(f"aria2c at {self._shown} made {gids!r:.80} of one file")
+            raise Aria2Error(f"aria2c at {self._display_url} made {gids!r:.80} of one file")
         return str(gids[0])
 
     def find_gids(self, paths: Collection[str]) -> dict[str, str]:

@@ -84,7 +84,7 @@ def _parse(message: bytes) -> Socket:
     """Parse a struct inet_diag_msg and the attributes after it."""
     family = message[0]
     width = 4 if family == socket.AF_INET else 16
-    here, there = struct.unpack_from("!HH", message, 4)
+    local_port, remote_port = struct.unpack_from("!HH", message, 4)
     local, remote = _text(message[8 : 8 + width]), _text(message[24 : 24 + width])
     (inode,) = struct.unpack_from("=I", message, _INODE)
     at, received = 72, 0
@@ -95,7 +95,7 @@ def _parse(message: bytes) -> Socket:
         if kind == _INFO and length >= 4 + _BYTES_RECEIVED + 8:
             (received,) = struct.unpack_from("=Q", message, at + 4 + _BYTES_RECEIVED)
         at += (length + 3) & ~3
-    return Socket(inode, (local, here), (remote, there), received)
+    return Socket(inode, (local, local_port), (remote, remote_port), received)
 
 
 def _text(packed: bytes) -> str:

@@ -71,7 +71,7 @@ class Resolvers:
             ("failed", "does not respond") if deadline.remaining() > RESOLVER_SECONDS else ("not measured", NO_TIME)
         )
         answers = self._gather(asked, host, limit, self._settle if settle is None else settle, late)
-        left_out = [
+        excluded = [
             DnsAnswer(
                 server.spec,
                 host,
@@ -83,9 +83,9 @@ class Resolvers:
             if server.spec in liars
             for family in FAMILIES
         ]
-        judged = mark_lies([*answers, *left_out])
-        self._record_liars(judged)
-        return judged
+        marked = mark_lies([*answers, *excluded])
+        self._record_liars(marked)
+        return marked
 
     def usable(self, answers: Sequence[DnsAnswer]) -> tuple[str, ...]:
         """Return the addresses in `answers` from resolvers without a false answer in this run, the system's first.
@@ -120,7 +120,7 @@ class Resolvers:
     def _gather(
         self, servers: Sequence[DnsServer], host: str, deadline: Deadline, settle: float, late: tuple[MeasureState, str]
     ) -> list[DnsAnswer]:
-        works = [(s, f) for s in servers for f in ((0,) if s.transport == "system" else FAMILIES)]
+        queries = [(s, f) for s in servers for f in ((0,) if s.transport == "system" else FAMILIES)]
         changed = threading.Condition()
         found: dict[tuple[DnsServer, int], tuple[DnsAnswer, ...]] = {}
 
@@ -130,10 +130,10 @@ class Resolvers:
                 found[server, family] = answers
                 changed.notify_all()
 
-        jobs = [BackgroundCall(partial(work, s, f)) for s, f in works]
+        jobs = [BackgroundCall(partial(work, s, f)) for s, f in queries]
         end = deadline
         with changed:
-            while len(found) < len(works) and not end.expired:
+            while len(found) < len(queries) and not end.expired:
                 if end is deadline and any(_is_plausible(a) for answers in found.values() for a in answers):
                     end = deadline.within(settle)
                 changed.wait(end.remaining())
@@ -144,7 +144,7 @@ class Resolvers:
         state, silent = late if end is deadline else ("not measured", "slower than the other resolvers")
         return [
             answer
-            for s, f in works
+            for s, f in queries
             for answer in done.get((s, f))
             or [DnsAnswer(s.spec, host, n, state, problem=silent) for n in ((f,) if f else FAMILIES)]
         ]
@@ -152,9 +152,9 @@ class Resolvers:
     def _cached(self, server: DnsServer, host: str, family: int, deadline: Deadline) -> tuple[DnsAnswer, ...]:
         key = (server.spec, f"{host}/{family}")
         with self._lock:
-            kept = self._cache.get(key)
-            if kept and self._clock() < kept[0]:
-                return kept[1]
+            cached = self._cache.get(key)
+            if cached and self._clock() < cached[0]:
+                return cached[1]
         answers = _findings(server, host, family, deadline, self._context)
         times = [SYSTEM_TTL if a.ttl is None else a.ttl for a in answers if a.state == "measured"]
         if len(times) == len(answers) and min(times) > 0:
@@ -186,8 +186,8 @@ def _findings(
     try:
         if server.transport == "system":
             both = query_system(host)
-            took = deadline.clock() - started
-            return tuple(DnsAnswer(server.spec, host, f, "measured", both[f], None, took) for f in families)
+            seconds = deadline.clock() - started
+            return tuple(DnsAnswer(server.spec, host, f, "measured", both[f], None, seconds) for f in families)
         addresses, ttl = query_server(server, host, family, deadline, context)
         return (DnsAnswer(server.spec, host, family, "measured", addresses, ttl, deadline.clock() - started),)
     except (NoSuchName, NetworkError) as error:

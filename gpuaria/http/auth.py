@@ -38,9 +38,9 @@ def credentials(settings: Settings, stop: threading.Event) -> dict[str, Credenti
             optional = source.url_origin != url_origin(settings.endpoint)
             found[source.url_origin] = LazyToken(source, settings.secret_variables, stop, optional=optional)
     if settings.token_source(settings.endpoint) is None:
-        own = settings.find_token()
-        if own:
-            found[url_origin(settings.endpoint)] = own
+        token = settings.find_token()
+        if token:
+            found[url_origin(settings.endpoint)] = token
     return found
 
 
@@ -55,17 +55,17 @@ class LazyToken:
     hidden: frozenset[str]
     stop: threading.Event
     optional: bool = False
-    _found: Secret | GpuariaError | None = field(default=None, repr=False)
+    _outcome: Secret | GpuariaError | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def reveal(self) -> str:
         """Return the token. Thread-safe. Raises ConfigError, AccessDenied, NetworkError, Interrupted."""
         with self._lock:
-            if self._found is None:
-                self._found = self._load()
-        if isinstance(self._found, GpuariaError):
-            raise self._found
-        return self._found.reveal()
+            if self._outcome is None:
+                self._outcome = self._load()
+        if isinstance(self._outcome, GpuariaError):
+            raise self._outcome
+        return self._outcome.reveal()
 
     def _load(self) -> Secret | GpuariaError:
         try:
@@ -80,7 +80,7 @@ class LazyToken:
 
 
 def ask_helper(
-    words: Sequence[str],
+    command: Sequence[str],
     server_url: str,
     environ: Mapping[str, str],
     stop: threading.Event,
@@ -89,14 +89,14 @@ def ask_helper(
 ) -> Secret:
     """Run a helper and return the token of a URL origin, by the protocol of git-credential(1).
 
-    The helper may instead print the token alone on one line, as `keyring get` and `pass show` do. `words`: its command
-    line; `seconds`: the time limit. Raises ConfigError if it cannot run, AccessDenied without a token, Interrupted.
+    The helper may instead print the token alone on one line, as `keyring get` and `pass show` do. `seconds`: the time
+    limit. Raises ConfigError if it cannot run, AccessDenied if it returns no token, Interrupted.
     """
-    who = f"the helper {printable(words[0])}"
-    began = time.monotonic()
+    helper = f"the helper {printable(command[0])}"
+    started = time.monotonic()
     try:
         process = subprocess.Popen(
-            list(words),
+            list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -104,37 +104,37 @@ def ask_helper(
         )
     except OSError as error:
         raise ConfigError(
-            f"{who} for the token of {server_url} cannot be run: {error.strerror}", "Correct the setting tokens."
+            f"{helper} for the token of {server_url} cannot be run: {error.strerror}", "Correct the setting tokens."
         ) from None
     try:
-        out, err, ended = _communicate(process, _helper_input(server_url), began + seconds, stop)
+        out, err, exited = _communicate(process, _helper_input(server_url), started + seconds, stop)
     finally:
         _terminate(process)
     if stop.is_set():
         raise Interrupted("interrupted", "Run the same command again to continue.")
     text = _parse_output(out)
-    said = _printable_lines(err, text)
-    for line in said:
-        LOG.debug("%s prints: %s", who, line)
+    lines = _printable_lines(err, text)
+    for line in lines:
+        LOG.debug("%s prints: %s", helper, line)
     LOG.debug(
-        "%s was asked for the token of %s: status %s in %.3f s", who, server_url, process.returncode, _since(began)
+        "%s requested the token of %s: status %s in %.3f s",
+        helper,
+        server_url,
+        process.returncode,
+        time.monotonic() - started,
     )
-    why = f": {'; '.join(said[-3:])}" if said else ""
+    why = f": {'; '.join(lines[-3:])}" if lines else ""
     hint = "Run it by hand; gpuaria calls it like a git credential helper."
-    if not ended:
-        raise AccessDenied(f"{who} returned no token for {server_url} within {seconds:.0f} s{why}", hint)
+    if not exited:
+        raise AccessDenied(f"{helper} returned no token for {server_url} within {seconds:.0f} s{why}", hint)
     if process.returncode != 0:
-        raise AccessDenied(f"{who} failed for {server_url} with status {process.returncode}{why}", hint)
+        raise AccessDenied(f"{helper} failed for {server_url} with status {process.returncode}{why}", hint)
     if not text:
-        raise AccessDenied(f"{who} has no token for {server_url}{why}", hint)
+        raise AccessDenied(f"{helper} has no token for {server_url}{why}", hint)
     try:
         return Secret(credential(text))
     except ValueError:
-        raise AccessDenied(f"{who} returned an invalid token for {server_url}", hint) from None
-
-
-def _since(began: float) -> float:
-    return time.monotonic() - began
+        raise AccessDenied(f"{helper} returned an invalid token for {server_url}", hint) from None
 
 
 def _helper_input(server_url: str) -> bytes:
@@ -154,19 +154,19 @@ def _bracketed(server_url: str) -> str:
 
 
 def _communicate(
-    process: "subprocess.Popen[bytes]", question: bytes, until: float, stop: threading.Event
+    process: "subprocess.Popen[bytes]", helper_input: bytes, deadline: float, stop: threading.Event
 ) -> tuple[bytes, bytes, bool]:
     """Return a helper's stdout and stderr, and whether it has exited: its child processes may keep the pipes open."""
-    asked: bytes | None = question
-    out, err, ended = b"", b"", False
-    while not ended and not stop.is_set() and time.monotonic() < until:
-        ended = process.poll() is not None
+    pending: bytes | None = helper_input
+    out, err, exited = b"", b"", False
+    while not exited and not stop.is_set() and time.monotonic() < deadline:
+        exited = process.poll() is not None
         try:
-            return *process.communicate(asked, timeout=0.1), True
+            return *process.communicate(pending, timeout=0.1), True
         except subprocess.TimeoutExpired as late:
-            asked = None  # already written
+            pending = None  # already written
             out, err = late.output or b"", late.stderr or b""
-    return out, err, ended
+    return out, err, exited
 
 
 def _terminate(process: "subprocess.Popen[bytes]") -> None:
@@ -181,9 +181,9 @@ def _terminate(process: "subprocess.Popen[bytes]") -> None:
 
 def _parse_output(out: bytes) -> str:
     lines = [line for line in out.decode("utf-8", "replace").splitlines() if line.strip()]
-    named = [line.partition("=")[2] for line in lines if line.startswith("password=")]
-    if named:
-        return named[-1]
+    passwords = [line.partition("=")[2] for line in lines if line.startswith("password=")]
+    if passwords:
+        return passwords[-1]
     return lines[0].strip() if len(lines) == 1 and not _ATTRIBUTE.fullmatch(lines[0]) else ""
 
 

@@ -77,10 +77,10 @@ class Http:
 
         It shares connections, credentials and quotas with this client; close only this one.
         """
-        own = copy.copy(self)
-        own.waits = Waits(stop, self.options.max_wait, on_wait)
-        own.requests, own._responses = Counter(), Counter()
-        return own
+        client = copy.copy(self)
+        client.waits = Waits(stop, self.options.max_wait, on_wait)
+        client.requests, client._responses = Counter(), Counter()
+        return client
 
     def close(self) -> None:
         """Close every connection."""
@@ -185,10 +185,10 @@ class Http:
             raise self._masked(error, method, url) from None
         with contextlib.closing(exchange):
             LOG.debug("%s %s -> %d in %.3f s", method, redacted(url), exchange.status, time.monotonic() - started)
-            got = {name: self.bearers.mask(value) for name, value in exchange.headers.items()}
-            self.budget.update(url, got)
+            received = {name: self.bearers.mask(value) for name, value in exchange.headers.items()}
+            self.budget.update(url, received)
             self._responses[url_origin(url)] += 1
-            yield Response(exchange.status, url, got), self._chunks(exchange, method, url)
+            yield Response(exchange.status, url, received), self._chunks(exchange, method, url)
 
     def pause(self, seconds: float, why: str = "") -> None:
         """Sleep; report `why` if the pause is long enough to notice. Raises Interrupted once `stop` is set."""
@@ -200,13 +200,13 @@ class Http:
 
     def admit(self, url: str) -> None:
         """Wait until the server's quota allows a request, and count the request. Raises RateLimited, Interrupted."""
-        while (held := self.budget.reserve(url)) > 0:
-            if held > self.options.max_wait:
+        while (wait := self.budget.reserve(url)) > 0:
+            if wait > self.options.max_wait:
                 raise RateLimited(
-                    f"the request quota of {urlsplit(url).hostname} is used up for another {held:.0f} s",
+                    f"the request quota of {urlsplit(url).hostname} is used up for another {wait:.0f} s",
                     "Try again later, raise --patience, or log in: a token raises the hub's quota.",
                 )
-            self.waits.pause(held, f"the request quota of {urlsplit(url).hostname} is used up")
+            self.waits.pause(wait, f"the request quota of {urlsplit(url).hostname} is used up")
         if self.waits.stop.is_set():
             raise Interrupted("interrupted")
         with self._counting:
@@ -264,7 +264,7 @@ class _LazyCurl:
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
         self._lock = threading.Lock()
-        self._made: Transport | None = None
+        self._transport: Transport | None = None
         self._closed = False
 
     def open(self, request: Request) -> Exchange:
@@ -272,19 +272,19 @@ class _LazyCurl:
         with self._lock:
             if self._closed:
                 raise Interrupted("interrupted")
-            if self._made is None:
+            if self._transport is None:
                 from gpuaria.http.curl import CurlTransport
 
-                self._made = CurlTransport(self._routes)
-            made = self._made
-        return made.open(request)
+                self._transport = CurlTransport(self._routes)
+            transport = self._transport
+        return transport.open(request)
 
     def close(self) -> None:
         """See Transport."""
         with self._lock:
             self._closed = True
-        if self._made is not None:
-            self._made.close()
+        if self._transport is not None:
+            self._transport.close()
 
 
 def _read(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:

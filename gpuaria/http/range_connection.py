@@ -100,10 +100,8 @@ class RangeConnection:
         assert self._connection is not None
         assert response.length is not None
         sock, body = self._connection.sock, bytearray(response.length)
-        rest, direct = (
-            memoryview(body),
-            _WAIT_ALL and type(sock) is socket.socket,
-        )  # without TLS, and unless the server closes
+        rest = memoryview(body)
+        direct = _WAIT_ALL and type(sock) is socket.socket  # not with TLS, and not if the server closes the connection
         if direct:
             rest = rest[response.readinto(rest[: len(response.fp.peek())]) :]
             sock.settimeout(None)

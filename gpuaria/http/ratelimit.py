@@ -39,11 +39,11 @@ class RateBudget:
 
     def _bucket(self, url: str) -> _Bucket | None:
         """Return the quota that a request for `url` counts against; for an undeclared server, its only quota."""
-        place = url_origin(url)
-        if name := self._names.get(place):
-            return self._buckets.get((place, name(url)))
-        own = [bucket for (where, _), bucket in self._buckets.items() if where == place]
-        return own[0] if len(own) == 1 else None
+        hub = url_origin(url)
+        if name := self._names.get(hub):
+            return self._buckets.get((hub, name(url)))
+        quotas = [bucket for (server, _), bucket in self._buckets.items() if server == hub]
+        return quotas[0] if len(quotas) == 1 else None
 
     def reserve(self, url: str) -> float:
         """Count a request and return 0 if the quota allows it now; otherwise return the seconds to wait."""
@@ -81,7 +81,7 @@ class RateBudget:
     def remaining(self, url: str) -> dict[str, int]:
         """Return the requests left by quota name at the hub of `url`; empty if it reported none."""
         with self._lock:
-            return {name: b.remaining for (where, name), b in self._buckets.items() if where == url_origin(url)}
+            return {name: b.remaining for (server, name), b in self._buckets.items() if server == url_origin(url)}
 
 
 class TokenBucket:

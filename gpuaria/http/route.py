@@ -155,10 +155,10 @@ class Routes:
 
     def _known(self, url: str) -> Route:
         parts = urlsplit(url)
-        place = parts.scheme, parts.netloc
-        found = self._direct.get(place)
+        server_key = parts.scheme, parts.netloc
+        found = self._direct.get(server_key)
         if found is None:
-            found = self._direct[place] = route(url, os.environ)
+            found = self._direct[server_key] = route(url, os.environ)
         return found
 
 
@@ -179,17 +179,17 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
 
     HTTP_PROXY is ignored under CGI, where a client may set it.
     """
-    named = {"http": _read(environ, "http"), "https": _read(environ, "https"), "all": _read(environ, "all")}
+    proxies = {"http": _read(environ, "http"), "https": _read(environ, "https"), "all": _read(environ, "all")}
     if "REQUEST_METHOD" in environ:
-        named["http"] = environ.get("http_proxy", "")
-    text = named[scheme] or named["all"]
-    excepted = _read(environ, "no")
+        proxies["http"] = environ.get("http_proxy", "")
+    text = proxies[scheme] or proxies["all"]
+    exceptions = _read(environ, "no")
     bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
-    if not text or (excepted and bypass(f"{host}:{port}", {"no": excepted})):
+    if not text or (exceptions and bypass(f"{host}:{port}", {"no": exceptions})):
         return None
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
-        at = parts.port
+        port_number = parts.port
     except ValueError:
         raise proxy_error() from None
     if not parts.hostname:
@@ -199,7 +199,7 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         credential = f"Basic {base64.b64encode(pair).decode()}"
     default = {"http": 80, "https": 443}.get(parts.scheme, 1080)
-    return Proxy(parts.scheme, parts.hostname, at or default, credential)
+    return Proxy(parts.scheme, parts.hostname, port_number or default, credential)
 
 
 def proxy_error() -> ConfigError:

@@ -61,13 +61,13 @@ def _discover(url: str, http: Http) -> _Server:
     for base in (url, f"{url}.git"):
         refs = f"{base}/info/refs?service=git-upload-pack"
         response = http.get(refs, ceiling=MAX_REFS, anonymous=True, headers=_VERSION_2)
-        kind = response.headers.get("content-type", "no content type").partition(";")[0]
-        if response.status == 200 and kind == "application/x-git-upload-pack-advertisement":
+        content_type = response.headers.get("content-type", "no content type").partition(";")[0]
+        if response.status == 200 and content_type == "application/x-git-upload-pack-advertisement":
             return _server(response)
         if response.status in RETRY_STATUS:
             break
-    said = printable(kind) if response.status == 200 else f"status {response.status}"
-    raise NetworkError(f"{url} is not a git server ({said})", _HINT)
+    reason = printable(content_type) if response.status == 200 else f"status {response.status}"
+    raise NetworkError(f"{url} is not a git server ({reason})", _HINT)
 
 
 def _server(response: Response) -> _Server:
@@ -118,8 +118,8 @@ def _request_v0(server: _Server, commit: str, blob_filter: str) -> bytes:
     from dulwich.protocol import pkt_line, pkt_seq
 
     known = ["side-band-64k", "thin-pack", "ofs-delta", "no-progress", *(["filter"] if blob_filter else [])]
-    words = [word for word in known if word in server.capabilities]
-    lines = [f"want {commit} {' '.join(words)}", *_filter_lines(server, blob_filter)]
+    capabilities = [word for word in known if word in server.capabilities]
+    lines = [f"want {commit} {' '.join(capabilities)}", *_filter_lines(server, blob_filter)]
     return pkt_seq(*(f"{line}\n".encode() for line in lines)) + pkt_line(b"done\n")
 
 
@@ -133,18 +133,18 @@ def _filter_lines(server: _Server, blob_filter: str) -> list[str]:
 
 def _side_band(body: bytes, url: str) -> bytes:
     """Return the pack in a response: the band 1 lines after "packfile" or "NAK"."""
-    pack, begun = bytearray(), False
+    pack, in_pack = bytearray(), False
     for line in _lines(body, url):
         if line is None:
-            if begun:
+            if in_pack:
                 break
-        elif line.startswith(b"ERR ") or (begun and line.startswith(b"\3")):
-            said = line.removeprefix(b"ERR ").lstrip(b"\3").decode(errors="replace").strip()
-            raise _Refused(f"{url} does not serve the commit: {printable(said)}", _HINT)
-        elif begun:
+        elif line.startswith(b"ERR ") or (in_pack and line.startswith(b"\3")):
+            reason = line.removeprefix(b"ERR ").lstrip(b"\3").decode(errors="replace").strip()
+            raise _Refused(f"{url} does not serve the commit: {printable(reason)}", _HINT)
+        elif in_pack:
             pack += memoryview(line)[1:] if line.startswith(b"\1") else b""
         else:
-            begun = line.strip() in (b"packfile", b"NAK")
+            in_pack = line.strip() in (b"packfile", b"NAK")
     return bytes(pack)
 
 

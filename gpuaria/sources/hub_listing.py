@@ -41,7 +41,7 @@ def tree_entries(siblings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def next_page(response: Response, tree: str, endpoint: str) -> str:
-    """Return the URL of the next page at the endpoint in use: a simple proxy passes on the hub's own host."""
+    """Return the next page's URL, moved to the endpoint in use: a simple proxy passes on links to the hub."""
     match = _NEXT.search(response.headers.get("link", ""))
     if not match:
         return ""

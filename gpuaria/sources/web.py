@@ -107,14 +107,14 @@ class WebSource:
 
 def refusal(response: Response, what: str) -> GpuariaError:
     """Return the error for an unsuccessful response."""
-    place, shown = redacted(response.url), printable(what)
+    url, shown = redacted(response.url), printable(what)
     if response.status in (404, 410):
-        return FileNotInRepo(f"{place} does not exist", f"Check the URL of {shown}.")
+        return FileNotInRepo(f"{url} does not exist", f"Check the URL of {shown}.")
     if response.status in (401, 403):
-        return AccessDenied(f"{place} denies access (HTTP {response.status})", "Add its token to the setting tokens.")
+        return AccessDenied(f"{url} denies access (HTTP {response.status})", "Add its token to the setting tokens.")
     if response.status == 429:
-        return RateLimited(f"{place} keeps returning HTTP 429 (too many requests)", "Try again later.")
-    return NetworkError(f"{place} returned HTTP {response.status}", "Try again later.")
+        return RateLimited(f"{url} keeps returning HTTP 429 (too many requests)", "Try again later.")
+    return NetworkError(f"{url} returned HTTP {response.status}", "Try again later.")
 
 
 def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anonymous: bool = False) -> list[RemoteFile]:
@@ -124,22 +124,22 @@ def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anony
     NotFound for the first file without a size, BadListing if the server and the listing disagree.
     """
 
-    def one(file: Listed, url: str) -> RemoteFile:
+    def with_size(file: Listed, url: str) -> RemoteFile:
         size, oid = file.size, file.oid
         changeable = file.digest is None or file.digest.weak
         if size is None or (changeable and not oid):
-            seen = measure(url, http, anonymous=anonymous)
-            if size is not None and seen.size != size:
-                raise BadListing(f"{redacted(url)} has {seen.size} bytes, but the listing says {size}")
-            size, oid = seen.size, (oid or seen.tag) if changeable else oid
+            measured = measure(url, http, anonymous=anonymous)
+            if size is not None and measured.size != size:
+                raise BadListing(f"{redacted(url)} has {measured.size} bytes, but the listing says {size}")
+            size, oid = measured.size, (oid or measured.tag) if changeable else oid
         return RemoteFile(file.path, size, file.digest, oid, file.urls)
 
     if len(files) < 2:
-        return [one(file, url) for file, url in zip(files, url_of, strict=True)]
+        return [with_size(file, url) for file, url in zip(files, url_of, strict=True)]
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(PARALLEL_REQUESTS, thread_name_prefix="gpuaria-size") as pool:
-        tasks = [pool.submit(one, file, url) for file, url in zip(files, url_of, strict=True)]
+        tasks = [pool.submit(with_size, file, url) for file, url in zip(files, url_of, strict=True)]
         try:
             return [task.result() for task in tasks]
         except BaseException:
@@ -167,8 +167,8 @@ def measure(url: str, http: Http, *, anonymous: bool = False) -> SizeAndTag:
         response, size = _first_byte(url, http, anonymous)
     if response.status not in (200, 206):
         raise refusal(replace(response, url=url), urlsplit(url).path)
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == _PAGE and not urlsplit(url).path.lower().endswith((".html", ".htm")):
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == _PAGE and not urlsplit(url).path.lower().endswith((".html", ".htm")):
         raise NotAHub(
             f"{redacted(url)} is a web page, not a file",
             "Give the URL of the file itself; a page of a hub, with HF_ENDPOINT set to that hub.",
