@@ -89,7 +89,7 @@ def median(values: Iterable[float]) -> float:
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """Return theirs / ours: the median over rounds, or the ratio of the medians if a run is missing."""
+    """Return `theirs / ours`: the median over rounds, or the ratio of the medians if a run is missing."""
     if len(theirs) == len(ours) and ours:
         return median(their / our for their, our in zip(theirs, ours, strict=True))
     return median(theirs) / median(ours)

@@ -9,7 +9,7 @@ from benchmarks.stage import Stage
 
 @dataclass(frozen=True)
 class Scenario:
-    """How to run a scenario. `lab`: it requires a network lab. `weight`: its share of the time, roughly in seconds."""
+    """A scenario. `lab`: it requires a network lab. `weight`: its share of the time, roughly in seconds."""
 
     play: Callable[[Stage], None]
     lab: bool

@@ -254,6 +254,28 @@ def test_the_table_of_words_is_read() -> None:
     assert len(WORDS) > 20
 
 
+def definitions() -> Counter[str]:
+    """Count the public classes and type aliases of gpuaria's modules by name."""
+    found: Counter[str] = Counter()
+    for path in (ROOT / "gpuaria").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name] += 1
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                found[node.targets[0].id] += 1
+    return Counter({name: count for name, count in found.items() if re.match(r"[A-Z][A-Za-z0-9]*[a-z]", name)})
+
+
+def test_no_two_classes_share_a_name() -> None:
+    assert [name for name, count in definitions().items() if count > 1] == []
+
+
+def test_the_glossary_names_classes_that_exist() -> None:
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| [^|]+ \| [^|]+ \|$", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 30
+    assert set(rows) <= set(definitions())
+
+
 if __name__ == "__main__":
     listed = everything()
     print(*listed, sep="\n")
