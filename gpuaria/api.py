@@ -1,5 +1,6 @@
 """The public Python API: functions for one repo, and `Runtime` for many."""
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,10 +11,9 @@ from gpuaria.fetching.request import request_for
 from gpuaria.fetching.verify import Checked, verify_all
 from gpuaria.records import Manifest, RepoKind, Report, Verdict
 from gpuaria.runtime import FetchFailed, Runtime
-from gpuaria.settings import load
+from gpuaria.settings import check_keywords, load
 from gpuaria.storage.layout import Layout
 from gpuaria.storage.locate import find_layout, read_manifest
-from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.untracked import untracked_files
 
 __all__ = ["Checked", "FetchFailed", "Runtime", "check", "fetch", "resolve", "verify"]
@@ -23,11 +23,11 @@ def fetch(  # noqa: PLR0913 - the flags of the command as keyword arguments
     repo: str = "",
     *,
     lock: str | Path | None = None,
-    files: Sequence[str] = (),
+    files: str | Sequence[str] = (),
     kind: RepoKind | None = None,
     revision: str = "",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     to: str | Path | None = None,
     force: bool = False,
     emit: Emit = lambda event: None,
@@ -40,7 +40,7 @@ def fetch(  # noqa: PLR0913 - the flags of the command as keyword arguments
     asked what it holds.
     Raises GpuariaError's children; FetchFailed, which has the report, when some files failed.
     """
-    with _runtime(settings, emit, environ) as runtime:
+    with _runtime(settings, emit, environ, fetch) as runtime:
         locked = runtime.lock(Path(lock), repo, kind, revision) if lock is not None else None
         ref = locked.ref if locked else runtime.ref(repo, kind, revision)
         request = request_for(ref, files, include, exclude)
@@ -59,12 +59,18 @@ def resolve(
 
     Raises GpuariaError's children.
     """
-    with _runtime(settings, lambda event: None, environ) as runtime:
+    with _runtime(settings, lambda event: None, environ, resolve) as runtime:
         return runtime.resolve(request_for(runtime.ref(repo, kind, revision)))
 
 
-def _runtime(named: Mapping[str, object], emit: Emit, environ: Mapping[str, str] | None) -> Runtime:
-    """A runtime with settings by name over those of the environment and the files."""
+def _runtime(
+    named: Mapping[str, object], emit: Emit, environ: Mapping[str, str] | None, called: Callable[..., object]
+) -> Runtime:
+    """Return a runtime with settings by name over those of the environment and the files.
+
+    Raises TypeError for a name that is neither a setting nor a parameter of the function that was `called`.
+    """
+    check_keywords(named, inspect.signature(called).parameters)
     settings = load(named, os.environ if environ is None else environ, Path.cwd())
     return Runtime(settings, emit=emit)
 
@@ -74,9 +80,9 @@ def verify(path: str | Path, *, each: Callable[[Verdict], None] = lambda verdict
 
     Raises DiskError where there is nothing to compare with.
     """
-    receipts = Receipts(None)
-    layout = find_layout(Path(path).expanduser(), receipts)
-    return check(layout, read_manifest(layout), each)
+    with _runtime({"offline": True}, lambda event: None, None, verify) as runtime:
+        layout = find_layout(Path(path).expanduser(), runtime.receipts)
+        return check(layout, read_manifest(layout), each)
 
 
 def check(
@@ -85,8 +91,16 @@ def check(
     each: Callable[[Verdict], None] = lambda verdict: None,
     chosen: Callable[[str], bool] = lambda path: True,
 ) -> Checked:
-    """Check what is in place for every chosen file of `manifest`, and name files that it does not know."""
+    """Check what is in place for every chosen file of `manifest`, and name files that it does not know.
+
+    The receipt of a file with wrong bytes is deleted, so that the next fetch does not rely on it.
+    """
     known = {str(file.path) for file in manifest.files}
     files = [file for file in manifest.files if chosen(file.path)]
     extra = filter(chosen, untracked_files(layout.root, known))
-    return verify_all(files, lambda file: file.path.under(layout.root), extra, each)
+    found = verify_all(files, lambda file: file.path.under(layout.root), extra, each)
+    wrong = {verdict.path for verdict in found.verdicts if verdict.outcome in ("wrong size", "wrong digest")}
+    for file in files:
+        if file.path in wrong:
+            layout.revoke_receipt(file)
+    return found

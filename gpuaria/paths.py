@@ -17,9 +17,9 @@ _DEVICE_NAMES = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{device}{digit}" for device in ("com", "lpt") for digit in "123456789¹²³"]
 )
+_GIT = frozenset([".git", "git~1"])  # git runs programs that a file below it names; git~1 is its short name on Windows
 _RESERVED_FOLDERS = (
     (".cache", "huggingface"),
-    (".git",),
     (".gpuaria",),
 )  # reserved for the layouts' own files below a target folder
 
@@ -64,6 +64,8 @@ def _why_unsafe(text: str) -> str:
         seen = tuple(_normalized_part(part) for part in parts[: len(folder)])
         if seen == folder[: len(parts)]:  # also rejects a file with the name of that folder
             return f"{'/'.join(folder)} is reserved for the layout's own files"
+    if any(_normalized_part(part) in _GIT for part in parts):
+        return "git runs programs that files below .git name"
     return next((why for part in parts if (why := _why_unsafe_part(part))), "")
 
 

@@ -27,7 +27,7 @@ from gpuaria.mirrors import configured
 from gpuaria.mirrors.probing import Probing
 from gpuaria.plan import PlanRules
 from gpuaria.records import DownloadPlan, Manifest, RepoKind, RepoRef, Report
-from gpuaria.settings import Settings, load
+from gpuaria.settings import Settings, check_keywords, load
 from gpuaria.settings.table import TrustPolicy
 from gpuaria.sources import source
 from gpuaria.storage.locate import folder_name, read_lock
@@ -76,6 +76,7 @@ class Runtime:
 
         `stop` interrupts work that belongs to no single fetch, such as a credential helper. Raises ConfigError.
         """
+        check_keywords(named)
         self.settings = s = settings or load(named, os.environ, Path.cwd())
         self._emit, self._stop = emit, stop or threading.Event()
         self._fetches: dict[object, tuple[Emit, threading.Event]] = {}

@@ -53,7 +53,7 @@ def progress(loop: Loop, plan: DownloadPlan, results: Results) -> Progress:
         speed=sum(one.speed for one in active),
         connections=sum(one.connections for one in active) + loop.http_requests,
         mirrors=loop.serving_count,
-        verified=len(results.verdicts),
+        verified=good_count(results),
         files=len(plan.steps),
         active=active,
         verifying=len(hashing),

@@ -98,16 +98,22 @@ class World:
 
 
 def request_for(
-    ref: RepoRef, names: Sequence[str] = (), include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ref: RepoRef, names: str | Sequence[str] = (), include: str | Sequence[str] = (), exclude: str | Sequence[str] = ()
 ) -> FetchRequest:
     """Return a request; the folder or file that a pasted URL names is added to `names`.
 
-    Raises UsageError for an empty name or pattern.
+    A string is one name or pattern. Raises UsageError for an empty one.
     """
+    names, include, exclude = (_listed(given) for given in (names, include, exclude))
     if any(not text for text in (*names, *include, *exclude)):
         raise UsageError("an empty file name or pattern selects nothing", "Leave it out.")
     if ref.path:
         exact = glob.escape(ref.path)  # a URL is not a pattern
         names = (*names, exact)
         include = (*include, *([] if exact.endswith("/") else [f"{exact}/"]))
-    return FetchRequest(ref, tuple(names), tuple(include), tuple(exclude))
+    return FetchRequest(ref, names, include, exclude)
+
+
+def _listed(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return a sequence of names as a tuple; a string is one name."""
+    return (given,) if isinstance(given, str) else tuple(given)

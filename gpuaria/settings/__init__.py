@@ -19,7 +19,7 @@ loading.py  read all layers and merge them
 
 from gpuaria.settings.keys import Key, Layer, SettingSource
 from gpuaria.settings.known import KnownMirror
-from gpuaria.settings.loading import known_mirrors, load, user_file
+from gpuaria.settings.loading import check_keywords, known_mirrors, load, user_file
 from gpuaria.settings.merged import Settings
 from gpuaria.settings.secret import Secret
 from gpuaria.settings.table import describe
@@ -33,6 +33,7 @@ __all__ = [
     "SettingSource",
     "Settings",
     "TokenSource",
+    "check_keywords",
     "describe",
     "known_mirrors",
     "load",

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,16 @@ def load(
     ConfigError for a file or a variable, UsageError for a flag.
     """
     return _merged(flags, Folders(environ, cwd, expand_variables=True), config_file, site)[0]
+
+
+def check_keywords(named: Iterable[str], others: Iterable[str] = ()) -> None:
+    """Raise TypeError for a keyword argument that is neither a setting nor one of `others`, with the nearest name."""
+    known = [*_KEYS, *others]
+    for name in named:
+        if name not in known:
+            near = closest_word(name, known)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise TypeError(f"unknown keyword argument {name!r}{hint}")
 
 
 def known_mirrors(

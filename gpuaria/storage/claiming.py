@@ -50,6 +50,10 @@ class ClaimingLayout(ABC):
         place = self.content_path(file)
         return file.digest is not None and place in self._receipts.verified({place: file.digest})
 
+    def revoke_receipt(self, file: RemoteFile) -> None:
+        """See Layout."""
+        self._receipts.revoke(self._published_path(file))
+
     def staged_path(self, file: RemoteFile) -> Path:
         """See Layout."""
         return self._staging.path_of(file)

@@ -72,6 +72,9 @@ class Layout(Protocol):
     def has_receipt(self, file: RemoteFile) -> bool:
         """Return whether a receipt shows that the bytes at `content_path` were verified and have not changed."""
 
+    def revoke_receipt(self, file: RemoteFile) -> None:
+        """Delete the receipt of a published file whose bytes were found wrong."""
+
     def staged_path(self, file: RemoteFile) -> Path:
         """Return the path of the unfinished bytes, without file system access."""
 

@@ -1,7 +1,8 @@
 """Receipts of verified files, so that unchanged files need not be hashed again.
 
-A receipt records path and digest. It is valid while size, mtime, inode and device are unchanged. Results of content
-scans are stored by digest, and do not expire. The database is only a cache: without it, files are hashed again.
+A receipt records path and digest. It is valid while size, mtime, ctime, inode and device are unchanged: setting an
+old mtime changes the ctime. Results of content scans are stored by digest, and do not expire. The database is only a
+cache: without it, files are hashed again.
 """
 
 import os
@@ -11,20 +12,20 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from gpuaria.records import Digest
 
-_SCHEMA = 1
+_SCHEMA = 2
 _BATCH = 512  # receipts per transaction, and names per query (SQLite's oldest limit of variables is 999)
 _BUSY_SECONDS = 5.0
 _TABLE = """
 create table if not exists receipts (
     folder blob not null, name blob not null, digest text not null,
     size integer not null, mtime_ns integer not null, inode integer not null, device integer not null,
-    proved_at real not null,
+    proved_at real not null, ctime_ns integer,
     primary key (folder, name)
 ) without rowid
 """
@@ -32,7 +33,8 @@ _BY_DIGEST = "create index if not exists receipts_by_digest on receipts (digest)
 _RECENT = 100_000  # digests whose paths this process remembers
 _CONTENTS = "create table if not exists contents (digest text primary key, said text not null) without rowid"
 AnyPath = TypeVar("AnyPath", str, Path)
-_Row = tuple[bytes, bytes, str, int, int, int, int, float]
+_Stamp = tuple[int, int, int, int, int]  # size, mtime and ctime in ns, inode, device
+_Row = tuple[bytes, bytes, str, int, int, int, int, float, int]
 
 
 class Receipts:
@@ -66,7 +68,7 @@ class Receipts:
             for real, names in asked.items():
                 for key, digest, seen in self._rows(os.fsencode(real), list(names)):
                     place = names[key]
-                    if digest == str(wanted[place]) and seen == _stamp(place):
+                    if digest == str(wanted[place]) and _unchanged(seen, _stamp(place)):
                         found.add(place)
         return found
 
@@ -76,7 +78,8 @@ class Receipts:
         if stamp is None:
             return
         folder, name = self._identity(path)
-        row = (os.fsencode(folder), os.fsencode(name), str(digest), *stamp, time.time())
+        size, mtime, ctime, inode, device = stamp
+        row = (*_key(folder, name), str(digest), size, mtime, inode, device, time.time(), ctime)
         with self._guard:
             self._recent.pop(str(digest), None)
             self._recent[str(digest)] = os.path.join(folder, name)
@@ -86,6 +89,15 @@ class Receipts:
             full = len(self._pending) >= _BATCH
         if full:
             self.flush()
+
+    def revoke(self, path: Path | str) -> None:
+        """Delete the receipts of `path` and of the file that it points to, after a failed hash."""
+        keys = {_key(*self._identity(place)) for place in (path, os.path.realpath(path))}
+        with self._errors_noted(), self._guard:
+            self._pending = [row for row in self._pending if row[:2] not in keys]
+            if self._database is not None:
+                with self._database:
+                    self._database.executemany("delete from receipts where folder = ? and name = ?", sorted(keys))
 
     def recent(self, digest: Digest, *, by_others: bool) -> list[str]:
         """Return the paths of unchanged files verified to have a digest since this object was created.
@@ -133,7 +145,7 @@ class Receipts:
             said, self._said = self._said, {}
             if (rows or said) and self._database is not None:
                 with self._database:
-                    self._database.executemany("insert or replace into receipts values (?,?,?,?,?,?,?,?)", rows)
+                    self._database.executemany("insert or replace into receipts values (?,?,?,?,?,?,?,?,?)", rows)
                     self._database.executemany("insert or replace into contents values (?,?)", list(said.items()))
 
     def close(self) -> None:
@@ -144,17 +156,17 @@ class Receipts:
             if database is not None:
                 database.close()
 
-    def _rows(self, folder: bytes, names: Sequence[bytes]) -> Iterator[tuple[bytes, str, tuple[int, int, int, int]]]:
+    def _rows(self, folder: bytes, names: Sequence[bytes]) -> Iterator[tuple[bytes, str, tuple[int | None, ...]]]:
         for start in range(0, len(names), _BATCH):
             chunk = names[start : start + _BATCH]
             query = (
-                "select name, digest, size, mtime_ns, inode, device from receipts"
+                "select name, digest, size, mtime_ns, ctime_ns, inode, device from receipts"
                 f" where folder = ? and name in ({','.join('?' * len(chunk))})"
             )
             with self._guard:
                 rows = self._database.execute(query, (folder, *chunk)).fetchall() if self._database else []
             for name, digest, *seen in rows:
-                yield name, digest, (seen[0], seen[1], seen[2], seen[3])
+                yield name, digest, tuple(seen)
 
     def _identity(self, path: Path | str) -> tuple[str, str]:
         """Return the real folder and the name. A symlink keeps its name; its stamp is that of the file it points to."""
@@ -184,9 +196,11 @@ def _open(path: Path | None) -> sqlite3.Connection:
         database.execute("pragma journal_mode = wal")
         database.execute("pragma synchronous = normal")  # a power failure may lose the last receipts, not the database
         version = database.execute("pragma user_version").fetchone()[0]
-        if version not in (0, _SCHEMA):
+        if version not in (0, 1, _SCHEMA):
             raise sqlite3.DatabaseError(f"it has format {version}, but this gpuaria supports {_SCHEMA}")
         database.execute(_TABLE)
+        if version == 1:
+            _add_ctime(database)
         database.execute(_BY_DIGEST)
         database.execute(_CONTENTS)
         database.execute(f"pragma user_version = {_SCHEMA}")
@@ -196,15 +210,30 @@ def _open(path: Path | None) -> sqlite3.Connection:
     return database
 
 
-def _stamp(path: Path | str) -> tuple[int, int, int, int] | None:
-    """Return (size, mtime in ns, inode, device) of the file at `path`, following symlinks; None if there is none."""
+def _add_ctime(database: sqlite3.Connection) -> None:
+    """Convert format 1, whose receipts have no ctime and stay valid. Other processes may do so, too."""
+    with suppress(sqlite3.OperationalError):
+        database.execute("alter table receipts add column ctime_ns integer")
+
+
+def _key(folder: str, name: str) -> tuple[bytes, bytes]:
+    return os.fsencode(folder), os.fsencode(name)
+
+
+def _unchanged(noted: Sequence[int | None], seen: _Stamp | None) -> bool:
+    """Return whether a file has the stamp of its receipt. A receipt of format 1 has no ctime."""
+    return seen is not None and all(old in (None, new) for old, new in zip(noted, seen, strict=True))
+
+
+def _stamp(path: Path | str) -> _Stamp | None:
+    """Return the stamp of the file at `path`, following symlinks; None if there is none."""
     try:
         seen = os.stat(path)
     except OSError:
         return None
     if not stat.S_ISREG(seen.st_mode):
         return None
-    return seen.st_size, seen.st_mtime_ns, _signed(seen.st_ino), _signed(seen.st_dev)
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, _signed(seen.st_ino), _signed(seen.st_dev)
 
 
 def _signed(number: int) -> int:

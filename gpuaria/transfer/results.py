@@ -25,7 +25,7 @@ class ResultsListener(Protocol):
 
 
 class Results:
-    """The results of one run. Thread-safe. `wanted`: paths to download; `done_bytes`: size of those with a verdict."""
+    """The results of one run. Thread-safe. `wanted`: paths to download; `done_bytes`: size of the good ones."""
 
     def __init__(self, pool: MirrorPool, wanted: Iterable[str], listener: ResultsListener) -> None:
         self.wanted = set(wanted)
@@ -105,7 +105,7 @@ class Results:
         """Record the verdict on a file and emit its event."""
         with self._lock:
             self.verdicts[file.path] = verdict
-            self.done_bytes += file.size if file.path in self.wanted else 0
+            self.done_bytes += file.size if file.path in self.wanted and verdict.good else 0
             if cause is not None:
                 self.causes[file.path] = cause
         self._listener.settled(file, verdict)

@@ -92,6 +92,18 @@ def test_json_is_events_and_a_final_report(user: User, serve: Serve, big: Repo) 
     ]
 
 
+def test_a_failed_file_counts_neither_as_done_nor_as_verified(user: User, serve: Serve, big: Repo) -> None:
+    hub = serve(big)
+    name = max(expected(big), key=lambda path: len(expected(big)[path]))
+    hub.cdn.fault(name, "status", status=404)
+    hub.fault(f"/resolve/.*{name}", status=404)
+    done = user.run("fetch", "org/big", "--json", "--patience", "1s")
+    assert done.status != 0
+    last = [event for event in done.events if event["event"] == "progress"][-1]
+    assert last["verified"] == last["files"] - 1
+    assert last["done"] == last["total"] - len(expected(big)[name])
+
+
 def test_json_ends_with_the_report_after_an_early_error(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     done = user.quick("fetch", "org/nothing", "--json")

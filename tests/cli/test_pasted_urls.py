@@ -83,6 +83,28 @@ def test_python(text: str, meant: set[str], user: User, hub: Hub) -> None:
     assert set(contents(user.home / "x")) == meant
 
 
+def test_python_takes_a_string_as_one_pattern(user: User, hub: Hub) -> None:
+    repo, environ = f"{hub.url}/org/pasted", user.environ()
+    every = {str(file.path) for file in gpuaria.resolve(repo, environ=environ).files}
+    assert "config.json" in every
+    assert len(every) > 2
+    gpuaria.fetch(repo, include="*.json", to=user.home / "only", environ=environ)
+    assert set(contents(user.home / "only")) == {path for path in every if path.endswith(".json")}
+    gpuaria.fetch(repo, exclude="config.json", to=user.home / "without", environ=environ)
+    assert set(contents(user.home / "without")) == every - {"config.json"}
+    gpuaria.fetch(repo, files="config.json", to=user.home / "one", environ=environ)
+    assert set(contents(user.home / "one")) == {"config.json"}
+
+
+@pytest.mark.parametrize(
+    ("named", "near"), [("includes", "include"), ("conections", "connections"), ("revison", "revision")]
+)
+def test_python_names_the_nearest_keyword(user: User, named: str, near: str) -> None:
+    words: dict[str, Any] = {named: "8"}
+    with pytest.raises(TypeError, match=f"unknown keyword argument '{named}'; did you mean '{near}'"):
+        gpuaria.fetch("org/x", environ=user.environ(), **words)
+
+
 @rows
 def test_verify(text: str, meant: set[str], user: User, hub: Hub) -> None:
     pasted = text.format(hub=hub.url)

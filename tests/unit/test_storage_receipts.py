@@ -4,6 +4,7 @@ import os
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,18 @@ def touch(path: Path) -> None:
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
 
 
+def flip_under_the_old_mtime(path: Path) -> None:
+    seen = path.stat()
+    path.write_text("cOntent")
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
 def make_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-@pytest.mark.parametrize("change", [rewrite, replace, grow, touch, make_folder, Path.unlink])
+@pytest.mark.parametrize("change", [rewrite, replace, grow, touch, flip_under_the_old_mtime, make_folder, Path.unlink])
 def test_a_changed_file_has_no_valid_receipt(tmp_path: Path, file: Path, change: object) -> None:
     receipts = Receipts(tmp_path / "receipts.sqlite")
     receipts.record(file, ONE)
@@ -69,6 +76,40 @@ def test_a_changed_file_has_no_valid_receipt(tmp_path: Path, file: Path, change:
     assert callable(change)
     change(file)
     assert receipts.verified({file: ONE}) == set()
+
+
+def test_a_revoked_receipt_is_deleted_for_the_link_and_its_target(tmp_path: Path, file: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    state = tmp_path / "receipts.sqlite"
+    receipts = Receipts(state)
+    for flushed in (False, True):
+        receipts.record(file, ONE)
+        if flushed:
+            receipts.flush()
+        receipts.revoke(link)
+        assert receipts.verified({file: ONE, link: ONE}) == set()
+    receipts.close()
+    assert Receipts(state).verified({file: ONE}) == set()
+
+
+def test_receipts_of_an_older_version_stay_valid(tmp_path: Path, file: Path) -> None:
+    """Format 1 has no ctime."""
+    state = tmp_path / "receipts.sqlite"
+    now = file.stat()
+    with closing(sqlite3.connect(state)) as database, database:
+        database.execute(
+            "create table receipts (folder blob not null, name blob not null, digest text not null, size integer not"
+            " null, mtime_ns integer not null, inode integer not null, device integer not null, proved_at real not"
+            " null, primary key (folder, name)) without rowid"
+        )
+        row = (os.fsencode(file.parent), os.fsencode(file.name), str(ONE), now.st_size, now.st_mtime_ns)
+        database.execute("insert into receipts values (?,?,?,?,?,?,?,?)", (*row, now.st_ino, now.st_dev, 1.0))
+        database.execute("pragma user_version = 1")
+    receipts = Receipts(state)
+    assert receipts.verified({file: ONE}) == {file}
+    receipts.record(file, OTHER)
+    assert (receipts.verified({file: OTHER}), receipts.problem) == ({file}, "")
 
 
 def test_a_link_counts_as_its_target(tmp_path: Path, file: Path) -> None:

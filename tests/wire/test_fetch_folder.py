@@ -143,6 +143,23 @@ def test_a_truncated_and_a_touched_file_are_noticed(user: User, serve: Serve, sm
     assert contents(target) == SMALL
 
 
+@pytest.mark.parametrize("to", [("--to", "x"), ()], ids=["folder", "cache"])
+@pytest.mark.parametrize("verified", [True, False])
+def test_a_flipped_byte_under_the_old_mtime_is_downloaded_again(
+    to: tuple[str, ...], verified: bool, user: User, serve: Serve, small: Repo
+) -> None:
+    serve(small)
+    target = user.quick("fetch", "org/small", *to).ok().path
+    weights = (target / "weights.bin").resolve()
+    seen = weights.stat()
+    weights.write_bytes(b"W" + SMALL["weights.bin"][1:])
+    os.utime(weights, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    if verified:
+        assert user.quick("verify", str(target)).status == 4
+    user.quick("fetch", "org/small", *to).ok()
+    assert contents(target) == SMALL
+
+
 @pytest.mark.fault("disk: a symbolic link planted in the target")
 def test_a_link_in_the_way_does_not_lead_outside(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
