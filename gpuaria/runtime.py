@@ -171,12 +171,14 @@ class Runtime:
 
         Raises UsageError for an unknown source.
         """
-        one = source(ref.source if ref else "hf")
-        server = server_of(one, ref)
-        key = (one.about.name, server.base if server else "")
+        opened = source(ref.source if ref else "hf")
+        server = server_of(opened, ref)
+        key = (opened.about.name, server.base if server else "")
         with self._condition:
             if key not in self._hubs:
-                self._hubs[key] = open_hub(self.settings, one, ref, self._client, lambda text: self._emit(Warned(text)))
+                self._hubs[key] = open_hub(
+                    self.settings, opened, ref, self._client, lambda text: self._emit(Warned(text))
+                )
             return self._hubs[key]
 
     def lock(self, path: Path, name: str = "", kind: RepoKind | None = None, revision: str = "") -> Manifest:
@@ -188,23 +190,23 @@ class Runtime:
         ref = manifest.ref
         source(ref.source)
         own = ref.name if ref.source == "hf" else f"{ref.source}:{ref.name}"
-        asked = self.ref(name or own, kind or (None if name else ref.kind), revision, ref.revision)
+        requested = self.ref(name or own, kind or (None if name else ref.kind), revision, ref.revision)
         names, revisions = (ref.name, manifest.name), (ref.revision, manifest.commit)
-        same = (asked.source, asked.kind) == (ref.source, ref.kind)
-        if not same or asked.name not in names or asked.revision not in revisions:
+        same = (requested.source, requested.kind) == (ref.source, ref.kind)
+        if not same or requested.name not in names or requested.revision not in revisions:
             raise UsageError(
-                f"{printable(str(path))} is the lock file of {ref}, not of {asked}",
+                f"{printable(str(path))} is the lock file of {ref}, not of {requested}",
                 "Leave out the repo and its revision; the lock file contains them.",
             )
-        return replace(manifest, ref=replace(ref, path=asked.path), vouched_by=f"lock file {printable(path.name)}")
+        return replace(manifest, ref=replace(ref, path=requested.path), vouched_by=f"lock file {printable(path.name)}")
 
     def target(self, to: str | Path | None = None, ref: RepoRef | None = None) -> Target:
         """Return the folder `to`, or the default target of the source of `ref`: the HF cache, or a plain folder."""
         folder = Path(to).expanduser() if to is not None else None
         if folder is None and ref is not None and source(ref.source).about.layout == "folder":
             folder = Path.cwd() / folder_name(ref)
-        place = self.settings.cache_dir if folder is None else folder
-        return Target(place, self.receipts, cache=folder is None, symlinks=self.settings.symlinks)
+        folder_path = self.settings.cache_dir if folder is None else folder
+        return Target(folder_path, self.receipts, cache=folder is None, symlinks=self.settings.symlinks)
 
     @contextmanager
     def world(
@@ -215,11 +217,11 @@ class Runtime:
         ref: RepoRef | None = None,
     ) -> Iterator[fetching.World]:
         """Yield the objects that one fetch of `ref` uses, with its own target, listener and stop event."""
-        listener, halt = emit or self._emit, stop or threading.Event()
+        listener, stop_event = emit or self._emit, stop or threading.Event()
         hub, target = self.hub(ref), self.target(to, ref)
         s = hub.settings
-        http = hub.http.for_fetch(halt, lambda text, seconds: listener(Waiting(text, seconds)))
-        with self._registered(listener, halt), closing(Probing.from_settings(s, http, USER_AGENT)) as probing:
+        http = hub.http.for_fetch(stop_event, lambda text, seconds: listener(Waiting(text, seconds)))
+        with self._registered(listener, stop_event), closing(Probing.from_settings(s, http, USER_AGENT)) as probing:
             yield fetching.World(
                 http=http,
                 source=hub.source,
@@ -231,7 +233,7 @@ class Runtime:
                 policy=_trust_policy(s),
                 ranks=self._ranks,
                 emit=listener,
-                stop=halt,
+                stop=stop_event,
                 screening=Screening(
                     self.receipts, no_pickle=s.no_pickle, check_headers=s.check_content, key=s.signature_key
                 ),

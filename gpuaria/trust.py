@@ -20,7 +20,7 @@ from gpuaria.sources.protocol import KnowsFreshness, ProvesListing, RepoInfo, So
 MAX_MIRRORS = 4  # mirrors to request a listing from
 STAGGER = 1.0  # seconds between requests to further mirrors
 STRAGGLER_SECONDS = 5.0  # for the other mirrors, once one has sent a listing
-_POLL_SECONDS = 0.05  # seconds
+_POLL_SECONDS = 0.05
 _NO_LIMIT = 365 * 86400.0  # seconds
 _HINT = "Check the network, or add a mirror with --mirror."
 # Trust levels of a listing that did not come from the origin in this run.

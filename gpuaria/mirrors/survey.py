@@ -114,9 +114,10 @@ def probes(findings: Sequence[MirrorFindings], pasts: Mapping[str, Past]) -> lis
     """
     problems = {one.mirror: problem(one) for one in findings}
     usable = mark_shared_hosts([one for one in findings if not problems[one.mirror]])
-    twins = {one.mirror: one.same_pipe_as for one in usable}
+    same_host = {one.mirror: one.same_pipe_as for one in usable}
     return [
-        _probe(one, problems[one.mirror], twins.get(one.mirror, ""), pasts.get(one.mirror, Past())) for one in findings
+        _probe(one, problems[one.mirror], same_host.get(one.mirror, ""), pasts.get(one.mirror, Past()))
+        for one in findings
     ]
 
 

@@ -54,8 +54,8 @@ def sample(
     The first of `connections` must be 1; the others are tried while there is time, and together read twice as much.
     Never raises for network errors. Redirects are followed, but not from TLS to plain text.
     """
-    asked = limits or SampleLimits()
-    first = replace(asked, seconds=min(asked.seconds, SHARE * deadline.remaining()))
+    full_limits = limits or SampleLimits()
+    first = replace(full_limits, seconds=min(full_limits.seconds, SHARE * deadline.remaining()))
     finding, read_state, extra = (
         BytesFinding("not measured", problem=NO_TIME),
         _Read(first),
@@ -78,7 +78,7 @@ def sample(
         connection.close()
         found = _finding(read_state, connection, finding, _stalled(read_state, deadline, first))
         if found.state == "measured" and found.ranges:
-            found = replace(found, rates=(*found.rates, *extra.measure(url, size, deadline, asked)))
+            found = replace(found, rates=(*found.rates, *extra.measure(url, size, deadline, full_limits)))
         return found
     except Interrupted:
         raise
@@ -177,8 +177,8 @@ class _ExtraConnections:
         """Open the connections in the background."""
         self._connections = [self._first.same_peer_connection() for _ in range(max(self._counts, default=0))]
         self._jobs = [
-            BackgroundCall(partial(_succeeds, partial(connection_number.ensure_connected, url)))
-            for connection_number in self._connections
+            BackgroundCall(partial(_succeeds, partial(connection.ensure_connected, url)))
+            for connection in self._connections
         ]
 
     def measure(self, url: str, size: int | None, deadline: Deadline, limits: SampleLimits) -> list[Throughput]:
@@ -189,9 +189,9 @@ class _ExtraConnections:
                 break
             share = replace(limits, ceiling=max(_SMALLEST_READ, 2 * limits.ceiling // count))
             reads = [_Read(share, n + 1) for n in range(count)]
-            works = [partial(self._read_one, n, url, size, deadline, reads[n]) for n in range(count)]
-            fine = run_all(works, deadline)
-            more = throughput([read.stream for read in reads]) if all(fine) else None
+            calls = [partial(self._read_one, n, url, size, deadline, reads[n]) for n in range(count)]
+            succeeded = run_all(calls, deadline)
+            more = throughput([read.stream for read in reads]) if all(succeeded) else None
             if more is None:
                 break
             found.append(more)

@@ -72,8 +72,8 @@ def survey(
     deadline = Deadline(budget, tools.clock)
     surveys = [_MirrorSurvey(mirror, commit, file, tools, deadline, reads) for mirror in mirrors]
     pipes = SharedHosts()
-    run_all([partial(survey_of_mirror.run, pipes) for survey_of_mirror in surveys], deadline, 2 * GRACE)
-    return mark_shared_hosts([survey_of_mirror.findings() for survey_of_mirror in surveys])
+    run_all([partial(each.run, pipes) for each in surveys], deadline, 2 * GRACE)
+    return mark_shared_hosts([each.findings() for each in surveys])
 
 
 class _MirrorSurvey:
@@ -112,8 +112,8 @@ class _MirrorSurvey:
         self._set(host=target_route.host, proxy=str(target_route.proxy or ""))
         addresses = self._resolve(target_route)
         if not addresses and not target_route.proxy:
-            over = self._deadline.expired
-            return self._mark_not_measured(NO_TIME if over else f"no IP address found for {target_route.host}")
+            expired = self._deadline.expired
+            return self._mark_not_measured(NO_TIME if expired else f"no IP address found for {target_route.host}")
         pings = BackgroundCall(lambda: ping(addresses, self._deadline)) if addresses and self._tools.pings else None
         first = threading.Event()
         reach = BackgroundCall(lambda: self._reach(target_route, addresses, first))
@@ -230,9 +230,9 @@ class _MirrorSurvey:
         """Remove false answers and unreachable addresses; sort the others by time to connect."""
         found = self.findings()
         answers = self._tools.resolvers.mark_certificate_lies(found.dns, found.tls)
-        took = {f.address: f.seconds or 0.0 for f in found.tcp if f.state == "measured"}
-        stood = sorted((a for a in found.addresses if a in self._reachable), key=lambda a: took.get(a, 0.0))
+        seconds = {f.address: f.seconds or 0.0 for f in found.tcp if f.state == "measured"}
+        reachable = sorted((a for a in found.addresses if a in self._reachable), key=lambda a: seconds.get(a, 0.0))
         failed = {f.address for f in found.tcp if f.state == "failed"}
         failed |= {f.address for f in found.tls if f.state == "failed"}
-        rest = [a for a in found.addresses if a not in stood and a not in failed]
-        self._set(dns=answers, addresses=(*stood, *rest) if stood else found.addresses)
+        untested = [a for a in found.addresses if a not in reachable and a not in failed]
+        self._set(dns=answers, addresses=(*reachable, *untested) if reachable else found.addresses)
