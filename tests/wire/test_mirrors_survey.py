@@ -135,7 +135,7 @@ def test_every_fault_has_its_name(
         "stale": f"stale      rejected  stale: it does not have commit {big.head[:12]}",
         "lagging": f"stale: it serves commit {other.head[:12]}, not {big.head[:12]}",
         "size": "different  rejected  other size: it has model.safetensors with 77 bytes, not 9,000,000",
-        "portal": "captive portal: it answers with HTML instead of the file",
+        "portal": "captive portal: it responds with HTML instead of the file",
         "dead": "tcp: connection refused",
         "certificate": "tls: the certificate cannot be trusted: self-signed certificate",
         "onward": "it only redirects to 127.0.0.1",
