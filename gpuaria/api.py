@@ -34,11 +34,10 @@ def fetch(  # noqa: PLR0913 - the flags of the command as keyword arguments
     environ: Mapping[str, str] | None = None,
     **settings: object,
 ) -> Report:
-    """Fetch a repo and give the report; `settings` are those of `gpuaria config` by name (`connections=8`).
+    """Fetch a repo and return the report; `settings` are those of `gpuaria config` by name (`connections=8`).
 
-    Of a pasted address of a folder or a file, only that. With a `lock` file the repo need not be named, and nobody is
-    asked what it holds.
-    Raises GpuariaError's children; FetchFailed, which has the report, when some files failed.
+    The URL of a folder or file selects only that. With a `lock` file, `repo` may be empty and no listing is requested.
+    Raises subclasses of GpuariaError; FetchFailed, which has the report, if some files failed.
     """
     with _runtime(settings, emit, environ, fetch) as runtime:
         locked = runtime.lock(Path(lock), repo, kind, revision) if lock is not None else None
@@ -55,9 +54,9 @@ def resolve(
     environ: Mapping[str, str] | None = None,
     **settings: object,
 ) -> Manifest:
-    """The files of a repo, or of a pasted address's part of it, at one commit, with sizes and digests.
+    """Return the files of a repo, or of the part that a URL selects, at one commit, with sizes and digests.
 
-    Raises GpuariaError's children.
+    Raises subclasses of GpuariaError.
     """
     with _runtime(settings, lambda event: None, environ, resolve) as runtime:
         return runtime.resolve(request_for(runtime.ref(repo, kind, revision)))
@@ -76,9 +75,9 @@ def _runtime(
 
 
 def verify(path: str | Path, *, each: Callable[[Verdict], None] = lambda verdict: None) -> Checked:
-    """Check a folder, a snapshot or a cached repo against its saved manifest, without any network.
+    """Check a folder, a snapshot or a cached repo against its saved manifest, without network.
 
-    Raises DiskError where there is nothing to compare with.
+    Raises DiskError if there is no saved manifest.
     """
     with _runtime({"offline": True}, lambda event: None, None, verify) as runtime:
         layout = find_layout(Path(path).expanduser(), runtime.receipts)
@@ -91,7 +90,7 @@ def check(
     each: Callable[[Verdict], None] = lambda verdict: None,
     chosen: Callable[[str], bool] = lambda path: True,
 ) -> Checked:
-    """Check what is in place for every chosen file of `manifest`, and name files that it does not know.
+    """Check every chosen file of `manifest` on disk, and report files that it does not list.
 
     The receipt of a file with wrong bytes is deleted, so that the next fetch does not rely on it.
     """

@@ -1,4 +1,4 @@
-"""Every error that gpuaria raises on purpose.
+"""The errors that gpuaria raises.
 
     GpuariaError (1, a bug)
     +- UsageError (2)
@@ -17,7 +17,7 @@
     +- ConfigError (10)
     +- Interrupted (130)
 
-A message says what happened and to which thing; `hint` says what to do about it. Neither ever holds a credential.
+A message says what happened to which file or server; `hint` says what to do. Neither contains a credential.
 `side` says who has to act: the operator of the source, the owner of the target, aria2, the user, or gpuaria's authors.
 """
 
@@ -30,7 +30,7 @@ Side = Literal["source", "target", "engine", "user", "us"]
 class GpuariaError(Exception):
     """The root: `exit_code` for the shell, `side` that failed, `hint` for the reader, `retry` for the caller.
 
-    `retry` of the constructor is for an error that passes, or does not pass, unlike others of its class.
+    The `retry` argument overrides the default of the class.
     """
 
     exit_code: ClassVar[int] = 1
@@ -57,7 +57,7 @@ class UsageError(GpuariaError):
 
 
 class SomeFilesFailed(GpuariaError):
-    """Some files could not be had; the others are in place and verified."""
+    """Some files could not be downloaded; the others are in place and verified."""
 
     exit_code = 3
     side: ClassVar[Side] = "source"
@@ -80,7 +80,7 @@ class NotFound(GpuariaError):
 
 
 class RepoNotFound(NotFound):
-    """No such repo, or it is private and no token was sent."""
+    """The repo does not exist, or it is private and no token was sent."""
 
 
 class RevisionNotFound(NotFound):
@@ -98,24 +98,24 @@ class NothingMatched(NotFound):
 
 
 class AccessDenied(GpuariaError):
-    """The hub knows the thing and refuses it to us."""
+    """The hub refuses access to a repo or file."""
 
     exit_code = 6
     side: ClassVar[Side] = "source"
 
 
 class Gated(AccessDenied):
-    """The repo wants its terms accepted before it gives out files."""
+    """The user has not accepted the repo's terms."""
 
 
 class BadToken(AccessDenied):
-    """The hub does not know the token that was sent."""
+    """The hub does not accept the token."""
 
     side: ClassVar[Side] = "user"
 
 
 class NetworkError(GpuariaError):
-    """A host could not be reached, or answered in a way that cannot be used."""
+    """A server could not be reached, or its response is unusable."""
 
     exit_code = 7
     side: ClassVar[Side] = "source"
@@ -123,31 +123,31 @@ class NetworkError(GpuariaError):
 
 
 class Unreachable(NetworkError):
-    """No response came: no address, no connection, no trusted TLS, silence, or a connection that broke."""
+    """No response: no IP address, no connection, no trusted certificate, a time-out, or a broken connection."""
 
 
 class NotAHub(NetworkError):
-    """Something answered that does not speak the hub's protocol: a captive portal, a broken mirror."""
+    """The server does not speak the hub's protocol: a captive portal or a broken mirror."""
 
 
 class Blocked(NotAHub):
-    """Something on the way to the hub refuses the request in its place, with a page of its own."""
+    """A proxy or firewall in front of the hub refuses the request with its own page."""
 
 
 class RateLimited(NetworkError):
-    """The hub's quota is used up for longer than we may wait."""
+    """The hub's quota is used up for longer than gpuaria may wait."""
 
     usual_retry: ClassVar[Retry] = "later"
 
 
 class NoUsableMirror(NetworkError):
-    """Every address of a file has failed."""
+    """Every mirror of a file failed."""
 
     usual_retry: ClassVar[Retry] = "later"
 
 
 class BadListing(NetworkError):
-    """A listing contradicts itself or cannot be read."""
+    """A listing is inconsistent or unreadable."""
 
 
 class DiskError(GpuariaError):
@@ -158,15 +158,15 @@ class DiskError(GpuariaError):
 
 
 class NotWritable(DiskError):
-    """It may be read and not written: enough where nothing is to be done."""
+    """The target is read-only. That suffices if all files are in place."""
 
 
 class NoSpace(DiskError):
-    """The file system has less room than the plan needs."""
+    """The file system has less free space than the plan needs."""
 
 
 class UnsafePath(DiskError):
-    """A name from outside would leave the target folder or cannot exist there."""
+    """A file name from a server would leave the target folder or cannot exist in it."""
 
 
 class Locked(DiskError):

@@ -1,4 +1,4 @@
-"""What a run tells whoever listens: small frozen events, passed to a callable. Only cli/ turns them into text."""
+"""Events of a run: frozen records passed to a callable. Only cli/ converts them to text."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from gpuaria.records import Outcome, Report
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The plan is made and the first byte is about to move. `reasons`: why each mirror has its place in their order."""
+    """The plan is complete and the download starts. `reasons`: why each mirror has its rank."""
 
     ref: str
     commit: str
@@ -23,14 +23,14 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something that the user should know and that does not stop the run."""
+    """A warning for the user; the run continues."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A file that was taken to be here has other bytes than the `size` ones that are due: it is fetched again."""
+    """A local file of `size` bytes turned out to have wrong content and is downloaded again."""
 
     path: str
     size: int
@@ -39,7 +39,7 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nothing moves for up to `seconds`, and why."""
+    """The run pauses for up to `seconds`; `text` is the reason."""
 
     text: str
     seconds: float
@@ -58,7 +58,7 @@ class ActiveFile:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The state about twice a second. `done` and `total` count the bytes that this run has to fetch."""
+    """The progress, about twice a second. `done` and `total` count the bytes that this run downloads."""
 
     done: int
     total: int
@@ -73,7 +73,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class FileDone:
-    """One file has reached its verdict."""
+    """One file has its verdict."""
 
     path: str
     size: int

@@ -1,4 +1,4 @@
-"""What the operating system says, as one sentence that names the path."""
+"""Messages for errors of the operating system, as one sentence with the path."""
 
 import errno
 from collections.abc import Iterator, Sequence
@@ -33,9 +33,9 @@ _SENTENCES: dict[int, tuple[type[DiskError], str, str]] = {
 
 @contextmanager
 def explained(path: Path | str, parts: Sequence[str] = (), *, missing: bool = False) -> Iterator[None]:
-    """Turn an OSError about `path`, or `parts` below it, into DiskError, NoSpace or UnsafePath; other errors pass.
+    """Convert an OSError about `path`, or `parts` below it, to DiskError, NoSpace or UnsafePath; other errors pass.
 
-    `missing`: leave FileNotFoundError as it is, for a caller to whom that is an answer.
+    `missing`: let FileNotFoundError pass too, for a caller that expects it.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def unmade(error: OSError, folder: Path) -> DiskError:
 
 
 def explain(error: OSError, path: Path | str) -> DiskError:
-    """The DiskError for `error`, with `path` as the thing that it is about."""
+    """Return the DiskError for `error`, with `path` in the message."""
     known = _SENTENCES.get(error.errno or 0)
     if known is None:
         return DiskError(f"{path}: {error.strerror or type(error).__name__}")

@@ -8,7 +8,7 @@ _ODD = re.compile(r"[^ -~]")  # a quick look: few characters are
 
 
 def printable(text: str) -> str:
-    """`text` quoted so that control and direction marks cannot disturb a terminal, cut at 120 characters."""
+    """Return `text` quoted, without control and direction characters, cut at 120 characters."""
     short = text if len(text) <= 120 else text[:117] + "..."
     return ascii(short) if has_hostile(short) else repr(short)
 
@@ -28,12 +28,12 @@ def has_hostile(text: str) -> bool:
 
 
 def _is_hostile(char: str) -> bool:
-    """Control, direction, surrogate and line marks; the two joiners that Persian and Indic names need are not."""
+    """Return whether a character controls the terminal, direction or lines, except two joiners of Persian and Indic."""
     return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in "\u200c\u200d"
 
 
 def decimal(size: int) -> str:
-    """`size` bytes in the decimal unit that a hub's page shows: `140.2 GB`."""
+    """Return `size` bytes in a decimal unit, as on a hub's page: `140.2 GB`."""
     value, unit = float(size), "B"
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
         if value < 999.95 or unit == "PB":

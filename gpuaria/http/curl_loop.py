@@ -41,7 +41,7 @@ class CurlLoop:
         os.set_blocking(self._wake_out, False)
         self._selector.register(self._wake_in, selectors.EVENT_READ)
         self._inbox: deque[Callable[[], None]] = deque()
-        self._due: float | None = None  # monotonic seconds at which libcurl wants to be called
+        self._due: float | None = None  # monotonic seconds at which libcurl must be called
         self._active: dict[Any, CurlTransfer] = {}
         self._with_news: list[CurlTransfer] = []  # transfers with undelivered items
         self._checked = 0.0

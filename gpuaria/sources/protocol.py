@@ -145,10 +145,10 @@ class RedirectsSmallFiles(Protocol):
     """Redirects small files to a predictable URL on the same server, which can be requested directly."""
 
     def shortcuts(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> tuple[str, ...]:
-        """Return the possible redirect targets of a small file's `file_url`, the likeliest first; empty if unknown."""
+        """Return the possible redirect targets of a small file's `file_url`, most likely first; empty if unknown."""
 
     def sends_on(self, mirror: Mirror, manifest: Manifest) -> bool:
-        """True if the mirror is known, without a request, to redirect small files to their shortcut."""
+        """True if the mirror is known, without a request, to redirect small files to one of `shortcuts`."""
 
 
 @runtime_checkable
@@ -187,7 +187,7 @@ def holders(source: Source, mirrors: Sequence[Mirror], file: RemoteFile) -> list
 
 
 def shortcuts(source: Source, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> tuple[str, ...]:
-    """Return RedirectsSmallFiles.shortcuts; empty if the source does not implement it."""
+    """Return `RedirectsSmallFiles.shortcuts`; empty if the source does not implement it."""
     return source.shortcuts(mirror, manifest, file) if isinstance(source, RedirectsSmallFiles) else ()
 
 

@@ -99,7 +99,7 @@ def test_a_trickling_mirror_is_blamed_if_its_connections_cost_more_than_it_deliv
     assert when < GRACE + 1
 
 
-def test_fewer_connections_with_less_throughput_are_no_fault() -> None:
+def test_fewer_connections_with_less_throughput_are_accepted() -> None:
     rates = {"a": until(20, 8 * MB, MB), "b": always(8 * MB)}
     assert play(rates, 120, {"a": lambda now: 16 if now < 20 else 2})[1] == {}
 

@@ -117,7 +117,7 @@ def test_a_wrong_local_file_is_downloaded_again() -> None:
 # --- several files ------------------------------------------------------------------------------------------------
 
 
-def test_the_largest_file_starts_first_and_equal_sizes_go_by_name() -> None:
+def test_the_largest_file_starts_first_and_equal_sizes_are_sorted_by_name() -> None:
     plan = make(file("b", BIG), file("tiny", 1), file("a", BIG), file("huge", 9 * BIG), empty("e"))
     assert [str(step.file.path) for step in plan.steps] == ["huge", "a", "b", "tiny", "e"]
 
