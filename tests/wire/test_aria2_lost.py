@@ -1,4 +1,4 @@
-"""Answers of aria2c that get lost on the way: nothing is begun twice, nothing is left behind."""
+"""Lost RPC responses of aria2c: no download starts twice, none is left behind."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.wire
 
 
 class Forgetful(BaseHTTPRequestHandler):
-    """Passes requests on to aria2c, and hangs up instead of answering the first `forgets` that begin a download.
+    """Forward requests to aria2c, but disconnect instead of answering the first `forgets` that start a download.
 
-    With `instead` it answers that to them, and passes none on.
+    With `instead`, send that response and forward nothing.
     """
 
     protocol_version = "HTTP/1.1"
@@ -55,12 +55,12 @@ class Forgetful(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def between(user: User) -> Iterator[type[Forgetful]]:
-    """A real aria2c and the forgetful one before it; `.target` is aria2c itself, `.url` the way through."""
+    """Yield a real aria2c and the proxy in front of it; `.target` is aria2c itself, `.url` the proxy."""
     port = free_port()
     words = [binary.find_binary().path, "--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", "--quiet"]
     process = subprocess.Popen(words, cwd=user.temp, stdin=subprocess.DEVNULL)
@@ -102,7 +102,7 @@ def _downloads(url: str) -> list[str]:
     sees="nothing",
     status=0,
 )
-def test_a_download_whose_answer_was_lost_is_found_again(
+def test_a_download_with_a_lost_response_is_found(
     user: User, serve: Serve, big: Repo, between: type[Forgetful]
 ) -> None:
     serve(big)
@@ -113,10 +113,10 @@ def test_a_download_whose_answer_was_lost_is_found_again(
     assert _downloads(between.target) == []
 
 
-def test_nothing_is_left_with_an_aria2c_that_cannot_be_talked_to(
+def test_no_download_is_left_in_an_unresponsive_aria2c(
     user: User, serve: Serve, big: Repo, between: type[Forgetful]
 ) -> None:
-    """Found among the downloads that are there, and taken out, when the run ends in between."""
+    """When the run ends in between, the download is found and removed."""
     hub = serve(big)
     hub.cdn.fault("big.bin", "stall", after=100_000)
     between.forgets = 1
@@ -139,10 +139,10 @@ REFUSAL = b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"No such method:
     status=9,
 )
 @pytest.mark.parametrize("limit", ["0", "100M"])
-def test_an_aria2c_that_refuses_a_download_ends_the_run(
+def test_an_aria2c_that_rejects_a_download_ends_the_run(
     user: User, serve: Serve, big: Repo, between: type[Forgetful], limit: str
 ) -> None:
-    """It was asked again and again, until the patience ended, and with a limit of the speed for ever."""
+    """Such a run once retried until `--patience` ran out, and forever with a speed limit."""
     serve(big)
     between.instead = REFUSAL
     run = user.run("fetch", "org/big", "--rpc", between.url, "--patience", "600", GPUARIA_MAX_SPEED=limit)  # type: ignore[attr-defined]
@@ -150,7 +150,7 @@ def test_an_aria2c_that_refuses_a_download_ends_the_run(
 
 
 @pytest.mark.parametrize("answer", [b'{"detail":"Not Found"}', b"[]", b"17", b'{"result":["x"]}', b'{"error":{}}'])
-def test_what_answers_json_and_is_no_aria2(user: User, serve: Serve, big: Repo, answer: bytes) -> None:
+def test_a_json_server_that_is_not_aria2(user: User, serve: Serve, big: Repo, answer: bytes) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
@@ -159,7 +159,7 @@ def test_what_answers_json_and_is_no_aria2(user: User, serve: Serve, big: Repo, 
             self.wfile.write(answer)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     serve(big)
     with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:

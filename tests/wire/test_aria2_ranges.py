@@ -1,4 +1,4 @@
-"""aria2c downloads exactly the byte ranges that links and hand-made control files declare."""
+"""aria2c downloads exactly the byte ranges given by links and hand-made control files."""
 
 import random
 import time
@@ -23,7 +23,7 @@ SIZE = 10 * PIECE + 12_345
 
 @pytest.mark.parametrize("program", BINARIES)
 @pytest.mark.parametrize("size", [SIZE, 8 * PIECE, 17 * PIECE + 1])
-def test_aria2_fetches_exactly_the_range(program: str, size: int, tmp_path: Path) -> None:
+def test_aria2_downloads_exactly_the_range(program: str, size: int, tmp_path: Path) -> None:
     data = random.Random(size).randbytes(size)
     repo = Repo.build("org/r", {"w.bin": data}, folder=tmp_path / "r")
     base, folder = tmp_path / "base", tmp_path / "base.windows"
@@ -50,8 +50,8 @@ def test_aria2_fetches_exactly_the_range(program: str, size: int, tmp_path: Path
 
 
 @pytest.mark.parametrize("program", BINARIES)
-def test_aria2_goes_on_from_what_we_noted(program: str, tmp_path: Path) -> None:
-    """Ours ended in mid-range, twice, and aria2 takes the rest."""
+def test_aria2_resumes_from_our_control_file(program: str, tmp_path: Path) -> None:
+    """Our download ended in mid-range, twice; aria2 downloads the rest."""
     size = 40 * MB + 77
     data = random.Random(8).randbytes(size)
     repo = Repo.build("org/r", {"w.bin": data}, folder=tmp_path / "r")
@@ -83,8 +83,8 @@ def test_aria2_goes_on_from_what_we_noted(program: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", BINARIES)
-def test_a_row_of_one_is_no_complete_file(program: str, tmp_path: Path) -> None:
-    """Without hard links: aria2 takes a sparse file of full length for complete, unless a control file tells."""
+def test_a_single_range_is_not_a_complete_file(program: str, tmp_path: Path) -> None:
+    """Without hard links, aria2 would treat a sparse file of full length as complete; a control file prevents that."""
     data = random.Random(3).randbytes(SIZE)
     repo = Repo.build("org/r", {"w.bin": data}, folder=tmp_path / "r")
     base = tmp_path / "base"

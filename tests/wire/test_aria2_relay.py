@@ -1,4 +1,4 @@
-"""The relay between aria2c and servers: one speed limit for all tunnels, bytes counted by host, a clean end."""
+"""The relay between aria2c and servers: one speed limit for all tunnels, bytes counted per host, a clean shutdown."""
 
 import base64
 import socket
@@ -14,7 +14,7 @@ from gpuaria.http.ratelimit import TokenBucket
 
 
 class Source:
-    """A server that sends zeros until it is hung up on."""
+    """A server that sends zeros until the client disconnects."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -52,7 +52,7 @@ def tunnel(relay: Relay, host: str, port: int) -> socket.socket:
 
 
 def drain(lines: list[socket.socket], seconds: float) -> int:
-    """Bytes that come over all of them together in that time."""
+    """Return the bytes received over all of them in that time."""
     came, until = [0] * len(lines), time.monotonic() + seconds
 
     def read(number: int) -> None:
@@ -71,16 +71,16 @@ def drain(lines: list[socket.socket], seconds: float) -> int:
     return sum(came)
 
 
-def test_all_tunnels_share_one_limit_which_can_change_while_they_run(source: Source) -> None:
+def test_all_tunnels_share_one_limit_that_can_change(source: Source) -> None:
     bucket = TokenBucket(200_000)
     relay = Relay(lambda host, port: socket.create_connection(source.address), bucket)
     try:
         began = time.monotonic()
         lines = [tunnel(relay, "far.example", 443) for _ in range(8)]
         came = drain(lines, 2.0)
-        ended = time.monotonic()  # on a busy machine later than asked for
+        ended = time.monotonic()  # a busy machine is late
         assert 200_000 < came < 200_000 * (ended - began) + 100_000
-        bucket.charge(100_000)  # what another client received counts as well
+        bucket.charge(100_000)  # bytes of other clients count too
         assert drain(lines, 1.0) < 200_000 * (time.monotonic() - ended) - 30_000
         bucket.rate = 0
         assert drain(lines, 1.0) > 2_000_000
@@ -88,7 +88,7 @@ def test_all_tunnels_share_one_limit_which_can_change_while_they_run(source: Sou
         relay.close()
 
 
-def test_bytes_are_counted_by_the_host_that_was_asked_for(source: Source) -> None:
+def test_bytes_are_counted_by_requested_host(source: Source) -> None:
     relay = Relay(lambda host, port: socket.create_connection(source.address), TokenBucket(0))
     try:
         first, second = tunnel(relay, "one.example", 443), tunnel(relay, "[::1]", 80)
@@ -102,7 +102,7 @@ def test_bytes_are_counted_by_the_host_that_was_asked_for(source: Source) -> Non
 
 
 @pytest.mark.parametrize("rate", [0, 1000])
-def test_closing_ends_every_tunnel_and_its_threads(source: Source, rate: int) -> None:
+def test_close_ends_every_tunnel_and_thread(source: Source, rate: int) -> None:
     relay = Relay(lambda host, port: socket.create_connection(source.address), TokenBucket(rate))
     lines = [tunnel(relay, "far.example", 443) for _ in range(4)]
     drain(lines, 0.3)
@@ -118,7 +118,7 @@ def test_closing_ends_every_tunnel_and_its_threads(source: Source, rate: int) ->
         time.sleep(0.02)
 
 
-def test_the_password_is_the_one_in_the_address() -> None:
+def test_the_password_is_the_one_in_the_url() -> None:
     relay = Relay(lambda host, port: socket.create_connection((host, port)), TokenBucket(0))
     try:
         user = relay.url.removeprefix("http://").partition("@")[0]

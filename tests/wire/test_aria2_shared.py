@@ -1,4 +1,4 @@
-"""One aria2c for all fetches of a process, with the real one: started once, replaced when it dies, ended at the end."""
+"""One real aria2c for all fetches of a process: started once, replaced after a crash, stopped at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.wire
 
 
 class Starts:
-    """Starts the aria2c of this machine and counts."""
+    """Start this machine's aria2c and count the starts."""
 
     def __init__(self) -> None:
         self.daemons: list[Daemon] = []
@@ -49,7 +49,7 @@ def shared(starts: Starts) -> Iterator[SharedAria2]:
 
 
 def at_once(count: int, work: Callable[[], object]) -> list[object]:
-    """What `work` returns on several threads that begin together."""
+    """Return the results of `work` on several threads that start together."""
     found: list[object] = []
     barrier = threading.Barrier(count)
 
@@ -70,7 +70,7 @@ def die(victim: Daemon) -> None:
     eventually(lambda: not victim.alive())
 
 
-def test_nothing_runs_until_it_is_needed_and_then_one(starts: Starts, shared: SharedAria2) -> None:
+def test_aria2c_starts_once_when_first_needed(starts: Starts, shared: SharedAria2) -> None:
     assert starts.daemons == []
     shared.warm_up()
     shared.warm_up()
@@ -80,7 +80,7 @@ def test_nothing_runs_until_it_is_needed_and_then_one(starts: Starts, shared: Sh
     assert starts.daemons[0].rpc.is_idle()
 
 
-def test_one_that_died_is_replaced_once(starts: Starts, shared: SharedAria2) -> None:
+def test_a_crashed_aria2c_is_replaced_once(starts: Starts, shared: SharedAria2) -> None:
     first = shared.get()
     die(first)
     found = at_once(4, lambda: shared.replace(first))
@@ -89,7 +89,7 @@ def test_one_that_died_is_replaced_once(starts: Starts, shared: SharedAria2) -> 
     assert shared.get().rpc.version()
 
 
-def test_one_that_always_dies_is_an_error(starts: Starts, shared: SharedAria2) -> None:
+def test_an_aria2c_that_always_crashes_is_an_error(starts: Starts, shared: SharedAria2) -> None:
     for _ in range(RESTARTS):
         dead = shared.get()
         die(dead)
@@ -103,7 +103,7 @@ def test_one_that_always_dies_is_an_error(starts: Starts, shared: SharedAria2) -
     assert len(starts.daemons) == RESTARTS + 1
 
 
-def test_one_that_dies_now_and_then_is_replaced_for_ever(starts: Starts) -> None:
+def test_occasional_crashes_are_always_recovered(starts: Starts) -> None:
     clock = FakeClock(0.0)
     shared = SharedAria2(starts, clock)
     for _ in range(RESTARTS + 2):
@@ -114,7 +114,7 @@ def test_one_that_dies_now_and_then_is_replaced_for_ever(starts: Starts) -> None
     shared.close()
 
 
-def test_a_visited_one_is_never_replaced(starts: Starts) -> None:
+def test_an_attached_aria2c_is_never_replaced(starts: Starts) -> None:
     visit = Daemon(starts().rpc, None, None)
     shared = SharedAria2(lambda: visit)
     with pytest.raises(Aria2Error, match="visited"):
@@ -124,7 +124,7 @@ def test_a_visited_one_is_never_replaced(starts: Starts) -> None:
     starts.daemons[0].stop()
 
 
-def test_closing_ends_it_also_while_it_starts(starts: Starts) -> None:
+def test_close_stops_aria2c_even_during_its_start(starts: Starts) -> None:
     shared = SharedAria2(starts)
     shared.warm_up()
     shared.close()
@@ -134,9 +134,7 @@ def test_closing_ends_it_also_while_it_starts(starts: Starts) -> None:
     shared.close()
 
 
-def test_one_that_has_something_to_save_gets_the_time_for_it(
-    starts: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_lets_aria2c_save_its_progress(starts: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared, ended = SharedAria2(starts), list[str]()
     own = shared.get()
     monkeypatch.setattr(own, "kill", lambda: ended.append("killed"))
@@ -146,7 +144,7 @@ def test_one_that_has_something_to_save_gets_the_time_for_it(
     assert ended == []
 
 
-def test_an_error_at_the_start_is_raised_where_it_is_needed() -> None:
+def test_a_start_error_is_raised_where_aria2c_is_needed() -> None:
     def fails() -> Daemon:
         raise Aria2Error("there is none")
 

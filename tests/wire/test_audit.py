@@ -1,4 +1,4 @@
-"""What runs leave in the audit log, and that it spoils no run."""
+"""The audit log written by runs."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ BIG = "model.safetensors"
 
 
 def state(user: User) -> Path:
-    """Where the log is."""
+    """Return the folder of the log."""
     return user.home / ".local/state/gpuaria"
 
 
 def entries(user: User) -> list[LogLine]:
-    """All entries, none of which may be damaged."""
+    """Return all entries; none may be damaged."""
     found = [load(line) for line in lines(state(user))]
     assert None not in found
     return [line for line in found if line is not None]
 
 
 def files(user: User) -> dict[str, FileLine]:
-    """The last entry of each file, by its path in the repo."""
+    """Return the last entry of each file, by its path in the repo."""
     return {line.file: line for line in entries(user) if isinstance(line, FileLine)}
 
 
 def runs(user: User) -> list[RunLine]:
-    """The entries of whole runs."""
+    """Return the entries of whole runs."""
     return [line for line in entries(user) if isinstance(line, RunLine)]
 
 
 def given_by(line: FileLine | RunLine) -> dict[str, int]:
-    """Bytes by address."""
+    """Return the bytes by URL."""
     return {part.base: part.bytes for part in line.mirrors}
 
 
 def story(done: Done) -> dict[str, Any]:
-    """What `gpuaria why --json` printed."""
+    """Return the output of `gpuaria why --json`."""
     (told,) = done.events
     assert told["exit_code"] == done.status
     return told
@@ -58,7 +58,7 @@ def story(done: Done) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("to", [True, False], ids=["folder", "cache"])
-def test_a_run_and_its_files(user: User, serve: Serve, small: Repo, to: bool) -> None:
+def test_the_entries_of_a_run_and_its_files(user: User, serve: Serve, small: Repo, to: bool) -> None:
     hub = serve(small)
     words = ["--to", "x"] if to else []
     path = user.quick("fetch", "org/small", *words, "-q").ok().path
@@ -82,7 +82,7 @@ def test_a_run_and_its_files(user: User, serve: Serve, small: Repo, to: bool) ->
     assert 0 < run.seconds < 90
 
 
-def test_a_second_run_leaves_one_line(user: User, serve: Serve, small: Repo) -> None:
+def test_a_second_run_writes_one_line(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     for _ in range(2):
         user.quick("fetch", "org/small", "-q").ok()
@@ -93,7 +93,7 @@ def test_a_second_run_leaves_one_line(user: User, serve: Serve, small: Repo) -> 
     assert (runs(user)[-1].asked, runs(user)[-1].flags) == (("*.json", "not x\n\u2028"), ("offline",))
 
 
-def test_what_is_copied_made_or_proven_is_told_apart(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_copied_created_and_verified_files_are_distinguished(user: User, serve: Serve, tmp_path: Path) -> None:
     content = {"a.txt": b"same", "b.txt": b"same", "empty": b"", "here.txt": b"here", "wrong.txt": b"right"}
     hub = serve(Repo.build("org/kinds", content, folder=tmp_path, direct=True))
     (user.home / "x").mkdir()
@@ -118,8 +118,8 @@ def test_what_is_copied_made_or_proven_is_told_apart(user: User, serve: Serve, t
     assert "downloaded nothing" in user.quick("why", "x/here.txt").ok().out
 
 
-def test_a_new_snapshot_of_old_bytes(user: User, serve: Serve, tmp_path: Path) -> None:
-    """What a cache has already gets a new name: the entry of the first fetch says from whom."""
+def test_a_new_snapshot_of_cached_bytes(user: User, serve: Serve, tmp_path: Path) -> None:
+    """Cached bytes get a new name; the entry of the first fetch says which mirror delivered them."""
     repo = Repo.build("org/moving", {"a.txt": b"one", "b.bin": b"kept" * 100}, folder=tmp_path, direct=True)
     hub = serve(repo)
     user.quick("fetch", "org/moving", "-q").ok()
@@ -133,7 +133,7 @@ def test_a_new_snapshot_of_old_bytes(user: User, serve: Serve, tmp_path: Path) -
     assert "downloaded 20" in user.quick("why", path / "b.bin").ok().out
 
 
-def test_a_mirror_that_lies_about_small_files(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_a_mirror_with_wrong_small_files(user: User, serve: Serve, tmp_path: Path) -> None:
     content = {f"{n}.bin": bytes([n]) * 1000 for n in range(8)}
     repo = Repo.build("org/many", content, folder=tmp_path)
     hub, liar = serve(repo), serve(repo, host="127.0.0.2")
@@ -150,7 +150,7 @@ def test_a_mirror_that_lies_about_small_files(user: User, serve: Serve, tmp_path
 
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory, big_bytes: bytes) -> Repo:
-    """org/large: one file of 27 MB, one small one."""
+    """Return org/large: one file of 27 MB, one small one."""
     files = {BIG: big_bytes * 3, "config.json": b"{}"}
     return Repo.build("org/large", files, folder=tmp_path_factory.mktemp("large"), direct=True)
 
@@ -161,15 +161,17 @@ def test_a_large_file_from_two_mirrors(user: User, serve: Serve, large: Repo) ->
     line = files(user)[BIG]
     assert sum(given_by(line).values()) == line.size == 27_000_000
     assert line.about
-    for hub in hubs:  # what servers send and nobody keeps is in their count and not in ours
+    for hub in hubs:  # the server counts bytes that no client received
         sent = sum(seen.sent for seen in hub.cdn.requests)
         assert given_by(line)[hub.url] == pytest.approx(sent, abs=6_000_000)
     assert given_by(runs(user)[0])[hubs[1].url] >= given_by(line)[hubs[1].url]
     assert "about" in user.quick("why", "x/" + BIG).ok().out
 
 
-def test_two_large_files_at_once_are_told_apart(user: User, serve: Serve, tmp_path: Path, big_bytes: bytes) -> None:
-    """A mirror that has only one of them has no part in the other."""
+def test_two_large_files_at_once_are_attributed_separately(
+    user: User, serve: Serve, tmp_path: Path, big_bytes: bytes
+) -> None:
+    """A mirror that has only one of them gets no share of the other."""
     repo = Repo.build("org/two", {"a.bin": big_bytes * 2, "b.bin": big_bytes[::-1] * 2}, folder=tmp_path)
     hub, half = serve(repo, limit_rate=300_000), serve(repo, host="127.0.0.2", limit_rate=300_000)
     half.fault("/resolve/.*/b.bin", status=404)
@@ -180,7 +182,7 @@ def test_two_large_files_at_once_are_told_apart(user: User, serve: Serve, tmp_pa
     assert any(half.url[7:] in problem for problem in files(user)["b.bin"].problems)
 
 
-def test_a_mirror_that_lies_about_a_large_file(user: User, serve: Serve, large: Repo) -> None:
+def test_a_mirror_with_a_wrong_large_file(user: User, serve: Serve, large: Repo) -> None:
     hub, liar = serve(large, limit_rate=1_000_000), serve(large, host="127.0.0.2", limit_rate=1_000_000)
     for offset in range(1000, 27_000_000, 500_000):
         liar.cdn.fault(BIG, "flip", offset=offset)
@@ -208,7 +210,7 @@ class Runs:
         return os.system, ("true",)
 
 
-def test_a_refused_file(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_a_file_with_rejected_content(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(Repo.build("org/evil", {"w.bin": pickle.dumps(Runs()), "a.txt": b"a"}, folder=tmp_path))
     assert user.quick("fetch", "org/evil", "--to", "x", "--no-pickle", "-q").status == 4
     line = files(user)["w.bin"]
@@ -219,7 +221,7 @@ def test_a_refused_file(user: User, serve: Serve, tmp_path: Path) -> None:
 
 
 def slow_run(user: User, hub: Hub) -> subprocess.Popen[str]:
-    """A run that has its small file and some megabytes of the large one."""
+    """Return a run that has its small file and a few megabytes of the large one."""
     run = user.start("fetch", "org/large", "--to", "x", "-q")
     wait_until(
         lambda: sum(seen.sent for seen in hub.cdn.requests) > 8_000_000 and (user.home / "x/config.json").exists()
@@ -257,11 +259,11 @@ def test_a_small_file_that_was_interrupted(user: User, serve: Serve, tmp_path: P
     came = given_by(files(user)["a.bin"])[hub.url]
     user.quick("fetch", "org/half", "--to", "x", "-q").ok()
     line = files(user)["a.bin"]
-    assert came <= line.reused < came + 1_000_000  # a connection may have gone on for a moment
+    assert came <= line.reused < came + 1_000_000  # a connection may have continued for a moment
     assert given_by(line) == {hub.url: 4_000_000 - line.reused}
 
 
-def test_a_killed_run_has_told_what_it_published(user: User, serve: Serve, large: Repo) -> None:
+def test_a_killed_run_has_logged_its_published_files(user: User, serve: Serve, large: Repo) -> None:
     run = slow_run(user, serve(large, limit_rate=500_000))
     run.kill()
     run.wait(30)
@@ -272,7 +274,7 @@ def test_a_killed_run_has_told_what_it_published(user: User, serve: Serve, large
     assert "killed" in told
 
 
-def test_runs_that_end_by_an_error(user: User, serve: Serve, small: Repo) -> None:
+def test_runs_that_end_with_an_error(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     assert user.quick("fetch", "org/nobody", "-q").status == 5
     (run,) = runs(user)
@@ -296,7 +298,7 @@ def test_eight_fetches_at_once(user: User, serve: Serve, small: Repo) -> None:
     }
 
 
-def test_no_secret_is_in_it(user: User, serve: Serve, large: Repo) -> None:
+def test_the_log_contains_no_secret(user: User, serve: Serve, large: Repo) -> None:
     hub = serve(large, tokens=["hf_marker_7f3a"])
     hub.cdn.fault(BIG, "status", times=2, status=503)
     hub.cdn.fault(BIG, "expire", times=2)
@@ -318,7 +320,7 @@ def test_no_secret_is_in_it(user: User, serve: Serve, large: Repo) -> None:
     sees="one warning that the audit log cannot be written",
     status=0,
 )
-def test_a_log_that_cannot_be_written_costs_nothing_else(user: User, serve: Serve, small: Repo, kind: str) -> None:
+def test_an_unwritable_log_does_not_stop_a_run(user: User, serve: Serve, small: Repo, kind: str) -> None:
     serve(small)
     place = state(user) / "audit.log"
     (place.parent.parent if kind == "file for a folder" else place.parent).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Processes that append to one audit log at once."""
+"""Concurrent processes that append to one audit log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ assert not log.problem, log.problem
 
 
 @pytest.mark.parametrize(("writers", "rotate_at"), [(2, 16 << 20), (8, 16 << 20), (8, 50_000)])
-def test_processes_at_once(tmp_path: Path, writers: int, rotate_at: int) -> None:
+def test_concurrent_processes_lose_no_line(tmp_path: Path, writers: int, rotate_at: int) -> None:
     words = [sys.executable, "-c", WRITER, str(tmp_path), dump(FILE)]
     started = [subprocess.Popen([*words, str(n * 100), str(rotate_at)]) for n in range(writers)]
     assert [one.wait(60) for one in started] == [0] * writers

@@ -1,4 +1,4 @@
-"""The benchmark suite: its table, its sums, its page, and one small scenario for real. Nothing here is timed."""
+"""The benchmark suite: its table, its calculations, its page, and one small real scenario. Speed is not tested."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MACHINE = {
 
 
 def sample() -> Result:
-    """Scenario 3: one goal met, one not."""
+    """Return scenario 3 with one goal met and one missed."""
     curve = [
         (0.5, {"m1": 500_000, "m2": 0}),
         (1.0, {"m1": 1_500_000, "m2": 0}),
@@ -58,7 +58,7 @@ def sample() -> Result:
     )
 
 
-def test_every_scenario_has_goals_and_can_be_played() -> None:
+def test_every_scenario_has_goals_and_can_run() -> None:
     assert sorted(SCENARIOS) == list(goals.TITLES) == list(range(1, 12))
     assert {goal.scenario for goal in goals.GOALS} == set(SCENARIOS)
     assert len(goals.GOAL) == len(goals.GOALS)
@@ -73,18 +73,18 @@ def test_a_goal_is_met_or_not(want: str, got: float, met: bool) -> None:
     assert goals.met(want, got) is met
 
 
-def test_ratios_are_of_pairs_and_medians_where_a_run_is_missing() -> None:
+def test_ratios_are_computed_from_pairs_or_from_medians_if_a_run_is_missing() -> None:
     assert records.ratio([10, 30, 8], [5, 10, 8]) == 2
     assert records.ratio([10, 30], [5, 10, 10]) == 2
     assert records.median([3, 1, 2]) == 2
     assert math.isnan(records.median([]))
 
 
-def test_what_a_rival_needs_for_all_is_computed_from_a_part_without_its_start() -> None:
+def test_a_rivals_total_time_is_extrapolated_without_its_start() -> None:
     assert records.whole(tiny=2, part=12, share=0.1) == 102
 
 
-def test_a_value_that_was_not_measured_meets_nothing(tmp_path: Path) -> None:
+def test_an_unmeasured_value_meets_no_goal(tmp_path: Path) -> None:
     stage = Stage(tmp_path, 1, 1, until=0, lab=False)
     stage.row("3a", float("nan"), "nan", limit="", runs=0)
     stage.row("3a", 0.93, "0.930", limit="", runs=2)
@@ -93,18 +93,18 @@ def test_a_value_that_was_not_measured_meets_nothing(tmp_path: Path) -> None:
     assert stage.rows[0].got == "no run ended well"
 
 
-def test_at_least_one_round_is_played_and_no_more_than_fit(tmp_path: Path) -> None:
+def test_at_least_one_round_runs_and_no_more_than_fit(tmp_path: Path) -> None:
     assert list(Stage(tmp_path, 3, 1, until=math.inf, lab=False).rounds()) == [0, 1, 2]
     assert list(Stage(tmp_path, 3, 1, until=0, lab=False).rounds()) == [0]
 
 
-def test_a_result_comes_back_from_its_file(tmp_path: Path) -> None:
+def test_a_result_is_read_back_from_its_file(tmp_path: Path) -> None:
     path = report.save(sample(), tmp_path / "out")
     assert json.loads(path.read_text())["scenario"] == 3
     assert report.newest(tmp_path / "out") == {3: sample()}
 
 
-def test_only_full_scale_comes_to_the_page(tmp_path: Path) -> None:
+def test_only_full_scale_results_are_on_the_page(tmp_path: Path) -> None:
     small = sample()
     small.scale, small.date = 0.1, "2026-01-03T00:00:00+00:00"
     report.save(sample(), tmp_path)
@@ -114,7 +114,7 @@ def test_only_full_scale_comes_to_the_page(tmp_path: Path) -> None:
     assert report.newest(tmp_path, since="2026-01-04T00:00:00+00:00") == {}
 
 
-def test_the_page_has_every_goal_the_reasons_and_the_runs() -> None:
+def test_the_page_shows_every_goal_the_reasons_and_the_runs() -> None:
     page = report.page({3: sample()}, {"3b": "the slowest mirror ends last"})
     for goal in goals.GOALS:
         assert f"| {goal.key} | {goal.work} |" in page
@@ -129,19 +129,19 @@ def test_the_page_has_every_goal_the_reasons_and_the_runs() -> None:
     assert "Axel is not installed." in page
 
 
-def test_a_goal_without_a_reason_says_so() -> None:
+def test_a_missed_goal_without_a_reason_is_marked() -> None:
     assert "**3b**: no reason has been found yet." in report.page({3: sample()}, {})
     assert "Nothing was measured yet." in report.page({}, {})
 
 
-def test_a_scenario_that_needs_a_lab_is_named_with_the_reason() -> None:
+def test_a_scenario_that_needs_a_lab_is_listed_with_the_reason() -> None:
     result = sample()
     result.rows, result.runs = skipped(3, "network namespaces need root"), []
     assert "not run: network namespaces need root" in report.table({3: result}, [3])
     assert "not run: network namespaces need root" in report.page({3: result}, {})
 
 
-def test_reasons_name_goals_that_exist(tmp_path: Path) -> None:
+def test_reasons_refer_to_existing_goals(tmp_path: Path) -> None:
     assert set(report.reasons()) <= set(goals.GOAL)
     path = tmp_path / "reasons.yaml"
     path.write_text("99z: never\n")
@@ -149,7 +149,7 @@ def test_reasons_name_goals_that_exist(tmp_path: Path) -> None:
         report.reasons(path)
 
 
-def test_the_page_in_docs_is_made_by_the_program() -> None:
+def test_the_page_in_docs_is_generated() -> None:
     page = headline.PAGE.read_text(encoding="utf-8")
     assert report.METHOD in page
     for goal in goals.GOALS:
@@ -159,7 +159,7 @@ def test_the_page_in_docs_is_made_by_the_program() -> None:
     assert headline.PICTURE.read_text(encoding="utf-8") == headline.picture(body), "run python -m benchmarks.headline"
 
 
-def test_the_top_of_the_page_quotes_the_table_and_the_picture_the_runs() -> None:
+def test_the_page_begins_with_figures_from_the_table_and_a_chart_of_the_runs() -> None:
     page = headline.PAGE.read_text(encoding="utf-8")
     got = headline.results(page)
     assert f"**{got['1b']} times as fast as `hf download`**" in page
@@ -169,25 +169,25 @@ def test_the_top_of_the_page_quotes_the_table_and_the_picture_the_runs() -> None
     assert headline.bars("", 1) == []
 
 
-def test_a_curve_is_a_speed_over_steps() -> None:
+def test_a_curve_is_speed_over_intervals() -> None:
     (run,) = plot.firsts([sample().runs[0]])
     at, speed = plot.curve(run.samples, "m1")
     assert at == [0.0, 0.5, 1.0, 1.6]
     assert speed == pytest.approx([0, 1, 2, 0])
 
 
-def test_the_last_byte_is_where_more_than_talk_has_passed() -> None:
+def test_the_last_byte_is_in_the_last_interval_with_real_traffic() -> None:
     sent = [0, 1_000_000, 2_000_000, 2_010_000, 2_020_000]
     run = Run("gpuaria", 1, 0, samples=[(i / 10, {"loopback": count}) for i, count in enumerate(sent)])
     assert last_growth(run) == 0.2
 
 
-def test_commands_are_shown_without_what_is_of_one_run_only() -> None:
+def test_commands_are_shown_without_values_of_a_single_run() -> None:
     told = readable([sys.executable, "-m", "x", "/tmp/f/run/to", "http://h/a?X-Sig=1&Key=2"], Path("/tmp/f"))
     assert told == "python -m x WORK/to http://h/a?SIGNED"
 
 
-def test_files_are_compared_to_their_last_byte(tmp_path: Path) -> None:
+def test_files_are_compared_completely(tmp_path: Path) -> None:
     one = content.large(tmp_path / "one", 9_000_001, seed=1)
     other = tmp_path / "other"
     other.write_bytes(one.read_bytes())
@@ -200,20 +200,20 @@ def test_files_are_compared_to_their_last_byte(tmp_path: Path) -> None:
     assert not content.same(tmp_path / "absent", other)
 
 
-def test_small_files_are_as_many_and_as_large_as_asked_for() -> None:
+def test_the_number_and_size_of_small_files_match_the_request() -> None:
     files = content.small(300, seed=1)
     assert len(files) == len(set(files.values())) == 300
     assert all(400 <= len(data) <= 40_000 for data in files.values())
     assert files == content.small(300, seed=1)
 
 
-def test_a_program_that_does_not_end_is_ended(tmp_path: Path) -> None:
+def test_a_program_that_does_not_end_is_killed(tmp_path: Path) -> None:
     used = Process(["sleep", "600"], {"PATH": os.environ["PATH"]}, tmp_path, tmp_path / "output").wait(0.2)
     assert used.late
     assert used.status == -signal.SIGTERM
 
 
-def test_cpu_seconds_of_a_program_are_apart_from_those_of_what_it_started(tmp_path: Path) -> None:
+def test_cpu_seconds_of_a_program_exclude_those_of_its_children(tmp_path: Path) -> None:
     burn = "import time; [0 for _ in iter(lambda: time.process_time() < 0.5, False)]"
     words = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"]
     used = Process(words, dict(os.environ), tmp_path, tmp_path / "output").wait(60)
@@ -222,7 +222,7 @@ def test_cpu_seconds_of_a_program_are_apart_from_those_of_what_it_started(tmp_pa
 
 
 def test_memory_of_a_program_is_its_own(tmp_path: Path) -> None:
-    """Not what we have at its start, which Linux counts for it (ru_maxrss)."""
+    """Linux counts the parent's memory at the fork for the child (ru_maxrss)."""
     ours = bytearray(b"x") * 300_000_000
     used = Process(["sleep", "0.3"], dict(os.environ), tmp_path, tmp_path / "output").wait(60)
     assert 0 < used.rss < 30_000_000 < len(ours)
@@ -231,8 +231,8 @@ def test_memory_of_a_program_is_its_own(tmp_path: Path) -> None:
     assert 200_000_000 < used.rss < 260_000_000
 
 
-def test_a_small_scenario_for_real(tmp_path: Path) -> None:
-    """20 MB over the loopback, by gpuaria and by a rival, both compared with what the server has."""
+def test_a_small_real_scenario(tmp_path: Path) -> None:
+    """Download 20 MB over loopback with gpuaria and with a rival; compare both with the server's bytes."""
     stage = Stage(tmp_path, 1, 0.001, until=0, lab=False)
     SCENARIOS[7].play(stage)
     assert [(run.who, run.right, run.status) for run in stage.runs] == [
@@ -251,7 +251,7 @@ def test_a_small_scenario_for_real(tmp_path: Path) -> None:
     assert all(row.runs == 1 for row in stage.rows)
 
 
-def test_a_rival_that_brings_wrong_bytes_does_not_count(tmp_path: Path) -> None:
+def test_a_rival_with_wrong_bytes_does_not_count(tmp_path: Path) -> None:
     stage = Stage(tmp_path, 1, 1, until=0, lab=False)
     repo = stage.repo("one", {"a.json": b"right"})
 
@@ -266,7 +266,7 @@ def test_a_rival_that_brings_wrong_bytes_does_not_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [15, 2])
 def test_an_interrupted_benchmark_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
-    """Ended in the middle of a run: no process, no namespace, no file of its own is left."""
+    """After an interrupt in mid-run, no process, no namespace and no file remains."""
     options = ["--scenario", "8", "--scale", "0.05", "--folder", tmp_path, "--out", tmp_path / "out"]
     words = [sys.executable, "-m", "benchmarks", *map(str, options)]
     bench = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -285,7 +285,7 @@ def test_an_interrupted_benchmark_leaves_nothing_behind(tmp_path: Path, number: 
 
 
 def until_it_runs(folder: Path, bench: subprocess.Popen[str]) -> None:
-    """A first byte is in the target."""
+    """Wait until the target has a first byte."""
 
     def arrived() -> bool:
         assert bench.poll() is None, bench.communicate()[1]
@@ -297,7 +297,7 @@ def until_it_runs(folder: Path, bench: subprocess.Popen[str]) -> None:
 
 
 def running(word: str) -> list[str]:
-    """Command lines of processes that name a folder, or of an aria2c that works in it."""
+    """Return command lines of processes that name a folder, or of an aria2c that works in it."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -310,5 +310,5 @@ def running(word: str) -> list[str]:
     return found
 
 
-def test_the_limit_of_small_files_is_of_as_many_as_are_fetched_at_once(tmp_path: Path) -> None:
+def test_the_small_file_limit_counts_parallel_downloads(tmp_path: Path) -> None:
     assert load({}, {}, tmp_path, site=tmp_path / "none").small_jobs == IN_FLIGHT

@@ -1,4 +1,4 @@
-"""Content that is named, refused or signed, seen from the command line: real fetches from the stand-in hub."""
+"""Content that is reported, rejected or signed, in real fetches from the stand-in hub."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.support.user import Serve, User
 
 
 class Runs:
-    """Unpickled, it would run a command."""
+    """An object that runs a command when it is unpickled."""
 
     def __reduce__(self) -> Any:
         return os.system, ("touch /nowhere/at/all",)
 
 
 def tensors(size: int, *, past: int = 0) -> bytes:
-    """A safetensors file of about `size` bytes, whose one tensor ends `past` bytes behind the end of the file."""
+    """Return a safetensors file of about `size` bytes whose one tensor ends `past` bytes after the end of the file."""
     header = json.dumps({"w": {"dtype": "U8", "shape": [size + past], "data_offsets": [0, size + past]}}).encode()
     return struct.pack("<Q", len(header)) + header + random.Random(size).randbytes(size)
 
@@ -42,7 +42,7 @@ LINE = "2 pickles (loading them can run any code): 'sub/evil.pkl' (imports posix
 
 
 def repo(tmp_path: Path, files: dict[str, bytes], name: str = "org/content") -> Repo:
-    """A repo of these files."""
+    """Return a repo of these files."""
     return Repo.build(name, dict(files), folder=tmp_path / name.replace("/", "-"), direct=True)
 
 
@@ -50,7 +50,7 @@ def repo(tmp_path: Path, files: dict[str, bytes], name: str = "org/content") -> 
 
 
 @pytest.mark.parametrize("flags", [[], ["--to", "x"]], ids=["cache", "folder"])
-def test_pickles_are_counted_and_named(flags: list[str], user: User, serve: Serve, tmp_path: Path) -> None:
+def test_pickles_are_counted_and_listed(flags: list[str], user: User, serve: Serve, tmp_path: Path) -> None:
     hub = serve(repo(tmp_path, {**PLAIN, **PICKLES}))
     done = user.quick("fetch", "org/content", *flags).ok()
     assert LINE in done.err.splitlines()
@@ -64,31 +64,31 @@ def test_pickles_are_counted_and_named(flags: list[str], user: User, serve: Serv
         ]
         assert (report["verdicts"], report["misnamed"], report["signature"]) == ({"ok": 5}, [], None)
         assert report["bytes_fetched"] == hub.cdn.count() == 0
-        if not round_:  # as if an earlier version had fetched them: proven, and never looked at
+        if not round_:  # as if fetched by an earlier version: verified but never scanned
             database = sqlite3.connect(user.home / ".local/state/gpuaria/receipts.sqlite")
             assert database.execute("delete from contents").rowcount == 5
             database.commit()
             database.close()
 
 
-def test_a_repo_without_pickles_has_no_line(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_a_repo_without_pickles_has_no_pickle_line(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(repo(tmp_path, PLAIN))
     assert "pickle" not in user.quick("fetch", "org/content").ok().err
     assert user.quick("fetch", "org/content", "--json").ok().report["pickles"] == 0
 
 
-def test_what_others_fetched_is_counted_too(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_files_of_other_tools_are_counted_too(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(repo(tmp_path, {**PLAIN, **PICKLES}))
     user.hf("h.snapshot_download('org/content')")
     report = user.quick("fetch", "org/content", "--json").ok().report
     assert (report["pickles"], report["bytes_fetched"]) == (2, 0)
     link = Path(report["path"]) / "weights.bin"
-    link.unlink()  # the blob is proven, its name is gone
+    link.unlink()  # the blob is verified, its name is missing
     assert user.quick("fetch", "org/content", "--json").ok().report["pickles"] == 2
     assert link.exists()
 
 
-def test_verify_names_them(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_verify_lists_pickles(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(repo(tmp_path, {**PLAIN, **PICKLES}))
     user.quick("fetch", "org/content", "-q").ok()
     assert LINE in user.quick("verify", "org/content").ok().out.splitlines()
@@ -125,25 +125,25 @@ def test_no_pickle(how: str, user: User, serve: Serve, tmp_path: Path) -> None:
     assert done.report["pickles"] == 0
     assert contents(user.home / "x") == {**PLAIN, "other.bin": PICKLES["other.bin"]}
     asked = " ".join(seen.target for seen in [*hub.requests, *hub.cdn.requests] if "/resolve/" in seen.target)
-    assert "evil.pkl" not in asked  # the name says it
+    assert "evil.pkl" not in asked  # detected by the name
     assert "pytorch_model" not in asked
     hub.reset()
     again = user.quick("fetch", "org/content", "--to", "x", *flags, **env)
     assert (again.status, again.out) == (4, "")
     assert again.err.count("refused: ") == 3
-    assert hub.cdn.count() == 0  # what it was is remembered
+    assert hub.cdn.count() == 0  # the verdict is stored
     assert not [path for path in (user.home / "x").rglob("*") if path.is_file() and path.read_bytes() == HARMLESS]
     left = [*flags, "--exclude", "*.pkl", "--exclude", "w*.bin", "--exclude", "*pytorch*"]
     user.quick("fetch", "org/content", "--to", "x", *left, **env).ok()
 
 
-def test_a_large_pickle_is_refused_once(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_a_large_pickle_is_rejected_once(user: User, serve: Serve, tmp_path: Path) -> None:
     data = pickle.dumps([Runs(), random.Random(4).randbytes(9_000_000)])
     hub = serve(repo(tmp_path, {**PLAIN, "model.bin": data}))
     done = user.quick("fetch", "org/content", "--no-pickle", "--json")
     assert (done.status, done.report["verdicts"]) == (4, {"ok": 2, "refused": 1})
     assert "imports posix.system" in done.report["problems"][0]["detail"]
-    assert done.report["mirrors"][0]["rejected"] == ""  # it served what it was asked for
+    assert done.report["mirrors"][0]["rejected"] == ""  # the server delivered what was requested
     assert len(data) <= sum(seen.sent for seen in hub.cdn.requests) < 1.2 * len(data)
     assert not [path for path in user.home.rglob("*") if path.is_file() and path.stat().st_size > 1_000_000]
     hub.reset()
@@ -152,7 +152,7 @@ def test_a_large_pickle_is_refused_once(user: User, serve: Serve, tmp_path: Path
     assert user.quick("fetch", "org/content", "--json").ok().report["pickles"] == 1
 
 
-def test_what_is_here_already_is_refused_and_left_alone(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_a_local_pickle_is_rejected_and_kept(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(repo(tmp_path, {**PLAIN, **PICKLES}))
     path = user.quick("fetch", "org/content", "-q").ok().path
     before = contents(path)
@@ -165,7 +165,7 @@ def test_what_is_here_already_is_refused_and_left_alone(user: User, serve: Serve
     assert contents(user.home / "plain") == before
 
 
-def test_a_copy_of_a_pickle_is_one(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_a_copy_of_a_pickle_is_a_pickle(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(repo(tmp_path, {"a.bin": EVIL, "b.bin": EVIL, "c.pkl": EVIL, "d.txt": b"text"}))
     done = user.quick("fetch", "org/content", "--no-pickle", "--to", "x", "--json")
     assert (done.status, done.report["verdicts"]) == (4, {"refused": 3, "ok": 1})
@@ -173,7 +173,7 @@ def test_a_copy_of_a_pickle_is_one(user: User, serve: Serve, tmp_path: Path) -> 
     assert user.quick("fetch", "org/content", "--to", "x", "--json").ok().report["pickles"] == 3
 
 
-def test_a_dry_run_says_what_is_refused(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_a_dry_run_reports_rejected_files(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(repo(tmp_path, {**PLAIN, **PICKLES}))
     told = user.quick("fetch", "org/content", "--no-pickle", "--dry-run").ok().out
     assert [line.split()[0] for line in told.splitlines() if "evil.pkl" in line] == ["refuse"]
@@ -214,8 +214,10 @@ def test_a_broken_header_is_not_published(
     assert contents(path) == {**PLAIN, "broken.safetensors": broken}
 
 
-def test_bytes_of_another_kind_are_named_and_published(user: User, serve: Serve, tmp_path: Path) -> None:
-    """What no loader could take for safetensors deceives nobody; somebody may keep it there for a reason."""
+def test_other_bytes_under_a_safetensors_name_are_reported_and_published(
+    user: User, serve: Serve, tmp_path: Path
+) -> None:
+    """No loader mistakes such bytes for safetensors, and a repo may hold them for a reason."""
     serve(repo(tmp_path, {**PLAIN, "odd.safetensors": random.Random(7).randbytes(500)}))
     for _ in range(2):
         done = user.quick("fetch", "org/content").ok()
@@ -223,7 +225,7 @@ def test_bytes_of_another_kind_are_named_and_published(user: User, serve: Serve,
     assert user.quick("fetch", "org/content", "--json").ok().report["misnamed"] == ["odd.safetensors"]
 
 
-def test_a_name_decides_what_a_copy_must_be(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_the_name_decides_the_check_of_a_copy(user: User, serve: Serve, tmp_path: Path) -> None:
     broken = tensors(100, past=1)
     serve(repo(tmp_path, {"a.bin": broken, "b.safetensors": broken}))
     done = user.quick("fetch", "org/content", "--to", "x", "--json")
@@ -234,7 +236,7 @@ def test_a_name_decides_what_a_copy_must_be(user: User, serve: Serve, tmp_path: 
     assert contents(user.home / "x") == {"a.bin": broken}
 
 
-def test_a_projects_file_cannot_lower_the_guard(user: User) -> None:
+def test_a_project_file_cannot_disable_the_check(user: User) -> None:
     for line in ("check_content: no", "no_pickle: no", "signature_key: /tmp/mine.pub"):
         (user.home / "gpuaria.yaml").write_text(line + "\n")
         user.quick("fetch", "org/content").refused(10, "project's file")
@@ -250,7 +252,7 @@ needs_package = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("name", ["model.sig", "other.sig"])
-def test_a_signature_that_nobody_checks_is_named(
+def test_an_unchecked_signature_is_reported(
     name: str, user: User, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(repo(tmp_path, {**SIGNED, name: BUNDLE, "x.sig": b"of another kind", "sub/model.sig": BUNDLE}))
@@ -264,7 +266,7 @@ def test_a_signature_that_nobody_checks_is_named(
     assert user.quick("fetch", "org/content", "config.json", "--json").ok().report["signature"] is None
 
 
-def test_a_key_without_the_package_is_an_error_before_any_byte(
+def test_a_key_without_the_package_is_an_error_before_the_download(
     user: User, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "model_signing", None)  # as if it were not installed
@@ -276,7 +278,7 @@ def test_a_key_without_the_package_is_an_error_before_any_byte(
 
 
 def public_key(place: Path) -> Any:
-    """A new private key; the public one is written to `place`."""
+    """Create a private key and write the public one to `place`."""
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -287,7 +289,7 @@ def public_key(place: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
-    """A public key, and the signature that `model_signing sign key` makes with its private one for SIGNED."""
+    """Return a public key, and the signature of SIGNED that `model_signing sign key` makes with the private key."""
     from cryptography.hazmat.primitives import serialization as form
 
     place = tmp_path_factory.mktemp("signed")
@@ -304,7 +306,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
 
 @needs_package
 @pytest.mark.parametrize("flags", [[], ["--to", "x"]], ids=["cache", "folder"])
-def test_a_right_signature(
+def test_a_valid_signature(
     flags: list[str], user: User, serve: Serve, tmp_path: Path, signed: tuple[str, bytes]
 ) -> None:
     key, signature = signed
@@ -320,10 +322,10 @@ def test_a_right_signature(
 
 @needs_package
 @pytest.mark.parametrize("what", ["whole", "part", "changed"])
-def test_a_signature_beside_a_lock(
+def test_a_signature_together_with_a_lock_file(
     what: str, user: User, serve: Serve, tmp_path: Path, signed: tuple[str, bytes]
 ) -> None:
-    """A lock of a part is all that is asked for, and still not what was signed."""
+    """A lock of a part is complete for this run, but the signature covers more."""
     key, signature = signed
     serve(repo(tmp_path, {**SIGNED, **({"config.json": b"[]"} if what == "changed" else {}), "model.sig": signature}))
     flags = [] if what == "whole" else ["--exclude", "sub/"]
@@ -370,7 +372,7 @@ def test_a_wrong_signature_fails_the_run(
 
 
 @needs_package
-def test_what_cannot_be_checked_with_a_key_is_said(
+def test_files_that_a_signature_cannot_cover_are_reported(
     user: User, serve: Serve, tmp_path: Path, signed: tuple[str, bytes]
 ) -> None:
     key, signature = signed

@@ -1,4 +1,4 @@
-"""Large hostile files cost bounded CPU time and memory to scan."""
+"""Scans of large hostile files take bounded CPU time and memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gpuaria.content.names import Scanned
 from tests.support.weights import PART, WHOLE, problem, scan, tensors, timed, torch_zip
 
 
-def test_a_hundred_gigabytes_that_begin_as_a_pickle(tmp_path: Path) -> None:
+def test_a_hundred_gigabytes_that_begin_like_a_pickle(tmp_path: Path) -> None:
     file = tmp_path / "huge"
     with file.open("wb") as out:
         out.write(b"\x80\x04\x8e" + struct.pack("<Q", 99 << 30))  # one bytes object
         out.truncate(100 << 30)
-    assert timed(lambda: pickles.scan(file), 5, 20) is None  # zeros behind it: no pickle can be read on
+    assert timed(lambda: pickles.scan(file), 5, 20) is None  # zeros after it: the scan cannot continue
     with file.open("r+b") as out:
         out.seek((99 << 30) + 11)
         out.write(b"cos\nsystem\n)R.")
@@ -35,7 +35,7 @@ def test_a_hundred_gigabytes_that_begin_as_a_pickle(tmp_path: Path) -> None:
         assert found == Scanned((), PART)
 
 
-def test_bombs() -> None:
+def test_decompression_bombs() -> None:
     zeros = zlib.compressobj()
     bomb = b"".join(zeros.compress(bytes(1 << 20)) for _ in range(100)) + zeros.flush()
     assert timed(lambda: scan(bomb), 5, 20) is None
@@ -50,6 +50,6 @@ def test_bombs() -> None:
         assert timed(partial(scan, out.getvalue()), 5, 20) == Scanned((), PART)
 
 
-def test_a_large_hostile_header_costs_little() -> None:
+def test_a_large_hostile_header_is_cheap() -> None:
     for text in (b'{"a":[' + b"[]," * 20_000_000, b'{"a":"' + b"x" * 90_000_000 + b'"}'):
         assert timed(partial(problem, tensors(text, 0)), 20, 600)

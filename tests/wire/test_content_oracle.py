@@ -1,4 +1,4 @@
-"""The safetensors library accepts and refuses the same headers."""
+"""The safetensors library accepts and rejects the same headers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.weights import problem, tensor, tensors
 
 @settings(max_examples=500, deadline=None)
 @given(st.data())
-def test_the_safetensors_library_thinks_the_same(data: st.DataObject) -> None:
+def test_the_safetensors_library_agrees(data: st.DataObject) -> None:
     library = pytest.importorskip("safetensors")
     count = data.draw(st.integers(0, 4))
     header, end = {}, 0

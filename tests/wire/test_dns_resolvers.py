@@ -1,4 +1,4 @@
-"""Resolvers over real packets: honest, lying, slow, truncating, silent on UDP, over TLS and HTTPS."""
+"""Resolvers over real packets: correct, false, slow, truncated, without UDP, over TLS and HTTPS."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def of(answers: tuple[DnsAnswer, ...], spec: str, family: int = 4) -> DnsAnswer:
 # --- one resolver -------------------------------------------------------------------------------------------------
 
 
-def test_both_families_with_time_and_ttl() -> None:
+def test_both_address_families_with_time_and_ttl() -> None:
     with NameServer({HOST: [PUBLIC, SIX]}, ttl=77) as server:
         answers = ask(Resolvers([server.spec], system=False))
     four, six = of(answers, server.spec), of(answers, server.spec, 6)
@@ -59,7 +59,7 @@ def test_both_families_with_time_and_ttl() -> None:
     assert sorted(server.asked) == [("udp", "A"), ("udp", "AAAA")]
 
 
-def test_a_name_without_ipv6_is_an_answer_and_no_failure() -> None:
+def test_a_name_without_ipv6_is_a_valid_response() -> None:
     with NameServer({HOST: [PUBLIC]}) as server:
         resolvers = Resolvers([server.spec], system=False)
         answers = ask(resolvers)
@@ -67,13 +67,13 @@ def test_a_name_without_ipv6_is_an_answer_and_no_failure() -> None:
     assert resolvers.usable(answers) == (PUBLIC,)
 
 
-def test_the_ttl_is_the_smallest_on_the_way() -> None:
+def test_the_ttl_is_the_smallest_in_the_chain() -> None:
     with NameServer({HOST: [PUBLIC]}, ttl=100, alias="edge.example.net") as server:
         assert of(ask(Resolvers([server.spec], system=False)), server.spec).ttl == 50
 
 
 @pytest.mark.parametrize("how", [{"truncate": True}, {"udp": False}])
-def test_tcp_where_udp_is_truncated_or_blocked(how: dict[str, bool]) -> None:
+def test_tcp_is_used_if_udp_is_truncated_or_blocked(how: dict[str, bool]) -> None:
     with NameServer({HOST: [PUBLIC]}, **how) as server:  # type: ignore[arg-type]
         answers = ask(Resolvers([server.spec], system=False))
     assert of(answers, server.spec).addresses == (PUBLIC,)
@@ -88,14 +88,14 @@ def test_an_error_code_is_a_failure_with_its_name(rcode: int, text: str) -> None
     assert text in found.problem
 
 
-def test_the_system_resolver_knows_etc_hosts_and_the_private_name_is_no_lie() -> None:
+def test_the_system_resolver_reads_etc_hosts_and_a_private_name_is_not_false() -> None:
     resolvers = Resolvers()
     answers = ask(resolvers, "localhost")
     assert "127.0.0.1" in resolvers.usable(answers)
     assert not resolvers.liars
 
 
-def test_an_address_needs_no_resolver() -> None:
+def test_an_ip_address_needs_no_resolver() -> None:
     assert ask(Resolvers(["192.0.2.53"]), "127.0.0.1") == ()
     assert ask(Resolvers(["192.0.2.53"]), "[::1]") == ()
 
@@ -113,7 +113,7 @@ def test_an_address_needs_no_resolver() -> None:
         ("System", "system", "", 53),
     ],
 )
-def test_specs(spec: str, way: str, host: str, port: int) -> None:
+def test_valid_resolver_settings(spec: str, way: str, host: str, port: int) -> None:
     server = parse_server(spec)
     assert (server.transport, server.host, server.port) == (way, host, port)
 
@@ -133,7 +133,7 @@ def test_specs(spec: str, way: str, host: str, port: int) -> None:
         "8.8.8.8]:53",
     ],
 )
-def test_specs_that_make_no_sense(spec: str) -> None:
+def test_invalid_resolver_settings(spec: str) -> None:
     with pytest.raises(ConfigError, match="is not a DNS server"):
         Resolvers([spec])
 
@@ -143,7 +143,7 @@ def test_specs_that_make_no_sense(spec: str) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Key and self-signed certificate for 127.0.0.1 in one file."""
+    """Return a file with a key and a self-signed certificate for 127.0.0.1."""
     folder = tmp_path_factory.mktemp("tls")
     command = [
         "openssl",
@@ -165,7 +165,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def doh(zone: Zone, context: ssl.SSLContext) -> Iterator[tuple[str, NameServer]]:
-    """DNS over HTTPS: the answers of a NameServer by POST."""
+    """Serve DNS over HTTPS: the responses of a NameServer to POST."""
     names = NameServer(zone)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -212,7 +212,7 @@ def test_dns_over_tls_and_https_with_a_trusted_certificate(certificate: Path) ->
     assert {way for way, _ in names.asked} == {"https"}
 
 
-def test_an_untrusted_certificate_of_a_resolver_is_named_and_its_answer_not_taken(certificate: Path) -> None:
+def test_a_resolver_with_an_untrusted_certificate_is_reported_and_ignored(certificate: Path) -> None:
     zone: Zone = {HOST: [PUBLIC]}
     with NameServer(zone, context=serving(certificate)) as dot, doh(zone, serving(certificate)) as (url, _):
         spec = f"tls://{dot.spec}"
@@ -223,7 +223,7 @@ def test_an_untrusted_certificate_of_a_resolver_is_named_and_its_answer_not_take
     assert not dot.asked
 
 
-def test_doh_that_answers_404_is_a_failure(certificate: Path) -> None:
+def test_doh_with_404_is_a_failure(certificate: Path) -> None:
     with doh({HOST: [PUBLIC]}, serving(certificate)) as (url, _):
         wrong = url.replace("dns-query", "wrong")
         trusting = ssl.create_default_context(cafile=str(certificate))
@@ -243,7 +243,7 @@ def several(*zones: Zone, **options: Any) -> Iterator[tuple[Resolvers, list[Name
 
 
 @pytest.mark.parametrize("lie", ["10.1.2.3", "127.0.0.1", "0.0.0.0", "203.0.113.7", "169.254.1.1", "240.0.0.1"])
-def test_a_resolver_that_gives_a_special_address_for_a_public_name_is_shown_and_no_longer_used(lie: str) -> None:
+def test_a_resolver_with_a_special_address_for_a_public_name_is_shown_and_disabled(lie: str) -> None:
     with several({HOST: [lie], "b.example.org": [PUBLIC]}, {HOST: [OTHER], "b.example.org": [OTHER]}) as (it, servers):
         answers = ask(it)
         liar = of(answers, servers[0].spec)
@@ -259,7 +259,7 @@ def test_a_resolver_that_gives_a_special_address_for_a_public_name_is_shown_and_
         assert it.usable(later) == (OTHER,)
 
 
-def test_an_answer_got_before_the_lie_is_not_used_either() -> None:
+def test_an_earlier_response_of_a_false_resolver_is_not_used() -> None:
     with several({HOST: ["10.1.2.3"], "b.example.org": [PUBLIC]}, {"b.example.org": [OTHER]}) as (it, _):
         earlier = ask(it, "b.example.org")
         assert set(it.usable(earlier)) == {PUBLIC, OTHER}
@@ -267,7 +267,7 @@ def test_an_answer_got_before_the_lie_is_not_used_either() -> None:
         assert it.usable(earlier) == (OTHER,)
 
 
-def test_nxdomain_against_a_majority_is_a_lie_and_one_against_one_is_not() -> None:
+def test_nxdomain_against_a_majority_is_false_but_one_against_one_is_not() -> None:
     with several({}, {HOST: [PUBLIC]}, {HOST: [OTHER]}) as (it, servers):
         answers = ask(it)
         assert "does not exist" in of(answers, servers[0].spec).lies[0]
@@ -278,14 +278,14 @@ def test_nxdomain_against_a_majority_is_a_lie_and_one_against_one_is_not() -> No
         assert it.usable(answers) == (PUBLIC,)
 
 
-def test_other_addresses_elsewhere_are_no_lie() -> None:
+def test_different_addresses_elsewhere_are_not_false() -> None:
     with several({HOST: [PUBLIC]}, {HOST: [OTHER]}, {HOST: [PUBLIC, SIX]}) as (it, _):
         answers = ask(it)
         assert not it.liars
         assert it.usable(answers) == (PUBLIC, OTHER, SIX)
 
 
-def test_a_silent_resolver_delays_nobody() -> None:
+def test_a_silent_resolver_delays_no_other() -> None:
     with NameServer({HOST: [PUBLIC]}) as good, NameServer({HOST: [OTHER]}, mute=threading.Event()) as slow:
         it = Resolvers([slow.spec, good.spec], system=False)
         answers = it.query(HOST, Deadline(30))
@@ -295,19 +295,19 @@ def test_a_silent_resolver_delays_nobody() -> None:
     assert "slower than the other resolvers" in found.problem
 
 
-def test_a_resolver_that_never_answers_has_failed_if_it_had_its_time() -> None:
+def test_a_resolver_without_a_response_in_time_has_failed() -> None:
     with NameServer({HOST: [PUBLIC]}, mute=threading.Event()) as slow:
         answers = Resolvers([slow.spec], system=False).query(HOST, Deadline(60))
     assert {(a.state, a.problem) for a in answers} == {("failed", "does not respond")}
 
 
-def test_with_no_time_nothing_is_claimed() -> None:
+def test_without_time_there_is_no_verdict() -> None:
     with NameServer({HOST: [PUBLIC]}, mute=threading.Event()) as slow:
         answers = Resolvers([slow.spec], system=False).query(HOST, Deadline(0))
     assert {(a.state, a.problem) for a in answers} == {("not measured", "no time left")}
 
 
-def test_the_cache_honours_the_ttl() -> None:
+def test_the_cache_respects_the_ttl() -> None:
     clock = FakeClock()
     with NameServer({HOST: [PUBLIC, SIX]}, ttl=60) as server:
         it = Resolvers([server.spec], system=False, clock=clock)
@@ -328,13 +328,13 @@ def test_a_ttl_of_zero_and_failures_are_not_cached() -> None:
         assert server.asked.count(("udp", "A")) == 4
 
 
-def test_a_wrong_certificate_at_one_address_tells_the_resolver_that_gave_it() -> None:
+def test_a_wrong_certificate_at_one_address_exposes_its_resolver() -> None:
     it = Resolvers([], system=False)
     answers = tuple(DnsAnswer(name, HOST, 4, "measured", (address,)) for name, address in (("a", PUBLIC), ("b", OTHER)))
     wrong = TlsFinding(OTHER, "failed", problem="x", certificate_problem="Hostname mismatch")
     assert (
         it.mark_certificate_lies(answers, [wrong]) == answers
-    )  # nothing right to compare with: perhaps the mirror's own fault
+    )  # no correct address to compare: perhaps the mirror's own fault
     marked = it.mark_certificate_lies(answers, [wrong, TlsFinding(PUBLIC, "measured", 0.1, "TLSv1.3")])
     assert [bool(a.lies) for a in marked] == [False, True]
     assert it.usable(marked) == (PUBLIC,)
@@ -347,7 +347,7 @@ def answer(name: str, *addresses: str, problem: str = "") -> DnsAnswer:
     return DnsAnswer(name, HOST, 4, "failed" if problem else "measured", addresses, problem=problem)
 
 
-def test_the_system_may_know_a_company_name_that_the_world_does_not() -> None:
+def test_the_system_may_know_an_internal_name() -> None:
     inside, outside = answer("system", "10.2.3.4"), answer("8.8.8.8", problem="NXDOMAIN")
     assert not any(a.lies for a in mark_lies([inside, outside]))
     assert mark_lies([inside, answer("8.8.8.8", problem="does not respond")])[0].lies
@@ -355,7 +355,7 @@ def test_the_system_may_know_a_company_name_that_the_world_does_not() -> None:
     assert mark_lies([answer("8.8.8.8", "10.2.3.4"), answer("system", problem="NXDOMAIN")])[0].lies
 
 
-def test_a_local_proxys_stand_in_addresses_are_a_last_resort() -> None:
+def test_fake_addresses_of_a_local_proxy_are_a_last_resort() -> None:
     it = Resolvers([], system=False)
     fake, real = answer("system", "198.18.0.9"), answer("8.8.8.8", PUBLIC)
     assert "local proxy" in mark_lies([fake])[0].lies[0]
@@ -366,10 +366,10 @@ def test_a_local_proxys_stand_in_addresses_are_a_last_resort() -> None:
 @given(st.ip_addresses())
 @example(ipaddress.ip_address("2002:100::"))
 @example(ipaddress.ip_address("2002:a00:1::"))
-def test_what_is_not_global_is_never_an_answer_for_a_public_name(
+def test_a_public_name_never_has_a_non_global_address(
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> None:
-    if isinstance(ip, ipaddress.IPv6Address) and ip.sixtofour:  # judged by the address inside
+    if isinstance(ip, ipaddress.IPv6Address) and ip.sixtofour:  # judged by the embedded address
         assert bool(rules.special_range(str(ip))) == bool(rules.special_range(str(ip.sixtofour)))
     elif not ip.is_global:
         assert rules.why_false(str(ip), HOST)
@@ -378,13 +378,13 @@ def test_what_is_not_global_is_never_an_answer_for_a_public_name(
 
 
 @given(st.ip_addresses(v=4))
-def test_an_address_inside_another_counts(ip: ipaddress.IPv4Address) -> None:
+def test_an_embedded_address_counts(ip: ipaddress.IPv4Address) -> None:
     for outer in (f"::ffff:{ip}", f"64:ff9b::{ip}"):
         assert bool(rules.special_range(outer)) == bool(rules.special_range(str(ip)))
 
 
 @given(st.sampled_from(["10.0.0.0/8", "192.168.0.0/16", "fc00::/7", "127.0.0.0/8", "fe80::/10"]), st.data())
-def test_a_private_name_may_have_a_private_address_and_no_name_an_unspecified_one(
+def test_a_private_name_may_have_a_private_address_but_no_name_an_unspecified_one(
     net: str, data: st.DataObject
 ) -> None:
     network = ipaddress.ip_network(net)
@@ -420,7 +420,7 @@ def survey_one(base: str, resolvers: Resolvers, lookup: Callable[[Mirror], Any] 
     return survey([Mirror("m", base)], "0" * 40, RemoteFile(SafePath("w.bin"), 1, None), tools, budget=5)[0]
 
 
-def test_failover_between_resolvers_leads_to_a_connection() -> None:
+def test_failover_between_resolvers_gives_a_connection() -> None:
     zone = {"mirror.test": ["127.0.0.1"]}
     with NameServer({}, rcode=dns.rcode.SERVFAIL) as broken, NameServer(zone) as good, listener() as port:
         found = survey_one(f"http://mirror.test:{port}", Resolvers([broken.spec, good.spec], system=False))
@@ -429,7 +429,7 @@ def test_failover_between_resolvers_leads_to_a_connection() -> None:
     assert found.failed == ("lookup", "refused by the test")
 
 
-def test_only_lies_is_a_failure_of_dns_with_the_lie_and_nothing_is_connected_to() -> None:
+def test_only_false_addresses_are_a_dns_failure_without_a_connection() -> None:
     looked: list[Mirror] = []
     with NameServer({HOST: ["127.0.0.1"]}) as liar, listener() as port:
         found = survey_one(f"http://{HOST}:{port}", Resolvers([liar.spec], system=False), looked.append)

@@ -1,4 +1,4 @@
-"""Names that answer late or not at all while a download is under way: a name server of ours, in a mount namespace."""
+"""Names that resolve late or not at all during a download: a test name server in a mount namespace."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Repo:
-    """org/r: three large files, of which the third one is looked up when the first one is here (with -j 1)."""
+    """Return org/r: three large files; the third is resolved when the first one is complete (-j 1)."""
     data = random.Random(12).randbytes(SIZE)
     return Repo.build("org/r", {f"{n}.safetensors": data[n:] for n in range(3)}, folder=tmp_path / "r", direct=True)
 
 
 def in_the_middle(hub: Hub, names: FaultyNameServer, change: Callable[[], None], after: int = SIZE) -> None:
-    """While the first two files come, let the bytes be at another name from now on, and something happen to that."""
+    """During the first two files, move the bytes to another name, then apply `change` to that name."""
     wait_until(lambda: sum(seen.sent for seen in hub.cdn.requests) > after)
     hub.location_base = with_host("two.test", hub.cdn.url)
     change()
@@ -49,7 +49,7 @@ def in_the_middle(hub: Hub, names: FaultyNameServer, change: Callable[[], None],
     sees="nothing",
     status=0,
 )
-def test_names_that_answer_late(
+def test_slow_dns_responses(
     user: User, serve: Serve, repo: Repo, names: FaultyNameServer, tmp_path: Path, seconds: float
 ) -> None:
     hub = serve(repo, limit_rate=200_000)
@@ -70,7 +70,7 @@ def test_names_that_answer_late(
     sees="one line about the wait",
     status=0,
 )
-def test_a_name_that_comes_back(
+def test_a_name_that_resolves_again(
     user: User, serve: Serve, repo: Repo, names: FaultyNameServer, tmp_path: Path, how: str
 ) -> None:
     hub = serve(repo, limit_rate=200_000)
@@ -91,12 +91,14 @@ def test_a_name_that_comes_back(
     sees="the dropped mirror, with the reason",
     status=0,
 )
-def test_a_lost_name_beside_a_good_mirror(
+def test_a_name_that_stops_resolving_with_another_mirror(
     user: User, serve: Serve, repo: Repo, names: FaultyNameServer, tmp_path: Path, how: str
 ) -> None:
     hub, mirror = serve(repo, limit_rate=200_000), serve(repo, host="127.0.0.2", limit_rate=200_000)
     run = start(user, hub, tmp_path, "--mirror", mirror.url)
-    in_the_middle(hub, names, lambda: setattr(names, how, "two.test"), after=SIZE // 3)  # it has half of the two files
+    in_the_middle(
+        hub, names, lambda: setattr(names, how, "two.test"), after=SIZE // 3
+    )  # half of the two files is downloaded
     finish(run).ok()
     assert contents(user.home / "out") == expected(repo)
     second = repo.commits[repo.head].files["2.safetensors"].sha256 or "-"
@@ -111,7 +113,7 @@ def test_a_lost_name_beside_a_good_mirror(
     sees="the file name, and that the host name does not resolve",
     status=7,
 )
-def test_names_that_are_gone_for_good(
+def test_names_that_stop_resolving_for_good(
     user: User, serve: Serve, repo: Repo, names: FaultyNameServer, tmp_path: Path, how: str
 ) -> None:
     hub = serve(repo, limit_rate=200_000)
@@ -136,8 +138,8 @@ def test_names_that_are_gone_for_good(
     assert sum(seen.sent for seen in hub.cdn.requests) < 3 * SIZE - SIZE // 2
 
 
-def test_our_name_server_is_the_one_that_is_asked(user: User, names: FaultyNameServer, tmp_path: Path) -> None:
-    """Or the tests above would prove nothing."""
+def test_the_test_name_server_is_used(user: User, names: FaultyNameServer, tmp_path: Path) -> None:
+    """Otherwise the tests above would check nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
         line.settimeout(5)
         line.sendto(dns.message.make_query("x.test", "A").to_wire(), names.server_address)

@@ -1,4 +1,4 @@
-"""What a listing can do wrong, in whole runs: refused in one sentence before a byte is fetched."""
+"""Faulty listings, in whole runs: rejected with one error before any file is downloaded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def large(path: str, sha256: str = SHA256, size: int = 9_000_000, **changes: Any
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """org/r: two files of three bytes."""
+    """Return org/r: two files of three bytes."""
     files = {"a.txt": b"one", "b.txt": b"two"}
     return Repo.build("org/r", files, folder=tmp_path_factory.mktemp("r"), direct=True)
 
@@ -48,7 +48,7 @@ def listed(repo: Repo) -> list[Entry]:
 
 
 def say(hub: Hub, page: object, **headers: str) -> None:
-    """Let every page of every file list be this one."""
+    """Make every page of every file list equal to `page`."""
     body = page if isinstance(page, bytes) else json.dumps(page).encode()
     hub.fault("/tree/", status=200, body=body, headers={**JSON, **headers})
 
@@ -58,7 +58,7 @@ def fetch(user: User, *words: str) -> Done:
 
 
 def refused(user: User, hub: Hub, done: Done, status: int, *words: str) -> None:
-    """One sentence; no file was asked for, and none is there."""
+    """Check for one error, no request for a file, and no file on disk."""
     done.refused(status, *words)
     assert len(done.err) < 1000
     assert not [seen for seen in hub.requests if "/resolve/" in seen.target]
@@ -71,7 +71,7 @@ def refused(user: User, hub: Hub, done: Done, status: int, *words: str) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """One row: `page` is added to what is right, or replaces a.txt if it names that."""
+    """One row: `page` is added to the correct entries, or replaces a.txt if it has that name."""
 
     name: str
     entries: tuple[Entry, ...]
@@ -137,7 +137,7 @@ ENTRIES = [
 
 
 @pytest.mark.parametrize("case", [case.param for case in ENTRIES])
-def test_an_entry_that_cannot_be(user: User, serve: Serve, repo: Repo, case: Case) -> None:
+def test_an_invalid_entry(user: User, serve: Serve, repo: Repo, case: Case) -> None:
     hub = serve(repo)
     say(hub, [*listed(repo), *case.entries])
     refused(user, hub, fetch(user), case.status, case.says)
@@ -150,7 +150,7 @@ def test_an_entry_that_cannot_be(user: User, serve: Serve, repo: Repo, case: Cas
     sees="nothing",
     status=0,
 )
-def test_an_entry_that_comes_twice(user: User, serve: Serve, repo: Repo) -> None:
+def test_a_duplicate_entry(user: User, serve: Serve, repo: Repo) -> None:
     say(serve(repo), listed(repo) * 2)
     fetch(user).ok()
     assert contents(user.home / "out") == {"a.txt": b"one", "b.txt": b"two"}
@@ -163,7 +163,7 @@ def test_an_entry_that_comes_twice(user: User, serve: Serve, repo: Repo) -> None
     sees="the file name",
     status=7,
 )
-def test_a_size_that_is_wrong(user: User, serve: Serve, repo: Repo) -> None:
+def test_a_wrong_size(user: User, serve: Serve, repo: Repo) -> None:
     say(serve(repo), [plain("a.txt", size=4), plain("b.txt", b"two")])
     done = fetch(user, "--json")
     assert done.status == 7
@@ -178,7 +178,7 @@ def test_a_size_that_is_wrong(user: User, serve: Serve, repo: Repo) -> None:
     sees="both file names",
     status=4,
 )
-def test_digests_that_are_exchanged(user: User, serve: Serve, repo: Repo) -> None:
+def test_swapped_digests(user: User, serve: Serve, repo: Repo) -> None:
     say(serve(repo), [plain("a.txt", b"two"), plain("b.txt", b"one")])
     done = fetch(user, "--json")
     assert done.status == 4
@@ -208,7 +208,7 @@ def test_names_that_only_look_dangerous(user: User, serve: Serve, tmp_path: Path
     sees="nothing, or both file names",
     status=(0, 8),
 )
-def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_names_that_some_file_systems_do_not_distinguish(user: User, serve: Serve, tmp_path: Path) -> None:
     files: dict[str, bytes | Path] = {"A.txt": b"1", "a.txt": b"2", "\u00e9": b"3", "e\u0301": b"4"}
     serve(Repo.build("org/r", files, folder=tmp_path / "r"))
     done = fetch(user)
@@ -263,7 +263,7 @@ def test_names_that_some_file_systems_confuse(user: User, serve: Serve, tmp_path
         ),
     ],
 )
-def test_pages_that_lead_astray(user: User, serve: Serve, repo: Repo, link: str, says: str) -> None:
+def test_misleading_next_pages(user: User, serve: Serve, repo: Repo, link: str, says: str) -> None:
     hub = serve(repo)
     path = f"/api/models/org/r/tree/{repo.head}"
     say(hub, listed(repo), Link=link.format(hub=hub.url, tree=hub.url + path, path=path))
@@ -278,7 +278,7 @@ def test_pages_that_lead_astray(user: User, serve: Serve, repo: Repo, link: str,
     sees="that the listing repeats",
     status=7,
 )
-def test_pages_that_repeat(user: User) -> None:
+def test_repeating_pages(user: User) -> None:
     with Pages(lambda number: [plain(f"f{number % 2}")], 10**9) as hub:
         done = user.quick("fetch", "org/r", "--to", "out", HF_ENDPOINT=hub.url)
         done.refused(7, "never ends", "repeats")
@@ -292,7 +292,7 @@ def test_pages_that_repeat(user: User) -> None:
     sees="that the listing exceeds the limit",
     status=7,
 )
-def test_pages_that_bring_ever_new_names(user: User) -> None:
+def test_pages_with_endless_new_names(user: User) -> None:
     rest: list[Entry] = [{"type": "unknown"}] * 99_999  # short, so that a million take no time
     with Pages(lambda number: [plain(f"f{number}"), *rest], 10**9) as hub:
         done = user.quick("fetch", "org/r", "--to", "out", HF_ENDPOINT=hub.url)
@@ -360,7 +360,7 @@ def test_pages_that_end_early(user: User, serve: Serve, repo: Repo) -> None:
         ),
     ],
 )
-def test_texts_that_are_no_listing(
+def test_invalid_response_texts(
     user: User, serve: Serve, repo: Repo, body: bytes, headers: dict[str, str], says: str
 ) -> None:
     hub = serve(repo)
@@ -408,7 +408,7 @@ class _Pages(Handler):
     sees="that the response is too long",
     status=7,
 )
-def test_a_text_of_a_gigabyte(user: User) -> None:
+def test_a_response_of_a_gigabyte(user: User) -> None:
     with Pages(lambda number: b" " * (1 << 20), 1) as hub:
         user.run("fetch", "org/r", "--to", "out", HF_ENDPOINT=hub.url).refused(7, "larger than 67,108,864 bytes")
         assert max(seen.sent for seen in hub.journal.snapshot()) < 100 << 20
@@ -416,7 +416,7 @@ def test_a_text_of_a_gigabyte(user: User) -> None:
 
 @pytest.fixture(params=[10_000, pytest.param(100_000, marks=pytest.mark.deep)])
 def thousands(request: pytest.FixtureRequest) -> Iterator[Pages]:
-    """So many files on pages of 1,000."""
+    """Serve this number of files on pages of 1,000."""
     names = [f"d{number // 1000:02d}/file-{number:06d}.json" for number in range(request.param)]
     entries = [plain(name, name.encode()) for name in names]
     pages = [entries[start : start + 1000] for start in range(0, request.param, 1000)]
@@ -452,7 +452,7 @@ def test_100_000_files(user: User, thousands: Pages, record_property: Callable[[
     assert len(thousands.journal) == thousands.count + 1
 
 
-def test_a_dry_run_says_what_does_not_fit(user: User, serve: Serve, repo: Repo) -> None:
+def test_a_dry_run_warns_about_missing_disk_space(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo)
     say(hub, [*listed(repo), large("huge.bin", size=1 << 49)])
     told = fetch(user, "--dry-run").ok()

@@ -1,4 +1,4 @@
-"""What can happen on this side of the wire, in whole runs: the disk, the clock, the limits, the neighbours."""
+"""Faults of the local machine, in whole runs: disk, clock, limits, other processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a 
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    """A file system of a few MB of its own, at `place` or in the temporary folder."""
+    """Mount a file system of a few MB at `place` or in the temporary folder."""
     with ExitStack() as stack:
 
         def mounted(size: str, place: Path = tmp_path / "disk") -> Path:
@@ -43,7 +43,7 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
 
 
 def fill(place: Path, leave: int = 0) -> Path:
-    """Use up the room at `place` but for `leave` bytes. Returns the file that does it."""
+    """Fill the disk at `place` except for `leave` bytes; return the file that does it."""
     filler = place / "filler"
     with filler.open("ab", buffering=0) as out:
         while True:
@@ -79,13 +79,13 @@ def ended(run: subprocess.Popen[str]) -> Done:
     sees="the full folder, and to free space",
     status=8,
 )
-def test_a_disk_that_gets_full(user: User, serve: Serve, mount: Mount, tmp_path: Path, size: str) -> None:
+def test_a_disk_that_fills_up(user: User, serve: Serve, mount: Mount, tmp_path: Path, size: str) -> None:
     data = random.Random(15).randbytes(9_000_000 if size == "large" else 2_000_000)
     repo = Repo.build("org/r", {"w.safetensors": data}, folder=tmp_path / "r", direct=True)
     hub = serve(repo, limit_rate=150_000 if size == "large" else 600_000)
     disk = mount("12m")
     run = user.start("fetch", "org/r", "--to", disk / "out")
-    wait_until(lambda: sent(hub) > len(data) * 2 // 3)  # aria2c notes its progress once a second
+    wait_until(lambda: sent(hub) > len(data) * 2 // 3)  # aria2c saves its progress once a second
     filler = fill(disk)
     ended(run).refused(8, "disk", "space")
     assert contents(disk / "out") == {}
@@ -104,7 +104,7 @@ def test_a_disk_that_gets_full(user: User, serve: Serve, mount: Mount, tmp_path:
     sees="the full folder, and to free space",
     status=(0, 8),
 )
-def test_a_disk_with_room_for_so_many_steps(user: User, serve: Serve, small: Repo, mount: Mount) -> None:
+def test_a_disk_with_room_for_a_few_steps(user: User, serve: Serve, small: Repo, mount: Mount) -> None:
     serve(small)
     disk, seen = mount("2m"), set()
     for pages in range(8, 34, 2):
@@ -132,7 +132,7 @@ def test_a_disk_with_room_for_so_many_steps(user: User, serve: Serve, small: Rep
     sees="the folder, and to choose another one",
     status=8,
 )
-def test_a_target_that_is_read_only(user: User, serve: Serve, small: Repo, mount: Mount) -> None:
+def test_a_read_only_target(user: User, serve: Serve, small: Repo, mount: Mount) -> None:
     hub, disk = serve(small), mount("4m")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     for flag in ("--to", "--cache-dir"):
@@ -206,7 +206,7 @@ def test_a_planted_symlink(user: User, serve: Serve, small: Repo, planted: str) 
     status=0,
 )
 def test_a_planted_hard_link(user: User, serve: Serve, big: Repo) -> None:
-    """Also one in the place where unfinished bytes would be continued."""
+    """Also at the name of the staged file."""
     hub = serve(big, limit_rate=200_000)
     out, precious = user.home / "out", user.home / "precious"
     run = user.start("fetch", "org/big", "--to", "out")
@@ -262,7 +262,7 @@ time_t time(time_t *out) {
 
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A library that steps the clock of the processes that load it back."""
+    """Build a library that sets the clock of its processes back."""
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
     folder = tmp_path_factory.mktemp("clock")
@@ -281,7 +281,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> str:
     sees="nothing",
     status=0,
 )
-def test_a_clock_that_steps_back(user: User, serve: Serve, big: Repo, clock: str) -> None:
+def test_a_clock_set_back(user: User, serve: Serve, big: Repo, clock: str) -> None:
     code = f"import time; time.sleep(1.1); print(time.time() < {time.time()} - 3000)"
     assert user.command(sys.executable, "-c", code, env={"LD_PRELOAD": clock}).out == "True\n"
     hub = serve(big, limit_rate=180_000, ttl=30)
@@ -345,7 +345,7 @@ def test_no_home(user: User, serve: Serve, small: Repo, told: bool) -> None:
     sees="one line that names the other process",
     status=0,
 )
-def test_eight_at_once(user: User, serve: Serve, big: Repo) -> None:
+def test_eight_processes_at_once(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big)
     runs = [user.start("fetch", "org/big") for _ in range(8)]
     done = [ended(run).ok() for run in runs]
@@ -361,7 +361,7 @@ def test_eight_at_once(user: User, serve: Serve, big: Repo) -> None:
     sees="nothing",
     status=0,
 )
-def test_an_aria2c_that_is_late(user: User, serve: Serve, big: Repo) -> None:
+def test_a_slow_aria2c(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=150_000)
     run = user.start("fetch", "org/big", "--to", "out")
     wait_until(lambda: sent(hub) > 2_000_000 and bool(children(run.pid)))
@@ -378,8 +378,8 @@ def test_an_aria2c_that_is_late(user: User, serve: Serve, big: Repo) -> None:
 
 @pytest.mark.deep
 @pytest.mark.fault("aria2c: slow RPC responses")
-def test_an_aria2c_that_never_answers_from_the_start(user: User, serve: Serve, big: Repo) -> None:
-    """Before it was given anything to do, it was waited for until the patience ended."""
+def test_an_aria2c_that_never_responds(user: User, serve: Serve, big: Repo) -> None:
+    """Before its first download, gpuaria once waited for it until `--patience` ran out."""
     hub = serve(big)
     hub.fault("/resolve/", delay=4.0)
     run = user.start("fetch", "org/big", "--to", "out")
@@ -394,7 +394,7 @@ def test_an_aria2c_that_never_answers_from_the_start(user: User, serve: Serve, b
 
 @pytest.mark.deep
 @pytest.mark.fault("aria2c: slow RPC responses")
-def test_an_aria2c_that_never_answers_again(user: User, serve: Serve, big: Repo) -> None:
+def test_an_aria2c_that_stops_responding(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big, limit_rate=150_000)
     run = user.start("fetch", "org/big", "--to", "out")
     wait_until(lambda: sent(hub) > 2_000_000 and bool(children(run.pid)))
@@ -413,7 +413,7 @@ def test_an_aria2c_that_never_answers_again(user: User, serve: Serve, big: Repo)
     status=3,
 )
 @pytest.mark.parametrize("to", ["out", "other"])
-def test_a_holder_of_the_file_that_is_stopped(user: User, serve: Serve, big: Repo, to: str) -> None:
+def test_a_stopped_holder_of_the_file(user: User, serve: Serve, big: Repo, to: str) -> None:
     hub = serve(big, limit_rate=150_000)
     holder = user.start("fetch", "org/big", "--to", "out")
     wait_until(lambda: sent(hub) > 1_000_000 and bool(children(holder.pid)))

@@ -1,4 +1,4 @@
-"""Servers that are not who they say or lead elsewhere, names that get lost, and what the hub itself answers."""
+"""Wrong certificates, redirects, names that stop resolving, and the hub's own responses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ subjectAltName = IP:{1}
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Key and certificate in one file by what is the matter with it; each is the bundle that vouches for itself."""
+    """Return files with key and certificate by defect; each file is also the CA bundle that trusts it."""
     made = {}
     for name, ip, end in (
         ("good", "127.0.0.1", "20990101000000Z"),
@@ -92,7 +92,7 @@ BAD = [
 
 
 def bundle(certificates: dict[str, Path], which: str) -> dict[str, str]:
-    """The one that nobody vouches for is the good one, without it."""
+    """Return the bundle variable; the untrusted certificate is the good one without its bundle."""
     return {} if which == "good" else {"SSL_CERT_FILE": str(certificates[which])}
 
 
@@ -132,10 +132,10 @@ def test_a_mirror_with_a_bad_certificate(
     assert any(says in use["rejected"] for use in done.report["mirrors"])
 
 
-def test_a_good_certificate_is_enough(
+def test_a_good_certificate_is_accepted(
     user: User, serve: Serve, big: Repo, front: Front, certificates: dict[str, Path]
 ) -> None:
-    """So that the tests above fail for the reason that they name."""
+    """Shows that the tests above fail for their stated reason."""
     hub = serve(big)
     hub.location_base = front(hub.cdn.url, certificates["good"])
     env = {"HF_ENDPOINT": front(hub.url, certificates["good"]), "SSL_CERT_FILE": str(certificates["good"]), **QUICK}
@@ -153,7 +153,7 @@ OLD = {
 
 
 def speaks(url: str) -> str:
-    """The version of TLS on which a server agrees with a client that takes any."""
+    """Return the TLS version that a server negotiates with a client that accepts any."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -174,7 +174,7 @@ def speaks(url: str) -> str:
         pytest.param("bytes", marks=pytest.mark.fault("TLS: the byte server offers only TLS 1.1", **OLD)),
     ],
 )
-def test_tls_1_1_is_too_old(
+def test_tls_1_1_is_rejected(
     user: User, serve: Serve, big: Repo, front: Front, certificates: dict[str, Path], who: str
 ) -> None:
     hub, good = serve(big), certificates["good"]
@@ -203,7 +203,7 @@ def test_tls_1_1_is_too_old(
     sees="nothing",
     status=0,
 )
-def test_redirected_to_another_host(user: User, serve: Serve, big: Repo, front: Front, status: int) -> None:
+def test_a_redirect_to_another_host(user: User, serve: Serve, big: Repo, front: Front, status: int) -> None:
     hub = serve(big)
     other = front(hub.cdn.url, host="127.0.0.2")
     hub.cdn.fault("model.safetensors", "redirect", times=20, status=status, to=other)
@@ -219,7 +219,9 @@ def test_redirected_to_another_host(user: User, serve: Serve, big: Repo, front: 
     sees="nothing",
     status=0,
 )
-def test_redirected_into_tls(user: User, serve: Serve, big: Repo, front: Front, certificates: dict[str, Path]) -> None:
+def test_a_redirect_from_http_to_https(
+    user: User, serve: Serve, big: Repo, front: Front, certificates: dict[str, Path]
+) -> None:
     hub = serve(big)
     there = front(hub.cdn.url, certificates["good"])
     hub.cdn.fault("model.safetensors", "redirect", times=1, status=301, to=there)
@@ -234,7 +236,7 @@ def test_redirected_into_tls(user: User, serve: Serve, big: Repo, front: Front, 
     sees="that the redirect leaves the encrypted connection",
     status=7,
 )
-def test_redirected_out_of_tls(
+def test_a_redirect_from_https_to_http(
     user: User, serve: Serve, big: Repo, front: Front, certificates: dict[str, Path]
 ) -> None:
     hub = serve(big)
@@ -270,7 +272,7 @@ for name, target, args, does in (
 
 
 @pytest.mark.parametrize(("target", "args"), HUB)
-def test_a_hub_with_a_bad_moment(user: User, serve: Serve, big: Repo, target: str, args: dict[str, Any]) -> None:
+def test_a_hub_with_temporary_errors(user: User, serve: Serve, big: Repo, target: str, args: dict[str, Any]) -> None:
     serve(big).fault(target, **args)
     user.quick("fetch", "org/big", "--to", "out", "--patience", "20s", **QUICK).ok()
     assert contents(user.home / "out") == expected(big)
@@ -320,9 +322,7 @@ def test_a_hub_with_a_bad_moment(user: User, serve: Serve, big: Repo, target: st
         ),
     ],
 )
-def test_a_hub_that_is_of_no_use(
-    user: User, serve: Serve, big: Repo, target: str, args: dict[str, Any], says: str
-) -> None:
+def test_an_unusable_hub(user: User, serve: Serve, big: Repo, target: str, args: dict[str, Any], says: str) -> None:
     hub = serve(big)
     hub.fault(target, **args)
     user.quick("fetch", "org/big", "--patience", "1s", **QUICK).refused(7, says)
@@ -340,9 +340,9 @@ def test_a_hub_that_is_of_no_use(
     sees="nothing, or one line about the wait",
     status=0,
 )
-def test_a_name_that_is_lost_and_found(user: User, serve: Serve, tmp_path: Path) -> None:
-    """The run sees a hosts file of its own, and a name server that answers nothing."""
-    data = random.Random(14).randbytes(9_000_000)  # by chance one in 256 passes for a safetensors header
+def test_a_name_that_stops_resolving_for_a_while(user: User, serve: Serve, tmp_path: Path) -> None:
+    """The run uses its own hosts file, and a name server that does not respond."""
+    data = random.Random(14).randbytes(9_000_000)  # one in 256 random files passes for a safetensors header
     repo = Repo.build("org/r", {f"{n}.safetensors": data[n:] for n in range(2)}, folder=tmp_path / "r", direct=True)
     hub = serve(repo, limit_rate=200_000)
     hosts, known = tmp_path / "hosts", "127.0.0.1 localhost hub.test\n"

@@ -1,6 +1,6 @@
-"""What a server can do wrong, in whole runs on a small and on a large file: right bytes, or a sentence and the status.
+"""Faults of a server, in whole runs with a small and a large file: correct bytes, or an error and its status.
 
-A row of CASES is a row of docs/faults.md. What had arrived is kept: the run after the fault fetches the rest.
+Each row of CASES is a row of docs/faults.md. Received bytes are kept: the run after the fault downloads the rest.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from tests.support.repos import contents, expected
 from tests.support.user import Done, Serve, User, wait_until
 
 BIG, OTHER = "model.safetensors", "config.json"
-SIZES = {"small": 1_000_000, "large": 9_000_000}  # from 8 MB on a file goes by aria2
+SIZES = {"small": 1_000_000, "large": 9_000_000}  # aria2 downloads files from 8 MB on
 END = -1  # the last byte
 FOREVER = None
 Order = tuple[str, int | None, Mapping[str, Any]]
 
 
 def order(kind: str, times: int | None = FOREVER, **args: Any) -> Order:
-    """A fault of the byte server, that many times."""
+    """Return a fault of the byte server, repeated `times` times."""
     return kind, times, args
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row: what the byte server does, and what comes of it. `says` is looked for in the failed file's reason."""
+    """One row: the byte server's faults and their result. `says` is searched in the failed file's reason."""
 
     name: str
     does: str
@@ -47,7 +47,7 @@ class Case:
     timeout: str = "1s"
 
     def params(self) -> list[Any]:
-        """A row for each size; the fast subset has one of them: the large file, which is the longer way."""
+        """Return a row for each size; the fast subset has one of them, usually the large file."""
         text: dict[str, Any] = {"does": self.does, "sees": self.sees, "status": self.status}
         mark = pytest.mark.fault(self.name, where="server", **text)
         fast = self.sizes[0 if self.name.startswith(("status", "login", "redirect")) else -1]
@@ -180,7 +180,7 @@ CASES = [
         NOTHING,
         (order("gzip"),),
         patience="60s",
-        timeout="10s",  # the stand-in packs the whole file for each connection before it answers
+        timeout="10s",  # the stand-in compresses the whole file for each connection before it responds
     ),
     Case(
         "coding: gzip of the whole file, no ranges, no length, always",
@@ -188,7 +188,7 @@ CASES = [
         NOTHING,
         (order("flow_gzip"),),
         patience="60s",
-        timeout="10s",  # the stand-in packs the whole file for each connection before it answers
+        timeout="10s",  # the stand-in compresses the whole file for each connection before it responds
     ),
     Case(
         "coding: gzip of the whole file, and broken connections, a few times",
@@ -250,7 +250,7 @@ CASES = [
             (order("redirect", status=302, to=to),),
             7,
             patience="1s",
-            sizes=("small",) if to == "file://" else ("small", "large"),  # the large one: below
+            sizes=("small",) if to == "file://" else ("small", "large"),  # the large file has a separate test
         )
         for scheme, to in (("ftp", "ftp://127.0.0.1:1"), ("a local file", "file://"))
     ),
@@ -382,7 +382,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def repos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repo]:
-    """One file of each size, and a small one beside it that nothing happens to."""
+    """Return repos with one file of each size, and a small one without faults."""
     return {
         name: Repo.build(
             f"org/{name}",
@@ -395,13 +395,13 @@ def repos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repo]:
 
 
 def fetch(user: User, repo: Repo, *words: str, patience: str = "20s", **env: str) -> Done:
-    """A run into a folder that waits for no answer longer than 1 s."""
+    """Run a fetch into a folder with time-outs of 1 s."""
     words = ("fetch", repo.repo_id, "--to", "out", "--json", "--patience", patience, *words)
     return user.quick(*words, **{"GPUARIA_TIMEOUT": "1s", "GPUARIA_CONNECT_TIMEOUT": "1s", **env})
 
 
 def complete(user: User, done: Done, repo: Repo) -> dict[str, Any]:
-    """The right bytes, and nothing beside them."""
+    """Check the bytes, and that no other file remains."""
     report = done.ok().report
     assert contents(user.home / "out") == expected(repo)
     rest = [path.name for path in (user.home / "out").rglob("*") if "sha256-" in path.name or "tmp-" in path.name]
@@ -410,7 +410,7 @@ def complete(user: User, done: Done, repo: Repo) -> dict[str, Any]:
 
 
 def failed(user: User, done: Done, status: int, says: str) -> None:
-    """One file failed, with a reason; the other one is there."""
+    """Check that one file failed with a reason, and the other is published."""
     assert done.status == status, (done.status, done.out[-2000:], done.err)
     assert contents(user.home / "out") == {OTHER: b"{}"}
     (problem,) = done.report["problems"]
@@ -446,16 +446,16 @@ def test_the_byte_server(user: User, serve: Serve, repos: dict[str, Repo], case:
 
 @pytest.mark.deep
 @pytest.mark.fault("redirect: to a local file")
-def test_a_signature_is_in_no_sentence_of_aria2c(user: User, serve: Serve, repos: dict[str, Repo]) -> None:
-    """Which of its connections has the last word is chance: three runs."""
+def test_no_aria2c_message_contains_a_signature(user: User, serve: Serve, repos: dict[str, Repo]) -> None:
+    """The connection that reports last is random, so the test makes three runs."""
     hub = serve(repos["large"])
     hub.cdn.fault(BIG, "redirect", status=302, to="file://")
     for _ in range(3):
         failed(user, fetch(user, repos["large"], patience="1s"), 7, "")
 
 
-def test_everybody_asks_for_the_bytes_as_they_are(user: User, serve: Serve, repos: dict[str, Repo]) -> None:
-    """A server may pack what it sends to a client that does not mention it (RFC 9110 12.5.3)."""
+def test_every_client_requests_uncompressed_bytes(user: User, serve: Serve, repos: dict[str, Repo]) -> None:
+    """A server may compress for a client that does not state its preference (RFC 9110 12.5.3)."""
     hub = serve(repos["large"])
     complete(user, fetch(user, repos["large"]), repos["large"])
     assert {seen.headers.get("accept-encoding") for seen in hub.cdn.requests} == {"identity"}
@@ -484,7 +484,7 @@ CODED = "coding: one server is incompatible with aria2c, another one works"
     sees="the dropped mirror, and that it compresses files or declares no length",
     status=0,
 )
-def test_a_packing_server_beside_a_good_one(
+def test_a_compressing_server_with_another_mirror(
     user: User, serve: Serve, repos: dict[str, Repo], kind: str, which: str
 ) -> None:
     hubs = {"origin": serve(repos["large"]), "mirror": serve(repos["large"], host="127.0.0.2")}
@@ -493,7 +493,7 @@ def test_a_packing_server_beside_a_good_one(
     hubs[which].cdn.fault(BIG, kind)
     report = complete(user, fetch(user, repos["large"], "--mirror", hubs["mirror"].url), repos["large"])
     assert report["bytes_fetched"] < SIZES["large"] * 2.5
-    # The others aria2 drops at their first answer, and the last bytes are unpacked as they come.
+    # aria2 drops the others at their first response; the tail is decompressed as it arrives.
     if kind == "gzip" and report["bytes_fetched"] > SIZES["large"] * 1.3:
         (bad,) = (use for use in report["mirrors"] if use["name"] == hubs[which].url.removeprefix("http://"))
         assert "compresses" in bad["rejected"]
@@ -501,8 +501,8 @@ def test_a_packing_server_beside_a_good_one(
 
 @pytest.mark.deep
 @pytest.mark.fault(CODED)
-def test_a_server_without_lengths_is_named(user: User, serve: Serve, tmp_path: Path) -> None:
-    """When the download lasts long enough to notice that aria2 does without it."""
+def test_a_server_without_lengths_is_reported(user: User, serve: Serve, tmp_path: Path) -> None:
+    """The download is long enough to notice that aria2 does without it."""
     files: dict[str, bytes | Path] = {BIG: random.Random(9).randbytes(48_000_000), OTHER: b"{}"}
     repo = Repo.build("org/long", files, folder=tmp_path / "long", direct=True)
     serve(repo, limit_rate=250_000)
@@ -520,8 +520,10 @@ def test_a_server_without_lengths_is_named(user: User, serve: Serve, tmp_path: P
     status=7,
 )
 @pytest.mark.parametrize("before", ["flow", pytest.param("", marks=pytest.mark.deep)])
-def test_what_came_without_a_length_is_kept(user: User, serve: Serve, repos: dict[str, Repo], before: str) -> None:
-    """Also what aria2c had fetched from a better server before."""
+def test_bytes_without_a_declared_length_are_kept(
+    user: User, serve: Serve, repos: dict[str, Repo], before: str
+) -> None:
+    """Bytes that aria2c downloaded before from a better server are kept too."""
     hub = serve(repos["large"], limit_rate=0 if before else 150_000)
     if before:
         hub.cdn.fault(BIG, "flow", after=5_000_000)
