@@ -190,8 +190,8 @@ def _unresponsive(mirror: Mirror, world: World) -> bool:
 
 def duplicates_by_owner(plan: DownloadPlan) -> dict[SafePath, list[RemoteFile]]:
     """Return the files that are copied from another file of the plan, by that file's path."""
-    twins: dict[SafePath, list[RemoteFile]] = {}
+    duplicates: dict[SafePath, list[RemoteFile]] = {}
     for step in plan.steps:
         if step.owner is not None:
-            twins.setdefault(step.owner, []).append(step.file)
-    return twins
+            duplicates.setdefault(step.owner, []).append(step.file)
+    return duplicates

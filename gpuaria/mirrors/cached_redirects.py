@@ -67,16 +67,16 @@ class RedirectAttempt:
 
     def record_final_url(self, url: str) -> None:
         """Record that the bytes came from `url`."""
-        self._found(next((at for at, target in enumerate(self.targets) if _same_url(target, url)), NO_SPELLING))
+        self._found(next((index for index, target in enumerate(self.targets) if _same_url(target, url)), NO_SPELLING))
 
     def record_refusal(self, target: str) -> None:
         """Record that `target` does not work; a spelling that failed once is not tried again."""
-        at = self.targets.index(target) + 1
-        self._found(at if at < len(self.targets) else NO_SPELLING)
+        index = self.targets.index(target) + 1
+        self._found(index if index < len(self.targets) else NO_SPELLING)
 
-    def _found(self, at: int) -> None:
+    def _found(self, index: int) -> None:
         if self.targets:
-            self.redirects._spellings[self.mirror] = max(at, self.redirects._spellings.get(self.mirror, 0))
+            self.redirects._spellings[self.mirror] = max(index, self.redirects._spellings.get(self.mirror, 0))
         self.release()
 
     def release(self) -> None:

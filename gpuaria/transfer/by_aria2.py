@@ -72,7 +72,7 @@ class ByAria2:
         self._urls: dict[FileTask, list[MirrorUrl]] = {}
         self._daemon: Daemon | None = None
         self._late_calls = 0
-        self._trouble: Aria2Error | None = None
+        self._pending_error: Aria2Error | None = None
         self._savers = services.threads.pool("save", 4)
 
     def can_take(self, file: RemoteFile, urls: Sequence[MirrorUrl]) -> bool:
@@ -92,9 +92,9 @@ class ByAria2:
                 self._services.files(task).prepare(one)
             self._gids.setdefault(task, {})[one] = ""
             try:
-                self._add(task, one)
+                self._add_download(task, one)
             except Aria2Error as error:
-                self._trouble = error
+                self._pending_error = error
 
     def change_urls(self, task: FileTask, old: MirrorUrl | None, new: MirrorUrl | None) -> None:
         """Replace a mirror's URL in the downloads of a file, with all its copies, used and unused."""
@@ -122,19 +122,19 @@ class ByAria2:
                 if gid:
                     self._rpc.stop_download(gid)
         except Aria2Error as error:
-            self._trouble = error
+            self._pending_error = error
         self._savers.submit(_await_saved, task, self._services.files(task), list(running), self._inbox)
 
     def poll(self, now: float) -> list[TransferEvent]:
         """Return a reading of all downloads, then the ranges that ended. Raises GpuariaError if the run must end."""
         reading = {task: ranges for task, ranges in self._gids.items() if not _released(task)}
-        if not reading and self._trouble is None:
+        if not reading and self._pending_error is None:
             return []
         try:
-            if trouble := self._trouble:
-                self._trouble = None
+            if trouble := self._pending_error:
+                self._pending_error = None
                 raise trouble
-            self._retry()
+            self._restart_lost()
             return self._read(reading)
         except Aria2Error as error:  # aria2c may die between any two calls
             return self._replace_daemon(error)
@@ -164,17 +164,17 @@ class ByAria2:
         assert self._daemon is not None
         return self._daemon.rpc
 
-    def _add(self, task: FileTask, one: ByteRange) -> None:
+    def _add_download(self, task: FileTask, one: ByteRange) -> None:
         """Add one download with its file name and size, so that aria2 rejects a response of another length."""
         path = self._services.files(task).path(one)
         turns = zip_longest(*(self._copies(task, url) for url in self._urls[task]))
         urls = [url for turn in turns for url in turn if url]
-        options = download_options(path.parent, self._shaped(task), self._engine.user_agent)
+        options = download_options(path.parent, self._options_for(task), self._engine.user_agent)
         options |= self._engine.path.options([url.url for url in self._urls[task]])
         gid = self._rpc.add_download(for_download(path.name, task.file.size, urls), options)
         self._gids[task][one], self._late_calls = gid, 0
 
-    def _retry(self) -> None:
+    def _restart_lost(self) -> None:
         """Start ranges whose response was lost, unless aria2 has started them."""
         for task, ranges in self._gids.items():
             for one, gid in ranges.items():
@@ -184,13 +184,13 @@ class ByAria2:
                     if found:
                         ranges[one] = found
                     else:
-                        self._add(task, one)
+                        self._add_download(task, one)
 
     def _copies(self, task: FileTask, url: MirrorUrl) -> list[str]:
         """Return a URL once for each connection that its mirror gets."""
         return [url.url] * task.step.counts.get(url.mirror.name, self._engine.shape.per_server)
 
-    def _shaped(self, task: FileTask) -> Shape:
+    def _options_for(self, task: FileTask) -> Shape:
         """Return a download's options: short time-outs if another mirror can take over."""
         several, shape = len(task.step.mirrors) > 1, self._engine.shape
         return replace(
@@ -214,7 +214,7 @@ class ByAria2:
         assert self._daemon is not None
         found.append(ReadingDone(self._services.pool.traffic.read(self._daemon.pid)))
         for task, ranges in reading.items():
-            found += self._settled(task, ranges, transfers)
+            found += self._ended_ranges(task, ranges, transfers)
         return found
 
     def _progressed(
@@ -237,7 +237,7 @@ class ByAria2:
             speeds=by_mirror,
         )
 
-    def _settled(
+    def _ended_ranges(
         self, task: FileTask, ranges: dict[ByteRange, str], transfers: dict[str, Aria2Status]
     ) -> list[TransferEvent]:
         """Return the events of ranges that are complete or failed. Raises DiskError if aria2 cannot write."""
@@ -249,7 +249,7 @@ class ByAria2:
                 self._rpc.forget_results([gid])
                 found.append(RangeDone(task, one))
             elif transfer.status in ("error", "removed", "gone"):
-                reason = self._reason(task, transfer)
+                reason = self._failure_reason(task, transfer)
                 if transfer.error_code == _DISK_FULL:
                     place = self._services.layout.staging
                     raise NoSpace(f"the disk is full at {place}", "Free some space and run the same command again.")
@@ -258,7 +258,7 @@ class ByAria2:
                 return [*found, RangeFailed(task, reason, transfer.error_code)]
         return found
 
-    def _reason(self, task: FileTask, transfer: Aria2Status) -> str:
+    def _failure_reason(self, task: FileTask, transfer: Aria2Status) -> str:
         hosts = sorted({authority(url.url) for url in self._urls[task]})
         return f"{' or '.join(hosts)}: {transfer.error or f'aria2 error {transfer.error_code}'}"
 

@@ -82,7 +82,7 @@ class _Fetch:
     """One file's download; wrong bytes from every mirror are retried once, network errors until the stall time-out."""
 
     def __init__(self, services: Services, task: FileTask) -> None:
-        self._s, self._task, self._file = services, task, task.file
+        self._services, self._task, self._file = services, task, task.file
         self._prefix = prefix_of(services.layout.staged_path(task.file))
         self._last_progress, self._pause = services.clock.monotonic(), FIRST_PAUSE
         self._wrong = self._portals = 0
@@ -96,10 +96,12 @@ class _Fetch:
 
     def run(self) -> bool:
         """Publish the file or record its failure; return whether it is published. Raises GpuariaError."""
-        clock = self._s.clock
+        clock = self._services.clock
         while True:
             self._reasons, before, mirrors = [], self._wrong, self._step.mirrors
-            for mirror in self._s.pool.usable([one for one in mirrors if one not in self._wrong_mirrors] or mirrors):
+            for mirror in self._services.pool.usable(
+                [one for one in mirrors if one not in self._wrong_mirrors] or mirrors
+            ):
                 verdict = self._try(mirror)
                 if verdict is None:
                     continue
@@ -108,20 +110,20 @@ class _Fetch:
                 self._record_wrong_bytes(mirror, verdict)
                 if self._wrong > len(mirrors) and self._wrong_mirrors.issuperset(mirrors):
                     failed = Verdict(self._file.path, verdict.outcome, verdict.detail)
-                    self._s.publisher.fail(self._file, failed)
+                    self._services.publisher.fail(self._file, failed)
                     return False
             if self._wrong == before:
-                if clock.monotonic() - self._last_progress + self._pause > self._s.patience:
+                if clock.monotonic() - self._last_progress + self._pause > self._services.patience:
                     raise NoUsableMirror("; ".join(self._reasons), "Try again later.")
-                self._s.http.pause(self._pause, self._reasons[-1] if self._reasons else "")
+                self._services.http.pause(self._pause, self._reasons[-1] if self._reasons else "")
                 self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
     def _try(self, mirror: Mirror) -> Verdict | None:
         """Return the verdict on the bytes of one mirror; None if it could not deliver them."""
-        alone, clock = len(self._step.mirrors) == 1, self._s.clock
+        alone, clock = len(self._step.mirrors) == 1, self._services.clock
         before, began = prefix_size(self._prefix, self._file), clock.monotonic()
         try:
-            return self._download_from(mirror, ATTEMPTS if alone else 1, self._last_progress + self._s.patience)
+            return self._download_from(mirror, ATTEMPTS if alone else 1, self._last_progress + self._services.patience)
         except NetworkError as error:
             if is_flow(prefix_size(self._prefix, self._file) - before, clock.monotonic() - began):
                 self._last_progress, self._pause = clock.monotonic(), FIRST_PAUSE
@@ -129,15 +131,15 @@ class _Fetch:
             if alone and (isinstance(error, RateLimited) or self._portals > PORTAL_RESPONSES):
                 raise
             self._reasons.append(error.message)
-            self._s.results.note_problem(self._file.path, error.message)
+            self._services.results.note_problem(self._file.path, error.message)
             if not alone and error.retry != "never":
-                self._s.pool.record(mirror, Refused(error.message))
+                self._services.pool.record(mirror, Refused(error.message))
             return None
 
     def _record_wrong_bytes(self, mirror: Mirror, verdict: Verdict) -> None:
-        self._s.pool.record(mirror, ServedWrongBytes(f"{self._file.path} failed its checksum", small=True))
+        self._services.pool.record(mirror, ServedWrongBytes(f"{self._file.path} failed its checksum", small=True))
         self._reasons.append(f"{mirror.name} serves the {verdict.outcome}")
-        self._s.results.note_problem(self._file.path, f"{mirror.name} served wrong bytes: {verdict.detail}")
+        self._services.results.note_problem(self._file.path, f"{mirror.name} served wrong bytes: {verdict.detail}")
         self._wrong += 1
         self._wrong_mirrors.add(mirror)
 
@@ -147,7 +149,7 @@ class _Fetch:
         `attempts` is above 1 if there is no other mirror. They end at `until` (monotonic seconds), and start over after
         progress.
         """
-        attempt, whole, clock = 0, False, self._s.clock
+        attempt, whole, clock = 0, False, self._services.clock
         while True:
             attempt, start, began = attempt + 1, prefix_size(self._prefix, self._file), clock.monotonic()
             last = attempt >= attempts or clock.monotonic() > until
@@ -165,17 +167,17 @@ class _Fetch:
                     raise
                 received = prefix_size(self._prefix, self._file) - start
                 if attempts > 1 and is_flow(received, clock.monotonic() - began):
-                    attempt, until = 0, clock.monotonic() + self._s.patience
+                    attempt, until = 0, clock.monotonic() + self._services.patience
                 elif last:
                     raise
-                self._s.http.pause(0.3 * 2**attempt)
+                self._services.http.pause(0.3 * 2**attempt)
                 continue
             if final := self._error_for(mirror, refusal, last=last):
                 raise final
-            self._s.http.back_off(refusal, attempt)
-        verdict = self._s.publisher.publish_staged(self._file, self._prefix)
+            self._services.http.back_off(refusal, attempt)
+        verdict = self._services.publisher.publish_staged(self._file, self._prefix)
         if verdict.good:
-            self._s.pool.record(mirror, Delivered(files=1))
+            self._services.pool.record(mirror, Delivered(files=1))
         else:
             self._prefix.unlink(missing_ok=True)
         return verdict
@@ -185,12 +187,12 @@ class _Fetch:
 
         Otherwise return the unsuccessful response, or what to request instead. Raises GpuariaError.
         """
-        files, pool = self._s.pool.files, self._s.pool
+        files, pool = self._services.pool.files, self._services.pool
         with ExitStack() as held:
             attempt = held.enter_context(pool.redirects.attempt(mirror, files.redirect_targets(mirror, self._file)))
             direct = attempt.target
             url = direct or files.usual_url(mirror, self._file)
-            response, chunks = held.enter_context(self._s.http.download(url, offset, anonymous=mirror.anonymous))
+            response, chunks = held.enter_context(self._services.http.download(url, offset, anonymous=mirror.anonymous))
             if response.status in (200, 206):
                 if attempt.exclusive or not direct:
                     attempt.record_final_url(direct or response.url)
@@ -219,7 +221,7 @@ class _Fetch:
             return NetworkError(
                 f"the byte server of {mirror.name} returned HTTP {response.status} for {self._file.path}"
             )
-        refusal = self._s.pool.files.error_for(mirror, self._file, response)
+        refusal = self._services.pool.files.error_for(mirror, self._file, response)
         if mirror.primary:
             return refusal
         lacking = isinstance(refusal, FileNotInRepo)  # other files may exist on this mirror
@@ -230,12 +232,12 @@ class _Fetch:
 
         Bytes that are already on disk are skipped, not written again: this response may end before they do.
         """
-        file, clock = self._file, self._s.clock
+        file, clock = self._file, self._services.clock
         start = resumed_at(response, on_disk, file.size)
         _check_length(response, file)
         # Unbuffered: bytes credited to a mirror are in the file even if the process ends before this thread.
         with explained(self._prefix), self._prefix.open("ab" if on_disk else "wb", buffering=0) as out:
-            self._s.results.set_bytes_on_disk(file.path, on_disk)
+            self._services.results.set_bytes_on_disk(file.path, on_disk)
             total, since, mark = start, clock.monotonic(), start
             for chunk in chunks:  # type: ignore[attr-defined]
                 known = max(0, on_disk - total)
@@ -243,12 +245,12 @@ class _Fetch:
                 if total > file.size:
                     break
                 _append(out, memoryview(chunk)[known:])
-                self._s.results.arrived(file.path, mirror, len(chunk))
-                if pause := self._s.bucket.charge(len(chunk)):
-                    self._s.http.pause(pause)
+                self._services.results.arrived(file.path, mirror, len(chunk))
+                if pause := self._services.bucket.charge(len(chunk)):
+                    self._services.http.pause(pause)
                     since += pause
                 seconds = clock.monotonic() - since
-                if seconds > min(TRICKLE_SECONDS, self._s.patience / 10):
+                if seconds > min(TRICKLE_SECONDS, self._services.patience / 10):
                     if total - mark < TRICKLE * seconds:
                         raise _temporary_error(
                             f"{mirror.name} sends {file.path} at less than {TRICKLE} bytes per second"

@@ -61,7 +61,7 @@ class Prepared(NamedTuple):
 
     task: FileTask
     ranges: list[ByteRange]
-    linked: bool
+    hard_links: bool
 
 
 class Progressed(NamedTuple):

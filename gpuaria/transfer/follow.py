@@ -41,7 +41,7 @@ class Arrivals:
     """The byte ranges on disk of each file in flight. Thread-safe."""
 
     def __init__(self) -> None:
-        self._known: dict[SafePath, _Arrival] = {}
+        self._arrivals: dict[SafePath, _Arrival] = {}
         self.changed = threading.Condition()
         self._closed: GpuariaError | None = None
 
@@ -54,23 +54,23 @@ class Arrivals:
     def discarded(self, file: RemoteFile) -> None:
         """Record that the staged bytes were removed."""
         with self.changed:
-            known = self._of(file)
-            known.ranges, known.generation = [], known.generation + 1
+            arrival = self._of(file)
+            arrival.ranges, arrival.generation = [], arrival.generation + 1
             self.changed.notify_all()
 
     def published(self, file: RemoteFile) -> None:
         """Record that every byte was verified and published."""
         with self.changed:
-            if file.path in self._known:
-                known = self._known[file.path]
-                known.published, known.ranges = True, [(0, file.size)]
+            if file.path in self._arrivals:
+                arrival = self._arrivals[file.path]
+                arrival.published, arrival.ranges = True, [(0, file.size)]
                 self.changed.notify_all()
 
     def failed(self, file: RemoteFile, error: GpuariaError) -> None:
         """Record that the file has failed in this run."""
         with self.changed:
-            if file.path in self._known:
-                self._known[file.path].error = error
+            if file.path in self._arrivals:
+                self._arrivals[file.path].error = error
                 self.changed.notify_all()
 
     def close(self, error: GpuariaError) -> None:
@@ -82,28 +82,28 @@ class Arrivals:
     def follow(self, file: RemoteFile, layout: Layout, verdict: Verdict | None) -> "Reader":
         """Return a reader of `file` in `layout`; `verdict`: the file's, None without one."""
         with self.changed:
-            known = self._of(file)
+            arrival = self._of(file)
             if verdict is not None and verdict.good:
-                known.published, known.ranges = True, [(0, file.size)]
+                arrival.published, arrival.ranges = True, [(0, file.size)]
             elif verdict is not None:
-                known.error = known.error or WrongBytes(f"{file.path}: {verdict.detail or verdict.outcome}")
-            return Reader(self, file, layout, known)
+                arrival.error = arrival.error or WrongBytes(f"{file.path}: {verdict.detail or verdict.outcome}")
+            return Reader(self, file, layout, arrival)
 
-    def error(self, known: _Arrival) -> GpuariaError | None:
+    def error(self, arrival: _Arrival) -> GpuariaError | None:
         """Return why no more bytes will arrive; None if they may."""
-        return known.error or (None if known.published else self._closed)
+        return arrival.error or (None if arrival.published else self._closed)
 
     def _of(self, file: RemoteFile) -> _Arrival:
-        return self._known.setdefault(file.path, _Arrival())
+        return self._arrivals.setdefault(file.path, _Arrival())
 
 
 class Reader:
     """Reads one file while it is downloaded, from any offset. For one thread; close it, or use it in a `with` block."""
 
-    def __init__(self, arrivals: Arrivals, file: RemoteFile, layout: Layout, known: _Arrival) -> None:
-        self._arrivals, self._file, self._layout, self._known = arrivals, file, layout, known
+    def __init__(self, arrivals: Arrivals, file: RemoteFile, layout: Layout, arrival: _Arrival) -> None:
+        self._arrivals, self._file, self._layout, self._arrival = arrivals, file, layout, arrival
         self._descriptor: int | None = None
-        self._generation = known.generation
+        self._generation = arrival.generation
         self._delivered = False
 
     def __enter__(self) -> "Reader":
@@ -117,12 +117,12 @@ class Reader:
     @property
     def verified(self) -> bool:
         """True if every byte was verified."""
-        return self._known.published
+        return self._arrival.published
 
     def arrived(self) -> list[tuple[int, int]]:
         """Return the byte ranges that are on disk now."""
         with self._arrivals.changed:
-            return list(self._known.ranges)
+            return list(self._arrival.ranges)
 
     def read(self, start: int, size: int, timeout: float | None = None) -> bytes:
         """Return up to `size` bytes from `start` as soon as the first is on disk; b"" at the end of the file.
@@ -165,23 +165,25 @@ class Reader:
             if not ready:
                 raise TimeoutError(f"byte {start} of {self._file.path} is still missing")
             self._check()
-            return self._known.complete_to(start)
+            return self._arrival.complete_to(start)
 
     def _ready(self, start: int) -> bool:
-        return self._known.complete_to(start) > start or self._at_end()
+        return self._arrival.complete_to(start) > start or self._at_end()
 
     def _at_end(self) -> bool:
-        return self._known.published or self._arrivals.error(self._known) is not None or self._discarded_after_read()
+        return (
+            self._arrival.published or self._arrivals.error(self._arrival) is not None or self._discarded_after_read()
+        )
 
     def _discarded_after_read(self) -> bool:
         """Return True if bytes that were read have been discarded since."""
-        return self._delivered and self._known.generation != self._generation
+        return self._delivered and self._arrival.generation != self._generation
 
     def _check(self) -> None:
         if self._discarded_after_read():
             raise WrongBytes(f"{self._file.path}: bytes that were already read did not pass verification")
-        if self._known.generation != self._generation:
+        if self._arrival.generation != self._generation:
             self.close()
-            self._generation = self._known.generation
-        if error := self._arrivals.error(self._known):
+            self._generation = self._arrival.generation
+        if error := self._arrivals.error(self._arrival):
             raise error

@@ -35,12 +35,12 @@ class Loop:
     """
 
     def __init__(self, services: Services, scheduler: Scheduler, aria2: ByAria2, http: ByHttp, inbox: Inbox) -> None:
-        self._s, self._scheduler, self._inbox = services, scheduler, inbox
+        self._services, self._scheduler, self._inbox = services, scheduler, inbox
         self._aria2, self._http, self._tails = aria2, http, Tails(services, inbox)
         self._resolvers = services.threads.pool("resolve", 8)
         self._testers = services.threads.pool("test-mirror", 4)
         services.threads.on_error(inbox.wake)
-        self._due, self._rate = 0.0, services.bucket.rate
+        self._next_turn, self._rate = 0.0, services.bucket.rate
 
     # --- the turns -----------------------------------------------------------------------------------------------
 
@@ -49,10 +49,10 @@ class Loop:
 
         Raises GpuariaError if the run has to end.
         """
-        while not self._s.threads.stop.is_set():
+        while not self._services.threads.stop.is_set():
             self._turn()
             # In this order: hashing may queue files to download.
-            if not self._s.publisher.pending and self._scheduler.idle and self._inbox.empty:
+            if not self._services.publisher.pending and self._scheduler.idle and self._inbox.empty:
                 return
             yield
             self._drain()
@@ -65,9 +65,9 @@ class Loop:
 
     def _turn(self) -> None:
         """Poll aria2 and the tails, and let the scheduler decide."""
-        clock = self._s.clock
+        clock = self._services.clock
         now = clock.monotonic()
-        if (rate := self._s.bucket.rate) != self._rate:
+        if (rate := self._services.bucket.rate) != self._rate:
             self._rate = rate
             self._handle(events.SpeedLimited(rate))
         for event in (*self._tails.poll(now), *self._aria2.poll(now), events.Tick(clock.time())):
@@ -76,13 +76,13 @@ class Loop:
         pause = TICK_IDLE if quick is None else TICK_NEAR_END if quick else TICK
         if self._tails.active:
             pause = min(pause, TICK_NEAR_END)
-        self._due = clock.monotonic() + pause
+        self._next_turn = clock.monotonic() + pause
 
     def _drain(self) -> None:
         """Handle events until the next turn is due, or an event makes it due."""
-        while not self._s.threads.stop.is_set():
+        while not self._services.threads.stop.is_set():
             try:
-                event = self._inbox.get(self._due - self._s.clock.monotonic())
+                event = self._inbox.get(self._next_turn - self._services.clock.monotonic())
             except queue.Empty:
                 return
             if event is not None:
@@ -101,13 +101,13 @@ class Loop:
     def _handle(self, event: events.TransferEvent) -> None:
         waiting = [event]
         while waiting:
-            for command in self._scheduler.handle(waiting.pop(0), self._s.clock.monotonic()):
+            for command in self._scheduler.handle(waiting.pop(0), self._services.clock.monotonic()):
                 if (result := self._execute(command)) is not None:
                     waiting.append(result)
 
     def join(self, mirrors: Sequence[Mirror]) -> None:
         """Let more mirrors serve every unfinished file; for the thread of `turns`."""
-        self._s.pool.join(mirrors)
+        self._services.pool.join(mirrors)
         self._handle(events.MirrorsJoined(tuple(mirrors)))
 
     # --- state for progress reports ------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class Loop:
 
     def _execute(self, command: commands.Command) -> events.TransferEvent | None:
         """Execute one command; return its immediate result as an event. Raises GpuariaError."""
-        s = self._s
+        s = self._services
         match command:
             case commands.Claim(task, look):
                 claim = s.layout.claim(task.file)
@@ -175,7 +175,7 @@ class Loop:
 
     def _submit(self, command: commands.Command) -> None:
         """Execute a command on a worker thread."""
-        s = self._s
+        s = self._services
         match command:
             case commands.Resolve(task, mirror, attempt, fresh):
                 self._resolvers.submit(self._resolve, task, mirror, attempt, fresh)
@@ -198,7 +198,7 @@ class Loop:
 
     def _drive_tail(self, command: commands.Command) -> None:
         """Execute a command for the tail or for bytes on disk."""
-        s = self._s
+        s = self._services
         match command:
             case commands.StartTail(task, one, connections):
                 self._tails.connections = connections
@@ -223,7 +223,7 @@ class Loop:
 
     def _record(self, command: commands.Command) -> None:
         """Execute a command that only records or reports something."""
-        s = self._s
+        s = self._services
         match command:
             case commands.AnnounceBytes(task, start, end):
                 s.results.arrivals.arrived(task.file, start, end)
@@ -244,7 +244,7 @@ class Loop:
 
     def _prepare(self, task: FileTask, behind: int) -> events.TransferEvent:
         """Find the file's ranges on disk; one range if the file system has no hard links. Raises DiskError."""
-        files = self._s.files(task)
+        files = self._services.files(task)
         with explained(files.base):
             ranges = files.recover(behind)
         try:
@@ -254,45 +254,45 @@ class Loop:
                     one.on_disk = True
                     break
         except OSError:
-            task.linked = False
-            return events.Prepared(task, self._s.files(task).single(), linked=False)
-        return events.Prepared(task, ranges, linked=True)
+            task.hard_links = False
+            return events.Prepared(task, self._services.files(task).single(), hard_links=False)
+        return events.Prepared(task, ranges, hard_links=True)
 
     def _save(self, task: FileTask, *, alone: bool) -> None:
-        files = self._s.files(task)
+        files = self._services.files(task)
         for one in task.running:
             with suppress(OSError):
                 files.back_up_control(one)
         self._tails.save(task, alone=alone)
 
     def _keep_prefix(self, task: FileTask, ranges: list[ByteRange]) -> None:
-        files = self._s.files(task)
+        files = self._services.files(task)
         with explained(files.base):
             keep_prefix(files, ranges, prefix_of(files.base))
-        self._s.publisher.discard(task.file)
+        self._services.publisher.discard(task.file)
 
     # --- on worker threads ---------------------------------------------------------------------------------------
 
     def _resolve(self, task: FileTask, mirror: Mirror, attempt: int, fresh: bool) -> None:
         found: MirrorUrl | GpuariaError | None
         try:
-            found = self._s.pool.url(mirror, task.file, fresh=fresh)
+            found = self._services.pool.url(mirror, task.file, fresh=fresh)
             if found is not None:
-                self._s.pool.register_endpoints(found)
+                self._services.pool.register_endpoints(found)
         except Interrupted:
             return
         except GpuariaError as error:
             found = error
-        self._inbox.put(events.Resolved(task, attempt, mirror, found, self._s.clock.time()))
+        self._inbox.put(events.Resolved(task, attempt, mirror, found, self._services.clock.time()))
 
     def _renew(self, task: FileTask, mirror: Mirror) -> None:
         """Resolve a mirror's URL again. On failure the old URL stays until the download fails and is retried."""
         with suppress(GpuariaError):
-            if url := self._s.pool.url(mirror, task.file, fresh=True):
-                self._inbox.put(events.Replaced(task, url, self._s.clock.time(), renewed=True))
+            if url := self._services.pool.url(mirror, task.file, fresh=True):
+                self._inbox.put(events.Replaced(task, url, self._services.clock.time(), renewed=True))
 
     def _publish(self, task: FileTask, present: bool) -> None:
-        file, s = task.file, self._s
+        file, s = task.file, self._services
         verdict = s.publisher.verify_present(file) if present else s.publisher.publish(file)
         if verdict.outcome == "missing" and not present:
             raise Aria2Error(
@@ -302,10 +302,10 @@ class Loop:
         self._inbox.put(events.Hashed(task, verdict, present))
 
     def _check(self, task: FileTask, urls: tuple[MirrorUrl, ...], refusals: bool) -> None:
-        found = {url.mirror: why for url in urls if (why := self._s.pool.why_incompatible(url))}
+        found = {url.mirror: why for url in urls if (why := self._services.pool.why_incompatible(url))}
         refused = {}
         for url in urls if refusals and not found else ():
-            if why := self._s.pool.refusal(url)[0]:
+            if why := self._services.pool.refusal(url)[0]:
                 host = authority(url.url)
                 refused[url.mirror] = why if host in why else f"{host}: {why}"
         self._inbox.put(events.MirrorsChecked(task, found, refused))
@@ -314,22 +314,22 @@ class Loop:
         """Test one URL of a mirror, then resolve its URLs for the other files."""
         try:
             for at, task in enumerate(tasks):
-                url = self._s.pool.url(mirror, task.file, fresh=True)
+                url = self._services.pool.url(mirror, task.file, fresh=True)
                 found, wait = ("it requires a token", None) if url is None else ("", None)
                 if url and at == 0:
-                    found, wait = self._s.pool.refusal(url)
+                    found, wait = self._services.pool.refusal(url)
                 if found or url is None:
                     self._inbox.put(events.MirrorFailed(mirror, found, wait))
                     return
                 if at == 0:
                     self._inbox.put(events.MirrorRecovered(mirror))
-                self._inbox.put(events.Replaced(task, url, self._s.clock.time()))
+                self._inbox.put(events.Replaced(task, url, self._services.clock.time()))
         except Interrupted:
             return
         except GpuariaError as error:
             self._inbox.put(events.MirrorFailed(mirror, error.message))
 
     def _ask_why(self, url: MirrorUrl, reason: str) -> None:
-        found, wait = self._s.pool.refusal(url)
+        found, wait = self._services.pool.refusal(url)
         if found:
-            self._s.pool.record(url.mirror, Refused(f"{reason}: {found}", wait))
+            self._services.pool.record(url.mirror, Refused(f"{reason}: {found}", wait))

@@ -19,20 +19,20 @@ from gpuaria.verification import right_bytes, verify_file
 class Publisher:
     """Hashes staged files while they arrive, verifies and publishes them, and serves readers that follow them.
 
-    `twins`: files with the same bytes as another one, by the path of that one. Verdicts returned by methods concern the
-    bytes only. A file with correct bytes but refused content gets the verdict "refused": its mirrors are not at fault,
-    and another download would not help.
+    `duplicates`: files with the same bytes as another one, by its path. Verdicts returned by methods concern
+    the bytes only. A file with correct bytes but refused content gets the verdict "refused": its mirrors are not at
+    fault, and another download would not help.
     """
 
     def __init__(
         self,
         layout: Layout,
         results: Results,
-        twins: Mapping[SafePath, Sequence[RemoteFile]],
+        duplicates: Mapping[SafePath, Sequence[RemoteFile]],
         screening: Screening,
         hashers: Pool,
     ) -> None:
-        self._layout, self._results, self._twins, self._screening = layout, results, twins, screening
+        self._layout, self._results, self._duplicates, self._screening = layout, results, duplicates, screening
         self._hashers = hashers
         self._digesters: dict[SafePath, Digester] = {}
 
@@ -120,13 +120,17 @@ class Publisher:
         """Record the verdict, and publish the duplicates from the same bytes."""
         self._results.record_verdict(file, verdict)
         self._results.arrivals.published(file)
-        for twin in self._twins.get(file.path, ()):
-            refusal = self._screening.judge(twin, lambda _: self._layout.content_path(file))  # the name counts too
+        for duplicate in self._duplicates.get(file.path, ()):
+            refusal = self._screening.judge(
+                duplicate, lambda _: self._layout.content_path(file)
+            )  # screening depends on the name as well
             if refusal:
-                self._results.record_verdict(twin, Verdict(twin.path, "refused", refusal))
+                self._results.record_verdict(duplicate, Verdict(duplicate.path, "refused", refusal))
                 continue
-            self._layout.adopt(twin, self._layout.content_path(file))
-            self._results.record_verdict(twin, Verdict(twin.path, verdict.outcome, f"the same bytes as {file.path}"))
+            self._layout.adopt(duplicate, self._layout.content_path(file))
+            self._results.record_verdict(
+                duplicate, Verdict(duplicate.path, verdict.outcome, f"the same bytes as {file.path}")
+            )
 
     def signature(self, files: Sequence[RemoteFile], *, whole: bool, locked: bool) -> Signature | None:
         """Check the signature among `files`, once all have verdicts; a wrong signature makes its file "refused".
@@ -147,7 +151,7 @@ class Publisher:
 
     def fail(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
         """Record that a file, and so its duplicates, could not be downloaded."""
-        for each in (file, *self._twins.get(file.path, ())):
+        for each in (file, *self._duplicates.get(file.path, ())):
             each_verdict = Verdict(each.path, verdict.outcome, verdict.detail)
             self._results.record_verdict(each, each_verdict, cause)
             self._results.arrivals.failed(

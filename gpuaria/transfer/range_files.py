@@ -28,11 +28,11 @@ class RangeFiles:
     base: Path
     folder: Path
     size: int
-    linked: bool = True
+    hard_links: bool = True
 
     def path(self, one: ByteRange) -> Path:
         """Return the path of a range for aria2."""
-        return self.folder / f"{one.start}-{one.end}" if self.linked else self.base
+        return self.folder / f"{one.start}-{one.end}" if self.hard_links else self.base
 
     def control_path(self, one: ByteRange) -> Path:
         """Return the path of aria2's control file."""
@@ -49,7 +49,7 @@ class RangeFiles:
 
         An outdated backup only understates the bytes on disk.
         """
-        if self.linked and self._read(self.control_path(one)):
+        if self.hard_links and self._read(self.control_path(one)):
             with suppress(OSError):
                 self.backup_path(one).unlink(missing_ok=True)
                 os.link(self.control_path(one), self.backup_path(one))
@@ -68,7 +68,7 @@ class RangeFiles:
 
     def completed_by_aria2(self, one: ByteRange) -> bool:
         """Return True if aria2 has completed the range: it removes the control file then, and only then."""
-        return self.linked and self.path(one).exists() and not self.control_path(one).exists()
+        return self.hard_links and self.path(one).exists() and not self.control_path(one).exists()
 
     def saved_by_aria2(self, one: ByteRange) -> bool:
         """Return True if aria2 has saved at least the bytes of the last reading, or completed the range."""
@@ -78,7 +78,7 @@ class RangeFiles:
     def prepare(self, one: ByteRange) -> None:
         """Create the control file, then the link: in this order, since a link alone means a complete range."""
         path, control_path = self.path(one), self.control_path(one)
-        if not self.linked:
+        if not self.hard_links:
             if self._control_of(one) is None:  # without one, aria2 would take the holes of a full-length file for data
                 _write(control_path, control_bytes(self.size, one.start, one.end))
             return
@@ -96,7 +96,7 @@ class RangeFiles:
         Not synced to disk, which could take long: the digest detects bytes lost in a power failure.
         """
         remaining = subtract(self.missing(one), filled)
-        if not self.linked or not remaining:
+        if not self.hard_links or not remaining:
             return
         self.folder.mkdir(exist_ok=True)
         path = self.path(one)
@@ -109,7 +109,7 @@ class RangeFiles:
 
     def mark_complete(self, one: ByteRange) -> None:
         """Mark a range as complete, as aria2 would: the tail downloaded the rest of it."""
-        if self.linked and self._is_link(self.path(one)):
+        if self.hard_links and self._is_link(self.path(one)):
             self.control_path(one).unlink(missing_ok=True)
 
     def recover(self, behind: int = 0) -> list[ByteRange]:

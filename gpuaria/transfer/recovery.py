@@ -155,14 +155,14 @@ class Recovery:
             self._tasks.finish(task, State.DONE)
             return
         if present:
-            self._not_present(task, verdict)
+            self._claim_again(task, verdict)
             return
         self._tasks.issue(commands.Discard(task))
         used = tuple(sorted(task.used, key=lambda mirror: mirror.name))
         task.start_over()
         self.check_mirrors(task, PendingCheck(verdict.detail, verdict=verdict, used=used))
 
-    def _not_present(self, task: FileTask, verdict: Verdict) -> None:
+    def _claim_again(self, task: FileTask, verdict: Verdict) -> None:
         """Claim the file again: the bytes that another fetch published are wrong or gone."""
         task.wrong_count += 1
         if task.wrong_count > WRONG_TRIES:

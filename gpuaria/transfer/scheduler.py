@@ -213,7 +213,7 @@ class Scheduler:
     def _prepared(self, event: events.Prepared) -> None:
         """Start a file's ranges, or continue after aria2 released the file."""
         task, again = event.task, bool(event.task.ranges)
-        task.ranges, task.linked = event.ranges, event.linked
+        task.ranges, task.hard_links = event.ranges, event.hard_links
         done = sum(one.completed for one in task.ranges)
         if again and done > task.done:
             self._tasks.issue(commands.Credit(task, None, done - task.done))

@@ -31,4 +31,4 @@ class Services:
     def files(self, task: FileTask) -> RangeFiles:
         """Return the byte ranges of a file on disk."""
         file = task.file
-        return RangeFiles(self.layout.staged_path(file), self.layout.range_links(file), file.size, task.linked)
+        return RangeFiles(self.layout.staged_path(file), self.layout.range_links(file), file.size, task.hard_links)

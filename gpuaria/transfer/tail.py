@@ -239,20 +239,20 @@ class Tail:
         return self._usual_seconds * (2.5 if chunk.copies[mirror] else 1.25) * chunk.copies.total()
 
     def _next_chunk_of_gap(self) -> _Chunk:
-        share = min(LARGEST_CHUNK, max(SMALLEST_CHUNK, self.unclaimed_bytes // (2 * self._workers)))
+        length = min(LARGEST_CHUNK, max(SMALLEST_CHUNK, self.unclaimed_bytes // (2 * self._workers)))
         start, end = self._unclaimed.pop(0)
-        if end - start > share:
-            self._unclaimed.insert(0, (start + share, end))
-            end = start + share
+        if end - start > length:
+            self._unclaimed.insert(0, (start + length, end))
+            end = start + length
         return _Chunk(start, end, self.clock.monotonic())
 
     def _fetch(self, chunk: _Chunk, mirror: Mirror, connection: RangeConnection) -> None:
-        asked, received = self.clock.monotonic(), Received()
+        requested_at, received = self.clock.monotonic(), Received()
         with self._lock:
             chunk.received.append(received)
         try:
             body = connection.get(chunk.start, chunk.end, _UnneededCheck(self, chunk), received)
-            self._store(chunk, body, mirror, self.clock.monotonic() - asked)
+            self._store(chunk, body, mirror, self.clock.monotonic() - requested_at)
         finally:
             with self._lock:
                 chunk.received.remove(received)
@@ -289,8 +289,8 @@ class Tail:
                 if chunk.done:
                     self.bytes_written += len(body)
                     self.listener.arrived(mirror, len(body))
-                over = self._all_done()
-            if over:
+                all_done = self._all_done()
+            if all_done:
                 self.listener.ended()
 
 

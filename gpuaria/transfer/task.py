@@ -80,7 +80,7 @@ class FileTask:
     needs_credential: bool = False  # a mirror serves the file only with a credential
     # downloading
     ranges: list[ByteRange] = field(default_factory=list)
-    linked: bool = True  # the file system has hard links
+    hard_links: bool = True  # the file system has hard links
     done: int = 0
     speed: float = 0.0
     connections: int = 0

@@ -261,7 +261,7 @@ def test_ranges_filled_by_others_are_complete_for_the_next_run(left: Left) -> No
         left.files.mark_complete(window)
     assert left.states() == [(0, 4, 4, True), (4, 10, 6, True)]
     assert left.files.gaps(left.byte_ranges()) == []
-    files = replace(left.files, linked=False)
+    files = replace(left.files, hard_links=False)
     (alone,) = files.single()
     files.prepare(alone)
     files.mark_complete(alone)

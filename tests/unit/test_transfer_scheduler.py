@@ -85,7 +85,7 @@ class Run:
             self.resolved(task, mirror)
         borders = [0, *cuts, task.file.size]
         row = [ByteRange(a, b) for a, b in itertools.pairwise(borders)]
-        self.tell(events.Prepared(task, row, linked=True))
+        self.tell(events.Prepared(task, row, hard_links=True))
         assert state_of(task) is State.DOWNLOADING
         return task
 
@@ -124,7 +124,7 @@ def test_a_large_file_is_claimed_resolved_prepared_and_started(run: Run) -> None
     ]
     assert run.resolved(task, NEAR) == [commands.Prepare(task, 0)]
     one, two = ByteRange(0, PIECE), ByteRange(PIECE, SIZE)
-    found = run.tell(events.Prepared(task, [one, two], linked=True))
+    found = run.tell(events.Prepared(task, [one, two], hard_links=True))
     assert found == [commands.SetBytesOnDisk(task, 0), commands.StartRange(task, one)]
     late = run.resolved(task, ORIGIN)
     assert late == [commands.ChangeUrls(task, None, task.urls[ORIGIN])], "it joins the download"
@@ -424,7 +424,7 @@ def test_bytes_are_credited_and_a_stalled_mirror_is_dropped(run: Run) -> None:
 def test_a_restarted_aria2c_continues_every_download(run: Run) -> None:
     tasks = [run.begun(), run.begun()]
     assert run.tell(events.EngineRestarted()) == [commands.Prepare(task, 0) for task in tasks]
-    found = run.tell(events.Prepared(tasks[0], [ByteRange(0, SIZE, completed=5000)], linked=True))
+    found = run.tell(events.Prepared(tasks[0], [ByteRange(0, SIZE, completed=5000)], hard_links=True))
     assert commands.Credit(tasks[0], None, 5000) in found
 
 
@@ -457,7 +457,7 @@ def test_retry_delays_grow_until_the_stall_time_out() -> None:
         if not failed:
             run.tell(events.Claimed(task, ClaimResult.OURS))
             run.resolved(task, ORIGIN)
-            run.tell(events.Prepared(task, [ByteRange(0, SIZE)], linked=True))
+            run.tell(events.Prepared(task, [ByteRange(0, SIZE)], hard_links=True))
     assert pauses == [1.0, 2.0, 4.0, 8.0]
     assert state_of(task) is State.FAILED
     assert kinds(found)[-2:] == ["Fail", "Unclaim"]
@@ -522,7 +522,7 @@ def test_wrong_bytes_are_downloaded_from_the_origin_alone_then_from_the_others(r
         run.tell(events.Claimed(task, ClaimResult.OURS))
         for mirror in task.step.mirrors:
             run.resolved(task, mirror)
-        run.tell(events.Prepared(task, [ByteRange(0, SIZE)], linked=True))
+        run.tell(events.Prepared(task, [ByteRange(0, SIZE)], hard_links=True))
 
     found = wrong()
     words = "0.bin failed its checksum (from it or another mirror)"

@@ -90,7 +90,7 @@ def test_a_single_range_is_not_a_complete_file(program: str, tmp_path: Path) -> 
     base = tmp_path / "base"
     files = RangeFiles(base, tmp_path / "none", SIZE)
     files.recover()
-    files = replace(files, linked=False)
+    files = replace(files, hard_links=False)
     (window,) = files.single()
     assert (window.completed, files.missing(window)) == (0, [(0, SIZE)])
     with Hub([repo], server="embedded") as hub:

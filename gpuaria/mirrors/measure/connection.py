@@ -51,11 +51,11 @@ class TimedConnection:
         addresses = [] if target_route.proxy else list(self._resolve(target_route.host))
         if not addresses and not target_route.proxy:
             raise NetworkError(f"no IP address found for {target_route.host}")
-        line = tcp.connect(target_route, addresses, self._context, self._deadline)
-        self._sock, self._route = line.sock, target_route
-        self.connect, self.handshake = line.tcp.seconds, line.tls.seconds if line.tls else None
+        attempt = tcp.connect(target_route, addresses, self._context, self._deadline)
+        self._sock, self._route = attempt.sock, target_route
+        self.connect, self.handshake = attempt.tcp.seconds, attempt.tls.seconds if attempt.tls else None
         self.proxy = str(target_route.proxy or "")
-        self.peer = "" if target_route.proxy else line.address
+        self.peer = "" if target_route.proxy else attempt.address
 
     def request(
         self, url: str, headers: Mapping[str, str], patience: Callable[[], float]
@@ -90,7 +90,7 @@ class TimedConnection:
             if target_route.proxy.authorization:
                 sent["proxy-authorization"] = target_route.proxy.authorization
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
-        if any(re.search(r"[\r\n\0]", line) for line in lines):
+        if any(re.search(r"[\r\n\0]", attempt) for attempt in lines):
             raise NetworkError("its URL contains invalid characters")
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 

@@ -70,18 +70,22 @@ def measure(
         problem = route.proxy.measuring_problem
         return _untried(route, targets, problem)
     found: dict[str, TcpAttempt] = {}
-    for line in _connection_attempts(route, targets, context, deadline):
-        found[line.address] = line
-        if line.sock is not None:
-            line.close()
-            ready(line.address)
+    for attempt in _connection_attempts(route, targets, context, deadline):
+        found[attempt.address] = attempt
+        if attempt.sock is not None:
+            attempt.close()
+            ready(attempt.address)
     tcp, tls = _untried(route, targets, NO_TIME)
-    lines = [found.get(address) for address in targets]
-    secure = [line.tls if line and line.tls else late for line, late in zip(lines, tls, strict=False)]
-    stood = [line is None or line.tls is not None for line in lines]  # no handshake without a connection
+    attempts = [found.get(address) for address in targets]
+    tls_findings = [
+        attempt.tls if attempt and attempt.tls else untried for attempt, untried in zip(attempts, tls, strict=False)
+    ]
+    connected = [
+        attempt is None or attempt.tls is not None for attempt in attempts
+    ]  # no handshake without a connection
     return (
-        tuple(line.tcp if line else late for line, late in zip(lines, tcp, strict=True)),
-        tuple(one for one, tried in zip(secure, stood, strict=False) if tried),
+        tuple(attempt.tcp if attempt else untried for attempt, untried in zip(attempts, tcp, strict=True)),
+        tuple(one for one, tried in zip(tls_findings, connected, strict=False) if tried),
     )
 
 
@@ -90,10 +94,10 @@ def connect(route: Route, addresses: Sequence[str], context: ssl.SSLContext, dea
     if route.proxy and route.proxy.measuring_problem:
         raise NetworkError(route.proxy.measuring_problem)
     problems: dict[str, None] = {}
-    for line in _connection_attempts(route, _targets(route, addresses), context, deadline):
-        if line.sock is not None:
-            return line
-        problems[line.problem] = None
+    for attempt in _connection_attempts(route, _targets(route, addresses), context, deadline):
+        if attempt.sock is not None:
+            return attempt
+        problems[attempt.problem] = None
     raise NetworkError("; ".join(problems) or (f"no connection to {route.host_header}: {NO_TIME}"))
 
 
@@ -118,35 +122,37 @@ def _connection_attempts(
     lock, abandoned = threading.Lock(), threading.Event()
     jobs: list[BackgroundCall[None]] = []
 
-    def attempt(address: str) -> None:
-        line = attempt_connection(route, address, context, deadline.within(PATIENCE))
+    def run_attempt(address: str) -> None:
+        attempt = attempt_connection(route, address, context, deadline.within(PATIENCE))
         with lock:
             if abandoned.is_set():
-                line.close()
-            results.put(line)
+                attempt.close()
+            results.put(attempt)
 
-    waiting, running, open_ones = [*addresses, *addresses], Counter[str](), set(addresses)
+    waiting, running, pending = [*addresses, *addresses], Counter[str](), set(addresses)
     try:
-        while open_ones:
-            waiting = [a for a in waiting if a in open_ones and not deadline.expired]
+        while pending:
+            waiting = [a for a in waiting if a in pending and not deadline.expired]
             if waiting:
                 running[waiting[0]] += 1
-                jobs.append(BackgroundCall(partial(attempt, waiting.pop(0))))
+                jobs.append(BackgroundCall(partial(run_attempt, waiting.pop(0))))
             try:
-                line = results.get(
+                attempt = results.get(
                     timeout=deadline.within(STAGGER).remaining() if waiting else deadline.remaining() + 0.1
                 )
             except queue.Empty:
                 if deadline.expired:
                     break
                 continue
-            running[line.address] -= 1
-            refused = line.problem and not line.silent
-            if line.address not in open_ones:
-                line.close()
-            elif line.sock is not None or refused or (not running[line.address] and line.address not in waiting):
-                open_ones.discard(line.address)
-                yield line
+            running[attempt.address] -= 1
+            refused = attempt.problem and not attempt.silent
+            if attempt.address not in pending:
+                attempt.close()
+            elif (
+                attempt.sock is not None or refused or (not running[attempt.address] and attempt.address not in waiting)
+            ):
+                pending.discard(attempt.address)
+                yield attempt
     finally:
         with lock:
             abandoned.set()
@@ -173,27 +179,27 @@ def attempt_connection(route: Route, address: str, context: ssl.SSLContext, dead
         via = f"the proxy {route.proxy}: " if route.proxy else ""
         finding = TcpFinding(address, route.port, "failed", problem=via + reason(error))
         return TcpAttempt(address, finding, silent=isinstance(error, TimeoutError))
-    line = TcpAttempt(address, TcpFinding(address, route.port, "measured", deadline.clock() - started), None, sock)
-    return _secured(line, route, context, deadline) if route.tls else line
+    attempt = TcpAttempt(address, TcpFinding(address, route.port, "measured", deadline.clock() - started), None, sock)
+    return _with_tls(attempt, route, context, deadline) if route.tls else attempt
 
 
-def _secured(line: TcpAttempt, route: Route, context: ssl.SSLContext, deadline: Deadline) -> TcpAttempt:
-    started, plain = deadline.clock(), line.sock
+def _with_tls(attempt: TcpAttempt, route: Route, context: ssl.SSLContext, deadline: Deadline) -> TcpAttempt:
+    started, plain = deadline.clock(), attempt.sock
     assert plain is not None
-    line.sock = None
+    attempt.sock = None
     try:
         plain.settimeout(_positive(deadline))
-        line.sock = secure = context.wrap_socket(plain, server_hostname=route.host)
-        line.tls = TlsFinding(line.address, "measured", deadline.clock() - started, secure.version() or "")
+        attempt.sock = encrypted = context.wrap_socket(plain, server_hostname=route.host)
+        attempt.tls = TlsFinding(attempt.address, "measured", deadline.clock() - started, encrypted.version() or "")
     except ssl.SSLCertVerificationError as error:
         plain.close()
         wrong = error.verify_message or str(error)
         text = f"the certificate cannot be trusted: {wrong}"
-        line.tls = TlsFinding(line.address, "failed", problem=text, certificate_problem=wrong)
+        attempt.tls = TlsFinding(attempt.address, "failed", problem=text, certificate_problem=wrong)
     except (OSError, ValueError) as error:
         plain.close()
-        line.tls = TlsFinding(line.address, "failed", problem=f"no TLS: {reason(error)}")
-    return line
+        attempt.tls = TlsFinding(attempt.address, "failed", problem=f"no TLS: {reason(error)}")
+    return attempt
 
 
 def _tunnel(sock: socket.socket, route: Route, deadline: Deadline) -> None:
