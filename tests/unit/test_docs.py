@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gpuaria import errors
-from gpuaria.cli.output.lines import summary
-from gpuaria.records import MirrorUse, Report
+from gpuaria.cli.output.lines import pickles, summary
+from gpuaria.records import MirrorUse, PickleFile, Report
 from gpuaria.settings import Key, describe
 from tests.support.checkout import ROOT
 
@@ -111,6 +111,10 @@ def test_the_guide_and_the_picture_show_the_summary_that_the_program_prints() ->
     for line in summary(recorded):
         assert f"> {line}\n" in guide
         assert f">{line}<" in picture
+    (warning,) = pickles(
+        2, [PickleFile("evil.pkl", ("posix.system",), True), PickleFile("pytorch_model.bin", (), True)]
+    )
+    assert f"{warning}\n" in guide
 
 
 def test_the_troubleshooting_page_quotes_messages_of_the_program() -> None:
