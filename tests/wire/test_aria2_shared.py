@@ -117,7 +117,7 @@ def test_occasional_crashes_are_always_recovered(starts: Starts) -> None:
 def test_an_attached_aria2c_is_never_replaced(starts: Starts) -> None:
     visit = Daemon(starts().rpc, None, None)
     shared = SharedAria2(lambda: visit)
-    with pytest.raises(Aria2Error, match="visited"):
+    with pytest.raises(Aria2Error, match="setting rpc"):
         shared.replace(shared.get())
     shared.close()
     assert starts.daemons[0].alive()
