@@ -18,7 +18,7 @@ from benchmarks.goals import GOALS, TITLES
 from benchmarks.records import Result, Row
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.stage import Stage
-from lab import why_not
+from lab import unavailable_reason
 
 OVERTIME = 100  # seconds: how much longer than expected the last round may take
 
@@ -56,7 +56,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def play(chosen: Sequence[int], options: argparse.Namespace) -> list[int]:
     """Run scenarios one after the other; return those that ended with an error."""
-    until, reason, failed = time.monotonic() + options.minutes * 60, why_not(), list[int]()
+    until, reason, failed = time.monotonic() + options.minutes * 60, unavailable_reason(), list[int]()
     about, scale = machine.describe(), options.scale
     for at, number in enumerate(chosen):
         scenario = SCENARIOS[number]

@@ -80,7 +80,7 @@ class Work:
     def finals(self, path: str) -> list[str]:
         """Return the final URLs of a large file, one for each mirror."""
         entry = self.repo.commits[self.repo.head].files[path]
-        return [hub.signed(self.repo, entry) for hub in self.served.hubs.values()]
+        return [hub.signed_url(self.repo, entry) for hub in self.served.hubs.values()]
 
     def resolves(self, path: str) -> str:
         """Return the hub's own URL of a file."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpuaria import fetching
 from gpuaria._version import __version__
-from gpuaria.aria2.options import Shape
+from gpuaria.aria2.options import DownloadLimits
 from gpuaria.aria2.shared import SharedAria2
 from gpuaria.audit.log import AuditLog
 from gpuaria.content.policy import Screening
@@ -270,7 +270,7 @@ class Runtime:
         rules = PlanRules(
             s.small_file, s.connections, s.min_split, request.force, copies=world.target.folder is not None
         )
-        shape = Shape(
+        shape = DownloadLimits(
             per_server=s.connections,
             min_split=s.min_split,
             connect_timeout=s.connect_timeout,

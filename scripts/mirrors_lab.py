@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import LINK, PAYLOAD, UNEQUAL, Net, why_not
+from lab import LINK, PAYLOAD, UNEQUAL, Net, unavailable_reason
 from lab.serve import REPO
 
 SCRIPTS = Path(__file__).parent
@@ -85,13 +85,13 @@ def main() -> int:
     words.add_argument("--end", action="store_true", help="compare gpuaria's tail with aria2c on 70 MB")
     options = words.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    if reason := why_not():
+    if reason := unavailable_reason():
         print(f"no lab can be built here: {reason}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="gpuaria-lab-") as name, Net(UNEQUAL, LINK, prefix="gb") as net:
         lab = _served(net, Path(name), 70 if options.end else options.megabytes)
         print(f"{lab.file.stat().st_size / 1e6:.0f} MB; link {PAYLOAD / 1e6:.0f} MB/s of payload")
-        (_ends if options.end else _failures if options.failures else _compare)(lab, options.runs)
+        (_compare_tails if options.end else _failures if options.failures else _compare)(lab, options.runs)
     return 0
 
 
@@ -127,7 +127,7 @@ def _compare(lab: Lab, runs: int) -> None:
         print(f"{name:24s} {statistics.median(seconds):6.2f} s  {told}   {[round(s, 1) for s in seconds]}")
 
 
-def _ends(lab: Lab, runs: int) -> None:
+def _compare_tails(lab: Lab, runs: int) -> None:
     """Compare gpuaria's tail connections with aria2c on the same file."""
     size = str(lab.file.stat().st_size)
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])}

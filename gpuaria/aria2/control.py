@@ -39,16 +39,16 @@ def compose(total: int, piece: int, missing: Iterable[tuple[int, int]]) -> bytes
 
     `piece`: the piece length in bytes.
     """
-    bits = _all(-(-total // piece))
+    bits = _set_bits(-(-total // piece))
     begun: dict[int, bytearray] = {}
     for start, end in missing:
         for index in range(start // piece, -(-end // piece)):
-            _clear(bits, index)
+            _clear_bit(bits, index)
             first, last = index * piece, min(total, (index + 1) * piece)
             if start > first or end < last or index in begun:
-                blocks = begun.setdefault(index, _all(-(-(last - first) // BLOCK)))
+                blocks = begun.setdefault(index, _set_bits(-(-(last - first) // BLOCK)))
                 for block in range((max(start, first) - first) // BLOCK, -(-(min(end, last) - first) // BLOCK)):
-                    _clear(blocks, block)
+                    _clear_bit(blocks, block)
     rows = [
         struct.pack(">III", index, min(piece, total - index * piece), len(blocks)) + blocks
         for index, blocks in begun.items()
@@ -58,7 +58,7 @@ def compose(total: int, piece: int, missing: Iterable[tuple[int, int]]) -> bytes
     return b"".join([head, bits, struct.pack(">I", len(rows)), *rows])
 
 
-def _all(count: int) -> bytearray:
+def _set_bits(count: int) -> bytearray:
     """Return `count` set bits, most significant bit first, padded with zeros to whole bytes."""
     bits = bytearray(b"\xff" * (count // 8))
     if count % 8:
@@ -66,7 +66,7 @@ def _all(count: int) -> bytearray:
     return bits
 
 
-def _clear(bits: bytearray, index: int) -> None:
+def _clear_bit(bits: bytearray, index: int) -> None:
     bits[index // 8] &= ~(0x80 >> (index % 8))
 
 
@@ -80,11 +80,11 @@ def _parse(data: bytes) -> Control:
     pieces = -(-total // piece) if piece else 0
     if version != 1 or not piece or len(bitfield) != -(-pieces // 8):
         raise ValueError("not a control file of version 1")
-    missing = _missing(total, piece, bitfield, _begun(data, at))
+    missing = _missing_ranges(total, piece, bitfield, _partial_pieces(data, at))
     return Control(total, piece, bitfield, total - sum(end - start for start, end in missing), missing)
 
 
-def _begun(data: bytes, at: int) -> dict[int, bytes]:
+def _partial_pieces(data: bytes, at: int) -> dict[int, bytes]:
     """Return the block bitfield of each piece in progress, by piece index."""
     (count,) = struct.unpack_from(">I", data, at)
     at += 4
@@ -99,7 +99,7 @@ def _begun(data: bytes, at: int) -> dict[int, bytes]:
     return begun
 
 
-def _missing(total: int, piece: int, bitfield: bytes, begun: dict[int, bytes]) -> tuple[tuple[int, int], ...]:
+def _missing_ranges(total: int, piece: int, bitfield: bytes, begun: dict[int, bytes]) -> tuple[tuple[int, int], ...]:
     gaps: list[tuple[int, int]] = []
 
     def add(start: int, end: int) -> None:
@@ -109,7 +109,7 @@ def _missing(total: int, piece: int, bitfield: bytes, begun: dict[int, bytes]) -
             gaps.append((start, end))
 
     for index in range(-(-total // piece)):
-        if _bit(bitfield, index):
+        if _is_set(bitfield, index):
             continue
         start, end = index * piece, min(total, (index + 1) * piece)
         blocks = begun.get(index)
@@ -117,10 +117,10 @@ def _missing(total: int, piece: int, bitfield: bytes, begun: dict[int, bytes]) -
             add(start, end)
             continue
         for block in range(-(-(end - start) // BLOCK)):
-            if not _bit(blocks, block):
+            if not _is_set(blocks, block):
                 add(start + block * BLOCK, min(end, start + (block + 1) * BLOCK))
     return tuple(gaps)
 
 
-def _bit(bits: bytes, index: int) -> bool:
+def _is_set(bits: bytes, index: int) -> bool:
     return index // 8 < len(bits) and bool(bits[index // 8] & (0x80 >> (index % 8)))

@@ -52,7 +52,7 @@ DOWNLOAD: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class DownloadLimits:
     """Connections and limits of one download.
 
     `split`: connections in total; `min_split`: smallest segment in bytes; `max_speed`: bytes per second, 0 for no
@@ -86,7 +86,7 @@ def proxy_options(http: str = "", https: str = "", direct: Sequence[str] = ()) -
     }
 
 
-def download_options(folder: Path, shape: Shape, user_agent: str) -> dict[str, str]:
+def download_options(folder: Path, shape: DownloadLimits, user_agent: str) -> dict[str, str]:
     """Return the options of one addMetalink call. aria2 allows 16 connections per server and segments from 1 MiB."""
     return {name: value for name, (value, _) in DOWNLOAD.items()} | {
         "dir": str(folder),

@@ -97,11 +97,11 @@ class _Tunnel(socketserver.BaseRequestHandler):
         relay, client = self.server, self.request
         assert isinstance(relay, Relay)
         client.settimeout(_REQUEST_SECONDS)
-        head = _head(client)
+        head = _read_head(client)
         method, _, rest = head.partition(" ")
         target = rest.partition(" ")[0]
         host, _, port = target.rpartition(":")
-        if not hmac.compare_digest(_field(head, "proxy-authorization").encode(), relay.password.encode()):
+        if not hmac.compare_digest(_header(head, "proxy-authorization").encode(), relay.password.encode()):
             client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return
         if method != "CONNECT" or not port.isdecimal():
@@ -117,11 +117,11 @@ class _Tunnel(socketserver.BaseRequestHandler):
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             client.settimeout(None)
             server.settimeout(None)
-            threading.Thread(target=_send, args=(client, server), name="relay", daemon=True).start()
-            _receive(relay, name, server, client)
+            threading.Thread(target=_copy_requests, args=(client, server), name="relay", daemon=True).start()
+            _copy_responses(relay, name, server, client)
 
 
-def _head(client: socket.socket) -> str:
+def _read_head(client: socket.socket) -> str:
     """Read a request head up to its empty line. aria2c sends nothing more until it gets the response."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
@@ -132,12 +132,12 @@ def _head(client: socket.socket) -> str:
     return head.decode("latin-1")
 
 
-def _field(head: str, name: str) -> str:
+def _header(head: str, name: str) -> str:
     lines = (line.partition(":") for line in head.split("\r\n")[1:])
     return next((value.strip() for key, _, value in lines if key.strip().lower() == name), "")
 
 
-def _send(client: socket.socket, server: socket.socket) -> None:
+def _copy_requests(client: socket.socket, server: socket.socket) -> None:
     """Copy requests until one side closes, then shut both sockets down."""
     buffer = memoryview(bytearray(16 * 1024))
     with contextlib.suppress(OSError):
@@ -146,7 +146,7 @@ def _send(client: socket.socket, server: socket.socket) -> None:
     _hang_up(client, server)
 
 
-def _receive(relay: Relay, host: Host, server: socket.socket, client: socket.socket) -> None:
+def _copy_responses(relay: Relay, host: Host, server: socket.socket, client: socket.socket) -> None:
     """Copy responses at the speed that the limit allows, until one side closes or the relay is closed."""
     buffer = memoryview(bytearray(_CHUNK))
     bounded = False

@@ -119,8 +119,8 @@ class Rpc:
         results = self._multicall(calls)
         transfers, servers = {}, {}
         for gid, status, busy in zip(gids, results, results[len(gids) :], strict=False):
-            transfers[gid] = _transfer(gid, status)
-            servers[gid] = _speeds(busy)
+            transfers[gid] = _parse_status(gid, status)
+            servers[gid] = _parse_speeds(busy)
         return transfers, servers
 
     def is_idle(self) -> bool:
@@ -159,7 +159,7 @@ def _bracketed(host: str | None) -> str:
     return f"[{host}]" if host and ":" in host else str(host)
 
 
-def _transfer(gid: str, status: Mapping[str, Any]) -> Aria2Status:
+def _parse_status(gid: str, status: Mapping[str, Any]) -> Aria2Status:
     if "status" not in status:  # a fault: the daemon does not know this gid
         return Aria2Status(gid, "gone", 0, 0, 0, 0, "", str(status.get("message", "")))
     state = str(status["status"])
@@ -175,7 +175,7 @@ def _transfer(gid: str, status: Mapping[str, Any]) -> Aria2Status:
     )
 
 
-def _speeds(servers: Any) -> dict[str, list[int]]:
+def _parse_speeds(servers: Any) -> dict[str, list[int]]:
     """Return bytes per second of each connection by URL, from a response to aria2.getServers."""
     speeds: dict[str, list[int]] = {}
     for entry in servers if isinstance(servers, list) else []:

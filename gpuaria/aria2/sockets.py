@@ -85,7 +85,7 @@ def _parse(message: bytes) -> Socket:
     family = message[0]
     width = 4 if family == socket.AF_INET else 16
     local_port, remote_port = struct.unpack_from("!HH", message, 4)
-    local, remote = _text(message[8 : 8 + width]), _text(message[24 : 24 + width])
+    local, remote = _format_address(message[8 : 8 + width]), _format_address(message[24 : 24 + width])
     (inode,) = struct.unpack_from("=I", message, _INODE)
     at, received = 72, 0
     while at + 4 <= len(message):
@@ -98,7 +98,7 @@ def _parse(message: bytes) -> Socket:
     return Socket(inode, (local, local_port), (remote, remote_port), received)
 
 
-def _text(packed: bytes) -> str:
+def _format_address(packed: bytes) -> str:
     address = ipaddress.ip_address(packed)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpuaria import plan as planning
-from gpuaria.aria2.options import Shape
+from gpuaria.aria2.options import DownloadLimits
 from gpuaria.aria2.shared import SharedAria2
 from gpuaria.audit.log import AuditLog
 from gpuaria.content.policy import Screening
@@ -60,7 +60,7 @@ class RunLimits:
     """Numeric settings of a run: concurrent large and small files, hashing threads, stall time-out in seconds."""
 
     rules: planning.PlanRules
-    shape: Shape
+    shape: DownloadLimits
     jobs: int = 4
     small_jobs: int = 32
     verify_jobs: int = 2

@@ -172,7 +172,7 @@ class Http:
 
         `deadline`: time limit of the whole exchange in seconds, 0 for none.
         """
-        self.admit(url)
+        self.wait_for_quota(url)
         sent = {"user-agent": self.options.user_agent, **(headers or {})}
         token = "" if anonymous else self.bearers.reveal(url)
         if token:
@@ -182,7 +182,7 @@ class Http:
         try:
             exchange = self._transport.open(Request(method, url, sent, body, deadline))
         except NetworkError as error:
-            raise self._masked(error, method, url) from None
+            raise self._mask_error(error, method, url) from None
         with contextlib.closing(exchange):
             LOG.debug("%s %s -> %d in %.3f s", method, redacted(url), exchange.status, time.monotonic() - started)
             received = {name: self.bearers.mask(value) for name, value in exchange.headers.items()}
@@ -198,7 +198,7 @@ class Http:
         """Sleep as long as a response asks, else 1, 2, 4, 8 s. Raises RateLimited for more than `max_wait`."""
         self.waits.back_off(response, attempt)
 
-    def admit(self, url: str) -> None:
+    def wait_for_quota(self, url: str) -> None:
         """Wait until the server's quota allows a request, and count the request. Raises RateLimited, Interrupted."""
         while (wait := self.budget.reserve(url)) > 0:
             if wait > self.options.max_wait:
@@ -242,7 +242,11 @@ class Http:
                 deadline=METADATA_SECONDS,
             )
             with opened as (response, chunks):
-                body = _read(chunks, ceiling, request.url) if response.status not in redirects.REDIRECT_STATUS else b""
+                body = (
+                    _read_body(chunks, ceiling, request.url)
+                    if response.status not in redirects.REDIRECT_STATUS
+                    else b""
+                )
                 return Response(response.status, response.url, response.headers, self.bearers.mask_bytes(body))
 
         return retry.run(send, self.waits)
@@ -251,9 +255,9 @@ class Http:
         try:
             yield from exchange.chunks()
         except NetworkError as error:
-            raise self._masked(error, method, url) from None
+            raise self._mask_error(error, method, url) from None
 
-    def _masked(self, error: NetworkError, method: str, url: str) -> NetworkError:
+    def _mask_error(self, error: NetworkError, method: str, url: str) -> NetworkError:
         LOG.debug("%s %s failed: %s", method, redacted(url), error.message)
         return type(error)(self.bearers.mask(error.message), error.hint, retry=error.retry)
 
@@ -287,7 +291,7 @@ class _LazyCurl:
             self._transport.close()
 
 
-def _read(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:
+def _read_body(chunks: Iterator[bytes], ceiling: int, url: str) -> bytes:
     body = bytearray()
     for chunk in chunks:
         body += chunk

@@ -174,10 +174,10 @@ class CurlExchange:
     def chunks(self) -> Iterator[bytes]:
         """Yield the decoded body as it arrives, so that a broken connection loses no received bytes."""
         codings = [coding.strip().lower() for coding in self.headers.get("content-encoding", "").split(",")]
-        pieces = self._raw()
+        pieces = self._received()
         for coding in reversed(codings):
             if coding in ("gzip", "x-gzip", "deflate"):
-                pieces = _inflated(pieces)
+                pieces = _inflate(pieces)
         try:
             yield from pieces
         except zlib.error as error:
@@ -190,7 +190,7 @@ class CurlExchange:
             self._loop.abandon(self._transfer)
         self._ended = True
 
-    def _raw(self) -> Iterator[bytes]:
+    def _received(self) -> Iterator[bytes]:
         while not self._ended:
             item = self._transfer.next_item()
             if isinstance(item, bytes):
@@ -211,7 +211,7 @@ class CurlExchange:
         return not delimited and failure.code == pycurl.E_RECV_ERROR and "unexpected eof" in failure.text
 
 
-def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _inflate(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Decompress gzip or zlib (RFC 9110 8.4.1), or raw deflate, which some servers send as "deflate"."""
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
     first = True

@@ -117,14 +117,14 @@ class CurlTransfer:
             self._status, self._fields = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0, []
         elif line in (b"\r\n", b"\n"):
             if self._status >= 200:
-                self._head = ResponseHead(self._status, _joined(self._fields))
+                self._head = ResponseHead(self._status, _join_fields(self._fields))
                 self._enqueue(self._head)
         elif line[:1] in b" \t" and self._fields:  # RFC 9112 5.2
             name, value = self._fields[-1]
-            self._fields[-1] = name, f"{value} {_text(line)}"
+            self._fields[-1] = name, f"{value} {_decode_field(line)}"
         else:
             name_, _, value_ = line.partition(b":")
-            self._fields.append((_text(name_).lower(), _text(value_)))
+            self._fields.append((_decode_field(name_).lower(), _decode_field(value_)))
 
     def _on_body(self, chunk: bytes) -> int | None:
         if self.discarding:
@@ -148,7 +148,7 @@ def _ignore(transfer: CurlTransfer) -> None:
     """Ignore items before the loop owns the transfer."""
 
 
-def _text(value: bytes) -> str:
+def _decode_field(value: bytes) -> str:
     """Decode a header field: ASCII by the standard, UTF-8 or Latin-1 from some servers."""
     value = value.strip()
     try:
@@ -157,7 +157,7 @@ def _text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def _joined(fields: list[tuple[str, str]]) -> dict[str, str]:
+def _join_fields(fields: list[tuple[str, str]]) -> dict[str, str]:
     joined: dict[str, str] = {}
     for name, value in fields:
         joined[name] = f"{joined[name]}, {value}" if name in joined else value

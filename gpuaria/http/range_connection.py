@@ -47,8 +47,8 @@ class RangeConnection:
         """
         headers, received = bytes_header(start, end), received or Received()
         if self._client.routes.proxied(self._url):
-            return self._by_client(start, end, headers, should_stop)
-        self._client.admit(self._url)
+            return self._get_by_client(start, end, headers, should_stop)
+        self._client.wait_for_quota(self._url)
         used = self._connection is not None
         try:
             try:
@@ -78,7 +78,7 @@ class RangeConnection:
         self, start: int, end: int, headers: dict[str, str], should_stop: Callable[[int], bool], received: Received
     ) -> bytes:
         if self._connection is None:
-            self._connection = self._connected()
+            self._connection = self._connect()
         parts = urlsplit(self._url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         # A signature may cover the host as written in the URL; http.client would add :443.
@@ -88,12 +88,12 @@ class RangeConnection:
             self._check(response.status, {"content-range": response.getheader("content-range", "")}, start, end)
             if response.length != end - start:
                 raise _wrong_length(response.length, end - start)
-            body = self._body(response, should_stop, received)
+            body = self._read_body(response, should_stop, received)
         if len(body) < end - start or response.will_close:
             self.close()
         return body
 
-    def _body(
+    def _read_body(
         self, response: http.client.HTTPResponse, should_stop: Callable[[int], bool], received: Received
     ) -> bytes:
         """Return the body: bytes buffered with the head, then the rest, directly from the socket if possible."""
@@ -119,7 +119,7 @@ class RangeConnection:
             sock.settimeout(self._client.options.timeout)
         return bytes(body)
 
-    def _connected(self) -> http.client.HTTPConnection:
+    def _connect(self) -> http.client.HTTPConnection:
         tls = self._url.startswith("https:")
         host, port = host_and_port(self._url)
         connection = http.client.HTTPConnection(host, port)
@@ -141,7 +141,9 @@ class RangeConnection:
         if status != 206 or content_range(headers) != ContentRange(start, end, self._size):
             raise GpuariaError(f"it returned HTTP {status} for a range request")
 
-    def _by_client(self, start: int, end: int, headers: dict[str, str], should_stop: Callable[[int], bool]) -> bytes:
+    def _get_by_client(
+        self, start: int, end: int, headers: dict[str, str], should_stop: Callable[[int], bool]
+    ) -> bytes:
         body = bytearray()
         with self._client.open("GET", self._url, anonymous=True, headers=headers) as (response, chunks):
             self._check(response.status, response.headers, start, end)

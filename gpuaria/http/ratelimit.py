@@ -16,7 +16,7 @@ _NUMBER = r"(\d{1,9})(?!\d)"  # reject longer numbers, which may overflow a floa
 
 
 @dataclass
-class _Bucket:
+class _Quota:
     remaining: int
     reset: float  # monotonic seconds
     quota: int = 0  # requests per window; 0 if the hub does not report it
@@ -28,7 +28,7 @@ class RateBudget:
     """Requests left in each quota of each hub: the last reported number less the requests sent since."""
 
     clock: Callable[[], float] = time.monotonic
-    _buckets: dict[tuple[str, str], _Bucket] = field(default_factory=dict)
+    _buckets: dict[tuple[str, str], _Quota] = field(default_factory=dict)
     _names: dict[str, Callable[[str], str]] = field(default_factory=dict)  # by the URL origin of a hub
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -37,7 +37,7 @@ class RateBudget:
         with self._lock:
             self._names[url_origin(base)] = bucket
 
-    def _bucket(self, url: str) -> _Bucket | None:
+    def _bucket(self, url: str) -> _Quota | None:
         """Return the quota that a request for `url` counts against; for an undeclared server, its only quota."""
         hub = url_origin(url)
         if name := self._names.get(hub):
@@ -76,7 +76,7 @@ class RateBudget:
             if known and now < known.reset and reset < known.reset + 1.5:
                 # The same window, in whole seconds: the count only shrinks, but responses arrive out of order.
                 remaining = min(remaining, known.remaining)
-            self._buckets[url_origin(url), name] = _Bucket(remaining, reset, quota, window)
+            self._buckets[url_origin(url), name] = _Quota(remaining, reset, quota, window)
 
     def remaining(self, url: str) -> dict[str, int]:
         """Return the requests left by quota name at the hub of `url`; empty if it reported none."""

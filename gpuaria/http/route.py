@@ -34,7 +34,7 @@ class AddressSource(Protocol):
         """Record that `address` works."""
 
 
-class _System:
+class _SystemResolver:
     """The system's resolver only: no overrides and no alternatives."""
 
     def overrides(self, host: str) -> Sequence[str]:
@@ -47,7 +47,7 @@ class _System:
         return None
 
 
-SYSTEM_RESOLVER = _System()
+SYSTEM_RESOLVER = _SystemResolver()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Routes:
 
     def route(self, url: str) -> Route:
         """Return the route to the server of `url`; may take seconds for a new host. Raises ConfigError, ValueError."""
-        known = self._known(url)
+        known = self._route_by_system(url)
         if known.proxy:
             return known
         addresses = self.address_source.overrides(known.host)
@@ -140,11 +140,11 @@ class Routes:
 
     def proxied(self, url: str) -> bool:
         """True if requests for `url` use a proxy. Raises ConfigError."""
-        return self._known(url).proxy is not None
+        return self._route_by_system(url).proxy is not None
 
     def alternatives(self, url: str, tried: Sequence[str]) -> Sequence[str]:
         """Return other addresses for the host of `url` than those `tried`; an empty `tried` means the system's."""
-        known = self._known(url)
+        known = self._route_by_system(url)
         return () if known.proxy else self.address_source.alternatives(known.host, tried)
 
     def context(self) -> ssl.SSLContext:
@@ -153,7 +153,7 @@ class Routes:
             self._context = self._context or tls_context(self.ca_bundle)
             return self._context
 
-    def _known(self, url: str) -> Route:
+    def _route_by_system(self, url: str) -> Route:
         parts = urlsplit(url)
         server_key = parts.scheme, parts.netloc
         found = self._direct.get(server_key)
@@ -179,11 +179,15 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
 
     HTTP_PROXY is ignored under CGI, where a client may set it.
     """
-    proxies = {"http": _read(environ, "http"), "https": _read(environ, "https"), "all": _read(environ, "all")}
+    proxies = {
+        "http": _proxy_variable(environ, "http"),
+        "https": _proxy_variable(environ, "https"),
+        "all": _proxy_variable(environ, "all"),
+    }
     if "REQUEST_METHOD" in environ:
         proxies["http"] = environ.get("http_proxy", "")
     text = proxies[scheme] or proxies["all"]
-    exceptions = _read(environ, "no")
+    exceptions = _proxy_variable(environ, "no")
     bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
     if not text or (exceptions and bypass(f"{host}:{port}", {"no": exceptions})):
         return None
@@ -210,6 +214,6 @@ def proxy_error() -> ConfigError:
     )
 
 
-def _read(environ: Mapping[str, str], name: str) -> str:
+def _proxy_variable(environ: Mapping[str, str], name: str) -> str:
     lower, upper = f"{name}_proxy", f"{name.upper()}_PROXY"
     return environ.get(lower, "") if lower in environ else environ.get(upper, "")

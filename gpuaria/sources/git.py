@@ -37,7 +37,7 @@ class _Server:
     tips: frozenset[str] = frozenset()
 
 
-def objects(url: str, commit: str, http: Http) -> list[tuple[str, bytes]]:
+def fetch_objects(url: str, commit: str, http: Http) -> list[tuple[str, bytes]]:
     """Return the commit, its trees and at least its blobs under `SMALL` bytes, as (kind, data), unverified.
 
     `url`: the clone URL; requests are anonymous. Raises NetworkError if the server does not speak git, does not have
@@ -48,11 +48,11 @@ def objects(url: str, commit: str, http: Http) -> list[tuple[str, bytes]]:
         raise NetworkError(f"{server.url} serves branches and tags only, not the commit {commit[:12]}", _HINT)
     blob_filter = f"blob:limit={SMALL}" if "filter" in server.capabilities else ""
     try:
-        pack = _pack(server, commit, blob_filter, http)
+        pack = _fetch_pack(server, commit, blob_filter, http)
     except _Refused:
         if not blob_filter:
             raise
-        pack = _pack(server, commit, "", http)  # the server may refuse this filter
+        pack = _fetch_pack(server, commit, "", http)  # the server may refuse this filter
     return list(unpack(pack))
 
 
@@ -63,16 +63,16 @@ def _discover(url: str, http: Http) -> _Server:
         response = http.get(refs, ceiling=MAX_REFS, anonymous=True, headers=_VERSION_2)
         content_type = response.headers.get("content-type", "no content type").partition(";")[0]
         if response.status == 200 and content_type == "application/x-git-upload-pack-advertisement":
-            return _server(response)
+            return _parse_advertisement(response)
         if response.status in RETRY_STATUS:
             break
     reason = printable(content_type) if response.status == 200 else f"status {response.status}"
     raise NetworkError(f"{url} is not a git server ({reason})", _HINT)
 
 
-def _server(response: Response) -> _Server:
+def _parse_advertisement(response: Response) -> _Server:
     url = response.url.rpartition("/info/refs")[0]
-    lines = [line for line in _lines(response.body, url) if line is not None and not line.startswith(b"# service=")]
+    lines = [line for line in _pkt_lines(response.body, url) if line is not None and not line.startswith(b"# service=")]
     first = lines.pop(0) if lines else b""
     if first.strip() == b"version 2":
         rows = [line.decode(errors="replace").strip() for line in lines]
@@ -87,7 +87,7 @@ def _server(response: Response) -> _Server:
     return _Server(url, 0, frozenset(capabilities.split()), tips)
 
 
-def _pack(server: _Server, commit: str, blob_filter: str, http: Http) -> bytes:
+def _fetch_pack(server: _Server, commit: str, blob_filter: str, http: Http) -> bytes:
     """Request a pack with one commit without its parents; an empty `blob_filter` requests all blobs."""
     response = http.post(
         f"{server.url}/git-upload-pack",
@@ -134,7 +134,7 @@ def _filter_lines(server: _Server, blob_filter: str) -> list[str]:
 def _side_band(body: bytes, url: str) -> bytes:
     """Return the pack in a response: the band 1 lines after "packfile" or "NAK"."""
     pack, in_pack = bytearray(), False
-    for line in _lines(body, url):
+    for line in _pkt_lines(body, url):
         if line is None:
             if in_pack:
                 break
@@ -148,7 +148,7 @@ def _side_band(body: bytes, url: str) -> bytes:
     return bytes(pack)
 
 
-def _lines(body: bytes, url: str) -> Iterator[bytes | None]:
+def _pkt_lines(body: bytes, url: str) -> Iterator[bytes | None]:
     """Yield the pkt-lines of a response, None for a flush or delimiter."""
     from dulwich.errors import GitProtocolError
     from dulwich.protocol import Protocol

@@ -37,12 +37,12 @@ def unpack(pack: bytes) -> Iterator[tuple[str, bytes]]:
 
     try:
         yield from _objects(pack)
-    except (ApplyDeltaError, IndexError, zlib.error, _Broken) as error:
-        why = str(error) if isinstance(error, _Broken) else "it is broken"
+    except (ApplyDeltaError, IndexError, zlib.error, _InvalidPack) as error:
+        why = str(error) if isinstance(error, _InvalidPack) else "it is broken"
         raise BadListing(f"a pack from git cannot be read: {why}") from None
 
 
-class _Broken(Exception):
+class _InvalidPack(Exception):
     """The pack is malformed or too large."""
 
 
@@ -53,10 +53,10 @@ class _ByteBudget:
         self._left = MAX_BYTES
 
     def reserve(self, size: int) -> None:
-        """Count `size` bytes before they are unpacked. Raises _Broken if the budget is exhausted."""
+        """Count `size` bytes before they are unpacked. Raises _InvalidPack if the budget is exhausted."""
         self._left -= size
         if self._left < 0:
-            raise _Broken(f"it holds more than {MAX_BYTES:,} bytes")
+            raise _InvalidPack(f"it holds more than {MAX_BYTES:,} bytes")
 
 
 def _objects(pack: bytes) -> Iterator[tuple[str, bytes]]:
@@ -74,10 +74,10 @@ def _objects(pack: bytes) -> Iterator[tuple[str, bytes]]:
         yield base.kind, base.data
         for key in (base.at, git_id(base.kind, base.data)) if waiting else ():
             for delta in waiting.pop(key, ()):
-                ready.append(_Entry(delta.at, base.kind, "", _applied(base.data, delta.data, budget)))
+                ready.append(_Entry(delta.at, base.kind, "", _apply_delta(base.data, delta.data, budget)))
 
 
-def _applied(base: bytes, delta: bytes, budget: _ByteBudget) -> bytes:
+def _apply_delta(base: bytes, delta: bytes, budget: _ByteBudget) -> bytes:
     from dulwich.pack import apply_delta
 
     _, at = _varint(delta, 0, 7)
@@ -89,11 +89,11 @@ def _applied(base: bytes, delta: bytes, budget: _ByteBudget) -> bytes:
 def _entries(pack: bytes, budget: _ByteBudget) -> Iterator[_Entry]:
     count = int.from_bytes(pack[8:12])
     if pack[:4] != b"PACK" or pack[4:8] not in (b"\0\0\0\2", b"\0\0\0\3"):
-        raise _Broken("its version is neither 2 nor 3")
+        raise _InvalidPack("its version is neither 2 nor 3")
     if hashlib.sha1(pack[:-20], usedforsecurity=False).digest() != pack[-20:]:
-        raise _Broken("its checksum is wrong")
+        raise _InvalidPack("its checksum is wrong")
     if count > MAX_OBJECTS:
-        raise _Broken(f"it holds more than {MAX_OBJECTS:,} objects")
+        raise _InvalidPack(f"it holds more than {MAX_OBJECTS:,} objects")
     at = 12
     for _ in range(count):
         start, number = at, pack[at] >> 4 & 7
@@ -106,11 +106,11 @@ def _entries(pack: bytes, budget: _ByteBudget) -> Iterator[_Entry]:
         elif number == _BY_ID:
             base, at = pack[at : at + 20].hex(), at + 20
         elif number not in _KINDS:
-            raise _Broken("it has an object of an unknown type")
-        data, at = _inflated(pack, at, size)
+            raise _InvalidPack("it has an object of an unknown type")
+        data, at = _inflate(pack, at, size)
         yield _Entry(start, _KINDS.get(number, ""), base, data)
     if at != len(pack) - 20:
-        raise _Broken("it has data after its last object")
+        raise _InvalidPack("it has data after its last object")
 
 
 def _varint(data: bytes, at: int, bits: int) -> tuple[int, int]:
@@ -121,7 +121,7 @@ def _varint(data: bytes, at: int, bits: int) -> tuple[int, int]:
         value |= (data[at] & 0x7F) << shift
         shift += 7
         if shift > 63:
-            raise _Broken("it has a number with too many bytes")
+            raise _InvalidPack("it has a number with too many bytes")
     return value, at + 1
 
 
@@ -132,19 +132,19 @@ def _delta_offset(pack: bytes, at: int) -> tuple[int, int]:
         at += 1
         value = value + 1 << 7 | pack[at] & 0x7F
         if value > len(pack):
-            raise _Broken("it has a delta that refers to data before its start")
+            raise _InvalidPack("it has a delta that refers to data before its start")
     return value, at + 1
 
 
-def _inflated(pack: bytes, at: int, size: int) -> tuple[bytes, int]:
+def _inflate(pack: bytes, at: int, size: int) -> tuple[bytes, int]:
     """Return the `size` bytes of a zlib stream, and the offset after the stream."""
     stream, data = zlib.decompressobj(), bytearray()
     while not stream.eof:
         given = pack[at : at + _CHUNK]
         if not given or len(data) > size:
-            raise _Broken("it has an object whose size differs from the declared one")
+            raise _InvalidPack("it has an object whose size differs from the declared one")
         data += stream.decompress(given, size + 1 - len(data))
         at += len(given) - len(stream.unconsumed_tail) - len(stream.unused_data)
     if len(data) != size:
-        raise _Broken("it has an object whose size differs from the declared one")
+        raise _InvalidPack("it has an object whose size differs from the declared one")
     return bytes(data), at

@@ -97,19 +97,21 @@ def _entries(oid: str, path: str, objects: _Objects, endpoint: str) -> Iterator[
     """Yield mode, name and id of each tree entry. Surrogates replace invalid UTF-8, which makes a path unusable."""
     data = objects.get(("tree", oid))
     if data is None:
+        folder = _describe_folder(path)
         raise BadListing(
-            f"{endpoint} does not send the git tree of {_shown(path)} in the commit correctly (tree {oid[:12]})", _HINT
+            f"{endpoint} does not send the git tree of {folder} in the commit correctly (tree {oid[:12]})",
+            _HINT,
         )
     at = 0
     while at < len(data):
         entry = _ENTRY.match(data, at)
         if entry is None:
-            raise BadListing(f"{_shown(path)} of the commit cannot be read", _HINT)
+            raise BadListing(f"{_describe_folder(path)} of the commit cannot be read", _HINT)
         at = entry.end()
         yield int(entry[1], 8), entry[2].decode(errors="surrogateescape"), entry[3].hex()
 
 
-def _shown(folder: str) -> str:
+def _describe_folder(folder: str) -> str:
     return f"the folder {printable(folder)}" if folder else "the root folder"
 
 

@@ -160,7 +160,7 @@ class HuggingFace:
         """Check the manifest against git objects from the clone URL, `/{prefix}{id}`."""
         prefix = "" if manifest.ref.kind == "model" else f"{manifest.ref.kind}s/"
         try:
-            sent = git.objects(f"{mirror.base}/{prefix}{manifest.name}", manifest.ref.revision, http)
+            sent = git.fetch_objects(f"{mirror.base}/{prefix}{manifest.name}", manifest.ref.revision, http)
         except NetworkError as error:
             return error.message
         return git_verify.unproven_reason(manifest.ref.revision, manifest, sent)

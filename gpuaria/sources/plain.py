@@ -48,9 +48,9 @@ class Plain(WebSource):
         """Parse a reference; its `kind` is "file", "folder", "list" or "metalink". Raises UsageError."""
         rest = text.strip().removeprefix("plain:")
         if re.match(r"https?://", rest, re.IGNORECASE):
-            url = _url(rest)
+            url = _normalized_url(rest)
             ref = RepoRef("plain", _kind(urlsplit(url).path), url, "")
-            if ref.kind == "file" and not text.strip().startswith("plain:") and "." not in _last(url):
+            if ref.kind == "file" and not text.strip().startswith("plain:") and "." not in _file_name(url):
                 hint = (
                     f"Set HF_ENDPOINT to that hub; for a file give plain:{redacted(url)}, for a folder a / at its end."
                 )
@@ -67,13 +67,13 @@ class Plain(WebSource):
     def server(self, ref: RepoRef) -> Mirror:
         """Return the server of the URL, or the local file, as the mirror to list."""
         if "://" in ref.name:
-            return Mirror(authority(ref.name), _base(ref.name), primary=True, listed=True)
+            return Mirror(authority(ref.name), _server_url(ref.name), primary=True, listed=True)
         return Mirror(os.path.basename(ref.name), f"{_LOCAL}{ref.name}", primary=True, listed=True)
 
     def servers(self, manifest: Manifest) -> tuple[Mirror, ...]:
         """Return the servers of all URLs, the server of the listing first."""
         first = self.server(manifest.ref)
-        bases = dict.fromkeys(_base(url) for file in manifest.files for url in file.urls)
+        bases = dict.fromkeys(_server_url(url) for file in manifest.files for url in file.urls)
         listed = [Mirror(authority(base), base, listed=True) for base in bases if base != first.base]
         if first.base in bases or not first.base.startswith(_LOCAL):
             return (first, *listed)
@@ -85,7 +85,7 @@ class Plain(WebSource):
 
     def resolve(self, ref: RepoRef, mirror: Mirror, http: Http, wanted: Wanted) -> Manifest:
         """Read the listing, and request the sizes that it lacks."""
-        listed = _unique(self._listed(ref, http))
+        listed = _check_unique(self._listed(ref, http))
         files = sized(listed, [file.urls[0] for file in listed], http)
         trust: Trust = "origin" if any(file.digest for file in files) else "none"
         ordered = tuple(sorted(files, key=lambda file: file.path))
@@ -93,11 +93,11 @@ class Plain(WebSource):
 
     def _listed(self, ref: RepoRef, http: Http) -> list[Listed]:
         if ref.kind == "file":
-            return [Listed(_name(ref.name), urls=(ref.name,))]
+            return [Listed(_file_path(ref.name), urls=(ref.name,))]
         if ref.kind == "folder":
-            return _folder(ref.name, http)
-        text = _text(ref.name, http)
-        return _metalink(text, ref.name) if ref.kind == "metalink" else _list(text, ref.name)
+            return _list_folder(ref.name, http)
+        text = _read_text(ref.name, http)
+        return _parse_metalink(text, ref.name) if ref.kind == "metalink" else _parse_list(text, ref.name)
 
     def file_url(self, mirror: Mirror, manifest: Manifest, file: RemoteFile) -> str:
         """Return the file's URL at that server; at a mirror from the settings, the same path."""
@@ -114,7 +114,7 @@ def _kind(path: str) -> str:
     return "folder" if path.endswith("/") or not path else "file"
 
 
-def _url(text: str) -> str:
+def _normalized_url(text: str) -> str:
     """Return a URL in plain ASCII, without its fragment. Raises UsageError."""
     refuse_credential(text, "the URL")
     try:
@@ -124,20 +124,20 @@ def _url(text: str) -> str:
         raise UsageError(f"{printable(redacted(text))} is not a URL", "For example: https://host/file.bin") from None
 
 
-def _base(url: str) -> str:
+def _server_url(url: str) -> str:
     return f"{urlsplit(url).scheme}://{authority(url)}"
 
 
-def _name(url: str) -> SafePath:
+def _file_path(url: str) -> SafePath:
     """Return the name of the file at a URL."""
-    return SafePath.parse(_last(url))
+    return SafePath.parse(_file_name(url))
 
 
-def _last(url: str) -> str:
+def _file_name(url: str) -> str:
     return unquote(urlsplit(url).path).rpartition("/")[2]
 
 
-def _unique(files: Sequence[Listed]) -> list[Listed]:
+def _check_unique(files: Sequence[Listed]) -> list[Listed]:
     if len(files) > MAX_FILES:
         raise BadListing(f"the listing has more than {MAX_FILES:,} files", "Split it.")
     found: dict[SafePath, Listed] = {}
@@ -148,7 +148,7 @@ def _unique(files: Sequence[Listed]) -> list[Listed]:
     return list(found.values())
 
 
-def _text(name: str, http: Http) -> str:
+def _read_text(name: str, http: Http) -> str:
     """Return the text of a list or Metalink, local or remote. Raises NotFound, NetworkError, BadListing."""
     if "://" in name:
         response = http.get(name, ceiling=MAX_LIST)
@@ -173,15 +173,15 @@ def _text(name: str, http: Http) -> str:
         ) from None
 
 
-def _list(text: str, name: str) -> list[Listed]:
+def _parse_list(text: str, name: str) -> list[Listed]:
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split() if not line.lstrip().startswith("#") else []
         if not words:
             continue
-        urls = tuple(check_url(_url(word), f"line {number}") for word in words)
+        urls = tuple(check_url(_normalized_url(word), f"line {number}") for word in words)
         try:
-            found.append(Listed(_name(urls[0]), urls=urls))
+            found.append(Listed(_file_path(urls[0]), urls=urls))
         except UnsafePath as error:
             raise BadListing(f"line {number} of {printable(name)} names no file: {error.message}") from None
     if not found:
@@ -189,7 +189,7 @@ def _list(text: str, name: str) -> list[Listed]:
     return found
 
 
-def _metalink(text: str, name: str) -> list[Listed]:
+def _parse_metalink(text: str, name: str) -> list[Listed]:
     found = []
     for file in metalink.load(text):
         if not file.urls:
@@ -202,7 +202,7 @@ def _metalink(text: str, name: str) -> list[Listed]:
     return found
 
 
-def _folder(url: str, http: Http) -> list[Listed]:
+def _list_folder(url: str, http: Http) -> list[Listed]:
     """List the files in the folder's SHA256SUMS, else MD5SUMS."""
     for name, load in SUMS:
         response = http.get(urljoin(url, name), ceiling=MAX_LIST)

@@ -24,7 +24,7 @@ def parse(text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[s
     """
     rest, path, from_text = text.strip(), "", ""
     if re.match(r"https?://", rest, re.IGNORECASE):
-        names, from_text, path = _split_page(_page(rest, endpoints))
+        names, from_text, path = _split_page(_page_path(rest, endpoints))
     else:
         name, at, after = re.sub(r"^hf:(//)?", "", rest).partition("@")
         names = name.strip("/").split("/")
@@ -53,10 +53,10 @@ def parse(text: str, kind: RepoKind | None, revision: str, endpoints: Sequence[s
 
 def is_name(parts: Sequence[str]) -> bool:
     """True if the parts between slashes are a valid `name` or `organisation/name` of the Hub."""
-    return 1 <= len(parts) <= 2 and all(_good_part(part) for part in parts)
+    return 1 <= len(parts) <= 2 and all(_is_valid_part(part) for part in parts)
 
 
-def _good_part(part: str) -> bool:
+def _is_valid_part(part: str) -> bool:
     return bool(_NAME.fullmatch(part)) and "--" not in part and ".." not in part and not part.endswith(".git")
 
 
@@ -70,7 +70,7 @@ def _check_revision(revision: str) -> None:
         raise UsageError(f"{printable(revision)} is not a revision", _REVISION_HINT)
 
 
-def _page(url: str, endpoints: Sequence[str]) -> list[str]:
+def _page_path(url: str, endpoints: Sequence[str]) -> list[str]:
     """The parts of a page's path below its hub, each decoded by itself: a branch may be `feature%2Fx`."""
     for base in (*endpoints, *(f"https://{host}" for host in HUB_HOSTS)):
         try:
@@ -98,12 +98,12 @@ def _split_page(parts: list[str]) -> tuple[list[str], str, str]:
             if parts[at] in ("discussions", "settings") or not after:
                 return parts[:at], "", ""
             if after[0] == "refs" and len(after) >= 3:
-                return parts[:at], "/".join(after[:3]), _inside(parts[at], after[3:])
-            return parts[:at], after[0], _inside(parts[at], after[1:])
+                return parts[:at], "/".join(after[:3]), _path_in_repo(parts[at], after[3:])
+            return parts[:at], after[0], _path_in_repo(parts[at], after[1:])
     return parts, "", ""
 
 
-def _inside(page: str, parts: list[str]) -> str:
+def _path_in_repo(page: str, parts: list[str]) -> str:
     """Return the path inside the repo that a page shows; a folder ("tree") ends in a slash."""
     if page == "commits" or not parts:
         return ""

@@ -33,12 +33,12 @@ def source(name: str) -> Source:
     """Return the source named `name`. Raises UsageError for an unknown name, ConfigError if it cannot be loaded."""
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
-        return _made(getattr(import_module(module), attribute), name)
+        return _checked(getattr(import_module(module), attribute), name)
     point = _entry_points().get(name)
     if point is None:
         raise UsageError(f"unknown source {printable(name)}", f"Known sources: {', '.join(names())}.")
     try:
-        return _made(point.load(), name)
+        return _checked(point.load(), name)
     except ConfigError:
         raise
     except Exception as error:
@@ -61,7 +61,7 @@ def find(text: str, endpoints: Callable[[Source], Sequence[str]]) -> Source:
     """
     word = text.strip()
     if _WEB.match(word):
-        claiming = (one for one in _all() if one.about.name != ANY_URL and _claims(one, word, endpoints(one)))
+        claiming = (one for one in _all_sources() if one.about.name != ANY_URL and _claims(one, word, endpoints(one)))
         return next(claiming, None) or source(ANY_URL)
     scheme = _SCHEME.match(word)
     if scheme and (scheme[1] in BUILT_IN or scheme[1] in _entry_points()):
@@ -77,7 +77,7 @@ def _claims(one: Source, url: str, endpoints: Sequence[str]) -> bool:
         return False
 
 
-def _all() -> Iterator[Source]:
+def _all_sources() -> Iterator[Source]:
     """Yield all sources, the built-in ones first. Sources that fail to load are skipped."""
     for name in BUILT_IN:
         yield source(name)
@@ -96,7 +96,7 @@ def _entry_points() -> "dict[str, EntryPoint]":
     return {point.name: point for point in found if NAME.fullmatch(point.name) and point.name not in BUILT_IN}
 
 
-def _made(found: Any, name: str) -> Source:
+def _checked(found: Any, name: str) -> Source:
     made = found() if isinstance(found, type) else found
     if not isinstance(made, Source) or made.about.name != name:
         raise ConfigError(

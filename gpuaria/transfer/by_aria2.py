@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Protocol
 
-from gpuaria.aria2.options import Shape, download_options
+from gpuaria.aria2.options import DownloadLimits, download_options
 from gpuaria.errors import Aria2Error, DiskError, NoSpace
 from gpuaria.formats.metalink import for_download
 from gpuaria.os_errors import explained
@@ -53,7 +53,7 @@ class Engine:
     """The aria2c of this process, with options and routes of its downloads."""
 
     shared: Aria2
-    shape: Shape
+    shape: DownloadLimits
     user_agent: str
     path: Aria2Path
 
@@ -190,7 +190,7 @@ class ByAria2:
         """Return a URL once for each connection that its mirror gets."""
         return [url.url] * task.step.counts.get(url.mirror.name, self._engine.shape.per_server)
 
-    def _options_for(self, task: FileTask) -> Shape:
+    def _options_for(self, task: FileTask) -> DownloadLimits:
         """Return a download's options: short time-outs if another mirror can take over."""
         several, shape = len(task.step.mirrors) > 1, self._engine.shape
         return replace(

@@ -3,8 +3,8 @@
 import subprocess
 from collections.abc import Iterable, Sequence
 
-from lab.net import why_not
-from lab.spaces import Counter, end_all, inside
+from lab.net import unavailable_reason
+from lab.spaces import Counter, inside, kill_all
 
 
 class Loop:
@@ -13,7 +13,7 @@ class Loop:
     def __init__(self, hosts: Iterable[str], prefix: str = "gl") -> None:
         self.hosts = list(hosts)
         self.ip = {name: f"127.0.0.{2 + i}" for i, name in enumerate(self.hosts)}
-        self._space = "" if why_not() else f"{prefix}-loop"
+        self._space = "" if unavailable_reason() else f"{prefix}-loop"
 
     def __enter__(self) -> "Loop":
         if self._space:
@@ -23,7 +23,7 @@ class Loop:
 
     def __exit__(self, *error: object) -> None:
         if self._space:
-            end_all(self._space)
+            kill_all(self._space)
             subprocess.run(["ip", "netns", "del", self._space], check=False)
 
     def space(self, name: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.spaces import Counter, end_all
+from lab.spaces import Counter, kill_all
 
 HERE = Path(__file__).parent
 
@@ -29,7 +29,7 @@ class Host:
     loss: float = 0.0
 
 
-def why_not() -> str:
+def unavailable_reason() -> str:
     """Return why this machine cannot run the lab; empty if it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
@@ -155,7 +155,7 @@ class Net:
                     process.kill()
                     process.wait()
         for name in ("client", "core", *self.hosts):
-            end_all(self.space(name))
+            kill_all(self.space(name))
             subprocess.run(["ip", "netns", "del", self.space(name)], capture_output=True, check=False)
         if self._table is not None:
             self._table.unlink(missing_ok=True)

@@ -54,7 +54,7 @@ class Counter:
         self._file.close()
 
 
-def end_all(space: str) -> None:
+def kill_all(space: str) -> None:
     """Kill all other processes in a namespace, such as those left by a killed program."""
     pids = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=False)
     for pid in {int(word) for word in pids.stdout.split()} - {os.getpid()}:

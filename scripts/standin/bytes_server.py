@@ -155,7 +155,7 @@ class _Handler(Handler):
         body = file.read_bytes()
         headers: Headers = [("Content-Type", "application/octet-stream")]
         if fault.kind == "flow_gzip":
-            body, headers = _packed(body), [*headers, ("Content-Encoding", "gzip")]
+            body, headers = _gzipped(body), [*headers, ("Content-Encoding", "gzip")]
         chunked = fault.kind != "flow_until_close"
         plan: list[Piece] = [body[: fault.after or None]]
         if chunked:
@@ -256,7 +256,7 @@ class _Handler(Handler):
 
 
 @lru_cache(maxsize=4)
-def _packed(body: bytes) -> bytes:
+def _gzipped(body: bytes) -> bytes:
     """Compress a body. Cached, since many connections request the same body and compression is slow."""
     return gzip.compress(body, 1)
 

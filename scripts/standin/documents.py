@@ -75,7 +75,7 @@ def item(repo: Repo, commit: Commit, path: str, *, expand: bool, xet: bool) -> J
     return document
 
 
-def below(commit: Commit, folder: str, *, recursive: bool) -> list[str] | None:
+def paths_in(commit: Commit, folder: str, *, recursive: bool) -> list[str] | None:
     """Return the paths in a folder ("" is the root), None if there is no such folder."""
     if folder and not isinstance(commit.listing.get(folder), str):
         return None

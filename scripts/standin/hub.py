@@ -240,7 +240,7 @@ class Hub:
             return "granted"
         return "valid" if token in self.tokens else "bad"
 
-    def signed(self, repo: Repo, entry: Entry) -> str:
+    def signed_url(self, repo: Repo, entry: Entry) -> str:
         """Return a new signed URL of an LFS file at the byte server."""
         path, query = self.cdn.address(repo, entry, xet=self.xet_hash)
         base = self.location_base if isinstance(self.location_base, str) else self.cdn.url

@@ -22,7 +22,7 @@ _README = (
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """The scaled dimensions of the model: width, layers, rows of the token table."""
 
     embed: int
@@ -59,15 +59,15 @@ def _pretty(value: object) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _fit(budget: int) -> Shape:
+def _fit(budget: int) -> ModelShape:
     """Choose dimensions for tensors of about budget bytes in total, with at least two layers."""
     for embed in (1024, 512, 256, 128, 64, 32):
         vocab = 50_257 if embed * 50_257 * 2 <= budget // 3 else 512
         layer = sum(_bytes(dtype, dims) for _, dtype, dims in _layer(0, embed))
         rest = budget - embed * 2 * (vocab + 1024)
         if layer <= budget // 8 and rest >= 2 * layer:
-            return Shape(embed, rest // layer, vocab)
-    return Shape(32, 2, 512)
+            return ModelShape(embed, rest // layer, vocab)
+    return ModelShape(32, 2, 512)
 
 
 def _layer(number: int, embed: int) -> list[tuple[str, str, list[int]]]:
@@ -88,7 +88,7 @@ def _layer(number: int, embed: int) -> list[tuple[str, str, list[int]]]:
     return [(f"h.{number}.{name}", "F32", shape) for name, shape in dims.items()]
 
 
-def _tensors(shape: Shape) -> list[tuple[str, str, list[int]]]:
+def _tensors(shape: ModelShape) -> list[tuple[str, str, list[int]]]:
     middle = [tensor for number in range(shape.layers) for tensor in _layer(number, shape.embed)]
     norms = [("ln_f.weight", "F32", [shape.embed]), ("ln_f.bias", "F32", [shape.embed])]
     tables = [("wpe.weight", "F16", [1024, shape.embed]), ("wte.weight", "F16", [shape.vocab, shape.embed])]
@@ -128,7 +128,7 @@ def _blocks(seed: int) -> dict[str, memoryview]:
     return {"F32": memoryview(single * 2), "F16": memoryview(half * 2)}
 
 
-def _config(shape: Shape) -> dict[str, object]:
+def _config(shape: ModelShape) -> dict[str, object]:
     return {
         "activation_function": "gelu_new",
         "architectures": ["GPT2LMHeadModel"],

@@ -173,7 +173,7 @@ def _api(hub: Hub, request: Request) -> Reply:
 def _tree(hub: Hub, request: Request, repo: Repo, rest: list[str]) -> Reply:
     commit = _revision(repo, rest[1])
     expand, folder = request.flag("expand"), unquote("/".join(rest[2:])).strip("/")
-    paths = documents.below(commit, folder, recursive=request.flag("recursive"))
+    paths = documents.paths_in(commit, folder, recursive=request.flag("recursive"))
     if paths is None:
         raise Refusal(404, f"{folder} does not exist on this revision", "EntryNotFound", commit.oid)
     asked = request.value("limit")
@@ -273,7 +273,7 @@ def _shape_a(hub: Hub, request: Request, repo: Repo, commit: Commit, entry: Entr
 
 def _shape_b(hub: Hub, repo: Repo, commit: Commit, entry: Entry) -> Reply:
     """Return the reply for an LFS file: an absolute redirect to a signed URL at the byte server."""
-    reply = _redirect(302, hub.signed(repo, entry), "Found")
+    reply = _redirect(302, hub.signed_url(repo, entry), "Found")
     reply.headers += [
         ("X-Repo-Commit", commit.oid),
         ("X-Linked-Size", str(entry.size)),

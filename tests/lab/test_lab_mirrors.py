@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from lab import Host, Net, why_not
+from lab import Host, Net, unavailable_reason
 from tests.support.checkout import SCRIPTS
 from tests.support.repos import contents
 from tests.support.user import Done, User, wait_until
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason())
 SIZE = 60_000_000
 IN_FLIGHT = 12_000_000  # bytes: pieces that the bad mirror held, and duplicates in the tail
 NAME = "model.safetensors"

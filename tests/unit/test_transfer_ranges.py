@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuaria.aria2 import control
-from gpuaria.aria2.options import Shape, download_options
+from gpuaria.aria2.options import DownloadLimits, download_options
 from gpuaria.transfer import ranges as row_of
 from gpuaria.transfer.range_files import RangeFiles, control_bytes
 from gpuaria.transfer.ranges import PIECE, ByteRange, prefix, split_end, split_gap
@@ -293,4 +293,4 @@ def test_any_leftovers_give_ranges_that_cover_the_file(
 
 
 def test_the_piece_length_equals_the_one_given_to_aria2() -> None:
-    assert download_options(Path("/x"), Shape(), "")["piece-length"] == f"{row_of.PIECE >> 20}M"
+    assert download_options(Path("/x"), DownloadLimits(), "")["piece-length"] == f"{row_of.PIECE >> 20}M"

@@ -18,7 +18,7 @@ import pytest
 from gpuaria.aria2 import binary, daemon
 from gpuaria.aria2.binary import Binary
 from gpuaria.aria2.daemon import Daemon
-from gpuaria.aria2.options import DAEMON, DOWNLOAD, Shape, download_options
+from gpuaria.aria2.options import DAEMON, DOWNLOAD, DownloadLimits, download_options
 from gpuaria.aria2.rpc import Rpc
 from gpuaria.errors import Aria2Error
 from gpuaria.formats.metalink import for_download
@@ -132,8 +132,10 @@ def hub(repo: Repo) -> Iterator[Hub]:
 
 def add(to: Daemon, hub: Hub, repo: Repo, folder: Path, name: str = "w") -> str:
     folder.mkdir(exist_ok=True)
-    url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
-    return to.rpc.add_download(for_download(name, len(DATA), [url]), download_options(folder, Shape(), "gpuaria/test"))
+    url = hub.signed_url(repo, repo.commits[repo.head].files["w.bin"])
+    return to.rpc.add_download(
+        for_download(name, len(DATA), [url]), download_options(folder, DownloadLimits(), "gpuaria/test")
+    )
 
 
 def until(to: Daemon, gid: str, status: str) -> Aria2Status:
@@ -173,12 +175,12 @@ def test_a_download_is_exact_and_leaves_no_other_file(program: str, hub: Hub, re
 
 @every_binary
 def test_a_mirror_with_another_size_is_dropped(program: str, hub: Hub, repo: Repo, tmp_path: Path) -> None:
-    good = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+    good = hub.signed_url(repo, repo.commits[repo.head].files["w.bin"])
     other = Repo.build("org/other", {"w.bin": b"short" * 1_000_000}, folder=tmp_path / "other")
-    wrong = hub.signed(other, other.commits[other.head].files["w.bin"])
+    wrong = hub.signed_url(other, other.commits[other.head].files["w.bin"])
     (tmp_path / "staging").mkdir()
     with Running(program) as own:
-        options = download_options(tmp_path / "staging", Shape(), "gpuaria/test")
+        options = download_options(tmp_path / "staging", DownloadLimits(), "gpuaria/test")
         gid = own.daemon.rpc.add_download(for_download("w", len(DATA), [wrong, good]), options)
         until(own.daemon, gid, "complete")
     assert (tmp_path / "staging" / "w").read_bytes() == DATA
@@ -446,7 +448,7 @@ def test_an_attached_run_touches_only_its_own_downloads(
     foreign: tuple[int, subprocess.Popen[bytes]], hub: Hub, repo: Repo, tmp_path: Path
 ) -> None:
     port, process = foreign
-    url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+    url = hub.signed_url(repo, repo.commits[repo.head].files["w.bin"])
 
     def ask(method: str, *params: object) -> Any:
         return call(port, method, *params, secret=SECRET)
@@ -513,7 +515,7 @@ def test_an_endlessly_nested_response_is_an_error() -> None:
 
 # --- options ------------------------------------------------------------------------------------------------------
 
-OPTIONS: Mapping[str, str] = download_options(Path("/tmp/x"), Shape(), "gpuaria")
+OPTIONS: Mapping[str, str] = download_options(Path("/tmp/x"), DownloadLimits(), "gpuaria")
 
 
 @every_binary
@@ -531,9 +533,9 @@ def test_aria2_accepts_every_download_option_as_given(
 ) -> None:
     hub.cdn.fault("w.bin", "stall", after=1000)
     (tmp_path / "staging").mkdir()
-    shape = Shape(split=5, per_server=3, min_split=2 << 20, connect_timeout=7, timeout=9, max_speed=1 << 20)
+    shape = DownloadLimits(split=5, per_server=3, min_split=2 << 20, connect_timeout=7, timeout=9, max_speed=1 << 20)
     given = download_options(tmp_path / "staging", shape, "gpuaria/test")
-    url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+    url = hub.signed_url(repo, repo.commits[repo.head].files["w.bin"])
     visit = daemon.attach(f"http://127.0.0.1:{foreign[0]}/jsonrpc", SECRET)
     gid = visit.rpc.add_download(for_download("w", len(DATA), [url]), given)
     taken = call(foreign[0], "aria2.getOption", gid, secret=SECRET)
@@ -544,15 +546,15 @@ def test_aria2_accepts_every_download_option_as_given(
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        (Shape(per_server=99), {"max-connection-per-server": "16"}),
-        (Shape(per_server=0), {"max-connection-per-server": "1"}),
-        (Shape(split=0), {"split": "1"}),
-        (Shape(min_split=1), {"min-split-size": str(1 << 20)}),
-        (Shape(connect_timeout=0.1, timeout=9999), {"connect-timeout": "1", "timeout": "600"}),
-        (Shape(max_speed=-1), {"max-download-limit": "0"}),
+        (DownloadLimits(per_server=99), {"max-connection-per-server": "16"}),
+        (DownloadLimits(per_server=0), {"max-connection-per-server": "1"}),
+        (DownloadLimits(split=0), {"split": "1"}),
+        (DownloadLimits(min_split=1), {"min-split-size": str(1 << 20)}),
+        (DownloadLimits(connect_timeout=0.1, timeout=9999), {"connect-timeout": "1", "timeout": "600"}),
+        (DownloadLimits(max_speed=-1), {"max-download-limit": "0"}),
     ],
 )
-def test_options_stay_within_aria2_limits(shape: Shape, expected: dict[str, str]) -> None:
+def test_options_stay_within_aria2_limits(shape: DownloadLimits, expected: dict[str, str]) -> None:
     options = download_options(Path("/tmp/x"), shape, "gpuaria")
     assert {name: options[name] for name in expected} == expected
 

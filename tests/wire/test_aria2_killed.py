@@ -25,7 +25,7 @@ def test_the_control_file_of_a_killed_aria2c_matches_the_disk(program: str, cach
     target = tmp_path / "out"
     with Hub([repo], server="embedded") as hub:
         hub.cdn.fault("w.bin", "stall", after=1_300_000)
-        url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+        url = hub.signed_url(repo, repo.commits[repo.head].files["w.bin"])
         options = ["--no-conf", "--quiet", "--auto-save-interval=1", "--split=4", "--max-connection-per-server=4"]
         options += ["--min-split-size=1M", "--piece-length=1M", "--file-allocation=none", f"--disk-cache={cache}"]
         environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}

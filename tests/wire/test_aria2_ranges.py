@@ -9,7 +9,7 @@ import pytest
 
 from gpuaria.aria2 import binary, control, daemon
 from gpuaria.aria2.binary import Binary
-from gpuaria.aria2.options import Shape, download_options
+from gpuaria.aria2.options import DownloadLimits, download_options
 from gpuaria.formats.metalink import for_download
 from gpuaria.http.certificates import ca_file
 from gpuaria.transfer.range_files import RangeFiles
@@ -105,9 +105,9 @@ def test_a_single_range_is_not_a_complete_file(program: str, tmp_path: Path) -> 
 
 
 def _fetch(own: daemon.Daemon, hub: Hub, repo: Repo, files: RangeFiles, window: ByteRange) -> None:
-    url = hub.signed(repo, repo.commits[repo.head].files["w.bin"])
+    url = hub.signed_url(repo, repo.commits[repo.head].files["w.bin"])
     path = files.path(window)
-    options = download_options(path.parent, Shape(), "test")
+    options = download_options(path.parent, DownloadLimits(), "test")
     gid = own.rpc.add_download(for_download(path.name, files.size, [url]), options)
     end = time.monotonic() + 60
     while (transfer := own.rpc.poll([gid])[0][gid]).status != "complete":

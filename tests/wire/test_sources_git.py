@@ -148,7 +148,7 @@ def test_the_git_program_serves_what_proves_its_own_listing(
     manifest = listed(root / "org/held.git", commit)
     assert len(manifest.files) == 44
     with Backend(root, speaks_2=speaks_2) as server:
-        sent = git.objects(f"{server.url}/{NAME}", commit, HTTP)
+        sent = git.fetch_objects(f"{server.url}/{NAME}", commit, HTTP)
         seen = server.journal.snapshot()
     assert unproven_reason(commit, manifest, sent) == ""
     assert [kind for kind, _ in sent].count("commit") == 1
@@ -168,11 +168,13 @@ def test_a_server_that_gives_out_tips_only_is_not_asked_for_another_commit(nativ
     tip, parent = (run_git(root / "org/held.git", "rev-parse", name) for name in ("main", "main~1"))
     with Backend(root, speaks_2=False) as server:
         assert (
-            unproven_reason(tip, listed(root / "org/held.git", tip), git.objects(f"{server.url}/{NAME}", tip, HTTP))
+            unproven_reason(
+                tip, listed(root / "org/held.git", tip), git.fetch_objects(f"{server.url}/{NAME}", tip, HTTP)
+            )
             == ""
         )
         with pytest.raises(NetworkError, match=f"serves branches and tags only, not the commit {parent[:12]}"):
-            git.objects(f"{server.url}/{NAME}", parent, HTTP)
+            git.fetch_objects(f"{server.url}/{NAME}", parent, HTTP)
 
 
 @needs_git
@@ -182,7 +184,7 @@ def test_a_commit_that_the_server_does_not_have_is_its_own_sentence(
 ) -> None:
     root = set_up(native, tmp_path, "allowAnySHA1InWant", "allowFilter")
     with Backend(root, speaks_2=speaks_2) as server, pytest.raises(NetworkError, match="not our ref"):
-        git.objects(f"{server.url}/{NAME}", "1" * 40, HTTP)
+        git.fetch_objects(f"{server.url}/{NAME}", "1" * 40, HTTP)
 
 
 @needs_git
@@ -191,7 +193,7 @@ def test_a_server_that_forbids_this_filter_is_asked_without(native: Path, tmp_pa
     run_git(root / "org/held.git", "config", "uploadpackfilter.blob:limit.allow", "false")
     commit = run_git(root / "org/held.git", "rev-parse", "main")
     with Backend(root, speaks_2=True) as server:
-        sent = git.objects(f"{server.url}/{NAME}", commit, HTTP)
+        sent = git.fetch_objects(f"{server.url}/{NAME}", commit, HTTP)
     assert unproven_reason(commit, listed(root / "org/held.git", commit), sent) == ""
 
 
@@ -210,7 +212,7 @@ def test_dulwich_serves_it_too(native: Path) -> None:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
-            sent = git.objects(f"http://127.0.0.1:{server.server_port}/{NAME}", commit, HTTP)
+            sent = git.fetch_objects(f"http://127.0.0.1:{server.server_port}/{NAME}", commit, HTTP)
         finally:
             server.shutdown()
             thread.join()
@@ -297,28 +299,28 @@ V0 = pkt(b"1" * 40 + b" HEAD\0side-band-64k shallow\n", b"2" * 40 + b" refs/head
 )
 def test_what_is_no_git_is_one_sentence(refs: bytes, answer: bytes, sentence: str) -> None:
     with Scripted(refs, answer) as server, pytest.raises(NetworkError, match=sentence):
-        git.objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
+        git.fetch_objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
 
 
 def test_an_answer_that_is_too_long_is_not_read_to_its_end() -> None:
     with Scripted(V2 + b"0000" * (3 << 20)) as server, pytest.raises(NetworkError, match="larger than 8,388,608 bytes"):
-        git.objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
+        git.fetch_objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
     with (
         Scripted(V2, b"0000" * (17 << 20)) as server,
         pytest.raises(NetworkError, match="larger than 67,108,864 bytes"),
     ):
-        git.objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
+        git.fetch_objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
 
 
 def test_a_question_that_is_refused_is_one_sentence() -> None:
     with Scripted(V2, status=403) as server, pytest.raises(NetworkError, match="returned HTTP 403 to the git request"):
-        git.objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
+        git.fetch_objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
 
 
 def test_the_question_goes_where_the_repo_was_found() -> None:
     with Scripted(V2, pkt(b"ERR no")) as server:
         with pytest.raises(NetworkError, match="does not serve"):
-            git.objects(f"{server.url}/moved/{NAME}", "3" * 40, HTTP)
+            git.fetch_objects(f"{server.url}/moved/{NAME}", "3" * 40, HTTP)
         assert server.journal.snapshot()[-1].target == f"/{NAME}/git-upload-pack"
 
 
@@ -326,7 +328,7 @@ def test_the_repo_may_have_git_behind_its_name(serve: Serve, tmp_path: Path) -> 
     repo = Repo.build(NAME, {"notes.txt": b"first\n"}, folder=tmp_path)
     hub = serve(repo)
     hub.fault(f"/{NAME}/info/refs", status=404)
-    assert git.objects(f"{hub.url}/{NAME}", repo.head, HTTP)
+    assert git.fetch_objects(f"{hub.url}/{NAME}", repo.head, HTTP)
     assert [seen.target.partition("?")[0] for seen in hub.requests] == [
         f"/{NAME}/info/refs",
         f"/{NAME}.git/info/refs",
