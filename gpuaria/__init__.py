@@ -1,4 +1,4 @@
-"""Models from any mirror to your disk: measured mirrors, aria2's segmented downloads, every byte verified."""
+"""Download models from the fastest mirrors with aria2, and verify every byte."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ __all__ = ["FetchFailed", "Runtime", "__version__", "fetch", "resolve", "verify"
 
 
 def __getattr__(name: str) -> object:
-    """Import the API when it is first used: `gpuaria --version` has no need of it."""
+    """Import the API on first use, since `gpuaria --version` does not need it."""
     if name not in __all__:
         raise AttributeError(f"module 'gpuaria' has no attribute {name!r}")
     from gpuaria import api

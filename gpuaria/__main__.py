@@ -1,4 +1,4 @@
-"""`python -m gpuaria`."""
+"""Entry point of `python -m gpuaria`."""
 
 from gpuaria.cli.main import run
 

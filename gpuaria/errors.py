@@ -45,12 +45,12 @@ class GpuariaError(Exception):
 
     @property
     def retry(self) -> Retry:
-        """Return whether the same request may succeed: "never", "elsewhere" (at another mirror) or "later"."""
+        """When the same request may succeed: "never", "elsewhere" (at another mirror) or "later"."""
         return self._retry or self.usual_retry
 
 
 class UsageError(GpuariaError):
-    """The command line asks for something that has no meaning."""
+    """Invalid usage of the command line or of the API."""
 
     exit_code = 2
     side: ClassVar[Side] = "user"
@@ -65,7 +65,7 @@ class SomeFilesFailed(GpuariaError):
 
 
 class WrongBytes(GpuariaError):
-    """Bytes do not match the digest that the manifest declares."""
+    """Bytes do not match the digest in the manifest."""
 
     exit_code = 4
     side: ClassVar[Side] = "source"
@@ -73,7 +73,7 @@ class WrongBytes(GpuariaError):
 
 
 class NotFound(GpuariaError):
-    """A repo, revision or file does not exist, or nothing matched."""
+    """A repo, revision or file does not exist, or no file matches."""
 
     exit_code = 5
     side: ClassVar[Side] = "source"
@@ -170,20 +170,20 @@ class UnsafePath(DiskError):
 
 
 class Locked(DiskError):
-    """Another process works on the same target."""
+    """Another process uses the same target."""
 
     usual_retry: ClassVar[Retry] = "later"
 
 
 class Aria2Error(GpuariaError):
-    """aria2c is missing, too old, died, or rejects the RPC secret."""
+    """aria2c is missing or too old, has died, or rejects the RPC secret."""
 
     exit_code = 9
     side: ClassVar[Side] = "engine"
 
 
 class ConfigError(GpuariaError):
-    """A settings file or variable cannot be understood."""
+    """A settings file or variable is invalid."""
 
     exit_code = 10
     side: ClassVar[Side] = "user"

@@ -47,7 +47,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class ActiveFile:
-    """A large file in flight; bytes and bytes per second."""
+    """A large file that is being downloaded; bytes and bytes per second."""
 
     path: str
     done: int
@@ -84,7 +84,7 @@ class FileDone:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The run is over; always the last event."""
+    """The run has ended; always the last event."""
 
     report: Report
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpuaria.errors import DiskError, NoSpace, NotWritable, UnsafePath
 
-_SENTENCES: dict[int, tuple[type[DiskError], str, str]] = {
+_MESSAGES: dict[int, tuple[type[DiskError], str, str]] = {
     errno.ENOSPC: (NoSpace, "no space left on the disk of {path}", "Free some space and run the same command again."),
     errno.EDQUOT: (NoSpace, "your disk quota is used up at {path}", "Free some space and run the same command again."),
     errno.EROFS: (NotWritable, "{path} is on a read-only file system", "Choose another target folder."),
@@ -50,15 +50,15 @@ def unmade(error: OSError, folder: Path) -> DiskError:
 
     Missing parents are made too, so ENOENT comes from file systems such as /proc.
     """
-    told = explain(error, folder)
-    why = "this file system does not allow new folders" if error.errno == errno.ENOENT else told.message
-    return type(told)(f"cannot create the folder {folder}: {why}", told.hint or "Choose another target folder.")
+    known = explain(error, folder)
+    why = "this file system does not allow new folders" if error.errno == errno.ENOENT else known.message
+    return type(known)(f"cannot create the folder {folder}: {why}", known.hint or "Choose another target folder.")
 
 
 def explain(error: OSError, path: Path | str) -> DiskError:
     """Return the DiskError for `error`, with `path` in the message."""
-    known = _SENTENCES.get(error.errno or 0)
+    known = _MESSAGES.get(error.errno or 0)
     if known is None:
         return DiskError(f"{path}: {error.strerror or type(error).__name__}")
-    kind, sentence, hint = known
-    return kind(sentence.format(path=path), hint)
+    kind, text, hint = known
+    return kind(text.format(path=path), hint)

@@ -1,10 +1,10 @@
-"""Text for people: names and server messages made safe for a terminal, sizes in decimal units."""
+"""Text for people: names and server messages that are safe for a terminal, and sizes in decimal units."""
 
 import re
 import unicodedata
 from collections.abc import Callable
 
-_ODD = re.compile(r"[^ -~]")  # a quick look: few characters are
+_ODD = re.compile(r"[^ -~]")  # a fast pre-check
 
 
 def printable(text: str) -> str:
@@ -23,7 +23,7 @@ def harmless(text: str, instead: Callable[[str], str] = lambda mark: "?") -> str
 
 def has_hostile(text: str) -> bool:
     """Return whether `text` holds a character that could disturb a terminal."""
-    plain = text.isascii() and text.isprintable()  # most names by far, in a fifth of the time
+    plain = text.isascii() and text.isprintable()  # true for most names, and five times faster
     return not plain and any(_is_hostile(char) for char in text)
 
 

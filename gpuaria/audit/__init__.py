@@ -1,1 +1,1 @@
-"""The audit log: one record for each published file, and the trace of a file back to its run."""
+"""The audit log: a line for each published file and each run, and the trace from a file to its run."""

@@ -1,52 +1,52 @@
-"""Where the bytes of one file come from, kept while it arrives."""
+"""Counts which mirror delivered the bytes of one file."""
 
 from dataclasses import dataclass, field
 
-_MOST = 10  # problems that are kept of one file
-_BEFORE = ""  # stands for bytes that were here before the run
+_MOST = 10  # problems kept per file
+_ON_DISK = ""  # key for bytes that were on disk before the run
 
 
 @dataclass
 class ByteSources:
-    """`problems`: what went wrong on the way, the first few. Not thread-safe by itself."""
+    """Bytes of one file by mirror, and the first few problems of its download. Not thread-safe."""
 
     problems: list[str] = field(default_factory=list)
-    _given: dict[str, int] = field(default_factory=dict)  # by mirror, the one that gave last at the end
+    _counts: dict[str, int] = field(default_factory=dict)  # by mirror, the one that delivered last at the end
 
-    def came(self, mirror: str, count: int) -> None:
-        """`count` more bytes came from `mirror`."""
-        self._given[mirror] = self._given.pop(mirror, 0) + count
+    def add_bytes(self, mirror: str, count: int) -> None:
+        """Add `count` bytes delivered by `mirror`."""
+        self._counts[mirror] = self._counts.pop(mirror, 0) + count
 
-    def holds(self, count: int) -> None:
+    def set_size_on_disk(self, count: int) -> None:
         """Set how many bytes of the file are on disk.
 
         If the mirrors delivered more, the latest bytes no longer count. Bytes that no mirror delivered were on disk
         before the run.
         """
-        surplus = sum(self._given.values()) - count
+        surplus = sum(self._counts.values()) - count
         if surplus < 0:
-            self._given = {_BEFORE: self._given.pop(_BEFORE, 0) - surplus, **self._given}
-        for mirror in reversed(list(self._given)):
-            less = min(max(surplus, 0), self._given[mirror])
+            self._counts = {_ON_DISK: self._counts.pop(_ON_DISK, 0) - surplus, **self._counts}
+        for mirror in reversed(list(self._counts)):
+            less = min(max(surplus, 0), self._counts[mirror])
             surplus -= less
-            self._given[mirror] -= less
+            self._counts[mirror] -= less
 
-    def note(self, problem: str) -> None:
-        """Something went wrong; what was said before is not said again."""
+    def add_problem(self, problem: str) -> None:
+        """Add a problem, unless it is known already or there are enough."""
         if problem not in self.problems and len(self.problems) < _MOST:
             self.problems.append(problem)
 
     def copy(self) -> "ByteSources":
-        """As it is at this moment."""
-        return ByteSources(list(self.problems), dict(self._given))
+        """Return a copy of the current state."""
+        return ByteSources(list(self.problems), dict(self._counts))
 
     @property
-    def before(self) -> int:
-        """Bytes that were here before."""
-        return self._given.get(_BEFORE, 0)
+    def on_disk_before(self) -> int:
+        """Bytes that were on disk before the run."""
+        return self._counts.get(_ON_DISK, 0)
 
     @property
-    def given(self) -> dict[str, int]:
-        """Bytes by mirror, the most first."""
-        rows = [(name, count) for name, count in self._given.items() if name != _BEFORE and count]
+    def by_mirror(self) -> dict[str, int]:
+        """Bytes by mirror, largest first."""
+        rows = [(name, count) for name, count in self._counts.items() if name != _ON_DISK and count]
         return dict(sorted(rows, key=lambda row: (-row[1], row[0])))

@@ -1,7 +1,7 @@
-"""The lines of the audit log: JSON objects, one a line, in ASCII, so that no name from outside can end a line.
+"""The lines of the audit log: one JSON object per line, in ASCII, so that no file name can end a line.
 
-Two kinds: a file that a run published, proved or refused, and the run itself at its end. A file's line says all that
-there is to say of that file, since a run that is killed leaves no line of its own.
+A `file` line is written for each file that a run published, verified or refused, a `run` line at the end of the run.
+A file's line is complete by itself, since a killed run leaves no `run` line.
 """
 
 import json
@@ -12,13 +12,13 @@ from dataclasses import MISSING, dataclass, fields
 from gpuaria.records import GOOD_OUTCOMES, to_json
 from gpuaria.urls import redacted
 
-_LONGEST = 500  # characters of a sentence
+_LONGEST = 500  # most characters of a message
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorShare:
-    """What one mirror gave, in bytes; to a run also in files, and why it was not used (any more)."""
+    """What one mirror delivered, in bytes; for a run also the number of files, and why the mirror was dropped."""
 
     mirror: str
     base: str
@@ -29,12 +29,12 @@ class MirrorShare:
 
 @dataclass(frozen=True, slots=True)
 class FileLine:
-    """What became of one file. Times are UTC, sizes bytes, digests as `algorithm:hex`, "" where there is none.
+    """The result for one file. Times are UTC, sizes are in bytes, digests are `algorithm:hex`, or empty without one.
 
-    `path`: the absolute name, all folders real ones; `content`: where a cache keeps the bytes, if that is elsewhere.
-    `outcome`: as in a Verdict, or "unfinished": the run ended before. `mirrors`: who gave bytes of it in this run;
-    `about`: told apart by what came over the connections, and so not to the byte. `reused`: bytes that were here
-    before. `same_as`: the file of the repo that it was copied from.
+    `path`: the absolute path without symbolic links; `content`: the path of the bytes in a cache, if different.
+    `outcome`: as in a Verdict, or "unfinished" if the run ended first. `mirrors`: the mirrors that delivered its bytes
+    in this run; `about`: their shares are estimates from the connections' traffic. `reused`: bytes on disk before.
+    `same_as`: the file in the repo that it was copied from.
     """
 
     run: str
@@ -62,16 +62,16 @@ class FileLine:
 
     @property
     def good(self) -> bool:
-        """Whether the file was in place then."""
+        """Whether the run left the file in place."""
         return self.outcome in GOOD_OUTCOMES
 
 
 @dataclass(frozen=True, slots=True)
 class RunLine:
-    """One run at its end: who asked for what, who vouched, who served, how it went.
+    """One run: the request, the source of the checksums, the mirrors and the result.
 
-    `at`: its begin. `asked`: file names and patterns, as given; `flags`: what else was asked for. `path`: the
-    destination. What was not known when it ended is empty. `error`: the class that ended it, `message` its sentence.
+    `at`: when it began. `asked`: file names and patterns as given; `flags`: other options. `path`: the destination.
+    Fields that were unknown at the end are empty. `error`: the class of the error that ended the run.
     """
 
     run: str
@@ -103,13 +103,13 @@ _KINDS: dict[str, type[LogLine]] = {"file": FileLine, "run": RunLine}
 
 
 def dump(line: LogLine) -> str:
-    """One line, with its end. No line has a control character in it, whatever the names are."""
+    """Return the line with its newline. It contains no other control character."""
     kind = "file" if isinstance(line, FileLine) else "run"
     return json.dumps({"event": kind, **to_json(line)}, separators=(",", ":")) + "\n"
 
 
 def load(text: str | bytes) -> LogLine | None:
-    """What a line says; None for one that is damaged, or of a kind that is not known."""
+    """Parse a line; return None if it is damaged or of an unknown kind."""
     try:
         row = json.loads(text)
         found = _read(_KINDS[row["event"]], row)
@@ -119,22 +119,22 @@ def load(text: str | bytes) -> LogLine | None:
 
 
 def within(text: str) -> bytes:
-    """How a text looks inside a line: a quick way to tell lines that cannot have it."""
+    """Return the bytes that represent a text within a line, for a quick search."""
     return json.dumps(text)[1:-1].encode("ascii")
 
 
 def clean(text: str) -> str:
-    """A sentence for the log: addresses without queries and passwords, and of bounded length."""
+    """Return a message for the log: URLs without queries and passwords, and cut to a maximum length."""
     return _ADDRESS.sub(lambda found: redacted(found[0]), text)[:_LONGEST]
 
 
 def name(mirror: str) -> str:
-    """A mirror's name without what stands before an @: the name of an endpoint is a part of its address."""
+    """Return a mirror's name without user and password: the default name is a part of its URL."""
     return clean(mirror).rpartition("@")[2]
 
 
 def _read(wanted: typing.Any, value: typing.Any) -> typing.Any:
-    """`value` as the annotated type `wanted`; fields that are missing take their defaults. Raises as `load` expects."""
+    """Convert `value` to the annotated type `wanted`; missing fields get their defaults. Raises what `load` catches."""
     kind, parts = typing.get_origin(wanted) or wanted, typing.get_args(wanted)
     if kind is tuple:
         return tuple(_read(parts[0], item) for item in _of(list, value))
@@ -149,5 +149,5 @@ def _read(wanted: typing.Any, value: typing.Any) -> typing.Any:
 
 def _of(kind: typing.Any, value: typing.Any) -> typing.Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"{value!r} is not a {kind.__name__}")
     return value

@@ -1,4 +1,4 @@
-"""What one run leaves in the audit log: a line for each file that it published, proved or refused, and its own."""
+"""Writes the audit lines of one run: one for each file published, verified or refused, and one for the run."""
 
 import os
 import pwd
@@ -32,7 +32,7 @@ from gpuaria.records import (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a run was asked for: the reference, file names and patterns, other flags, and the endpoint in use."""
+    """The request of a run: reference, file names and patterns, other options, and the endpoint."""
 
     ref: str
     selection: tuple[str, ...]
@@ -41,44 +41,44 @@ class Asked:
 
 
 class RunTarget(Protocol):
-    """Where a run puts files."""
+    """The target of a run."""
 
     @property
     def root(self) -> Path:
-        """The folder that the user gets."""
+        """The folder that is printed at the end."""
 
     def content_path(self, file: RemoteFile) -> Path:
-        """Where the bytes of a file are."""
+        """Return the path of a file's bytes."""
 
 
 class Outcomes(Protocol):
-    """What came of a run so far."""
+    """The results of a run so far."""
 
     @property
     def fetched(self) -> int:
-        """Bytes that came over the network."""
+        """Bytes downloaded."""
 
     @property
     def mirrors(self) -> Sequence[Mirror]:
-        """The mirrors of the run, those that joined included."""
+        """The mirrors of the run, including those that joined."""
 
     def byte_sources(self, path: str) -> ByteSources:
-        """Where the bytes of a file came from."""
+        """Return which mirrors delivered the bytes of a file."""
 
     def unfinished(self) -> list[str]:
-        """Paths of files of which bytes came, and that have no verdict."""
+        """Return the paths of files with downloaded bytes but without a verdict."""
 
     def mirror_uses(self) -> tuple[MirrorUse, ...]:
-        """What each mirror delivered."""
+        """Return what each mirror delivered."""
 
     def verdicts_so_far(self) -> tuple[Verdict, ...]:
-        """The verdicts."""
+        """Return the verdicts so far."""
 
 
 class Recorder:
-    """The entries of one run in the audit log. `settled` is for any thread.
+    """Writes the audit lines of one run. Any thread may call `record_file`.
 
-    A file's line is written at the moment of its verdict, so that a run that is killed has told of what it published.
+    A file's line is written with its verdict, so a killed run leaves lines for the files that it published.
     """
 
     def __init__(self, log: AuditLog, asked: Asked, mirrors: Sequence[Mirror]) -> None:
@@ -92,50 +92,50 @@ class Recorder:
         self._root = ""
         self._steps: Mapping[SafePath, Step] = {}
 
-    def uses(self, mirrors: Sequence[Mirror]) -> None:
-        """The mirrors that may serve this run."""
+    def set_mirrors(self, mirrors: Sequence[Mirror]) -> None:
+        """Set the mirrors that may be used in this run."""
         self._mirrors = mirrors
 
-    def begins(self, manifest: Manifest, place: RunTarget, plan: DownloadPlan, results: Outcomes) -> None:
-        """The plan is made and about to be carried out."""
+    def start(self, manifest: Manifest, place: RunTarget, plan: DownloadPlan, results: Outcomes) -> None:
+        """Start recording files: the plan is complete."""
         self._manifest, self._results, self._place = manifest, results, place
         self._root = os.path.realpath(place.root)
         self._steps = {step.file.path: step for step in plan.steps}
 
-    def settled(self, file: RemoteFile, verdict: Verdict) -> None:
-        """A file has its verdict. One that is in place and was proven before gets no line, nor one that never came."""
+    def record_file(self, file: RemoteFile, verdict: Verdict) -> None:
+        """Write the line of a file with its verdict; none if it was verified before or if no bytes of it arrived."""
         action = self._steps[file.path].action
         if action == "skip" and verdict.outcome in GOOD_OUTCOMES:
             return
         assert self._results is not None
-        origins = self._results.byte_sources(file.path)
-        if verdict.outcome in ("failed", "missing") and not origins.given:
+        byte_sources = self._results.byte_sources(file.path)
+        if verdict.outcome in ("failed", "missing") and not byte_sources.by_mirror:
             return
-        self._append(file, verdict.outcome, verdict.detail, origins)
+        self._append(file, verdict.outcome, verdict.detail, byte_sources)
 
-    def ended(self, exit_code: int) -> None:
-        """The run came to its end."""
+    def finish(self, exit_code: int) -> None:
+        """Write the line of a run that ended with a report."""
         self._close(exit_code, "", "")
 
-    def broke(self, error: BaseException) -> None:
-        """An error ended the run. What came of files without a verdict is told too: the next run goes on with it."""
+    def fail(self, error: BaseException) -> None:
+        """Write the lines of a run that an error ended, and of its unfinished files, which the next run resumes."""
         for path in self._results.unfinished() if self._results else ():
             assert self._results is not None
             self._append(self._steps[SafePath(path)].file, "unfinished", "", self._results.byte_sources(path))
         code = error.exit_code if isinstance(error, GpuariaError) else GpuariaError.exit_code
-        # The log's readers know this word, and not the kinds of it.
+        # Readers of the log know this class, not its subclasses.
         word = NetworkError.__name__ if isinstance(error, Unreachable) else type(error).__name__
         self._close(code, word, str(error))
 
-    def _append(self, file: RemoteFile, outcome: str, detail: str, origins: ByteSources) -> None:
+    def _append(self, file: RemoteFile, outcome: str, detail: str, byte_sources: ByteSources) -> None:
         assert self._manifest is not None
         assert self._place is not None
         manifest, step = self._manifest, self._steps[file.path]
         path, content = f"{self._root}/{file.path}", ""
-        with suppress(OSError, GpuariaError):  # to have no line would be worse
+        with suppress(OSError, GpuariaError):  # a line without `content` is better than none
             content = os.path.realpath(self._place.content_path(file))
         copied = step.action == "copy" and outcome in GOOD_OUTCOMES
-        here = step.action in ("name", "verify", "skip") and not origins.given
+        on_disk = step.action in ("name", "verify", "skip") and not byte_sources.by_mirror
         line = FileLine(
             run=self._run,
             at=_now(),
@@ -153,12 +153,12 @@ class Recorder:
             digest=str(file.digest or ""),
             outcome=outcome,
             detail=clean(detail),
-            action="replace" if step.action in ("name", "verify") and origins.given else step.action,
-            mirrors=tuple(self._part(MirrorUse(mirror, count)) for mirror, count in origins.given.items()),
-            about=step.carrier != "http" and (len(origins.given) > 1 or outcome == "unfinished"),
-            reused=file.size if copied or (here and outcome in GOOD_OUTCOMES) else origins.before,
+            action="replace" if step.action in ("name", "verify") and byte_sources.by_mirror else step.action,
+            mirrors=tuple(self._part(MirrorUse(mirror, count)) for mirror, count in byte_sources.by_mirror.items()),
+            about=step.carrier != "http" and (len(byte_sources.by_mirror) > 1 or outcome == "unfinished"),
+            reused=file.size if copied or (on_disk and outcome in GOOD_OUTCOMES) else byte_sources.on_disk_before,
             same_as=step.owner or "" if copied else "",
-            problems=tuple(map(clean, origins.problems)),
+            problems=tuple(map(clean, byte_sources.problems)),
         )
         self._log.append(dump(line))
 
@@ -168,7 +168,7 @@ class Recorder:
         return MirrorShare(name(use.name), clean(base), use.bytes, use.files, clean(use.rejected))
 
     def _close(self, exit_code: int, error: str, message: str) -> None:
-        """Write the run's own line."""
+        """Write the line of the run."""
         asked, manifest, results = self._asked, self._manifest, self._results
         line = RunLine(
             run=self._run,
@@ -198,19 +198,19 @@ class Recorder:
 
 
 def _reused(manifest: Manifest, results: Outcomes) -> int:
-    """Bytes of files in place that did not come in this run."""
+    """Return the bytes of files in place that this run did not download."""
     good = {verdict.path for verdict in results.verdicts_so_far() if verdict.good}
     return max(0, sum(file.size for file in manifest.files if file.path in good) - results.fetched)
 
 
 def _now() -> str:
-    """This moment in UTC, as RFC 3339 has it."""
+    """Return the current UTC time in RFC 3339 format."""
     now = time.time_ns() // 10**6
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now // 1000))}.{now % 1000:03d}Z"
 
 
 def _user() -> str:
-    """Who runs this: what the system says, since variables can say anything."""
+    """Return the user name from the system, not from environment variables."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

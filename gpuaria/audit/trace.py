@@ -1,7 +1,6 @@
-"""Where a file came from: what the audit log has of it, and whether the bytes on the disk still are those. No network.
+"""Finds a file's history in the audit log, and checks whether the file has changed. Offline.
 
-A name is looked for first, with all folders real ones. A file that the log does not know by its name was moved or
-copied, perhaps: then its digest is looked for.
+The search is by path first, with symbolic links resolved, then by digest, since the file may be moved or copied.
 """
 
 import os
@@ -20,17 +19,17 @@ from gpuaria.records import Digest, RemoteFile
 from gpuaria.text import printable
 from gpuaria.verification import verify_file
 
-_ALGORITHMS = ("sha256", "git-sha1")  # those that hubs declare
+_ALGORITHMS = ("sha256", "git-sha1")  # those that hubs use
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What is known of one file. `entry` is the last one of a run that left the file in place, or the last of all.
+    """The history of one file. `entry` is the last one that left the file in place, or else the last one.
 
-    `state`: the bytes on the disk against that entry's digest; "not compared" where nobody gave one. `found_by`
-    "digest": the log has these bytes under other names only. `run`: its run, None if that was killed. `source`: the
-    entry that tells which mirrors the bytes came from, where `entry` found them here. `others`: what else the log says
-    of the name, the newest first. `now`: an entry with the bytes that are there now, if they are others.
+    `state`: the file on disk compared with the digest of `entry`; "not compared" without a digest. `found_by`:
+    "digest" if the log has these bytes under other paths only. `run`: the run of `entry`, None if it was killed.
+    `source`: the entry of the download, if `entry` found the bytes on disk. `others`: other entries for this path,
+    newest first. `now`: an entry with the bytes that the file has now, if it has changed.
     """
 
     path: str
@@ -45,30 +44,30 @@ class Trace:
 
 
 def trace(path: Path, folder: Path) -> Trace:
-    """The story of the file `path` by the log in `folder`. Raises NotFound where the log has none, DiskError."""
+    """Return the history of the file `path` from the log in `folder`. Raises NotFound or DiskError."""
     place = Path(os.path.abspath(path))
     with explained(place):
         entries = _by_name(folder, place)
-        found = _told(place, entries) if entries else _by_digest(folder, place)
+        found = _by_path(place, entries) if entries else _by_digest(folder, place)
     return _completed(found, folder)
 
 
 def runs(path: Path, folder: Path) -> tuple[RunLine, ...]:
-    """The runs that filled the folder `path`, or a repo's folder in a cache, newest first. As `trace` otherwise."""
+    """Return the runs into the folder `path`, or a repo's folder in a cache, newest first. Raises as `trace` does."""
     names = {os.path.abspath(path), os.path.realpath(path)}
     below = tuple(f"{name}/snapshots/" for name in names)
     rows = _entries(folder, map(within, names), lambda line: line.path in names or line.path.startswith(below))
     found = [line for line in rows if isinstance(line, RunLine)]
     if not found:
         raise NotFound(
-            f"no run that the audit log knows of had {printable(str(path))} as its destination",
-            "Name a file in it, or the folder that was given to --to.",
+            f"the audit log has no run with the destination {printable(str(path))}",
+            "Give a file in it, or the folder that was used with --to.",
         )
     return tuple(reversed(found))
 
 
 def _by_name(folder: Path, place: Path) -> list[FileLine]:
-    """Entries of the name, or failing that of the content that it leads to; the oldest first."""
+    """Return the entries for the path, or else for the content it links to, oldest first."""
     named = {str(place), os.path.join(os.path.realpath(place.parent), place.name)}
     real = os.path.realpath(place)
     names = {*named, real}
@@ -78,23 +77,23 @@ def _by_name(folder: Path, place: Path) -> list[FileLine]:
 
 
 def _by_digest(folder: Path, place: Path) -> Trace:
-    """A file whose name is not known, found by its bytes."""
+    """Find a file with an unknown path by its bytes."""
     shown = printable(str(place))
     if not place.is_file():
         what = "it is a folder" if place.is_dir() else "there is no such file"
-        raise NotFound(f"the audit log does not know {shown}, and {what}", "Name a file that gpuaria fetched.")
+        raise NotFound(f"the audit log does not know {shown}, and {what}", "Give a file that gpuaria downloaded.")
     found = _with_bytes(folder, place)
     if not found:
         raise NotFound(
-            f"the audit log knows neither the name nor the bytes of {shown}",
-            f"gpuaria did not fetch it, or did so before there was a log in {folder}.",
+            f"the audit log has neither the path nor the bytes of {shown}",
+            f"gpuaria did not download it, or did so before the log in {folder} existed.",
         )
     fetched = [line for line in found if line.mirrors] or found
     return Trace(str(place), "digest", "same", "", fetched[-1])
 
 
-def _told(place: Path, entries: list[FileLine]) -> Trace:
-    """A file whose name is known, compared with the last entry that left it in place."""
+def _by_path(place: Path, entries: list[FileLine]) -> Trace:
+    """Compare a file with the last entry that left it in place."""
     good = [line for line in entries if line.good]
     entry = (good or entries)[-1]
     others = tuple(line for line in reversed(entries) if line is not entry)
@@ -109,17 +108,17 @@ def _compared(place: Path, entry: FileLine) -> tuple[Literal["same", "changed", 
     digest = Digest(algorithm, hexdigest) if hexdigest else None
     try:
         verdict = verify_file(place, RemoteFile(SafePath(entry.file), entry.size, digest))
-    except ValueError:  # an algorithm that another version knows
+    except ValueError:  # an algorithm of another version
         return "not compared", f"unknown digest {algorithm}"
     if verdict.outcome in ("wrong size", "wrong digest"):
         return "changed", verdict.detail
     if verdict.outcome == "failed":
-        raise DiskError(f"{printable(str(place))} {verdict.detail}", "Ask its owner for the right to read it.")
+        raise DiskError(f"{printable(str(place))} {verdict.detail}", "Ask its owner for read permission.")
     return ("not compared" if verdict.outcome == "unverifiable" else "same"), verdict.detail
 
 
 def _completed(found: Trace, folder: Path) -> Trace:
-    """With the run, and with the entries of the same bytes that tell more."""
+    """Return the trace with its run, and with the entries for the same bytes."""
     entry = found.entry
     marks = [b'"event":"run","run":"%b"' % within(entry.run), *([within(entry.digest)] if entry.digest else [])]
     rows = list(_entries(folder, marks, lambda line: True))
@@ -137,7 +136,7 @@ def _completed(found: Trace, folder: Path) -> Trace:
 
 
 def _with_bytes(folder: Path, place: Path) -> list[FileLine]:
-    """Entries of runs that left a file with these very bytes in place; none for an empty file, which is like any."""
+    """Return entries that left a file with the same bytes in place; none for an empty file."""
     if not place.stat().st_size:
         return []
     digests = _digests(place)
@@ -155,9 +154,9 @@ def _digests(place: Path) -> set[str]:
 
 
 def _entries(folder: Path, marks: Iterable[bytes], wanted: Callable[[LogLine], bool]) -> Iterator[LogLine]:
-    """Entries with one of `marks` in them that are wanted, by time; damaged lines are passed over. Raises DiskError."""
+    """Return the wanted entries that contain one of `marks`, by time; damaged lines are skipped. Raises DiskError."""
     with explained(folder / NAME):
-        once = dict.fromkeys(lines(folder, list(marks)))  # a log that is rotated meanwhile may be read twice
+        once = dict.fromkeys(lines(folder, list(marks)))  # a log rotated meanwhile may be read twice
     found = [line for line in map(load, once) if line is not None and wanted(line)]
     return iter(sorted(found, key=lambda line: line.at))
 

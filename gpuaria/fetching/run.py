@@ -40,11 +40,11 @@ def fetch(request: FetchRequest, world: World, limits: RunLimits) -> tuple[Repor
         report, plan, mirrors = _fetch(request, world, limits, audit)
     except BaseException as error:
         if not request.dry_run:
-            audit.broke(error)
+            audit.fail(error)
             _warn_about_audit_log(world)
         raise
     if not request.dry_run:
-        audit.ended(report.exit_code)
+        audit.finish(report.exit_code)
         _warn_about_audit_log(world)
         world.ranks.record_run(report, mirrors, world.probing)
         world.emit(Finished(report))
@@ -72,7 +72,7 @@ def _fetch(
     except NetworkError as error:
         whole, layout = _use_previous_listing(request, world, error)
     world = with_listed_servers(replace(world, mirrors=(*world.mirrors, *joined.mirrors)), whole)
-    audit.uses(world.mirrors)
+    audit.set_mirrors(world.mirrors)
     whole = layout.with_pinned(whole)
     chosen = request.selected(whole)
     if chosen.files and not any(file.digest for file in chosen.files):
@@ -103,7 +103,7 @@ def _fetch(
             check_together((file.path for file in chosen.files), case_sensitive=space.case_sensitive(layout.staging))
         pool = MirrorPool(HubFiles(world.source, chosen, world.http), world.mirrors)
         results = Results(pool, (step.file.path for step in plan.steps if step.fetches), _RunListener(audit, world))
-        audit.begins(chosen, layout, plan, results)
+        audit.start(chosen, layout, plan, results)
         _probe_unknown_mirrors(chosen, world, plan)
         target = Destination(chosen, layout, mirrors, counts, request.whole, request.lock is not None)
         try:
@@ -125,7 +125,7 @@ class _RunListener:
     world: World
 
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
-        self.audit.settled(file, verdict)
+        self.audit.record_file(file, verdict)
 
     def emit(self, event: Event) -> None:
         self.world.emit(event)

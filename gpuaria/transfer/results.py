@@ -49,7 +49,7 @@ class Results:
         """Count bytes of the file `path` that came from `mirror`."""
         self.pool.record(mirror, Delivered(count))
         with self._lock:
-            self._sources.setdefault(path, ByteSources()).came(mirror.name, count)
+            self._sources.setdefault(path, ByteSources()).add_bytes(mirror.name, count)
             self.fetched += count
 
     def credit(self, path: str, mirror: Mirror | None, count: int, serving: Sequence[Mirror]) -> None:
@@ -61,7 +61,7 @@ class Results:
         if mirror is not None:
             self.arrived(path, mirror, count)
             return
-        given = self.byte_sources(path).given
+        given = self.byte_sources(path).by_mirror
         weights = {self.pool.by_name(name): float(came) for name, came in given.items()}
         for one, share in shares(max(0, count), weights or dict.fromkeys(serving, 1.0)).items():
             self.arrived(path, one, share)
@@ -69,12 +69,12 @@ class Results:
     def set_bytes_on_disk(self, path: str, count: int) -> None:
         """Record that `count` bytes of the file `path` are on disk, including those of earlier runs."""
         with self._lock:
-            self._sources.setdefault(path, ByteSources()).holds(count)
+            self._sources.setdefault(path, ByteSources()).set_size_on_disk(count)
 
     def note_problem(self, path: str, problem: str) -> None:
         """Note a problem with the file `path`, which may still succeed."""
         with self._lock:
-            self._sources.setdefault(path, ByteSources()).note(problem)
+            self._sources.setdefault(path, ByteSources()).add_problem(problem)
 
     def byte_sources(self, path: str) -> ByteSources:
         """Return where the bytes of the file `path` came from so far."""
@@ -95,7 +95,7 @@ class Results:
     def unfinished(self) -> list[str]:
         """Return the paths of files without a verdict of which bytes have arrived."""
         with self._lock:
-            return [path for path, sources in self._sources.items() if sources.given and path not in self.verdicts]
+            return [path for path, sources in self._sources.items() if sources.by_mirror and path not in self.verdicts]
 
     def mirror_uses(self) -> tuple[MirrorUse, ...]:
         """Return the use of each mirror, the one with the most bytes first."""

@@ -98,8 +98,8 @@ def test_why_a_changed_file(user: User, fetched: Path) -> None:
 def test_why_an_unknown_file(user: User, fetched: Path) -> None:
     (user.home / "own.txt").write_bytes(b"my own")
     (user.home / "empty").write_bytes(b"")
-    user.quick("why", "own.txt").refused(5, "neither the name nor the bytes", "own.txt")
-    user.quick("why", "empty").refused(5, "neither the name nor the bytes")  # every empty file has this digest
+    user.quick("why", "own.txt").refused(5, "neither the path nor the bytes", "own.txt")
+    user.quick("why", "empty").refused(5, "neither the path nor the bytes")  # every empty file has this digest
     user.quick("why", "x/nothing").refused(5, "does not know", "no such file")
     user.quick("why", "x/sub").refused(5, "destination", "--to")
     user.quick("why", "n" * 5000).refused(8, "too long")
@@ -107,7 +107,7 @@ def test_why_an_unknown_file(user: User, fetched: Path) -> None:
     user.quick("why", "x/pipe").refused(5, "does not know")
     user.quick("why", "x/config.json/more").refused(5, "does not know")
     (state(user) / "audit.log").unlink()
-    user.quick("why", "x/config.json").refused(5, "neither the name nor the bytes")
+    user.quick("why", "x/config.json").refused(5, "neither the path nor the bytes")
     assert json.loads(user.quick("why", "x/config.json", "--json").out)["exit_code"] == 5
 
 

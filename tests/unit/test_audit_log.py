@@ -218,7 +218,7 @@ def test_byte_sources(moves: list[tuple[str, int] | int], before: int, given: di
     origins = ByteSources()
     for move in moves:
         if isinstance(move, int):
-            origins.holds(move)
+            origins.set_size_on_disk(move)
         else:
-            origins.came(*move)
-    assert (origins.before, origins.given) == (before, given)
+            origins.add_bytes(*move)
+    assert (origins.on_disk_before, origins.by_mirror) == (before, given)
