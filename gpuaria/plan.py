@@ -55,7 +55,7 @@ def make(
 def identity(file: RemoteFile) -> Identity:
     """Return the key that two files with equal bytes share: strong digest and size.
 
-    A file without one equals only itself.
+    A file without a strong digest equals only itself.
     """
     return (str(file.strong_digest) if file.strong_digest else f"path:{file.path}", file.size)
 

@@ -245,7 +245,7 @@ def _choose_by_policy(
 def _agreeing_pair(found: Sequence[tuple[Mirror, Manifest]]) -> list[tuple[Mirror, Manifest]]:
     """Return two mirrors on different hosts that list the same files of the same commit.
 
-    Empty if there is no such pair.
+    The list is empty if there is no such pair.
     """
     for at, (mirror, manifest) in enumerate(found):
         for other, second in found[at + 1 :]:

@@ -18,7 +18,7 @@ _DNS_SECONDS = 1.0  # to find out whether the system's DNS gives a false address
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Mirrors that join a fetch, and the reason; empty if none joins. `announced`: the user has been told."""
+    """Mirrors that join a fetch, and the reason; empty if none joins. `announced`: the warning was emitted."""
 
     mirrors: tuple[Mirror, ...] = ()
     because: str = ""
@@ -65,7 +65,7 @@ class SlowOrigin:
 def mirrors_to_join(world: World, unavailable: trust.OriginUnavailable) -> Joined:
     """Return the known mirrors that join because the origin is unavailable.
 
-    Empty if the origin responded or joining is forbidden.
+    The result is empty if the origin responded or joining is forbidden.
     """
     policy = JoinPolicy(host_of(world.origin.base))
     because = unavailable.reason.message if unavailable.pending is not None else policy.failed(unavailable.reason)

@@ -25,7 +25,7 @@ LEAST_RECORDED = 20_000_000  # bytes from one mirror below which its speed is no
 def mirrors_of(settings: Settings, server: Mirror | None = None) -> tuple[Mirror, ...]:
     """Return the endpoint (or `server`) first, which is the origin, then the mirrors of the settings.
 
-    Duplicate URLs once.
+    A URL that appears twice is used once.
     """
     first = server or Mirror(urlsplit(settings.endpoint).netloc, settings.endpoint, primary=True)
     named = {first.name}
@@ -88,9 +88,9 @@ class MirrorRanking:
         return ranking
 
     def record_run(self, report: Report, mirrors: Sequence[Mirror], probing: Probing) -> None:
-        """Record the throughput of each mirror of a run with several.
+        """Record the throughput of each mirror of a run with several mirrors.
 
-        For mirrors that delivered little, their probed rate.
+        For a mirror that delivered little, record its probed rate.
         """
         if len(mirrors) < 2 or not report.mirrors:
             return

@@ -43,7 +43,7 @@ class Health:
     def due(self, wanted: Collection[Mirror]) -> list[Mirror]:
         """Return the mirrors of `wanted` whose quarantine is over.
 
-        Each once, until it is quarantined or released again.
+        Each mirror is returned once, until it is quarantined or released again.
         """
         now = self.clock.monotonic()
         with self._lock:

@@ -44,9 +44,9 @@ def incompatible(http: Http, url: MirrorUrl) -> str:
 
 
 def refusal(http: Http, url: MirrorUrl) -> tuple[str, float | None]:
-    """Return ("", None) if a URL gives aria2 bytes now.
+    """Return why a URL gives aria2 no bytes now, and the seconds that the server asks to wait.
 
-    Else the reason, and the seconds that the server asks to wait.
+    ("", None) if it works.
     """
     headers = bytes_header(0, SAMPLE)
     try:

@@ -15,7 +15,7 @@ from gpuaria.transfer.task import FileTask
 class Claim:
     """Claim the right to download a file's bytes from the layout.
 
-    `look`: also read the progress of a fetch that holds it.
+    `read_progress`: also read the progress of a fetch that holds the claim.
     """
 
     task: FileTask

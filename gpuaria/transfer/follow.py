@@ -24,6 +24,7 @@ class _Arrival:
     error: GpuariaError | None = None
 
     def add(self, start: int, end: int) -> None:
+        """Add a byte range that is on disk."""
         merged: list[tuple[int, int]] = []
         for one in sorted([*self.ranges, (start, end)]):
             if merged and one[0] <= merged[-1][1]:

@@ -121,9 +121,8 @@ class Publisher:
         self._results.record_verdict(file, verdict)
         self._results.arrivals.published(file)
         for duplicate in self._duplicates.get(file.path, ()):
-            refusal = self._screening.judge(
-                duplicate, lambda _: self._layout.content_path(file)
-            )  # screening depends on the name as well
+            # Screening depends on the name as well.
+            refusal = self._screening.judge(duplicate, lambda _: self._layout.content_path(file))
             if refusal:
                 self._results.record_verdict(duplicate, Verdict(duplicate.path, "refused", refusal))
                 continue

@@ -20,7 +20,7 @@ _NAME = re.compile(r"(\d{1,16})-(\d{1,16})")
 
 @dataclass(frozen=True, slots=True)
 class RangeFiles:
-    """The file `base`, of `size` bytes, and its ranges in `folder`; `linked`: the file system has hard links.
+    """The file `base`, of `size` bytes, and its ranges in `folder`; `hard_links`: the file system has hard links.
 
     Every method may raise OSError.
     """

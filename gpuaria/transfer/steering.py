@@ -26,7 +26,7 @@ from gpuaria.transfer.tuning import (
 class TransferLimits:
     """Limits from the settings: concurrent files and HTTP requests, aria2's connections per server and its time-out.
 
-    `max_speed` in bytes/s, 0 for none; `patience`: the stall time-out in seconds.
+    `timeout` in seconds; `max_speed` in bytes/s, 0 for none; `patience`: the stall time-out in seconds.
     """
 
     jobs: int = 4

@@ -97,7 +97,7 @@ class BytesFinding:
 class FreshFinding:
     """A mirror's commit, size and digest compared with the manifest.
 
-    Empty or None if the mirror does not state them.
+    A field is empty or None if the mirror does not state it.
     """
 
     verdict: Freshness

@@ -19,7 +19,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DeclaredRange:
-    """The range that a response declares: `ranges`: it is a range; `size`: the whole file's size, None if not stated.
+    """The range that a response declares. `ranges`: it is a range; `size`: the whole file's size, None if not stated.
 
     `at`: the offset of its bytes, None for a range without description.
     """
@@ -39,7 +39,7 @@ def declared(status: int, headers: Mapping[str, str]) -> DeclaredRange:
 
 
 def check(status: int, headers: Mapping[str, str], part: DeclaredRange, at: int, size: int | None, now: float) -> None:
-    """Raise Refused for a response that is not the file of `size` bytes (None: unknown) from offset `at`.
+    """Raise Refusal for a response that is not the file of `size` bytes (None: unknown) from offset `at`.
 
     `now`: Unix seconds.
     """

@@ -126,7 +126,7 @@ def _read(
 def _start(size: int | None, connection_number: int, limits: SampleLimits) -> int:
     """Return the first offset: in the middle, each connection in its own range.
 
-    0 if the file is small or its size unknown.
+    The offset is 0 if the file is small or its size unknown.
     """
     if size is None or size < 2 * _SMALLEST_READ:
         return 0

@@ -80,9 +80,8 @@ def measure(
     tls_findings = [
         attempt.tls if attempt and attempt.tls else untried for attempt, untried in zip(attempts, tls, strict=False)
     ]
-    connected = [
-        attempt is None or attempt.tls is not None for attempt in attempts
-    ]  # no handshake without a connection
+    # Without a connection there is no handshake to report.
+    connected = [attempt is None or attempt.tls is not None for attempt in attempts]
     return (
         tuple(attempt.tcp if attempt else untried for attempt, untried in zip(attempts, tcp, strict=True)),
         tuple(one for one, tried in zip(tls_findings, connected, strict=False) if tried),
