@@ -1,4 +1,4 @@
-"""Text <-> records, both ways and without effects: Metalink 4, aria2's input file, SHA256SUMS, the manifest itself.
+"""Conversion between text and records: Metalink 4, aria2's input file, SHA256SUMS, the manifest. Pure.
 
-Each module has `dump` and `load`. Names are checked on the way in and on the way out; no credential is ever written.
+Each module has `dump` and `load`. Both check file names; `dump` never writes a credential.
 """

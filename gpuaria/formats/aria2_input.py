@@ -1,7 +1,7 @@
-"""aria2's input file (`aria2c -i`): an address line per file, then its options, indented.
+"""aria2's input file (`aria2c -i`): one line of URLs per file, then its indented options.
 
-There is no quoting. What aria2c 1.36 and 1.37 do was measured: spaces around a value are dropped, `${HOME}` anywhere
-in `out` or `dir` becomes the home folder, and an unknown option or a line without `=` is passed over in silence.
+The format has no quoting. aria2c 1.36 and 1.37 (measured) drop spaces around a value, replace `${HOME}` in `out` and
+`dir` by the home folder, and silently skip an unknown option or a line without `=`.
 """
 
 import re
@@ -21,20 +21,20 @@ _BLANK = " \t\r"
 _ALWAYS = {
     "min-split-size": "1M",  # the default of 20M would leave most connections unused
     "continue": "true",
-    "auto-file-renaming": "false",  # a second run continues `x`, and does not make `x.1`
-    "follow-torrent": "false",  # a repo's .torrent or .meta4 file is a file, not an order
+    "auto-file-renaming": "false",  # a second run continues `x` instead of creating `x.1`
+    "follow-torrent": "false",  # treat a repo's .torrent and .meta4 files as plain files
     "follow-metalink": "false",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class InputEntry:
-    """One file of an input file: where it can be had, and its options without dashes."""
+    """One entry of an input file: the URLs of a file, and its options without dashes."""
 
     uris: tuple[str, ...]
     options: dict[str, str]
 
-    def __repr__(self) -> str:  # somebody's file may hold `header=` or a signed address
+    def __repr__(self) -> str:  # a user's file may contain `header=` or a signed URL
         return f"InputEntry({len(self.uris)} uris, options {sorted(self.options)})"
 
 
@@ -45,32 +45,32 @@ def dump(
     directory: str | None = None,
     connections: int = MAX_CONNECTIONS,
 ) -> str:
-    """The manifest's files with their addresses, (url, location) best first, for a stock aria2c of 1.36 or later.
+    """Return an input file for a stock aria2c of 1.36 or later. `urls`: (URL, location) for each file, best first.
 
-    `connections` counts per server. aria2 cannot be told a size here, nor check a digest other than sha256: prefer a
-    Metalink, and verify afterwards. Raises UnsafePath for a name or folder that aria2 would misread, UsageError for a
-    file without a usable address or a wrong `connections`.
+    `connections` counts per server. The format has no size and no digest except sha256: prefer a Metalink, and verify
+    afterwards. Raises UnsafePath for a name or folder that aria2 would misread, UsageError for a file without a usable
+    URL or an invalid `connections`.
     """
     if not 1 <= connections <= MAX_CONNECTIONS:
         raise UsageError(f"{connections} connections per server; aria2c takes 1 to {MAX_CONNECTIONS}")
     refuse_credential(manifest.name, "the repo's name")
     lines = [f"# {one_line(manifest.name)}", f"# commit {one_line(manifest.commit)}", "# for: aria2c -i <this file>"]
     for file in sorted(manifest.files, key=lambda file: file.path):
-        addresses = [check_url(url, file.path) for url, _ in urls.get(file.path, ())]
-        if not addresses:
+        file_urls = [check_url(url, file.path) for url, _ in urls.get(file.path, ())]
+        if not file_urls:
             raise UsageError(f"{printable(file.path)} has no URL", "An input file needs one for every file.")
-        lines.append("\t".join(addresses))
-        lines += [f"  {name}={value}" for name, value in _options(file, addresses, directory, connections).items()]
+        lines.append("\t".join(file_urls))
+        lines += [f"  {name}={value}" for name, value in _options(file, file_urls, directory, connections).items()]
     return "\n".join(lines) + "\n"
 
 
-def _options(file: RemoteFile, addresses: list[str], directory: str | None, connections: int) -> dict[str, str]:
+def _options(file: RemoteFile, file_urls: list[str], directory: str | None, connections: int) -> dict[str, str]:
     options = {"out": _value(SafePath.parse(file.path))}
     if directory is not None:
         options["dir"] = _value(directory)
     if file.digest is not None and file.digest.algorithm == "sha256":
         options["checksum"] = f"sha-256={check_digest(file.digest, file.path).hex}"
-    servers = {urlsplit(url).netloc for url in addresses}
+    servers = {urlsplit(url).netloc for url in file_urls}
     options["split"] = str(connections * len(servers))
     options["max-connection-per-server"] = str(connections)
     return options | _ALWAYS
@@ -86,9 +86,9 @@ def _value(text: str) -> str:
 
 
 def load(text: str) -> list[InputEntry]:
-    """Read an input file as aria2 does, but raise BadListing where aria2 would pass over a line in silence.
+    """Read an input file as aria2 does, but raise BadListing for a line that aria2 would skip silently.
 
-    The last of a repeated option counts; `header` and `index-out` add up, joined by newlines.
+    The last value of a repeated option counts; values of `header` and `index-out` are joined by newlines.
     """
     entries: list[InputEntry] = []
     for number, line in enumerate(text.split("\n"), 1):

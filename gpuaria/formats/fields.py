@@ -1,4 +1,4 @@
-"""What may stand in one field of a file that gpuaria writes: an address, a digest, a comment."""
+"""Checks of the fields of files that gpuaria writes: URLs, digests, comments."""
 
 import re
 
@@ -14,9 +14,9 @@ _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#\\\s]*)")
 
 
 def check_url(url: str, of: str) -> str:
-    """`url`, if it is http or https in printable ASCII (RFC 3986) and holds no credential; `of` names its file.
+    """Return `url` if it is http or https in printable ASCII (RFC 3986) without a credential; `of` names its file.
 
-    Raises UsageError, which repeats no part of the address but the host: a signed query is a secret.
+    Raises UsageError, whose message contains only the host of the URL: a signed query is a secret.
     """
     refuse_credential(url, f"a URL of {printable(of)}")
     if not PLAIN_URL.fullmatch(url):
@@ -28,7 +28,7 @@ def check_url(url: str, of: str) -> str:
 
 
 def refuse_credential(text: str, what: str) -> None:
-    """Raise UsageError if an address in `text` has a user or a password before its host; names the host only."""
+    """Raise UsageError if a URL in `text` has a user or password; the message contains only its host."""
     for authority in _AUTHORITY.findall(text):
         if "@" in authority:
             host = authority.rpartition("@")[2]
@@ -36,7 +36,7 @@ def refuse_credential(text: str, what: str) -> None:
 
 
 def check_digest(digest: Digest, of: str) -> Digest:
-    """`digest`, if its hex is lower case and as long as its algorithm has it; raises BadListing naming `of`."""
+    """Return `digest` if its hex is in lower case and has the right length; else raise BadListing naming `of`."""
     if digest.algorithm == "sha256-prefix":
         fits = len(digest.hex) in _PREFIX_LENGTHS
     elif digest.algorithm in LENGTHS:
@@ -49,5 +49,5 @@ def check_digest(digest: Digest, of: str) -> Digest:
 
 
 def one_line(text: str) -> str:
-    """`text` for a comment: as it is, or quoted where it would end the line or disturb a terminal."""
+    """Return `text` for a comment, quoted if it would end the line or disturb a terminal."""
     return text if text.isprintable() else ascii(text)

@@ -1,7 +1,7 @@
-"""The manifest as JSON, which is the lock file: commit it to git, and those bytes can be had from anywhere.
+"""The manifest as JSON: the lock file, with which the same bytes can be downloaded from any source.
 
-One file per line, files sorted by path, keys in the records' order, ASCII: the same manifest gives the same bytes, and
-a diff shows the files that changed.
+ASCII, one file per line, sorted by path, keys in the order of the records: the same manifest gives the same bytes, and
+a diff shows the changed files.
 """
 
 import json
@@ -19,20 +19,20 @@ _T = TypeVar("_T", bound=str)
 
 FORMAT = "gpuaria-manifest/1"
 MAX_CHARS = 64 << 20
-MAX_SIZE = 2**53  # bytes; what every JSON reader holds exactly (RFC 8259 section 6)
+MAX_SIZE = 2**53  # bytes; the largest range that every JSON reader represents exactly (RFC 8259 section 6)
 _GIT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HF_KINDS = ("model", "dataset", "space")
 _TRUSTS: tuple[Trust, ...] = get_args(Trust)
 _HEAD_KEYS = ("format", "ref", "name", "commit", "vouched_by", "trust", "restricted", "files")
 _REF_KEYS = ("source", "kind", "name", "revision", "path")
 _FILE_KEYS = ("path", "size", "digest", "oid")
-_FILE_MORE = ("urls", "pinned")  # left out where they are empty
+_FILE_MORE = ("urls", "pinned")  # omitted if empty
 
 
 def dump(manifest: Manifest) -> str:
-    """The manifest as text that `load` takes back; raises what `load` raises if it would not.
+    """Return the manifest as text that `load` accepts; otherwise raise the error of `load`.
 
-    The files of what comes back are sorted by path.
+    `load` returns the files sorted by path.
     """
     head = {"format": FORMAT, **to_json(manifest)}
     del head["files"]
@@ -44,10 +44,10 @@ def dump(manifest: Manifest) -> str:
 
 
 def load(text: str, *, limit: int = MAX_CHARS) -> Manifest:
-    """Read a manifest of at most `limit` characters, trusting nothing in it; files come sorted by path.
+    """Read a manifest of at most `limit` characters, with all fields validated and the files sorted by path.
 
-    Raises BadListing that names the wrong field, UnsafePath for a file's name or for two names that exclude each
-    other, UsageError for an address with a credential.
+    Raises BadListing naming the invalid field, UnsafePath for a file name or two names that exclude each other,
+    UsageError for a URL with a credential.
     """
     row = _object(_parse(text, limit), "the manifest", None)
     if row.get("format") != FORMAT:
@@ -94,9 +94,9 @@ def _wrong(where: str, value: object, wanted: str) -> BadListing:
 
 
 def _object(value: Any, where: str, keys: tuple[str, ...] | None, more: tuple[str, ...] = ()) -> dict[str, Any]:
-    """`value` if it is an object with exactly `keys` (any, if None): an unknown key may mean what we do not heed.
+    """Return `value` if it is an object with exactly `keys` (None: any keys). Unknown keys are errors.
 
-    Keys of `more` may be missing.
+    Keys in `more` are optional.
     """
     if not isinstance(value, dict):
         raise BadListing(f"{where} is not a JSON object")

@@ -1,7 +1,7 @@
-"""Metalink 4 (RFC 5854): for any download tool, and the one way to tell aria2 a file's size and piece hashes.
+"""Metalink 4 (RFC 5854), for any download tool; the only format with which aria2 gets a file's size and piece hashes.
 
-aria2 1.36 and 1.37 keep every `&` of a file's name as the five letters `&#38;`, however XML writes it (libxml2's SAX
-gives attributes so). The document is right; `misread_by_aria2` says which names to fetch another way.
+aria2 1.36 and 1.37 turn every `&` in a file name into the five characters `&#38;`, whatever its form in XML, since
+libxml2's SAX parser returns attributes in that form. `misread_by_aria2` finds such names, which need another format.
 """
 
 import re
@@ -30,7 +30,7 @@ _STAGING_NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,255}")
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Digests of consecutive pieces, each `length` bytes but the last; algorithm as hashing.py names it."""
+    """Digests of consecutive pieces of `length` bytes; the last may be shorter. `algorithm`: as in hashing.py."""
 
     algorithm: str
     length: int
@@ -39,7 +39,7 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class MetalinkFile:
-    """One file of a Metalink: size in bytes if given, (url, country or "") best first."""
+    """One file of a Metalink. `size`: bytes, if given; `urls`: (URL, country or ""), best first."""
 
     name: SafePath
     size: int | None
@@ -47,7 +47,7 @@ class MetalinkFile:
     pieces: Pieces | None = None
     urls: tuple[tuple[str, str], ...] = ()
 
-    def __repr__(self) -> str:  # a signed query opens the file to whoever reads it
+    def __repr__(self) -> str:  # a signed query gives access to the file
         return f"MetalinkFile(name={self.name!r}, size={self.size}, {len(self.urls)} urls)"
 
 
@@ -57,11 +57,11 @@ def dump(
     *,
     pieces: Mapping[SafePath, Pieces] | None = None,
 ) -> str:
-    """The manifest's files with their addresses, (url, location) best first, as a Metalink.
+    """Return a Metalink of the manifest. `urls`: (URL, location) for each file, best first.
 
-    A location that is no two-letter country code (ISO 3166-1) and a digest that is no plain hash are left out.
-    Raises UnsafePath for a name that XML cannot carry, UsageError for a file without a usable address, BadListing for
-    a malformed digest or pieces that do not make up the file.
+    Omits locations other than two-letter country codes (ISO 3166-1) and digests other than plain hashes.
+    Raises UnsafePath for a name that XML cannot represent, UsageError for a file without a usable URL, BadListing for
+    a malformed digest or for pieces that do not add up to the file.
     """
     root = _root()
     for file in sorted(manifest.files, key=lambda file: file.path):
@@ -71,9 +71,10 @@ def dump(
 
 
 def for_download(name: str, size: int, urls: Sequence[str], pieces: Pieces | None = None) -> str:
-    """The Metalink of one file for aria2.addMetalink, `urls` best first; has no digest, which gpuaria checks itself.
+    """Return a Metalink of one file for aria2.addMetalink, without a digest: gpuaria verifies the file.
 
-    Raises UnsafePath unless `name` is a plain name of our own (letters, digits, `.`, `_`, `-`); otherwise as `dump`.
+    `urls`: best first. Raises UnsafePath unless `name` is a staging name (letters, digits, `.`, `_`, `-`), and
+    the errors of `dump`.
     """
     if not _STAGING_NAME.fullmatch(name):
         raise UnsafePath(f"{printable(name)} is not a staging name")
@@ -83,15 +84,15 @@ def for_download(name: str, size: int, urls: Sequence[str], pieces: Pieces | Non
 
 
 def misread_by_aria2(name: str) -> bool:
-    """Whether `aria2c -M` gives the file another name than the Metalink does (measured on 1.36 and 1.37)."""
+    """Return whether `aria2c -M` gives the file another name than the Metalink does (measured on 1.36 and 1.37)."""
     return "&" in name
 
 
 def load(text: str, *, limit: int = MAX_CHARS) -> list[MetalinkFile]:
-    """Read a Metalink 4 of at most `limit` characters, files in its order.
+    """Read a Metalink 4 of at most `limit` characters, keeping the order of its files.
 
-    Addresses of other schemes than http and https, unknown hash types and foreign elements are passed over, as RFC
-    5854 has it. Raises BadListing, UnsafePath for a file's name, UsageError for an address that cannot be used.
+    Skips URLs of other schemes than http and https, unknown hash types and foreign elements, as in RFC 5854.
+    Raises BadListing, UnsafePath for a file name, UsageError for an unusable URL.
     """
     root = _parse(text, limit)
     if root.tag != _tag("metalink"):
@@ -215,7 +216,7 @@ def _read_digests(element: ET.Element, name: str) -> tuple[Digest, ...]:
 
 
 def _read_pieces(element: ET.Element, size: int | None, name: str) -> Pieces | None:
-    """The pieces of the strongest known type; none where the element is empty."""
+    """Return the pieces of the strongest known type; None if the element is empty."""
     found = {child.get("type"): child for child in element.iterfind(_tag("pieces"))}
     best = next((found[hash_type] for hash_type in _ALGORITHMS if hash_type in found), None)
     if best is None or not len(best):

@@ -1,4 +1,4 @@
-"""SHA256SUMS as GNU coreutils writes and checks it (`sha256sum -c`)."""
+"""SHA256SUMS in the format of GNU coreutils (`sha256sum -c`)."""
 
 import re
 
@@ -20,7 +20,7 @@ _UNESCAPES = {escaped: char for char, escaped in _ESCAPES.items()}
 
 
 def dump(manifest: Manifest) -> str:
-    """One line per file, sorted by path; a comment for each file that has no sha256 (small files of a git repo).
+    """Return one line per file, sorted by path; a comment for each file without a sha256 (small files of a git repo).
 
     Raises BadListing for a malformed digest.
     """
@@ -40,7 +40,7 @@ def _line(file: RemoteFile) -> str:
 def load(text: str) -> dict[SafePath, Digest]:
     """Read the GNU form (text or binary, escaped or not) and the BSD form (`--tag`), in the file's order.
 
-    A leading `./` is dropped. Raises BadListing for another line or for one name with two sums, UnsafePath for a name.
+    Removes a leading `./`. Raises BadListing for another line or a name with two digests, UnsafePath for a name.
     """
     return _load(text, "sha256")
 
