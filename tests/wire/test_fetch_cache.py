@@ -1,4 +1,4 @@
-"""The Hugging Face cache, with the official client as the oracle in both directions."""
+"""Fetches into the Hugging Face cache, checked with the official client in both directions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ print(json.dumps([path, [str(w) for w in info.warnings], repo.repo_id, repo.nb_f
 
 
 def look(user: User, name: str, revision: str = "main", kind: str = "model") -> tuple[str, list[str], str, int, int]:
-    """What the client finds offline: path, warnings, name, files, bytes."""
+    """Return what the client finds offline: path, warnings, name, files, bytes."""
     path, warnings, repo, files, size, _ = json.loads(
         user.hf(LOOK.format(name=name, revision=revision, kind=kind), HF_HUB_OFFLINE="1")
     )
     return path, warnings, repo, files, size
 
 
-def test_the_client_takes_what_gpuaria_wrote(user: User, serve: Serve, gpt2: Repo) -> None:
+def test_the_client_accepts_what_gpuaria_wrote(user: User, serve: Serve, gpt2: Repo) -> None:
     hub = serve(gpt2, server="auto")
     path = user.run("fetch", "--repo", "gpt2-medium").ok().path
     files = expected(gpt2)
@@ -52,14 +52,14 @@ def test_the_client_takes_what_gpuaria_wrote(user: User, serve: Serve, gpt2: Rep
 
 
 @pytest.mark.parametrize("name", ["gpt2-medium", "openai-community/gpt2-medium"])
-def test_a_hub_is_asked_three_times_and_once_for_each_file(user: User, serve: Serve, gpt2: Repo, name: str) -> None:
-    """Though it sends small files on, and old names too. Nobody is asked for the file that is empty."""
+def test_a_fetch_sends_three_requests_and_one_per_file(user: User, serve: Serve, gpt2: Repo, name: str) -> None:
+    """Small files and old names need no extra request; an empty file needs none."""
     hub = serve(gpt2)
     report = user.run("fetch", name, "--json").ok().report
     assert hub.count() == report["hub_requests"] == 3 + 11
 
 
-def test_a_second_run_asks_twice_and_fetches_nothing(user: User, serve: Serve, gpt2: Repo) -> None:
+def test_a_second_run_sends_two_requests_and_downloads_nothing(user: User, serve: Serve, gpt2: Repo) -> None:
     hub = serve(gpt2)
     first = user.quick("fetch", "gpt2-medium").ok().path
     hub.reset()
@@ -71,7 +71,7 @@ def test_a_second_run_asks_twice_and_fetches_nothing(user: User, serve: Serve, g
     assert user.quick("fetch", "openai-community/gpt2-medium@" + gpt2.head).ok().path.name == gpt2.head
 
 
-def test_what_the_client_wrote_is_not_fetched_again(user: User, serve: Serve, gpt2: Repo) -> None:
+def test_files_of_the_client_are_not_downloaded_again(user: User, serve: Serve, gpt2: Repo) -> None:
     hub = serve(gpt2)
     path = user.hf("print(h.snapshot_download('openai-community/gpt2-medium'))")
     before = {file: file.stat().st_mtime_ns for file in Path(path).rglob("*")}
@@ -83,7 +83,7 @@ def test_what_the_client_wrote_is_not_fetched_again(user: User, serve: Serve, gp
     assert {file: file.stat().st_mtime_ns for file in Path(path).rglob("*")} == before
 
 
-def test_a_part_from_the_client_and_the_rest_from_us(user: User, serve: Serve, big: Repo) -> None:
+def test_gpuaria_completes_a_partial_snapshot_of_the_client(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big)
     user.hf("h.hf_hub_download('org/big', 'model.safetensors')")
     hub.reset()
@@ -93,7 +93,7 @@ def test_a_part_from_the_client_and_the_rest_from_us(user: User, serve: Serve, b
     assert contents(Path(report["path"])) == expected(big)
 
 
-def test_what_the_client_wrote_wrong_is_replaced(user: User, serve: Serve, small: Repo) -> None:
+def test_wrong_files_of_the_client_are_replaced(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     path = Path(user.hf("print(h.snapshot_download('org/small'))"))
     blob = (path / "weights.bin").resolve()
@@ -101,7 +101,7 @@ def test_what_the_client_wrote_wrong_is_replaced(user: User, serve: Serve, small
     assert contents(user.run("fetch", "org/small").ok().path) == SMALL
 
 
-def test_a_blob_that_a_run_lost_comes_back(user: User, serve: Serve, small: Repo) -> None:
+def test_a_missing_blob_is_downloaded_again(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     path = user.quick("fetch", "org/small").ok().path
     (path / "weights.bin").resolve().unlink()
@@ -112,7 +112,7 @@ def test_a_blob_that_a_run_lost_comes_back(user: User, serve: Serve, small: Repo
 
 @pytest.fixture
 def versions(tmp_path: Path) -> Repo:
-    """A repo with two commits, a tag, a branch and a pull request."""
+    """Return a repo with two commits, a tag, a branch and a pull request."""
     repo = Repo.build("org/v", {"a.txt": b"one", "same.bin": b"s" * 99}, folder=tmp_path / "v", direct=True)
     repo.tag("v1.0")
     repo.update({"a.txt": b"two"})
@@ -136,7 +136,7 @@ def versions(tmp_path: Path) -> Repo:
         (["--repo", "{url}/org/v/blob/v1.0/a.txt?download=true"], "v1.0", b"one"),
     ],
 )
-def test_every_way_to_name_a_revision(
+def test_every_form_of_revision(
     words: list[str], revision: str, text: bytes, user: User, serve: Serve, versions: Repo
 ) -> None:
     hub = serve(versions)
@@ -147,7 +147,7 @@ def test_every_way_to_name_a_revision(
     assert (path.parent.parent / "refs" / revision).read_text() == path.name
 
 
-def test_a_commit_and_its_start(user: User, serve: Serve, versions: Repo) -> None:
+def test_a_commit_and_its_prefix(user: User, serve: Serve, versions: Repo) -> None:
     serve(versions)
     oldest = versions.tags["v1.0"]
     path = user.quick("fetch", f"org/v@{oldest}").ok().path
@@ -156,7 +156,7 @@ def test_a_commit_and_its_start(user: User, serve: Serve, versions: Repo) -> Non
     assert user.quick("fetch", "org/v", "--revision", oldest[:10]).ok().path == path
 
 
-def test_a_new_commit_shares_what_stayed_the_same(user: User, serve: Serve, versions: Repo) -> None:
+def test_a_new_commit_reuses_unchanged_files(user: User, serve: Serve, versions: Repo) -> None:
     hub = serve(versions)
     old = user.quick("fetch", "org/v@v1.0").ok().path
     hub.reset()
@@ -167,7 +167,7 @@ def test_a_new_commit_shares_what_stayed_the_same(user: User, serve: Serve, vers
     assert look(user, "org/v", "v1.0")[:2] == (str(old), [])
 
 
-def test_a_branch_that_moved_is_followed(user: User, serve: Serve, versions: Repo) -> None:
+def test_a_moved_branch_is_followed(user: User, serve: Serve, versions: Repo) -> None:
     serve(versions)
     user.quick("fetch", "org/v").ok()
     versions.update({"a.txt": b"five"})
@@ -177,9 +177,7 @@ def test_a_branch_that_moved_is_followed(user: User, serve: Serve, versions: Rep
 
 
 @pytest.mark.parametrize("note", [b"\xff\xfe\x00", b"", b"../../x", b"\x1b[2J", b"main\n", None])
-def test_a_ref_that_names_no_commit_is_as_good_as_none(
-    note: bytes | None, user: User, serve: Serve, versions: Repo
-) -> None:
+def test_a_ref_without_a_commit_counts_as_missing(note: bytes | None, user: User, serve: Serve, versions: Repo) -> None:
     serve(versions)
     path = user.quick("fetch", "org/v").ok().path
     ref = path.parent.parent / "refs/main"
@@ -213,7 +211,7 @@ def test_datasets_and_spaces(kind: str, user: User, serve: Serve, tmp_path: Path
     assert look(user, "org/it", kind=kind)[:2] == (str(path), [])
 
 
-def test_the_cache_is_where_the_variables_say(user: User, serve: Serve, small: Repo) -> None:
+def test_the_cache_location_follows_the_variables(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     for env, place in [
         ({"HF_HUB_CACHE": str(user.home / "one")}, "one"),
@@ -225,7 +223,7 @@ def test_the_cache_is_where_the_variables_say(user: User, serve: Serve, small: R
     assert path.is_relative_to(user.home / "four")
 
 
-def test_force_fetches_again(user: User, serve: Serve, small: Repo) -> None:
+def test_force_downloads_again(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     path = user.quick("fetch", "org/small").ok().path
     hub.reset()
@@ -235,7 +233,7 @@ def test_force_fetches_again(user: User, serve: Serve, small: Repo) -> None:
     assert contents(path) == SMALL
 
 
-def test_only_what_was_asked_for(user: User, serve: Serve, small: Repo) -> None:
+def test_only_selected_files_are_fetched(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small)
     path = user.quick("fetch", "org/small", "--include", "sub/", "*.json", "--exclude", "*deep*").ok().path
     assert set(contents(path)) == {"config.json", "sub/other.txt"}
@@ -244,7 +242,7 @@ def test_only_what_was_asked_for(user: User, serve: Serve, small: Repo) -> None:
 
 
 @pytest.mark.fault("processes: two or eight at once on one cache")
-def test_two_at_once_on_one_target(user: User, serve: Serve, big: Repo) -> None:
+def test_two_processes_at_once_on_one_target(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big)
     runs = [user.start("fetch", "org/big", "--json") for _ in range(2)]
     ended = [run.communicate(timeout=60) for run in runs]
@@ -255,7 +253,7 @@ def test_two_at_once_on_one_target(user: User, serve: Serve, big: Repo) -> None:
     assert len([seen for seen in hub.requests if seen.method == "HEAD"]) == 1
 
 
-def test_1659_files_on_two_pages_all_arrive(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_1659_files_on_two_pages_are_fetched(user: User, serve: Serve, tmp_path: Path) -> None:
     files: dict[str, bytes | Path] = {f"d{n % 40}/file-{n:04d}.txt": b"%d\n" % n for n in range(1659)}
     hub = serve(Repo.build("org/many", files, folder=tmp_path / "many", direct=True))
     report = user.run("fetch", "org/many", "--to", "x", "--json").ok().report
@@ -268,10 +266,10 @@ def test_1659_files_on_two_pages_all_arrive(user: User, serve: Serve, tmp_path: 
 
 
 @pytest.mark.parametrize("words", [(), ("--to", "x")])
-def test_a_complete_target_that_may_only_be_read_is_of_use(
+def test_a_complete_read_only_target_is_usable(
     user: User, serve: Serve, small: Repo, big: Repo, words: tuple[str, ...]
 ) -> None:
-    """One cache that an administrator fills, for all who work on a cluster."""
+    """An administrator fills one cache for all users of a cluster."""
     hub = serve(small, big)
     path = Path(user.quick("fetch", "org/small", *words).ok().out.strip())
     place = user.home / "x" if words else user.home / ".cache/huggingface"

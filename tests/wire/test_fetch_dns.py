@@ -1,4 +1,4 @@
-"""Runs whose system knows no resolver that is of use: others' addresses, for us and for aria2c."""
+"""Runs with a broken system resolver: other resolvers serve our HTTP client and aria2c."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ privileged = pytest.mark.skipif(
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Repo:
-    """org/r: three large files and a small one."""
+    """Return org/r: three large files and a small one."""
     data = random.Random(12).randbytes(SIZE)
     files = {f"{n}.safetensors": data[n:] for n in range(3)}
     return Repo.build("org/r", {**files, "config.json": b"{}"}, folder=tmp_path / "r", direct=True)
@@ -43,18 +43,18 @@ def repo(tmp_path: Path) -> Repo:
 
 @pytest.fixture
 def honest() -> Iterator[NameServer]:
-    """A resolver that knows all, over TCP alone."""
+    """Return a resolver with correct addresses, over TCP only."""
     with NameServer(ALL, udp=False) as server:
         yield server
 
 
 def by_aria2(hub: Hub) -> bool:
-    """Whether the large files came in segments."""
+    """Return whether the large files were downloaded in segments."""
     return sum(seen.status == 206 for seen in hub.cdn.requests) > 4
 
 
 def right(done: Done, user: User, repo: Repo, *words: str) -> None:
-    """The repo is there, every byte was fetched once, and the user was told `words`."""
+    """Check that the repo is complete, every byte was downloaded once, and the output has `words`."""
     done.ok()
     assert contents(user.home / "out") == expected(repo)
     assert done.report["bytes_fetched"] < 3 * SIZE * 1.2
@@ -78,7 +78,7 @@ def right(done: Done, user: User, repo: Repo, *words: str) -> None:
     sees="one line for each affected host",
     status=0,
 )
-def test_the_system_knows_nothing(
+def test_a_broken_system_resolver(
     user: User,
     serve: Serve,
     repo: Repo,
@@ -103,7 +103,7 @@ def test_the_system_knows_nothing(
 
 
 @privileged
-def test_nobody_else_is_asked_while_the_system_knows(
+def test_other_resolvers_are_not_asked_while_the_system_resolver_works(
     user: User, serve: Serve, repo: Repo, names: FaultyNameServer, honest: NameServer, tmp_path: Path
 ) -> None:
     hub = serve(repo)
@@ -115,10 +115,10 @@ def test_nobody_else_is_asked_while_the_system_knows(
 
 @privileged
 @pytest.mark.parametrize("sealed", [False, True])
-def test_the_hub_itself_is_known_to_send_small_files_on(
+def test_the_public_hub_is_known_to_redirect_small_files(
     user: User, serve: Serve, names: FaultyNameServer, tmp_path: Path, *, sealed: bool
 ) -> None:
-    """By its name. No file finds that out first, and should the Hub do so no more, one request is in vain."""
+    """Known by its host name, so no probe is needed; if that changes, it costs one request."""
     files: dict[str, bytes | Path] = {f"{n}.json": b"%d" % n for n in range(40)}
     hub = serve(Repo.build("org/r", files, folder=tmp_path / "small"), sealed_cache=sealed)
     (tmp_path / "hosts").write_text("127.0.0.1 localhost huggingface.co\n")
@@ -129,10 +129,10 @@ def test_the_hub_itself_is_known_to_send_small_files_on(
 
 
 @privileged
-def test_a_name_that_gets_lost_in_mid_run(
+def test_a_name_that_stops_resolving_in_mid_run(
     user: User, serve: Serve, repo: Repo, names: FaultyNameServer, honest: NameServer, tmp_path: Path
 ) -> None:
-    """The third file is at a name that the system does not know."""
+    """The system resolver does not know the name of the third file."""
     hub = serve(repo, limit_rate=200_000)
     names.lost = "two.test"
     run = start(user, hub, tmp_path, GPUARIA_RESOLVERS=honest.spec)
@@ -142,10 +142,10 @@ def test_a_name_that_gets_lost_in_mid_run(
 
 
 @privileged
-def test_an_address_that_shows_a_wrong_certificate(
+def test_an_address_with_a_wrong_certificate(
     user: User, serve: Serve, repo: Repo, names: FaultyNameServer, front: Front, tmp_path: Path
 ) -> None:
-    """Found out by the certificate, and the right address is asked for by its name, so that its own is right."""
+    """The certificate exposes the false address; the correct address gets the right host name."""
     certificate = {name: self_signed(tmp_path, name) for name in ("hub.test", "one.test", "liar.test")}
     bundle = tmp_path / "bundle.pem"
     bundle.write_text("".join(path.read_text() for path in certificate.values()))
@@ -171,10 +171,10 @@ def test_an_address_that_shows_a_wrong_certificate(
 
 
 @privileged
-def test_an_inspecting_network_is_told_by_its_certificate(
+def test_a_tls_inspecting_network_is_reported_by_its_certificate(
     user: User, serve: Serve, repo: Repo, names: FaultyNameServer, front: Front, tmp_path: Path
 ) -> None:
-    """Where no other address answers, the first finding is the one that helps."""
+    """If no other address responds, the first finding is the useful one."""
     hub = serve(repo)
     url = front(hub.url, self_signed(tmp_path, "hub.test"))
     with NameServer({"hub.test": ["127.0.0.79"]}) as server:
@@ -186,7 +186,7 @@ def test_an_inspecting_network_is_told_by_its_certificate(
 
 
 class Liar:
-    """A server with the wrong certificate at the right port of another address."""
+    """A server with the wrong certificate on the right port of another address."""
 
     def __init__(self, host: str, port: int, certificate: Path) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -206,7 +206,7 @@ class Liar:
 
 
 def relayed(relay: Relay, request: bytes) -> bytes:
-    """What it says to a request, its password put in at PASSWORD."""
+    """Return the relay's response to a request; PASSWORD is replaced by its password."""
     with socket.create_connection(relay.server_address) as line:  # type: ignore[arg-type]
         line.sendall(request.replace(b"PASSWORD", relay.password.encode()))
         return line.recv(4096)
@@ -224,7 +224,7 @@ def relayed(relay: Relay, request: bytes) -> bytes:
         (b"x" * 20_000, b""),
     ],
 )
-def test_a_relay_is_for_who_knows_the_password(request_: bytes, status: bytes) -> None:
+def test_the_relay_needs_its_password(request_: bytes, status: bytes) -> None:
     asked = []
 
     def connect(host: str, port: int) -> socket.socket:
@@ -245,8 +245,8 @@ def test_a_relay_is_for_who_knows_the_password(request_: bytes, status: bytes) -
     assert bool(asked) == (status in (b"200", b"502"))
 
 
-def test_names_of_one_network_are_not_told_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resolver of the same network is asked; those on the internet are not."""
+def test_internal_names_are_not_sent_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver of the same network is asked, those on the internet are not."""
     told: list[str] = []
     asked: list[list[str]] = []
 
@@ -265,7 +265,7 @@ def test_names_of_one_network_are_not_told_outside(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "localhost", "a.localhost", ""])
-def test_what_needs_no_resolver(host: str) -> None:
+def test_hosts_that_need_no_resolver(host: str) -> None:
     with NameServer({}) as server:
         known = Known((server.spec,), ssl.create_default_context, pytest.fail)
         assert known.overrides(host) == ()

@@ -1,4 +1,4 @@
-"""A plain folder: exact bytes, taken by `hf download --local-dir` for its own complete work, nobody's files lost."""
+"""Fetches into a plain folder: exact bytes, complete for `hf download --local-dir`, no user file lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES: dict[str, bytes | Path] = {
 }
 
 
-def test_exact_bytes_and_nothing_left_to_do(user: User, serve: Serve, gpt2: Repo) -> None:
+def test_exact_bytes_and_nothing_left_to_download(user: User, serve: Serve, gpt2: Repo) -> None:
     hub = serve(gpt2, server="auto")
     done = user.run("fetch", "gpt2-medium", "--to", "models/gpt 2").ok()
     target = user.home / "models/gpt 2"
@@ -58,7 +58,7 @@ def test_the_client_downloads_nothing_afterwards(user: User, serve: Serve, gpt2:
     assert verified == "12 [] []"
 
 
-def test_what_the_client_put_there_is_not_fetched_again(user: User, serve: Serve, gpt2: Repo) -> None:
+def test_files_of_the_client_are_not_downloaded_again(user: User, serve: Serve, gpt2: Repo) -> None:
     pytest.importorskip("huggingface_hub")
     hub = serve(gpt2)
     user.hf("h.snapshot_download('gpt2-medium', local_dir='x')")
@@ -68,7 +68,7 @@ def test_what_the_client_put_there_is_not_fetched_again(user: User, serve: Serve
     assert contents(user.home / "x") == expected(gpt2)
 
 
-def test_names_of_every_kind(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_all_kinds_of_file_names(user: User, serve: Serve, tmp_path: Path) -> None:
     serve(Repo.build("org/names", NAMES, folder=tmp_path / "names"))
     assert contents(user.run("fetch", "org/names", "--to", "x").ok().path) == NAMES
     assert contents(user.quick("fetch", "org/names").ok().path) == NAMES
@@ -77,7 +77,7 @@ def test_names_of_every_kind(user: User, serve: Serve, tmp_path: Path) -> None:
     )
 
 
-def test_a_file_of_the_users_is_replaced_by_verified_bytes_only(user: User, serve: Serve, big: Repo) -> None:
+def test_a_user_file_is_replaced_only_by_verified_bytes(user: User, serve: Serve, big: Repo) -> None:
     hub = serve(big)
     target = user.home / "x"
     target.mkdir()
@@ -94,7 +94,7 @@ def test_a_file_of_the_users_is_replaced_by_verified_bytes_only(user: User, serv
     assert contents(target) == {**expected(big), "notes.txt": b"not of the repo"}
 
 
-def test_the_same_bytes_twice_are_fetched_once(user: User, serve: Serve, big_bytes: bytes, tmp_path: Path) -> None:
+def test_identical_files_are_downloaded_once(user: User, serve: Serve, big_bytes: bytes, tmp_path: Path) -> None:
     files: dict[str, bytes | Path] = {
         "a.safetensors": big_bytes,
         "sub/b.safetensors": big_bytes,
@@ -112,7 +112,7 @@ def test_the_same_bytes_twice_are_fetched_once(user: User, serve: Serve, big_byt
         assert contents(Path(report["path"])) == files
 
 
-def test_one_copy_deleted_comes_back_without_the_network(
+def test_a_deleted_copy_is_restored_without_the_network(
     user: User, serve: Serve, big_bytes: bytes, tmp_path: Path
 ) -> None:
     repo = Repo.build("org/twice", {"a.bin": big_bytes, "b.bin": big_bytes}, folder=tmp_path / "twice")
@@ -132,7 +132,7 @@ def test_an_empty_repo_and_an_empty_file(user: User, serve: Serve, tmp_path: Pat
     assert not [seen for seen in hub.requests if "/resolve/" in seen.target]
 
 
-def test_a_truncated_and_a_touched_file_are_noticed(user: User, serve: Serve, small: Repo) -> None:
+def test_a_truncated_and_a_touched_file_are_detected(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     target = user.quick("fetch", "org/small", "--to", "x").ok().path
     (target / "weights.bin").write_bytes(SMALL["weights.bin"][:100])
@@ -161,7 +161,7 @@ def test_a_flipped_byte_under_the_old_mtime_is_downloaded_again(
 
 
 @pytest.mark.fault("disk: a symbolic link planted in the target")
-def test_a_link_in_the_way_does_not_lead_outside(user: User, serve: Serve, small: Repo) -> None:
+def test_a_link_in_the_target_does_not_lead_outside(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     outside = user.home / "outside"
     outside.mkdir()
@@ -200,9 +200,7 @@ def test_home_and_relative_targets(user: User, serve: Serve, small: Repo) -> Non
 
 
 @pytest.mark.parametrize("other", ["org/other", "org/small@v2", "datasets/org/small"])
-def test_offline_a_folder_with_something_else_in_it_is_no_success(
-    user: User, serve: Serve, small: Repo, other: str
-) -> None:
+def test_offline_a_folder_with_other_files_fails(user: User, serve: Serve, small: Repo, other: str) -> None:
     serve(small)
     user.quick("fetch", "org/small", "--to", "x").ok()
     user.quick("fetch", other, "--to", "x", "--offline").refused(5, "holds org/small@main, not")

@@ -1,4 +1,4 @@
-"""With a whole commit id as the revision, git's objects prove a listing that a mirror gave while the origin is away."""
+"""With a commit id as the revision, git objects verify a mirror's listing while the origin is down."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from standin import Hub, Repo, pointer_text
 from tests.support.repos import contents, expected
 from tests.support.user import Done, Serve, User
 
-GONE = "http://127.0.0.1:9"  # the discard port: nobody is there
+GONE = "http://127.0.0.1:9"  # the discard port: nothing listens
 NAME = "org/held"
 FILES: dict[str, bytes | Path] = {
     "config.json": b'{"a": 1}',
@@ -31,7 +31,7 @@ FILES: dict[str, bytes | Path] = {
 
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., Repo]:
-    """Repos of one name and, for the same content, of one commit."""
+    """Build repos of one name; the same content gives the same commit."""
 
     def make(folder: str, **options: str) -> Repo:
         return Repo.build(NAME, FILES, folder=tmp_path / folder, **options)  # type: ignore[arg-type]
@@ -41,7 +41,7 @@ def made(tmp_path: Path) -> Callable[..., Repo]:
 
 @pytest.fixture
 def fetch(user: User) -> Callable[..., Done]:
-    """Fetch a commit from these mirrors alone."""
+    """Fetch a commit from these mirrors only."""
     user.env["HF_ENDPOINT"] = GONE
 
     def run(commit: str, *mirrors: Hub, name: str = NAME, **env: str) -> Done:
@@ -76,7 +76,7 @@ def test_one_mirror_is_enough_for_a_commit(user: User, serve: Serve, made: Calla
     user.quick("fetch", NAME, "--revision", repo.head, "--to", "got", "--offline").ok()
 
 
-def test_resolve_says_so_too(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_resolve_reports_the_verification_too(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
     repo = made("one")
     hub = serve(repo)
     user.env["HF_ENDPOINT"] = GONE
@@ -87,7 +87,7 @@ def test_resolve_says_so_too(user: User, serve: Serve, made: Callable[..., Repo]
 
 
 @pytest.mark.parametrize("policy", ["origin", "quorum", "any"])
-def test_every_policy_takes_what_needs_nobodys_word(
+def test_every_policy_accepts_a_verified_listing(
     policy: str, fetch: Callable[..., Done], serve: Serve, made: Callable[..., Repo]
 ) -> None:
     repo = made("one")
@@ -105,7 +105,7 @@ def test_an_old_commit_of_a_dataset(fetch: Callable[..., Done], serve: Serve, ma
     assert asked_git(hub)[0].startswith(f"/datasets/{NAME}/info/refs")
 
 
-def test_a_branch_is_no_commit(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_a_branch_name_is_not_verified(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
     repo = made("one")
     hub = serve(repo)
     user.env["HF_ENDPOINT"] = GONE
@@ -135,7 +135,7 @@ def altered_commit(repo: Repo) -> str:
 
 
 def other_weights(repo: Repo) -> str:
-    """The mirror's bytes, sha256 and pointer id all fit each other."""
+    """The mirror's bytes, sha256 and pointer id all match each other."""
     repo.forge("weights.bin", b"e" * 4000)
     return "lists a different digest for 'weights.bin'"
 
@@ -171,7 +171,7 @@ LIES = [altered_tree, altered_commit, other_weights, other_text, omitted, added,
 
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("policy", ["quorum", "any"])
-def test_a_mirror_that_lies_is_passed_over_for_the_next(
+def test_a_mirror_with_a_false_listing_is_skipped(
     lie: Callable[[Repo], str],
     policy: str,
     user: User,
@@ -206,7 +206,7 @@ NO_GIT: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("way", NO_GIT)
-def test_a_mirror_without_git_counts_as_the_policy_says(
+def test_a_mirror_without_git_is_treated_as_the_policy_says(
     way: str, fetch: Callable[..., Done], serve: Serve, made: Callable[..., Repo]
 ) -> None:
     fault, why = NO_GIT[way]
@@ -226,7 +226,7 @@ def test_a_mirror_without_git_counts_as_the_policy_says(
     assert f"by way of {two.url} (pinned)" in fetch(repo.head, one, two, GPUARIA_TRUST="any").ok().err
 
 
-def test_a_mirror_whose_git_is_silent_counts_as_the_policy_says(
+def test_a_mirror_whose_git_does_not_respond_is_treated_as_the_policy_says(
     fetch: Callable[..., Done], serve: Serve, made: Callable[..., Repo]
 ) -> None:
     repo = made("one")
@@ -237,7 +237,7 @@ def test_a_mirror_whose_git_is_silent_counts_as_the_policy_says(
     assert "one unverified mirror" in done.err
 
 
-def test_two_that_lie_alike_are_no_quorum_against_the_commit(
+def test_two_equal_false_listings_are_not_a_quorum_against_the_commit(
     fetch: Callable[..., Done], serve: Serve, made: Callable[..., Repo]
 ) -> None:
     repos = [made("one"), made("two")]
@@ -248,9 +248,7 @@ def test_two_that_lie_alike_are_no_quorum_against_the_commit(
     done.refused(7, *[f"{hub.url} lists a different digest for 'weights.bin'" for hub in hubs])
 
 
-def test_no_token_goes_to_the_git_of_a_mirror(
-    fetch: Callable[..., Done], serve: Serve, made: Callable[..., Repo]
-) -> None:
+def test_a_mirrors_git_gets_no_token(fetch: Callable[..., Done], serve: Serve, made: Callable[..., Repo]) -> None:
     repo = made("one")
     hub = serve(repo)
     fetch(repo.head, hub, HF_TOKEN="hf_good").ok()
@@ -258,7 +256,7 @@ def test_no_token_goes_to_the_git_of_a_mirror(
     assert not [seen for seen in hub.requests if "authorization" in seen.headers]
 
 
-def test_names_that_cannot_be_used_do_not_stand_against_the_proof(
+def test_unusable_names_do_not_prevent_verification(
     user: User, fetch: Callable[..., Done], serve: Serve, tmp_path: Path
 ) -> None:
     repo = Repo.build(NAME, {**FILES, "back\\slash.txt": b"x", "../out.txt": b"x"}, folder=tmp_path / "store")
@@ -267,7 +265,7 @@ def test_names_that_cannot_be_used_do_not_stand_against_the_proof(
     assert "(pinned)" in user.quick(*words).ok().err
 
 
-def test_a_stop_is_no_answer_of_a_mirror(serve: Serve, made: Callable[..., Repo]) -> None:
+def test_an_interrupt_is_not_a_mirrors_response(serve: Serve, made: Callable[..., Repo]) -> None:
     repo = made("one")
     hub, stop = serve(repo), threading.Event()
     stop.set()

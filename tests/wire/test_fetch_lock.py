@@ -1,4 +1,4 @@
-"""`fetch --lock`: what a manifest file says is had from anywhere, and nobody else is asked."""
+"""`fetch --lock`: files of a lock file from any source, without another listing."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ FILES: dict[str, bytes | Path] = {
 
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., Repo]:
-    """Repos of one name and, for the same content, of one commit."""
+    """Build repos of one name; the same content gives the same commit."""
 
     def make(folder: str, **changed: bytes) -> Repo:
         return Repo.build("org/held", {**FILES, **changed}, folder=tmp_path / folder)
@@ -29,7 +29,7 @@ def made(tmp_path: Path) -> Callable[..., Repo]:
 
 
 def lock(user: User, *more: str) -> Path:
-    """A lock file as `resolve` writes it."""
+    """Write a lock file with `resolve`."""
     file = user.home / "held.lock.json"
     file.write_text(user.quick("resolve", "org/held", "--format", "manifest", *more).ok().out)
     return file
@@ -42,7 +42,7 @@ def lock(user: User, *more: str) -> Path:
     sees="the lock file as the source of the checksums, and `pinned` in the report",
     status=0,
 )
-def test_a_lock_and_any_one_mirror_are_enough(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_a_lock_file_and_any_mirror_are_enough(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
     hub, mirror = serve(made("one")), serve(made("two"), name="two", host="127.0.0.2")
     lock(user)
     hub.close()
@@ -54,7 +54,7 @@ def test_a_lock_and_any_one_mirror_are_enough(user: User, serve: Serve, made: Ca
     assert "3 ok" in user.quick("verify", "got").ok().out
 
 
-def test_the_branch_may_have_moved_on(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_the_branch_may_have_moved(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
     repo = made("one")
     serve(repo)
     lock(user)
@@ -75,7 +75,7 @@ def test_the_branch_may_have_moved_on(user: User, serve: Serve, made: Callable[.
     sees="that the checksum is wrong",
     status=4,
 )
-def test_other_bytes_than_the_locked_are_not_published(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_bytes_that_differ_from_the_lock_are_not_published(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
     serve(made("one"))
     file = lock(user)
     said = json.loads(file.read_text())
@@ -87,7 +87,7 @@ def test_other_bytes_than_the_locked_are_not_published(user: User, serve: Serve,
     assert (user.home / "got/config.json").exists()
 
 
-def test_a_lock_of_some_files_tells_the_client_nothing_of_the_whole(
+def test_a_partial_lock_writes_no_complete_listing_for_the_client(
     user: User, serve: Serve, made: Callable[..., Repo]
 ) -> None:
     serve(made("one"))
@@ -112,7 +112,7 @@ def test_a_lock_without_a_network(user: User, serve: Serve, made: Callable[..., 
     assert len(hub.requests) == before
 
 
-def test_files_of_a_lock_and_its_repo_by_name(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_selected_files_of_a_lock_and_its_repo_by_name(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
     serve(made("one"))
     lock(user)
     user.quick("fetch", "--lock", "held.lock.json", "--repo", "org/held", "config.json", "--to", "one").ok()
@@ -125,7 +125,7 @@ def test_files_of_a_lock_and_its_repo_by_name(user: User, serve: Serve, made: Ca
 @pytest.mark.parametrize(
     "beside", [("--repo", "org/other"), ("--type", "dataset"), ("--revision", "v2"), ("--repo", "org/held@v2")]
 )
-def test_what_is_named_beside_a_lock_must_be_what_it_locks(
+def test_a_repo_given_with_a_lock_must_match_it(
     beside: tuple[str, ...], user: User, serve: Serve, made: Callable[..., Repo]
 ) -> None:
     serve(made("one"))
@@ -156,13 +156,13 @@ def test_a_lock_of_another_revision_than_main(user: User, serve: Serve, made: Ca
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format": "gpuaria-manifest/9"}', "\x00\xff"])
-def test_a_file_that_is_no_lock(content: str, user: User) -> None:
+def test_a_file_that_is_not_a_lock(content: str, user: User) -> None:
     (user.home / "x.lock").write_text(content, encoding="latin-1")
     user.quick("fetch", "--lock", "x.lock").refused(10, "x.lock")
     user.quick("fetch", "--lock", "no.lock").refused(10, "no.lock", "cannot be read")
 
 
-def test_a_lock_without_digests_vouches_for_nothing(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
+def test_a_lock_without_digests_verifies_nothing(user: User, serve: Serve, made: Callable[..., Repo]) -> None:
     serve(made("one"))
     file = lock(user)
     said = json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""Files on web servers: one URL, a list, a folder with checksums, a Metalink; end to end through aria2c."""
+"""Files on web servers: a URL, a list, a folder with checksums, a Metalink; end to end through aria2c."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Web(Scripted):
         return 206, {"content-range": f"bytes {start}-{end}/{len(data)}", "etag": tag}, data[start : end + 1]
 
     def bodies(self) -> int:
-        """How many files were asked for, listings left out."""
+        """Return the number of requests for files, listings excluded."""
         return sum(one.method == "GET" and "SUMS" not in one.target for one in self.journal.snapshot())
 
 
@@ -56,13 +56,13 @@ def webs() -> Iterator[Webs]:
 
 
 def in_folder(files: dict[str, bytes], sums: str = "SHA256SUMS", algorithm: str = "sha256") -> dict[str, bytes]:
-    """The files below m/, with their checksums."""
+    """Return the files below m/, with their checksums."""
     lines = [f"{hashlib.new(algorithm, data).hexdigest()}  {path}\n" for path, data in files.items()]
     return {**{f"m/{path}": data for path, data in files.items()}, f"m/{sums}": "".join(lines).encode()}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a target, without gpuaria's own folder."""
+    """Return the files of a target, without gpuaria's own folder."""
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     return {name: data for name, data in found.items() if not name.startswith(".gpuaria/")}
 
@@ -91,7 +91,7 @@ def test_a_folder_with_sha256sums(user: User, webs: Webs) -> None:
     assert user.run("verify", "m").status == 4
 
 
-def test_one_url_has_no_digest_and_is_pinned_at_first_sight(user: User, webs: Webs) -> None:
+def test_a_url_without_a_digest_is_pinned_at_the_first_fetch(user: User, webs: Webs) -> None:
     web = webs({"x/w.bin": BIG})
     done = user.run("fetch", f"plain:{web.url}/x/w.bin", "--json").ok()
     assert (done.report["verdicts"], done.report["trust"]) == ({"unverifiable": 1}, "none")
@@ -105,7 +105,7 @@ def test_one_url_has_no_digest_and_is_pinned_at_first_sight(user: User, webs: We
     assert user.run("verify", "w.bin").status == 4
 
 
-def test_one_that_changed_at_its_url_is_fetched_again(user: User, webs: Webs) -> None:
+def test_a_file_that_changed_at_its_url_is_downloaded_again(user: User, webs: Webs) -> None:
     web = webs({"w.bin": b"one"})
     user.run("fetch", f"{web.url}/w.bin").ok()
     web.files["w.bin"] = b"two"
@@ -113,7 +113,7 @@ def test_one_that_changed_at_its_url_is_fetched_again(user: User, webs: Webs) ->
     assert (user.home / "w.bin/w.bin").read_bytes() == b"two"
 
 
-def test_a_weak_digest_is_labelled_and_is_not_enough_later(user: User, webs: Webs) -> None:
+def test_a_weak_digest_is_labelled_and_not_sufficient_later(user: User, webs: Webs) -> None:
     web = webs(in_folder(FILES, "MD5SUMS", "md5"))
     done = user.run("fetch", f"{web.url}/m/", "--json").ok()
     assert (done.report["verdicts"], done.report["weak"]) == ({"ok": 3}, 3)
@@ -151,7 +151,7 @@ def test_a_metalink_whose_first_server_lacks_the_file(user: User, webs: Webs) ->
     assert len(named["mirrors"]) == 2
 
 
-def test_what_is_refused(user: User, webs: Webs) -> None:
+def test_invalid_requests_are_rejected(user: User, webs: Webs) -> None:
     web = webs({"page": b"<html>log in</html>", "bare/x": b"x"})
     user.run("fetch", f"{web.url}/page").refused(2, "HF_ENDPOINT", f"plain:{web.url}/page")
     user.run("fetch", f"plain:{web.url}/page").refused(7, "web page")
@@ -162,7 +162,7 @@ def test_what_is_refused(user: User, webs: Webs) -> None:
     user.run("fetch", f"plain:{web.url}/bare/x", "--revision", "v1").refused(2, "--revision")
 
 
-def test_a_token_goes_to_the_host_that_it_is_for(user: User, webs: Webs) -> None:
+def test_a_token_goes_only_to_its_host(user: User, webs: Webs) -> None:
     web, other = webs({"w.bin": b"w"}), webs({"w.bin": b"w"})
     user.env |= {"HF_TOKEN": "hf_marker0123456789", "OWN": "token-of-web", "GPUARIA_TOKENS": f"{web.url}=env:OWN"}
     user.run("fetch", f"{web.url}/w.bin").ok()

@@ -1,4 +1,4 @@
-"""Whole runs with tokens of single hosts: who is sent which, over what, and where none of them turns up."""
+"""Whole runs with per-host tokens: who receives which token over what connection, and that none appears elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from standin.http_server import Handler, Server
 from tests.support.repos import SMALL, contents, expected
 from tests.support.user import Serve, User, children, wait_until
 
-# The process is part of each: tests look for them in /proc, where other workers' tests show theirs.
+# Tests look for these process names in /proc, where other workers' processes also appear.
 HUBS = f"hf_MarkerOfTheHub{os.getpid():010}"
 MIRRORS = f"hf_MarkerOfTheMirror{os.getpid():010}"
 SHELLS = f"hf_MarkerOfTheShell{os.getpid():010}"
@@ -30,13 +30,13 @@ MARKS = (HUBS, MIRRORS, SHELLS)
 
 @pytest.fixture
 def private_repo(big_bytes: bytes, tmp_path: Path) -> Repo:
-    """org/private: one large file and one small one, which need a token."""
+    """Return org/private: one large file and one small one, which need a token."""
     files: dict[str, bytes | Path] = {"m.safetensors": big_bytes, "c.json": b"{}"}
     return Repo.build("org/private", files, folder=tmp_path / "private", private=True)
 
 
 def helper(user: User, text: str) -> str:
-    """The path of a shell script, which is not looked into for tokens."""
+    """Write a shell script and return its path; scripts are not searched for tokens."""
     path = user.home / "secret-helper"
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
@@ -44,7 +44,7 @@ def helper(user: User, text: str) -> str:
 
 
 def sent(hub: Hub) -> set[str]:
-    """The credentials that a hub and its byte server were sent."""
+    """Return the credentials sent to a hub and its byte server."""
     return {
         seen.headers["authorization"] for seen in hub.requests + hub.cdn.requests if "authorization" in seen.headers
     }
@@ -53,7 +53,7 @@ def sent(hub: Hub) -> set[str]:
 # --- a mirror with a token of its own -----------------------------------------------------------------------------
 
 
-def test_each_host_is_sent_its_own_token_and_no_other(user: User, serve: Serve, private_repo: Repo) -> None:
+def test_each_host_gets_only_its_own_token(user: User, serve: Serve, private_repo: Repo) -> None:
     hub = serve(private_repo, tokens={HUBS})
     mirror = serve(private_repo, tokens={MIRRORS}, name="mirror")
     other = serve(private_repo, tokens={MIRRORS}, name="other")
@@ -70,7 +70,7 @@ def test_each_host_is_sent_its_own_token_and_no_other(user: User, serve: Serve, 
     assert asked.read_text() == f"protocol=http\nhost={mirror.url[7:]}\n\n", "asked once"
 
 
-def test_a_mirror_with_a_token_stands_in_for_the_hub(user: User, serve: Serve, private_repo: Repo) -> None:
+def test_a_mirror_with_a_token_replaces_the_hub(user: User, serve: Serve, private_repo: Repo) -> None:
     mirror = serve(private_repo, tokens={MIRRORS}, name="mirror")
     env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": HUBS, "MIRROR_PASS": MIRRORS}
     words = ["fetch", "org/private", "--to", "out", "--mirror", mirror.url]
@@ -80,10 +80,10 @@ def test_a_mirror_with_a_token_stands_in_for_the_hub(user: User, serve: Serve, p
     assert "one unverified mirror" in done.err
 
 
-def test_bytes_that_only_the_token_opens_come_by_our_own_client(
+def test_bytes_that_need_a_token_are_downloaded_by_our_http_client(
     user: User, serve: Serve, big_bytes: bytes, tmp_path: Path
 ) -> None:
-    """A mirror that wants a token for everything, of public repos too, and sends its large files itself."""
+    """This mirror requires a token even for public repos, and delivers large files itself."""
     folder = tmp_path / "guarded"
     repo = Repo.build("org/guarded", {"m.safetensors": big_bytes, "c.json": b"{}"}, folder=folder)
     hub = serve(repo)
@@ -98,7 +98,7 @@ def test_bytes_that_only_the_token_opens_come_by_our_own_client(
 
 
 class Guard(Server):
-    """In front of a hub: 401 without the token, and the bytes themselves where the hub would send a redirect."""
+    """In front of a hub: respond 401 without the token, and send the bytes where the hub would redirect."""
 
     def __init__(self, hub: Hub, token: str) -> None:
         super().__init__(_Guarding, host="127.0.0.1", port=0, name="guard")
@@ -133,7 +133,7 @@ class _Guarding(Handler):
     sees="the reason, next to the mirror in the report",
     status=0,
 )
-def test_a_mirror_whose_token_cannot_be_had_is_done_without(user: User, serve: Serve, small: Repo) -> None:
+def test_a_mirror_without_its_token_is_dropped(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     mirror = serve(small, name="mirror")
     count = user.home / "count"
@@ -177,7 +177,7 @@ def test_a_mirror_whose_token_cannot_be_had_is_done_without(user: User, serve: S
         ("file:/no/such/file", 10, ["/no/such/file", "missing"]),
     ],
 )
-def test_an_endpoint_whose_token_cannot_be_had(
+def test_an_endpoint_without_its_token(
     user: User, serve: Serve, small: Repo, place: str, status: int, words: list[str]
 ) -> None:
     hub = serve(small)
@@ -191,7 +191,7 @@ def test_an_endpoint_whose_token_cannot_be_had(
     assert sent(hub) == set()
 
 
-def test_a_helper_is_asked_when_a_request_is_due_and_not_before(user: User, serve: Serve, small: Repo) -> None:
+def test_a_helper_runs_only_when_a_request_needs_its_token(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small, tokens={HUBS})
     mirror = serve(small, name="mirror")
     count = user.home / "count"
@@ -209,8 +209,8 @@ def test_a_helper_is_asked_when_a_request_is_due_and_not_before(user: User, serv
     assert mirror.count() == 0
 
 
-def test_a_projects_file_says_nothing_about_tokens(user: User, serve: Serve, private_repo: Repo) -> None:
-    """It may name a mirror, which then is sent what its user has for that very host, and nothing else."""
+def test_a_project_file_cannot_set_tokens(user: User, serve: Serve, private_repo: Repo) -> None:
+    """A project file may add a mirror, which gets only the user's token for exactly that host."""
     hub, thief = serve(private_repo, tokens={HUBS}), serve(private_repo, tokens={HUBS}, name="thief")
     project = user.home / "gpuaria.yaml"
     for text in (f"tokens: {{'{thief.url}': env:HF_TOKEN}}", "send_token_in_clear_text_to: [127.0.0.1]"):
@@ -227,7 +227,7 @@ def test_a_projects_file_says_nothing_about_tokens(user: User, serve: Serve, pri
 
 @pytest.fixture
 def lan() -> str:
-    """An address of this machine that is not loopback."""
+    """Return an address of this machine other than loopback."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # sends nothing
         found = str(probe.getsockname()[0])
@@ -257,7 +257,7 @@ def test_no_token_goes_over_http_unless_the_user_names_the_host(
     assert not any("authorization" in seen.headers for seen in hub.cdn.requests)
 
 
-def test_nor_that_of_a_mirror(user: User, serve: Serve, private_repo: Repo, lan: str) -> None:
+def test_no_token_of_a_mirror_goes_over_http(user: User, serve: Serve, private_repo: Repo, lan: str) -> None:
     hub = serve(private_repo, tokens={HUBS})
     mirror = serve(private_repo, tokens={MIRRORS}, name="mirror", host=lan)
     env = {"HF_TOKEN": HUBS, "GPUARIA_TOKENS": f"{mirror.url}=env:PASS_OF_IT", "PASS_OF_IT": MIRRORS}
@@ -270,7 +270,7 @@ def test_nor_that_of_a_mirror(user: User, serve: Serve, private_repo: Repo, lan:
     assert sent(mirror) == {f"Bearer {MIRRORS}"}
 
 
-def test_nor_to_a_proxy_on_the_way_to_ourselves(user: User, serve: Serve, small: Repo) -> None:
+def test_no_token_goes_through_a_proxy_to_a_local_host(user: User, serve: Serve, small: Repo) -> None:
     hub = serve(small, tokens={HUBS})
     with Proxy() as proxy:
         env = {"HF_TOKEN": HUBS, "http_proxy": proxy.url}
@@ -286,7 +286,7 @@ def test_nor_to_a_proxy_on_the_way_to_ourselves(user: User, serve: Serve, small:
 
 
 class Proxy(Server):
-    """Takes down what it is asked, and has nothing."""
+    """Record each request and respond 404."""
 
     def __init__(self) -> None:
         super().__init__(_Nothing, host="127.0.0.1", port=0, name="proxy")
@@ -304,7 +304,7 @@ class _Nothing(Handler):
         self.reply(404, [], b"")
 
 
-def test_the_secret_of_aria2c_neither(user: User, serve: Serve, big: Repo, lan: str) -> None:
+def test_the_aria2_secret_does_not_go_through_a_proxy(user: User, serve: Serve, big: Repo, lan: str) -> None:
     serve(big)
     with Proxy() as listener:
         rpc = f"http://{lan}:{listener.socket.getsockname()[1]}/jsonrpc"
@@ -338,7 +338,7 @@ def test_the_secret_of_aria2c_neither(user: User, serve: Serve, big: Repo, lan: 
         ("/resolve/", {"status": 200, "headers": {"X-Repo-Commit": HUBS, "ETag": f'"{HUBS}"'}, "body": HUBS.encode()}),
     ],
 )
-def test_a_token_that_a_server_repeats_is_struck_out(
+def test_a_token_repeated_by_a_server_is_redacted(
     user: User, serve: Serve, big: Repo, target: str, fault: dict[str, object]
 ) -> None:
     hub = serve(big, tokens={HUBS})
@@ -362,7 +362,7 @@ def readable(pid: int | str, name: str) -> bytes:
 
 
 def holding(user: User, marks: tuple[str, ...]) -> list[Path]:
-    """Files with one of them, other than those that we wrote."""
+    """Return the files that contain a token, except those that the test wrote."""
     found = []
     for path in user.files():
         with contextlib.suppress(FileNotFoundError):
@@ -373,7 +373,7 @@ def holding(user: User, marks: tuple[str, ...]) -> list[Path]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_tokens_of_single_hosts_turn_up_nowhere(user: User, serve: Serve, private_repo: Repo) -> None:
+def test_per_host_tokens_appear_nowhere(user: User, serve: Serve, private_repo: Repo) -> None:
     hub = serve(private_repo, tokens={HUBS}, limit_rate=300_000)
     mirror = serve(private_repo, tokens={MIRRORS}, name="mirror", limit_rate=300_000)
     seen_by = user.home / "environments"
@@ -421,7 +421,7 @@ def test_tokens_of_single_hosts_turn_up_nowhere(user: User, serve: Serve, privat
 # --- what a killed run leaves -------------------------------------------------------------------------------------
 
 
-def test_what_a_killed_run_left_is_gone_after_the_next(user: User, serve: Serve, private_repo: Repo) -> None:
+def test_private_files_of_a_killed_run_are_removed_by_the_next(user: User, serve: Serve, private_repo: Repo) -> None:
     hub = serve(private_repo, tokens={HUBS})
     hub.cdn.fault("m.safetensors", "stall", after=100_000)
     run = user.start("fetch", "org/private", "--to", "x", HF_TOKEN=HUBS)
@@ -441,14 +441,14 @@ def test_what_a_killed_run_left_is_gone_after_the_next(user: User, serve: Serve,
 
 @pytest.fixture
 def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty temporary folder."""
+    """Return an empty temporary folder."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
 
-def test_a_sweep_takes_only_what_is_ours_and_abandoned(temp: Path, tmp_path: Path) -> None:
+def test_cleanup_removes_only_our_abandoned_folders(temp: Path, tmp_path: Path) -> None:
     long_ago = time.time() - 3600
     used = private_folder.create()
     (tmp_path / "elsewhere").mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""aria2c reads Metalinks and input files as they are meant."""
+"""aria2c reads our Metalinks and input files correctly."""
 
 import hashlib
 import http.server
@@ -19,7 +19,7 @@ from tests.support.manifests import NAMES, a_file, a_manifest
 
 
 class _Echo(http.server.BaseHTTPRequestHandler):
-    """Gives every path its own decoded text as content, so that a mixed-up file shows."""
+    """Serve every path's own decoded text, so that a mixed-up file is detected."""
 
     def do_GET(self) -> None:
         body = _content(self.path)
@@ -52,7 +52,7 @@ def _engines() -> list[str]:
 
 
 def _run(engine: str, folder: Path, flag: str, text: str) -> dict[str, bytes]:
-    """What `aria2c -M` or `aria2c -i` puts into an empty folder, by path."""
+    """Return the files that `aria2c -M` or `aria2c -i` downloads into an empty folder, by path."""
     source, target = folder / "source", folder / "target"
     source.write_text(text, encoding="utf-8", newline="")
     target.mkdir()
@@ -90,7 +90,7 @@ def test_aria2_reads_our_metalink(engine: str, base: str, tmp_path: Path) -> Non
 
 @pytest.mark.wire
 def test_aria2_misreads_the_ampersand_in_a_metalink(engine: str, base: str, tmp_path: Path) -> None:
-    """Fails on the day aria2 is repaired: then `misread_by_aria2` can go."""
+    """If this fails, aria2 is fixed and `misread_by_aria2` can be removed."""
     subject, where, contents = _served(base, ["a&b"])
     assert _run(engine, tmp_path, "-M", metalink.dump(subject, where)) == {"a&#38;b": contents["a&b"]}
     assert metalink.misread_by_aria2("a&b")
@@ -104,7 +104,7 @@ def test_aria2_reads_our_input_file(engine: str, base: str, tmp_path: Path) -> N
 
 
 @pytest.mark.wire
-def test_aria2_obeys_directory(engine: str, base: str, tmp_path: Path) -> None:
+def test_aria2_respects_the_directory(engine: str, base: str, tmp_path: Path) -> None:
     subject, where, contents = _served(base, ["a b"])
     elsewhere = tmp_path / "else where"
     assert _run(engine, tmp_path, "-i", aria2_input.dump(subject, where, directory=str(elsewhere))) == {}
@@ -113,20 +113,18 @@ def test_aria2_obeys_directory(engine: str, base: str, tmp_path: Path) -> None:
 
 @pytest.mark.wire
 @pytest.mark.parametrize(("name", "becomes"), [(" lead", "lead"), ("tail ", "tail")])
-def test_aria2_does_misread_the_names_we_refuse(
-    engine: str, base: str, tmp_path: Path, name: str, becomes: str
-) -> None:
+def test_aria2_misreads_the_names_we_reject(engine: str, base: str, tmp_path: Path, name: str, becomes: str) -> None:
     assert list(_run(engine, tmp_path, "-i", f"{base}/x\n  out={name}\n")) == [becomes]
 
 
 @pytest.mark.wire
-def test_aria2_does_replace_home(engine: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aria2_expands_home(engine: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/elsewhere")
     assert list(_run(engine, tmp_path, "-i", f"{base}/x\n  out=a${{HOME}}/x\n")) == ["a/elsewhere/x"]
 
 
 @pytest.mark.wire
-def test_aria2_checks_what_the_input_file_declares(engine: str, base: str, tmp_path: Path) -> None:
+def test_aria2_verifies_the_declared_checksums(engine: str, base: str, tmp_path: Path) -> None:
     subject, where, _ = _served(base, ["x"])
     wrong = a_manifest(a_file("x", b"other"))
     (tmp_path / "source").write_text(aria2_input.dump(wrong, where))

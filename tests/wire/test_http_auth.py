@@ -1,4 +1,4 @@
-"""Tokens of single hosts: what the settings may say of them, and how a helper is asked."""
+"""Per-host tokens: their settings, and how token helpers are run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def from_file(folder: Path, text: str, **environ: str) -> Settings:
 # --- what the settings say ----------------------------------------------------------------------------------------
 
 
-def test_a_file_maps_hosts_to_places(tmp_path: Path) -> None:
+def test_a_file_maps_hosts_to_token_sources(tmp_path: Path) -> None:
     s = from_file(
         tmp_path,
         "tokens:\n"
@@ -54,13 +54,13 @@ def test_a_file_maps_hosts_to_places(tmp_path: Path) -> None:
     )
 
 
-def test_a_variable_has_one_per_line_or_semicolons() -> None:
+def test_a_variable_has_one_entry_per_line_or_semicolon() -> None:
     s = load({}, {"GPUARIA_TOKENS": "a.b=env:X; c.d=helper:pass show a=b;\n", "X": "t"}, Path("/w"), site=NONE)
     assert [str(source) for source in s.tokens] == ["https://a.b:443=env:X", "https://c.d:443=helper:pass"]
     assert s.tokens[1].helper == ("pass", "show", "a=b")
 
 
-def test_python_gives_a_mapping() -> None:
+def test_python_accepts_a_mapping() -> None:
     assert settings({"a.b": "env:X"}) == settings(["a.b=env:X"]) == settings("a.b=env:X")
     assert settings({}).tokens == ()
 
@@ -82,7 +82,7 @@ def test_python_gives_a_mapping() -> None:
         *("env:lower", "env:A B", "file:", "file:relative", "env", f"env:{'X' * 65}", "helper:a\0b", "7f3c9a"),
     ],
 )
-def test_a_token_that_stands_there_itself_is_refused_unseen(place: str, tmp_path: Path) -> None:
+def test_a_literal_token_is_rejected_and_not_repeated(place: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^--tokens must be a mapping .*hub\.example:443 is none of these$") as caught:
         settings({"hub.example": place})
     said = caught.value.message + caught.value.hint
@@ -94,18 +94,18 @@ def test_a_token_that_stands_there_itself_is_refused_unseen(place: str, tmp_path
 @pytest.mark.parametrize(
     "host", ["", "https://", "a/b", "https://a/b", "u:p@a", "a b", "ftp://a", f"{MARK}@a", "*", "*.a", "https://a?b"]
 )
-def test_what_is_no_host(host: str) -> None:
+def test_invalid_hosts(host: str) -> None:
     with pytest.raises(UsageError, match="is not a host") as caught:
         settings({host: "env:X"})
     assert MARK not in caught.value.message
 
 
-def test_a_host_stands_there_once() -> None:
+def test_a_host_may_appear_once() -> None:
     with pytest.raises(UsageError, match="twice"):
         settings({"a.example": "env:X", "https://A.example:443": "env:Y"})
 
 
-def test_nothing_of_it_shows(tmp_path: Path) -> None:
+def test_no_token_appears_in_output(tmp_path: Path) -> None:
     s = settings({"a.b": "env:X", "c.d": f"helper:echo password={MARK}"}, X=MARK)
     token = LazyToken(s.tokens[0], frozenset(), threading.Event())
     assert token.reveal() == MARK
@@ -120,7 +120,7 @@ def given(s: Settings) -> dict[str, str]:
     return {place: token.reveal() for place, token in credentials(s, threading.Event()).items()}
 
 
-def test_a_hosts_own_token_comes_before_the_one_for_any_endpoint() -> None:
+def test_a_hosts_own_token_precedes_the_endpoint_token() -> None:
     variables = {"HF_ENDPOINT": "https://hub.example", "HF_TOKEN": "general", "X": "own", "Y": "other"}
     tokens = {"hub.example": "env:X", "m.example": "env:Y"}
     assert given(settings(tokens, **variables)) == {HUB: "own", "https://m.example:443": "other"}
@@ -128,7 +128,7 @@ def test_a_hosts_own_token_comes_before_the_one_for_any_endpoint() -> None:
     assert given(settings({"http://hub.example": "env:X", "hub.example:8443": "env:X"}, **variables))[HUB] == "general"
 
 
-def test_the_flag_comes_first_and_nothing_else_without_implicit_tokens() -> None:
+def test_the_flag_precedes_all_and_implicit_tokens_can_be_disabled() -> None:
     environ = {"HOME": "/h", "HF_ENDPOINT": "https://hub.example", "X": "own"}
     for off in ({}, {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}):
         s = load({"tokens": {"hub.example": "env:X"}, "token": "flag"}, environ | off, Path("/w"), site=NONE)
@@ -136,7 +136,7 @@ def test_the_flag_comes_first_and_nothing_else_without_implicit_tokens() -> None
     assert given(settings({"hub.example": "env:X"}, HF_HUB_DISABLE_IMPLICIT_TOKEN="1", **environ)) == {}
 
 
-def test_nothing_is_read_before_it_is_needed(tmp_path: Path) -> None:
+def test_a_token_is_read_only_when_needed(tmp_path: Path) -> None:
     s = settings({"a.b": f"file:{tmp_path}/none", "c.d": "env:UNSET", "e.f": "helper:/no/such/program"})
     assert len(credentials(s, threading.Event())) == 3
 
@@ -150,7 +150,7 @@ def test_nothing_is_read_before_it_is_needed(tmp_path: Path) -> None:
         ("helper:/no/such/program", "cannot be run: No such file or directory"),
     ],
 )
-def test_settings_that_name_nothing_are_said_to(place: str, says: str) -> None:
+def test_a_missing_token_source_is_reported(place: str, says: str) -> None:
     for endpoint, kind in (("https://hub.example", ConfigError), ("https://else.example", NetworkError)):
         found = credentials(settings({"hub.example": place}, HF_ENDPOINT=endpoint), threading.Event())
         with pytest.raises(kind, match=says) as caught:
@@ -159,7 +159,7 @@ def test_settings_that_name_nothing_are_said_to(place: str, says: str) -> None:
         assert caught.value.hint
 
 
-def test_a_file_with_more_than_a_token_is_refused_unseen(tmp_path: Path) -> None:
+def test_a_file_with_more_than_a_token_is_rejected_and_not_repeated(tmp_path: Path) -> None:
     (tmp_path / "t").write_text(f"{MARK}\n{MARK}\n")
     source = settings({"hub.example": f"file:{tmp_path}/t"}).tokens[0]
     with pytest.raises(ConfigError, match="does not hold one token alone") as caught:
@@ -176,7 +176,7 @@ Script = Callable[[str], tuple[str, ...]]
 
 @pytest.fixture
 def script(tmp_path: Path) -> Script:
-    """A shell script as the words of a helper."""
+    """Write a shell script; return it as the words of a helper."""
 
     def made(text: str) -> tuple[str, ...]:
         path = tmp_path / "helper"
@@ -201,7 +201,7 @@ def answer(words: Sequence[str], place: str = HUB, seconds: float = 20, home: st
         ("https://::1:8443", "protocol=https\nhost=[::1]:8443\n\n"),
     ],
 )
-def test_it_is_asked_as_git_asks(script: Script, tmp_path: Path, place: str, question: str) -> None:
+def test_a_helper_is_run_as_git_runs_it(script: Script, tmp_path: Path, place: str, question: str) -> None:
     words = script(f"cat > {tmp_path}/asked; echo username=me; echo password={MARK}; echo quit=false")
     assert answer(words, place) == MARK
     assert (tmp_path / "asked").read_text() == question
@@ -217,7 +217,7 @@ def test_it_is_asked_as_git_asks(script: Script, tmp_path: Path, place: str, que
         ("yes '' | head -c 300000 >&2; echo password=abc", "abc"),
     ],
 )
-def test_what_counts_as_an_answer(script: Script, says: str, token: str) -> None:
+def test_valid_helper_output(script: Script, says: str, token: str) -> None:
     assert answer(script(says)) == token
 
 
@@ -237,7 +237,7 @@ def test_what_counts_as_an_answer(script: Script, says: str, token: str) -> None
         ("kill -9 $$", "with status -9"),
     ],
 )
-def test_what_is_no_answer(script: Script, says: str, what: str) -> None:
+def test_invalid_helper_output(script: Script, says: str, what: str) -> None:
     with pytest.raises(AccessDenied, match=what) as caught:
         answer(script(says))
     assert "helper" in caught.value.message
@@ -246,9 +246,7 @@ def test_what_is_no_answer(script: Script, says: str, what: str) -> None:
     assert caught.value.exit_code == 6
 
 
-def test_what_it_says_when_it_fails_is_passed_on_and_made_harmless(
-    script: Script, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_error_output_of_a_helper_is_shown_escaped(script: Script, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "gpuaria")
     says = f"echo 'first' >&2; echo 'password={MARK}' >&2; printf 'the \\033[2J{MARK} is locked\\n' >&2; exit 1"
     with pytest.raises(AccessDenied) as caught:
@@ -261,19 +259,19 @@ def test_what_it_says_when_it_fails_is_passed_on_and_made_harmless(
     assert "some-other-secret" not in caplog.text
 
 
-def test_one_that_does_not_end_is_ended(script: Script, tmp_path: Path) -> None:
+def test_a_helper_that_does_not_end_is_killed(script: Script, tmp_path: Path) -> None:
     words = script(f"echo $$ > {tmp_path}/pid; echo 'waiting for the keyring' >&2; exec sleep 600")
     with pytest.raises(AccessDenied, match=r"returned no token for .* within 0 s: waiting for the keyring$"):
         answer(words, seconds=0.4)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
-def test_one_that_leaves_a_process_behind_is_not_waited_for(script: Script, tmp_path: Path) -> None:
+def test_a_process_left_by_a_helper_is_not_waited_for(script: Script, tmp_path: Path) -> None:
     assert answer(script(f"sleep 600 & echo $! > {tmp_path}/pid; echo password={MARK}")) == MARK
     os.kill(int((tmp_path / "pid").read_text()), 9)
 
 
-def test_one_is_given_up_when_the_user_stops(script: Script, tmp_path: Path) -> None:
+def test_an_interrupt_stops_a_helper(script: Script, tmp_path: Path) -> None:
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
     with pytest.raises(Interrupted):
@@ -281,14 +279,14 @@ def test_one_is_given_up_when_the_user_stops(script: Script, tmp_path: Path) -> 
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
-def test_no_shell_reads_the_command(tmp_path: Path) -> None:
+def test_the_helper_command_is_not_run_by_a_shell(tmp_path: Path) -> None:
     s = settings({"hub.example": f"helper:echo $(touch {tmp_path}/x) ; `id` $HOME"})
     with pytest.raises(AccessDenied, match="returned an invalid token"):
         ask_helper(s.tokens[0].helper, HUB, os.environ, threading.Event())
     assert not (tmp_path / "x").exists()
 
 
-def test_it_does_not_see_our_tokens_and_sees_its_own(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_sees_its_own_environment_without_our_tokens(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GPUARIA_RPC_SECRET", "MIRROR_PASS"):
         monkeypatch.setenv(name, MARK)
     monkeypatch.setenv("VAULT_TOKEN", "of-the-vault")
@@ -298,7 +296,7 @@ def test_it_does_not_see_our_tokens_and_sees_its_own(script: Script, monkeypatch
     assert token.reveal() == "of-the-vault-0"
 
 
-def test_it_is_asked_once_whatever_comes_of_it(script: Script, tmp_path: Path) -> None:
+def test_a_helper_runs_once_even_if_it_fails(script: Script, tmp_path: Path) -> None:
     for says in (f"echo password={MARK}", "exit 1"):
         count = tmp_path / "count"
         count.write_text("")
@@ -322,8 +320,8 @@ def test_it_is_asked_once_whatever_comes_of_it(script: Script, tmp_path: Path) -
         assert count.read_text() == "x\n"
 
 
-def test_gits_own_helpers_answer(tmp_path: Path) -> None:
-    """`git credential fill` with a store: the way that the guide names."""
+def test_gits_own_helpers_work(tmp_path: Path) -> None:
+    """`git credential fill` with a store, as the guide shows."""
     store = tmp_path / "store"
     store.write_text(f"https://me:{MARK}@hub.example\nhttp://me:other@127.0.0.1%3a8080\n")
     store.chmod(0o600)
@@ -338,5 +336,5 @@ def test_gits_own_helpers_answer(tmp_path: Path) -> None:
         answer(words, "https://unknown.example:443", home=home)
 
 
-def test_python_is_a_program_like_any_other() -> None:
+def test_a_python_program_works_as_a_helper() -> None:
     assert answer((sys.executable, "-c", f"print('password={MARK}')")) == MARK

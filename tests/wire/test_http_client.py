@@ -1,4 +1,4 @@
-"""gpuaria.http.client against real servers on this machine: the stand-in hub, and one that says what a test wants."""
+"""gpuaria.http.client with real local servers: the stand-in hub, and a scripted one."""
 
 import email.utils
 import gzip
@@ -33,7 +33,7 @@ Reply = tuple[int, Sequence[tuple[str, str]], bytes]
 
 
 class Token:
-    """A credential that only `reveal` gives away."""
+    """A credential that only `reveal` shows."""
 
     def __init__(self, text: str = TOKEN) -> None:
         self._text = text
@@ -43,7 +43,7 @@ class Token:
 
 
 class Scripted(Server):
-    """Answers as `reply` says; `journal` has what was asked. None cuts the connection with a reset."""
+    """A server that responds with `reply` and keeps a `journal`; None resets the connection."""
 
     def __init__(self, reply: Callable[[Seen], Reply | None], *, host: str = "127.0.0.1") -> None:
         super().__init__(_Handler, host=host, port=0, name="scripted")
@@ -78,7 +78,7 @@ def always(status: int = 200, body: bytes = b"{}", **headers: str) -> Callable[[
 
 
 def in_turn(*replies: Reply | None) -> Callable[[Seen], Reply | None]:
-    """One reply after the other, the last one for ever."""
+    """Return one reply after the other, then repeat the last one."""
     left = list(replies)
     return lambda seen: left.pop(0) if len(left) > 1 else left[0]
 
@@ -94,7 +94,7 @@ def authorized(server: Scripted) -> list[bool]:
 
 
 def sentence(error: GpuariaError) -> str:
-    """The message, having checked that it is one line without a secret."""
+    """Return the message after checking that it is one line without a secret."""
     text = f"{error.message} {error.hint}"
     assert "\n" not in text
     assert TOKEN not in text
@@ -129,7 +129,7 @@ def repo(tmp_path: Path) -> Repo:
         ("http://[::1]:81/x", "http://::1:81"),
     ],
 )
-def test_an_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
+def test_a_url_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
     assert url_origin(url) == expected
 
 
@@ -143,7 +143,7 @@ def test_an_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
         ("https://me:w@rd@hub.example", "https://hub.example"),
     ],
 )
-def test_what_is_shown_of_an_address_has_neither_query_nor_password(url: str, shown: str) -> None:
+def test_displayed_urls_have_no_query_and_no_password(url: str, shown: str) -> None:
     assert redacted(url) == shown
 
 
@@ -164,12 +164,12 @@ def test_what_is_shown_of_an_address_has_neither_query_nor_password(url: str, sh
         ("ftp://localhost.example", False),
     ],
 )
-def test_a_credential_travels_encrypted_or_stays_on_this_machine(url: str, safe: bool) -> None:
+def test_a_credential_travels_encrypted_or_on_loopback_only(url: str, safe: bool) -> None:
     assert encrypted_or_local(url) is safe
     assert client(url).has_credential(url) is safe
 
 
-def test_a_credential_belongs_to_one_origin() -> None:
+def test_a_credential_belongs_to_one_url_origin() -> None:
     http = client("https://hub.example")
     assert http.has_credential("https://hub.example:443/a")
     assert http.has_credential("https://HUB.example/a")
@@ -177,7 +177,7 @@ def test_a_credential_belongs_to_one_origin() -> None:
         assert not http.has_credential(other)
 
 
-def test_the_named_bundle_is_the_one_that_counts(tmp_path: Path) -> None:
+def test_the_configured_bundle_is_used(tmp_path: Path) -> None:
     assert ca_file("/no/such/bundle") == "/no/such/bundle"
     assert Path(ca_file()).is_file()
     for bundle in (tmp_path / "none.pem", tmp_path / "empty.pem"):
@@ -190,7 +190,7 @@ def test_the_named_bundle_is_the_one_that_counts(tmp_path: Path) -> None:
 # --- credentials and redirects ------------------------------------------------------------------------------------
 
 
-def test_the_credential_goes_to_its_origin_and_not_when_anonymous() -> None:
+def test_the_credential_goes_only_to_its_url_origin_and_not_when_anonymous() -> None:
     with Scripted(always()) as home, Scripted(always()) as other:
         http = client(home.url)
         http.get(f"{home.url}/a")
@@ -203,7 +203,7 @@ def test_the_credential_goes_to_its_origin_and_not_when_anonymous() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_foreign_redirect_is_returned_and_not_followed(status: int) -> None:
+def test_a_foreign_redirect_is_returned_without_following_it(status: int) -> None:
     with Scripted(always()) as other, Scripted(always(status, location=f"{other.url}/x?Signature=s")) as home:
         http = client(home.url)
         for answer in (http.get(f"{home.url}/a"), http.head(f"{home.url}/a")):
@@ -212,7 +212,7 @@ def test_a_foreign_redirect_is_returned_and_not_followed(status: int) -> None:
         assert other.seen == []
 
 
-def test_a_post_is_asked_like_a_get_and_follows_nowhere() -> None:
+def test_a_post_works_like_a_get_and_follows_no_redirect() -> None:
     replies = in_turn((503, [("Retry-After", "0")], b""), (200, [], b"yes"), (308, [("Location", "/b")], b""))
     with Scripted(replies) as home:
         http, kind = client(home.url), {"content-type": "text/x-question"}
@@ -229,7 +229,7 @@ def test_a_post_is_asked_like_a_get_and_follows_nowhere() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("host", ["port", "name"])
-def test_a_download_follows_to_any_host_without_the_credential(status: int, host: str) -> None:
+def test_a_download_follows_redirects_without_the_credential(status: int, host: str) -> None:
     with Scripted(always(body=b"bytes")) as other:
         away = other.url if host == "port" else other.url.replace("127.0.0.1", "localhost")
         with Scripted(always(status, location=f"{away}/x")) as home:
@@ -240,8 +240,8 @@ def test_a_download_follows_to_any_host_without_the_credential(status: int, host
             assert authorized(other) == [False]
 
 
-def test_after_a_foreign_redirect_no_credential_is_sent_at_all() -> None:
-    """Not the other origin's own either, and not on the way back: a server does not ask in the user's name."""
+def test_after_a_foreign_redirect_no_credential_is_sent() -> None:
+    """Not even the other host's own, nor on the way back: a server must not act in the user's name."""
 
     def reply(seen: Seen) -> Reply:
         return (302, [("Location", f"{other.url}/x")], b"") if seen.target == "/a" else (200, [], b"home")
@@ -257,7 +257,7 @@ def test_after_a_foreign_redirect_no_credential_is_sent_at_all() -> None:
         assert other.seen[-1].headers["authorization"] == "Bearer hf_of_the_other"
 
 
-def test_what_a_server_repeats_is_struck_out() -> None:
+def test_secrets_repeated_by_a_server_are_redacted() -> None:
     said = {"X_Error_Message": f"no, Bearer {TOKEN}", "Location": f"http://127.0.0.2:9/{TOKEN}?{TOKEN}"}
     with Scripted(always(403, f"<{TOKEN}>".encode(), **said)) as home, Scripted(always(body=TOKEN.encode())) as other:
         http = client(home.url)
@@ -271,7 +271,7 @@ def test_what_a_server_repeats_is_struck_out() -> None:
         assert short.get(f"{home.url}/a").headers["x-error-message"].startswith("no, "), "too short to be struck out"
 
 
-def test_the_cdn_of_the_hub_accepts_what_a_download_sends(repo: Repo) -> None:
+def test_the_hubs_cdn_accepts_the_headers_of_a_download(repo: Repo) -> None:
     with Hub([repo], server="embedded", tokens={TOKEN}) as hub:
         http = client(hub.url)
         with http.download(f"{hub.url}/org/thing/resolve/main/w.bin") as (answer, chunks):
@@ -279,7 +279,7 @@ def test_the_cdn_of_the_hub_accepts_what_a_download_sends(repo: Repo) -> None:
         assert [("authorization" in seen.headers) for seen in hub.requests + hub.cdn.requests] == [True, False]
 
 
-def test_redirects_within_the_origin_are_followed_and_keep_the_hubs_headers() -> None:
+def test_redirects_within_the_url_origin_keep_the_hubs_headers() -> None:
     def reply(seen: Seen) -> Reply:
         if seen.target == "/old":
             return 307, [("Location", "/new?x=1"), ("X-Repo-Commit", "c0ffee"), ("ETag", "first")], b""
@@ -293,7 +293,7 @@ def test_redirects_within_the_origin_are_followed_and_keep_the_hubs_headers() ->
         assert authorized(home) == [True, True]
 
 
-def test_redirects_in_a_circle_end() -> None:
+def test_a_redirect_loop_ends() -> None:
     with Scripted(always(302, location="/again")) as home:
         http = client()
         for act in (http.get, http.head):
@@ -316,7 +316,7 @@ def test_redirects_in_a_circle_end() -> None:
         "http://user:word@127.0.0.1/",
     ],
 )
-def test_a_redirect_to_nonsense_is_an_error_and_no_traceback(location: str) -> None:
+def test_a_redirect_to_an_invalid_url_is_an_error_without_traceback(location: str) -> None:
     with Scripted(always(302, location=location)) as home:
         http = client()
         for act in (http.get, http.head):
@@ -336,7 +336,7 @@ def test_a_redirect_to_nonsense_is_an_error_and_no_traceback(location: str) -> N
         ("//[::1]:81/x?sig=a+b/c==", "http://[::1]:81/x?sig=a+b/c=="),
     ],
 )
-def test_a_redirect_is_told_as_aria2_can_read_it(location: str, target: str) -> None:
+def test_a_redirect_is_returned_in_a_form_that_aria2_reads(location: str, target: str) -> None:
     assert redirect_target(Response(302, "http://127.0.0.1/a", {"location": location})) == target
 
 
@@ -348,7 +348,7 @@ def test_a_download_follows_to_no_other_scheme(location: str) -> None:
         sentence(caught.value)
 
 
-def test_a_redirect_without_an_address_is_an_answer_like_any_other() -> None:
+def test_a_redirect_without_a_location_is_an_ordinary_response() -> None:
     with Scripted(always(302)) as home:
         assert client().get(f"{home.url}/a").status == 302
 
@@ -388,7 +388,7 @@ def secure(server: Scripted) -> str:
     return server.url.replace("http://", "https://")
 
 
-def test_a_certificate_that_nobody_vouches_for_has_its_own_sentence(
+def test_an_untrusted_certificate_has_its_own_message(
     tls: Callable[[Callable[[Seen], Reply | None]], Scripted],
 ) -> None:
     server = tls(always())
@@ -399,7 +399,7 @@ def test_a_certificate_that_nobody_vouches_for_has_its_own_sentence(
     assert server.seen == []
 
 
-def test_https_with_the_right_bundle_and_never_down_to_http(
+def test_https_with_the_right_bundle_never_downgrades_to_http(
     certificate: tuple[Path, Path], tls: Callable[[Callable[[Seen], Reply | None]], Scripted]
 ) -> None:
     with Scripted(always(body=b"plain")) as plain:
@@ -433,7 +433,7 @@ def test_https_with_the_right_bundle_and_never_down_to_http(
         ("http://a", "file:///x", False),
     ],
 )
-def test_which_redirects_nobody_should_follow(url: str, target: str, fine: bool) -> None:
+def test_redirects_that_must_not_be_followed(url: str, target: str, fine: bool) -> None:
     if fine:
         check_redirect(url, target)
     else:
@@ -444,7 +444,7 @@ def test_which_redirects_nobody_should_follow(url: str, target: str, fine: bool)
 # --- ceilings -----------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_above_its_ceiling_is_refused_also_when_it_is_packed() -> None:
+def test_a_response_above_its_size_limit_is_rejected_even_if_compressed() -> None:
     packed = gzip.compress(bytes(8 << 20))
     with Scripted(in_turn((200, [], b"x" * 1001), (200, [("Content-Encoding", "gzip")], packed))) as home:
         http = client()
@@ -456,7 +456,7 @@ def test_an_answer_above_its_ceiling_is_refused_also_when_it_is_packed() -> None
         assert len(client().get(f"{home.url}/a", ceiling=1000).body) == 1000
 
 
-def test_an_answer_packed_wrongly_is_a_network_error() -> None:
+def test_a_badly_compressed_response_is_a_network_error() -> None:
     with Scripted(always(body=b"this is no gzip", content_encoding="gzip")) as home:
         with pytest.raises(NetworkError) as caught:
             client().get(f"{home.url}/a")
@@ -474,13 +474,13 @@ def limits(name: str, left: int, seconds: int, quota: int = 0, window: int = 0) 
 
 
 def declared(clock: FakeClock) -> RateBudget:
-    """A budget that knows the quotas of the hub that API is of."""
+    """Return a limiter that knows the quotas of API's hub."""
     budget = RateBudget(clock)
     budget.declare(API, HuggingFace().about.bucket)
     return budget
 
 
-def test_a_quota_is_held_to_before_the_hub_has_to_say_so() -> None:
+def test_a_quota_is_respected_before_the_hub_rejects_requests() -> None:
     clock = FakeClock()
     budget = declared(clock)
     assert budget.reserve(API) == 0
@@ -495,7 +495,7 @@ def test_a_quota_is_held_to_before_the_hub_has_to_say_so() -> None:
     assert budget.reserve(API) == 0
 
 
-def test_those_held_back_do_not_all_storm_the_next_window() -> None:
+def test_delayed_requests_do_not_all_start_in_the_next_window() -> None:
     clock = FakeClock()
     budget = declared(clock)
     budget.update(API, limits("api", 0, 10, quota=3, window=300))
@@ -505,12 +505,12 @@ def test_those_held_back_do_not_all_storm_the_next_window() -> None:
     assert waits[:3] == [0, 0, 0]
     assert all(wait > 0 for wait in waits[3:])
     budget.update(API, limits("api", 2, 299, quota=3, window=300))
-    assert budget.reserve(API) > 0  # the two others are under way
+    assert budget.reserve(API) > 0  # the two others are in flight
     clock.advance(302)
     assert budget.reserve(API) == 0
 
 
-def test_answers_that_overtake_each_other_do_not_give_a_quota_back() -> None:
+def test_responses_out_of_order_do_not_raise_the_quota() -> None:
     clock = FakeClock()
     budget = declared(clock)
     budget.update(API, limits("api", 5, 100))
@@ -534,7 +534,7 @@ def test_answers_that_overtake_each_other_do_not_give_a_quota_back() -> None:
         ("https://hub.example/a/b", "pages"),
     ],
 )
-def test_which_quota_an_address_is_counted_against(url: str, name: str) -> None:
+def test_the_quota_of_each_url(url: str, name: str) -> None:
     budget = declared(FakeClock())
     for each in ("api", "resolvers", "pages"):
         budget.update(url, limits(each, 0 if each == name else 9, 50))
@@ -543,7 +543,7 @@ def test_which_quota_an_address_is_counted_against(url: str, name: str) -> None:
 
 @pytest.mark.parametrize("number", ["9" * 10, "9" * 400, "9" * 5000])
 @pytest.mark.parametrize("field", ["r", "t", "q", "w"])
-def test_numbers_that_no_hub_means_are_passed_over(field: str, number: str) -> None:
+def test_implausible_quota_values_are_ignored(field: str, number: str) -> None:
     said = {"r": "5", "t": "55", "q": "500", "w": "300"} | {field: number}
     budget = RateBudget(FakeClock())
     limit, policy = f'"api";r={said["r"]};t={said["t"]}', f'"api";q={said["q"]};w={said["w"]}'
@@ -553,7 +553,7 @@ def test_numbers_that_no_hub_means_are_passed_over(field: str, number: str) -> N
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_any_rate_header_can_be_read(text: str, policy: str) -> None:
+def test_any_rate_header_can_be_parsed(text: str, policy: str) -> None:
     budget = RateBudget(FakeClock())
     budget.update(API, {"ratelimit": text, "ratelimit-policy": policy})
     budget.update(API, {"ratelimit": f'"api";r=1;t=2{text}', "ratelimit-policy": f'"api";q={policy}'})
@@ -561,7 +561,7 @@ def test_any_rate_header_can_be_read(text: str, policy: str) -> None:
     assert (retry_after({"retry-after": text, "ratelimit": policy}, 0.0) or 0) >= 0
 
 
-def test_no_request_is_ever_refused_where_the_hub_tells_its_quota(repo: Repo) -> None:
+def test_no_request_is_rejected_if_the_hub_announces_its_quota(repo: Repo) -> None:
     waits: list[float] = []
     with Hub([repo], server="embedded", rate=RateLimit(api=3, window=2)) as hub:
         http = client(on_wait=lambda text, seconds: waits.append(seconds))
@@ -575,7 +575,7 @@ def test_no_request_is_ever_refused_where_the_hub_tells_its_quota(repo: Repo) ->
         assert waits
 
 
-def test_a_quota_that_is_used_up_beyond_patience_is_not_asked_for() -> None:
+def test_no_request_is_sent_if_the_quota_wait_exceeds_patience() -> None:
     with Scripted(always(RateLimit='"pages";r=0;t=900')) as home:
         http = client(max_wait=60)
         http.get(f"{home.url}/a")
@@ -611,12 +611,12 @@ NOW = 1_700_000_000.0
         ({"ratelimit": "nonsense"}, None),
     ],
 )
-def test_how_long_an_answer_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+def test_the_wait_requested_by_a_response(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, NOW) == seconds
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_a_failure_that_passes_is_tried_again(status: int) -> None:
+def test_a_temporary_failure_is_retried(status: int) -> None:
     with Scripted(in_turn((status, [("Retry-After", "0")], b"no"), (200, [], b"yes"))) as home:
         http = client()
         assert http.get(f"{home.url}/a").body == b"yes"
@@ -624,20 +624,20 @@ def test_a_failure_that_passes_is_tried_again(status: int) -> None:
 
 
 @pytest.mark.parametrize("wait", ["garbage", email.utils.formatdate(0, usegmt=True)])
-def test_a_503_with_a_strange_wait_is_tried_again(wait: str) -> None:
+def test_a_503_with_an_implausible_wait_is_retried(wait: str) -> None:
     with Scripted(in_turn((503, [("Retry-After", wait)], b""), (200, [], b"yes"))) as home:
         assert client().get(f"{home.url}/a").body == b"yes"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416, 501])
-def test_a_refusal_is_returned_at_once(status: int) -> None:
+def test_a_client_error_is_returned_at_once(status: int) -> None:
     with Scripted(always(status, b"why", X_Error_Code="Thing")) as home:
         answer = client().get(f"{home.url}/a")
         assert (answer.status, answer.body, answer.headers["x-error-code"]) == (status, b"why", "Thing")
         assert len(home.seen) == 1
 
 
-def test_a_failure_that_stays_is_returned_after_a_few_tries() -> None:
+def test_a_lasting_failure_is_returned_after_a_few_tries() -> None:
     with Scripted(always(503, Retry_After="0")) as home:
         assert client().get(f"{home.url}/a").status == 503
         assert len(home.seen) == 5
@@ -655,7 +655,7 @@ def test_a_429_beyond_patience_is_an_error_at_once(wait: str) -> None:
         assert len(home.seen) == 1
 
 
-def test_a_wait_is_told_and_stopping_ends_it() -> None:
+def test_a_wait_is_reported_and_can_be_interrupted() -> None:
     stop, told = threading.Event(), list[tuple[str, float]]()
 
     def on_wait(text: str, seconds: float) -> None:
@@ -672,7 +672,7 @@ def test_a_wait_is_told_and_stopping_ends_it() -> None:
         assert len(home.seen) == 1
 
 
-def test_a_wait_that_many_share_is_told_once() -> None:
+def test_a_shared_wait_is_reported_once() -> None:
     told: list[str] = []
     http = client(on_wait=lambda text, seconds: told.append(text))
     with ThreadPoolExecutor(16) as pool:
@@ -682,7 +682,7 @@ def test_a_wait_that_many_share_is_told_once() -> None:
     assert told == ["the quota is used up"] * 2
 
 
-def test_stopping_ends_a_wait_for_the_quota() -> None:
+def test_an_interrupt_ends_a_quota_wait() -> None:
     stop = threading.Event()
     with Scripted(always(RateLimit='"pages";r=0;t=500')) as home:
         http = client(on_wait=lambda text, seconds: stop.set(), stop=stop)
@@ -695,7 +695,7 @@ def test_stopping_ends_a_wait_for_the_quota() -> None:
 # --- hosts that do not answer -------------------------------------------------------------------------------------
 
 
-def test_a_refused_connection_is_one_sentence_after_few_tries() -> None:
+def test_a_refused_connection_is_one_error_after_a_few_tries() -> None:
     base = closed_url()
     http = client(base)
     with pytest.raises(NetworkError, match=r"cannot connect to 127\.0\.0\.1:") as caught:
@@ -704,7 +704,7 @@ def test_a_refused_connection_is_one_sentence_after_few_tries() -> None:
     assert http.request_count(base) == 3
 
 
-def test_a_host_without_an_address_is_not_tried_again() -> None:
+def test_a_host_without_an_address_is_not_retried() -> None:
     http = client()
     with pytest.raises(NetworkError, match=r"no IP address found for no-such-host\.invalid") as caught:
         http.get("http://no-such-host.invalid/a")
@@ -716,7 +716,7 @@ def test_a_host_without_an_address_is_not_tried_again() -> None:
     "host",
     ["a" * 70, "a" * 64 + ".example", "a..b", ".example", "ü" * 64, "a\udcffb.example", "a😀b.example", "☃.example"],
 )
-def test_a_name_that_cannot_be_is_an_error_and_no_traceback(host: str) -> None:
+def test_an_invalid_host_name_is_an_error_without_traceback(host: str) -> None:
     http = client()
     with pytest.raises(NetworkError, match="is not a valid host name") as caught:
         http.get(f"http://{host}/a?Signature=1")
@@ -725,7 +725,7 @@ def test_a_name_that_cannot_be_is_an_error_and_no_traceback(host: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/a\udcff", "/a\x01b", "/a?\udcff"])
-def test_an_address_that_cannot_be_says_nothing_against_its_host(path: str) -> None:
+def test_an_invalid_url_does_not_count_against_its_host(path: str) -> None:
     http = client()
     with pytest.raises(NetworkError, match=r"'http://h\.example/a.*' is not a usable URL") as caught:
         http.get(f"http://h.example{path}")
@@ -733,14 +733,14 @@ def test_an_address_that_cannot_be_says_nothing_against_its_host(path: str) -> N
     assert http.request_count("http://h.example") == 1
 
 
-def test_letters_that_are_not_ascii_are_fine_in_a_path() -> None:
+def test_non_ascii_letters_in_a_path_are_accepted() -> None:
     with Scripted(always()) as home:
         assert client().get(f"{home.url}/ä b").status == 200
         assert home.seen[0].target == "/%C3%A4%20b"
 
 
 @pytest.mark.parametrize("word", ["hf_töken", "hf_\udcff", "hf_a\nx: y", "hf_日本"])
-def test_a_token_or_header_that_cannot_be_sent_is_named_and_not_shown(word: str) -> None:
+def test_an_invalid_token_or_header_is_reported_and_not_shown(word: str) -> None:
     with Scripted(always()) as home:
         with pytest.raises(NetworkError, match=r"the token for 127\.0\.0\.1:\d+ cannot be sent") as caught:
             Http(credentials={url_origin(home.url): Token(word)}).get(f"{home.url}/a")
@@ -751,7 +751,7 @@ def test_a_token_or_header_that_cannot_be_sent_is_named_and_not_shown(word: str)
         assert home.seen == []
 
 
-def test_a_reset_is_tried_again() -> None:
+def test_a_reset_is_retried() -> None:
     with Scripted(in_turn(None, None, (200, [], b"yes"))) as home:
         assert client().get(f"{home.url}/a").body == b"yes"
     with Scripted(in_turn(None)) as home:
@@ -761,7 +761,7 @@ def test_a_reset_is_tried_again() -> None:
         assert len(home.seen) == 3
 
 
-def test_silence_is_one_sentence_after_few_tries() -> None:
+def test_a_server_that_does_not_respond_is_one_error_after_a_few_tries() -> None:
     quiet = threading.Event()
 
     def reply(seen: Seen) -> Reply:
@@ -778,7 +778,7 @@ def test_silence_is_one_sentence_after_few_tries() -> None:
 
 
 @pytest.mark.parametrize("speech", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/9 what\r\n\r\n", b"\0" * 100, b""])
-def test_a_server_that_speaks_no_http_is_one_sentence(speech: bytes) -> None:
+def test_a_server_that_does_not_speak_http_is_one_error(speech: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -799,7 +799,7 @@ def test_a_server_that_speaks_no_http_is_one_sentence(speech: bytes) -> None:
 # --- downloads ----------------------------------------------------------------------------------------------------
 
 
-def test_a_download_goes_on_where_it_stopped(repo: Repo) -> None:
+def test_a_download_resumes_where_it_stopped(repo: Repo) -> None:
     data = b"weights!" * 250_000
     repo.update({"w.bin": data})
     got = bytearray()
@@ -825,7 +825,7 @@ def test_a_download_goes_on_where_it_stopped(repo: Repo) -> None:
         assert {seen.headers["accept-encoding"] for seen in hub.cdn.requests} == {"identity"}
 
 
-def test_a_download_that_is_refused_gives_the_answer_with_its_body_unread() -> None:
+def test_a_rejected_download_returns_the_response_with_its_body_unread() -> None:
     with (
         Scripted(always(403, b"no", X_Error_Code="GatedRepo")) as home,
         client().download(f"{home.url}/a") as (
@@ -836,7 +836,7 @@ def test_a_download_that_is_refused_gives_the_answer_with_its_body_unread() -> N
         assert (answer.status, answer.headers["x-error-code"], answer.body) == (403, "GatedRepo", b"")
 
 
-def test_an_error_of_the_reader_passes_through_a_download() -> None:
+def test_an_error_of_the_reader_propagates_through_a_download() -> None:
     with Scripted(always(body=b"x" * 100)) as home:
         http = client()
         for error in (ValueError("mine"), UnicodeError("mine"), OSError("mine")):
@@ -845,13 +845,13 @@ def test_an_error_of_the_reader_passes_through_a_download() -> None:
         assert http.get(f"{home.url}/a").status == 200
 
 
-def test_head_asks_for_no_coding() -> None:
+def test_head_requests_no_compression() -> None:
     with Scripted(always()) as home:
         client().head(f"{home.url}/a")
         assert (home.seen[0].method, home.seen[0].headers["accept-encoding"]) == ("HEAD", "identity")
 
 
-def test_who_asks_is_told_and_requests_are_counted_by_origin() -> None:
+def test_requests_are_counted_by_url_origin_and_name_the_client() -> None:
     with Scripted(always()) as home, Scripted(always(302, location="/x", times="1")) as other:
         http = client(user_agent="gpuaria/test")
         for _ in range(3):
@@ -867,7 +867,7 @@ def test_who_asks_is_told_and_requests_are_counted_by_origin() -> None:
 # --- proxies ------------------------------------------------------------------------------------------------------
 
 
-def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with Scripted(always(body=b"by proxy")) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         assert client().get("http://hub.example.invalid/api/x").body == b"by proxy"
@@ -878,9 +878,7 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("proxy", ["socks5://me:word@127.0.0.1:1", "foo://me:word@x:1", "http://[me:word"])
-def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(
-    proxy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unusable_proxy_is_one_error_without_its_password(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     with pytest.raises((ConfigError, NetworkError)) as caught:
         client().get("http://127.0.0.1:1/")
@@ -888,7 +886,7 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(
     assert "word" not in f"{caught.value.message} {caught.value.hint}"
 
 
-def test_a_credential_never_leaves_this_machine_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_credential_never_leaves_this_machine_unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:
     with Scripted(always()) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         here = client("http://127.0.0.1:9")

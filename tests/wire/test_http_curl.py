@@ -1,4 +1,4 @@
-"""The transport on libcurl: streams of one HTTP/2 connection, slow readers, servers that stall, and a clean end."""
+"""The libcurl transport: streams of one HTTP/2 connection, slow readers, stalled servers, a clean shutdown."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ http {{
 
 @dataclass
 class Nginx:
-    """A server of HTTP/2 with `/N` for N in 0..299, and `/big`."""
+    """An HTTP/2 server with `/N` for N in 0..299, and `/big`."""
 
     url: str
     log: Path
     pem: Path
 
     def lines(self, count: int) -> list[list[str]]:
-        """(connection, protocol) of each of `count` requests."""
+        """Return (connection, protocol) of each of `count` requests."""
         until = time.monotonic() + 10
         while len(found := self.log.read_text().splitlines()) < count and time.monotonic() < until:
             time.sleep(0.02)
@@ -96,7 +96,7 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[int], Nginx]]:
 def test_requests_of_many_threads_share_connections(
     nginx: Callable[[int], Nginx], streams: int, connections: int
 ) -> None:
-    """As many as the server allows: of one that takes a single stream at a time, every file comes as well."""
+    """At most as many streams as the server allows; even with one stream at a time every file is fetched."""
     server = nginx(streams)
     http = Http(HttpOptions(ca_bundle=str(server.pem)))
     with ThreadPoolExecutor(32) as pool:
@@ -108,13 +108,13 @@ def test_requests_of_many_threads_share_connections(
     assert len({connection for connection, _ in seen}) <= connections
 
 
-def test_a_slow_reader_holds_up_its_own_stream_alone(nginx: Callable[[int], Nginx]) -> None:
+def test_a_slow_reader_blocks_only_its_own_stream(nginx: Callable[[int], Nginx]) -> None:
     server = nginx(128)
     transport = CurlTransport(Routes(ca_bundle=str(server.pem), timeouts=Timeouts(5, 0.3)))
     slow = transport.open(Request("GET", f"{server.url}/big"))
     chunks = slow.chunks()
     came = len(next(chunks))
-    time.sleep(1.0)  # longer than a server may stay silent: it is we who do not read
+    time.sleep(1.0)  # longer than the read time-out: our side is the one that does not read
     assert slow._transfer._received < 4_000_000
     other = transport.open(Request("GET", f"{server.url}/7"))
     assert b"".join(other.chunks()) == b"7" * 100
@@ -147,7 +147,7 @@ def told() -> Iterator[Server]:
     server.close()
 
 
-def test_the_body_of_a_redirect_does_not_cost_the_connection(told: Server) -> None:
+def test_an_unread_redirect_body_keeps_the_connection_usable(told: Server) -> None:
     http = Http()
     with http.download(f"{told.url}/moved") as (answer, chunks):
         assert (answer.status, b"".join(chunks)) == (200, b"fine")
@@ -156,7 +156,7 @@ def test_the_body_of_a_redirect_does_not_cost_the_connection(told: Server) -> No
     http.close()
 
 
-def test_a_request_has_a_deadline_however_much_trickles_in(told: Server) -> None:
+def test_a_request_has_a_deadline_even_if_bytes_trickle_in(told: Server) -> None:
     transport = CurlTransport(Routes())
     exchange = transport.open(Request("GET", f"{told.url}/trickle", deadline=0.4))
     began = time.monotonic()
@@ -166,7 +166,7 @@ def test_a_request_has_a_deadline_however_much_trickles_in(told: Server) -> None
     transport.close()
 
 
-def test_closing_ends_what_waits_and_the_thread(told: Server) -> None:
+def test_close_ends_waiting_requests_and_the_thread(told: Server) -> None:
     transport = CurlTransport(Routes())
     raised: list[GpuariaError] = []
 
@@ -193,7 +193,7 @@ def test_closing_ends_what_waits_and_the_thread(told: Server) -> None:
         transport.open(Request("GET", told.url))
 
 
-def test_an_abandoned_download_does_not_harm_the_next_request(nginx: Callable[[int], Nginx]) -> None:
+def test_an_abandoned_download_does_not_affect_the_next_request(nginx: Callable[[int], Nginx]) -> None:
     server = nginx(128)
     http = Http(HttpOptions(ca_bundle=str(server.pem)))
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""One decision about proxies for our HTTP client and the real aria2c, whatever the environment names, and how."""
+"""One proxy decision for our HTTP client and the real aria2c, for every form of the environment."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PASSWORD = "Basic " + base64.b64encode(b"me:word").decode()
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Repo:
-    """org/r: a large file for aria2 and a small one for our client."""
+    """Return org/r: a large file for aria2 and a small one for our client."""
     files = {"w.safetensors": random.Random(3).randbytes(20_000_000), "config.json": b"{}"}
     return Repo.build("org/r", {**files}, folder=tmp_path / "r", direct=True)
 
 
 def clients(proxy: ForwardProxy) -> set[str]:
-    """Which of the two clients went through it: aria2 by its own request, or by a tunnel of the relay."""
+    """Return which clients used the proxy: aria2 by its own request, or by a tunnel of the relay."""
     return {"relay" if one.method == "CONNECT" and not one.client else one.method for one in proxy.asked}
 
 
@@ -49,7 +49,7 @@ def clients(proxy: ForwardProxy) -> set[str]:
         ({"all_proxy": "socks5://127.0.0.1:9", "no_proxy": "127.0.0.1"}, False),
     ],
 )
-def test_both_clients_take_the_same_way(
+def test_both_clients_take_the_same_route(
     user: User, serve: Serve, repo: Repo, environ: dict[str, str], through: bool
 ) -> None:
     hub = serve(repo)
@@ -67,8 +67,8 @@ def test_both_clients_take_the_same_way(
         assert not [event for event in done.events if event["event"] == "warned"]
 
 
-def test_the_password_of_a_proxy_does_not_become_an_option(user: User, serve: Serve, repo: Repo) -> None:
-    """aria2c goes through the relay, which has the password."""
+def test_a_proxy_password_does_not_become_an_option(user: User, serve: Serve, repo: Repo) -> None:
+    """aria2c uses the relay, which has the password."""
     hub = serve(repo)
     with ForwardProxy(PASSWORD) as proxy:
         user.run("fetch", "org/r", "--to", "out", http_proxy=f"http://me:word@{proxy.place}").ok()
@@ -80,7 +80,7 @@ def test_the_password_of_a_proxy_does_not_become_an_option(user: User, serve: Se
 
 @pytest.mark.parametrize("password", ["", "me:word"])
 def test_a_socks_proxy_serves_both_clients(user: User, serve: Serve, repo: Repo, password: str) -> None:
-    """aria2c knows no such proxy: the relay does."""
+    """aria2c does not support SOCKS; the relay does."""
     hub = serve(repo)
     with SocksProxy(password) as proxy:
         at = f"{password}@" if password else ""

@@ -1,4 +1,4 @@
-"""One connection for ranges: real servers that hang up, stall, lie, or stand behind TLS or a proxy."""
+"""One connection for byte ranges, with real servers that disconnect, stall, send wrong bytes, use TLS or a proxy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Behave = Callable[["Mirror", int, int], None]
 
 
 class Mirror(Handler):
-    """One that does what `behave` says with each range, and counts connections."""
+    """A server that handles each range with `behave`, and counts connections."""
 
     behave: Behave
     met: list[object]
@@ -67,7 +67,7 @@ def never(came: int) -> bool:
     return False
 
 
-def test_ranges_come_over_one_connection() -> None:
+def test_ranges_share_one_connection() -> None:
     with serving(Mirror.part) as (url, mirror):
         one = line(url)
         for start, end in ((0, 1), (0, SIZE), (READ_SIZE, 3 * READ_SIZE + 1), (SIZE - 1, SIZE)):
@@ -77,7 +77,7 @@ def test_ranges_come_over_one_connection() -> None:
 
 
 def hang_up(mirror: Mirror, start: int, end: int) -> None:
-    """After the answer, without a word."""
+    """After the response, without notice."""
     mirror.part(start, end)
     mirror.close_connection = True
 
@@ -88,12 +88,12 @@ def say_so(mirror: Mirror, start: int, end: int) -> None:
 
 
 @pytest.mark.parametrize("behave", [hang_up, say_so])
-def test_a_server_may_hang_up_between_two_requests(behave: Behave) -> None:
+def test_a_server_may_disconnect_between_two_requests(behave: Behave) -> None:
     with serving(behave) as (url, mirror):
         one = line(url)
         for start in range(0, SIZE, SIZE // 4):
             assert one.get(start, start + 1000, never) == DATA[start : start + 1000]
-            time.sleep(0.02)  # until its end has come
+            time.sleep(0.02)  # until the end of the response has arrived
         one.close()
     assert len(mirror.met) == 4
 
@@ -136,7 +136,7 @@ def endless(mirror: Mirror, start: int, end: int) -> None:
         (lambda mirror, start, end: mirror.wfile.write(b"HTTP/1.1 206 " + b"x" * 70_000), "closed the connection"),
     ],
 )
-def test_what_is_not_these_bytes_is_an_error(behave: Behave, said: str) -> None:
+def test_a_wrong_response_is_an_error(behave: Behave, said: str) -> None:
     with serving(behave) as (url, _):
         one = line(url, timeout=0.5)
         with pytest.raises(GpuariaError, match=said):
@@ -144,13 +144,13 @@ def test_what_is_not_these_bytes_is_an_error(behave: Behave, said: str) -> None:
         one.close()
 
 
-def test_nobody_is_there() -> None:
+def test_connection_refused() -> None:
     with pytest.raises(NetworkError, match=r"127\.0\.0\.1"):
         line(f"http://127.0.0.1:{closed_port()}/x").get(0, 10, never)
 
 
-def test_it_ends_when_it_is_over() -> None:
-    """What is still to come is not waited for, and the next range is right."""
+def test_a_read_can_be_cancelled() -> None:
+    """The rest of the response is not awaited, and the next range is correct."""
     with serving(Mirror.part) as (url, mirror):
         one = line(url)
         told: list[int] = []
@@ -168,7 +168,7 @@ def test_it_ends_when_it_is_over() -> None:
     assert len(mirror.met) == 2
 
 
-def test_over_tls_with_its_certificate_checked(front: Front, tmp_path: Path) -> None:
+def test_tls_with_a_verified_certificate(front: Front, tmp_path: Path) -> None:
     both = self_signed(tmp_path, "127.0.0.1")
     with serving(Mirror.part) as (url, _):
         secret = f"{front(url, both)}/file"
@@ -181,8 +181,8 @@ def test_over_tls_with_its_certificate_checked(front: Front, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443), ("https", 8443)])
-def test_the_host_is_named_as_the_address_has_it(scheme: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signed URL is signed for one method and range."""
+def test_the_host_header_equals_the_host_of_the_url(scheme: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signature may cover the host."""
     heads: list[str] = []
     server = socket.create_server(("127.0.0.1", 0))
 
@@ -207,7 +207,7 @@ def test_the_host_is_named_as_the_address_has_it(scheme: str, port: int, monkeyp
 
 
 class PlainContext:
-    """TLS that hides nothing, to read what is said."""
+    """A TLS context without encryption, to read what is sent."""
 
     def wrap_socket(self, line: socket.socket, server_hostname: str) -> socket.socket:
         assert server_hostname == "cdn.example.test"
@@ -221,7 +221,7 @@ def test_tls_that_stalls(front: Front, tmp_path: Path) -> None:
 
 
 class Proxy(socketserver.StreamRequestHandler):
-    """A proxy for plain http: it fetches what the request line names."""
+    """A proxy for plain HTTP that fetches the URL in the request line."""
 
     asked: ClassVar[list[str]] = []
 
@@ -237,7 +237,7 @@ class Proxy(socketserver.StreamRequestHandler):
                 self.wfile.write(data)
 
 
-def test_through_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_through_an_environment_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -250,7 +250,7 @@ def test_through_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert Proxy.asked == [url]
 
 
-def test_every_request_is_counted_and_none_begins_after_the_end() -> None:
+def test_every_request_is_counted_and_none_starts_after_close() -> None:
     stop = threading.Event()
     with serving(Mirror.part) as (url, _):
         web = Http(stop=stop)

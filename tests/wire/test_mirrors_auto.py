@@ -1,4 +1,4 @@
-"""Known mirrors that join a fetch by themselves (`mirrors: auto`): when the endpoint is dead, blocked or slow."""
+"""Known mirrors that are added automatically (`mirrors: auto`) if the endpoint is dead, blocked or slow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpuaria.urls import authority
 from standin import Hub, Repo
 from tests.support.user import Done, Serve, User
 
-DEAD = "http://127.0.0.1:9"  # the discard port: nobody is there
+DEAD = "http://127.0.0.1:9"  # the discard port: nothing listens
 NAME = "openai-community/gpt2-medium"
 PAGE = b"<!DOCTYPE html><html><body>This page is blocked.</body></html>"
 FILES: dict[str, bytes | Path] = {"config.json": b'{"a": 1}', "model.safetensors": b"w" * 40_000}
@@ -30,27 +30,27 @@ privileged = pytest.mark.skipif(
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Repo:
-    """gpt2-medium, small, under its short name too."""
+    """Return a small gpt2-medium, also under its short name."""
     return Repo.build(NAME, FILES, folder=tmp_path / "store")
 
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """A server that accepts and never says a word."""
+    """Serve a port that accepts and never responds."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture
 def known(user: User, serve: Serve, repo: Repo) -> list[Hub]:
-    """Two stand-ins in the place of the shipped mirrors, by a site's file; no flag and no variable names one."""
+    """Replace the shipped mirrors by two stand-ins in a site file, without a flag or a variable."""
     hubs = [serve(repo, name="one", host="127.0.0.2"), serve(repo, name="two", host="127.0.0.3")]
     site(user, {"hf-mirror": hubs[0].url, "sufy": hubs[1].url})
     return hubs
 
 
 def site(user: User, rows: dict[str, str]) -> None:
-    """Write the site's file."""
+    """Write the site file."""
     folder = user.temp / "site"
     (folder / "gpuaria").mkdir(parents=True, exist_ok=True)
     lines = "".join(f"  - {{name: {name}, base: '{base}'}}\n" for name, base in rows.items())
@@ -63,7 +63,7 @@ def warned(done: Done) -> list[str]:
 
 
 def joined(done: Done, because: str) -> None:
-    """The fetch ended right by the two mirrors, and exactly one line says why and names the setting."""
+    """Check that the two mirrors completed the fetch, and that one line gives the reason and the setting."""
     done.ok()
     assert done.report["trust"] == "quorum"
     (line,) = [text for text in warned(done) if "(mirrors: auto" in text]
@@ -79,7 +79,7 @@ def timed(run: Callable[[], Done]) -> tuple[Done, float]:
 
 
 def as_fast_as_named(user: User, known: list[Hub], endpoint: str) -> Done:
-    """The run without any flag, which takes less than 10 s more than one with the mirrors named."""
+    """Check that a run without flags takes at most 10 s longer than one with named mirrors."""
     user.env["HF_ENDPOINT"] = endpoint
     flags = [word for hub in known for word in ("--mirror", hub.url)]
     named, normal = timed(lambda: user.run("fetch", "--repo", "gpt2-medium", "--to", "named", "--json", *flags))
@@ -108,7 +108,7 @@ def test_connection_refused(user: User, known: list[Hub]) -> None:
     sees="the reason, the mirrors added, and the setting that prevents it",
     status=0,
 )
-def test_silence(user: User, known: list[Hub], silent: str) -> None:
+def test_no_response(user: User, known: list[Hub], silent: str) -> None:
     joined(as_fast_as_named(user, known, silent), f"{silent[7:]} does not respond within 3 s")
 
 
@@ -120,7 +120,7 @@ def test_silence(user: User, known: list[Hub], silent: str) -> None:
     sees="the false address, the mirrors added, and the setting that prevents it",
     status=0,
 )
-def test_false_dns(user: User, known: list[Hub], tmp_path: Path) -> None:
+def test_false_dns_address(user: User, known: list[Hub], tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1 localhost\n127.0.0.77 hub.example.com\n")
     (tmp_path / "nss").write_text("hosts: files\n")
     own = f"mount --bind {tmp_path}/hosts /etc/hosts && mount --bind {tmp_path}/nss /etc/nsswitch.conf"
@@ -148,7 +148,7 @@ def test_block_page(user: User, serve: Serve, known: list[Hub], repo: Repo, stat
     joined(done, "is blocked (" if status != 200 else "does not respond like a hub (text/html instead of JSON)")
 
 
-def test_a_healthy_endpoint_is_alone(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+def test_a_healthy_endpoint_gets_no_mirrors(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
     user.env["HF_ENDPOINT"] = serve(repo, name="hub").url
     done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json").ok()
     assert done.report["trust"] == "origin"
@@ -164,7 +164,7 @@ def test_a_healthy_endpoint_is_alone(user: User, serve: Serve, known: list[Hub],
         ({}, ("--mirror", "http://127.0.0.1:9"), ""),
     ],
 )
-def test_when_none_may_join(
+def test_settings_that_allow_no_mirror(
     user: User, known: list[Hub], env: dict[str, str], words: tuple[str, ...], said: str
 ) -> None:
     user.env["HF_ENDPOINT"] = "http://localhost:9"
@@ -173,12 +173,12 @@ def test_when_none_may_join(
     assert [hub.count() for hub in known] == [0, 0]
 
 
-def test_an_endpoint_of_ones_own_is_not_for_shipped_mirrors(user: User) -> None:
+def test_shipped_mirrors_are_not_added_to_a_private_endpoint(user: User) -> None:
     user.env |= {"GPUARIA_MIRRORS": "auto", "HF_ENDPOINT": DEAD}
     user.quick("fetch", "--repo", NAME).refused(7, "cannot connect", "no mirror of this endpoint")
 
 
-def test_an_answer_of_the_hub_is_no_reason(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+def test_an_error_response_of_the_hub_is_not_a_reason(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
     empty = serve(Repo.build("org/other", {"a": b"a"}, folder=user.temp / "other"), name="empty")
     user.env["HF_ENDPOINT"] = empty.url
     user.quick("fetch", "--repo", NAME).refused(5, NAME)
@@ -187,8 +187,8 @@ def test_an_answer_of_the_hub_is_no_reason(user: User, serve: Serve, known: list
     assert [hub.count() for hub in known] == [0, 0]
 
 
-def test_one_that_answers_late_after_all_is_believed(user: User, serve: Serve, repo: Repo) -> None:
-    """The mirrors of one network are of no use in another: a slow link must not end in an error."""
+def test_a_late_response_of_the_endpoint_is_accepted(user: User, serve: Serve, repo: Repo) -> None:
+    """Mirrors may be unreachable from another network, and a slow link must not cause an error."""
     hub = serve(repo, name="hub")
     hub.fault("/revision/", delay=4.0)
     site(user, {"hf-mirror": "http://127.0.0.1:9"})
@@ -197,7 +197,7 @@ def test_one_that_answers_late_after_all_is_believed(user: User, serve: Serve, r
     assert "does not respond within 3 s" in warned(done)[0]
 
 
-def test_a_single_one_is_said_to_be_alone(user: User, serve: Serve, repo: Repo) -> None:
+def test_a_single_mirror_is_reported_as_unverified(user: User, serve: Serve, repo: Repo) -> None:
     site(user, {"sufy": serve(repo, name="one", host="127.0.0.2").url})
     user.env["HF_ENDPOINT"] = DEAD
     done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json").ok()
@@ -208,7 +208,7 @@ def test_a_single_one_is_said_to_be_alone(user: User, serve: Serve, repo: Repo) 
     ]
 
 
-def test_a_silent_mirror_is_not_waited_for(user: User, serve: Serve, repo: Repo, silent: str) -> None:
+def test_a_mirror_that_does_not_respond_is_not_awaited(user: User, serve: Serve, repo: Repo, silent: str) -> None:
     site(user, {"hf-mirror": silent, "sufy": serve(repo, name="one", host="127.0.0.2").url})
     user.env["HF_ENDPOINT"] = DEAD
     done, taken = timed(lambda: user.quick("fetch", "--repo", NAME, "--to", "got", "--json"))
@@ -216,7 +216,7 @@ def test_a_silent_mirror_is_not_waited_for(user: User, serve: Serve, repo: Repo,
     assert taken < 10
 
 
-def test_what_is_complete_asks_no_mirror(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+def test_complete_files_need_no_mirror(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
     hub = serve(repo, name="hub")
     user.env["HF_ENDPOINT"] = hub.url
     user.quick("fetch", "--repo", NAME, "config.json", "--to", "got").ok()
@@ -226,7 +226,7 @@ def test_what_is_complete_asks_no_mirror(user: User, serve: Serve, known: list[H
     assert not [text for text in warned(done) if "(mirrors: auto" in text]
 
 
-def test_what_is_not_complete_comes_from_them(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+def test_missing_files_come_from_the_mirrors(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
     hub = serve(repo, name="hub")
     user.env["HF_ENDPOINT"] = hub.url
     user.quick("fetch", "--repo", NAME, "config.json", "--to", "got").ok()
@@ -236,7 +236,7 @@ def test_what_is_not_complete_comes_from_them(user: User, serve: Serve, known: l
     assert len([text for text in warned(done) if "(mirrors: auto" in text]) == 1
 
 
-def test_a_restricted_repo_gets_no_bytes_from_them(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_a_restricted_repo_gets_no_bytes_from_added_mirrors(user: User, serve: Serve, tmp_path: Path) -> None:
     gated = Repo.build("org/gated", FILES, folder=tmp_path / "gated", gated="auto")
     mirror = serve(gated, name="one", host="127.0.0.2")
     site(user, {"sufy": mirror.url})
@@ -246,7 +246,7 @@ def test_a_restricted_repo_gets_no_bytes_from_them(user: User, serve: Serve, tmp
     assert not [seen for seen in mirror.requests if "/resolve/" in seen.target]
 
 
-def test_the_report_says_why_each_mirror_has_its_place(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+def test_the_report_explains_each_mirrors_rank(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
     user.env["HF_ENDPOINT"] = serve(repo, name="hub").url
     flags = [word for hub in known for word in ("--mirror", hub.url)]
     done = user.quick("fetch", "--repo", NAME, "--to", "got", "--json", "-v", *flags).ok()
@@ -260,7 +260,7 @@ def test_the_report_says_why_each_mirror_has_its_place(user: User, serve: Serve,
 def test_why_prints_the_order_of_the_mirrors_and_their_probes(
     user: User, serve: Serve, known: list[Hub], repo: Repo
 ) -> None:
-    """The listing takes 0.5 s, which the probes use: the small repo would end before them."""
+    """The listing takes 0.5 s, which the probes need: the small repo would finish before them."""
     hub = serve(repo, name="hub")
     hub.fault("/api/", delay=0.5, times=1)
     user.env["HF_ENDPOINT"] = hub.url
@@ -274,8 +274,8 @@ def test_why_prints_the_order_of_the_mirrors_and_their_probes(
     assert (refused.status, "gpuaria mirrors REF --why" in refused.err) == (2, True)
 
 
-def test_an_unknown_mirror_is_measured_by_a_small_range(user: User, serve: Serve, tmp_path: Path) -> None:
-    """Of a large file that is to be fetched; a second run, whose history knows the mirrors, asks for none."""
+def test_an_unknown_mirror_is_measured_with_a_small_range(user: User, serve: Serve, tmp_path: Path) -> None:
+    """The range belongs to a large file of the run; a second run finds the rates in the history and probes nothing."""
     big = Repo.build("org/big", {"w.bin": os.urandom(34_000_000)}, folder=tmp_path / "big", direct=True)
     hub, mirror = serve(big, name="hub"), serve(big, name="one", host="127.0.0.2")
     words = ("fetch", "--repo", "org/big", "--json", "--mirror", mirror.url)
@@ -287,12 +287,12 @@ def test_an_unknown_mirror_is_measured_by_a_small_range(user: User, serve: Serve
 
 
 def probed(user: User) -> set[str]:
-    """The mirrors of which the history has a rate: by a probe, or of one that delivered most of the file by that."""
+    """Return the mirrors with a rate in the history, from a probe or a transfer."""
     with closing(sqlite3.connect(user.home / ".local/state/gpuaria/mirrors.sqlite3")) as db:
         return {base for (base,) in db.execute("SELECT base FROM outcomes WHERE rate > 0")}
 
 
-def test_other_commands_know_what_may_join(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
+def test_other_commands_know_which_mirrors_can_be_added(user: User, serve: Serve, known: list[Hub], repo: Repo) -> None:
     user.env |= {"HF_ENDPOINT": serve(repo, name="hub").url, "GPUARIA_RESOLVERS": "system"}
     (report,) = user.quick("mirrors", NAME, "--json").ok().events
     assert [one["name"] for one in report["mirrors"]][1:] == ["hf-mirror", "sufy"]
@@ -305,13 +305,13 @@ def test_other_commands_know_what_may_join(user: User, serve: Serve, known: list
 
 @pytest.fixture
 def large(tmp_path: Path) -> Repo:
-    """A large file and a small one."""
+    """Return a repo with a large file and a small one."""
     files: dict[str, bytes | Path] = {"model.safetensors": os.urandom(24_000_000), "config.json": b"{}"}
     return Repo.build("org/large", files, folder=tmp_path / "large", direct=True)
 
 
 def slowed(user: User, hubs: list[Hub], *words: str, **env: str) -> Done:
-    """A fetch of the large repo while its endpoint delivers 50 kB/s over each of two connections."""
+    """Fetch the large repo while its endpoint delivers 50 kB/s on each of two connections."""
     site(user, {f"known{number}": hub.url for number, hub in enumerate(hubs)})
     return user.run("fetch", "--repo", "org/large", "--to", "got", "--json", "-x", "2", *words, **env)
 
@@ -323,7 +323,7 @@ def slowed(user: User, hubs: list[Hub], *words: str, **env: str) -> Done:
     sees="both speeds, the mirrors added, and the setting that prevents it",
     status=0,
 )
-def test_a_slow_endpoint_gets_help(user: User, serve: Serve, large: Repo) -> None:
+def test_mirrors_are_added_to_a_slow_endpoint(user: User, serve: Serve, large: Repo) -> None:
     hub = serve(large, name="hub", limit_rate=50_000)
     mirror = serve(large, name="one", host="127.0.0.2")
     done, taken = timed(lambda: slowed(user, [mirror], HF_ENDPOINT=hub.url).ok())
@@ -341,8 +341,8 @@ def test_a_slow_endpoint_gets_help(user: User, serve: Serve, large: Repo) -> Non
     [{"GPUARIA_SLOW": "0"}, {"GPUARIA_MIRRORS": "none"}, {"GPUARIA_MAX_SPEED": "2M"}],
     ids=lambda env: next(iter(env)),
 )
-def test_slowness_that_is_wanted_is_no_reason(user: User, serve: Serve, large: Repo, env: dict[str, str]) -> None:
-    """With a speed limit the endpoint is slow where it delivers less than half of that."""
+def test_a_speed_limit_is_not_a_slow_endpoint(user: User, serve: Serve, large: Repo, env: dict[str, str]) -> None:
+    """With a speed limit, the endpoint is slow only below half of that limit."""
     hub = serve(large, name="hub", limit_rate=800_000)
     mirror = serve(large, name="one", host="127.0.0.2")
     done = slowed(user, [mirror], HF_ENDPOINT=hub.url, **env).ok()

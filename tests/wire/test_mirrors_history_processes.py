@@ -1,4 +1,4 @@
-"""Threads and processes that write to one history at once."""
+"""Concurrent threads and processes that write to one history."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpuaria.records import Mirror
 MIRROR = Mirror("m", "https://m.example")
 
 
-def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
+def test_concurrent_threads_and_processes(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom gpuaria.mirrors.history import History, Outcome\n"
         "from gpuaria.records import Mirror\n"

@@ -61,7 +61,7 @@ def wanted(repo: Repo) -> RemoteFile:
 
 
 def address(hub: Hub) -> tuple[str, Mapping[str, str]]:
-    """One HEAD, its redirect not followed."""
+    """Send one HEAD without following its redirect."""
     with httpx2.Client(trust_env=False, timeout=20) as client:
         answer = client.head(f"{hub.url}/{NAME}/resolve/main/{PATH}")
     if answer.status_code != 302:
@@ -80,7 +80,7 @@ def take(url: str, *, seconds: float = 60, size: int | None = SIZE, connections:
 # --- a sound mirror -----------------------------------------------------------------------------------------------
 
 
-def test_one_request_from_the_middle_and_what_it_tells(hub: Hub) -> None:
+def test_one_request_from_the_middle_of_the_file(hub: Hub) -> None:
     url, _ = address(hub)
     found = take(url)
     middle = SIZE // 2
@@ -93,7 +93,7 @@ def test_one_request_from_the_middle_and_what_it_tells(hub: Hub) -> None:
     assert "Signature" not in json.dumps(to_json(found))
 
 
-def test_several_connections_read_parts_of_their_own(hub: Hub) -> None:
+def test_several_connections_read_separate_ranges(hub: Hub) -> None:
     url, _ = address(hub)
     found = take(url, connections=(1, 4))
     assert [(r.connections, r.bytes) for r in found.rates] == [(1, 4 << 20), (4, 8 << 20)]
@@ -101,7 +101,7 @@ def test_several_connections_read_parts_of_their_own(hub: Hub) -> None:
     assert len(starts) == hub.cdn.count()
 
 
-def test_a_connection_that_is_capped_scales_with_connections(repo: Repo) -> None:
+def test_capped_connections_scale_with_their_number(repo: Repo) -> None:
     with Hub([repo], server="embedded", limit_rate=2 << 20) as hub:
         found = sample(
             *(address(hub)[0], straight(), Deadline(60)),
@@ -114,7 +114,7 @@ def test_a_connection_that_is_capped_scales_with_connections(repo: Repo) -> None
     assert found.rates[-1].tail > 2 * found.rates[0].tail
 
 
-def test_a_slow_mirror_is_asked_for_little_and_its_rate_is_right(hub: Hub) -> None:
+def test_a_slow_mirror_gets_a_short_read_and_a_correct_rate(hub: Hub) -> None:
     url, _ = address(hub)
     hub.cdn.fault(PATH, "slow", rate=200_000)
     found = sample(url, straight(), Deadline(60), size=SIZE, connections=(1, 4), limits=SampleLimits(1.0))
@@ -135,7 +135,7 @@ def test_a_small_file_is_read_whole_and_an_empty_one_not_at_all(hub: Hub, tmp_pa
     assert take(url, size=0).problem == "the file is empty"
 
 
-def test_with_no_time_nothing_is_sent(hub: Hub) -> None:
+def test_without_time_nothing_is_sent(hub: Hub) -> None:
     url, _ = address(hub)
     found = take(url, seconds=0)
     assert (found.state, found.problem, hub.cdn.count()) == ("not measured", "no time left", 0)
@@ -166,7 +166,7 @@ def test_faults_have_their_reasons(hub: Hub, fault: str, options: dict[str, Any]
     assert hub.cdn.count() == 1
 
 
-def test_a_mirror_that_ignores_ranges_is_measured_and_said_so(hub: Hub) -> None:
+def test_a_mirror_that_ignores_ranges_is_measured_and_reported(hub: Hub) -> None:
     url, _ = address(hub)
     hub.cdn.fault(PATH, "ignore_range")
     found = take(url, connections=(1, 4))
@@ -175,7 +175,7 @@ def test_a_mirror_that_ignores_ranges_is_measured_and_said_so(hub: Hub) -> None:
     assert hub.cdn.count() == 1  # more connections would each get the whole file
 
 
-def test_a_stall_is_a_failure_after_what_arrived(hub: Hub) -> None:
+def test_a_stall_is_a_failure_after_the_received_bytes(hub: Hub) -> None:
     url, _ = address(hub)
     hub.cdn.fault(PATH, "stall", after=100_000)
     found = sample(url, straight(), Deadline(60), size=SIZE, connections=ONE, limits=SampleLimits(seconds=0.6))
@@ -226,14 +226,14 @@ def server(handle: Callable[[socket.socket], None]) -> Iterator[str]:
         (b"HTTP/1.1 429 Slow\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n", "returned HTTP 429 and asks to wait 7 s"),
     ],
 )
-def test_broken_answers(answer: bytes, says: str) -> None:
+def test_broken_responses(answer: bytes, says: str) -> None:
     with server(raw(answer)) as base:
         found = take(f"{base}/x", size=None)
     assert found.state == "failed"
     assert says in found.problem
 
 
-def test_a_head_that_drips_in_ends_at_the_deadline() -> None:
+def test_slow_response_headers_end_at_the_deadline() -> None:
     def drip(line: socket.socket) -> None:
         line.recv(65536)
         line.sendall(b"HTTP/1.1 200 OK\r\n")
@@ -246,7 +246,7 @@ def test_a_head_that_drips_in_ends_at_the_deadline() -> None:
     assert (found.state, found.problem) == ("failed", "no response")
 
 
-def test_a_chunked_answer_without_length_gives_a_rate() -> None:
+def test_a_chunked_response_without_a_length_gives_a_rate() -> None:
     body = b"".join(b"10000\r\n" + b"z" * 65536 + b"\r\n" for _ in range(8)) + b"0\r\n\r\n"
     with server(raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body)) as base:
         found = take(f"{base}/x", size=None)
@@ -254,7 +254,7 @@ def test_a_chunked_answer_without_length_gives_a_rate() -> None:
     assert found.bytes == len(body)
 
 
-def test_plain_http_goes_through_the_proxy_in_absolute_form() -> None:
+def test_plain_http_uses_the_proxy_with_absolute_urls() -> None:
     seen: list[bytes] = []
     answer = b"HTTP/1.1 206 P\r\ncontent-range: bytes 0-4/5\r\ncontent-length: 5\r\n\r\n12345"
     with server(raw(answer, seen)) as base:
@@ -288,7 +288,7 @@ FILE = RemoteFile(SafePath("w.bin"), 100, Digest("sha256", HEX), "b" * 40)
         ("\x1b[31mred", "", "", "stale", "'\\x1b[31mred'"),
     ],
 )
-def test_freshness(commit: str, size: str, etag: str, verdict: str, says: str) -> None:
+def test_freshness_verdicts(commit: str, size: str, etag: str, verdict: str, says: str) -> None:
     headers = {"x-repo-commit": commit, "x-linked-size": size, "x-linked-etag": etag}
     found = compare(HF.stated({k: v for k, v in headers.items() if v}), COMMIT, FILE)
     assert found.verdict == verdict
@@ -321,7 +321,7 @@ def run(
     return survey(mirrors, repo.head, wanted, tools(lookup, **options), budget, Reads(limits=LIMITS))
 
 
-def test_a_whole_survey_and_back_from_json(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
+def test_a_survey_round_trips_through_json(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
     mirrors, lookup = look(hub)
     (found,) = run(mirrors, lookup, repo, wanted)
     assert (found.mirror, found.host, found.addresses, found.failed) == ("m0", "127.0.0.1", ("127.0.0.1",), ("", ""))
@@ -334,9 +334,7 @@ def test_a_whole_survey_and_back_from_json(hub: Hub, repo: Repo, wanted: RemoteF
     assert "Signature" not in text
 
 
-def test_a_stale_and_a_different_mirror_are_not_read_from(
-    hub: Hub, repo: Repo, wanted: RemoteFile, tmp_path: Path
-) -> None:
+def test_a_stale_and_a_different_mirror_are_not_read(hub: Hub, repo: Repo, wanted: RemoteFile, tmp_path: Path) -> None:
     old = Repo.build(NAME, {PATH: b"old" * 100}, folder=tmp_path / "old")
     with Hub([old], server="embedded") as stale:
         mirrors, lookup = look(hub, stale)
@@ -347,7 +345,7 @@ def test_a_stale_and_a_different_mirror_are_not_read_from(
     assert (bad.bytes.state, bad.bytes.problem.partition(":")[0]) == ("not measured", "stale")
 
 
-def test_a_captive_portal_in_place_of_the_bytes(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
+def test_a_captive_portal_instead_of_the_bytes(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
     hub.cdn.fault(PATH, "html")
     mirrors, lookup = look(hub)
     (found,) = run(mirrors, lookup, repo, wanted)
@@ -355,9 +353,7 @@ def test_a_captive_portal_in_place_of_the_bytes(hub: Hub, repo: Repo, wanted: Re
     assert "captive portal" in found.failed[1]
 
 
-def test_two_mirrors_that_end_at_one_host_are_one_pipe_and_measured_once(
-    hub: Hub, repo: Repo, wanted: RemoteFile
-) -> None:
+def test_two_mirrors_with_one_byte_server_are_measured_once(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
     with Hub([repo], server="embedded", location_base=hub) as front, Hub([repo], server="embedded") as own:
         mirrors, lookup = look(front, own, hub)
         found = run(mirrors, lookup, repo, wanted)
@@ -369,7 +365,9 @@ def test_two_mirrors_that_end_at_one_host_are_one_pipe_and_measured_once(
     assert hub.cdn.count() == 1 + 4  # the requests of one sample
 
 
-def test_one_pipe_that_fails_for_one_mirror_is_tried_for_the_other(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
+def test_a_byte_server_that_fails_for_one_mirror_is_tried_for_the_other(
+    hub: Hub, repo: Repo, wanted: RemoteFile
+) -> None:
     hub.cdn.fault(PATH, "expire", times=1)
     with Hub([repo], server="embedded", location_base=hub) as front:
         mirrors, lookup = look(hub, front)
@@ -377,7 +375,7 @@ def test_one_pipe_that_fails_for_one_mirror_is_tried_for_the_other(hub: Hub, rep
     assert sorted(f.bytes.state for f in found) == ["failed", "measured"]
 
 
-def test_a_stage_that_fails_is_the_last_and_the_others_go_on(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
+def test_a_failed_stage_ends_that_mirror_and_the_others_continue(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
     asked: list[str] = []
     good, lookup = look(hub)
 
@@ -395,7 +393,7 @@ def test_a_stage_that_fails_is_the_last_and_the_others_go_on(hub: Hub, repo: Rep
     assert fine.failed == ("", "")
 
 
-def test_a_lookup_that_is_refused_keeps_its_words_and_class(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
+def test_a_rejected_resolve_keeps_its_message_and_class(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
     def refuse(mirror: Mirror) -> Any:
         raise FileNotInRepo("it has no such file")
 
@@ -407,7 +405,7 @@ def test_a_lookup_that_is_refused_keeps_its_words_and_class(hub: Hub, repo: Repo
     assert (gated.bytes.state, gated.bytes.problem) == ("not measured", "it requires a token")
 
 
-def test_an_interruption_and_a_bug_are_not_swallowed(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
+def test_an_interrupt_and_a_bug_are_not_swallowed(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
     def interrupted(mirror: Mirror) -> Any:
         raise Interrupted("interrupted")
 
@@ -417,7 +415,7 @@ def test_an_interruption_and_a_bug_are_not_swallowed(hub: Hub, repo: Repo, wante
         run(look(hub)[0], lambda mirror: 1 // 0, repo, wanted)
 
 
-def test_a_hanging_mirror_does_not_take_the_others_with_it(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
+def test_a_hanging_mirror_does_not_stop_the_others(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
     release = threading.Event()
     good, lookup = look(hub)
 
@@ -436,14 +434,14 @@ def test_a_hanging_mirror_does_not_take_the_others_with_it(hub: Hub, repo: Repo,
     assert found[1].bytes.state == "measured"
 
 
-def test_with_no_budget_no_mirror_is_touched(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
+def test_without_a_budget_no_mirror_is_contacted(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
     mirrors, lookup = look(hub)
     (found,) = run(mirrors, lookup, repo, wanted, budget=0)
     assert (hub.count(), hub.cdn.count()) == (0, 0)
     assert {found.lookup.problem, found.bytes.problem} == {"no time left"}
 
 
-def test_through_a_proxy_of_another_kind_nothing_is_measured(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
+def test_through_an_unsupported_proxy_nothing_is_measured(hub: Hub, repo: Repo, wanted: RemoteFile) -> None:
     mirrors, lookup = look(hub)
     (found,) = run(mirrors, lookup, repo, wanted, environ={"all_proxy": "socks5://127.0.0.1:9"})
     assert found.proxy == "127.0.0.1:9"
@@ -451,7 +449,7 @@ def test_through_a_proxy_of_another_kind_nothing_is_measured(hub: Hub, repo: Rep
     assert (found.bytes.state, "socks5" in found.bytes.problem) == ("not measured", True)
 
 
-def test_an_address_in_ipv6_brackets_works(repo: Repo, wanted: RemoteFile) -> None:
+def test_an_ipv6_address_in_brackets_works(repo: Repo, wanted: RemoteFile) -> None:
     with contextlib.ExitStack() as stack:
         try:
             sock = stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6))

@@ -1,4 +1,4 @@
-"""ICMP, TCP, TLS and proxies against real sockets, black holes included."""
+"""ICMP, TCP, TLS and proxies with real sockets, black holes included."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAIN = ssl.create_default_context()
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
-def test_together_keeps_order_gives_none_for_late_ones_and_raises_bugs() -> None:
+def test_together_keeps_order_returns_none_for_late_jobs_and_raises_bugs() -> None:
     never = threading.Event()
     assert run_all([lambda: 1, lambda: 2, never.wait], Deadline(0.2), 0) == [1, 2, None]
     with pytest.raises(ZeroDivisionError):
@@ -38,7 +38,7 @@ def test_together_keeps_order_gives_none_for_late_ones_and_raises_bugs() -> None
     never.set()
 
 
-def test_a_stuck_thread_does_not_keep_the_process_from_ending() -> None:
+def test_a_stuck_thread_does_not_block_the_process_exit() -> None:
     code = (
         "import threading\nfrom gpuaria.dns.deadline import BackgroundCall, Deadline\n"
         "print(BackgroundCall(threading.Event().wait).result(Deadline(0)))"
@@ -47,7 +47,7 @@ def test_a_stuck_thread_does_not_keep_the_process_from_ending() -> None:
     assert done.stdout == "None\n"
 
 
-def test_within_is_the_earlier_of_both() -> None:
+def test_within_returns_the_earlier_deadline() -> None:
     clock = FakeClock(0.0)
     deadline = Deadline(3, clock)
     assert (deadline.within(1).remaining(), deadline.within(9).remaining()) == (1, 3)
@@ -59,7 +59,7 @@ def test_within_is_the_earlier_of_both() -> None:
 
 
 @needs_root
-def test_loopback_answers_pings_in_both_families() -> None:
+def test_loopback_replies_to_pings_in_both_families() -> None:
     for found in ping(["127.0.0.1", "::1", "127.0.0.9"], Deadline(10)):
         assert (found.state, found.loss, found.problem) == ("measured", 0.0, "")
         assert found.rtt is not None
@@ -68,12 +68,12 @@ def test_loopback_answers_pings_in_both_families() -> None:
 
 
 @needs_root
-def test_without_privilege_it_is_not_permitted_and_not_dead() -> None:
+def test_without_privilege_the_result_is_not_permitted() -> None:
     if Path("/proc/sys/net/ipv4/ping_group_range").read_text().split() != ["1", "0"]:
         pytest.skip("this system lets everyone ping")
     code = (
         "import os\nfrom gpuaria.mirrors.measure.icmp import ping\nfrom gpuaria.dns.deadline import Deadline\n"
-        "import icmplib, encodings.idna\n"  # read before the privileges go, as the checkout may be unreadable
+        "import icmplib, encodings.idna\n"  # before privileges are dropped
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "for f in ping(['127.0.0.1', '::1'], Deadline(5)): print(f.state, '|', f.problem, '|', f.rtt)\n"
     )
@@ -82,7 +82,7 @@ def test_without_privilege_it_is_not_permitted_and_not_dead() -> None:
 
 
 @needs_root
-def test_ping_groups_are_enough_where_raw_sockets_are_not() -> None:
+def test_ping_groups_are_enough_without_raw_sockets() -> None:
     name = f"gp-ping{os.getpid()}"
     code = (
         "import os\nfrom gpuaria.mirrors.measure.icmp import ping\nfrom gpuaria.dns.deadline import Deadline\n"
@@ -141,7 +141,7 @@ def namespace(name: str) -> Iterator[None]:
 def server(
     handle: Callable[[socket.socket], None] = lambda line: None, host: str = "127.0.0.1", port: int = 0
 ) -> Iterator[int]:
-    """Accepts and hands each connection to `handle` on a thread of its own."""
+    """Accept connections; handle each with `handle` on a separate thread."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as sock:
 
@@ -162,7 +162,7 @@ def server(
 
 @contextmanager
 def black_hole(host: str = "127.0.0.77", port: int = 0) -> Iterator[int]:
-    """A port that never answers a SYN: its queue of one is full and nobody accepts."""
+    """Return a port that never answers a SYN: its backlog of one is full, and no connection is accepted."""
     with ExitStack() as stack:
         sock = stack.enter_context(socket.create_server((host, port), backlog=0))
         for _ in range(3):
@@ -173,7 +173,7 @@ def black_hole(host: str = "127.0.0.77", port: int = 0) -> Iterator[int]:
         yield sock.getsockname()[1]
 
 
-def test_connect_times_and_refusals_are_told_apart() -> None:
+def test_connect_times_and_refusals_are_distinguished() -> None:
     with server() as port:
         found, tls = tcp.measure(Route("h", port, False), ["127.0.0.1", "127.0.0.2"], PLAIN, Deadline(10))
     assert [(f.address, f.port, f.state) for f in found] == [
@@ -192,7 +192,7 @@ def test_the_order_of_happy_eyeballs() -> None:
     assert tcp.happy_eyeballs([]) == ()
 
 
-def test_a_black_hole_does_not_hold_the_others_up() -> None:
+def test_a_black_hole_does_not_delay_the_others() -> None:
     stood: list[str] = []
     with black_hole() as port, server(port=port):
         addresses = ["127.0.0.77", "127.0.0.1"]
@@ -207,7 +207,7 @@ def test_a_black_hole_does_not_hold_the_others_up() -> None:
 
 
 def test_a_silent_address_gets_a_second_attempt() -> None:
-    """As after a lost SYN: the queue has room again by then."""
+    """As after a lost SYN: by then the backlog has room again."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as sock, ExitStack() as stack:
         for _ in range(3):
             filler = stack.enter_context(socket.socket())
@@ -226,15 +226,15 @@ def test_a_silent_address_gets_a_second_attempt() -> None:
         line.close()
         sock.shutdown(socket.SHUT_RDWR)
     assert line.tcp.seconds is not None
-    assert line.tcp.seconds < 0.9  # the kernel sends the SYN of the first attempt again after a second
+    assert line.tcp.seconds < 0.9  # the kernel resends the SYN of the first attempt after a second
 
 
-def test_no_connection_gives_every_reason_once() -> None:
+def test_a_failed_connection_gives_every_reason_once() -> None:
     with black_hole() as port, pytest.raises(NetworkError, match="connection refused"):
         tcp.connect(Route("h", port, False), ["127.0.0.1", "127.0.0.2"], PLAIN, Deadline(10))
 
 
-def test_with_no_time_left_nothing_is_tried() -> None:
+def test_without_time_nothing_is_tried() -> None:
     found, tls = tcp.measure(Route("h", 9, True), ["127.0.0.1"], PLAIN, Deadline(0))
     assert (found[0].state, found[0].problem, tls[0].state) == ("not measured", "no time left", "not measured")
 
@@ -243,10 +243,12 @@ def test_with_no_time_left_nothing_is_tried() -> None:
 
 
 class Authority:
-    """A certificate authority of openssl's, in a folder."""
+    """An OpenSSL certificate authority in a folder."""
 
     _KEY = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-    _OLD = "-startdate 20200101000000Z -enddate 20200201000000Z"  # x509 of OpenSSL 3.0 cannot make an expired one
+    _OLD = (
+        "-startdate 20200101000000Z -enddate 20200201000000Z"  # x509 of OpenSSL 3.0 cannot make an expired certificate
+    )
     _CONFIG = """[ca]
 default_ca = it
 [it]
@@ -271,7 +273,7 @@ commonName = supplied
         subprocess.run(["openssl", *arguments.split()], cwd=self.folder, check=True, capture_output=True)
 
     def issue(self, name: str, *, expired: bool = False, own: bool = False) -> ssl.SSLContext:
-        """A serving context with a certificate for `name`; expired, or self-signed if `own`."""
+        """Return a server context with a certificate for `name`; expired, or self-signed with `own`."""
         key = f"{name}{expired:d}{own:d}"
         (self.folder / "ext").write_text(f"subjectAltName=DNS:{name}\n")
         self._run(f"req {self._KEY} -subj /CN={name} -keyout {key}.key -out {key}.csr")
@@ -299,7 +301,7 @@ def shake(context: ssl.SSLContext) -> Callable[[socket.socket], None]:
     return handle
 
 
-def test_a_handshake_with_its_version_and_time(authority: Authority) -> None:
+def test_a_handshake_gives_version_and_time(authority: Authority) -> None:
     with server(shake(authority.issue("good.test"))) as port:
         found, tls = tcp.measure(Route("good.test", port, True), ["127.0.0.1"], authority.context, Deadline(10))
     assert found[0].state == "measured"
@@ -315,7 +317,7 @@ def test_a_handshake_with_its_version_and_time(authority: Authority) -> None:
         ("good.test", {"own": True}, "self-signed"),
     ],
 )
-def test_a_bad_certificate_is_a_finding_of_its_own(
+def test_a_bad_certificate_is_a_separate_finding(
     authority: Authority, name: str, options: dict[str, bool], says: str
 ) -> None:
     with server(shake(authority.issue(name, **options))) as port:
@@ -326,14 +328,14 @@ def test_a_bad_certificate_is_a_finding_of_its_own(
     assert tls[0].certificate_problem in tls[0].problem
 
 
-def test_a_server_without_tls_is_no_certificate_problem() -> None:
+def test_a_server_without_tls_is_not_a_certificate_problem() -> None:
     with server(lambda line: line.sendall(b"SSH-2.0-nothing\r\n")) as port:
         _, tls = tcp.measure(Route("good.test", port, True), ["127.0.0.1"], PLAIN, Deadline(10))
     assert (tls[0].state, tls[0].certificate_problem) == ("failed", "")
     assert tls[0].problem.startswith("no TLS")
 
 
-def test_a_server_that_accepts_and_says_nothing_fails_in_tls() -> None:
+def test_a_server_that_accepts_and_does_not_respond_fails_in_tls() -> None:
     with server(lambda line: time.sleep(5)) as port:
         line = tcp.attempt_connection(Route("good.test", port, True), "127.0.0.1", PLAIN, Deadline(0.5))
     assert line.tls is not None
@@ -346,7 +348,7 @@ def test_a_server_that_accepts_and_says_nothing_fails_in_tls() -> None:
 def tunnel(
     seen: list[bytes], answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n", target: int = 0
 ) -> Callable[[socket.socket], None]:
-    """A proxy that joins every CONNECT to a port on loopback."""
+    """Run a proxy that connects every CONNECT to a port on loopback."""
 
     def handle(line: socket.socket) -> None:
         head = b""
@@ -368,7 +370,7 @@ def copy(source: socket.socket, to: socket.socket) -> None:
         to.shutdown(socket.SHUT_WR)
 
 
-def test_tls_is_measured_through_the_proxy_by_name_and_its_password_is_not_shown(authority: Authority) -> None:
+def test_tls_is_measured_through_the_proxy_by_name_without_showing_its_password(authority: Authority) -> None:
     seen: list[bytes] = []
     with server(shake(authority.issue("good.test"))) as port, server(tunnel(seen, target=port)) as through:
         there = route("https://good.test/x", {"https_proxy": f"http://me:s%3Acret@127.0.0.1:{through}"})
@@ -381,7 +383,7 @@ def test_tls_is_measured_through_the_proxy_by_name_and_its_password_is_not_shown
     assert str(there.proxy) == f"127.0.0.1:{through}"
 
 
-def test_a_proxy_that_refuses_is_named(authority: Authority) -> None:
+def test_a_proxy_that_rejects_is_reported(authority: Authority) -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"
     with server(tunnel([], refusal)) as through:
         there = Route("good.test", 443, True, Proxy("http", "127.0.0.1", through))
@@ -393,7 +395,7 @@ def test_a_proxy_that_refuses_is_named(authority: Authority) -> None:
     assert tls == ()
 
 
-def test_a_proxy_of_another_kind_is_not_measured_through() -> None:
+def test_an_unsupported_proxy_is_not_used_for_measurements() -> None:
     there = route("https://good.test", {"ALL_PROXY": "socks5h://127.0.0.1"})
     found, tls = tcp.measure(there, [], PLAIN, Deadline(10))
     assert (found[0].state, tls[0].state) == ("not measured", "not measured")
@@ -417,7 +419,7 @@ def test_a_proxy_of_another_kind_is_not_measured_through() -> None:
         ({"https_proxy": "p:1", "no_proxy": "b.org"}, "a.org", "p:1"),
     ],
 )
-def test_which_proxy(environ: dict[str, str], host: str, expected: str | None) -> None:
+def test_the_choice_of_a_proxy(environ: dict[str, str], host: str, expected: str | None) -> None:
     found = proxy_for("https", host, 443, environ)
     assert (str(found) if found else None) == expected
 
@@ -428,6 +430,6 @@ def test_http_proxy_is_not_taken_from_a_cgi_request() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://a.org/x", "/only/a/path", "https:///x", "https://a:99999/"])
-def test_what_is_no_http_address(url: str) -> None:
+def test_invalid_http_urls(url: str) -> None:
     with pytest.raises(ValueError):
         route(url, {})

@@ -1,4 +1,4 @@
-"""`gpuaria mirrors`: real surveys of stand-in hubs, each fault named in the table with its reason."""
+"""`gpuaria mirrors`: real surveys of stand-in hubs; the table shows each fault with its reason."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
 
 @pytest.fixture(autouse=True)
 def own_resolver(user: User) -> None:
-    """No DNS server on the internet is asked, and there is time enough on a busy machine."""
+    """Use no DNS server on the internet, and allow enough time on a busy machine."""
     user.env |= {"GPUARIA_RESOLVERS": "system", "GPUARIA_PROBE_BUDGET": "8 s"}
 
 
 def told(run: Done) -> dict[str, dict[str, Any]]:
-    """What --json says, by the mirrors' names."""
+    """Return the --json output by mirror name."""
     (report,) = run.events
     return {mirror["name"]: mirror for mirror in report["mirrors"]}
 
@@ -43,7 +43,7 @@ def write_mirrors(user: User, rows: dict[str, str]) -> None:
 
 
 class Portal(BaseHTTPRequestHandler):
-    """Whatever is asked, a page to sign in on."""
+    """A server that responds to every request with a login page."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -57,14 +57,14 @@ class Portal(BaseHTTPRequestHandler):
         self.do_GET()
 
     def log_message(self, *words: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
 
 class Quiet(ThreadingHTTPServer):
-    """Whose clients may hang up in mid-handshake."""
+    """A server whose clients may disconnect during the handshake."""
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Print nothing: stderr is the command's."""
+        """Print nothing: stderr belongs to the command."""
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def portal() -> Iterator[str]:
 
 @pytest.fixture
 def strange_certificate(tmp_path: Path) -> Iterator[str]:
-    """A server whose certificate nobody vouches for."""
+    """Serve with an untrusted certificate."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
     subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True)
@@ -96,18 +96,18 @@ def serving(server: Quiet, scheme: str) -> Iterator[str]:
 
 @pytest.fixture
 def other(tmp_path: Path, big_bytes: bytes) -> Repo:
-    """org/big as another hub has it: the same names, other bytes, another commit."""
+    """Return org/big as another hub has it: the same names, other bytes, another commit."""
     return Repo.build("org/big", {"model.safetensors": big_bytes[:-5]}, folder=tmp_path / "other", direct=True)
 
 
 def other_size(hub: Hub, repo: Repo) -> None:
-    """Let `hub` know the right commit, and another size for the file."""
+    """Make `hub` return the right commit and another size for the file."""
     path = f"/org/big/resolve/{repo.head}/model.safetensors"
     headers = {"X-Repo-Commit": repo.head, "X-Linked-Size": "77", "Location": f"{hub.cdn.url}/x"}
     hub.fault(path, status=302, headers=headers)
 
 
-def test_every_fault_has_its_name(
+def test_every_fault_is_named(
     user: User, serve: Serve, big: Repo, other: Repo, portal: str, strange_certificate: str
 ) -> None:
     origin, good, size, lagging = serve(big), serve(big), serve(big), serve(big)
@@ -143,7 +143,7 @@ def test_every_fault_has_its_name(
     for name, reason in reasons.items():
         assert reason in rows[name], done.out
         assert ("accepted" if name == "good" else "rejected") in rows[name]
-    # one of the two names of a pipe is used; which one is decided by the order, where the origin is the first
+    # one of two mirrors with the same byte server is used; the origin comes first in the order
     assert f"same byte server as {origin.url.removeprefix('http://')}" in rows["pipe"]
     assert done.out.splitlines()[0] == (
         f"org/big@main is org/big at {big.head[:12]}; checksums from {origin.url} (origin); "
@@ -152,13 +152,13 @@ def test_every_fault_has_its_name(
 
 
 def onward(hub: Hub, to: Hub, repo: Repo) -> str:
-    """A mirror that sends everything on, as hf-mirror.com does outside China."""
+    """Serve a mirror that redirects everything, as hf-mirror.com does outside China."""
     path = f"/org/big/resolve/{repo.head}/model.safetensors"
     hub.fault("/resolve/", status=308, headers={"Location": to.url + path})
     return hub.url
 
 
-def test_json_is_one_object_with_everything(user: User, serve: Serve, big: Repo) -> None:
+def test_json_is_one_object_with_all_findings(user: User, serve: Serve, big: Repo) -> None:
     origin, second = serve(big), serve(big)
     run = user.quick("mirrors", "org/big", "--mirror", second.url, "--json").ok()
     (report,) = run.events
@@ -171,11 +171,11 @@ def test_json_is_one_object_with_everything(user: User, serve: Serve, big: Repo)
         assert row["stages"]["TCP"] > 0
         assert row["findings"]["bytes"]["rates"][0]["bytes"] > 0
     assert "Signature" not in run.out
-    assert origin.count() == 3  # the commit, the listing, and one look-up
+    assert origin.count() == 3  # the commit, the listing, and one resolve
     assert second.count() == 1
 
 
-def test_why_says_what_was_measured(user: User, serve: Serve, big: Repo) -> None:
+def test_why_prints_the_measurements(user: User, serve: Serve, big: Repo) -> None:
     origin = serve(big)
     out = (
         user.quick("mirrors", "org/big", "--why", "--mirror", f"http://localhost:{origin.url.rpartition(':')[2]}")
@@ -200,7 +200,7 @@ def test_why_says_what_was_measured(user: User, serve: Serve, big: Repo) -> None
     assert "?" not in out  # no query, which may be a signature
 
 
-def test_findings_of_the_last_minutes_are_used_again_and_failures_are_not(user: User, serve: Serve, big: Repo) -> None:
+def test_recent_findings_are_reused_but_failures_are_not(user: User, serve: Serve, big: Repo) -> None:
     serve(big)
     second = serve(big)
     second.fault("/resolve/", status=503, times=1)
@@ -220,7 +220,7 @@ def test_findings_of_the_last_minutes_are_used_again_and_failures_are_not(user: 
     assert second.count() == before
 
 
-def test_without_a_repo_the_way_alone_is_measured(user: User, serve: Serve, big: Repo) -> None:
+def test_without_a_repo_only_the_network_is_measured(user: User, serve: Serve, big: Repo) -> None:
     origin, dead = serve(big), closed_url()
     run = user.quick("mirrors", "--mirror", dead).ok()
     assert run.out.startswith("measured DNS, TCP and TLS only: no repo given to read a file from\n")
@@ -229,7 +229,7 @@ def test_without_a_repo_the_way_alone_is_measured(user: User, serve: Serve, big:
     assert origin.count() == 0
 
 
-def test_without_any_usable_mirror_it_ends_with_7(user: User, serve: Serve, big: Repo) -> None:
+def test_without_any_usable_mirror_the_status_is_7(user: User, serve: Serve, big: Repo) -> None:
     serve(big)
     user.env["HF_ENDPOINT"] = closed_url()
     run = user.quick("mirrors", "--mirror", closed_url())
@@ -238,7 +238,7 @@ def test_without_any_usable_mirror_it_ends_with_7(user: User, serve: Serve, big:
     assert told(user.run("mirrors", "--json")).popitem()[1]["reason"] == "tcp: connection refused"
 
 
-def test_an_origin_that_is_away_is_named_and_the_table_is_still_there(user: User, serve: Serve, big: Repo) -> None:
+def test_an_unreachable_origin_is_reported_in_the_table(user: User, serve: Serve, big: Repo) -> None:
     good = serve(big)
     user.env |= {"HF_ENDPOINT": closed_url(), "GPUARIA_TRUST": "origin"}
     run = user.quick("mirrors", "org/big", "--mirror", good.url)
@@ -279,9 +279,7 @@ def test_a_plot_is_written(user: User, serve: Serve, big: Repo, name: str, start
     user.quick("mirrors", "org/big", "--plot", f"missing/{name}").refused(8, "cannot write")
 
 
-def test_without_matplotlib_a_plot_is_refused_before_anything_is_measured(
-    user: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_a_plot_is_rejected_before_measuring(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if it were not installed
     user.quick("mirrors", "--plot", "x.png").refused(2, "matplotlib", "gpuaria[plot]")
 
