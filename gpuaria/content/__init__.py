@@ -1,1 +1,1 @@
-"""What the bytes of a file are, whatever its name says: pickles, safetensors headers, signatures. Local files only."""
+"""Content checks of local files: pickles, safetensors headers, signatures. They do not trust the file name."""

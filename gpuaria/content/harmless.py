@@ -1,8 +1,7 @@
-"""What a pickle may import without a word: names that build tensors, arrays and plain values, and run nothing else.
+"""Names that a pickle may import without a warning: they build tensors, arrays and plain values.
 
-Each name was looked at: calling it with any arguments, or setting any state on what it makes, starts no code of the
-file's choice. `torch.storage._load_from_bytes`, which unpickles, and `builtins.getattr`, which reaches everything, are
-not of them.
+Each name was reviewed: no arguments to it, and no state set on its result, can run code chosen by the file. The list
+excludes `torch.storage._load_from_bytes`, which unpickles, and `builtins.getattr`, which reaches everything.
 """
 
 _PLAIN = "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple"
@@ -46,10 +45,10 @@ _NAMES = {
 }
 HARMLESS = frozenset(f"{module} {name}" for module, names in _NAMES.items() for name in names.split())
 
-# What an import of these can do needs no guess: they are named first.
-_WORST = (
+# Modules that can run code or access the system; imports from them are reported first.
+_DANGEROUS = (
     "__builtin__ _operator _pickle asyncio bdb builtins cloudpickle code codeop commands ctypes dill distutils ftplib "
     "functools http imaplib importlib io marshal multiprocessing nt operator os pdb pickle pip pkgutil posix pty pydoc "
     "requests runpy shutil smtplib socket ssl subprocess sys tempfile threading timeit types urllib webbrowser"
 )
-NOTORIOUS = frozenset(_WORST.split())
+DANGEROUS_MODULES = frozenset(_DANGEROUS.split())

@@ -1,4 +1,4 @@
-"""What a file's name says, and what a scan says of it: apart from the scan, which takes long to import."""
+"""Pickle file names, and the result of a pickle scan; separate from the scanner, which is slow to import."""
 
 import re
 from dataclasses import dataclass
@@ -7,14 +7,17 @@ _BY_NAME = re.compile(r".*\.(pkl|pickle|pt|pth|ckpt|joblib|dill)|(.*pytorch_mode
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
-    """A pickle: the first names that it imports and that are not known to be harmless, the worst ahead. `whole`:
-    it was read to its end, so that these are all (or the first of them)."""
+class PickleScan:
+    """The scan result of a pickle file.
+
+    `imports`: the first imported names not known to be harmless, most dangerous first. `whole`: the scan reached the
+    end of the file.
+    """
 
     imports: tuple[str, ...]
     whole: bool
 
 
-def named(path: str) -> bool:
-    """Whether a file's name surely says pickle. `model.bin` does not: it may be anything."""
+def has_pickle_name(path: str) -> bool:
+    """Return whether the file name is typical of a pickle. `model.bin` is not, since it may be any format."""
     return _BY_NAME.fullmatch(path.rpartition("/")[2].lower()) is not None

@@ -1,4 +1,4 @@
-"""Which contents may be published, whatever their digests say: pickles are named, or refused; so are broken headers."""
+"""The content policy: pickles are reported or rejected, broken safetensors headers are rejected."""
 
 import json
 import threading
@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Protocol
 
 from gpuaria.content import signing
-from gpuaria.content.names import Scanned, named
+from gpuaria.content.names import PickleScan, has_pickle_name
 from gpuaria.errors import ConfigError
 from gpuaria.os_errors import explained
 from gpuaria.records import Digest, PickleFile, RemoteFile, Signature, Step
 
-_VERSION = 1  # of what the receipts keep; raise it when the scan learns something
-_TOLD = 20  # names of files in a report
-_NOT_LOOKED = "?"
+_VERSION = 1  # of the stored scan results; increase it when the scan changes
+_MAX_REPORTED = 20  # file names in a report
+_NOT_CHECKED = "?"
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What a content is. `header`: as safetensors.problem has it, or that nobody has looked."""
+class _ScanResult:
+    """Scan result of one content. `header`: result of safetensors.header_problem, or that it was not checked."""
 
-    pickle: Scanned | None
+    pickle: PickleScan | None
     header: str | None
 
 
-class Memory(Protocol):
+class ScanMemory(Protocol):
     """Remembers scan results by digest; `storage.receipts.Receipts` is one."""
 
     def content_notes(self, digests: Iterable[Digest]) -> dict[str, str]:
@@ -39,68 +39,67 @@ class Memory(Protocol):
 
 
 class Screening:
-    """The rules of one run, what is known from before, and what it finds. Safe for several threads.
+    """The content policy of one run, with earlier scan results and new findings. Safe for several threads.
 
-    `no_pickle`: refuse pickles. `check_headers`: refuse safetensors files that contradict themselves. `key`: the public
-    key that signatures are checked with; it needs the package model-signing.
+    `no_pickle`: reject pickles. `check_headers`: reject safetensors files with an inconsistent header. `key`: public
+    key for signatures; needs the package model-signing.
     """
 
     def __init__(
         self,
-        memory: Memory,
+        memory: ScanMemory,
         *,
         no_pickle: bool = False,
         check_headers: bool = True,
         key: Path | None = None,
     ) -> None:
         self._memory, self._no_pickle, self._check_headers, self._key = memory, no_pickle, check_headers, key
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _ScanResult] = {}
         self._pickles: dict[str, PickleFile] = {}
         self._misnamed: set[str] = set()
         self._guard = threading.Lock()
 
-    def beforehand(self, files: Sequence[RemoteFile]) -> tuple[tuple[RemoteFile, ...], tuple[Step, ...]]:
-        """Those of `files` that may be fetched, and a step for each that is refused before a byte of it moves: by its
-        name, or by what its content was before.
+    def split_allowed(self, files: Sequence[RemoteFile]) -> tuple[tuple[RemoteFile, ...], tuple[Step, ...]]:
+        """Split `files` into allowed files and a "refuse" step for each file rejected without a download.
 
-        Raises ConfigError where signatures are to be checked and cannot be.
+        The decision uses the file name and earlier scan results. Raises ConfigError if signatures cannot be checked.
         """
         if self._key is not None:
-            _usable(self._key)
+            _check_key(self._key)
         for digest, text in self._memory.content_notes(file.digest for file in files if file.digest).items():
-            if known := _read(text):
+            if known := _from_text(text):
                 self._known[digest] = known
         refused = [Step(f, "refuse", why) for f in files if (why := self._by_name(f) or self._by_memory(f))]
         paths = {step.file.path for step in refused}
         return tuple(file for file in files if file.path not in paths), tuple(refused)
 
-    def knows(self, file: RemoteFile) -> bool:
-        """Whether `judge` needs no look at the file."""
+    def is_known(self, file: RemoteFile) -> bool:
+        """Return whether `check_file` needs no scan for this file."""
         known = self._known.get(str(file.digest))
-        return known is not None and not self._lacks_header(file, known)
+        return known is not None and not self._header_unchecked(file, known)
 
-    def judge(self, file: RemoteFile, content: Callable[[RemoteFile], Path]) -> str:
-        """Why the bytes at `content(file)`, which have its digest, are refused; if "", they are in place from now on.
+    def check_file(self, file: RemoteFile, content: Callable[[RemoteFile], Path]) -> str:
+        """Return why the verified bytes at `content(file)` are rejected; if accepted, return "" and record findings.
 
-        Raises DiskError where they cannot be read.
+        Raises DiskError if they are unreadable.
         """
         known = self._known.get(str(file.digest)) if file.digest else None
-        if known is None or self._lacks_header(file, known):
+        if known is None or self._header_unchecked(file, known):
             path = content(file)
             with explained(path):
-                known = self._look(file, path)
+                known = self._scan(file, path)
         why = self._refused(file, known)
         if not why:
-            self._note(file, known)
+            self._record(file, known)
         return why
 
     def signature(
         self, files: Sequence[RemoteFile], content: Callable[[RemoteFile], Path], *, complete: bool, locked: bool
     ) -> Signature | None:
-        """What the signature is worth that lies among `files`, all of which are in place; None without one.
+        """Check the repo's signature among `files`, all of which are in place. Returns None if there is none.
 
-        `complete`: they are the whole repo, or all that a lock names if they are `locked`. A signature speaks of the
-        whole repo, and a part cannot be compared.
+        `complete`: `files` are the whole repo, or everything in a lock file if `locked`. A signature covers the whole
+        repo, so a part cannot be checked.
         """
         file = signing.find(files, content)
         if file is None:
@@ -114,28 +113,31 @@ class Screening:
 
     @property
     def pickles(self) -> tuple[PickleFile, ...]:
-        """The pickles in place: those that import something ahead, then by name."""
+        """The pickle files in place, those with suspicious imports first, then by name."""
         with self._guard:
             return tuple(sorted(self._pickles.values(), key=lambda found: (not found.imports, found.path)))
 
-    def told(self) -> tuple[tuple[PickleFile, ...], tuple[str, ...]]:
-        """Some pickles, and some files that are no safetensors, for a report."""
+    def for_report(self) -> tuple[tuple[PickleFile, ...], tuple[str, ...]]:
+        """Return some pickle files, and some files named .safetensors in another format."""
         with self._guard:
             misnamed = sorted(self._misnamed)
-        return self.pickles[:_TOLD], tuple(misnamed[:_TOLD])
+        return self.pickles[:_MAX_REPORTED], tuple(misnamed[:_MAX_REPORTED])
 
-    def _look(self, file: RemoteFile, path: Path) -> _Known:
-        from gpuaria.content import pickles, safetensors  # zipfile, tarfile and lzma, which a second run does not need
+    def _scan(self, file: RemoteFile, path: Path) -> _ScanResult:
+        from gpuaria.content import (  # imports zipfile, tarfile and lzma, which a second run does not need
+            pickles,
+            safetensors,
+        )
 
-        header = safetensors.problem(path) if self._wants_header(file) else _NOT_LOOKED
-        known = _Known(pickles.scan(path, file.path), header)
+        header = safetensors.header_problem(path) if self._wants_header(file) else _NOT_CHECKED
+        known = _ScanResult(pickles.scan(path, file.path), header)
         if file.digest is not None:
             with self._guard:
                 self._known[str(file.digest)] = known
-            self._memory.note_content(file.digest, _written(known))
+            self._memory.note_content(file.digest, _to_text(known))
         return known
 
-    def _note(self, file: RemoteFile, known: _Known) -> None:
+    def _record(self, file: RemoteFile, known: _ScanResult) -> None:
         with self._guard:
             if known.pickle:
                 self._pickles[file.path] = PickleFile(file.path, known.pickle.imports, known.pickle.whole)
@@ -145,11 +147,11 @@ class Screening:
     def _wants_header(self, file: RemoteFile) -> bool:
         return self._check_headers and _is_safetensors(file)
 
-    def _lacks_header(self, file: RemoteFile, known: _Known) -> bool:
-        return self._wants_header(file) and known.header == _NOT_LOOKED
+    def _header_unchecked(self, file: RemoteFile, known: _ScanResult) -> bool:
+        return self._wants_header(file) and known.header == _NOT_CHECKED
 
     def _by_name(self, file: RemoteFile) -> str:
-        if self._no_pickle and named(file.path):
+        if self._no_pickle and has_pickle_name(file.path):
             return f"it has the name of a pickle file, and --no-pickle refuses these; {_LEAVE}"
         return ""
 
@@ -157,11 +159,11 @@ class Screening:
         known = self._known.get(str(file.digest)) if file.digest else None
         return self._refused(file, known) if known else ""
 
-    def _refused(self, file: RemoteFile, known: _Known) -> str:
+    def _refused(self, file: RemoteFile, known: _ScanResult) -> str:
         if self._no_pickle and known.pickle:
             what = f" that imports {', '.join(known.pickle.imports[:3])}" if known.pickle.imports else ""
             return f"it is a pickle{what}, and --no-pickle refuses these; {_LEAVE}"
-        if self._wants_header(file) and known.header and known.header != _NOT_LOOKED:
+        if self._wants_header(file) and known.header and known.header != _NOT_CHECKED:
             return (
                 f"the checksum is right, but the safetensors header is broken: {known.header}; {_LEAVE}, or "
                 "accept it with GPUARIA_CHECK_CONTENT=no"
@@ -169,7 +171,7 @@ class Screening:
         return ""
 
 
-def _usable(key: Path) -> None:
+def _check_key(key: Path) -> None:
     if not signing.installed():
         raise ConfigError(
             "signature_key is set, but the package that checks signatures is not installed",
@@ -188,18 +190,18 @@ def _is_safetensors(file: RemoteFile) -> bool:
     return file.path.lower().endswith(".safetensors")
 
 
-def _written(known: _Known) -> str:
+def _to_text(known: _ScanResult) -> str:
     pickle = [known.pickle.imports, known.pickle.whole] if known.pickle else None
     return json.dumps({"version": _VERSION, "pickle": pickle, "header": known.header})
 
 
-def _read(text: str) -> _Known | None:
-    """What was noted; None for what another version noted, or for damage."""
+def _from_text(text: str) -> _ScanResult | None:
+    """Parse a stored scan result; None if it is damaged or from another version."""
     try:
         noted = json.loads(text)
         if noted["version"] != _VERSION:
             return None
         pickle = noted["pickle"]
-        return _Known(Scanned(tuple(pickle[0]), bool(pickle[1])) if pickle else None, noted["header"])
+        return _ScanResult(PickleScan(tuple(pickle[0]), bool(pickle[1])) if pickle else None, noted["header"])
     except (ValueError, LookupError, TypeError):
         return None

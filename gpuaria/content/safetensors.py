@@ -1,8 +1,8 @@
-"""The header of a safetensors file against the format's own rules and the file's size; the tensors are not read.
+"""Check the header of a safetensors file against the format and the file size, without reading the tensors.
 
-Format (github.com/huggingface/safetensors, README): 8 bytes with the header's length N, N bytes of JSON that begin with
-`{`, then the buffer. Each tensor has a dtype, a shape and the two ends of its place in the buffer; all of them together
-fill it, without a hole and without an overlap; no name appears twice; `__metadata__` maps text to text.
+Format (github.com/huggingface/safetensors, README): 8 bytes with the header length N, N bytes of JSON from `{` on,
+then the buffer. Each tensor has a dtype, a shape, and start and end offsets in the buffer. The tensors fill the buffer
+without gaps or overlaps; names are unique; `__metadata__` maps text to text.
 """
 
 import json
@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 from gpuaria.text import printable
 
-_LARGEST = 100_000_000  # bytes of a header: MAX_HEADER_SIZE of the reference implementation
-_MOST = 8_000_000  # brackets, commas and colons of a header, which is some 600,000 tensors
+_MAX_HEADER = 100_000_000  # bytes of a header: MAX_HEADER_SIZE of the reference implementation
+_MAX_PUNCTUATION = 8_000_000  # brackets, commas and colons of a header, for about 600,000 tensors
 _BITS = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -23,42 +23,42 @@ _BITS = {
 }
 
 
-def problem(path: Path) -> str | None:
-    """What is wrong with the header, "" for nothing, None for a file that does not look like safetensors at all.
+def header_problem(path: Path) -> str | None:
+    """Return the problem of the header, empty if it is valid; None if the file is not in safetensors format.
 
-    Raises OSError where the file cannot be read.
+    Raises OSError if the file is unreadable.
     """
     with path.open("rb") as stream:
-        return problem_in(stream, path.stat().st_size)
+        return header_problem_in(stream, path.stat().st_size)
 
 
-def problem_in(stream: BinaryIO, size: int) -> str | None:
-    """As `problem`, for a stream at its start with `size` bytes."""
+def header_problem_in(stream: BinaryIO, size: int) -> str | None:
+    """Check a stream of `size` bytes, positioned at its start, like `header_problem`."""
     start = stream.read(4096)
     if not start[8:].lstrip(b" \t\r\n").startswith(b"{"):
         return None
     length = int.from_bytes(start[:8], "little")
-    if length > _LARGEST:
-        return f"the header declares {length} bytes, more than the limit of {_LARGEST}"
+    if length > _MAX_HEADER:
+        return f"the header declares {length} bytes, more than the limit of {_MAX_HEADER}"
     if length > size - 8:
         return f"the header declares {length} bytes, but the file has {size}"
     if start[8:9] != b"{":
         return "the header does not begin with '{'"
     stream.seek(8)
-    return _judged(stream.read(length), size - 8 - length)
+    return _check_header(stream.read(length), size - 8 - length)
 
 
-def _judged(header: bytes, room: int) -> str:
-    if sum(header.count(mark) for mark in (b"[", b"{", b",", b":")) > _MOST:
+def _check_header(header: bytes, room: int) -> str:
+    if sum(header.count(mark) for mark in (b"[", b"{", b",", b":")) > _MAX_PUNCTUATION:
         return "the header has too many entries"
     try:
-        entries = json.loads(header.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refused)
+        entries = json.loads(header.decode("utf-8"), object_pairs_hook=_unique_names, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         return f"the header cannot be read: {error}"[:200]
-    return _tensors(entries, room)
+    return _check_tensors(entries, room)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
@@ -67,17 +67,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refused(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _tensors(entries: dict[str, Any], room: int) -> str:
+def _check_tensors(entries: dict[str, Any], room: int) -> str:
     metadata = entries.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         return "__metadata__ is not a map of text to text"
     places = []
     for name, entry in entries.items():
-        wrong = _entry(entry, room)
+        wrong = _tensor_problem(entry, room)
         if wrong:
             return f"tensor {_quoted(name)} {wrong}"
         places.append((*entry["data_offsets"], name))
@@ -91,22 +91,22 @@ def _tensors(entries: dict[str, Any], room: int) -> str:
     return f"bytes {end} to {room} of the buffer are not part of a tensor" if end < room else ""
 
 
-def _entry(entry: Any, room: int) -> str:
-    """What is wrong with one tensor, as the end of a sentence."""
+def _tensor_problem(entry: Any, room: int) -> str:
+    """Return the problem of one tensor, as the end of a sentence; empty if it is valid."""
     if not isinstance(entry, dict):
         return "has an invalid entry"
     kind: Any = entry.get("dtype")
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
-    if not isinstance(kind, str) or not _numbers(shape) or not _numbers(offsets) or len(offsets) != 2:
-        return "lacks a usable dtype, shape or data_offsets"
+    if not isinstance(kind, str) or not _are_naturals(shape) or not _are_naturals(offsets) or len(offsets) != 2:
+        return "has a missing or invalid dtype, shape or data_offsets"
     begin, end = offsets
     if begin > end:
         return f"ends at byte {end} of the buffer, before it begins at {begin}"
     if end > room:
         return f"ends at byte {end} of a buffer of {room} bytes"
     if kind not in _BITS:
-        return ""  # of a later version of the format: its size is not known here
+        return ""  # from a later version of the format: its size is unknown
     bits = _BITS[kind]
     for number in shape:
         bits *= number
@@ -117,7 +117,7 @@ def _entry(entry: Any, room: int) -> str:
     return ""
 
 
-def _numbers(value: Any) -> bool:
+def _are_naturals(value: Any) -> bool:
     return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
 
 

@@ -1,7 +1,7 @@
-"""OpenSSF model signing: a bundle in the repo that signs the digests of all its other files.
+"""OpenSSF model signing: a bundle in the repo signs the digests of all other files.
 
-The package model-signing checks the signature with a public key. The digests are those that were proven on the way, so
-that nothing large is hashed a second time.
+The package model-signing checks the signature with a public key. It uses the digests that the fetch already verified,
+so large files are not hashed again.
 """
 
 import base64
@@ -20,16 +20,16 @@ from gpuaria.records import RemoteFile, Signature
 NAME = "model.sig"
 _LARGEST = 64 << 20  # bytes of a bundle; 100,000 files take 20 MB
 _BUNDLE = "application/vnd.dev.sigstore.bundle"
-_FOR_GIT = (".git", ".gitattributes", ".github", ".gitignore")  # what the package itself leaves out
+_FOR_GIT = (".git", ".gitattributes", ".github", ".gitignore")  # ignored by the package as well
 
 
 def installed() -> bool:
-    """Whether the package is here."""
+    """Return whether the package model-signing is installed."""
     return importlib.util.find_spec("model_signing") is not None
 
 
 def find(files: Iterable[RemoteFile], content: Callable[[RemoteFile], Path]) -> RemoteFile | None:
-    """The repo's signature: `model.sig`, else a file of another name `*.sig` in the top folder that holds a bundle."""
+    """Return the repo's signature: `model.sig`, else another `*.sig` file in the top folder that is a bundle."""
     named = sorted((f for f in files if f.path.endswith(".sig") and "/" not in f.path), key=lambda f: f.path != NAME)
     return next((file for file in named if file.path == NAME or _bundle(content(file)) is not None), None)
 
@@ -37,9 +37,9 @@ def find(files: Iterable[RemoteFile], content: Callable[[RemoteFile], Path]) -> 
 def check(
     file: RemoteFile, files: Iterable[RemoteFile], content: Callable[[RemoteFile], Path], key: Path, *, locked: bool
 ) -> Signature:
-    """Check the signature in `file` over `files`, all of which are in place and proven, with the public key `key`.
+    """Check the signature in `file` over `files`, which are verified and in place, with the public key `key`.
 
-    `locked`: they are what a lock names, which may be a part of what was signed.
+    `locked`: `files` come from a lock file, which may cover only a part of the signed files.
     """
     bundle = _bundle(content(file))
     if bundle is None:
@@ -53,7 +53,7 @@ def check(
     try:
         with redirect_stdout(io.StringIO()):  # the package prints its warnings
             _verify(content(file), key, signed, content)
-    except Exception as error:  # noqa: BLE001 whatever a hostile bundle makes the package raise, it is not right
+    except Exception as error:  # noqa: BLE001 a hostile bundle can make the package raise anything
         said = str(error) or type(error).__name__
         if locked and _only_missing(said):
             return Signature(file.path, "not checked", "it signs the whole repo, but the lock file selects a part")
@@ -62,13 +62,13 @@ def check(
 
 
 def _only_missing(said: str) -> bool:
-    """Whether nothing is wrong but that it signs more files than were compared, by the package's own words."""
+    """Return whether the package's message reports no problem except signed files that were not compared."""
     words = ("Missing files in model", "Extra files found", "Hash mismatch for")
     return [word in said for word in words] == [True, False, False]
 
 
 def _bundle(path: Path) -> dict[str, Any] | None:
-    """The bundle as it is written, or None for anything else."""
+    """Return the parsed bundle, None if the file is not one."""
     try:
         with path.open("rb") as stream:
             bundle = _json(stream.read(_LARGEST), 10_000)
@@ -78,7 +78,7 @@ def _bundle(path: Path) -> dict[str, Any] | None:
 
 
 def _method(bundle: dict[str, Any]) -> str:
-    """What the bundle says that it signs, for now without proof; "" where it does not say."""
+    """Return the method that the bundle claims, not verified yet; empty if it claims none."""
     try:
         payload = _json(base64.b64decode(bundle["dsseEnvelope"]["payload"]), 4_000_000)
         said = payload["predicate"]["serialization"]
@@ -88,7 +88,7 @@ def _method(bundle: dict[str, Any]) -> str:
 
 
 def _json(data: bytes, most: int) -> Any:
-    """JSON of at most that many brackets and commas, each of which may cost 100 bytes. Raises ValueError."""
+    """Parse JSON with at most `most` brackets and commas, each of which may cost 100 bytes. Raises ValueError."""
     if sum(data.count(mark) for mark in (b"[", b"{", b",")) > most:
         raise ValueError("too many values")
     return json.loads(data)
@@ -97,23 +97,23 @@ def _json(data: bytes, most: int) -> Any:
 def _verify(
     signature: Path, key: Path, signed: dict[SafePath, RemoteFile], content: Callable[[RemoteFile], Path]
 ) -> None:
-    """Raises whatever the package raises."""
+    """Verify the signature with the package. Raises the package's errors."""
     from model_signing import hashing, manifest, verifying
     from model_signing._hashing.hashing import Digest  # what the public FileManifestItem is made of
 
     class Proven(hashing.Config):  # type: ignore[misc]
-        """Gives the digests that are known instead of hashing the folder, which may be full of links."""
+        """Provide the verified digests instead of hashing the folder, which may contain symlinks."""
 
         def __init__(self) -> None:
             super().__init__()
             self.ignored = set(_FOR_GIT)
 
         def add_ignored_paths(self, *, model_path: Any, paths: Iterable[Any]) -> None:
-            """Leave out what the signer left out."""
+            """Ignore the paths that the signer ignored."""
             self.ignored |= {str(PurePosixPath(path)) for path in paths}
 
         def hash(self, model_path: Any, *, files_to_hash: Any = None) -> Any:
-            """The manifest that the signed one must be equal to."""
+            """Return the manifest that must equal the signed one."""
             kind = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
             items = [
                 manifest.FileManifestItem(
@@ -129,7 +129,7 @@ def _verify(
 
 
 def _sha256(file: RemoteFile, path: Path) -> bytes:
-    """The digest that was proven; of a file that git keeps, which is small, it is computed."""
+    """Return the verified sha256; computed for a small file stored in git."""
     if file.digest is not None and file.digest.algorithm == "sha256":
         return bytes.fromhex(file.digest.hex)
     with path.open("rb") as stream:

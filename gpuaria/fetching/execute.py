@@ -145,7 +145,7 @@ class _Run:
         publisher, layout = self.publisher, self.target.layout
         if step.action == "refuse":
             publisher.refuse(step.file, step.reason)
-        elif step.action == "skip" and self.world.screening.knows(step.file):
+        elif step.action == "skip" and self.world.screening.is_known(step.file):
             publisher.keep_published(step.file, step.reason)
         elif step.action in ("skip", "name", "verify"):
             self.hashers.submit(self._recheck, step)

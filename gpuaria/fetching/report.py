@@ -64,7 +64,7 @@ def report(world: World, manifest: Manifest, layout: Layout, results: Results | 
     """Return the report of a run; `results` is None for a dry run, `began` is in monotonic seconds."""
     verdicts = results.verdicts_so_far() if results else ()
     bases = {mirror.name: mirror.base for mirror in (results.pool.mirrors if results else world.mirrors)}
-    pickle_files, misnamed = world.screening.told()
+    pickle_files, misnamed = world.screening.for_report()
     return Report(
         ref=str(manifest.ref),
         commit=manifest.commit,

@@ -81,7 +81,7 @@ def _fetch(
         not_writable = None if request.dry_run else _lock_target(stack, layout, world, limits)
         unavailable = request.lock is None and whole.trust in trust.WITHOUT_ORIGIN
         mirrors, counts = rank_mirrors(chosen, world, unavailable)
-        wanted, refused = world.screening.beforehand(chosen.files)
+        wanted, refused = world.screening.split_allowed(chosen.files)
         plan = planning.make(replace(chosen, files=wanted), layout.inspect(chosen.files), mirrors, limits.rules, counts)
         plan = only_holding_mirrors(replace(plan, steps=(*plan.steps, *refused)), world)
         warn_about_weak_digests(chosen, world)

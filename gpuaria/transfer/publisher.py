@@ -77,7 +77,7 @@ class Publisher:
         right = digest and file.digest and matches(file.digest, digest) and staged.stat().st_size == file.size
         verdict = right_bytes(file) if right and not file.pinned else verify_file(staged, file)
         if verdict.good:
-            refusal = self._screening.judge(file, lambda _: staged)
+            refusal = self._screening.check_file(file, lambda _: staged)
             if refusal:
                 self._layout.discard_staged(file)
                 staged.unlink(missing_ok=True)
@@ -108,7 +108,7 @@ class Publisher:
         self._screen_and_settle(file, Verdict(file.path, "ok" if file.digest else "unverifiable", reason), adopt=False)
 
     def _screen_and_settle(self, file: RemoteFile, verdict: Verdict, *, adopt: bool) -> None:
-        refusal = self._screening.judge(file, self._layout.content_path)
+        refusal = self._screening.check_file(file, self._layout.content_path)
         if refusal:
             self.refuse(file, refusal)
             return
@@ -122,7 +122,7 @@ class Publisher:
         self._results.arrivals.published(file)
         for duplicate in self._duplicates.get(file.path, ()):
             # Screening depends on the name as well.
-            refusal = self._screening.judge(duplicate, lambda _: self._layout.content_path(file))
+            refusal = self._screening.check_file(duplicate, lambda _: self._layout.content_path(file))
             if refusal:
                 self._results.record_verdict(duplicate, Verdict(duplicate.path, "refused", refusal))
                 continue

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpuaria.content import pickles, safetensors
-from gpuaria.content.names import Scanned
+from gpuaria.content.names import PickleScan
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 WHOLE, PART = True, False
@@ -31,7 +31,7 @@ class Runs:
         return os.system, (self.command,)
 
 
-def scan(data: bytes, name: str = "") -> Scanned | None:
+def scan(data: bytes, name: str = "") -> PickleScan | None:
     """Scan bytes."""
     return pickles.scan_stream(io.BytesIO(data), name)
 
@@ -97,7 +97,7 @@ def tensors(header: Any, room: int, pad: bytes = b"") -> bytes:
 
 def problem(data: bytes) -> str | None:
     """Return what is wrong with the bytes."""
-    return safetensors.problem_in(io.BytesIO(data), len(data))
+    return safetensors.header_problem_in(io.BytesIO(data), len(data))
 
 
 ONE = tensor("F32", [2], 0, 8)

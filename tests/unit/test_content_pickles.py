@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuaria.content import pickles
-from gpuaria.content.names import Scanned, named
+from gpuaria.content.names import PickleScan, has_pickle_name
 from gpuaria.content.opcodes import UNKNOWN
 from tests.support.weights import PART, PROTOCOLS, WHOLE, Runs, finds_os_system, npy, scan, state_dict, timed, torch_zip
 
@@ -37,10 +37,10 @@ def test_pickles_of_every_protocol(protocol: int) -> None:
         "a": [1, 2.5, None, True, "ü", b"\0", 10**30, (), {1}, frozenset([2])],
         "when": datetime.datetime(2024, 1, 1),
     }
-    assert scan(pickle.dumps(plain, protocol)) == Scanned((), WHOLE)
+    assert scan(pickle.dumps(plain, protocol)) == PickleScan((), WHOLE)
     tensors = collections.OrderedDict(weight=bytearray(200_000))
-    assert scan(pickle.dumps(tensors, protocol)) == Scanned((), WHOLE)
-    assert scan(pickle.dumps([plain, Runs()], protocol)) == Scanned(("posix.system",), WHOLE)
+    assert scan(pickle.dumps(tensors, protocol)) == PickleScan((), WHOLE)
+    assert scan(pickle.dumps([plain, Runs()], protocol)) == PickleScan(("posix.system",), WHOLE)
 
 
 def test_other_data_is_not_a_pickle() -> None:
@@ -88,8 +88,8 @@ def test_a_pickle_that_breaks_after_its_calls_is_a_pickle() -> None:
     """A file that ends in garbage has already run its calls; real malware does this."""
     call = b"cos\nsystem\n(S'id'\ntR"
     for data in (call, call + b"\xff", b"\x80\x04" + call + b"\xff" * 100, call + b"0" * 50):
-        assert scan(data) == Scanned(("os.system",), PART)
-    assert scan(b"\x80\x02cos\nsystem\n") == Scanned(("os.system",), PART)  # the import alone runs a module's code
+        assert scan(data) == PickleScan(("os.system",), PART)
+    assert scan(b"\x80\x02cos\nsystem\n") == PickleScan(("os.system",), PART)  # the import alone runs a module's code
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_opcodes_before_the_call_do_not_hide_it(before: bytes) -> None:
 
 def test_many_imports_do_not_hide_one() -> None:
     harmless = b"".join(b"ccollections\nOrderedDict\n0" for _ in range(300))
-    assert scan(b"\x80\x02" + harmless + b"cos\nsystem\n)R.") == Scanned(("os.system",), WHOLE)
+    assert scan(b"\x80\x02" + harmless + b"cos\nsystem\n)R.") == PickleScan(("os.system",), WHOLE)
     others = b"".join(b"cmy.module\nName%d\n0" % number for number in range(30))
     found = scan(b"\x80\x02" + others + b"cos\nsystem\n)R.")
     assert found is not None
@@ -193,9 +193,9 @@ def test_the_opcode_table_is_complete() -> None:
 
 
 def test_torch_archives() -> None:
-    assert scan(torch_zip(state_dict())) == Scanned((), WHOLE)
-    assert scan(torch_zip(state_dict(), compressed=True)) == Scanned((), WHOLE)
-    assert scan(torch_zip(state_dict(b"0cposix\nsystem\n)R"))) == Scanned(("posix.system",), WHOLE)
+    assert scan(torch_zip(state_dict())) == PickleScan((), WHOLE)
+    assert scan(torch_zip(state_dict(), compressed=True)) == PickleScan((), WHOLE)
+    assert scan(torch_zip(state_dict(b"0cposix\nsystem\n)R"))) == PickleScan(("posix.system",), WHOLE)
     assert finds_os_system(torch_zip(pickle.dumps(Runs()), extra=3000))  # after more members than the scan opens
     plain = io.BytesIO()
     with zipfile.ZipFile(plain, "w") as archive:
@@ -209,8 +209,8 @@ def test_torch_before_1_6() -> None:
     row = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}]
     head = b"".join(pickle.dumps(part, 2) for part in row)
     tail = pickle.dumps(["0"], 2) + struct.pack("<q", 4) + random.Random(2).randbytes(16)
-    assert scan(head + state_dict() + tail) == Scanned((), WHOLE)
-    assert scan(head + pickle.dumps(Runs(), 2) + tail) == Scanned(("posix.system",), WHOLE)
+    assert scan(head + state_dict() + tail) == PickleScan((), WHOLE)
+    assert scan(head + pickle.dumps(Runs(), 2) + tail) == PickleScan(("posix.system",), WHOLE)
     text = b"L119547037146038801333356L\n.I1001\n.(dp0\n."  # the same magic in protocol 0, which torch accepts too
     assert finds_os_system(text + pickle.dumps(Runs(), 0) + tail)
 
@@ -226,7 +226,7 @@ def test_torch_before_0_1_10_and_other_tar_files() -> None:
         return out.getvalue()
 
     old = {"sys_info": pickle.dumps({}, 2), "storages": pickle.dumps(1, 0) + bytes(40), "tensors": pickle.dumps(0, 0)}
-    assert scan(tar(**old, pickle=pickle.dumps([], 2))) == Scanned((), WHOLE)
+    assert scan(tar(**old, pickle=pickle.dumps([], 2))) == PickleScan((), WHOLE)
     assert finds_os_system(tar(**old, pickle=pickle.dumps(Runs(), 0)))
     assert finds_os_system(
         tar(**{"model_config.yaml": b"a: 1", "model_weights.ckpt": torch_zip(pickle.dumps(Runs()))})
@@ -237,7 +237,7 @@ def test_torch_before_0_1_10_and_other_tar_files() -> None:
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_npy_files(version: int) -> None:
     assert scan(npy(struct.pack("<d", 1.5), "'<f8'", version)) is None
-    assert scan(npy(pickle.dumps([1]), "'|O'", version)) == Scanned((), WHOLE)
+    assert scan(npy(pickle.dumps([1]), "'|O'", version)) == PickleScan((), WHOLE)
     assert finds_os_system(npy(pickle.dumps([Runs()]), "'|O'", version))
     assert finds_os_system(npy(pickle.dumps([Runs()]), "[('a', '<f8'), ('b', 'O')]", version))
     out = io.BytesIO()
@@ -249,13 +249,13 @@ def test_npy_files(version: int) -> None:
 
 def test_files_written_by_numpy() -> None:
     numpy = pytest.importorskip("numpy")
-    for array, kept in ((numpy.arange(9.0), None), (numpy.array([1, "a", {}], dtype=object), Scanned((), WHOLE))):
+    for array, kept in ((numpy.arange(9.0), None), (numpy.array([1, "a", {}], dtype=object), PickleScan((), WHOLE))):
         plain, packed = io.BytesIO(), io.BytesIO()
         numpy.save(plain, array, allow_pickle=True)
         numpy.savez_compressed(packed, a=array)
         assert scan(plain.getvalue()) == scan(packed.getvalue()) == kept
         for protocol in PROTOCOLS:
-            assert scan(pickle.dumps({"a": array, "b": array.dtype}, protocol)) == Scanned((), WHOLE)
+            assert scan(pickle.dumps({"a": array, "b": array.dtype}, protocol)) == PickleScan((), WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -271,12 +271,12 @@ def test_joblib_compression(pack: Callable[[bytes], bytes]) -> None:
 def test_joblib_arrays_interrupt_the_scan() -> None:
     """The array's bytes stand between the opcodes, so the scan cannot see what follows, and reports that."""
     wrapper = b"\x80\x04cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}b"
-    assert scan(wrapper + b"\xff\xfe" * 5000 + b"cos\nsystem\n)R.") == Scanned((), PART)
+    assert scan(wrapper + b"\xff\xfe" * 5000 + b"cos\nsystem\n)R.") == PickleScan((), PART)
 
 
 def test_unknown_compression_is_reported() -> None:
     lz4 = b"\x04\x22\x4d\x18" + bytes(100)
-    assert scan(lz4, "model.joblib") == Scanned((), PART)
+    assert scan(lz4, "model.joblib") == PickleScan((), PART)
     assert scan(lz4, "data.lz4") is None
 
 
@@ -299,13 +299,13 @@ def test_nested_archives() -> None:
 def test_an_archive_that_only_torch_reads_is_not_called_harmless() -> None:
     good = torch_zip(pickle.dumps(Runs()))
     directory = good.index(b"PK\1\2")
-    assert scan(good[:directory]) == Scanned((), PART)  # without its directory
+    assert scan(good[:directory]) == PickleScan((), PART)  # without its directory
     at = good.index(b"archive/data.pkl")
     other = good[:at] + b"archive/DATA.pkl" + good[at + 16 :]  # different names in the directory and at the data
-    assert scan(other) == Scanned((), PART)
+    assert scan(other) == PickleScan((), PART)
     flagged = bytearray(good)
     flagged[good.index(b"PK\1\2") + 8] |= 1  # marked as encrypted
-    assert scan(bytes(flagged)) == Scanned((), PART)
+    assert scan(bytes(flagged)) == PickleScan((), PART)
     out = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(out, "w") as archive:
         warnings.simplefilter("ignore")
@@ -373,4 +373,4 @@ def test_the_scan_runs_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_file_names_that_suggest_a_pickle(name: str, says: bool) -> None:
-    assert named(name) == says
+    assert has_pickle_name(name) == says

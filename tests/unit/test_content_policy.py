@@ -24,18 +24,18 @@ def test_a_verdict_outlives_the_file(tmp_path: Path) -> None:
     file, twin = remote("model.bin", data), remote("other/name.bin", data)
     receipts = Receipts(tmp_path / "receipts.sqlite")
     first = Screening(receipts)
-    assert first.beforehand([file]) == ((file,), ())
-    assert first.judge(file, lambda _: place) == ""
+    assert first.split_allowed([file]) == ((file,), ())
+    assert first.check_file(file, lambda _: place) == ""
     assert [found.imports for found in first.pickles] == [("posix.system",)]
     receipts.close()
     place.unlink()
     receipts = Receipts(tmp_path / "receipts.sqlite")
     again = Screening(receipts)
-    again.beforehand([file, twin])
-    assert again.knows(file)
-    assert again.judge(file, lambda _: place) == again.judge(twin, lambda _: place) == ""
+    again.split_allowed([file, twin])
+    assert again.is_known(file)
+    assert again.check_file(file, lambda _: place) == again.check_file(twin, lambda _: place) == ""
     assert [found.path for found in again.pickles] == ["model.bin", "other/name.bin"]
-    wanted, refused = Screening(receipts, no_pickle=True).beforehand([file, remote("a.txt", b"text")])
+    wanted, refused = Screening(receipts, no_pickle=True).split_allowed([file, remote("a.txt", b"text")])
     assert [other.path for other in wanted] == ["a.txt"]
     assert [(step.action, step.file.path) for step in refused] == [("refuse", "model.bin")]
     assert "imports posix.system" in refused[0].reason
@@ -48,15 +48,15 @@ def test_a_header_is_checked_once_the_check_is_enabled(tmp_path: Path) -> None:
     place.write_bytes(data)
     other, file = remote("a.dat", data), remote("a.safetensors", data)
     receipts = Receipts(tmp_path / "receipts.sqlite")
-    assert Screening(receipts).judge(other, lambda _: place) == ""
-    assert Screening(receipts, check_headers=False).judge(file, lambda _: place) == ""
+    assert Screening(receipts).check_file(other, lambda _: place) == ""
+    assert Screening(receipts, check_headers=False).check_file(file, lambda _: place) == ""
     screening = Screening(receipts)
-    assert screening.beforehand([other, file])[1] == ()
-    assert screening.knows(other)
-    assert not screening.knows(file)
-    assert "a buffer of 7 bytes" in screening.judge(file, lambda _: place)
-    assert [step.file.path for step in Screening(receipts).beforehand([other, file])[1]] == ["a.safetensors"]
-    assert Screening(receipts, check_headers=False).beforehand([other, file])[1] == ()
+    assert screening.split_allowed([other, file])[1] == ()
+    assert screening.is_known(other)
+    assert not screening.is_known(file)
+    assert "a buffer of 7 bytes" in screening.check_file(file, lambda _: place)
+    assert [step.file.path for step in Screening(receipts).split_allowed([other, file])[1]] == ["a.safetensors"]
+    assert Screening(receipts, check_headers=False).split_allowed([other, file])[1] == ()
     receipts.close()
 
 
@@ -68,6 +68,6 @@ def test_damaged_and_foreign_notes_are_ignored(tmp_path: Path) -> None:
         receipts = Receipts(None)
         receipts.note_content(file.digest, text)  # type: ignore[arg-type]
         screening = Screening(receipts)
-        assert screening.beforehand([file]) == ((file,), ()), text
-        assert not screening.knows(file)
-        assert screening.judge(file, lambda _: place) == ""
+        assert screening.split_allowed([file]) == ((file,), ()), text
+        assert not screening.is_known(file)
+        assert screening.check_file(file, lambda _: place) == ""

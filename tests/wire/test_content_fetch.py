@@ -239,7 +239,7 @@ def test_the_name_decides_the_check_of_a_copy(user: User, serve: Serve, tmp_path
 def test_a_project_file_cannot_disable_the_check(user: User) -> None:
     for line in ("check_content: no", "no_pickle: no", "signature_key: /tmp/mine.pub"):
         (user.home / "gpuaria.yaml").write_text(line + "\n")
-        user.quick("fetch", "org/content").refused(10, "project's file")
+        user.quick("fetch", "org/content").refused(10, "project's settings file")
 
 
 # --- signatures -----------------------------------------------------------------------------------------------------
