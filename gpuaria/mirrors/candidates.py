@@ -111,9 +111,9 @@ class Candidates:
         return nearest_first(found, own_place(s.location, self._environ)) if len(found) > 1 else tuple(found)
 
 
-def nearest_first(mirrors: Sequence[Mirror], own: Location) -> tuple[Mirror, ...]:
-    """Return the mirrors by distance from `own`, stable for equal distances. Pure."""
-    return tuple(sorted(mirrors, key=lambda mirror: distance(own, place_named(mirror.location))))
+def nearest_first(mirrors: Sequence[Mirror], own_location: Location) -> tuple[Mirror, ...]:
+    """Return the mirrors by distance from `own_location`, stable for equal distances. Pure."""
+    return tuple(sorted(mirrors, key=lambda mirror: distance(own_location, place_named(mirror.location))))
 
 
 def may_join(mirrors: Sequence[Mirror]) -> str:
