@@ -87,7 +87,7 @@ class Runtime:
         self.aria2 = SharedAria2(self._daemon)
         self.bucket = TokenBucket(s.max_speed)
         self._listings = Listings()
-        self._ranks = configured.MirrorRanking(s.state_dir, s.connections)
+        self._mirror_ranking = configured.MirrorRanking(s.state_dir, s.connections)
 
     def __enter__(self) -> "Runtime":
         return self
@@ -231,7 +231,7 @@ class Runtime:
                 listings=self._listings,
                 bucket=self.bucket,
                 policy=_trust_policy(s),
-                ranks=self._ranks,
+                mirror_ranking=self._mirror_ranking,
                 emit=listener,
                 stop=stop_event,
                 screening=Screening(

@@ -47,7 +47,7 @@ class Threads:
         """Register a function to call when an error ends the run."""
         self._wake.append(wake)
 
-    def fail(self, error: GpuariaError) -> None:
+    def end_with_error(self, error: GpuariaError) -> None:
         """End the run with an error that affects all files. The first error counts."""
         with self._lock:
             self.error = self.error or error
@@ -62,10 +62,10 @@ class Threads:
         except Interrupted:
             pass
         except GpuariaError as error:
-            self.fail(error)
+            self.end_with_error(error)
         except Exception as error:
             LOG.debug("unexpected exception in %s", name, exc_info=True)
-            self.fail(GpuariaError(f"{type(error).__name__} in {name}: {error}", "Please report this."))
+            self.end_with_error(GpuariaError(f"{type(error).__name__} in {name}: {error}", "Please report this."))
 
     def close(self, patience: float = JOIN) -> None:
         """End and join all threads, waiting at most `patience` seconds.

@@ -179,7 +179,7 @@ def rank_mirrors(manifest: Manifest, world: World, unavailable: bool) -> tuple[l
     if len(eligible) < 2:
         return eligible, {}
     named = {mirror.name: mirror for mirror in eligible}
-    ranked = world.ranks.rank(eligible, manifest.size, world.probing).accepted
+    ranked = world.mirror_ranking.rank(eligible, manifest.size, world.probing).accepted
     return [named[choice.mirror] for choice in ranked], {choice.mirror: choice.connections for choice in ranked}
 
 

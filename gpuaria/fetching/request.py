@@ -85,7 +85,7 @@ class World:
     emit: Emit
     stop: threading.Event
     policy: TrustPolicy
-    ranks: MirrorRanking
+    mirror_ranking: MirrorRanking
     screening: Screening
     audit: AuditLog
     candidates: Candidates

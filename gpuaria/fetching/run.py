@@ -46,7 +46,7 @@ def fetch(request: FetchRequest, world: World, limits: RunLimits) -> tuple[Repor
     if not request.dry_run:
         audit.finish(report.exit_code)
         _warn_about_audit_log(world)
-        world.ranks.record_run(report, mirrors, world.probing)
+        world.mirror_ranking.record_run(report, mirrors, world.probing)
         world.emit(Finished(report))
     return report, plan
 

@@ -208,7 +208,7 @@ class MirrorPool:
         """Discard the speed readings of a mirror that was dropped or takes no part in the current downloads."""
         self.stall_detector.forget(mirror)
 
-    def summary(self) -> tuple[MirrorUse, ...]:
+    def mirror_uses(self) -> tuple[MirrorUse, ...]:
         """Return the use of each mirror, the one with the most bytes first."""
         with self._lock:
             uses = [MirrorUse(one.name, use.bytes, use.files, 0, use.rejected) for one, use in self._uses.items()]

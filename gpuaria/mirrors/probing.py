@@ -217,9 +217,9 @@ class Probing:
         def resolve(host: str) -> Sequence[str]:
             return self._resolve(mirror, host, deadline)
 
-        carrier = TimedConnection(resolve, self.http.routes.context(), self.environ, deadline, self.user_agent)
+        connection = TimedConnection(resolve, self.http.routes.context(), self.environ, deadline, self.user_agent)
         read = sample(
-            located.url, carrier, deadline, size=file.size, connections=(1,), limits=SampleLimits(*RANGE_LIMITS)
+            located.url, connection, deadline, size=file.size, connections=(1,), limits=SampleLimits(*RANGE_LIMITS)
         )
         if read.rates:
             self._update(mirror, rate=read.rates[0].tail)

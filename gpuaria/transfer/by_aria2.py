@@ -89,7 +89,7 @@ class ByAria2:
         self._urls[task] = list(urls)
         for one in ranges:
             with explained(self._services.layout.staged_path(task.file)):
-                self._services.files(task).prepare(one)
+                self._services.range_files(task).prepare(one)
             self._gids.setdefault(task, {})[one] = ""
             try:
                 self._add_download(task, one)
@@ -123,7 +123,7 @@ class ByAria2:
                     self._rpc.stop_download(gid)
         except Aria2Error as error:
             self._pending_error = error
-        self._savers.submit(_await_saved, task, self._services.files(task), list(running), self._inbox)
+        self._savers.submit(_await_saved, task, self._services.range_files(task), list(running), self._inbox)
 
     def poll(self, now: float) -> list[TransferEvent]:
         """Return a reading of all downloads, then the ranges that ended. Raises GpuariaError if the run must end."""
@@ -145,7 +145,7 @@ class ByAria2:
         if daemon is None or not self._gids:
             return
         lost = [
-            str(self._services.files(task).path(one))
+            str(self._services.range_files(task).path(one))
             for task, ranges in self._gids.items()
             for one, gid in ranges.items()
             if not gid
@@ -166,7 +166,7 @@ class ByAria2:
 
     def _add_download(self, task: FileTask, one: ByteRange) -> None:
         """Add one download with its file name and size, so that aria2 rejects a response of another length."""
-        path = self._services.files(task).path(one)
+        path = self._services.range_files(task).path(one)
         turns = zip_longest(*(self._copies(task, url) for url in self._urls[task]))
         urls = [url for turn in turns for url in turn if url]
         options = download_options(path.parent, self._options_for(task), self._engine.user_agent)
@@ -179,7 +179,7 @@ class ByAria2:
         for task, ranges in self._gids.items():
             for one, gid in ranges.items():
                 if not gid and not _released(task):
-                    path = str(self._services.files(task).path(one))
+                    path = str(self._services.range_files(task).path(one))
                     found = self._rpc.find_gids([path]).get(path, "")
                     if found:
                         ranges[one] = found

@@ -245,7 +245,7 @@ class _Fetch:
                 if total > file.size:
                     break
                 _append(out, memoryview(chunk)[known:])
-                self._services.results.arrived(file.path, mirror, len(chunk))
+                self._services.results.record_received(file.path, mirror, len(chunk))
                 if pause := self._services.bucket.charge(len(chunk)):
                     self._services.http.pause(pause)
                     since += pause

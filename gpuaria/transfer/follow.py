@@ -46,20 +46,20 @@ class Arrivals:
         self.changed = threading.Condition()
         self._closed: GpuariaError | None = None
 
-    def arrived(self, file: RemoteFile, start: int, end: int) -> None:
+    def record_range(self, file: RemoteFile, start: int, end: int) -> None:
         """Record that the bytes from `start` to `end` are on disk."""
         with self.changed:
             self._of(file).add(start, end)
             self.changed.notify_all()
 
-    def discarded(self, file: RemoteFile) -> None:
+    def record_discarded(self, file: RemoteFile) -> None:
         """Record that the staged bytes were removed."""
         with self.changed:
             arrival = self._of(file)
             arrival.ranges, arrival.generation = [], arrival.generation + 1
             self.changed.notify_all()
 
-    def published(self, file: RemoteFile) -> None:
+    def record_published(self, file: RemoteFile) -> None:
         """Record that every byte was verified and published."""
         with self.changed:
             if file.path in self._arrivals:
@@ -67,7 +67,7 @@ class Arrivals:
                 arrival.published, arrival.ranges = True, [(0, file.size)]
                 self.changed.notify_all()
 
-    def failed(self, file: RemoteFile, error: GpuariaError) -> None:
+    def record_failed(self, file: RemoteFile, error: GpuariaError) -> None:
         """Record that the file has failed in this run."""
         with self.changed:
             if file.path in self._arrivals:
@@ -90,7 +90,7 @@ class Arrivals:
                 arrival.error = arrival.error or WrongBytes(f"{file.path}: {verdict.detail or verdict.outcome}")
             return Reader(self, file, layout, arrival)
 
-    def error(self, arrival: _Arrival) -> GpuariaError | None:
+    def error_of(self, arrival: _Arrival) -> GpuariaError | None:
         """Return why no more bytes will arrive; None if they may."""
         return arrival.error or (None if arrival.published else self._closed)
 
@@ -173,7 +173,9 @@ class Reader:
 
     def _at_end(self) -> bool:
         return (
-            self._arrival.published or self._arrivals.error(self._arrival) is not None or self._discarded_after_read()
+            self._arrival.published
+            or self._arrivals.error_of(self._arrival) is not None
+            or self._discarded_after_read()
         )
 
     def _discarded_after_read(self) -> bool:
@@ -186,5 +188,5 @@ class Reader:
         if self._arrival.generation != self._generation:
             self.close()
             self._generation = self._arrival.generation
-        if error := self._arrivals.error(self._arrival):
+        if error := self._arrivals.error_of(self._arrival):
             raise error

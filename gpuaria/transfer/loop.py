@@ -209,13 +209,13 @@ class Loop:
             case commands.StopTail(task, alone):
                 self._tails.stop(task, alone=alone)
             case commands.SetBytesOnDisk(task, count):
-                self._tails.holds(task, count)
+                self._tails.set_bytes_on_disk(task, count)
             case commands.SaveProgress(task, alone):
                 self._save(task, alone=alone)
             case commands.MarkComplete(task):
                 for one in task.ranges:
                     with explained(s.layout.staged_path(task.file)):
-                        s.files(task).mark_complete(one)
+                        s.range_files(task).mark_complete(one)
             case commands.KeepPrefix(task, ranges):
                 self._keep_prefix(task, list(ranges))
             case _:
@@ -226,7 +226,7 @@ class Loop:
         s = self._services
         match command:
             case commands.AnnounceBytes(task, start, end):
-                s.results.arrivals.arrived(task.file, start, end)
+                s.results.arrivals.record_range(task.file, start, end)
             case commands.Credit(task, mirror, count):
                 s.results.credit(task.file.path, mirror, count, tuple(task.urls))
             case commands.RecordOutcome(mirror, what):
@@ -238,13 +238,13 @@ class Loop:
             case commands.EmitEvent(event):
                 s.results.emit(event)
             case commands.Abort(error):
-                s.threads.fail(error)
+                s.threads.end_with_error(error)
             case _:
                 raise AssertionError(f"no such command: {command}")
 
     def _prepare(self, task: FileTask, behind: int) -> events.TransferEvent:
         """Find the file's ranges on disk; one range if the file system has no hard links. Raises DiskError."""
-        files = self._services.files(task)
+        files = self._services.range_files(task)
         with explained(files.base):
             ranges = files.recover(behind)
         try:
@@ -255,18 +255,18 @@ class Loop:
                     break
         except OSError:
             task.hard_links = False
-            return events.Prepared(task, self._services.files(task).single(), hard_links=False)
+            return events.Prepared(task, self._services.range_files(task).single(), hard_links=False)
         return events.Prepared(task, ranges, hard_links=True)
 
     def _save(self, task: FileTask, *, alone: bool) -> None:
-        files = self._services.files(task)
+        files = self._services.range_files(task)
         for one in task.running:
             with suppress(OSError):
                 files.back_up_control(one)
         self._tails.save(task, alone=alone)
 
     def _keep_prefix(self, task: FileTask, ranges: list[ByteRange]) -> None:
-        files = self._services.files(task)
+        files = self._services.range_files(task)
         with explained(files.base):
             keep_prefix(files, ranges, prefix_of(files.base))
         self._services.publisher.discard(task.file)

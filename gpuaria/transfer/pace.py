@@ -12,7 +12,7 @@ class Pace:
 
     readings: deque[tuple[float, int]] = field(default_factory=deque)
     rate: float = 0.0
-    waiting_since: float | None = None
+    idle_since: float | None = None
 
     def near_end(self, now: float, done: int, remaining: int, connections: int, usual_connections: int) -> bool:
         """Return True if connections run out of work, or the flow drops, shortly before the end.
@@ -36,8 +36,8 @@ class Pace:
 
         `idle`: there are mirrors without work.
         """
-        self.waiting_since = (self.waiting_since or now) if idle else None
-        if self.waiting_since is None or now - self.waiting_since < IDLE_SECONDS:
+        self.idle_since = (self.idle_since or now) if idle else None
+        if self.idle_since is None or now - self.idle_since < IDLE_SECONDS:
             return False
         then, before = next((reading for reading in self.readings if now - reading[0] <= IDLE_SECONDS), (now, done))
         rate = (done - before) / (now - then) if now > then else 0.0

@@ -61,7 +61,7 @@ class Publisher:
     def discard(self, file: RemoteFile) -> None:
         """Remove staged bytes; readers that followed them get an error."""
         self._digesters.pop(file.path, None)
-        self._results.arrivals.discarded(file)
+        self._results.arrivals.record_discarded(file)
         self._layout.discard_staged(file)
 
     def follow(self, file: RemoteFile) -> Reader:
@@ -119,7 +119,7 @@ class Publisher:
     def settle(self, file: RemoteFile, verdict: Verdict) -> None:
         """Record the verdict, and publish the duplicates from the same bytes."""
         self._results.record_verdict(file, verdict)
-        self._results.arrivals.published(file)
+        self._results.arrivals.record_published(file)
         for duplicate in self._duplicates.get(file.path, ()):
             # Screening depends on the name as well.
             refusal = self._screening.check_file(duplicate, lambda _: self._layout.content_path(file))
@@ -153,6 +153,6 @@ class Publisher:
         for each in (file, *self._duplicates.get(file.path, ())):
             each_verdict = Verdict(each.path, verdict.outcome, verdict.detail)
             self._results.record_verdict(each, each_verdict, cause)
-            self._results.arrivals.failed(
+            self._results.arrivals.record_failed(
                 each, cause or WrongBytes(f"{each.path}: {verdict.detail or verdict.outcome}")
             )

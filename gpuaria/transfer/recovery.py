@@ -135,9 +135,9 @@ class Recovery:
         if remaining:
             self.requeue(task, "with mirrors that aria2 can use")
         else:
-            self.to_http(task)
+            self.switch_to_http(task)
 
-    def to_http(self, task: FileTask) -> None:
+    def switch_to_http(self, task: FileTask) -> None:
         """Hand a large file to the HTTP downloader, with the contiguous bytes from its start."""
         if task.ranges:
             self._tasks.issue(commands.KeepPrefix(task, tuple(task.ranges)))

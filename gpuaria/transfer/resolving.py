@@ -48,7 +48,7 @@ class Resolving:
         """Decide how to continue if no mirror has a URL that aria2 can use."""
         only, cause = len(task.step.mirrors) == 1, task.cause
         if task.needs_credential or not task.reasons:
-            self._recovery.to_http(task)
+            self._recovery.switch_to_http(task)
         elif isinstance(cause, NotAHub) and only and task.attempt > PORTAL_RESPONSES:
             self._tasks.fail(task, cause.message, cause)
             self._tasks.issue(commands.Abort(cause))

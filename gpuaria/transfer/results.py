@@ -45,7 +45,7 @@ class Results:
         """The mirrors of the run, including those that joined."""
         return self.pool.mirrors
 
-    def arrived(self, path: str, mirror: Mirror, count: int) -> None:
+    def record_received(self, path: str, mirror: Mirror, count: int) -> None:
         """Count bytes of the file `path` that came from `mirror`."""
         self.pool.record(mirror, Delivered(count))
         with self._lock:
@@ -59,12 +59,12 @@ class Results:
         `serving`.
         """
         if mirror is not None:
-            self.arrived(path, mirror, count)
+            self.record_received(path, mirror, count)
             return
         given = self.byte_sources(path).by_mirror
         weights = {self.pool.by_name(name): float(came) for name, came in given.items()}
         for one, share in shares(max(0, count), weights or dict.fromkeys(serving, 1.0)).items():
-            self.arrived(path, one, share)
+            self.record_received(path, one, share)
 
     def set_bytes_on_disk(self, path: str, count: int) -> None:
         """Record that `count` bytes of the file `path` are on disk, including those of earlier runs."""
@@ -99,7 +99,7 @@ class Results:
 
     def mirror_uses(self) -> tuple[MirrorUse, ...]:
         """Return the use of each mirror, the one with the most bytes first."""
-        return self.pool.summary()
+        return self.pool.mirror_uses()
 
     def record_verdict(self, file: RemoteFile, verdict: Verdict, cause: GpuariaError | None = None) -> None:
         """Record the verdict on a file and emit its event."""

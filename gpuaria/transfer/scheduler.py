@@ -202,7 +202,7 @@ class Scheduler:
             return
         mirrors = self._mirrors.usable(task.step.mirrors)
         if self._mirrors.incompatible(mirrors).issuperset(mirrors):
-            self._recovery.to_http(task)
+            self._recovery.switch_to_http(task)
             return
         task.urls, task.reasons, task.urls_awaited, task.needs_credential = {}, {}, len(mirrors), False
         task.attempt, task.last_progress = task.attempt + 1, task.last_progress or self._tasks.now

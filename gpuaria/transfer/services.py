@@ -28,7 +28,7 @@ class Services:
     bucket: TokenBucket
     patience: float
 
-    def files(self, task: FileTask) -> RangeFiles:
+    def range_files(self, task: FileTask) -> RangeFiles:
         """Return the byte ranges of a file on disk."""
         file = task.file
         return RangeFiles(self.layout.staged_path(file), self.layout.range_links(file), file.size, task.hard_links)

@@ -35,7 +35,7 @@ class Tails:
 
     def start(self, task: FileTask, ranges: Sequence[ByteRange], urls: Sequence[MirrorUrl]) -> None:
         """Download ranges that aria2 does not get, while it downloads the others."""
-        files = self._services.files(task)
+        files = self._services.range_files(task)
         self._tail(task, urls).start([gap for one in ranges for gap in files.missing(one)])
 
     def fill(self, task: FileTask, gaps: Sequence[Gap], urls: Sequence[MirrorUrl]) -> None:
@@ -66,7 +66,7 @@ class Tails:
                 tail.save()
             self._save_filled(task, tail, alone=alone)
 
-    def holds(self, task: FileTask, count: int) -> None:
+    def set_bytes_on_disk(self, task: FileTask, count: int) -> None:
         """Record that `count` bytes of the file are on disk besides those of its tail."""
         holds = _BytesOnDisk(self._services.results, str(task.file.path), count)
         if tail := self._tails.get(task):
@@ -91,7 +91,7 @@ class Tails:
         return self._tails[task]
 
     def _save_filled(self, task: FileTask, tail: Tail, *, alone: bool) -> None:
-        files, filled = self._services.files(task), tail.written_ranges()
+        files, filled = self._services.range_files(task), tail.written_ranges()
         for one in task.ranges:
             if not one.done and (alone or one.in_tail):
                 with suppress(OSError):
@@ -107,7 +107,7 @@ class _TailCredit:
     inbox: Inbox
 
     def arrived(self, mirror: Mirror, count: int) -> None:
-        self.results.arrived(self.path, mirror, count)
+        self.results.record_received(self.path, mirror, count)
 
     def ended(self) -> None:
         self.inbox.wake()

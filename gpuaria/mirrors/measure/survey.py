@@ -71,8 +71,8 @@ def survey(
     """
     deadline = Deadline(budget, tools.clock)
     surveys = [_MirrorSurvey(mirror, commit, file, tools, deadline, reads) for mirror in mirrors]
-    pipes = SharedHosts()
-    run_all([partial(each.run, pipes) for each in surveys], deadline, 2 * GRACE)
+    shared_hosts = SharedHosts()
+    run_all([partial(each.run, shared_hosts) for each in surveys], deadline, 2 * GRACE)
     return mark_shared_hosts([each.findings() for each in surveys])
 
 
@@ -103,7 +103,7 @@ class _MirrorSurvey:
         with self._lock:
             self._found = replace(self._found, **values)  # type: ignore[arg-type]
 
-    def run(self, pipes: SharedHosts) -> None:
+    def run(self, shared_hosts: SharedHosts) -> None:
         """Run all stages, as far as they succeed."""
         try:
             target_route = route(self._mirror.base, self._tools.environ)
@@ -121,7 +121,7 @@ class _MirrorSurvey:
         if self._reachable or (target_route.proxy and target_route.proxy.measuring_problem):
             target = self._request_head()
             if target:
-                self._read(target, pipes)
+                self._read(target, shared_hosts)
         else:
             reach.result(self._deadline)
             stage, problem = self.findings().failed
@@ -190,7 +190,7 @@ class _MirrorSurvey:
             return ""
         return url
 
-    def _read(self, url: str, pipes: SharedHosts) -> None:
+    def _read(self, url: str, shared_hosts: SharedHosts) -> None:
         try:
             target_route = route(url, self._tools.environ)
         except ValueError as error:
@@ -211,7 +211,9 @@ class _MirrorSurvey:
                 limits=self._reads.limits,
             )
 
-        return self._set(bytes=pipes.measure_once(self._mirror.name, target_route.host_header, work, self._deadline))
+        return self._set(
+            bytes=shared_hosts.measure_once(self._mirror.name, target_route.host_header, work, self._deadline)
+        )
 
     def _new_connection(self, target_route: Route) -> TimedConnection | None:
         tools = self._tools
