@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gpuaria import plan as planning
 from gpuaria import trust
 from gpuaria.audit.recorder import Asked, Recorder
-from gpuaria.errors import GpuariaError, NetworkError, NoSpace, NotFound, NotWritable
+from gpuaria.errors import GpuariaError, NetworkError, NoSpace, NotFound, NotWritable, UsageError
 from gpuaria.events import Event, Finished, Waiting, Warned
 from gpuaria.fetching import report
 from gpuaria.fetching.execute import Destination, execute, rank_mirrors
@@ -23,6 +23,7 @@ from gpuaria.records import DownloadPlan, Manifest, Mirror, RemoteFile, Report, 
 from gpuaria.sources.protocol import KnowsFreshness, RepoInfo
 from gpuaria.storage import space
 from gpuaria.storage.layout import Layout
+from gpuaria.text import printable
 from gpuaria.transfer.results import Results
 from gpuaria.trust import ListingTrust, OriginUnavailable
 
@@ -87,6 +88,8 @@ def _fetch(
         warn_about_weak_digests(chosen, world)
         if any(step.fetches or step.action == "verify" for step in plan.steps):
             joined.announce(world)
+        if not request.force:
+            _refuse_to_replace(layout, plan, world, dry_run=request.dry_run)
         if not request.dry_run:
             world.emit(report.planned(chosen, layout, plan, world, [mirror.name for mirror in mirrors]))
         if request.offline:
@@ -137,6 +140,21 @@ def _probe_unknown_mirrors(manifest: Manifest, world: World, plan: DownloadPlan)
     if large is not None and len(large.mirrors) > 1:
         unknown = [one for one in large.mirrors if one.name in world.probing.without_rate]
         world.probing.probe_more(unknown, manifest, large.file, world.source)
+
+
+def _refuse_to_replace(layout: Layout, plan: DownloadPlan, world: World, *, dry_run: bool) -> None:
+    """Raise UsageError if the folder has files of another repo under the same names; a dry run warns."""
+    found = layout.files_of_another_repo([step.file for step in plan.steps if step.fetches or step.action == "verify"])
+    if found is None:
+        return
+    other, paths = found
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    problem = f"{layout.ref} would replace {printable(paths[0])}{more} of {other} in {layout.root}"
+    if dry_run:
+        world.emit(Warned(problem))
+        return
+    folder = layout.root / layout.ref.name.rpartition("/")[2]
+    raise UsageError(problem, f"Choose another folder (--to {folder}), or replace them with --force.")
 
 
 def _warn_about_space(layout: Layout, plan: DownloadPlan, world: World) -> None:

@@ -232,6 +232,10 @@ class HfCache(ClaimingLayout):
         self._claims.close()
         self._staging.close(empty=self._lock is None or self._lock.is_last())
 
+    def files_of_another_repo(self, files: Sequence[RemoteFile]) -> tuple[RepoRef, tuple[SafePath, ...]] | None:
+        """See Layout."""
+        return None
+
     def with_pinned(self, manifest: Manifest) -> Manifest:
         """See Layout: a hub gives a digest for every file."""
         return manifest

@@ -57,6 +57,12 @@ class Layout(Protocol):
         since it takes a sparse file for complete.
         """
 
+    def files_of_another_repo(self, files: Sequence[RemoteFile]) -> tuple[RepoRef, tuple[SafePath, ...]] | None:
+        """Return the other repo that was fetched into this folder, and those of its files that `files` would replace.
+
+        None if there is no such file, and for a cache, where each repo has a folder.
+        """
+
     def claim(self, file: RemoteFile) -> ClaimResult:
         """Claim the bytes of `file`, identified by digest and size, before a download. Does not block.
 

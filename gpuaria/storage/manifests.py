@@ -30,6 +30,10 @@ class SavedManifest:
         text = self._dir.read_text(self._tree) if self._tree else None
         return hf_tree.load(text, ref, commit) if text else None
 
+    def of_any_repo(self) -> Manifest | None:
+        """Return the manifest that gpuaria saved last, of any repo; None if missing or damaged."""
+        return read_saved(self._dir, self._path)
+
     def write(self, staging: Staging, manifest: Manifest, *, sure: bool) -> None:
         """Save the manifest; if it is `sure` to be complete, also the client's tree file, unless it already matches."""
         if manifest != self._read:

@@ -91,6 +91,21 @@ class PlainFolder(ClaimingLayout):
             for there in (seen[file.path],)
         }
 
+    def files_of_another_repo(self, files: Sequence[RemoteFile]) -> tuple[RepoRef, tuple[SafePath, ...]] | None:
+        """See Layout. The saved manifest says which repo was fetched last."""
+        manifest = self._saved.of_any_repo()
+        if manifest is None or _repo(manifest.ref) == _repo(self.ref):
+            return None
+        theirs = {file.path: file for file in manifest.files}
+        replaced = tuple(
+            file.path
+            for file in files
+            if file.path in theirs
+            and (file.size, file.digest) != (theirs[file.path].size, theirs[file.path].digest)
+            and stat_file(f"{self._root}/{file.path}") is not None
+        )
+        return (manifest.ref, replaced) if replaced else None
+
     def _check_folders(self, folders: Sequence[Parts]) -> None:
         self._dir.check_no_symlinks(folders)
 
@@ -194,6 +209,10 @@ class PlainFolder(ClaimingLayout):
 def _without_location(file: RemoteFile) -> RemoteFile:
     """Return a file as declared by the source, without its URLs and pinned digest."""
     return replace(file, urls=(), pinned=None)
+
+
+def _repo(ref: RepoRef) -> tuple[str, str, str]:
+    return ref.source, ref.kind, ref.name
 
 
 def stat_file(path: str) -> os.stat_result | None:

@@ -193,6 +193,29 @@ def test_another_commit_into_the_same_folder(user: User, serve: Serve, tmp_path:
     assert hub.cdn.count() == 0
 
 
+def test_files_of_another_repo_are_not_replaced_without_force(
+    user: User, serve: Serve, small: Repo, tmp_path: Path
+) -> None:
+    other = Repo.build(
+        "org/other", {**SMALL, "config.json": b'{"n": 3}\n', "new.txt": b"new"}, folder=tmp_path / "other"
+    )
+    serve(small, other)
+    target = user.quick("fetch", "org/small", "--to", "x").ok().path
+    done = user.quick("fetch", "org/other", "--to", "x")
+    assert done.status == 2
+    assert f"org/other@main would replace 'config.json' of org/small@main in {target}" in done.err
+    assert f"--to {target}/other" in done.err
+    assert "--force" in done.err
+    assert contents(target) == SMALL
+    plan = user.quick("fetch", "org/other", "--to", "x", "--dry-run").ok()
+    assert "warning: org/other@main would replace 'config.json' of org/small@main" in plan.err
+    user.quick("fetch", "org/other", "new.txt", "--to", "x").ok()
+    assert contents(target) == {**SMALL, "new.txt": b"new"}, "no name in common"
+    user.quick("fetch", "org/small", "--to", "x").ok()
+    user.quick("fetch", "org/other", "--to", "x", "--force").ok()
+    assert contents(target) == expected(other)
+
+
 def test_home_and_relative_targets(user: User, serve: Serve, small: Repo) -> None:
     serve(small)
     assert user.quick("fetch", "org/small", "config.json", "--to", "~/a/b").ok().path == user.home / "a/b"
