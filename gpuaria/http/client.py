@@ -309,5 +309,6 @@ def _check_headers(headers: Mapping[str, str], url: str) -> None:
         if not (value.isascii() and value.isprintable()):
             what = "token" if name == "authorization" else f"header {name}"
             raise NetworkError(
-                f"the {what} for {authority(url)} cannot be sent: it contains characters other than printable ASCII"
+                f"the {what} for {authority(url)} cannot be sent: it contains characters other than printable ASCII",
+                "Set it again without spaces, line ends and special characters.",
             )

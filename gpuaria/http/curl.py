@@ -248,7 +248,7 @@ def _sendable(url: str) -> str:
         if not named or not re.fullmatch(r"[A-Za-z0-9._~:%-]+", named):
             raise UnicodeError
     except UnicodeError:
-        raise NetworkError(f"{printable(host)} is not a valid host name") from None
+        raise NetworkError(f"{printable(host)} is not a valid host name", "Check the URL.") from None
     if re.search(r"[\x00-\x1f\x7f]", url):
         raise _unsendable(url)
     scheme, place, rest = re.split(r"://([^/?#]*)", url, maxsplit=1)
@@ -262,4 +262,4 @@ def _sendable(url: str) -> str:
 
 
 def _unsendable(url: str) -> NetworkError:
-    return NetworkError(f"{printable(redacted(url))} is not a usable URL")
+    return NetworkError(f"{printable(redacted(url))} is not a usable URL", "Check the URL.")

@@ -84,7 +84,9 @@ def refusal_error(response: Response, ref: RepoRef, endpoint: str, http: Http, p
             f"{ref.name} has no revision {ref.revision!r}", f"See the branches at {page}/tree/main."
         )
     if code == "EntryNotFound" or (status in (404, 410) and path and code != "RepoNotFound"):
-        return FileNotInRepo(f"{endpoint} has no file {path or ref.path!r} in {ref.name}")
+        return FileNotInRepo(
+            f"{endpoint} has no file {path or ref.path!r} in {ref.name}", f"List the files: gpuaria resolve {ref.name}"
+        )
     if "Invalid credentials" in text or (status == 401 and sent):
         return BadToken(f"{endpoint} rejects your token", "Create a new token in your settings there, or unset it.")
     if code == "RepoNotFound" or status in (401, 404, 410):

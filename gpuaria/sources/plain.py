@@ -183,7 +183,9 @@ def _parse_list(text: str, name: str) -> list[Listed]:
         try:
             found.append(Listed(_file_path(urls[0]), urls=urls))
         except UnsafePath as error:
-            raise BadListing(f"line {number} of {printable(name)} names no file: {error.message}") from None
+            raise BadListing(
+                f"line {number} of {printable(name)} names no file: {error.message}", "Correct this line."
+            ) from None
     if not found:
         raise NotFound(f"{printable(name)} lists no URL", "Write one URL per line.")
     return found
@@ -193,12 +195,12 @@ def _parse_metalink(text: str, name: str) -> list[Listed]:
     found = []
     for file in metalink.load(text):
         if not file.urls:
-            raise BadListing(f"the Metalink has no http URL for {printable(file.name)}")
+            raise BadListing(f"the Metalink has no http URL for {printable(file.name)}", "Add a URL.")
         digests = sorted(file.digests, key=lambda digest: (digest.weak, digest.algorithm not in ("sha256", "sha512")))
         digest = digests[0] if digests else None
         found.append(Listed(file.name, file.size, digest, urls=tuple(url for url, _ in file.urls)))
     if not found:
-        raise NotFound(f"the Metalink {printable(redacted(name))} has no file")
+        raise NotFound(f"the Metalink {printable(redacted(name))} has no file", "Check that it is complete.")
     return found
 
 

@@ -130,7 +130,9 @@ def sized(files: Sequence[Listed], url_of: "Sequence[str]", http: Http, *, anony
         if size is None or (changeable and not oid):
             measured = measure(url, http, anonymous=anonymous)
             if size is not None and measured.size != size:
-                raise BadListing(f"{redacted(url)} has {measured.size} bytes, but the listing says {size}")
+                raise BadListing(
+                    f"{redacted(url)} has {measured.size} bytes, but the listing says {size}", "Correct the listing."
+                )
             size, oid = measured.size, (oid or measured.tag) if changeable else oid
         return RemoteFile(file.path, size, file.digest, oid, file.urls)
 

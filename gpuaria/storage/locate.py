@@ -32,7 +32,7 @@ def find_layout(path: Path, receipts: Receipts) -> Layout:
     path = Path(os.path.abspath(path))
     with explained(path):
         if not path.is_dir():
-            raise DiskError(f"{path} is not a folder")
+            raise DiskError(f"{path} is not a folder", "Give the folder that contains the file.")
         repo = path.parent.parent if path.parent.name == "snapshots" else path
         if (found := _REPO.fullmatch(repo.name)) and (repo / "snapshots").is_dir():
             commit = path.name if repo != path else _only_commit(repo)

@@ -254,7 +254,9 @@ class ByAria2:
                     place = self._services.layout.staging
                     raise NoSpace(f"the disk is full at {place}", "Free some space and run the same command again.")
                 if transfer.error_code in _DISK:
-                    raise DiskError(f"aria2c cannot write {task.file.path}: {reason}")
+                    raise DiskError(
+                        f"aria2c cannot write {task.file.path}: {reason}", "Check the permissions of the target."
+                    )
                 return [*found, RangeFailed(task, reason, transfer.error_code)]
         return found
 
