@@ -38,7 +38,7 @@ def random_bytes(seed: int, size: int = SIZE) -> bytes:
 
 @pytest.fixture
 def make(user: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Make runtimes with this user's settings; nothing of them may be left once they are closed."""
+    """Yield a function that creates runtimes with this user's settings; check that closing them leaves nothing."""
     before, processes = set(threading.enumerate()), set(children(os.getpid()))
     made: list[gpuaria.Runtime] = []
     monkeypatch.chdir(user.home)
@@ -71,23 +71,23 @@ def aria2_of_this_process() -> set[int]:
 
 
 def sent(hub: Hub) -> int:
-    """Bytes of files that left the servers."""
+    """Return the bytes of files that the servers sent."""
     seen = [*hub.cdn.requests, *(one for one in hub.requests if "/resolve" in one.target)]
     return sum(one.sent for one in seen if one.status in (200, 206))
 
 
 def once(hub: Hub, size: int) -> bool:
-    """Whether `size` bytes left the servers once. A file's tail may overlap what aria2c still had in flight."""
+    """Check that the servers sent `size` bytes once. A file's tail may overlap bytes that aria2c had in flight."""
     return size <= sent(hub) < size * 1.08
 
 
 def listings(hub: Hub) -> list[str]:
-    """Requests by which a fetch learns what a repo holds."""
+    """Return the requests that list a repo."""
     return [seen.target for seen in hub.requests if "/revision/" in seen.target or "/tree/" in seen.target]
 
 
 def at_once(*work: Callable[[], Any]) -> list[Any]:
-    """What each returns, on a thread of its own; raises what one of them raises."""
+    """Return the results of all calls, each on its own thread; raise the first error."""
     barrier = threading.Barrier(len(work))
 
     def one(job: Callable[[], Any]) -> Any:
@@ -100,7 +100,7 @@ def at_once(*work: Callable[[], Any]) -> list[Any]:
 
 @pytest.fixture
 def three(tmp_path: Path) -> Repo:
-    """Three files for aria2c and two small ones."""
+    """Return a repo with three files for aria2c and two small ones."""
     files = {f"model-{n}.bin": random_bytes(n) for n in range(3)}
     repo = Repo("org/three", tmp_path / "three")
     repo.commit({**files, "config.json": b"{}\n", "tokenizer.bin": random_bytes(9, 50_000)})
@@ -128,11 +128,11 @@ def test_three_threads_three_files_of_one_repo(make: Make, user: User, serve: Se
     found = contents(Path(reports[0].path))
     assert found == {name: data for name, data in expected(three).items() if name != "tokenizer.bin"}
     assert once(hub, 3 * SIZE)
-    assert len(listings(hub)) == 2  # the branch, and its commit's tree
+    assert len(listings(hub)) == 2  # the branch, and the tree of its commit
     assert not aria2_of_this_process()
 
 
-def test_eight_threads_on_repos_that_have_files_in_common(make: Make, user: User, serve: Serve, tmp_path: Path) -> None:
+def test_eight_threads_with_repos_that_share_files(make: Make, user: User, serve: Serve, tmp_path: Path) -> None:
     common, small = random_bytes(1), random_bytes(2, 300_000)
     repos = []
     for n in range(4):
@@ -150,7 +150,7 @@ def test_eight_threads_on_repos_that_have_files_in_common(make: Make, user: User
     assert len(listings(hub)) == 2 * 4
 
 
-def test_a_second_fetch_of_what_the_first_has_brought(make: Make, user: User, serve: Serve, three: Repo) -> None:
+def test_a_second_fetch_reuses_the_files_of_the_first(make: Make, user: User, serve: Serve, three: Repo) -> None:
     hub = serve(three)
     with make() as runtime:
         runtime.fetch("org/three", "one")
@@ -172,7 +172,7 @@ def test_two_processes_share_a_download(user: User, serve: Serve, three: Repo) -
     assert once(hub, sum(map(len, expected(three).values())))
 
 
-def test_a_process_that_dies_leaves_its_files_to_the_other(user: User, serve: Serve, three: Repo) -> None:
+def test_another_process_takes_over_the_files_of_a_killed_one(user: User, serve: Serve, three: Repo) -> None:
     serve(three, limit_rate=PER_CONNECTION // 8)
     first = user.start("fetch", "org/three", "--to", "out", "-q")
     wait_until(lambda: any((user.home / "out").rglob("sha256-*")))
@@ -184,7 +184,7 @@ def test_a_process_that_dies_leaves_its_files_to_the_other(user: User, serve: Se
     assert contents(user.home / "out") == expected(three)
 
 
-def test_one_fetch_is_interrupted_and_the_other_goes_on(make: Make, user: User, serve: Serve, three: Repo) -> None:
+def test_one_fetch_is_interrupted_and_the_other_continues(make: Make, user: User, serve: Serve, three: Repo) -> None:
     serve(three, limit_rate=PER_CONNECTION // 4)
     stop, begun = threading.Event(), threading.Event()
 
@@ -205,7 +205,7 @@ def test_one_fetch_is_interrupted_and_the_other_goes_on(make: Make, user: User, 
     assert contents(Path(report.path)) == expected(three)
 
 
-def test_closing_interrupts_and_waits(make: Make, serve: Serve, three: Repo) -> None:
+def test_close_interrupts_and_waits(make: Make, serve: Serve, three: Repo) -> None:
     serve(three, limit_rate=PER_CONNECTION // 8)
     begun, runtime = threading.Event(), make()
 
@@ -224,7 +224,7 @@ def test_closing_interrupts_and_waits(make: Make, serve: Serve, three: Repo) -> 
         runtime.fetch("org/three")
 
 
-def test_the_speed_limit_may_change(make: Make) -> None:
+def test_the_speed_limit_can_change(make: Make) -> None:
     with make(max_speed="10MB") as runtime:
         assert runtime.limit == 10_000_000
         runtime.limit = 20_000_000
@@ -232,7 +232,7 @@ def test_the_speed_limit_may_change(make: Make) -> None:
 
 
 class Slowing:
-    """A listener that sets a speed limit as soon as some of a file has come."""
+    """A listener that sets a speed limit once part of a file has arrived."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
@@ -245,8 +245,8 @@ class Slowing:
             self.runtime.limit = self.rate
 
 
-def test_a_limit_set_in_mid_download_holds(make: Make, serve: Serve, tmp_path: Path) -> None:
-    """What aria2 downloads already, and the end of the file, too; the bound is the time that really passed."""
+def test_a_limit_set_in_mid_download_applies(make: Make, serve: Serve, tmp_path: Path) -> None:
+    """The limit applies to aria2's running downloads and to the tail; the bound uses the measured time."""
     size, slowing = 3 * SIZE, Slowing(3_000_000)
     serve(Repo.build("org/one", {"a.bin": random_bytes(5, size)}, folder=tmp_path / "one"), limit_rate=PER_CONNECTION)
     with make() as runtime:
@@ -254,11 +254,11 @@ def test_a_limit_set_in_mid_download_holds(make: Make, serve: Serve, tmp_path: P
         runtime.fetch("org/one", "out", slowing)
     passed = time.monotonic() - slowing.since
     assert slowing.since, "there was no event while it was downloading"
-    in_flight = 6_000_000  # bytes that the kernel, and connections about to be dropped, may still bring
+    in_flight = 6_000_000  # bytes in kernel buffers or from connections about to be closed may still arrive
     assert (size - slowing.done - in_flight) / passed < slowing.rate * 1.1
 
 
-def test_listings_that_fail_are_not_kept(make: Make, serve: Serve, three: Repo, tmp_path: Path) -> None:
+def test_failed_listings_are_not_cached(make: Make, serve: Serve, three: Repo, tmp_path: Path) -> None:
     hub = serve(three)
     with make() as runtime:
         for _ in range(2):
@@ -280,7 +280,7 @@ def test_a_failed_file_is_in_the_report(make: Make, serve: Serve, three: Repo) -
     assert [problem.path for problem in caught.value.report.problems] == ["config.json"]
 
 
-def test_the_example_of_the_guide(
+def test_the_example_of_the_guide_works(
     user: User, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repos = [Repo(f"org/{name}", tmp_path / name) for name in ("one", "two", "three")]

@@ -1,4 +1,4 @@
-"""git's smart HTTP protocol, with the git program and dulwich as the servers, and with some that are none."""
+"""git's smart HTTP protocol with git, dulwich and broken servers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_git(folder: Path, *words: str, data: bytes = b"") -> str:
 
 
 class Backend(Server):
-    """`git http-backend` behind HTTP; without `speaks_2` it never hears of protocol version 2."""
+    """`git http-backend` behind HTTP; without `speaks_2` it does not see the header for protocol version 2."""
 
     def __init__(self, root: Path, *, speaks_2: bool) -> None:
         super().__init__(_Cgi, host="127.0.0.1", port=0, name="git")
@@ -82,7 +82,7 @@ class _Cgi(Handler):
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with org/held.git as the git program made it: modes, a link, a submodule, an LFS pointer, deltas."""
+    """Return a folder with org/held.git written by git: modes, a link, a submodule, an LFS pointer, deltas."""
     root = tmp_path_factory.mktemp("native")
     work = root / "work"
     work.mkdir()
@@ -106,7 +106,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def set_up(native: Path, tmp_path: Path, *allowed: str) -> Path:
-    """A copy of it with its own settings."""
+    """Return a copy of the repo with other settings."""
     shutil.copytree(native / "org", tmp_path / "org")
     for key in allowed:
         run_git(tmp_path / "org/held.git", "config", f"uploadpack.{key}", "true")
@@ -114,7 +114,7 @@ def set_up(native: Path, tmp_path: Path, *allowed: str) -> Path:
 
 
 def listed(repo: Path, commit: str) -> Manifest:
-    """What a hub would list, as `git ls-tree` tells it."""
+    """Return the listing of a hub, from `git ls-tree`."""
     files = []
     for row in run_git(repo, "ls-tree", "-rlz", commit).split("\0"):
         if not row:
@@ -140,7 +140,7 @@ def listed(repo: Path, commit: str) -> Manifest:
     ids=["version 2, filter", "version 2", "version 0, filter", "version 0"],
 )
 @pytest.mark.parametrize("back", [0, 1], ids=["tip", "parent"])
-def test_the_git_program_serves_what_proves_its_own_listing(
+def test_git_serves_the_objects_that_verify_its_own_listing(
     speaks_2: bool, allowed: tuple[str, ...], filtered: bool, back: int, native: Path, tmp_path: Path
 ) -> None:
     root = set_up(native, tmp_path, *allowed)
@@ -163,7 +163,7 @@ def test_the_git_program_serves_what_proves_its_own_listing(
 
 
 @needs_git
-def test_a_server_that_gives_out_tips_only_is_not_asked_for_another_commit(native: Path, tmp_path: Path) -> None:
+def test_a_server_that_serves_only_branch_tips_is_not_asked_for_another_commit(native: Path, tmp_path: Path) -> None:
     root = set_up(native, tmp_path)
     tip, parent = (run_git(root / "org/held.git", "rev-parse", name) for name in ("main", "main~1"))
     with Backend(root, speaks_2=False) as server:
@@ -179,16 +179,14 @@ def test_a_server_that_gives_out_tips_only_is_not_asked_for_another_commit(nativ
 
 @needs_git
 @pytest.mark.parametrize("speaks_2", [True, False])
-def test_a_commit_that_the_server_does_not_have_is_its_own_sentence(
-    speaks_2: bool, native: Path, tmp_path: Path
-) -> None:
+def test_a_commit_unknown_to_the_server_has_its_own_error(speaks_2: bool, native: Path, tmp_path: Path) -> None:
     root = set_up(native, tmp_path, "allowAnySHA1InWant", "allowFilter")
     with Backend(root, speaks_2=speaks_2) as server, pytest.raises(NetworkError, match="not our ref"):
         git.fetch_objects(f"{server.url}/{NAME}", "1" * 40, HTTP)
 
 
 @needs_git
-def test_a_server_that_forbids_this_filter_is_asked_without(native: Path, tmp_path: Path) -> None:
+def test_a_server_that_forbids_this_filter_is_asked_without_it(native: Path, tmp_path: Path) -> None:
     root = set_up(native, tmp_path, "allowFilter")
     run_git(root / "org/held.git", "config", "uploadpackfilter.blob:limit.allow", "false")
     commit = run_git(root / "org/held.git", "rev-parse", "main")
@@ -203,8 +201,8 @@ class Quiet(WSGIRequestHandler):
 
 
 @needs_git
-def test_dulwich_serves_it_too(native: Path) -> None:
-    """It speaks version 0 only, and wants the filter before the depth."""
+def test_dulwich_works_as_a_server(native: Path) -> None:
+    """Dulwich speaks version 0 only, and expects the filter before the depth."""
     commit = run_git(native / "org/held.git", "rev-parse", "main")
     with DulwichRepo(str(native / "org/held.git")) as repo:
         backend = DictBackend({f"/{NAME}": cast(BackendRepo, repo)})
@@ -222,8 +220,8 @@ def test_dulwich_serves_it_too(native: Path) -> None:
 
 
 @needs_git
-def test_the_git_program_clones_from_the_stand_in(serve: Serve, tmp_path: Path) -> None:
-    """So that what the stand-in speaks is git."""
+def test_git_clones_from_the_stand_in(serve: Serve, tmp_path: Path) -> None:
+    """Shows that the stand-in speaks git."""
     repo = Repo.build(NAME, {"notes.txt": b"first\n", "sub/long.txt": LONG, "w.bin": LONG}, folder=tmp_path / "store")
     first = repo.head
     repo.update({"notes.txt": b"second\n"})
@@ -242,7 +240,7 @@ ADVERTISED = "application/x-git-upload-pack-advertisement"
 
 
 class Scripted(Server):
-    """Answers GET and POST with what it was told, and any path below /moved with a redirect."""
+    """Respond to GET and POST as scripted, and redirect every path below /moved."""
 
     def __init__(self, refs: bytes, answer: bytes = b"", status: int = 200) -> None:
         super().__init__(_Scripted, host="127.0.0.1", port=0, name="scripted")
@@ -297,12 +295,12 @@ V0 = pkt(b"1" * 40 + b" HEAD\0side-band-64k shallow\n", b"2" * 40 + b" refs/head
         (V2, pkt(b"packfile\n", b"\1PACK", b"\1" + b"x" * 100)[:-50], "an invalid line of the git protocol"),
     ],
 )
-def test_what_is_no_git_is_one_sentence(refs: bytes, answer: bytes, sentence: str) -> None:
+def test_a_server_that_is_not_git_is_one_error(refs: bytes, answer: bytes, sentence: str) -> None:
     with Scripted(refs, answer) as server, pytest.raises(NetworkError, match=sentence):
         git.fetch_objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
 
 
-def test_an_answer_that_is_too_long_is_not_read_to_its_end() -> None:
+def test_a_response_that_is_too_long_is_not_read_to_the_end() -> None:
     with Scripted(V2 + b"0000" * (3 << 20)) as server, pytest.raises(NetworkError, match="larger than 8,388,608 bytes"):
         git.fetch_objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
     with (
@@ -312,19 +310,19 @@ def test_an_answer_that_is_too_long_is_not_read_to_its_end() -> None:
         git.fetch_objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
 
 
-def test_a_question_that_is_refused_is_one_sentence() -> None:
+def test_a_rejected_request_is_one_error() -> None:
     with Scripted(V2, status=403) as server, pytest.raises(NetworkError, match="returned HTTP 403 to the git request"):
         git.fetch_objects(f"{server.url}/{NAME}", "3" * 40, HTTP)
 
 
-def test_the_question_goes_where_the_repo_was_found() -> None:
+def test_the_second_request_goes_to_the_redirected_url() -> None:
     with Scripted(V2, pkt(b"ERR no")) as server:
         with pytest.raises(NetworkError, match="does not serve"):
             git.fetch_objects(f"{server.url}/moved/{NAME}", "3" * 40, HTTP)
         assert server.journal.snapshot()[-1].target == f"/{NAME}/git-upload-pack"
 
 
-def test_the_repo_may_have_git_behind_its_name(serve: Serve, tmp_path: Path) -> None:
+def test_the_repo_may_need_the_git_suffix(serve: Serve, tmp_path: Path) -> None:
     repo = Repo.build(NAME, {"notes.txt": b"first\n"}, folder=tmp_path)
     hub = serve(repo)
     hub.fault(f"/{NAME}/info/refs", status=404)

@@ -1,4 +1,4 @@
-"""Packs that would cost memory or time are refused soon."""
+"""Packs that would cost much memory or time are rejected early."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BROKEN: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_pack_that_is_broken_or_wants_to_hurt_is_refused_soon_and_small(name: str) -> None:
+def test_a_broken_or_hostile_pack_is_rejected_fast_and_with_little_memory(name: str) -> None:
     pack = BROKEN[name]
     began = time.process_time()
     tracemalloc.start()
@@ -58,8 +58,8 @@ def test_a_pack_that_is_broken_or_wants_to_hurt_is_refused_soon_and_small(name: 
     assert time.process_time() - began < 10
 
 
-def test_deltas_that_each_double_their_base_end() -> None:
-    """Thirty deltas of a few bytes would make a petabyte."""
+def test_deltas_that_each_double_their_base_are_stopped() -> None:
+    """Thirty deltas of a few bytes would expand to a petabyte."""
     size, entries = 1 << 16, [entry(3, bytes(1 << 16))]
     for _ in range(30):
         whole = [b"\xf1" + b"\0" + min(1 << 23, size - at).to_bytes(3, "little") for at in range(0, size, 1 << 23)][:8]
@@ -72,8 +72,8 @@ def test_deltas_that_each_double_their_base_end() -> None:
     assert time.process_time() - began < 20
 
 
-def test_deltas_in_the_worst_order_take_no_longer_than_others() -> None:
-    """A chain that is told from its end: each base comes after its delta."""
+def test_deltas_in_the_worst_order_take_no_longer() -> None:
+    """The chain is sent in reverse: each base comes after its delta."""
     count, data = 20_000, b"0"
     entries = [entry(3, data)]
     for index in range(count):

@@ -1,4 +1,4 @@
-"""Trees that would cost memory or time are walked or refused soon."""
+"""Trees that would cost much memory or time are read or rejected fast."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gpuaria.hashing import git_id
 from tests.support.git_objects import Sent, committed, verdict
 
 
-def test_a_tree_that_stands_in_itself_many_times_ends() -> None:
-    """Forty trees that each hold the next one twice: 2**40 paths."""
+def test_a_tree_that_contains_itself_many_times_ends() -> None:
+    """Forty trees that each contain the next one twice: 2**40 paths."""
     for leaf in (b"", b"100644 a\\b\0" + b"1" * 20):
         data, sent = leaf, Sent([("tree", leaf)])
         for _ in range(40):
@@ -32,13 +32,13 @@ def wide(entries: int, oid: bytes) -> tuple[str, Sent]:
     return committed(git_id("tree", tree), sent), sent
 
 
-def test_a_tree_of_a_million_entries_is_walked() -> None:
+def test_a_tree_of_a_million_entries_is_read() -> None:
     assert verdict({}, *wide(1_000_000, bytes.fromhex(git_id("tree", b"")))) == ""
     with pytest.raises(BadListing, match="folder '000000'"):
         verdict({}, *wide(1_000_000, b"1" * 20))
 
 
-def test_a_wide_tree_costs_no_memory_beyond_itself() -> None:
+def test_a_wide_tree_costs_no_memory_beyond_its_own_size() -> None:
     commit, sent = wide(50_000, bytes.fromhex(git_id("tree", b"")))
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The Hugging Face source, over scripted answers; what every source keeps is in tests/contract/test_sources.py."""
+"""The Hugging Face source with scripted responses; tests/contract/test_sources.py has the contract of all sources."""
 
 import json
 import time
@@ -44,7 +44,7 @@ SHA256 = "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
 POINTER = "44b36d6e32d13c8fb28b0feab0ac8bfefa7efeda"
 BLOB = "10c66461e4c109db5a2196bff4bb59be30396ed8"
 SIZE = 548105171
-ANONYMOUS = Http()  # shared, as its certificates take long to load
+ANONYMOUS = Http()  # shared, as loading its certificates is slow
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ PARSED: list[tuple[str, RepoKind, str, str, str]] = [
 
 
 @pytest.mark.parametrize(("text", "kind", "name", "revision", "path"), PARSED, ids=[row[0] for row in PARSED])
-def test_what_people_type_and_paste(text: str, kind: RepoKind, name: str, revision: str, path: str) -> None:
+def test_typed_and_pasted_references(text: str, kind: RepoKind, name: str, revision: str, path: str) -> None:
     ref = HF.parse(text, None, "", [ENDPOINT, "https://mirror.example/hf"])
     assert ref == RepoRef("hf", kind, name, revision, path)
 
@@ -174,7 +174,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_is_no_reference(text: str) -> None:
+def test_invalid_references(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         HF.parse(text, None, "", [ENDPOINT, "https://mirror.example/hf"])
     assert caught.value.exit_code == 2
@@ -183,7 +183,7 @@ def test_what_is_no_reference(text: str) -> None:
     assert caught.value.hint
 
 
-def test_an_address_elsewhere_is_named_without_its_password() -> None:
+def test_a_url_of_another_site_is_reported_without_its_password() -> None:
     with pytest.raises(UsageError, match=r"https://evil\.example/x is not a URL of the configured hub") as caught:
         HF.parse("https://me:word@evil.example/x?token=y", None, "", ["https://you:drow@hub.example"])
     assert "word" not in caught.value.message
@@ -205,7 +205,7 @@ def test_an_address_elsewhere_is_named_without_its_password() -> None:
         ("org/name", None, "../x", "is not a revision"),
     ],
 )
-def test_options_beside_the_text(text: str, kind: RepoKind | None, revision: str, expected: RepoRef | str) -> None:
+def test_options_next_to_the_text(text: str, kind: RepoKind | None, revision: str, expected: RepoRef | str) -> None:
     if isinstance(expected, RepoRef):
         assert HF.parse(text, kind, revision, [ENDPOINT]) == expected
     else:
@@ -224,7 +224,7 @@ SHAPED = st.builds(
 
 @given(SHAPED, st.text(max_size=5))
 @settings(max_examples=500)
-def test_any_reference_is_safe_to_build_addresses_and_folders_of(text: str, revision: str) -> None:
+def test_any_reference_is_safe_in_urls_and_folder_names(text: str, revision: str) -> None:
     try:
         ref = HF.parse(text, None, revision, [ENDPOINT])
     except UsageError:
@@ -288,7 +288,7 @@ def test_a_revision_becomes_a_commit(answer: object, expected: RepoInfo) -> None
         {"id": ["org/name"], "sha": COMMIT},
     ],
 )
-def test_an_answer_without_a_commit_is_not_a_hubs(answer: object) -> None:
+def test_a_response_without_a_commit_is_not_a_hubs(answer: object) -> None:
     with Scripted(saying(answer)) as hub, pytest.raises(NotAHub) as caught:
         HF.commit(REF, hub.url, ANONYMOUS)
     assert caught.value.exit_code == 7
@@ -296,14 +296,14 @@ def test_an_answer_without_a_commit_is_not_a_hubs(answer: object) -> None:
     assert "captive portal" in caught.value.hint
 
 
-def test_a_captive_portal_is_no_hub() -> None:
+def test_a_captive_portal_is_not_a_hub() -> None:
     with Scripted(saying(b"", 302, {"location": "http://portal.example/login"})) as hub:
         with pytest.raises(NotAHub, match="HTTP 302"):
             HF.commit(REF, hub.url, ANONYMOUS)
         assert len(hub.targets) == 1
 
 
-def test_a_commit_that_was_asked_for_is_the_one_that_comes() -> None:
+def test_the_commit_in_the_response_must_be_the_requested_one() -> None:
     pinned = RepoRef("hf", "model", "org/name", COMMIT)
     with (
         Scripted(saying({"id": "org/name", "sha": "0" * 40})) as hub,
@@ -312,7 +312,7 @@ def test_a_commit_that_was_asked_for_is_the_one_that_comes() -> None:
         HF.commit(pinned, hub.url, ANONYMOUS)
 
 
-def test_a_disabled_repo_says_so() -> None:
+def test_a_disabled_repo_is_reported() -> None:
     answer = {"id": "org/name", "sha": COMMIT, "disabled": True}
     with Scripted(saying(answer)) as hub, pytest.raises(AccessDenied, match="disabled"):
         HF.commit(REF, hub.url, ANONYMOUS)
@@ -323,7 +323,7 @@ def sibling(path: object, size: int = 3, oid: object = BLOB, **more: object) -> 
 
 
 def moved(siblings: object, kind: RepoKind = "model") -> tuple[dict[str, int], list[str]]:
-    """List a repo by its old name from a hub that leaves the query out where it sends on; sizes and targets."""
+    """List a repo by its old name from a hub whose redirects drop the query; return sizes and targets."""
     old, new = (f"/api/{kind}s/{name}/revision/main" for name in ("old", "org/name"))
 
     def reply(seen: Seen) -> Reply:
@@ -340,7 +340,7 @@ def moved(siblings: object, kind: RepoKind = "model") -> tuple[dict[str, int], l
         return {str(file.path): file.size for file in manifest.files}, hub.targets
 
 
-def test_what_a_moved_repo_holds_comes_with_its_commit() -> None:
+def test_the_files_of_a_renamed_repo_come_with_its_commit() -> None:
     lfs = sibling("w.bin", SIZE, POINTER, lfs={"sha256": SHA256, "size": SIZE, "pointerSize": 134})
     sizes, targets = moved([lfs, sibling("a.txt"), sibling("none", 0, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391")])
     assert sizes == {"a.txt": 3, "none": 0, "w.bin": SIZE}
@@ -355,20 +355,20 @@ def test_what_a_moved_repo_holds_comes_with_its_commit() -> None:
         [{"rfilename": "a.txt"}],
         [sibling("a.txt"), {"rfilename": "b.txt"}],
         [sibling("a.txt"), sibling([]), 7],
-        [sibling("a.txt"), sibling("b.txt", 0, COMMIT)],  # a submodule, perhaps
+        [sibling("a.txt"), sibling("b.txt", 0, COMMIT)],  # perhaps a submodule
         [sibling("a.txt")] * 10_001,
     ],
     ids=["none", "empty", "names", "not all", "odd", "submodule", "many"],
 )
-def test_where_a_repos_page_does_not_say_all_the_tree_is_asked(siblings: object) -> None:
+def test_the_tree_is_requested_if_the_repos_page_is_incomplete(siblings: object) -> None:
     sizes, targets = moved(siblings)
     assert sizes == {"a.txt": 665, "b.txt": 665}
     assert [target.partition("?")[0] for target in targets[2:]] == [f"/api/models/org/name/tree/{COMMIT}"]
 
 
 @pytest.mark.parametrize(("count", "blobs", "asked"), [(2000, True, 2), (2001, True, 1), (2001, False, 1 + 3)])
-def test_many_files_come_in_one_answer_where_the_hub_can(count: int, asked: int, *, blobs: bool) -> None:
-    """A hub that does not know the question costs one more request than the pages."""
+def test_many_files_come_in_one_response_if_the_hub_supports_it(count: int, asked: int, *, blobs: bool) -> None:
+    """A hub without this feature costs one more request than the pages."""
     names = [f"{n}.txt" for n in range(count)]
 
     def reply(seen: Seen) -> Reply:
@@ -388,7 +388,7 @@ def test_many_files_come_in_one_answer_where_the_hub_can(count: int, asked: int,
 
 
 @pytest.mark.parametrize("kind", ["silent", "error", "no JSON"])
-def test_a_hub_that_cannot_name_many_files_at_once_is_asked_for_pages(kind: str) -> None:
+def test_a_hub_without_bulk_listing_is_asked_for_pages(kind: str) -> None:
     names = [f"{n}.txt" for n in range(2001)]
 
     def reply(seen: Seen) -> Reply:
@@ -406,7 +406,7 @@ def test_a_hub_that_cannot_name_many_files_at_once_is_asked_for_pages(kind: str)
         assert len(manifest.files) == 2001
 
 
-def test_a_dataset_is_not_asked_for_all_its_files_at_once() -> None:
+def test_a_dataset_is_not_listed_in_one_request() -> None:
     assert moved([sibling("a.txt")], "dataset")[1][1] == "/api/datasets/org/name/revision/main"
 
 
@@ -422,7 +422,7 @@ def test_a_dataset_is_not_asked_for_all_its_files_at_once() -> None:
         (sibling("../a.txt"), "it has the component '..'"),
     ],
 )
-def test_a_repos_page_is_checked_as_a_tree_is(entry: object, says: str) -> None:
+def test_a_repos_page_is_validated_like_a_tree(entry: object, says: str) -> None:
     with pytest.raises((BadListing, UnsafePath), match=says):
         moved([entry])
 
@@ -451,12 +451,12 @@ CLASSES: list[tuple[str, type[GpuariaError], int, str, str]] = [
 ]
 
 
-def test_every_recorded_refusal_has_its_row() -> None:
+def test_every_recorded_error_has_its_row() -> None:
     assert [row[0] for row in CLASSES] == list(ROWS)
 
 
 @pytest.mark.parametrize(("case", "kind", "status", "says", "advice"), CLASSES, ids=[row[0] for row in CLASSES])
-def test_each_refusal_is_its_own_error(
+def test_each_error_response_has_its_error_class(
     case: str, kind: type[GpuariaError], status: int, says: str, advice: str
 ) -> None:
     row: dict[str, Any] = ROWS[case]
@@ -475,7 +475,7 @@ def test_each_refusal_is_its_own_error(
     assert TOKEN not in f"{caught.value.message}{caught.value.hint}"
 
 
-def test_the_same_rows_hold_at_the_stand_in_hub(tmp_path: Path) -> None:
+def test_the_stand_in_hub_gives_the_same_errors(tmp_path: Path) -> None:
     def make(name: str, **options: Any) -> Repo:
         return Repo.build(name, {"a.json": b"{}", "w.bin": b"w" * 99}, folder=tmp_path / name, **options)
 
@@ -546,7 +546,7 @@ def listed(page: object, wanted: Callable[[str], bool] = always_true) -> Manifes
         return HF.listing(REF, INFO, hub.url, ANONYMOUS, wanted)
 
 
-def test_folders_are_left_out_and_files_come_sorted() -> None:
+def test_folders_are_omitted_and_files_are_sorted() -> None:
     folder = {"type": "directory", "oid": BLOB, "size": 0, "path": "onnx"}
     module = {"type": "unknown", "oid": BLOB, "size": 0, "path": "sub"}
     manifest = listed([large("z"), folder, module, plain("a"), plain("b", xetHash=None, future={"x": [1]})])
@@ -622,7 +622,7 @@ def test_a_malformed_entry_is_a_bad_listing(entry: Any) -> None:
         None,
     ],
 )
-def test_what_is_no_listing_is_no_hub(page: object) -> None:
+def test_another_document_is_not_a_hubs_listing(page: object) -> None:
     with pytest.raises(NotAHub):
         listed(page)
 
@@ -649,7 +649,7 @@ def echo() -> Any:
 
 @given(st.lists(ENTRIES | JSONS, max_size=4) | JSONS)
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_listing_is_a_manifest_or_an_error_of_ours(echo: Any, page: object) -> None:
+def test_any_listing_is_a_manifest_or_one_of_our_errors(echo: Any, page: object) -> None:
     url, said, http = echo
     said[0] = page
     try:
@@ -662,7 +662,7 @@ def test_any_listing_is_a_manifest_or_an_error_of_ours(echo: Any, page: object) 
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a\\b", "con", "C:x", "a\nb", "\ud800", "", ".git/config"])
-def test_an_unsafe_name_matters_only_when_it_is_wanted(path: str) -> None:
+def test_an_unsafe_name_matters_only_if_it_is_selected(path: str) -> None:
     with pytest.raises(UnsafePath) as caught:
         listed([plain(path), plain("good")])
     assert caught.value.exit_code == 8
@@ -671,7 +671,7 @@ def test_an_unsafe_name_matters_only_when_it_is_wanted(path: str) -> None:
     assert [str(file.path) for file in manifest.files] == ["good"]
 
 
-def test_an_entry_that_comes_twice_may_not_change() -> None:
+def test_a_duplicate_entry_must_be_identical() -> None:
     assert len(listed([plain(), plain()]).files) == 1
     for other in (plain(size=1), plain(oid="0" * 40), large(path="config.json")):
         with pytest.raises(BadListing, match="twice, differently"):
@@ -682,7 +682,7 @@ def test_an_entry_that_comes_twice_may_not_change() -> None:
 
 
 def paged(link: str, pages: int = 2) -> tuple[list[str], list[str]]:
-    """List a repo whose pages point on with `link` ({here}, {tree} and {n}); the names found, the targets asked for."""
+    """List a repo whose pages link on with `link` ({here}, {tree} and {n}); return the names and request targets."""
     count = 0
 
     def reply(seen: Seen) -> Reply:
@@ -710,7 +710,7 @@ def paged(link: str, pages: int = 2) -> tuple[list[str], list[str]]:
         '<{here}/other>; rel="prev", <{tree}?recursive=true&cursor=a%3D%3D>; title=x; rel="next"',
     ],
 )
-def test_the_next_page_is_asked_of_the_endpoint_in_use(link: str) -> None:
+def test_the_next_page_is_requested_from_the_configured_endpoint(link: str) -> None:
     names, targets = paged(link)
     assert names == ["f1", "f2"]
     assert targets == [
@@ -731,22 +731,22 @@ def test_the_next_page_is_asked_of_the_endpoint_in_use(link: str) -> None:
         '<https://huggingface.co/api/whoami-v2>; rel="next"',
     ],
 )
-def test_a_list_goes_on_nowhere_else(link: str) -> None:
+def test_next_pages_elsewhere_are_not_requested(link: str) -> None:
     with pytest.raises(BadListing, match="continues its file list"):
         paged(link)
 
 
-def test_a_list_that_never_ends_is_ended() -> None:
+def test_an_endless_list_is_stopped() -> None:
     with pytest.raises(BadListing, match="never ends"):
         paged('<{tree}?cursor=same>; rel="next"', pages=1_000_000)
     assert len(paged('<{tree}?cursor={n}>; rel="next"', pages=40)[0]) == 40
 
 
-def test_links_of_other_kinds_are_no_next_page() -> None:
+def test_links_of_other_kinds_are_not_next_pages() -> None:
     assert paged('<{here}/x>; rel="prev", <{here}/y>; rel="xet-auth"', pages=9)[0] == ["f1"]
 
 
-def test_a_listing_in_pages_is_whole(tmp_path: Path) -> None:
+def test_a_listing_in_pages_is_complete(tmp_path: Path) -> None:
     files = {f"d{n % 7}/f{n:04d}.txt": b"%d" % n for n in range(1659)}
     repo = Repo.build("org/many", files, folder=tmp_path, kind="dataset")
     with Hub([repo], server="embedded", link_host="https://huggingface.co") as hub:
@@ -783,7 +783,7 @@ def looked_up(status: int, headers: Mapping[str, str], *, restricted: bool = Fal
 HERE = f"{{base}}/org/name/resolve/{COMMIT}/w.bin"
 
 
-def test_the_redirect_is_the_address() -> None:
+def test_the_redirect_target_is_the_url() -> None:
     to = "https://cdn.example/w?Expires=1790000000&Signature=x"
     for status in (301, 302, 303, 307, 308):
         assert looked_up(status, GOOD | {"location": to}) == (to, 1790000000.0)
@@ -791,7 +791,7 @@ def test_the_redirect_is_the_address() -> None:
     assert looked_up(302, GOOD | {"location": to}, restricted=True, token=True) == (to, 1790000000.0)
 
 
-def test_a_direct_answer_is_the_address_where_it_needs_no_credential() -> None:
+def test_a_direct_response_is_the_url_if_it_needs_no_credential() -> None:
     assert looked_up(200, GOOD) == (HERE, None)
     assert looked_up(200, GOOD, token=True) == (HERE, None)
     assert looked_up(200, GOOD, restricted=True, token=True) is None
@@ -810,7 +810,7 @@ def test_a_direct_answer_is_the_address_where_it_needs_no_credential() -> None:
     ],
 )
 @pytest.mark.parametrize("status", [200, 302])
-def test_a_mirror_with_something_else_is_refused(status: int, headers: dict[str, str], says: str) -> None:
+def test_a_mirror_with_a_different_file_is_rejected(status: int, headers: dict[str, str], says: str) -> None:
     location = {"location": "https://cdn.example/w"} if status == 302 else {}
     with pytest.raises(NetworkError, match=says) as caught:
         looked_up(status, GOOD | location | headers)
@@ -818,7 +818,7 @@ def test_a_mirror_with_something_else_is_refused(status: int, headers: dict[str,
 
 
 @pytest.mark.parametrize("etag", [f'W/"{SHA256}"', SHA256, '"a-multipart-etag-8"', ""])
-def test_an_etag_that_says_nothing_else_is_fine(etag: str) -> None:
+def test_an_uninformative_etag_is_accepted(etag: str) -> None:
     assert looked_up(200, GOOD | {"x-linked-etag": etag}) == (HERE, None)
 
 
@@ -833,12 +833,12 @@ def test_an_etag_that_says_nothing_else_is_fine(etag: str) -> None:
         (302, {"location": "http://h:port/"}),
     ],
 )
-def test_an_answer_without_a_usable_address_is_refused(status: int, headers: dict[str, str]) -> None:
+def test_a_response_without_a_usable_url_is_rejected(status: int, headers: dict[str, str]) -> None:
     with pytest.raises(NetworkError):
         looked_up(status, GOOD | headers)
 
 
-def test_names_are_quoted_in_addresses() -> None:
+def test_names_are_quoted_in_urls() -> None:
     manifest = Manifest(RepoRef("hf", "dataset", "o/n"), "o/n", COMMIT, "", "origin", ())
     file = RemoteFile(SafePath("a b/ü#?%&+.bin"), 1, None)
     url = HF.file_url(Mirror("m", "https://m.example/hf"), manifest, file)
@@ -847,7 +847,7 @@ def test_names_are_quoted_in_addresses() -> None:
 
 @pytest.mark.parametrize("form", ["cloudfront", "s3"])
 @pytest.mark.parametrize("xet", [False, True])
-def test_the_address_at_the_stand_in_hub_gives_the_bytes(form: str, xet: bool, tmp_path: Path) -> None:
+def test_the_url_from_the_stand_in_hub_gives_the_bytes(form: str, xet: bool, tmp_path: Path) -> None:
     files = {"small.json": b"{}", "w.bin": b"weights!" * 1000, "empty.txt": b""}
     repo = Repo.build("org/thing", files, folder=tmp_path)
     ref = RepoRef("hf", "model", "org/thing")
@@ -893,11 +893,11 @@ def test_the_address_at_the_stand_in_hub_gives_the_bytes(form: str, xet: bool, t
         ("https://b/x?se=never", None),
     ],
 )
-def test_when_a_signed_address_ends(url: str, expires: float | None) -> None:
+def test_the_expiry_of_a_signed_url(url: str, expires: float | None) -> None:
     assert expiry(url) == expires
 
 
 @given(st.dictionaries(st.sampled_from(["Expires", "se", "X-Amz-Date", "X-Amz-Expires"]), st.text(max_size=20)))
-def test_any_query_has_an_end_or_none(query: dict[str, str]) -> None:
+def test_any_query_has_an_expiry_or_none(query: dict[str, str]) -> None:
     found = expiry("https://cdn/x?" + "&".join(f"{name}={value}" for name, value in query.items()))
     assert found is None or found > 0

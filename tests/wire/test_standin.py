@@ -1,4 +1,4 @@
-"""The stand-in hub against the real clients: huggingface_hub, aria2c, and plain HTTP."""
+"""The stand-in hub with real clients: huggingface_hub, aria2c, and plain HTTP."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_pointer_of_the_real_gpt2_gets_its_real_git_id() -> None:
     assert (len(pointer), git_id("blob", pointer)) == (134, "44b36d6e32d13c8fb28b0feab0ac8bfefa7efeda")
 
 
-def test_git_accepts_every_object_and_they_reach_every_file(gpt2: Repo) -> None:
+def test_git_accepts_every_object_and_reaches_every_file(gpt2: Repo) -> None:
     objects = pytest.importorskip("dulwich.objects")
     numbers = {"commit": 1, "tree": 2, "blob": 3}
     for oid, (kind, raw) in gpt2.objects.items():
@@ -95,7 +95,7 @@ def test_git_accepts_every_object_and_they_reach_every_file(gpt2: Repo) -> None:
         assert git_id(*gpt2.read(entry.oid)) == entry.oid
 
 
-def test_git_order_puts_a_folder_behind_names_with_lesser_bytes(tmp_path: Path) -> None:
+def test_git_sorts_a_folder_after_names_with_lesser_bytes(tmp_path: Path) -> None:
     repo = Repo.build("o/r", {"a/x": b"1", "a.b": b"2", "a-b": b"3", "a0": b"4"}, folder=tmp_path)
     assert list(repo.commits[repo.head].listing) == ["a-b", "a.b", "a", "a/x", "a0"]
 
@@ -131,7 +131,7 @@ def test_the_safetensors_library_reads_the_model(source: dict[str, Path | bytes]
 
 
 def hf(code: str, home: Path, **env: str) -> str:
-    """Run code in a fresh interpreter with its own Hugging Face home and return what it prints."""
+    """Run code in a fresh interpreter with its own Hugging Face home; return its output."""
     keep = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     env = {**keep, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **env}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
@@ -181,7 +181,7 @@ def test_hf_api_reads_pages_info_refs_and_paths(gpt2: Repo, tmp_path: Path) -> N
         assert api.whoami(token="hf_good")["name"] == "standin"
 
 
-def test_errors_are_the_classes_the_real_hub_causes(tmp_path: Path) -> None:
+def test_errors_raise_the_same_classes_as_the_real_hub(tmp_path: Path) -> None:
     api_class = pytest.importorskip("huggingface_hub").HfApi
     from huggingface_hub import errors
     from huggingface_hub.utils import hf_raise_for_status
@@ -208,7 +208,7 @@ def test_errors_are_the_classes_the_real_hub_causes(tmp_path: Path) -> None:
                 fetch(repo)
             assert caught.value.response.status_code == 401
             assert "x-error-code" not in caught.value.response.headers
-            # The client only takes such a 401 for a missing repository when the address is https.
+            # The client reads such a 401 as a missing repository only over https.
             secure = httpx2.Request("GET", f"https://hub.example/api/models/{repo}")
             with pytest.raises(errors.RepositoryNotFoundError):
                 hf_raise_for_status(httpx2.Response(401, headers=caught.value.response.headers, request=secure))
@@ -265,7 +265,7 @@ def test_shape_b_names_size_and_sha256(any_hub: Hub, gpt2: Repo, http: httpx2.Cl
     assert second.headers["location"].startswith(any_hub.cdn.url + "/")
 
 
-def test_the_byte_servers_give_the_same_answers(any_hub: Hub, gpt2: Repo, http: httpx2.Client) -> None:
+def test_the_byte_servers_give_the_same_responses(any_hub: Hub, gpt2: Repo, http: httpx2.Client) -> None:
     entry = gpt2.commits[gpt2.head].files[WEIGHTS]
     data, size, url = entry.file.read_bytes(), entry.size, signed(any_hub, http)
     ranges = {
@@ -296,7 +296,7 @@ def test_the_byte_servers_give_the_same_answers(any_hub: Hub, gpt2: Repo, http: 
     assert (any_hub.count(), any_hub.cdn.count()) == (0, 0)
 
 
-def test_the_byte_server_refuses_tokens_and_forged_addresses(any_hub: Hub, http: httpx2.Client) -> None:
+def test_the_byte_server_rejects_tokens_and_forged_urls(any_hub: Hub, http: httpx2.Client) -> None:
     url = signed(any_hub, http)
     refused = http.get(url, headers={"Authorization": "Bearer hf_good"})
     assert (refused.status_code, refused.headers["content-type"]) == (400, "application/xml")
@@ -308,7 +308,7 @@ def test_the_byte_server_refuses_tokens_and_forged_addresses(any_hub: Hub, http:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_expired_and_s3_addresses(server: str, gpt2: Repo, http: httpx2.Client) -> None:
+def test_expired_and_s3_urls(server: str, gpt2: Repo, http: httpx2.Client) -> None:
     with Hub([gpt2], server=server, ttl=60, signed_age=61) as hub:
         late = http.get(signed(hub, http))
         assert (late.status_code, b"Request has expired" in late.content) == (403, True)
@@ -340,7 +340,7 @@ def test_a_changed_repository_is_served_at_once_and_the_etag_may_be_xet(
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_limit_rate_holds_per_connection(server: str, gpt2: Repo, http: httpx2.Client) -> None:
-    with Hub([gpt2], server=server, limit_rate=200_000) as hub:  # nginx begins with a burst of one second
+    with Hub([gpt2], server=server, limit_rate=200_000) as hub:  # nginx starts with a burst of one second
         url, begin = signed(hub, http), time.monotonic()
         http.get(url, headers={"Range": "bytes=0-299999"})
         assert 0.5 < time.monotonic() - begin < 4
@@ -358,7 +358,7 @@ def test_private_gated_direct_and_short_names_are_shape_c(tmp_path: Path, http: 
             assert (past.status_code, past.headers["content-range"]) == (416, "bytes */2")
 
 
-def test_pages_link_to_the_host_they_are_told(gpt2: Repo, http: httpx2.Client) -> None:
+def test_pages_link_to_the_requested_host(gpt2: Repo, http: httpx2.Client) -> None:
     with Hub([gpt2], server="embedded", page=5, link_host="https://huggingface.co") as hub:
         paths: list[str] = []
         url = f"{hub.url}/api/models/{GPT2}/tree/main?recursive=true&expand=false"
@@ -374,7 +374,7 @@ def test_pages_link_to_the_host_they_are_told(gpt2: Repo, http: httpx2.Client) -
         assert http.get(f"{hub.url}/api/models/{GPT2}/tree/main/config.json").status_code == 404
 
 
-def test_rate_limits_count_and_answer_429(gpt2: Repo, http: httpx2.Client) -> None:
+def test_rate_limits_count_and_respond_429(gpt2: Repo, http: httpx2.Client) -> None:
     with Hub([gpt2], server="embedded", rate=RateLimit(api=2, resolvers=1, window=300)) as hub:
         answers = [http.get(f"{hub.url}/api/models/{GPT2}") for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -387,7 +387,7 @@ def test_rate_limits_count_and_answer_429(gpt2: Repo, http: httpx2.Client) -> No
         assert http.head(resolve(hub)).status_code == 302
 
 
-def test_a_broken_mirror_and_one_that_borrows_its_bytes(embedded: Hub, gpt2: Repo, http: httpx2.Client) -> None:
+def test_a_broken_mirror_and_a_mirror_without_its_own_bytes(embedded: Hub, gpt2: Repo, http: httpx2.Client) -> None:
     with Hub([gpt2], commit_header=False, location_base=embedded, name="mirror") as mirror:
         answer = http.get(resolve(mirror))
         assert "x-repo-commit" not in answer.headers
@@ -401,7 +401,7 @@ def test_a_broken_mirror_and_one_that_borrows_its_bytes(embedded: Hub, gpt2: Rep
 
 
 @pytest.mark.wire
-def test_aria2c_fetches_a_signed_address_with_sixteen_connections(
+def test_aria2c_downloads_a_signed_url_with_sixteen_connections(
     any_hub: Hub, gpt2: Repo, http: httpx2.Client, tmp_path: Path
 ) -> None:
     options = ["-q", "-x16", "-s16", "-k1M", "--no-conf", "-d", str(tmp_path), "-o", "out"]
@@ -450,7 +450,7 @@ def test_faults_of_the_byte_server(embedded: Hub, gpt2: Repo, http: httpx2.Clien
 @pytest.mark.parametrize(
     ("kind", "said", "sent"), [("wrong_range", 150, 100), ("other_part", 150, 150), ("wrong_part", 100, 150)]
 )
-def test_faults_that_mix_parts_up(
+def test_faults_that_mix_up_ranges(
     embedded: Hub, gpt2: Repo, http: httpx2.Client, kind: str, said: int, sent: int
 ) -> None:
     entry, url = gpt2.commits[gpt2.head].files[WEIGHTS], signed(embedded, http)
@@ -463,7 +463,7 @@ def test_faults_that_mix_parts_up(
     assert http.get(url, headers={"Range": "bytes=100-199"}).content == data[100:200]
 
 
-def test_faults_of_the_form(embedded: Hub, gpt2: Repo, http: httpx2.Client) -> None:
+def test_faults_of_the_response_form(embedded: Hub, gpt2: Repo, http: httpx2.Client) -> None:
     entry, url, cdn = gpt2.commits[gpt2.head].files[WEIGHTS], signed(embedded, http), embedded.cdn
     data = entry.file.read_bytes()
     cdn.fault(WEIGHTS, "gzip", times=1)
@@ -483,7 +483,7 @@ def test_faults_of_the_form(embedded: Hub, gpt2: Repo, http: httpx2.Client) -> N
     ("kind", "error"),
     [("short", httpx2.RemoteProtocolError), ("reset", httpx2.ReadError), ("stall", httpx2.ReadTimeout)],
 )
-def test_faults_that_end_a_body_early(embedded: Hub, kind: str, error: type[Exception], http: httpx2.Client) -> None:
+def test_faults_that_truncate_a_body(embedded: Hub, kind: str, error: type[Exception], http: httpx2.Client) -> None:
     url, got = signed(embedded, http), 0
     ended: type[Exception] | None = None
     embedded.cdn.fault("", kind, after=100_000)
@@ -519,7 +519,7 @@ def test_faults_of_the_hub(embedded: Hub, http: httpx2.Client) -> None:
 
 
 @pytest.mark.skipif(find_nginx() is None, reason="needs nginx")
-def test_nginx_knows_no_faults_and_does_not_outlive_a_killed_python(tmp_path: Path) -> None:
+def test_nginx_has_no_faults_and_does_not_outlive_a_killed_python(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from standin import Hub, Repo\n"
         "repo = Repo.build('o/r', {'a.bin': b'1'}, folder=Path(sys.argv[1]))\n"
@@ -544,7 +544,7 @@ def test_nginx_knows_no_faults_and_does_not_outlive_a_killed_python(tmp_path: Pa
         socket.create_connection((host, int(port)), timeout=1)
 
 
-def test_the_demo_prints_its_address_and_ends_on_interrupt(tmp_path: Path, http: httpx2.Client) -> None:
+def test_the_demo_prints_its_url_and_ends_on_interrupt(tmp_path: Path, http: httpx2.Client) -> None:
     env = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     command = [sys.executable, "-m", "standin", "--folder", str(tmp_path), "--megabytes", "1"]
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)

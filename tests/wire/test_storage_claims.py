@@ -1,4 +1,4 @@
-"""Claims: of several fetches that want the same bytes a single one downloads them."""
+"""Claims: of several fetches of the same bytes, only one downloads them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def publish(layout: Layout, file: RemoteFile, data: bytes = DATA) -> None:
 
 @contextmanager
 def another_process(kind: str, place: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has claimed the file, until it is killed."""
+    """A process that holds a claim on the file until it is killed."""
     command = [sys.executable, "-c", HOLD, kind, str(place)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
@@ -77,7 +77,7 @@ def another_process(kind: str, place: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @each_layout
-def test_of_two_fetches_one_gets_the_bytes(tmp_path: Path, make: Make) -> None:
+def test_only_one_of_two_fetches_gets_the_claim(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
     assert one.claim(file) is ClaimResult.OURS
     assert one.claim(file) is ClaimResult.OURS
@@ -91,7 +91,7 @@ def test_of_two_fetches_one_gets_the_bytes(tmp_path: Path, make: Make) -> None:
 
 
 @each_layout
-def test_published_meanwhile(tmp_path: Path, make: Make) -> None:
+def test_a_file_published_meanwhile(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
     assert two.inspect([file])[file.path].size is None
     assert one.claim(file) is ClaimResult.OURS
@@ -100,12 +100,12 @@ def test_published_meanwhile(tmp_path: Path, make: Make) -> None:
     assert two.claim(file) is ClaimResult.HELD
     one.release_claim(file)
     assert two.claim(file) is ClaimResult.PRESENT
-    # It turned out to be wrong, say: the second fetch asks again, and gets it.
+    # If the file turns out to be wrong, the second fetch asks again and gets the claim.
     assert two.claim(file) is ClaimResult.OURS
 
 
 @each_layout
-def test_what_was_there_before_is_not_what_came_meanwhile(tmp_path: Path, make: Make) -> None:
+def test_an_older_file_does_not_count_as_published_meanwhile(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
     begin(one)
     publish(one, file)
@@ -125,7 +125,7 @@ def test_two_names_of_the_same_bytes_are_downloaded_once(tmp_path: Path, make: M
 
 
 @each_layout
-def test_the_end_of_a_fetch_gives_up_what_it_claimed(tmp_path: Path, make: Make) -> None:
+def test_the_end_of_a_fetch_releases_its_claims(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
     begin(one)
     assert one.claim(file) is ClaimResult.OURS
@@ -134,7 +134,7 @@ def test_the_end_of_a_fetch_gives_up_what_it_claimed(tmp_path: Path, make: Make)
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_another_process_and_its_death(tmp_path: Path, kind: str) -> None:
+def test_a_killed_process_releases_its_claim(tmp_path: Path, kind: str) -> None:
     layout, file = MAKERS[kind](tmp_path), a_file()
     with another_process(kind, tmp_path) as process:
         assert layout.claim(file) is ClaimResult.HELD
@@ -155,7 +155,7 @@ def test_the_same_bytes_in_another_target(tmp_path: Path, data: bytes) -> None:
     assert others[0].claim(file) is ClaimResult.OURS
 
 
-def test_a_file_without_a_digest_is_the_same_in_its_target_only(tmp_path: Path) -> None:
+def test_a_file_without_a_digest_is_identical_only_within_its_target(tmp_path: Path) -> None:
     file = a_file(digest=False)
     one, two, other = plain(tmp_path), plain(tmp_path), plain(tmp_path, "elsewhere")
     assert [one.claim(file), two.claim(file), other.claim(file)] == [
@@ -168,9 +168,7 @@ def test_a_file_without_a_digest_is_the_same_in_its_target_only(tmp_path: Path) 
 @pytest.mark.parametrize("data", [DATA, LARGE])
 @pytest.mark.parametrize("there", ["other repo", "folder"])
 @each_layout
-def test_bytes_that_another_target_got_meanwhile_are_copied(
-    tmp_path: Path, make: Make, there: str, data: bytes
-) -> None:
+def test_bytes_published_in_another_target_are_copied(tmp_path: Path, make: Make, there: str, data: bytes) -> None:
     receipts = Receipts(tmp_path / "state" / "receipts.sqlite")
     one = _with(receipts, cache(tmp_path, "other/repo") if there == "other repo" else plain(tmp_path, "elsewhere"))
     two, file = _with(receipts, make(tmp_path)), a_file(data=data)
@@ -191,14 +189,14 @@ def test_bytes_that_another_target_got_meanwhile_are_copied(
 
 
 def _with(receipts: Receipts, layout: Layout) -> Layout:
-    """A layout of the same process: its fetches share the receipts."""
+    """Return a layout of the same process, whose fetches share the receipts."""
     if isinstance(layout, HfCache):
         return HfCache(layout._dir.root, layout.ref, layout.commit_id, receipts)
     assert isinstance(layout, Folder)
     return Folder(layout.root, layout.ref, layout.commit_id, receipts)
 
 
-def test_bytes_that_another_process_got_meanwhile_are_copied(tmp_path: Path) -> None:
+def test_bytes_published_by_another_process_are_copied(tmp_path: Path) -> None:
     file, one, two = a_file(data=LARGE), cache(tmp_path), plain(tmp_path)
     begin(one, file)
     begin(two, file)
@@ -210,7 +208,7 @@ def test_bytes_that_another_process_got_meanwhile_are_copied(tmp_path: Path) -> 
     assert (two.root / file.path).read_bytes() == LARGE
 
 
-def test_a_copy_that_changed_is_not_taken(tmp_path: Path) -> None:
+def test_a_copy_that_changed_is_not_used(tmp_path: Path) -> None:
     receipts = Receipts(tmp_path / "state" / "receipts.sqlite")
     one, two, file = _with(receipts, plain(tmp_path, "elsewhere")), _with(receipts, plain(tmp_path)), a_file()
     begin(one)
@@ -220,8 +218,8 @@ def test_a_copy_that_changed_is_not_taken(tmp_path: Path) -> None:
     assert two.claim(file) is ClaimResult.OURS
 
 
-def test_bytes_of_before_are_not_looked_for(tmp_path: Path) -> None:
-    """A fetch downloads into a new folder what an earlier run put elsewhere."""
+def test_bytes_of_earlier_runs_are_not_searched(tmp_path: Path) -> None:
+    """A fetch into a new folder downloads what an earlier run stored elsewhere."""
     one, file = plain(tmp_path, "elsewhere"), a_file()
     begin(one)
     publish(one, file)
@@ -231,7 +229,7 @@ def test_bytes_of_before_are_not_looked_for(tmp_path: Path) -> None:
 
 
 @each_layout
-def test_eight_threads_and_one_claim(tmp_path: Path, make: Make) -> None:
+def test_eight_threads_get_one_claim(tmp_path: Path, make: Make) -> None:
     layouts, found, file = [make(tmp_path) for _ in range(8)], [], a_file()
     start = threading.Barrier(8)
 

@@ -1,4 +1,4 @@
-"""The Hugging Face cache: the official client reads what we write, and we take what it wrote."""
+"""The Hugging Face cache: the official client reads our files, and we reuse its files."""
 
 import hashlib
 import os
@@ -82,7 +82,7 @@ class World:
         layout.finish(self.manifest, complete)
 
     def offline(self, revision: str | None = None) -> Path:
-        """Where the client, without a network, says the complete snapshot is."""
+        """Return the client's offline path of the complete snapshot."""
         return Path(
             snapshot_download(
                 NAME,
@@ -125,7 +125,7 @@ def hub(world: World) -> Iterator[Hub]:
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
 @pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1"])
-def test_the_client_accepts_what_we_wrote(tmp_path: Path, kind: RepoKind, revision: str) -> None:
+def test_the_client_accepts_our_files(tmp_path: Path, kind: RepoKind, revision: str) -> None:
     world = World(tmp_path, kind, revision)
     layout = world.layout()
     world.fetch(layout)
@@ -151,14 +151,14 @@ def test_the_client_accepts_what_we_wrote(tmp_path: Path, kind: RepoKind, revisi
     assert (world.cache / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
 
 
-def test_the_client_fetches_nothing_after_us(world: World, hub: Hub) -> None:
+def test_the_client_downloads_nothing_after_us(world: World, hub: Hub) -> None:
     world.fetch(world.layout())
     world.fill_with_client(hub)
     assert hub.cdn.requests == []
     assert [seen.target for seen in hub.requests if "/resolve/" in seen.target] == []
 
 
-def test_the_same_layout_as_the_client_makes(world: World, hub: Hub, tmp_path: Path) -> None:
+def test_the_layout_equals_the_clients(world: World, hub: Hub, tmp_path: Path) -> None:
     world.fetch(world.layout())
     mine = links_and_files(world.cache)
     world.cache = tmp_path / "theirs"
@@ -168,7 +168,7 @@ def test_the_same_layout_as_the_client_makes(world: World, hub: Hub, tmp_path: P
 
 
 def links_and_files(cache: Path) -> dict[str, str]:
-    """Each name with its link or digest; without locks, and without the words in CACHEDIR.TAG."""
+    """Return each name with its link or digest, without locks and the text in CACHEDIR.TAG."""
     found = {}
     for path in sorted(cache.rglob("*")):
         name = path.relative_to(cache).as_posix()
@@ -179,7 +179,7 @@ def links_and_files(cache: Path) -> dict[str, str]:
     return found
 
 
-def test_what_the_client_made_is_there_but_not_proven_until_hashed(world: World, hub: Hub) -> None:
+def test_files_of_the_client_are_present_but_verified_only_after_hashing(world: World, hub: Hub) -> None:
     world.fill_with_client(hub)
     layout = world.layout()
     assert layout.inspect(world.manifest.files) == {
@@ -214,7 +214,7 @@ def test_the_clients_tree_with_its_xet_hashes_is_kept(world: World) -> None:
         assert set(_read_tree_cache_from_disk(str(tree)) or {}) == {file.path for file in world.manifest.files}
 
 
-def test_verify_of_the_client_finds_no_fault(world: World, hub: Hub) -> None:
+def test_verify_accepts_files_of_the_client(world: World, hub: Hub) -> None:
     world.fetch(world.layout())
     result = subprocess.run(
         [str(Path(sys.executable).with_name("hf")), "cache", "verify", NAME, "--cache-dir", str(world.cache)],
@@ -226,7 +226,7 @@ def test_verify_of_the_client_finds_no_fault(world: World, hub: Hub) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_a_part_of_a_snapshot_is_reported_incomplete_by_the_client(world: World) -> None:
+def test_the_client_reports_a_partial_snapshot_as_incomplete(world: World) -> None:
     world.fetch(world.layout(), {"config.json"})
     with pytest.raises(IncompleteSnapshotError):
         world.offline()
@@ -234,7 +234,7 @@ def test_a_part_of_a_snapshot_is_reported_incomplete_by_the_client(world: World)
     assert Path(path, "config.json").read_bytes() == b"{}"
 
 
-def test_the_ref_stays_with_a_whole_snapshot_until_the_next_is_whole(world: World) -> None:
+def test_the_ref_moves_only_to_a_complete_snapshot(world: World) -> None:
     world.fetch(world.layout())
     before = world.manifest.commit
     world.repo.update({"config.json": b"{1}"})
@@ -247,7 +247,7 @@ def test_the_ref_stays_with_a_whole_snapshot_until_the_next_is_whole(world: Worl
     assert ref.read_text() == world.manifest.commit
 
 
-def test_no_ref_for_a_commit(tmp_path: Path) -> None:
+def test_a_commit_has_no_ref(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.ref = RepoRef("hf", "model", NAME, world.manifest.commit)
     world.manifest = manifest_of(world.repo, world.ref)
@@ -256,7 +256,7 @@ def test_no_ref_for_a_commit(tmp_path: Path) -> None:
     assert world.offline() == world.layout().root
 
 
-def test_a_revision_cannot_lead_out_of_refs(world: World) -> None:
+def test_a_revision_cannot_escape_from_refs(world: World) -> None:
     world.fetch(world.layout())
     bad = Manifest(RepoRef("hf", "model", NAME, "../../../../gotcha"), NAME, world.manifest.commit, "h", "origin", ())
     with pytest.raises(UnsafePath):
@@ -269,14 +269,14 @@ def test_without_links_the_snapshot_holds_the_bytes(world: World) -> None:
     assert world.offline() == layout.root
     assert not any(path.is_symlink() for path in layout.root.rglob("*"))
     assert all(state.proven and state.named for state in layout.inspect(world.manifest.files).values())
-    # a run that may use links takes the real files as they are
+    # a run that may use links accepts the real files as they are
     later = world.layout(symlinks=True)
     assert later.inspect(world.manifest.files) == layout.inspect(world.manifest.files)
     later.adopt(world.file("config.json"))
     assert later.content_path(world.file("config.json")).parent == layout.root
 
 
-def test_a_blob_becomes_a_file_where_links_are_not_wanted_any_more(world: World) -> None:
+def test_a_blob_is_moved_into_the_snapshot_once_links_are_disabled(world: World) -> None:
     world.fetch(world.layout())
     file = world.file("model.safetensors")
     entry = file.path.under(world.layout().root)
@@ -301,7 +301,7 @@ def test_a_wrong_or_dangling_link_is_replaced(world: World, target: str) -> None
     assert layout.inspect([file])[file.path].named
 
 
-def test_an_absolute_link_to_the_right_blob_is_a_name(world: World) -> None:
+def test_an_absolute_link_to_the_right_blob_is_accepted(world: World) -> None:
     world.fetch(world.layout())
     file = world.file("model.safetensors")
     entry = file.path.under(world.layout().root)
@@ -329,7 +329,7 @@ def test_a_blob_in_the_clients_shared_store_is_read_and_replaced_as_a_link(world
     assert stored.read_bytes() == b"changed"
 
 
-def test_a_blob_of_another_repo_is_copied_and_checked(world: World, tmp_path: Path) -> None:
+def test_a_blob_of_another_repo_is_copied_and_verified(world: World, tmp_path: Path) -> None:
     file, layout = world.file("model.safetensors"), world.layout()
     layout.begin(world.manifest)
     good, bad = tmp_path / "good", tmp_path / "bad"
@@ -365,7 +365,7 @@ def test_parallel_commits(tmp_path: Path) -> None:
     assert world.offline() == layout.root
 
 
-def test_two_names_for_one_content(world: World) -> None:
+def test_two_names_of_one_content(world: World) -> None:
     layout = world.layout()
     layout.begin(world.manifest)
     one, other = world.file("config.json"), world.file("same.json")
@@ -391,7 +391,7 @@ def test_staged_bytes_are_counted_without_holes_and_can_be_discarded(world: Worl
     layout.discard_staged(file)
 
 
-def test_commit_refuses_another_size(world: World) -> None:
+def test_commit_rejects_another_size(world: World) -> None:
     layout, file = world.layout(), world.file("model.safetensors")
     layout.begin(world.manifest)
     with pytest.raises(WrongBytes):
@@ -399,7 +399,7 @@ def test_commit_refuses_another_size(world: World) -> None:
     assert layout.inspect([file])[file.path].size is None
 
 
-def test_planted_names_in_staging_are_swept_before_anyone_writes(world: World, tmp_path: Path) -> None:
+def test_planted_names_in_staging_are_removed_before_any_write(world: World, tmp_path: Path) -> None:
     layout, file = world.layout(), world.file("model.safetensors")
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -415,7 +415,7 @@ def test_planted_names_in_staging_are_swept_before_anyone_writes(world: World, t
 
 
 @pytest.mark.parametrize("make", [os.symlink, os.link])
-def test_commit_refuses_a_staged_link(world: World, tmp_path: Path, make: object) -> None:
+def test_commit_rejects_a_staged_link(world: World, tmp_path: Path, make: object) -> None:
     layout, file = world.layout(), world.file("model.safetensors")
     layout.begin(world.manifest)
     other = tmp_path / "other"
@@ -426,7 +426,7 @@ def test_commit_refuses_a_staged_link(world: World, tmp_path: Path, make: object
 
 
 @pytest.mark.parametrize("planted", ["", "blobs", "snapshots", "refs", "trees", ".gpuaria", "snapshots/COMMIT/onnx"])
-def test_nothing_goes_through_a_planted_folder(world: World, tmp_path: Path, planted: str) -> None:
+def test_nothing_is_written_through_a_planted_folder(world: World, tmp_path: Path, planted: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     link = world.cache / repo_folder(world.ref) / planted.replace("COMMIT", world.manifest.commit)
@@ -437,7 +437,7 @@ def test_nothing_goes_through_a_planted_folder(world: World, tmp_path: Path, pla
     assert list(outside.iterdir()) == []
 
 
-def test_planted_locks_do_no_harm(world: World, tmp_path: Path) -> None:
+def test_planted_locks_are_harmless(world: World, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     world.cache.mkdir()
@@ -449,7 +449,7 @@ def test_planted_locks_do_no_harm(world: World, tmp_path: Path) -> None:
     assert list(outside.iterdir()) == []
 
 
-def test_saved_manifest_is_found_from_the_snapshot_and_from_the_repo(world: World) -> None:
+def test_a_saved_manifest_is_found_from_the_snapshot_and_from_the_repo(world: World) -> None:
     world.fetch(world.layout(), {"config.json"})
     expected = sorted(world.manifest.files, key=lambda file: file.path)
     for path in (world.layout().root, world.cache / repo_folder(world.ref)):
@@ -459,7 +459,7 @@ def test_saved_manifest_is_found_from_the_snapshot_and_from_the_repo(world: Worl
         assert (manifest.vouched_by, list(manifest.files)) == (world.manifest.vouched_by, expected)
 
 
-def test_the_clients_tree_serves_where_no_manifest_is_saved(world: World, hub: Hub) -> None:
+def test_the_clients_tree_is_used_without_a_saved_manifest(world: World, hub: Hub) -> None:
     root = world.fill_with_client(hub)
     manifest = read_manifest(find_layout(root, world.receipts))
     assert (manifest.vouched_by, manifest.trust) == ("huggingface_hub's tree cache", "first seen")
@@ -487,7 +487,7 @@ layout.publish(file, layout.staged_path(file))
 """
 
 
-def test_killed_between_rename_and_link_then_run_again(world: World, tmp_path: Path) -> None:
+def test_a_kill_between_rename_and_link_is_repaired(world: World, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(manifests.dump(world.manifest))
     command = [sys.executable, "-c", textwrap.dedent(CRASH), str(world.cache), str(tmp_path / "manifest.json")]
     assert subprocess.run(command, cwd=ROOT, timeout=60).returncode == -signal.SIGKILL
@@ -499,5 +499,5 @@ def test_killed_between_rename_and_link_then_run_again(world: World, tmp_path: P
     assert [p.name for p in layout.staging.iterdir()] == ["manifests"]
 
 
-def test_the_version_that_this_was_written_against() -> None:
+def test_the_client_version_that_these_tests_assume() -> None:
     assert huggingface_hub.__version__.startswith("2."), "look at _tree_cache.py and file_download.py again"

@@ -1,4 +1,4 @@
-"""The plain folder: `hf download --local-dir` finds nothing left to do in it, and nothing is written outside it."""
+"""The folder of `hf download --local-dir`: the client downloads nothing more, and no file outside is written."""
 
 import os
 import stat
@@ -95,7 +95,7 @@ def hub(world: World) -> Iterator[Hub]:
         yield hub
 
 
-def test_the_client_fetches_nothing_after_us(world: World, hub: Hub) -> None:
+def test_the_client_downloads_nothing_after_us(world: World, hub: Hub) -> None:
     layout = world.fetch()
     before = {path: path.stat().st_mtime_ns for path in world.target.rglob("*") if path.is_file()}
     world.client(hub)
@@ -114,13 +114,13 @@ def test_the_client_fetches_nothing_after_us(world: World, hub: Hub) -> None:
     assert {file.path for file in tree} == set(FILES)
 
 
-def test_a_part_is_reported_incomplete_by_the_client(world: World) -> None:
+def test_the_client_reports_a_partial_folder_as_incomplete(world: World) -> None:
     world.fetch({"config.json"})
     with pytest.raises(IncompleteSnapshotError):
         snapshot_download(NAME, revision=world.manifest.commit, local_dir=world.target, local_files_only=True)
 
 
-def test_what_the_client_made_is_named_but_not_proven_until_hashed(world: World, hub: Hub) -> None:
+def test_files_of_the_client_are_published_but_verified_only_after_hashing(world: World, hub: Hub) -> None:
     world.client(hub)
     layout = world.layout()
     for file in world.manifest.files:
@@ -131,7 +131,7 @@ def test_what_the_client_made_is_named_but_not_proven_until_hashed(world: World,
     assert all(state.proven and state.named for state in layout.inspect(world.manifest.files).values())
 
 
-def test_an_unchanged_file_of_the_next_commit_only_needs_its_name(world: World, hub: Hub) -> None:
+def test_an_unchanged_file_of_the_next_commit_only_needs_new_metadata(world: World, hub: Hub) -> None:
     world.fetch()
     world.repo.update({"config.json": b'{"new": 1}'})
     world.update()
@@ -151,7 +151,7 @@ def test_an_unchanged_file_of_the_next_commit_only_needs_its_name(world: World, 
     assert [seen.target for seen in hub.requests if "/resolve/" in seen.target] == []
 
 
-def test_a_file_of_the_user_is_replaced_whole_and_never_written_into(world: World) -> None:
+def test_a_user_file_is_replaced_whole_and_never_written_to(world: World) -> None:
     world.target.mkdir(parents=True)
     mine, backup = world.target / "config.json", world.target / "backup"
     mine.write_text("my own words")
@@ -165,7 +165,7 @@ def test_a_file_of_the_user_is_replaced_whole_and_never_written_into(world: Worl
     assert (mine.read_text(), backup.read_text()) == ("{}", "my own words")
 
 
-def test_adopt_wants_the_declared_size(world: World) -> None:
+def test_adopt_requires_the_declared_size(world: World) -> None:
     world.target.mkdir(parents=True)
     (world.target / "config.json").write_text("my own words")
     layout = world.layout()
@@ -175,7 +175,7 @@ def test_adopt_wants_the_declared_size(world: World) -> None:
             layout.adopt(world.file(path))
 
 
-def test_a_link_of_the_user_is_replaced_and_its_target_is_not(world: World, tmp_path: Path) -> None:
+def test_a_user_link_is_replaced_and_its_target_is_not(world: World, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("precious")
     world.target.mkdir(parents=True)
@@ -191,7 +191,7 @@ PLANTED += [".cache/huggingface/download", ".cache/huggingface/download/onnx", "
 
 @pytest.mark.parametrize("planted", PLANTED)
 @pytest.mark.parametrize("where", ["outside", "inside"])
-def test_nothing_goes_through_a_planted_folder(world: World, tmp_path: Path, planted: str, where: str) -> None:
+def test_nothing_is_written_through_a_planted_folder(world: World, tmp_path: Path, planted: str, where: str) -> None:
     outside = (world.target if where == "inside" else tmp_path) / "elsewhere"
     outside.mkdir(parents=True)
     link = world.target / planted
@@ -201,7 +201,7 @@ def test_nothing_goes_through_a_planted_folder(world: World, tmp_path: Path, pla
         world.fetch()
     assert str(link) in caught.value.message
     assert list(outside.iterdir()) == []
-    if planted.startswith("onnx"):  # known before anything is fetched
+    if planted.startswith("onnx"):  # detected before the download
         with pytest.raises(UnsafePath):
             world.layout().inspect(world.manifest.files)
         assert world.layout().inspect([world.file("config.json")])[SafePath("config.json")].size == 2
@@ -216,7 +216,7 @@ def test_the_target_itself_may_be_a_link(world: World, tmp_path: Path) -> None:
     assert (real / "onnx/deep er/wéights 模型.bin").read_bytes() == FILES["onnx/deep er/wéights 模型.bin"]
 
 
-def test_a_folder_where_a_file_belongs_and_a_file_where_a_folder_belongs(world: World) -> None:
+def test_a_folder_in_place_of_a_file_and_a_file_in_place_of_a_folder(world: World) -> None:
     world.target.mkdir(parents=True)
     (world.target / "onnx").write_text("a file")
     with pytest.raises(DiskError, match="a file, but a folder is needed"):
@@ -228,7 +228,7 @@ def test_a_folder_where_a_file_belongs_and_a_file_where_a_folder_belongs(world: 
         world.fetch()
 
 
-def test_files_get_the_mode_that_a_new_file_gets(world: World) -> None:
+def test_files_get_the_mode_of_a_new_file(world: World) -> None:
     layout, file = world.layout(), world.file("config.json")
     layout.begin(world.manifest)
     os.close(os.open(layout.staged_path(file), os.O_CREAT | os.O_WRONLY, 0o600))
@@ -239,7 +239,7 @@ def test_files_get_the_mode_that_a_new_file_gets(world: World) -> None:
     assert stat.S_IMODE(layout.content_path(file).stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
-def test_a_clock_behind_the_file_server(world: World, hub: Hub) -> None:
+def test_a_local_clock_behind_the_file_server(world: World, hub: Hub) -> None:
     layout = world.layout()
     layout.begin(world.manifest)
     for file in world.manifest.files:
@@ -284,7 +284,7 @@ def test_parallel_commits(world: World) -> None:
     assert set(collect_local_files(world.target)) == set(many)
 
 
-def test_longest_names(world: World) -> None:
+def test_the_longest_names(world: World) -> None:
     path = "d" * 255 + "/" + "n" * 255
     data = b"long"
     file = RemoteFile(SafePath.parse(path), 4, Digest("sha256", hash_bytes(data, "sha256")), "")
@@ -296,7 +296,7 @@ def test_longest_names(world: World) -> None:
     assert layout.inspect([file])[file.path] == LocalState(4, proven=True, named=False)
 
 
-def test_saved_manifest_and_the_clients_tree(world: World, hub: Hub, tmp_path: Path) -> None:
+def test_the_saved_manifest_and_the_clients_tree(world: World, hub: Hub, tmp_path: Path) -> None:
     world.fetch({"config.json"})
     layout = find_layout(world.target, world.receipts)
     assert (layout.ref, layout.commit_id, layout.root) == (REF, world.manifest.commit, world.target)

@@ -1,4 +1,4 @@
-"""One gpuaria per target: a waiter learns who it waits for, and the dead hold nothing."""
+"""One gpuaria per target: a waiting run reports the holder, and a dead process holds no file lock."""
 
 import errno
 import fcntl
@@ -41,7 +41,7 @@ with TargetLock(Path(sys.argv[1])):
 
 @contextmanager
 def another_process(path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A process that holds the lock until its stdin is closed."""
+    """A process that holds the file lock until its stdin is closed."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)],
         stdin=subprocess.PIPE,
@@ -59,7 +59,7 @@ def another_process(path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 @contextmanager
 def without_rights() -> Iterator[Path]:
-    """A folder in which this process may not write, even if the tests run as root."""
+    """Return a folder that is not writable for this process, even if the tests run as root."""
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o555)
         root = os.geteuid() == 0
@@ -73,7 +73,7 @@ def without_rights() -> Iterator[Path]:
             os.chmod(name, 0o700)
 
 
-def test_a_waiter_is_told_who_holds_it_and_gives_up(tmp_path: Path) -> None:
+def test_a_waiting_run_reports_the_holder_and_gives_up(tmp_path: Path) -> None:
     path, words = tmp_path / "target.lock", list[str]()
     with another_process(path) as process:
         start = time.monotonic()
@@ -87,7 +87,7 @@ def test_a_waiter_is_told_who_holds_it_and_gives_up(tmp_path: Path) -> None:
             TargetLock(path).acquire()
 
 
-def test_a_waiter_gets_it_when_the_holder_ends(tmp_path: Path) -> None:
+def test_a_waiting_run_gets_the_lock_when_the_holder_ends(tmp_path: Path) -> None:
     path, words = tmp_path / "target.lock", list[str]()
     with another_process(path) as process:
         assert process.stdin is not None
@@ -99,7 +99,7 @@ def test_a_waiter_gets_it_when_the_holder_ends(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_the_dead_hold_nothing(tmp_path: Path) -> None:
+def test_a_dead_process_holds_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "target.lock"
     with another_process(path) as process:
         os.kill(process.pid, signal.SIGKILL)
@@ -110,7 +110,7 @@ def test_the_dead_hold_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["", "[]", '{"pid": "x"}', '{"pid": 1, "host": "\\u001b[2J", "since": 1e99}'])
-def test_a_damaged_word_about_the_holder(tmp_path: Path, word: str) -> None:
+def test_damaged_information_about_the_holder(tmp_path: Path, word: str) -> None:
     path = tmp_path / "target.lock"
     with TargetLock(path) as lock:
         lock.holder.write_text(word)
@@ -118,7 +118,7 @@ def test_a_damaged_word_about_the_holder(tmp_path: Path, word: str) -> None:
             TargetLock(path).acquire()
 
 
-def test_a_holders_word_cannot_disturb_a_terminal(tmp_path: Path) -> None:
+def test_information_about_the_holder_cannot_control_a_terminal(tmp_path: Path) -> None:
     path = tmp_path / "target.lock"
     with TargetLock(path) as lock:
         lock.holder.write_text(json.dumps({"pid": 1, "host": "\x1b[2J", "since": 0}))
@@ -144,7 +144,7 @@ def test_threads_exclude_each_other_too(tmp_path: Path) -> None:
     assert inside == []
 
 
-def test_no_rights_is_one_sentence() -> None:
+def test_missing_permission_is_one_error() -> None:
     ref = RepoRef("hf", "model", "a/b")
     manifest = Manifest(ref, "a/b", "0" * 40, "http://hub", "origin", ())
     with without_rights() as folder:
@@ -169,11 +169,11 @@ def layouts_of(place: Path, commit: str = "0" * 40) -> tuple[Layout, ...]:
     return Folder(place / "to", ref, commit, Receipts(None)), HfCache(place / "hub", ref, commit, Receipts(None))
 
 
-def test_layouts_lock_their_target_and_leave_the_staging_folder_alone(tmp_path: Path) -> None:
+def test_layouts_lock_their_target_and_keep_the_staging_folder(tmp_path: Path) -> None:
     for layout in layouts_of(tmp_path):
         with layout.lock(0):
             assert not layout.staging.exists()
-            with pytest.raises(Locked):  # until the first fetch has written what the others share
+            with pytest.raises(Locked):  # until the first fetch has written the shared files
                 layout.lock(0).acquire()
         layout.lock(0).acquire()
 
@@ -217,7 +217,7 @@ def test_a_folder_for_one_commit_is_not_shared_with_another(tmp_path: Path) -> N
         pass
 
 
-def test_the_last_of_those_who_share_cleans_up(tmp_path: Path) -> None:
+def test_the_last_sharing_fetch_cleans_up(tmp_path: Path) -> None:
     path = tmp_path / "target.lock"
     one, two = (TargetLock(path, 5, content="the same") for _ in range(2))
     one.acquire()
@@ -233,7 +233,7 @@ def test_the_last_of_those_who_share_cleans_up(tmp_path: Path) -> None:
     assert not two.holder.exists()
 
 
-def test_without_shared_locks_one_fetch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_shared_locks_one_fetch_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "_SET_LOCK", None)
     manifest = Manifest(RepoRef("hf", "model", "a/b"), "a/b", "0" * 40, "http://hub", "origin", ())
     for first, second in zip(layouts_of(tmp_path), layouts_of(tmp_path), strict=True):
@@ -244,7 +244,7 @@ def test_without_shared_locks_one_fetch_at_a_time(tmp_path: Path, monkeypatch: p
                 second.lock(0).acquire()
 
 
-def test_a_file_system_without_flock_has_a_soft_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_flock_gets_a_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(fd: int, kind: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -257,7 +257,7 @@ def test_a_file_system_without_flock_has_a_soft_lock(tmp_path: Path, monkeypatch
     TargetLock(path).acquire()
 
 
-def test_a_blob_is_locked_as_the_client_does(tmp_path: Path) -> None:
+def test_a_blob_is_locked_as_by_the_client(tmp_path: Path) -> None:
     cache = HfCache(tmp_path, RepoRef("hf", "dataset", "a/b"), "0" * 40, Receipts(None))
     file = RemoteFile(SafePath.parse("x"), 1, Digest("sha256", "1" * 64), "2" * 40)
     path = tmp_path / ".locks" / "datasets--a--b" / f"{'1' * 64}.lock"
@@ -269,7 +269,7 @@ def test_a_blob_is_locked_as_the_client_does(tmp_path: Path) -> None:
     unlock_file(held)
 
 
-def test_a_client_that_holds_a_blob_for_hours_does_not_stop_us(tmp_path: Path) -> None:
+def test_a_blob_lock_held_for_hours_by_the_client_does_not_block_us(tmp_path: Path) -> None:
     ref = RepoRef("hf", "model", "a/b")
     cache = HfCache(tmp_path, ref, "0" * 40, Receipts(None), blob_patience=0.1)
     data = bytes(1 << 20)

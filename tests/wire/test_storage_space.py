@@ -1,4 +1,4 @@
-"""Room on the disk, what kind of file system it is, and what the system's errors become."""
+"""Free disk space, file system features, and the messages for system errors."""
 
 import errno
 import os
@@ -14,12 +14,12 @@ from gpuaria.storage.space import case_sensitive, check_free, free_bytes
 from gpuaria.text import decimal
 
 
-def test_free_is_asked_of_the_nearest_parent(tmp_path: Path) -> None:
+def test_free_space_is_read_from_the_nearest_parent(tmp_path: Path) -> None:
     have = shutil.disk_usage(tmp_path).free
     assert abs(free_bytes(tmp_path / "not" / "yet") - have) < 1 << 30
 
 
-def test_too_much_names_both_sizes_and_the_place(tmp_path: Path) -> None:
+def test_missing_space_is_reported_with_both_sizes_and_the_folder(tmp_path: Path) -> None:
     check_free(tmp_path / "x", 1)
     with pytest.raises(NoSpace, match=rf"1000\.0 PB needed, .* free at {tmp_path}"):
         check_free(tmp_path / "x" / "y", 10**18)
@@ -33,7 +33,7 @@ def test_decimal_units(size: int, text: str) -> None:
     assert decimal(size) == text
 
 
-def test_this_file_system_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
+def test_the_file_system_is_probed_without_leftovers(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     assert case_sensitive(tmp_path) is not (tmp_path / "A").exists()
     assert os.listdir(tmp_path) == ["a"]
@@ -54,7 +54,7 @@ def test_this_file_system_is_measured_and_nothing_is_left(tmp_path: Path) -> Non
         (errno.EIO, DiskError, "Input/output error"),
     ],
 )
-def test_an_error_of_the_system_is_one_sentence(number: int, kind: type[DiskError], word: str) -> None:
+def test_a_system_error_is_one_message(number: int, kind: type[DiskError], word: str) -> None:
     with pytest.raises(kind, match=word) as caught, explained(Path("/some/place")):
         raise OSError(number, os.strerror(number))
     assert type(caught.value) is kind
@@ -65,20 +65,20 @@ def test_an_error_without_a_number() -> None:
     assert explain(OSError("odd"), "/x").message == "/x: OSError"
 
 
-def test_a_full_disk_says_so() -> None:
+def test_a_full_disk_is_reported() -> None:
     with pytest.raises(NoSpace), explained("/dev/full"):
         Path("/dev/full").write_text("x")
 
 
 @pytest.mark.parametrize("part", ["", ".", "..", "a/b", "a\0b"])
-def test_no_part_of_a_name_can_lead_away(tmp_path: Path, part: str) -> None:
+def test_no_part_of_a_name_can_escape(tmp_path: Path, part: str) -> None:
     with pytest.raises(UnsafePath), SafeDir(tmp_path / "root").folder((part,), create=True):
         pass
     with pytest.raises(UnsafePath):
         SafeDir(tmp_path / "root").parts(tmp_path / "other")
 
 
-def test_a_folder_swapped_for_a_link_after_it_was_opened(tmp_path: Path) -> None:
+def test_a_folder_replaced_by_a_link_after_it_was_opened(tmp_path: Path) -> None:
     below, outside = SafeDir(tmp_path / "root"), tmp_path / "outside"
     outside.mkdir()
     with below.folder(("a",), create=True) as fd:
@@ -92,7 +92,7 @@ def test_a_folder_swapped_for_a_link_after_it_was_opened(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", ["removed", "moved", "a link", "a parent is a link"])
-def test_a_folder_that_is_held_and_no_longer_there(tmp_path: Path, how: str) -> None:
+def test_an_open_folder_that_was_deleted(tmp_path: Path, how: str) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
     outside.mkdir()
     below = SafeDir(root)
@@ -119,7 +119,7 @@ def test_a_folder_that_is_held_and_no_longer_there(tmp_path: Path, how: str) -> 
     assert not list(outside.rglob("c"))
 
 
-def test_a_held_folder_is_let_go(tmp_path: Path) -> None:
+def test_an_open_folder_is_closed(tmp_path: Path) -> None:
     def held() -> int:
         return sum(os.readlink(f"/proc/self/fd/{fd}").startswith(str(tmp_path)) for fd in opened())
 
@@ -136,7 +136,7 @@ def test_a_held_folder_is_let_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user for a moment")
-def test_a_parent_that_may_not_be_searched_is_a_sentence(tmp_path: Path) -> None:
+def test_a_parent_without_search_permission_is_one_error(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     os.chmod(tmp_path, 0o755)

@@ -1,4 +1,4 @@
-"""A second reader of files that real aria2c still downloads."""
+"""A second reader of files that real aria2c is still downloading."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def repo(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> Repo:
 
 @dataclass
 class Heard:
-    """Listens to a run, and does not care."""
+    """A listener that ignores all events."""
 
     said: list[Event] = field(default_factory=list)
 
     def settled(self, file: RemoteFile, verdict: Verdict) -> None:
-        """Not needed."""
+        """Do nothing."""
 
     def emit(self, event: Event) -> None:
         self.said.append(event)
@@ -73,7 +73,7 @@ Start = Callable[..., Fetch]
 
 @pytest.fixture
 def start(user: User, tmp_path: Path) -> Iterator[Start]:
-    """Begin a fetch of org/big into a folder; it ends with the test."""
+    """Yield a function that starts a fetch of org/big into a folder; the fetch ends with the test."""
 
     def begin(patience: str = "30s") -> Fetch:
         settings = load({"patience": patience, "timeout": "2s"}, user.environ(), user.home)
@@ -138,7 +138,7 @@ def test_a_file_in_flight_is_read_to_its_end(start: Start, serve: Serve, repo: R
         assert reader.read(1, 99) == b"}"
 
 
-def test_a_reader_that_comes_late_gets_what_is_in_place(start: Start, serve: Serve, repo: Repo, data: bytes) -> None:
+def test_a_late_reader_gets_the_published_file(start: Start, serve: Serve, repo: Repo, data: bytes) -> None:
     serve(repo)
     fetch = start()
     fetch.follow(BIG).wait_verified(60)
@@ -147,14 +147,14 @@ def test_a_reader_that_comes_late_gets_what_is_in_place(start: Start, serve: Ser
         assert read_all(reader, SIZE) == data
 
 
-def test_a_file_that_fails_wakes_its_readers_with_the_error(start: Start, serve: Serve, repo: Repo) -> None:
+def test_a_failed_file_wakes_its_readers_with_the_error(start: Start, serve: Serve, repo: Repo) -> None:
     hub = serve(repo)
     hub.cdn.fault(BIG, "status", status=404)
     with start(patience="2s").follow(BIG) as reader, pytest.raises(GpuariaError, match=r"^w\.safetensors: 127"):
         reader.read(0, 1000, timeout=60)
 
 
-def test_bytes_that_turn_out_wrong_are_not_taken_back_in_silence(start: Start, serve: Serve, repo: Repo) -> None:
+def test_wrong_bytes_raise_an_error_in_the_reader(start: Start, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=2_000_000)
     hub.cdn.fault(BIG, "flip", offset=1000)
     with start().follow(BIG) as reader:
@@ -171,7 +171,7 @@ def test_the_end_of_the_run_wakes_its_readers(start: Start, serve: Serve, repo: 
         reader.read(0, 1000, timeout=60)
 
 
-def test_a_reader_does_not_wait_longer_than_it_wants(start: Start, serve: Serve, repo: Repo) -> None:
+def test_a_reader_waits_no_longer_than_its_timeout(start: Start, serve: Serve, repo: Repo) -> None:
     serve(repo, limit_rate=10_000)
     with start().follow(BIG) as reader, pytest.raises(TimeoutError, match=r"w\.safetensors"):
         reader.read(0, 1000, timeout=0.2)

@@ -1,4 +1,4 @@
-"""Whole runs on a large file against servers that misbehave: right bytes or the right exit status, and nothing left."""
+"""Whole runs with a large file and faulty servers: correct bytes or the right exit status, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def data() -> bytes:
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> Repo:
-    """org/large: one file of 24 MB and a small one."""
+    """Return org/large: one file of 24 MB and a small one."""
     return Repo.build("org/large", {BIG: data, OTHER: b"{}"}, folder=tmp_path_factory.mktemp("large"), direct=True)
 
 
 def fetch(user: User, *words: str, patience: str = "2s", **env: str) -> Done:
-    """A run with little patience, into a folder."""
+    """Run a fetch into a folder with a short `--patience`."""
     words = ("fetch", "org/large", "--to", "out", "--json", "--patience", patience, *words)
     return user.run(*words, GPUARIA_TIMEOUT="2s", GPUARIA_CONNECT_TIMEOUT="2s", **env)
 
 
 def leftovers(user: User) -> list[str]:
-    """Ranges, control files and staged bytes, which a finished run leaves none of."""
+    """Return ranges, control files and staged bytes; a finished run leaves none."""
     place = user.home / "out"
     return [str(p) for p in place.rglob("*") if p.suffix in (".windows", ".aria2", ".prefix") or "sha256-" in p.name]
 
 
 def complete(user: User, done: Done, repo: Repo) -> dict[str, Any]:
-    """The run ended well, with the right bytes and nothing beside them."""
+    """Check that the run succeeded with the right bytes and no other files."""
     report = done.ok().report
     assert contents(user.home / "out") == expected(repo)
     assert leftovers(user) == []
@@ -59,7 +59,7 @@ def complete(user: User, done: Done, repo: Repo) -> dict[str, Any]:
 
 
 def failed(user: User, done: Done, status: int, words: str) -> None:
-    """The large file failed, with a sentence; it was not published, and the small one was."""
+    """Check that the large file failed with a reason and the small one was published."""
     assert done.status == status, (done.status, done.out[-2000:], done.err)
     assert contents(user.home / "out") == {OTHER: b"{}"}
     (problem,) = done.report["problems"]
@@ -98,18 +98,18 @@ LASTING: dict[str, tuple[Order, int, str]] = {
 
 
 def some(rows: Iterable[Any], fast: Collection[Any]) -> list[Any]:
-    """Rows of a table, those but `fast` for `make faults` only: tests/test_faults_server.py has each of them too."""
+    """Return the rows of a table; those not in `fast` run only with `make faults` (see test_faults_server.py)."""
     return [pytest.param(*row, marks=[] if row in fast else [pytest.mark.deep]) for row in rows]
 
 
 @pytest.mark.parametrize("kind", some(((kind,) for kind in PASSING), [("short",), ("flip",), ("expire",)]))
-def test_a_fault_that_passes(user: User, serve: Serve, repo: Repo, kind: str) -> None:
+def test_a_temporary_fault(user: User, serve: Serve, repo: Repo, kind: str) -> None:
     PASSING[kind](serve(repo))
     complete(user, fetch(user, patience="30s"), repo)
 
 
 @pytest.mark.parametrize("kind", some(((kind,) for kind in LASTING), [("flip",), ("stall",)]))
-def test_a_fault_that_lasts(user: User, serve: Serve, repo: Repo, kind: str) -> None:
+def test_a_permanent_fault(user: User, serve: Serve, repo: Repo, kind: str) -> None:
     order, status, words = LASTING[kind]
     hub = serve(repo)
     order(hub)
@@ -135,10 +135,10 @@ FAST = [BESIDE[0], ("origin", "slow", "127.0.0.2"), ("mirror", "403", "127.0.0.2
     sees="the dropped mirror, with the reason",
     status=0,
 )
-def test_a_fault_that_lasts_beside_a_good_mirror(
+def test_a_permanent_fault_next_to_a_correct_mirror(
     user: User, serve: Serve, repo: Repo, kind: str, which: str, host: str
 ) -> None:
-    """With a host name of its own a mirror has 16 connections of its own; else aria2 lets them share."""
+    """A mirror with another host name has 16 connections of its own; aria2 shares them within a host name."""
     hubs = {"origin": serve(repo), "mirror": serve(repo, host=host)}
     if kind in LASTING:
         LASTING[kind][0](hubs[which])
@@ -173,8 +173,8 @@ def test_a_mirror_without_the_file(user: User, serve: Serve, repo: Repo) -> None
     sees="the dropped mirror, with the reason",
     status=0,
 )
-def test_a_mirror_that_redirects_to_a_strange_address(user: User, serve: Serve, repo: Repo, target: str) -> None:
-    """The mirror answers first; aria2 can be given an address in plain ASCII only."""
+def test_a_mirror_that_redirects_to_an_unusual_url(user: User, serve: Serve, repo: Repo, target: str) -> None:
+    """The mirror responds first; aria2 accepts ASCII URLs only."""
     serve(repo).fault(f"/resolve/.*{BIG}", delay=1.0)
     mirror = serve(repo)
     location = f"http:{target}" if target.startswith("//") else mirror.cdn.url + target
@@ -205,7 +205,7 @@ def test_a_stale_mirror(user: User, serve: Serve, repo: Repo, tmp_path: Path) ->
     sees="nothing",
     status=0,
 )
-def test_addresses_that_live_for_seconds(user: User, serve: Serve, repo: Repo) -> None:
+def test_urls_that_expire_within_seconds(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, ttl=3, limit_rate=400_000)
     complete(user, fetch(user, patience="20s"), repo)
     lookups = [seen for seen in hub.requests if "/resolve/" in seen.target and BIG in seen.target]
@@ -219,7 +219,7 @@ def test_addresses_that_live_for_seconds(user: User, serve: Serve, repo: Repo) -
     sees="the file name, and the server's response",
     status=7,
 )
-def test_addresses_that_are_over_at_once(user: User, serve: Serve, repo: Repo) -> None:
+def test_urls_that_expire_at_once(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, ttl=-5)
     failed(user, fetch(user), 7, f"{authority(hub.cdn.url)}: .*403")
 
@@ -231,8 +231,8 @@ def test_addresses_that_are_over_at_once(user: User, serve: Serve, repo: Repo) -
     sees="nothing, or one line about the wait",
     status=0,
 )
-def test_the_hub_goes_and_comes_back(user: User, repo: Repo) -> None:
-    """A server that is restarted in the middle, on the same port, its addresses signed anew."""
+def test_the_hub_disappears_and_returns(user: User, repo: Repo) -> None:
+    """The server is restarted in mid-file on the same port, and signs its URLs again."""
     first = Hub([repo], server="embedded", limit_rate=400_000)
     first.start()
     port = int(first.url.rpartition(":")[2])
@@ -256,7 +256,7 @@ def test_the_hub_goes_and_comes_back(user: User, repo: Repo) -> None:
     sees="the file name, and that no server responds",
     status=7,
 )
-def test_the_hub_goes_for_good(user: User, serve: Serve, repo: Repo) -> None:
+def test_the_hub_disappears_for_good(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo, limit_rate=400_000)
     done: list[Done] = []
     run = threading.Thread(target=lambda: done.append(fetch(user)))
@@ -272,10 +272,8 @@ def test_the_hub_goes_for_good(user: User, serve: Serve, repo: Repo) -> None:
 
 
 @pytest.mark.fault("server: disappears in mid-file, for good")
-def test_a_byte_server_that_is_away_for_long_costs_nothing_that_had_arrived(
-    user: User, serve: Serve, repo: Repo
-) -> None:
-    """aria2 calls that error 1, as it does an unusable control file."""
+def test_a_long_outage_of_the_byte_server_loses_no_received_bytes(user: User, serve: Serve, repo: Repo) -> None:
+    """aria2 reports this as error 1, as it does for an unusable control file."""
     hub = serve(repo, limit_rate=400_000)
     run = user.start("fetch", "org/large", "--to", "out", "--patience", "4s")
     wait_until(lambda: sum(seen.sent for seen in hub.cdn.requests) > SIZE // 2)
@@ -298,16 +296,14 @@ def test_pairs_of_faults(user: User, serve: Serve, repo: Repo) -> None:
     complete(user, fetch(user, "--mirror", mirror.url, patience="30s"), repo)
 
 
-def test_a_small_range_for_large_files_lowers_the_border(user: User, serve: Serve, repo: Repo) -> None:
+def test_a_small_minimum_range_lowers_the_size_limit_for_aria2(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo)
     complete(user, fetch(user, GPUARIA_SMALL_FILE="100MB"), repo)
     assert {seen.headers["user-agent"].partition("/")[0] for seen in hub.cdn.requests} == {"gpuaria"}
 
 
-def test_a_mirror_that_comes_back_serves_each_file_from_its_own_address(
-    user: User, serve: Serve, tmp_path: Path
-) -> None:
-    """Files of one size: an address of another one would bring wrong bytes of the right length."""
+def test_a_returning_mirror_serves_each_file_from_its_own_url(user: User, serve: Serve, tmp_path: Path) -> None:
+    """The files have one size: the URL of another one would deliver wrong bytes of the right length."""
     chance = random.Random(11)
     files: dict[str, bytes | Path] = {f"{n}.safetensors": chance.randbytes(24_000_000) for n in range(2)}
     shards = Repo.build("org/large", files, folder=tmp_path / "shards", direct=True)
@@ -324,7 +320,7 @@ def test_a_mirror_that_comes_back_serves_each_file_from_its_own_address(
 
 
 @pytest.mark.parametrize(("known", "connections"), [(False, range(5, 17)), (True, range(1, 4))])
-def test_a_mirror_that_was_much_slower_gets_fewer_connections(
+def test_a_much_slower_mirror_gets_fewer_connections(
     user: User, serve: Serve, repo: Repo, known: bool, connections: range
 ) -> None:
     strong, weak = serve(repo, limit_rate=200_000), serve(repo, host="127.0.0.2", limit_rate=10_000)
@@ -333,13 +329,13 @@ def test_a_mirror_that_was_much_slower_gets_fewer_connections(
         history.record_outcome(Mirror(hub.url, hub.url), Experience("transfer", rate=rate))
         history.close()
     complete(user, fetch(user, "--mirror", weak.url), repo)
-    # aria2's requests, which ask for digests; gpuaria asks for the last bytes itself.
+    # aria2's requests, which ask for digests; gpuaria downloads the tail itself.
     asked = [seen for seen in weak.cdn.requests if "want-digest" in seen.headers]
     assert len(asked) in connections
 
 
-def test_one_file_at_a_time_means_one(user: User, serve: Serve, tmp_path: Path) -> None:
-    """But for the last connections of the one before, which would leave the link idle."""
+def test_one_file_at_a_time(user: User, serve: Serve, tmp_path: Path) -> None:
+    """The next file may start during the last connections of the previous one, which would leave the link idle."""
     size = 12_000_000
     files = {f"{n}.gguf": random.Random(n).randbytes(size) for n in range(3)}
     some = Repo.build("org/three", files, folder=tmp_path / "three", direct=True)

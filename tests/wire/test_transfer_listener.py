@@ -1,4 +1,4 @@
-"""An error of the listener ends all requests."""
+"""An error in a listener ends all requests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from standin import Repo
 from tests.support.user import Serve, User
 
 
-def test_an_error_of_the_listener_ends_all_requests(user: User, serve: Serve, tmp_path: Path) -> None:
-    """Ctrl-C in a program of one's own: what is at work in other threads must not go on fetching."""
+def test_an_error_in_a_listener_ends_all_requests(user: User, serve: Serve, tmp_path: Path) -> None:
+    """Ctrl-C in a program that uses gpuaria: downloads in other threads must stop."""
     hub = serve(Repo.build("org/many", {f"{n}.txt": b"%d" % n for n in range(100)}, folder=tmp_path, direct=True))
     hub.fault("/resolve", delay=0.5)
 

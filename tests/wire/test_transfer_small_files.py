@@ -1,4 +1,4 @@
-"""Small files by HTTP, in whole runs: resumed, retried, from elsewhere, and never published wrong."""
+"""Small files by HTTP, in whole runs: resumed, retried, fetched from another mirror, never published wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DATA = random.Random(8).randbytes(SIZE)
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """org/little: one LFS file that is no large one, and a plain one; resolve answers with a redirect to the CDN."""
+    """Return org/little: one LFS file of small size, and a plain one; resolve redirects to the CDN."""
     return Repo.build("org/little", {NAME: DATA, "a.txt": b"a"}, folder=tmp_path_factory.mktemp("little"), direct=True)
 
 
@@ -49,7 +49,7 @@ def ranges(hub: Hub) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["short", "reset"])
-def test_what_broke_off_is_resumed(user: User, serve: Serve, repo: Repo, kind: str) -> None:
+def test_a_broken_download_is_resumed(user: User, serve: Serve, repo: Repo, kind: str) -> None:
     hub = serve(repo)
     hub.cdn.fault(NAME, kind, times=1, after=700_000)
     good(user, fetch(user), repo)
@@ -59,7 +59,7 @@ def test_what_broke_off_is_resumed(user: User, serve: Serve, repo: Repo, kind: s
     assert 0 <= start <= 700_000
 
 
-def test_an_earlier_run_is_continued(user: User, serve: Serve, repo: Repo) -> None:
+def test_an_earlier_run_is_resumed(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo)
     hub.cdn.fault(NAME, "short", times=1, after=700_000)
     hub.cdn.fault(NAME, "expire")
@@ -74,7 +74,7 @@ def test_an_earlier_run_is_continued(user: User, serve: Serve, repo: Repo) -> No
     assert ranges(hub) == [f"bytes={had}-"]
 
 
-def test_a_prefix_that_is_wrong_costs_one_more_fetch(user: User, serve: Serve, repo: Repo) -> None:
+def test_a_wrong_beginning_costs_one_more_download(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo)
     hub.cdn.fault(NAME, "short", times=1, after=700_000)
     hub.cdn.fault(NAME, "expire")
@@ -110,7 +110,7 @@ def test_416_starts_again(user: User, serve: Serve, repo: Repo) -> None:
         ("html", {}),
     ],
 )
-def test_a_fault_that_passes(user: User, serve: Serve, repo: Repo, kind: str, args: dict[str, int]) -> None:
+def test_a_temporary_fault(user: User, serve: Serve, repo: Repo, kind: str, args: dict[str, int]) -> None:
     hub = serve(repo)
     hub.cdn.fault(NAME, kind, times=1, **args)
     good(user, fetch(user), repo)
@@ -128,7 +128,7 @@ def test_a_fault_that_passes(user: User, serve: Serve, repo: Repo, kind: str, ar
         ("html", {}, 7),
     ],
 )
-def test_a_fault_that_lasts(user: User, serve: Serve, repo: Repo, kind: str, args: dict[str, int], status: int) -> None:
+def test_a_permanent_fault(user: User, serve: Serve, repo: Repo, kind: str, args: dict[str, int], status: int) -> None:
     hub = serve(repo)
     hub.cdn.fault(NAME, kind, **args)
     bad(user, fetch(user), status)
@@ -150,7 +150,7 @@ def test_a_fault_that_lasts(user: User, serve: Serve, repo: Repo, kind: str, arg
 )
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.fault("mirror: permanently wrong, and another one is correct")
-def test_a_fault_that_lasts_beside_a_good_mirror(
+def test_a_permanent_fault_next_to_a_correct_mirror(
     user: User, serve: Serve, repo: Repo, kind: str, args: dict[str, int], which: int
 ) -> None:
     hubs = [serve(repo), serve(repo)]
@@ -158,15 +158,15 @@ def test_a_fault_that_lasts_beside_a_good_mirror(
     good(user, fetch(user, "--mirror", hubs[1].url), repo)
 
 
-def test_wrong_bytes_once_from_each(user: User, serve: Serve, repo: Repo) -> None:
+def test_wrong_bytes_once_from_each_mirror(user: User, serve: Serve, repo: Repo) -> None:
     hubs = [serve(repo), serve(repo, host="127.0.0.2")]
     for hub in hubs:
         hub.cdn.fault(NAME, "flip", times=1, offset=5)
     good(user, fetch(user, "--mirror", hubs[1].url), repo)
 
 
-def test_wrong_bytes_from_one_and_trouble_with_the_other(user: User, serve: Serve, repo: Repo) -> None:
-    """A mirror that lies is not asked a second time while the right one has a bad moment."""
+def test_wrong_bytes_from_one_mirror_and_errors_from_the_other(user: User, serve: Serve, repo: Repo) -> None:
+    """The mirror with wrong bytes is not asked again while the correct one fails temporarily."""
     hubs = [serve(repo), serve(repo)]
     hubs[1].cdn.fault(NAME, "flip", offset=77)
     hubs[0].cdn.fault(NAME, "expire", times=2)
@@ -174,7 +174,7 @@ def test_wrong_bytes_from_one_and_trouble_with_the_other(user: User, serve: Serv
     assert hubs[1].cdn.count() <= 1
 
 
-def test_wrong_bytes_once_and_then_no_network_ends(user: User, serve: Serve, repo: Repo) -> None:
+def test_wrong_bytes_once_and_then_network_errors_end_the_run(user: User, serve: Serve, repo: Repo) -> None:
     hub = serve(repo)
     hub.cdn.fault(NAME, "flip", times=1, offset=77)
     hub.cdn.fault(NAME, "expire")
@@ -191,7 +191,7 @@ def test_the_credential_stays_at_the_hub(user: User, serve: Serve, repo: Repo) -
 
 
 @pytest.mark.parametrize("slash", ["%2F", "/"])
-def test_the_way_to_the_resolve_cache_is_learned(user: User, serve: Serve, tmp_path: Path, slash: str) -> None:
+def test_the_resolve_cache_url_is_learned(user: User, serve: Serve, tmp_path: Path, slash: str) -> None:
     """A 307 for each file would double the requests. The Hub writes the slashes of a path as %2F there."""
     files: dict[str, bytes | Path] = {f"{'' if n % 3 else 'a b/c/'}{n:03d} ü.txt": b"%d" % n for n in range(150)}
     hub = serve(Repo.build("org/plain", files, folder=tmp_path / "plain"), cache_slash=slash)
@@ -203,7 +203,9 @@ def test_the_way_to_the_resolve_cache_is_learned(user: User, serve: Serve, tmp_p
     assert wrong == 0 if slash == "%2F" else wrong <= 32
 
 
-def test_a_hub_that_wants_to_be_asked_the_long_way_is_asked_so(user: User, serve: Serve, tmp_path: Path) -> None:
+def test_a_hub_that_rejects_the_resolve_cache_url_is_asked_the_usual_way(
+    user: User, serve: Serve, tmp_path: Path
+) -> None:
     files: dict[str, bytes | Path] = {f"{n:03d} ü.txt": b"%d" % n for n in range(150)}
     hub = serve(Repo.build("org/plain", files, folder=tmp_path / "plain"), sealed_cache=True)
     user.quick("fetch", "org/plain", "--to", "out").ok()
@@ -213,10 +215,8 @@ def test_a_hub_that_wants_to_be_asked_the_long_way_is_asked_so(user: User, serve
 
 
 @pytest.mark.parametrize("large", [0, 12_000_000])
-def test_a_limit_of_the_speed_is_kept_with_small_files_too(
-    user: User, serve: Serve, tmp_path: Path, large: int
-) -> None:
-    """They came as fast as they could. The time is a lower bound, which no slow machine can break."""
+def test_the_speed_limit_applies_to_small_files(user: User, serve: Serve, tmp_path: Path, large: int) -> None:
+    """Small files once ignored the limit. The time is a lower bound, so a slow machine cannot break the test."""
     files: dict[str, bytes | Path] = {f"{n}.bin": random.Random(n).randbytes(1_500_000) for n in range(4)}
     files |= {"large.bin": random.Random(9).randbytes(large)} if large else {}
     serve(Repo.build("org/mixed", files, folder=tmp_path / "mixed", direct=True))
@@ -230,7 +230,7 @@ def test_a_limit_of_the_speed_is_kept_with_small_files_too(
 
 
 class Odd(Handler):
-    """A byte server that answers whatever was asked with the answers that were put down for it, then rightly."""
+    """A byte server that sends the prepared responses first, whatever the request, then correct ones."""
 
     answers: list[tuple[int, dict[str, str], bytes]]
 
@@ -273,7 +273,7 @@ def odd() -> Iterator[Server]:
         (600, {}, b""),
     ],
 )
-def test_odd_answers_are_survived(
+def test_unusual_responses_are_handled(
     user: User,
     serve: Serve,
     repo: Repo,
@@ -304,7 +304,7 @@ def test_odd_answers_are_survived(
         ("bytes " + "9" * 5000 + "-9/10", 5, None),
     ],
 )
-def test_where_a_partial_answer_starts(said: str, begun: int, start: int | None) -> None:
+def test_the_start_of_a_partial_response(said: str, begun: int, start: int | None) -> None:
     answer = Response(206, "http://x/", {"content-range": said})
     if start is None:
         with pytest.raises(NetworkError):
@@ -314,7 +314,7 @@ def test_where_a_partial_answer_starts(said: str, begun: int, start: int | None)
     assert resumed_at(Response(200, "http://x/", {}), begun, 10) == 0
 
 
-def test_a_prefix_counts_only_while_it_is_shorter_than_the_file(tmp_path: Path) -> None:
+def test_received_bytes_count_only_while_shorter_than_the_file(tmp_path: Path) -> None:
     from gpuaria.paths import SafePath
     from gpuaria.records import RemoteFile
 

@@ -1,4 +1,4 @@
-"""The last bytes: real local servers, some of which lie, stall or break off; nothing outside the gaps is touched."""
+"""The tail with real local servers, some with wrong bytes, stalls or resets; only the gaps are written."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ Behave = Callable[["Answers", int, int], None]
 
 
 class Answers(Handler):
-    """A mirror that does what `behave` says with each range."""
+    """A mirror that handles each range with `behave`."""
 
     behave: Behave
 
@@ -48,7 +48,7 @@ def good(mirror: Answers, start: int, end: int) -> None:
 
 
 def slow(mirror: Answers, start: int, end: int) -> None:
-    """Five bytes a second, well within the read time-out: it would take hours."""
+    """Send five bytes a second, within the read time-out: the range would take hours."""
     mirror.wfile.write(mirror.head(206, [("Content-Range", f"bytes {start}-{end - 1}/{SIZE}")], end - start))
     for at in range(start, end):
         mirror.wfile.write(DATA[at : at + 1])
@@ -68,7 +68,7 @@ def reset(mirror: Answers, start: int, end: int) -> None:
 
 
 def short(mirror: Answers, start: int, end: int) -> None:
-    """A whole answer that is too short for what it says it is."""
+    """Send a body shorter than declared."""
     mirror.part(start, end, body=DATA[start : end - 1])
 
 
@@ -92,7 +92,7 @@ BAD: dict[str, Behave] = {
 
 
 class Mirrors:
-    """Servers by name, each one with an address."""
+    """Servers by name, each with its URL."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -107,7 +107,7 @@ class Mirrors:
         self.addresses[name] = MirrorUrl(Mirror(name, server.url), f"{server.url}/file?signed=yes")
 
     def dead(self, name: str) -> None:
-        """Nothing listens there."""
+        """Return a mirror on which nothing listens."""
         self.addresses[name] = MirrorUrl(Mirror(name, "http://dead"), f"{closed_url()}/file?signed=yes")
 
 
@@ -119,7 +119,7 @@ def mirrors() -> Iterator[Mirrors]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The staged file: right but for the gaps, which hold nothing."""
+    """Return the staged file: correct except for the gaps, which are empty."""
     data = bytearray(DATA)
     for start, end in GAPS:
         data[start:end] = bytes(end - start)
@@ -129,7 +129,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class Ran:
-    """One tail to its end."""
+    """Run one tail to its end."""
 
     def __init__(self, path: Path, mirrors: Mirrors, *, timeout: float = 1.0) -> None:
         self.came: Counter[str] = Counter()
@@ -142,7 +142,7 @@ class Ran:
         self.came[mirror.name] += count
 
     def ended(self) -> None:
-        """The outcome is asked for again and again."""
+        """Poll the outcome repeatedly."""
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -155,7 +155,7 @@ class Ran:
         return outcome
 
 
-def test_one_good_mirror_fills_all(path: Path, mirrors: Mirrors) -> None:
+def test_one_good_mirror_fills_all_gaps(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     ran = Ran(path, mirrors)
     assert ran.run()
@@ -163,7 +163,7 @@ def test_one_good_mirror_fills_all(path: Path, mirrors: Mirrors) -> None:
     assert ran.came == {"good": LEFT}
 
 
-def test_no_gaps_no_request(path: Path, mirrors: Mirrors) -> None:
+def test_without_gaps_no_request_is_sent(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     ran = Ran(path, mirrors)
     assert ran.run([(5, 5)])
@@ -171,7 +171,7 @@ def test_no_gaps_no_request(path: Path, mirrors: Mirrors) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_no_more_connections_than_allowed(path: Path, mirrors: Mirrors, most: int) -> None:
+def test_the_connection_limit_is_respected(path: Path, mirrors: Mirrors, most: int) -> None:
     lock, now, seen = threading.Lock(), Counter[str](), Counter[str]()
 
     def counted(mirror: Answers, start: int, end: int) -> None:
@@ -193,7 +193,7 @@ def test_no_more_connections_than_allowed(path: Path, mirrors: Mirrors, most: in
     assert list(seen.values()) == [most, most]
 
 
-def test_begun_early_it_takes_the_rest_when_that_is_known(path: Path, mirrors: Mirrors) -> None:
+def test_a_tail_started_early_takes_the_rest_later(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     ran = Ran(path, mirrors)
     ran.tail.start(GAPS[1:])
@@ -208,7 +208,7 @@ def test_begun_early_it_takes_the_rest_when_that_is_known(path: Path, mirrors: M
     assert ran.tail.complete_to() == SIZE
 
 
-def test_begun_early_and_nothing_is_left_for_the_end(path: Path, mirrors: Mirrors) -> None:
+def test_a_tail_started_early_with_nothing_left(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     ran = Ran(path, mirrors)
     ran.tail.start(GAPS)
@@ -218,14 +218,14 @@ def test_begun_early_and_nothing_is_left_for_the_end(path: Path, mirrors: Mirror
     assert path.read_bytes() == DATA
 
 
-def test_begun_early_from_mirrors_that_fail(path: Path, mirrors: Mirrors) -> None:
+def test_a_tail_started_early_with_failing_mirrors(path: Path, mirrors: Mirrors) -> None:
     mirrors.dead("dead")
     ran = Ran(path, mirrors)
     ran.tail.start(GAPS[1:])
     assert not ran.run(GAPS[:1])
 
 
-def test_called_off_it_writes_nothing_any_more(path: Path, mirrors: Mirrors) -> None:
+def test_a_cancelled_tail_writes_nothing_more(path: Path, mirrors: Mirrors) -> None:
     asked, let_go = threading.Semaphore(0), threading.Event()
 
     def late(mirror: Answers, start: int, end: int) -> None:
@@ -246,8 +246,8 @@ def test_called_off_it_writes_nothing_any_more(path: Path, mirrors: Mirrors) -> 
     assert not ran.came
 
 
-def test_the_beginnings_of_what_is_in_flight_are_saved(path: Path, mirrors: Mirrors) -> None:
-    """So that a run that is killed loses no more than since the last saving."""
+def test_the_beginnings_of_ranges_in_flight_are_saved(path: Path, mirrors: Mirrors) -> None:
+    """A killed run loses only the bytes since the last save."""
     let_go = threading.Event()
 
     def halves(mirror: Answers, start: int, end: int) -> None:
@@ -279,10 +279,8 @@ def test_the_beginnings_of_what_is_in_flight_are_saved(path: Path, mirrors: Mirr
     assert path.read_bytes() == DATA
 
 
-def test_called_off_when_all_is_here_it_waits_for_nobody(
-    path: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A late copy that still comes is of no use; who drives the downloads must not wait for it."""
+def test_a_cancelled_complete_tail_does_not_wait(path: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late duplicate has no use, and the thread that drives the downloads must not wait for it."""
     monkeypatch.setattr("gpuaria.transfer.tail.CANCEL_GRACE", 600.0)
     mirrors.add("good", good)
     mirrors.add("stall", stall)
@@ -292,7 +290,7 @@ def test_called_off_when_all_is_here_it_waits_for_nobody(
     ran.tail.cancel()
 
 
-def test_only_the_gaps_are_asked_for(path: Path, mirrors: Mirrors) -> None:
+def test_only_the_gaps_are_requested(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     asked = set()
     assert Ran(path, mirrors).run()
@@ -304,7 +302,7 @@ def test_only_the_gaps_are_asked_for(path: Path, mirrors: Mirrors) -> None:
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_mirror_beside_a_good_one(path: Path, mirrors: Mirrors, kind: str) -> None:
+def test_a_bad_mirror_next_to_a_good_one(path: Path, mirrors: Mirrors, kind: str) -> None:
     mirrors.add("bad", BAD[kind])
     mirrors.add("good", good)
     ran = Ran(path, mirrors, timeout=30.0)
@@ -313,7 +311,7 @@ def test_a_bad_mirror_beside_a_good_one(path: Path, mirrors: Mirrors, kind: str)
     assert ran.came == {"good": LEFT}
 
 
-def test_a_dead_a_slow_and_a_good_one(path: Path, mirrors: Mirrors) -> None:
+def test_a_dead_a_slow_and_a_good_mirror(path: Path, mirrors: Mirrors) -> None:
     mirrors.dead("dead")
     mirrors.add("slow", slow)
     mirrors.add("good", good)
@@ -324,7 +322,7 @@ def test_a_dead_a_slow_and_a_good_one(path: Path, mirrors: Mirrors) -> None:
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_without_a_good_mirror_it_gives_up_and_writes_nothing(path: Path, mirrors: Mirrors, kind: str) -> None:
+def test_without_a_good_mirror_the_tail_fails_and_writes_nothing(path: Path, mirrors: Mirrors, kind: str) -> None:
     mirrors.add("bad", BAD[kind])
     mirrors.dead("dead")
     before = path.read_bytes()
@@ -335,7 +333,7 @@ def test_without_a_good_mirror_it_gives_up_and_writes_nothing(path: Path, mirror
     assert len(mirrors.servers["bad"].journal) <= 64, "each connection tries once"
 
 
-def test_a_mirror_that_is_bad_for_a_while_does_no_harm(path: Path, mirrors: Mirrors) -> None:
+def test_a_temporarily_bad_mirror_is_harmless(path: Path, mirrors: Mirrors) -> None:
     left = iter(range(8))
     mirrors.add(
         "moody", lambda mirror, start, end: (short if next(left, None) is not None else good)(mirror, start, end)
@@ -344,7 +342,7 @@ def test_a_mirror_that_is_bad_for_a_while_does_no_harm(path: Path, mirrors: Mirr
     assert ran.run() == (path.read_bytes() == DATA)
 
 
-def test_copies_are_bounded_and_counted_once(path: Path, mirrors: Mirrors) -> None:
+def test_duplicates_are_bounded_and_counted_once(path: Path, mirrors: Mirrors) -> None:
     for name in "abc":
         mirrors.add(name, good)
     ran = Ran(path, mirrors)
@@ -355,7 +353,7 @@ def test_copies_are_bounded_and_counted_once(path: Path, mirrors: Mirrors) -> No
     assert max(sent.values()) <= MOST_COPIES * 3  # from each of the three
 
 
-def test_a_mirror_that_does_well_is_asked_once_for_each_byte(path: Path, mirrors: Mirrors) -> None:
+def test_a_fast_mirror_is_asked_once_for_each_byte(path: Path, mirrors: Mirrors) -> None:
     def steady(mirror: Answers, start: int, end: int) -> None:
         time.sleep(0.1)
         good(mirror, start, end)
@@ -371,7 +369,7 @@ def test_a_mirror_that_does_well_is_asked_once_for_each_byte(path: Path, mirrors
     [(0, True, 2.0), (32_000, True, 2.0), (32_000, False, None), (20_000_000, True, None)],
 )
 def test_slow_connections_hold_the_last_pieces(rate: float, idle: bool, since: float | None) -> None:
-    """16 MB are left; mirrors without work for two seconds are worth more than what trickles in."""
+    """With 16 MB left, mirrors that were idle for two seconds are faster than the trickling ones."""
     pace, total, found = Pace(), 20_000_000, None
     for tick in range(60):
         now, done = 100 + tick / 4, int(min(total, 4_000_000 + rate * tick / 4))
@@ -381,7 +379,7 @@ def test_slow_connections_hold_the_last_pieces(rate: float, idle: bool, since: f
     assert found == since
 
 
-def test_stop_ends_it_at_once(path: Path, mirrors: Mirrors) -> None:
+def test_stop_ends_the_tail_at_once(path: Path, mirrors: Mirrors) -> None:
     mirrors.add("stall", stall)
     ran = Ran(path, mirrors, timeout=60.0)
     results: list[bool] = []
@@ -393,7 +391,7 @@ def test_stop_ends_it_at_once(path: Path, mirrors: Mirrors) -> None:
     assert results == [False]
 
 
-def test_a_file_that_is_gone_or_a_link_is_not_written(path: Path, mirrors: Mirrors, tmp_path: Path) -> None:
+def test_a_missing_file_or_a_link_is_not_written(path: Path, mirrors: Mirrors, tmp_path: Path) -> None:
     mirrors.add("good", good)
     other = tmp_path / "other"
     path.rename(other)
@@ -415,12 +413,12 @@ def test_a_file_that_is_gone_or_a_link_is_not_written(path: Path, mirrors: Mirro
         ("redirect", "it returned HTTP 302", None),
     ],
 )
-def test_trying_an_address_out(mirrors: Mirrors, kind: str, reason: str, wait: float | None) -> None:
+def test_probing_a_url(mirrors: Mirrors, kind: str, reason: str, wait: float | None) -> None:
     mirrors.add("one", BAD[kind])
     assert suitability.refusal(Http(HttpOptions(timeout=2.0)), mirrors.addresses["one"]) == (reason, wait)
 
 
-def test_trying_a_good_and_a_dead_address_out(mirrors: Mirrors) -> None:
+def test_probing_a_good_and_a_dead_url(mirrors: Mirrors) -> None:
     mirrors.add("good", good)
     mirrors.dead("dead")
     assert suitability.refusal(Http(HttpOptions(timeout=2.0)), mirrors.addresses["good"]) == ("", None)

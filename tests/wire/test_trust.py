@@ -1,4 +1,4 @@
-"""Who says what a repo holds when the origin is away."""
+"""Trust in listings while the origin is down."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +9,12 @@ from standin import Repo
 from tests.support.user import Serve, User
 
 FILES: dict[str, bytes | Path] = {"config.json": b'{"a": 1}', "notes.txt": b"first\n", "weights.bin": b"w" * 4000}
-GONE = "http://127.0.0.1:9"  # the discard port: nobody is there
+GONE = "http://127.0.0.1:9"  # the discard port: nothing listens
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., Repo]:
-    """Repos of one name and, for the same content, of one commit."""
+    """Build repos of one name; the same content gives the same commit."""
 
     def make(folder: str, **changed: bytes) -> Repo:
         return Repo.build("org/held", {**FILES, **changed}, folder=tmp_path / folder)
@@ -39,7 +39,7 @@ def test_two_mirrors_that_agree_are_a_quorum(user: "User", serve: "Serve", made:
     assert (user.home / "got/notes.txt").read_bytes() == b"first\n"
 
 
-def test_two_names_of_one_host_are_one_witness(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+def test_two_names_of_one_host_count_once(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one, two = serve(made("one"), name="one"), serve(made("two"), name="two")
     user.env["HF_ENDPOINT"] = GONE
     done = user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url, "--mirror", two.url)
@@ -54,7 +54,7 @@ def test_two_names_of_one_host_are_one_witness(user: "User", serve: "Serve", mad
     sees="the commit that each of them reports",
     status=7,
 )
-def test_mirrors_that_disagree_are_not_believed(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+def test_mirrors_that_disagree_are_not_trusted(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one = serve(made("one"), name="one", host="127.0.0.2")
     two = serve(made("two", **{"notes.txt": b"other\n"}), name="two", host="127.0.0.3")
     user.env["HF_ENDPOINT"] = GONE
@@ -67,7 +67,7 @@ def test_mirrors_that_disagree_are_not_believed(user: "User", serve: "Serve", ma
     assert "one unverified mirror" in user.quick(*words).ok().err
 
 
-def test_a_single_mirror_goes_on_with_a_loud_line(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+def test_a_single_mirror_is_used_with_a_warning(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one = serve(made("one"))
     user.env["HF_ENDPOINT"] = GONE
     done = user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url, "--json").ok()
@@ -77,13 +77,13 @@ def test_a_single_mirror_goes_on_with_a_loud_line(user: "User", serve: "Serve", 
     assert "mirror only" in verified.out
 
 
-def test_the_policy_may_want_the_origin_alone(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+def test_the_policy_may_require_the_origin(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     one = serve(made("one"))
     user.env |= {"HF_ENDPOINT": GONE, "GPUARIA_TRUST": "origin"}
     assert user.quick("fetch", "org/held", "--to", "got", "--mirror", one.url).status == 7
 
 
-def test_a_listing_from_mirrors_is_asked_for_again_when_the_origin_is_back(
+def test_a_listing_from_mirrors_is_requested_again_once_the_origin_is_back(
     user: "User", serve: "Serve", made: Callable[..., Repo]
 ) -> None:
     one, origin = serve(made("one"), name="one"), serve(made("two"), name="origin")
@@ -94,7 +94,7 @@ def test_a_listing_from_mirrors_is_asked_for_again_when_the_origin_is_back(
     assert user.quick(*words).ok().report["trust"] == "origin"
 
 
-def test_a_refusal_of_the_origin_is_an_answer(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+def test_an_error_response_of_the_origin_counts(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     mirror = serve(made("one"))
     empty = serve(Repo.build("org/other", {"a": b"a"}, folder=user.home.parent / "other"), name="empty")
     user.env["HF_ENDPOINT"] = empty.url
@@ -109,7 +109,7 @@ def test_a_refusal_of_the_origin_is_an_answer(user: "User", serve: "Serve", made
     status=0,
 )
 @pytest.mark.parametrize("to", [(), ("--to", "got")])
-def test_what_is_complete_needs_no_hub(
+def test_complete_files_need_no_hub(
     to: tuple[str, ...], user: "User", serve: "Serve", made: Callable[..., Repo]
 ) -> None:
     hub = serve(made("one"))
@@ -132,7 +132,7 @@ def test_what_is_complete_needs_no_hub(
     status=0,
 )
 @pytest.mark.parametrize("policy", ["origin", "quorum"])
-def test_a_mirror_completes_what_the_hub_had_listed(
+def test_a_mirror_completes_the_hubs_saved_listing(
     policy: str, user: "User", serve: "Serve", made: Callable[..., Repo]
 ) -> None:
     hub, mirror = serve(made("one")), serve(made("two"), host="127.0.0.2")
@@ -146,7 +146,7 @@ def test_a_mirror_completes_what_the_hub_had_listed(
 
 @pytest.mark.parametrize("policy", ["origin", "quorum"])
 @pytest.mark.parametrize("to", [(), ("--to", "got")])
-def test_a_kept_listing_stays_usable_however_often_it_is_used(
+def test_a_saved_listing_stays_usable(
     to: tuple[str, ...], policy: str, user: "User", serve: "Serve", made: Callable[..., Repo]
 ) -> None:
     hub, mirror = serve(made("one")), serve(made("two"), host="127.0.0.2")
@@ -164,7 +164,7 @@ def test_a_kept_listing_stays_usable_however_often_it_is_used(
     assert user.quick(*alone).ok().report["vouched_by"] == user.env["HF_ENDPOINT"]
 
 
-def test_mirrors_that_agree_do_not_replace_a_kept_listing_of_the_origin(
+def test_agreeing_mirrors_do_not_replace_a_saved_listing_of_the_origin(
     user: "User", serve: "Serve", made: Callable[..., Repo]
 ) -> None:
     hub = serve(made("one"))
@@ -178,7 +178,7 @@ def test_mirrors_that_agree_do_not_replace_a_kept_listing_of_the_origin(
     assert user.quick("fetch", "org/held", "--patience", "1s", "--json").ok().report["trust"] == "first seen"
 
 
-def test_a_kept_listing_that_an_older_gpuaria_had_saved_as_first_seen_is_used(
+def test_a_saved_first_seen_listing_of_an_older_gpuaria_is_used(
     user: "User", serve: "Serve", made: Callable[..., Repo]
 ) -> None:
     hub = serve(made("one"))
@@ -192,7 +192,7 @@ def test_a_kept_listing_that_an_older_gpuaria_had_saved_as_first_seen_is_used(
     assert done.report["trust"] == "first seen"
 
 
-def test_what_another_endpoint_had_said_is_not_taken_for_this_ones(
+def test_a_saved_listing_of_another_endpoint_is_not_used(
     user: "User", serve: "Serve", made: Callable[..., Repo]
 ) -> None:
     serve(made("one"))
@@ -201,7 +201,7 @@ def test_what_another_endpoint_had_said_is_not_taken_for_this_ones(
     user.quick("fetch", "org/held").refused(7, "cannot connect")
 
 
-def test_without_any_mirror_the_hub_is_waited_for(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
+def test_without_any_mirror_the_run_waits_for_the_hub(user: "User", serve: "Serve", made: Callable[..., Repo]) -> None:
     hub = serve(made("one"))
     user.quick("fetch", "org/held", "config.json").ok()
     hub.close()
