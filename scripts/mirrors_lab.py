@@ -62,8 +62,8 @@ class Lab:
 
     def final(self, name: str) -> str:
         """Return the signed URL of the file at a mirror."""
-        told = self.net.run("client", ["curl", "-sI", f"{self.urls[name]}/{REPO}/resolve/main/{self.file.name}"]).stdout
-        return next(line.split(": ", 1)[1].strip() for line in told.splitlines() if line.lower().startswith("location"))
+        head = self.net.run("client", ["curl", "-sI", f"{self.urls[name]}/{REPO}/resolve/main/{self.file.name}"]).stdout
+        return next(line.split(": ", 1)[1].strip() for line in head.splitlines() if line.lower().startswith("location"))
 
     def servers(self, name: str) -> list[int]:
         """Return the process ids of a mirror's nginx."""
@@ -123,8 +123,8 @@ def _compare(lab: Lab, runs: int) -> None:
         ratio = statistics.median(
             theirs / ours for ours, theirs in zip(times["gpuaria, verified"], seconds, strict=True)
         )
-        told = f"{rate / 1e6:5.1f} MB/s, {100 * rate / PAYLOAD:5.1f} % of the link, gpuaria is {ratio:.2f} x as fast"
-        print(f"{name:24s} {statistics.median(seconds):6.2f} s  {told}   {[round(s, 1) for s in seconds]}")
+        summary = f"{rate / 1e6:5.1f} MB/s, {100 * rate / PAYLOAD:5.1f} % of the link, gpuaria is {ratio:.2f} x as fast"
+        print(f"{name:24s} {statistics.median(seconds):6.2f} s  {summary}   {[round(s, 1) for s in seconds]}")
 
 
 def _compare_tails(lab: Lab, runs: int) -> None:

@@ -49,7 +49,7 @@ def create() -> PrivateFolder:
         raise Aria2Error(
             f"cannot create a temporary folder for aria2c: {error.strerror}", "Set TMPDIR to a writable folder."
         ) from None
-    with contextlib.suppress(OSError):  # no file locks here: no other process can see the folder as abandoned either
+    with contextlib.suppress(OSError):  # without file locks, no process treats a folder as abandoned
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return PrivateFolder(path, lock)
 

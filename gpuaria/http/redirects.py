@@ -1,4 +1,4 @@
-"""Follow redirects under gpuaria's rules. All redirects are followed here."""
+"""Follow redirects under gpuaria's rules. No other module follows redirects."""
 
 import contextlib
 from collections.abc import Callable, Iterator

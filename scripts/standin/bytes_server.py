@@ -180,7 +180,7 @@ class _Handler(Handler):
         return span is not None and shifted(fault, start, end, size) != span
 
     def _other(self, fault: Fault | None) -> bool:
-        """Send the whole answer of a fault that needs no file; tell whether that was done."""
+        """Send the response of a fault without the file; return False for any other fault."""
         if fault is None or fault.kind not in NO_FILE:
             return False
         if fault.kind == "redirect":
@@ -207,15 +207,15 @@ class _Handler(Handler):
         except BadRange:
             return self.reply(416, [XML, ("Content-Range", f"bytes */{size}")], BAD_RANGE)
         start, end = span or (0, size)
-        told = sent = (start, end)
+        stated = sent = (start, end)
         if fault and kind in WRONG_RANGES:
             away = shifted(fault, start, end, size)
-            told, sent = (told if kind == "wrong_part" else away), (sent if kind == "wrong_range" else away)
+            stated, sent = (stated if kind == "wrong_part" else away), (sent if kind == "wrong_range" else away)
         headers: Headers = [
             ("Content-Type", "application/octet-stream"),
             ("Last-Modified", email.utils.formatdate(info.st_mtime, usegmt=True)),
             ("ETag", etag),
-            ("Content-Range", f"bytes {told[0]}-{told[1] - 1}/{size}") if span else ("Accept-Ranges", "bytes"),
+            ("Content-Range", f"bytes {stated[0]}-{stated[1] - 1}/{size}") if span else ("Accept-Ranges", "bytes"),
         ]
         plan = body_plan(fault, file, *sent)
         length: int | None = end - start
