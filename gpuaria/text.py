@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _ODD = re.compile(r"[^ -~]")  # a fast pre-check
 
 
@@ -34,9 +35,7 @@ def _is_hostile(char: str) -> bool:
 
 def decimal(size: int) -> str:
     """Return `size` bytes in a decimal unit, as on a hub's page: `140.2 GB`."""
-    value, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
-        if value < 999.95 or unit == "PB":
-            break
-        value /= 1000
-    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+    value, power = float(size), 0
+    while value >= 999.95 and power < len(_UNITS) - 1:
+        value, power = value / 1000, power + 1
+    return f"{value:.1f} {_UNITS[power]}" if power else f"{size} B"

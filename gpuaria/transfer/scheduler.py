@@ -93,7 +93,7 @@ class Scheduler:
                 self._tasks.issue(commands.RecordOutcome(event.mirror, Refused(event.reason, event.wait)))
             case events.MirrorRecovered():
                 self._tasks.issue(commands.RecordOutcome(event.mirror, Recovered()))
-            case events.MirrorsJoined():
+            case events.MirrorsJoined():  # pragma: no branch
                 self._joined(event.mirrors)
 
     # --- state for the loop --------------------------------------------------------------------------------------
@@ -317,8 +317,7 @@ class Scheduler:
         self._limits = replace(self._limits, max_speed=rate)
         self._steering = Steering(self._limits)
         for task in self._tasks.in_state(State.DOWNLOADING) if begun else ():
-            if task.carrier == "aria2":
-                self._restart(task, "a speed limit was set")
+            self._restart(task, "a speed limit was set")
 
     def _restart(self, task: FileTask, why: str) -> None:
         """Restart a download from its control files."""
