@@ -17,9 +17,9 @@ from gpuaria.text import printable
 
 MAX_CONNECTIONS = 16  # per server; aria2c 1.36 refuses more
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
-_BLANK = " \t\r"
-_ALWAYS = {
-    "min-split-size": "1M",  # the default of 20M would leave most connections unused
+_WHITE_SPACE = " \t\r"
+_FIXED_OPTIONS = {
+    "min-split-size": "1M",  # the default of 20M leaves most connections unused
     "continue": "true",
     "auto-file-renaming": "false",  # a second run continues `x` instead of creating `x.1`
     "follow-torrent": "false",  # treat a repo's .torrent and .meta4 files as plain files
@@ -65,18 +65,18 @@ def dump(
 
 
 def _options(file: RemoteFile, file_urls: list[str], directory: str | None, connections: int) -> dict[str, str]:
-    options = {"out": _value(SafePath.parse(file.path))}
+    options = {"out": _checked_value(SafePath.parse(file.path))}
     if directory is not None:
-        options["dir"] = _value(directory)
+        options["dir"] = _checked_value(directory)
     if file.digest is not None and file.digest.algorithm == "sha256":
         options["checksum"] = f"sha-256={check_digest(file.digest, file.path).hex}"
     servers = {urlsplit(url).netloc for url in file_urls}
     options["split"] = str(connections * len(servers))
     options["max-connection-per-server"] = str(connections)
-    return options | _ALWAYS
+    return options | _FIXED_OPTIONS
 
 
-def _value(text: str) -> str:
+def _checked_value(text: str) -> str:
     if not text or text != text.strip(" ") or "${HOME}" in text or any(c < " " or c == "\x7f" for c in text):
         raise UnsafePath(
             f"aria2 would misread {printable(text)} in an input file",
@@ -92,18 +92,18 @@ def load(text: str) -> list[InputEntry]:
     """
     entries: list[InputEntry] = []
     for number, line in enumerate(text.split("\n"), 1):
-        if line.startswith("#") or not line.strip(_BLANK):
+        if line.startswith("#") or not line.strip(_WHITE_SPACE):
             continue
         if line[0] in " \t":
             _read_option(entries, line, number)
         else:
-            uris = tuple(uri for part in line.split("\t") if (uri := part.strip(_BLANK)))
+            uris = tuple(uri for part in line.split("\t") if (uri := part.strip(_WHITE_SPACE)))
             entries.append(InputEntry(uris, {}))
     return entries
 
 
 def _read_option(entries: list[InputEntry], line: str, number: int) -> None:
-    name, equals, value = (part.strip(_BLANK) for part in line.partition("="))
+    name, equals, value = (part.strip(_WHITE_SPACE) for part in line.partition("="))
     if not equals or not _OPTION.fullmatch(name):
         raise BadListing(f"line {number} of the input file is not option=value")
     if not entries:

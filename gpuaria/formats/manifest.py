@@ -22,11 +22,11 @@ MAX_CHARS = 64 << 20
 MAX_SIZE = 2**53  # bytes; the largest range that every JSON reader represents exactly (RFC 8259 section 6)
 _GIT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HF_KINDS = ("model", "dataset", "space")
-_TRUSTS: tuple[Trust, ...] = get_args(Trust)
+_TRUST_LEVELS: tuple[Trust, ...] = get_args(Trust)
 _HEAD_KEYS = ("format", "ref", "name", "commit", "vouched_by", "trust", "restricted", "files")
 _REF_KEYS = ("source", "kind", "name", "revision", "path")
 _FILE_KEYS = ("path", "size", "digest", "oid")
-_FILE_MORE = ("urls", "pinned")  # omitted if empty
+_OPTIONAL_FILE_KEYS = ("urls", "pinned")  # omitted if empty
 
 
 def dump(manifest: Manifest) -> str:
@@ -58,13 +58,13 @@ def load(text: str, *, limit: int = MAX_CHARS) -> Manifest:
     ref = _ref(row["ref"])
     restricted = row["restricted"]
     if not isinstance(restricted, bool):
-        raise _wrong("restricted", restricted, "true or false")
+        raise _wrong_value("restricted", restricted, "true or false")
     return Manifest(
         ref=ref,
-        name=_filled(row, "name"),
+        name=_non_empty(row, "name"),
         commit=_commit(row, ref.source),
         vouched_by=_text(row, "vouched_by"),
-        trust=_choice(row, "trust", _TRUSTS),
+        trust=_choice(row, "trust", _TRUST_LEVELS),
         files=_files(row["files"], ref.source),
         restricted=restricted,
     )
@@ -74,21 +74,21 @@ def _parse(text: str, limit: int) -> Any:
     if len(text) > limit:
         raise BadListing(f"the manifest is longer than {limit} characters")
     try:
-        return json.loads(text, object_pairs_hook=_no_twins)
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except RecursionError:
         raise BadListing("the manifest is nested too deeply") from None
     except ValueError as error:
         raise BadListing(f"the manifest is not JSON: {error}") from None
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) != len(pairs):
         raise BadListing("the manifest has an object with one key twice")
     return row
 
 
-def _wrong(where: str, value: object, wanted: str) -> BadListing:
+def _wrong_value(where: str, value: object, wanted: str) -> BadListing:
     found = printable(value) if isinstance(value, str) else f"of type {type(value).__name__}"
     return BadListing(f"the manifest's {where} is {found}, not {wanted}")
 
@@ -112,12 +112,12 @@ def _object(value: Any, where: str, keys: tuple[str, ...] | None, more: tuple[st
 def _text(row: dict[str, Any], key: str, prefix: str = "") -> str:
     value = row[key]
     if not isinstance(value, str) or not value.isprintable():
-        raise _wrong(prefix + key, value, "printable text")
+        raise _wrong_value(prefix + key, value, "printable text")
     refuse_credential(value, f"the manifest's {prefix}{key}")
     return value
 
 
-def _filled(row: dict[str, Any], key: str, prefix: str = "") -> str:
+def _non_empty(row: dict[str, Any], key: str, prefix: str = "") -> str:
     value = _text(row, key, prefix)
     if not value:
         raise BadListing(f"the manifest's {prefix}{key} is empty")
@@ -128,32 +128,32 @@ def _choice(row: dict[str, Any], key: str, choices: tuple[_T, ...], prefix: str 
     value = row[key]
     found = next((choice for choice in choices if choice == value), None)
     if found is None:
-        raise _wrong(prefix + key, value, f"one of {', '.join(choices)}")
+        raise _wrong_value(prefix + key, value, f"one of {', '.join(choices)}")
     return found
 
 
 def _ref(value: Any) -> RepoRef:
     row = _object(value, "the manifest's ref", _REF_KEYS)
-    source = _filled(row, "source", "ref.")
+    source = _non_empty(row, "source", "ref.")
     return RepoRef(
         source=source,
         kind=_choice(row, "kind", _HF_KINDS, "ref.") if source == "hf" else _text(row, "kind", "ref."),
-        name=_filled(row, "name", "ref."),
+        name=_non_empty(row, "name", "ref."),
         revision=_text(row, "revision", "ref."),
         path=_text(row, "path", "ref."),
     )
 
 
 def _commit(row: dict[str, Any], source: str) -> str:
-    commit = _filled(row, "commit") if source == "hf" else _text(row, "commit")
+    commit = _non_empty(row, "commit") if source == "hf" else _text(row, "commit")
     if source == "hf" and not _GIT_ID.fullmatch(commit):
-        raise _wrong("commit", commit, "40 or 64 hex digits")
+        raise _wrong_value("commit", commit, "40 or 64 hex digits")
     return commit
 
 
 def _files(value: Any, source: str) -> tuple[RemoteFile, ...]:
     if not isinstance(value, list):
-        raise _wrong("files", value, "a list")
+        raise _wrong_value("files", value, "a list")
     rows = enumerate(value)
     files = sorted((_file(item, f"files[{index}]", source) for index, item in rows), key=lambda file: file.path)
     for one, other in pairwise(files):
@@ -164,25 +164,25 @@ def _files(value: Any, source: str) -> tuple[RemoteFile, ...]:
 
 
 def _file(value: Any, where: str, source: str) -> RemoteFile:
-    row = _object(value, f"the manifest's {where}", _FILE_KEYS, _FILE_MORE)
+    row = _object(value, f"the manifest's {where}", _FILE_KEYS, _OPTIONAL_FILE_KEYS)
     if not isinstance(row["path"], str):
-        raise _wrong(f"{where}.path", row["path"], "text")
+        raise _wrong_value(f"{where}.path", row["path"], "text")
     path = SafePath.parse(row["path"])
     size = row["size"]
     if not _is_size(size):
-        raise _wrong(f"{where}.size", size, f"a whole number from 0 to {MAX_SIZE}")
+        raise _wrong_value(f"{where}.size", size, f"a whole number from 0 to {MAX_SIZE}")
     oid = row["oid"] if source == "hf" else _text(row, "oid", f"{where}.")
     if not isinstance(oid, str) or (source == "hf" and oid and not _GIT_ID.fullmatch(oid)):
-        raise _wrong(f"{where}.oid", oid, "empty, or 40 or 64 hex digits")
+        raise _wrong_value(f"{where}.oid", oid, "empty, or 40 or 64 hex digits")
     digest, pinned = (_digest(row.get(key), path, f"{where}.{key}") for key in ("digest", "pinned"))
     if pinned is not None and pinned.algorithm != "sha256":
-        raise _wrong(f"{where}.pinned", pinned.algorithm, "a sha256")
+        raise _wrong_value(f"{where}.pinned", pinned.algorithm, "a sha256")
     return RemoteFile(path, size, digest, oid, _urls(row.get("urls", []), path, where), pinned)
 
 
 def _urls(value: Any, path: SafePath, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(url, str) for url in value):
-        raise _wrong(f"{where}.urls", value, "a list of URLs")
+        raise _wrong_value(f"{where}.urls", value, "a list of URLs")
     return tuple(check_url(url, path) for url in value)
 
 
@@ -196,5 +196,5 @@ def _digest(value: Any, path: SafePath, where: str) -> Digest | None:
     row = _object(value, f"the manifest's {where}", ("algorithm", "hex"))
     for key in ("algorithm", "hex"):
         if not isinstance(row[key], str):
-            raise _wrong(f"{where}.{key}", row[key], "text")
+            raise _wrong_value(f"{where}.{key}", row[key], "text")
     return check_digest(Digest(row["algorithm"], row["hex"]), path)

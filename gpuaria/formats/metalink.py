@@ -18,9 +18,9 @@ from gpuaria.text import printable
 
 NAMESPACE = "urn:ietf:params:xml:ns:metalink"
 MAX_CHARS = 64 << 20
-_MAX_MARKUP = 2_000_000  # of `<` and quotes: an empty element is 4 characters of text and some 250 bytes of memory
-_LAST = 999_999  # the priority of a url without one
-_HASH_TYPES = {"sha512": "sha-512", "sha256": "sha-256", "sha1": "sha-1", "md5": "md5"}  # IANA's textual names
+_MAX_MARKUP = 2_000_000  # `<` and quotes: an empty element has 4 characters of text but needs about 250 bytes of memory
+_LOWEST_PRIORITY = 999_999  # also the priority of a URL that has none
+_HASH_TYPES = {"sha512": "sha-512", "sha256": "sha-256", "sha1": "sha-1", "md5": "md5"}  # IANA hash names
 _ALGORITHMS = {hash_type: algorithm for algorithm, hash_type in _HASH_TYPES.items()}
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production Char
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
@@ -63,11 +63,11 @@ def dump(
     Raises UnsafePath for a name that XML cannot represent, UsageError for a file without a usable URL, BadListing for
     a malformed digest or for pieces that do not add up to the file.
     """
-    root = _root()
+    root = _new_root()
     for file in sorted(manifest.files, key=lambda file: file.path):
         name = _xml_name(file.path)
         _add_file(root, name, file.size, file.digest, urls.get(name, ()), (pieces or {}).get(name))
-    return _text_of(root)
+    return _to_text(root)
 
 
 def for_download(name: str, size: int, urls: Sequence[str], pieces: Pieces | None = None) -> str:
@@ -78,9 +78,9 @@ def for_download(name: str, size: int, urls: Sequence[str], pieces: Pieces | Non
     """
     if not _STAGING_NAME.fullmatch(name):
         raise UnsafePath(f"{printable(name)} is not a staging name")
-    root = _root()
+    root = _new_root()
     _add_file(root, name, size, None, [(url, "") for url in urls], pieces)
-    return _text_of(root)
+    return _to_text(root)
 
 
 def misread_by_aria2(name: str) -> bool:
@@ -95,9 +95,9 @@ def load(text: str, *, limit: int = MAX_CHARS) -> list[MetalinkFile]:
     Raises BadListing, UnsafePath for a file name, UsageError for an unusable URL.
     """
     root = _parse(text, limit)
-    if root.tag != _tag("metalink"):
+    if root.tag != _qualified("metalink"):
         raise BadListing(f"this is not Metalink 4 (RFC 5854): its outermost element is {printable(root.tag)}")
-    files = [_read_file(element) for element in root.iterfind(_tag("file"))]
+    files = [_read_file(element) for element in root.iterfind(_qualified("file"))]
     seen: set[SafePath] = set()
     for file in files:
         if file.name in seen:
@@ -106,13 +106,13 @@ def load(text: str, *, limit: int = MAX_CHARS) -> list[MetalinkFile]:
     return files
 
 
-def _root() -> ET.Element:
+def _new_root() -> ET.Element:
     root = ET.Element("metalink", {"xmlns": NAMESPACE})
     ET.SubElement(root, "generator").text = f"gpuaria/{__version__}"
     return root
 
 
-def _text_of(root: ET.Element) -> str:
+def _to_text(root: ET.Element) -> str:
     ET.indent(root, " ")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
@@ -141,7 +141,9 @@ def _add_file(
         _add_pieces(element, _check_pieces(pieces, size, name))
     for priority, (url, location) in enumerate(urls, 1):
         country = {"location": location.lower()} if _COUNTRY.fullmatch(location) else {}
-        ET.SubElement(element, "url", {"priority": str(min(priority, _LAST)), **country}).text = check_url(url, name)
+        ET.SubElement(element, "url", {"priority": str(min(priority, _LOWEST_PRIORITY)), **country}).text = check_url(
+            url, name
+        )
 
 
 def _add_pieces(element: ET.Element, pieces: Pieces) -> None:
@@ -163,7 +165,7 @@ def _check_pieces(pieces: Pieces, size: int | None, name: str) -> Pieces:
     return pieces
 
 
-def _tag(name: str) -> str:
+def _qualified(name: str) -> str:
     return f"{{{NAMESPACE}}}{name}"
 
 
@@ -190,7 +192,7 @@ def _read_file(element: ET.Element) -> MetalinkFile:
     )
 
 
-def _content(element: ET.Element) -> str:
+def _stripped_text(element: ET.Element) -> str:
     return (element.text or "").strip(" \t\r\n")
 
 
@@ -201,7 +203,7 @@ def _read_number(text: str, what: str, name: str) -> int:
 
 
 def _read_size(element: ET.Element, name: str) -> int | None:
-    sizes = {_read_number(_content(child), "size", name) for child in element.iterfind(_tag("size"))}
+    sizes = {_read_number(_stripped_text(child), "size", name) for child in element.iterfind(_qualified("size"))}
     if len(sizes) > 1:
         raise BadListing(f"the Metalink has several sizes for {printable(name)}")
     return sizes.pop() if sizes else None
@@ -209,28 +211,28 @@ def _read_size(element: ET.Element, name: str) -> int | None:
 
 def _read_digests(element: ET.Element, name: str) -> tuple[Digest, ...]:
     return tuple(
-        check_digest(Digest(_ALGORITHMS[child.get("type", "")], _content(child).lower()), name)
-        for child in element.iterfind(_tag("hash"))
+        check_digest(Digest(_ALGORITHMS[child.get("type", "")], _stripped_text(child).lower()), name)
+        for child in element.iterfind(_qualified("hash"))
         if child.get("type") in _ALGORITHMS
     )
 
 
 def _read_pieces(element: ET.Element, size: int | None, name: str) -> Pieces | None:
     """Return the pieces of the strongest known type; None if the element is empty."""
-    found = {child.get("type"): child for child in element.iterfind(_tag("pieces"))}
+    found = {child.get("type"): child for child in element.iterfind(_qualified("pieces"))}
     best = next((found[hash_type] for hash_type in _ALGORITHMS if hash_type in found), None)
     if best is None or not len(best):
         return None
-    hashes = tuple(_content(child).lower() for child in best.iterfind(_tag("hash")))
+    hashes = tuple(_stripped_text(child).lower() for child in best.iterfind(_qualified("hash")))
     length = _read_number(best.get("length", ""), "piece length", name)
     return _check_pieces(Pieces(_ALGORITHMS[best.get("type", "")], length, hashes), size, name)
 
 
 def _urls(element: ET.Element, name: str) -> tuple[tuple[str, str], ...]:
     found = []
-    for child in element.iterfind(_tag("url")):
-        url, location = _content(child), child.get("location", "")
+    for child in element.iterfind(_qualified("url")):
+        url, location = _stripped_text(child), child.get("location", "")
         if url.partition(":")[0] in ("http", "https"):
-            priority = _read_number(child.get("priority", str(_LAST)), "priority", name)
+            priority = _read_number(child.get("priority", str(_LOWEST_PRIORITY)), "priority", name)
             found.append((priority, check_url(url, name), location.lower() if _COUNTRY.fullmatch(location) else ""))
     return tuple((url, country) for _, url, country in sorted(found, key=lambda row: row[0]))

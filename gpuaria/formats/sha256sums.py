@@ -15,7 +15,7 @@ _FORMS = {
     )
     for algorithm, word, length in (("sha256", "SHA256", 64), ("md5", "MD5", 32))
 }
-_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # coreutils 9: a line with one of these starts with a backslash
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # coreutils 9: a line with one of these begins with a backslash
 _UNESCAPES = {escaped: char for char, escaped in _ESCAPES.items()}
 
 
@@ -46,7 +46,7 @@ def load(text: str) -> dict[SafePath, Digest]:
 
 
 def load_md5(text: str) -> dict[SafePath, Digest]:
-    """Read MD5SUMS, which `md5sum` writes in the same forms. Raises as `load`."""
+    """Parse MD5SUMS, which `md5sum` writes in the same formats. Raises like `load`."""
     return _load(text, "md5")
 
 

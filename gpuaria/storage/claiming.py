@@ -33,7 +33,7 @@ class ClaimingLayout(ABC):
         if self._lock is not None and self._lock.alone:
             self._lock.share()  # from now on, claims separate the fetches
         claim = self._claims.claim(file, self._staging.name_of(file), self._published_path(file))
-        if claim is ClaimResult.OURS and not self._swept:
+        if claim is ClaimResult.GRANTED and not self._swept:
             self._staging.clear_unsafe(file)
         return claim
 

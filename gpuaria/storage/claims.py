@@ -160,14 +160,14 @@ class Claims:
         """Claim the bytes of `file`; `staged` is the name of the staged file, `place` the path when published."""
         with self._guard:
             if (holder := self._held.get(staged)) is not None:
-                return ClaimResult.OURS if holder.path == file.path else ClaimResult.HELD
+                return ClaimResult.GRANTED if holder.path == file.path else ClaimResult.HELD
             if not self._lock(file, staged):
                 return ClaimResult.HELD
             if self._published(file, place) or self._is_elsewhere(file, place):
                 self._unlock(file, staged)
                 return ClaimResult.PRESENT
             self._held[staged] = file
-            return ClaimResult.OURS
+            return ClaimResult.GRANTED
 
     def progress_mark(self, file: RemoteFile, staged: str) -> ProgressMark:
         """Return a value that changes when the holder of a HELD claim stores bytes, in any target."""

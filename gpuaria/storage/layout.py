@@ -20,11 +20,11 @@ ProgressMark = tuple[tuple[str, tuple[int, int, int] | None], ...]
 class ClaimResult(Enum):
     """The result of a claim.
 
-    `OURS`: this fetch may download the bytes. `HELD`: another fetch, in this process or another, is downloading them;
+    `GRANTED`: this fetch may download the bytes. `HELD`: another fetch, in this process or another, is downloading them;
     claim again later. `PRESENT`: another fetch has published them; this fetch must still verify them.
     """
 
-    OURS = auto()
+    GRANTED = auto()
     HELD = auto()
     PRESENT = auto()
 
@@ -66,7 +66,7 @@ class Layout(Protocol):
     def claim(self, file: RemoteFile) -> ClaimResult:
         """Claim the bytes of `file`, identified by digest and size, before a download. Does not block.
 
-        After `OURS`, no other fetch writes the staged bytes until `release_claim` or `finish`.
+        After `GRANTED`, no other fetch writes the staged bytes until `release_claim` or `finish`.
         """
 
     def progress_mark(self, file: RemoteFile) -> ProgressMark:

@@ -455,7 +455,7 @@ def test_adopt_copies_from_another_folder_and_verifies_the_copy(target: Target) 
 def test_of_two_runs_one_downloads_and_the_other_finds_the_file_published(target: Target) -> None:
     one, two, file = target.begun(), target.layout(), target.file(BIG)
     assert two.inspect([file])[file.path].size is None
-    assert (one.claim(file), two.claim(file)) == (ClaimResult.OURS, ClaimResult.HELD)
+    assert (one.claim(file), two.claim(file)) == (ClaimResult.GRANTED, ClaimResult.HELD)
     publish(one, file, FILES[BIG])
     assert two.claim(file) is ClaimResult.HELD
     one.release_claim(file)
@@ -467,10 +467,10 @@ def test_of_two_runs_one_downloads_and_the_other_finds_the_file_published(target
 
 def test_a_failed_download_releases_its_claim(target: Target) -> None:
     one, two, file = target.begun(), target.layout(), target.file(BIG)
-    assert one.claim(file) is ClaimResult.OURS
+    assert one.claim(file) is ClaimResult.GRANTED
     stage(one, file, b"begun")
     one.release_claim(file)
-    assert two.claim(file) is ClaimResult.OURS
+    assert two.claim(file) is ClaimResult.GRANTED
     assert target.look(BIG).partial == 5
 
 

@@ -79,7 +79,7 @@ class Run:
         """Return a file that aria2 downloads in ranges that end at `cuts`."""
         task = self.add(**add)  # type: ignore[arg-type]
         self.tick()
-        self.tell(events.Claimed(task, ClaimResult.OURS))
+        self.tell(events.Claimed(task, ClaimResult.GRANTED))
         self.resolved(task, task.step.mirrors[0])
         for mirror in task.step.mirrors[1:]:
             self.resolved(task, mirror)
@@ -118,7 +118,7 @@ def test_a_large_file_is_claimed_resolved_prepared_and_started(run: Run) -> None
     task = run.add()
     assert kinds(run.tick()) == ["Claim", "WarmUp"]
     assert state_of(task) is State.RESOLVING
-    assert run.tell(events.Claimed(task, ClaimResult.OURS)) == [
+    assert run.tell(events.Claimed(task, ClaimResult.GRANTED)) == [
         commands.Resolve(task, ORIGIN, 1, fresh=False),
         commands.Resolve(task, NEAR, 1, fresh=False),
     ]
@@ -152,7 +152,7 @@ def test_small_files_keep_every_worker_busy() -> None:
     run = Run(http_jobs=2)
     tasks = [run.add("http") for _ in range(10)]
     assert run.tick() == [commands.Claim(task) for task in tasks[:4]]
-    assert run.tell(events.Claimed(tasks[0], ClaimResult.OURS)) == [commands.Download(tasks[0])]
+    assert run.tell(events.Claimed(tasks[0], ClaimResult.GRANTED)) == [commands.Download(tasks[0])]
     assert run.tell(events.Settled(tasks[0], good=True)) == [commands.Unclaim(tasks[0]), commands.Claim(tasks[4])]
     assert tasks[0].state is State.DONE
 
@@ -280,7 +280,7 @@ def test_the_meaning_of_responses_without_a_url(
 ) -> None:
     task = run.add(mirrors=mirrors)
     run.tick()
-    run.tell(events.Claimed(task, ClaimResult.OURS))
+    run.tell(events.Claimed(task, ClaimResult.GRANTED))
     found = [
         command for mirror, one in zip(mirrors, answers, strict=True) for command in run.resolved(task, mirror, one)
     ]
@@ -291,7 +291,7 @@ def test_the_meaning_of_responses_without_a_url(
 def test_responses_of_an_earlier_try_are_ignored(run: Run) -> None:
     task = run.add()
     run.tick()
-    run.tell(events.Claimed(task, ClaimResult.OURS))
+    run.tell(events.Claimed(task, ClaimResult.GRANTED))
     assert run.tell(events.Resolved(task, task.attempt - 1, NEAR, None, run.now)) == []
 
 
@@ -299,7 +299,7 @@ def test_a_file_with_only_incompatible_mirrors_goes_to_http(run: Run) -> None:
     task = run.add()
     run.known.unusable = {ORIGIN, NEAR}
     run.tick()
-    assert run.tell(events.Claimed(task, ClaimResult.OURS)) == [commands.Download(task)]
+    assert run.tell(events.Claimed(task, ClaimResult.GRANTED)) == [commands.Download(task)]
     assert run.scheduler.in_state(*State) == []
 
 
@@ -438,7 +438,7 @@ def test_a_failure_soon_after_bytes_is_retried_at_once(run: Run, code: str) -> N
     assert state_of(task) is State.QUEUED
     run.tick()
     assert state_of(task) is State.RESOLVING
-    resolve = run.tell(events.Claimed(task, ClaimResult.OURS))[0]
+    resolve = run.tell(events.Claimed(task, ClaimResult.GRANTED))[0]
     assert isinstance(resolve, commands.Resolve)
     assert resolve.fresh
 
@@ -455,7 +455,7 @@ def test_retry_delays_grow_until_the_stall_time_out() -> None:
         elif not failed:
             run.tick()
         if not failed:
-            run.tell(events.Claimed(task, ClaimResult.OURS))
+            run.tell(events.Claimed(task, ClaimResult.GRANTED))
             run.resolved(task, ORIGIN)
             run.tell(events.Prepared(task, [ByteRange(0, SIZE)], hard_links=True))
     assert pauses == [1.0, 2.0, 4.0, 8.0]
@@ -519,7 +519,7 @@ def test_wrong_bytes_are_downloaded_from_the_origin_alone_then_from_the_others(r
 
     def again() -> None:
         run.tick()
-        run.tell(events.Claimed(task, ClaimResult.OURS))
+        run.tell(events.Claimed(task, ClaimResult.GRANTED))
         for mirror in task.step.mirrors:
             run.resolved(task, mirror)
         run.tell(events.Prepared(task, [ByteRange(0, SIZE)], hard_links=True))
@@ -561,7 +561,7 @@ def test_added_mirrors_serve_every_remaining_file() -> None:
     active = run.begun(mirrors=(ORIGIN,))
     resolving, queued, small = run.add(mirrors=(ORIGIN,)), run.add(mirrors=(ORIGIN,)), run.add("http", 10, (ORIGIN,))
     run.tick()
-    run.tell(events.Claimed(resolving, ClaimResult.OURS))
+    run.tell(events.Claimed(resolving, ClaimResult.GRANTED))
     found = run.tell(events.MirrorsJoined((NEAR, FAR)))
     assert found == [
         commands.Stop(active),  # a running download never opens more connections than at its start

@@ -70,7 +70,7 @@ def another_process(kind: str, place: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == "OURS\n"
+            assert process.stdout.readline() == "GRANTED\n"
             yield process
         finally:
             process.kill()
@@ -79,14 +79,14 @@ def another_process(kind: str, place: Path) -> Iterator[subprocess.Popen[str]]:
 @each_layout
 def test_only_one_of_two_fetches_gets_the_claim(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
-    assert one.claim(file) is ClaimResult.OURS
-    assert one.claim(file) is ClaimResult.OURS
+    assert one.claim(file) is ClaimResult.GRANTED
+    assert one.claim(file) is ClaimResult.GRANTED
     assert two.claim(file) is ClaimResult.HELD
-    assert two.claim(a_file("other", b"other")) is ClaimResult.OURS
+    assert two.claim(a_file("other", b"other")) is ClaimResult.GRANTED
     two.release_claim(file)
     assert two.claim(file) is ClaimResult.HELD
     one.release_claim(file)
-    assert two.claim(file) is ClaimResult.OURS
+    assert two.claim(file) is ClaimResult.GRANTED
     assert one.claim(file) is ClaimResult.HELD
 
 
@@ -94,14 +94,14 @@ def test_only_one_of_two_fetches_gets_the_claim(tmp_path: Path, make: Make) -> N
 def test_a_file_published_meanwhile(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
     assert two.inspect([file])[file.path].size is None
-    assert one.claim(file) is ClaimResult.OURS
+    assert one.claim(file) is ClaimResult.GRANTED
     begin(one)
     publish(one, file)
     assert two.claim(file) is ClaimResult.HELD
     one.release_claim(file)
     assert two.claim(file) is ClaimResult.PRESENT
     # If the file turns out to be wrong, the second fetch asks again and gets the claim.
-    assert two.claim(file) is ClaimResult.OURS
+    assert two.claim(file) is ClaimResult.GRANTED
 
 
 @each_layout
@@ -110,27 +110,27 @@ def test_an_older_file_does_not_count_as_published_meanwhile(tmp_path: Path, mak
     begin(one)
     publish(one, file)
     assert two.inspect([file])[file.path].size == file.size
-    assert two.claim(file) is ClaimResult.OURS
+    assert two.claim(file) is ClaimResult.GRANTED
 
 
 @each_layout
 def test_two_names_of_the_same_bytes_are_downloaded_once(tmp_path: Path, make: Make) -> None:
     layout, one, two = make(tmp_path), a_file("one"), a_file("two")
-    assert layout.claim(one) is ClaimResult.OURS
+    assert layout.claim(one) is ClaimResult.GRANTED
     assert layout.claim(two) is ClaimResult.HELD
     layout.release_claim(two)
     assert layout.claim(two) is ClaimResult.HELD
     layout.release_claim(one)
-    assert layout.claim(two) is ClaimResult.OURS
+    assert layout.claim(two) is ClaimResult.GRANTED
 
 
 @each_layout
 def test_the_end_of_a_fetch_releases_its_claims(tmp_path: Path, make: Make) -> None:
     one, two, file = make(tmp_path), make(tmp_path), a_file()
     begin(one)
-    assert one.claim(file) is ClaimResult.OURS
+    assert one.claim(file) is ClaimResult.GRANTED
     one.finish(Manifest(REF, "a/b", "c" * 40, "http://hub", "origin", (file,)), complete=False)
-    assert two.claim(file) is ClaimResult.OURS
+    assert two.claim(file) is ClaimResult.GRANTED
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -140,7 +140,7 @@ def test_a_killed_process_releases_its_claim(tmp_path: Path, kind: str) -> None:
         assert layout.claim(file) is ClaimResult.HELD
         process.kill()
         process.wait()
-        assert layout.claim(file) is ClaimResult.OURS
+        assert layout.claim(file) is ClaimResult.GRANTED
 
 
 @pytest.mark.parametrize("data", [DATA, LARGE])
@@ -148,20 +148,20 @@ def test_the_same_bytes_in_another_target(tmp_path: Path, data: bytes) -> None:
     file = a_file(data=data)
     holder = cache(tmp_path)
     others = [cache(tmp_path, "other/repo"), plain(tmp_path), plain(tmp_path, "elsewhere")]
-    assert holder.claim(file) is ClaimResult.OURS
+    assert holder.claim(file) is ClaimResult.GRANTED
     assert [other.claim(file) for other in others] == [ClaimResult.HELD] * 3
     with another_process("plain", tmp_path / "a user of another home"):
         holder.release_claim(file)
-    assert others[0].claim(file) is ClaimResult.OURS
+    assert others[0].claim(file) is ClaimResult.GRANTED
 
 
 def test_a_file_without_a_digest_is_identical_only_within_its_target(tmp_path: Path) -> None:
     file = a_file(digest=False)
     one, two, other = plain(tmp_path), plain(tmp_path), plain(tmp_path, "elsewhere")
     assert [one.claim(file), two.claim(file), other.claim(file)] == [
-        ClaimResult.OURS,
+        ClaimResult.GRANTED,
         ClaimResult.HELD,
-        ClaimResult.OURS,
+        ClaimResult.GRANTED,
     ]
 
 
@@ -174,7 +174,7 @@ def test_bytes_published_in_another_target_are_copied(tmp_path: Path, make: Make
     two, file = _with(receipts, make(tmp_path)), a_file(data=data)
     begin(one, file)
     begin(two, file)
-    assert one.claim(file) is ClaimResult.OURS
+    assert one.claim(file) is ClaimResult.GRANTED
     publish(one, file, data)
     assert two.claim(file) is ClaimResult.HELD
     one.release_claim(file)
@@ -200,7 +200,7 @@ def test_bytes_published_by_another_process_are_copied(tmp_path: Path) -> None:
     file, one, two = a_file(data=LARGE), cache(tmp_path), plain(tmp_path)
     begin(one, file)
     begin(two, file)
-    assert one.claim(file) is ClaimResult.OURS
+    assert one.claim(file) is ClaimResult.GRANTED
     publish(one, file, LARGE)
     one.release_claim(file)
     assert two.claim(file) is ClaimResult.PRESENT
@@ -215,7 +215,7 @@ def test_a_copy_that_changed_is_not_used(tmp_path: Path) -> None:
     begin(two)
     publish(one, file)
     one.content_path(file).write_bytes(DATA[::-1])
-    assert two.claim(file) is ClaimResult.OURS
+    assert two.claim(file) is ClaimResult.GRANTED
 
 
 def test_bytes_of_earlier_runs_are_not_searched(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_bytes_of_earlier_runs_are_not_searched(tmp_path: Path) -> None:
     publish(one, file)
     one.finish(Manifest(REF, "a/b", "c" * 40, "http://hub", "origin", (file,)), complete=True)
     time.sleep(0.01)
-    assert plain(tmp_path).claim(file) is ClaimResult.OURS
+    assert plain(tmp_path).claim(file) is ClaimResult.GRANTED
 
 
 @each_layout
@@ -242,18 +242,18 @@ def test_eight_threads_get_one_claim(tmp_path: Path, make: Make) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(claim.name for claim in found) == ["HELD"] * 7 + ["OURS"]
+    assert sorted(claim.name for claim in found) == ["HELD"] * 7 + ["GRANTED"]
 
 
 @each_layout
 def test_a_planted_link_is_not_followed(tmp_path: Path, make: Make) -> None:
     layout = make(tmp_path)
-    assert layout.claim(a_file()) is ClaimResult.OURS
+    assert layout.claim(a_file()) is ClaimResult.GRANTED
     layout.release_claim(a_file())
     (lock,) = list(tmp_path.rglob("gpuaria.claims"))
     lock.unlink()
     lock.symlink_to(tmp_path / "planted")
-    assert make(tmp_path).claim(a_file()) is ClaimResult.OURS
+    assert make(tmp_path).claim(a_file()) is ClaimResult.GRANTED
     assert not (tmp_path / "planted").exists()
 
 
@@ -263,7 +263,7 @@ def test_a_waiting_fetch_sees_that_the_holder_stores_bytes(tmp_path: Path, make:
     file = a_file(data=data)
     holder, same, elsewhere = make(tmp_path), make(tmp_path), make(tmp_path, "other/repo")
     begin(holder, file)
-    assert holder.claim(file) is ClaimResult.OURS
+    assert holder.claim(file) is ClaimResult.GRANTED
     for waiting in (same, elsewhere):
         assert waiting.claim(file) is ClaimResult.HELD
         before = waiting.progress_mark(file)
