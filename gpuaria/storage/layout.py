@@ -20,7 +20,7 @@ ProgressMark = tuple[tuple[str, tuple[int, int, int] | None], ...]
 class ClaimResult(Enum):
     """The result of a claim.
 
-    `GRANTED`: this fetch may download the bytes. `HELD`: another fetch, in this process or another, is downloading them;
+    `GRANTED`: this fetch may download the bytes. `HELD`: another fetch on this machine is downloading them;
     claim again later. `PRESENT`: another fetch has published them; this fetch must still verify them.
     """
 

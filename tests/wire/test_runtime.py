@@ -52,11 +52,11 @@ def make(user: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     for one in made:
         one.close()
     left = {thread for thread in threading.enumerate() if "standin" not in thread.name} - before
-    assert not {thread for thread in left if thread.name.startswith(GRANTED)}, left
+    assert not {thread for thread in left if thread.name.startswith(OURS)}, left
     assert not {pid for pid in set(children(os.getpid())) - processes if b"--conf-path" in _command(pid)}
 
 
-GRANTED = ("aria2", "small", "hash", "lookup", "resolve", "relay", "http", "test", "tail")
+OURS = ("aria2", "small", "hash", "lookup", "resolve", "relay", "http", "test", "tail")
 
 
 def _command(pid: int) -> bytes:

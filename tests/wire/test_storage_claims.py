@@ -242,7 +242,7 @@ def test_eight_threads_get_one_claim(tmp_path: Path, make: Make) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(claim.name for claim in found) == ["HELD"] * 7 + ["GRANTED"]
+    assert sorted(claim.name for claim in found) == ["GRANTED"] + ["HELD"] * 7
 
 
 @each_layout
