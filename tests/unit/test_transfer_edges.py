@@ -93,7 +93,7 @@ def test_a_new_url_counts_only_for_a_running_download(run: Run) -> None:
 def test_a_limit_restarts_unlimited_downloads_once(run: Run) -> None:
     task, small = run.begun(), run.add("http")
     run.tick()
-    run.tell(events.Claimed(small, ClaimResult.OURS))
+    run.tell(events.Claimed(small, ClaimResult.GRANTED))
     assert kinds(run.tell(events.SpeedLimited(1_000_000))) == ["Stop"]
     assert state_of(task) is State.QUEUED
     assert state_of(small) is State.DOWNLOADING
@@ -207,7 +207,7 @@ def test_a_portal_in_place_of_the_only_hub_ends_the_run(run: Run) -> None:
     task = run.add(mirrors=(ORIGIN,))
     run.tick()
     for _ in range(tuning.PORTAL_RESPONSES + 1):
-        run.tell(events.Claimed(task, ClaimResult.OURS))
+        run.tell(events.Claimed(task, ClaimResult.GRANTED))
         found = run.resolved(task, ORIGIN, NotAHub("a login page"))
         run.tick(100)
     assert kinds(found)[-1] == "Abort"
