@@ -45,7 +45,7 @@ class GpuariaError(Exception):
 
     @property
     def retry(self) -> Retry:
-        """When the same request may succeed: "never", "elsewhere" (at another mirror) or "later"."""
+        """Return when the same request may succeed: "never", "elsewhere" (at another mirror) or "later"."""
         return self._retry or self.usual_retry
 
 

@@ -18,7 +18,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 
 @dataclass(frozen=True, slots=True)
 class MirrorShare:
-    """What one mirror delivered, in bytes; for a run also the number of files, and why the mirror was dropped."""
+    """One mirror's contribution: bytes, for a run also the number of files, and why the mirror was dropped."""
 
     mirror: str
     base: str
@@ -62,7 +62,7 @@ class FileLine:
 
     @property
     def good(self) -> bool:
-        """Whether the run left the file in place."""
+        """Return whether the run left the file in place."""
         return self.outcome in GOOD_OUTCOMES
 
 

