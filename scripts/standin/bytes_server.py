@@ -151,7 +151,7 @@ class _Handler(Handler):
         return None
 
     def _flow(self, cdn: EmbeddedBytes, file: Path, fault: Fault) -> None:
-        """The whole file without its length, in chunks or until the connection is closed."""
+        """Send the whole file without its length, in chunks or until the connection is closed."""
         body = file.read_bytes()
         headers: Headers = [("Content-Type", "application/octet-stream")]
         if fault.kind == "flow_gzip":
