@@ -59,9 +59,7 @@ def fetch(
         bool, typer.Option("--force", "--force-download", help="Download all files again, also those on disk.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan without downloading.")] = False,
-    why: Annotated[
-        bool, typer.Option("--why", help="Print why each mirror is ranked where it is, and its probes.")
-    ] = False,
+    why: options.WhyOption = False,
     offline: options.OfflineOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,

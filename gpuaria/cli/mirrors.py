@@ -28,7 +28,7 @@ def mirrors(
     ] = None,
     kind: options.KindOption = "",
     revision: options.RevisionOption = "",
-    why: Annotated[bool, typer.Option("--why", help="Print all measurements.")] = False,
+    why: options.WhyOption = False,
     plot: Annotated[
         str | None, typer.Option("--plot", help="Draw the result to this file.", metavar="FILE.png|svg")
     ] = None,

@@ -42,6 +42,9 @@ MirrorsOption = Annotated[
 RpcOption = Annotated[str | None, typer.Option("--rpc", help="JSON-RPC URL of a running aria2c to use.", metavar="URL")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use local files only, without network access.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout.")]
+WhyOption = Annotated[
+    bool, typer.Option("--why", help="Print the measurements of each mirror and the reason for its rank.")
+]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print warnings and errors only.")]
 VerboseOption = Annotated[
     bool, typer.Option("-v", "--verbose", help="Log requests and decisions to stderr.")

@@ -284,7 +284,7 @@ def test_a_hub_with_temporary_errors(user: User, serve: Serve, big: Repo, target
         pytest.param(
             "/revision/",
             {"status": 302, "headers": {"Location": "?again"}},
-            "circle",
+            "loop",
             id="circle",
             marks=pytest.mark.fault(
                 "hub: redirect loop",
