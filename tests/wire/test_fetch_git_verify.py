@@ -126,7 +126,7 @@ def altered_tree(repo: Repo) -> str:
     tree = repo.commits[repo.head].listing["sub"]
     assert isinstance(tree, str)
     repo.tamper(tree, repo.read(tree)[1][:-1] + b"\0")
-    return "does not send the folder 'sub'"
+    return "does not send the git tree of the folder 'sub'"
 
 
 def altered_commit(repo: Repo) -> str:
