@@ -244,7 +244,7 @@ class Scheduler:
             self._tasks.issue(commands.Prepare(task, self._tasks.bytes_to_come()))
 
     def _leave(self, task: FileTask, *, alone: bool) -> None:
-        """Record that neither aria2 nor the tail downloads the file any more."""
+        """Record that neither aria2 nor the tail is downloading the file."""
         if task.tail:
             self._tasks.issue(commands.StopTail(task, alone))
         task.done += task.tail_bytes

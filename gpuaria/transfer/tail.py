@@ -39,7 +39,7 @@ class TailListener(Protocol):
         """Handle `count` bytes of a mirror that were written."""
 
     def ended(self) -> None:
-        """Handle the end: no connection is active any more, or every byte is on disk."""
+        """Handle the end: no connection is active, or every byte is on disk."""
 
 
 @dataclass
@@ -260,7 +260,7 @@ class Tail:
                 self._lock.notify_all()
 
     def unneeded(self, chunk: _Chunk, new_bytes: int) -> bool:
-        """Return True if the rest of a chunk is not needed any more; `new_bytes`: its bytes since the last call."""
+        """Return True if the rest of a chunk is no longer needed; `new_bytes`: its bytes since the last call."""
         with self._lock:
             self._received += new_bytes
         if pause := self.bucket.charge(new_bytes):

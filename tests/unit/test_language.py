@@ -141,9 +141,9 @@ def violations(path: str, passage: Passage, words: Mapping[str, re.Pattern[str]]
 
 def documents() -> list[Path]:
     """Return every page that is written for a reader, and the files with comments that are not Python."""
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    others = [ROOT / "Makefile", ROOT / "pyproject.toml", *(ROOT / "configs").glob("*.yaml")]
-    return sorted([*pages, *others, *(ROOT / "benchmarks").glob("*.yaml"), *(ROOT / "gpuaria/data").glob("*.yaml")])
+    patterns = ["*.md", "docs/**/*.md", "man/*.1", "configs/*.yaml", "benchmarks/*.yaml", "gpuaria/data/*.yaml"]
+    patterns += ["Makefile", "pyproject.toml", "Containerfile", "scripts/*.sh", "scripts/**/*.c"]
+    return sorted({page for pattern in patterns for page in ROOT.glob(pattern)})
 
 
 def everything() -> list[Found]:
