@@ -1,6 +1,6 @@
 """The language of the code and the documents: the words that docs/glossary.md rejects, and how a docstring opens.
 
-`python -m tests.unit.test_language` lists every violation.
+`python -m tests.docs.test_language` lists every violation.
 """
 
 import ast

@@ -1,6 +1,6 @@
 """Check the documentation: links, commands, quoted output, and the pages generated from code.
 
-`python -m tests.unit.test_docs` writes docs/settings.md again.
+`python -m tests.docs.test_docs` writes docs/settings.md again.
 """
 
 import ast
@@ -60,7 +60,7 @@ def _row(key: Key) -> str:
 
 
 def test_the_settings_page_matches_the_table() -> None:
-    assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_page(), "run python -m tests.unit.test_docs"
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_page(), "run python -m tests.docs.test_docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,6 +1,6 @@
 """docs/faults.md is generated from the `fault` markers of the tests, so that each row has a test.
 
-`python -m tests.unit.test_faults_doc` writes the page again.
+`python -m tests.docs.test_faults_doc` writes the page again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ to do; this page lists every tested fault.
 Some rows differ for small files (below 8 MB, downloaded by gpuaria itself) and large ones (downloaded by aria2c).
 
 Each row names the tests that check it, and this page is generated from them
-(`python -m tests.unit.test_faults_doc`). `make test` runs at least one test of each kind of fault. `make faults` runs
+(`python -m tests.docs.test_faults_doc`). `make test` runs at least one test of each kind of fault. `make faults` runs
 all of them, with new random data each time. A failure prints its seed; `make faults SEED=7` repeats that run.
 """
 TAIL = """
@@ -180,11 +180,11 @@ def _links(tests: Iterable[str]) -> list[str]:
 
 def test_the_page_matches_the_markers() -> None:
     """Runs in another process, because pytest collects once per process."""
-    command = [sys.executable, "-m", "tests.unit.test_faults_doc", "--print"]
+    command = [sys.executable, "-m", "tests.docs.test_faults_doc", "--print"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert PAGE.read_text(encoding="utf-8") == done.stdout, "run python -m tests.unit.test_faults_doc"
+    assert PAGE.read_text(encoding="utf-8") == done.stdout, "run python -m tests.docs.test_faults_doc"
 
 
 def test_every_status_is_documented() -> None:
