@@ -88,17 +88,19 @@ def _fetch(
         warn_about_weak_digests(chosen, world)
         if any(step.fetches or step.action == "verify" for step in plan.steps):
             joined.announce(world)
-        if not request.force:
-            _refuse_to_replace(layout, plan, world, dry_run=request.dry_run)
         if not request.dry_run:
             world.emit(report.planned(chosen, layout, plan, world, [mirror.name for mirror in mirrors]))
         if request.offline:
             _require_complete(plan, chosen)
         if request.dry_run:
             _warn_about_space(layout, plan, world)
+            if would_replace := _would_replace(layout, plan):
+                world.emit(Warned(would_replace.message))
             return report.report(world, chosen, layout, None, began), plan, world.mirrors
         if not_writable is not None and any(step.action not in _READ_ONLY_ACTIONS for step in plan.steps):
             raise not_writable
+        if not request.force and (would_replace := _would_replace(layout, plan)):
+            raise would_replace
         space.check_free(layout.staging, plan.space)
         listing = _listing_to_save(request, world, layout, whole)
         if not_writable is None:
@@ -142,19 +144,19 @@ def _probe_unknown_mirrors(manifest: Manifest, world: World, plan: DownloadPlan)
         world.probing.probe_more(unknown, manifest, large.file, world.source)
 
 
-def _refuse_to_replace(layout: Layout, plan: DownloadPlan, world: World, *, dry_run: bool) -> None:
-    """Raise UsageError if the folder has files of another repo under the same names; a dry run warns."""
-    found = layout.files_of_another_repo([step.file for step in plan.steps if step.fetches or step.action == "verify"])
+def _would_replace(layout: Layout, plan: DownloadPlan) -> UsageError | None:
+    """Return the error for a plan that replaces files of another repo in the same folder, None for any other plan."""
+    touched = [step.file for step in plan.steps if step.fetches or step.action == "verify"]
+    found = layout.files_of_another_repo(touched)
     if found is None:
-        return
+        return None
     other, paths = found
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    problem = f"{layout.ref} would replace {printable(paths[0])}{more} of {other} in {layout.root}"
-    if dry_run:
-        world.emit(Warned(problem))
-        return
     folder = layout.root / layout.ref.name.rpartition("/")[2]
-    raise UsageError(problem, f"Choose another folder (--to {folder}), or replace them with --force.")
+    return UsageError(
+        f"{layout.ref} would replace {printable(paths[0])}{more} of {other} in {layout.root}",
+        f"Choose another folder (--to {folder}), or replace them with --force.",
+    )
 
 
 def _warn_about_space(layout: Layout, plan: DownloadPlan, world: World) -> None:

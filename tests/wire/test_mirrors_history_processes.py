@@ -16,10 +16,11 @@ MIRROR = Mirror("m", "https://m.example")
 
 def test_concurrent_threads_and_processes(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom gpuaria.mirrors.history import History, Outcome\n"
+        "import sys\nfrom pathlib import Path\nfrom gpuaria.mirrors.history import Experience, History\n"
         "from gpuaria.records import Mirror\n"
         "h = History(Path(sys.argv[1]), 'net')\n"
-        "for _ in range(50): h.add(Mirror('m', 'https://m.example'), Outcome('probe', 1e6))\nprint(h.problem)"
+        "for _ in range(50): h.record_outcome(Mirror('m', 'https://m.example'), Experience('probe', 1e6))\n"
+        "print(h.problem)"
     )
     history = History(tmp_path, "net")
     command = [sys.executable, "-c", code, str(tmp_path)]
