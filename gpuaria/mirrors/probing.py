@@ -27,6 +27,7 @@ BUDGET = 3.0  # seconds for each phase
 RESOLVER_GRACE = 0.1  # seconds for slower resolvers once one has answered
 ADDRESSES = 2  # tried per mirror
 PINGS = 2
+PING_AFTER = 0.15  # seconds that a listing takes before mirrors are pinged: icmplib needs 0.09 s of CPU to import
 RANGE_LIMITS = 0.5, 256 << 10  # seconds and bytes of the small range at most
 LEAST_SIZE = 32_000_000  # bytes; no range is read of smaller files
 
@@ -60,6 +61,7 @@ class Probing:
     _rank_reasons: dict[str, str] = field(default_factory=dict)
     _without_rate: set[str] = field(default_factory=set)
     _place: Location | None = None
+    _ranked: threading.Event = field(default_factory=threading.Event)
     _closed: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,7 +79,10 @@ class Probing:
             self._run_in_background(mirror, self._measure_connect)
 
     def probe_more(self, mirrors: Sequence[Mirror], manifest: Manifest, file: RemoteFile, source: Source) -> None:
-        """Read a small range of a large file from each mirror in the background; `file` is about to be downloaded."""
+        """Read a small range of a large file from each mirror in the background; `file` is about to be downloaded.
+
+        A mirror that was not pinged during the listing is pinged too.
+        """
         if file.size < LEAST_SIZE or manifest.restricted:
             return
 
@@ -85,6 +90,8 @@ class Probing:
             self._read_range(mirror, manifest, file, source)
 
         for mirror in mirrors:
+            if self.result_of(mirror).ping is None:
+                self._run_in_background(mirror, self._ping)
             self._run_in_background(mirror, read)
 
     def result_of(self, mirror: Mirror) -> Probed:
@@ -105,6 +112,7 @@ class Probing:
         with self._lock:
             self._rank_reasons = {choice.mirror: choice.reason for choice in ranking.accepted}
             self._without_rate = {choice.mirror for choice in ranking.accepted if choice.rate is None}
+        self._ranked.set()
         for number, choice in enumerate(ranking.accepted, 1):
             LOG.info("mirror %d: %s, %s", number, choice.mirror, choice.reason)
 
@@ -141,6 +149,7 @@ class Probing:
     def close(self) -> None:
         """Stop the probes; late results are ignored."""
         self._closed.set()
+        self._ranked.set()
 
     def _run_in_background(self, mirror: Mirror, work: Callable[[Mirror], None]) -> None:
         def probe() -> None:
@@ -174,7 +183,8 @@ class Probing:
         failed = "; ".join(dict.fromkeys(one.problem for one in reached if one.state == "failed"))
         self._update(mirror, rtt=min(times, default=None), problem="" if times else f"TCP: {failed}" if failed else "")
         LOG.info("mirror %s: %s", mirror.name, self.result_of(mirror))
-        self._ping(mirror)
+        if not self._ranked.wait(PING_AFTER):
+            self._ping(mirror)
 
     def _ping(self, mirror: Mirror) -> None:
         from gpuaria.mirrors.measure.icmp import ping
