@@ -22,7 +22,7 @@ from gpuaria.records import Digest, LocalState, Manifest, RemoteFile, RepoRef
 from gpuaria.storage.claiming import ClaimingLayout
 from gpuaria.storage.claims import ByteLocks, Claims
 from gpuaria.storage.locks import TargetLock
-from gpuaria.storage.manifests import SavedManifest, read_saved
+from gpuaria.storage.manifests import SavedManifest
 from gpuaria.storage.receipts import Receipts
 from gpuaria.storage.safe_dir import Parts, SafeDir
 from gpuaria.storage.staging import Staging
@@ -93,7 +93,7 @@ class PlainFolder(ClaimingLayout):
 
     def files_of_another_repo(self, files: Sequence[RemoteFile]) -> tuple[RepoRef, tuple[SafePath, ...]] | None:
         """See Layout. The saved manifest says which repo was fetched last."""
-        manifest = self._saved.of_any_repo()
+        manifest = self._saved.of_any_repo() if files else None  # a fetch with nothing to do reads nothing
         if manifest is None or _repo(manifest.ref) == _repo(self.ref):
             return None
         theirs = {file.path: file for file in manifest.files}
@@ -194,7 +194,7 @@ class PlainFolder(ClaimingLayout):
 
     def with_pinned(self, manifest: Manifest) -> Manifest:
         """See Layout."""
-        kept = read_saved(self._dir, SAVED)
+        kept = self._saved.of_any_repo()
         if kept is None or all(file.strong_digest for file in manifest.files):
             return manifest
         known = {_without_location(file): file.pinned for file in kept.files if file.pinned}

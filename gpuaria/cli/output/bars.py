@@ -32,7 +32,7 @@ class Bars:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Planned):
-            for line in [lines.opening(event), *(lines.order(event) if self._why else ())]:
+            for line in lines.opening(event, why=self._why):
                 self._print(line)
         elif isinstance(event, Mismatch):
             self._print(lines.mismatch(event))

@@ -22,7 +22,12 @@ def mismatch(event: Mismatch) -> str:
     return f"downloading {printable(event.path)} again ({figures.size(event.size)}): {event.detail}"
 
 
-def opening(plan: Planned) -> str:
+def opening(plan: Planned, *, why: bool) -> list[str]:
+    """Return the first lines: what will be downloaded, and with `why` the order of the mirrors."""
+    return [_plan(plan), *(_order(plan) if why else ())]
+
+
+def _plan(plan: Planned) -> str:
     """Return what will be downloaded, from which mirrors, and how much is on disk already."""
     at = f" ({plan.commit[:12]})" if plan.commit else ""
     if not plan.fetch_files:
@@ -35,7 +40,7 @@ def opening(plan: Planned) -> str:
     )
 
 
-def order(plan: Planned) -> list[str]:
+def _order(plan: Planned) -> list[str]:
     """Return a line for each mirror, in the order of use, with the reason for its rank."""
     return [
         f"  mirror {number}: {name}, {plan.reasons.get(name, 'no other mirror to compare with')}"
@@ -43,7 +48,7 @@ def order(plan: Planned) -> list[str]:
     ]
 
 
-def probes(use: MirrorUse) -> str:
+def _probes(use: MirrorUse) -> str:
     """Return the probes of a mirror, and the reason for its rank."""
     connects = "" if use.rtt is None else f", connects in {use.rtt * 1e3:.0f} ms"
     ping = "" if use.ping is None else f", ping {use.ping * 1e3:.0f} ms"
@@ -71,7 +76,7 @@ def summary(report: Report, *, why: bool = False) -> list[str]:
         f"  checksums from {report.vouched_by} ({report.trust}); {requests} to the hub",
     ]
     for use in report.mirrors:
-        measured = probes(use) if why else ""
+        measured = _probes(use) if why else ""
         if use.rejected and not use.bytes:
             lines.append(f"  {use.name}: not used: {use.rejected}{measured}")
         else:

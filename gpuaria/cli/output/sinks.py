@@ -74,7 +74,7 @@ class Lines(Quiet):
         super().__call__(event)
         now = time.monotonic()
         if isinstance(event, Planned):
-            for line in [lines.opening(event), *(lines.order(event) if self._why else ())]:
+            for line in lines.opening(event, why=self._why):
                 self._print(line)
         elif isinstance(event, Mismatch):
             self._print(lines.mismatch(event))
