@@ -36,13 +36,13 @@ def top(body: str) -> str:
     dates = re.findall(r"^(\d{4}-\d\d-\d\d) \d\d:\d\d\.$", body, re.MULTILINE)
     if version is None or not dates or not all(got.get(key, "")[:1].isdigit() for key in needed):
         return "# Benchmarks\n\n"
-    ours, hf, aria2 = version.groups()
+    gpuaria, hf, aria2 = version.groups()
     plain, rivals = re.match(r"(.*?)(?: \((.*)\))?$", got["10a"]).groups()  # type: ignore[union-attr]
     missed = len(re.findall(r"^\| \d+[a-h] \|.*\| no \|", body, re.MULTILINE))
     goals = missed + len(re.findall(r"^\| \d+[a-h] \|.*\| yes \|", body, re.MULTILINE))
     return f"""# Benchmarks
 
-gpuaria {ours}, hf {hf} and aria2c {aria2}, measured on {max(dates)} on [one machine](#the-machine):
+gpuaria {gpuaria}, hf {hf} and aria2c {aria2}, measured on {max(dates)} on [one machine](#the-machine):
 
 - **{got["1b"]} times as fast as `hf download`** for one large file where each connection gets 2 MB/s.
 - **{got["5a"]} times as fast as `hf download`, {_number(got["5b"])} times as fast as `aria2c -j16`** for 2,000 small

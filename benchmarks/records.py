@@ -88,11 +88,14 @@ def median(values: Iterable[float]) -> float:
     return statistics.median(found) if found else float("nan")
 
 
-def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """Return `theirs / ours`: the median over rounds, or the ratio of the medians if a run is missing."""
-    if len(theirs) == len(ours) and ours:
-        return median(their / our for their, our in zip(theirs, ours, strict=True))
-    return median(theirs) / median(ours)
+def ratio(other: Sequence[float], gpuaria: Sequence[float]) -> float:
+    """Return the other program's time divided by gpuaria's: the median of the rounds' ratios.
+
+    If a run is missing, the ratio of the medians.
+    """
+    if len(other) == len(gpuaria) and gpuaria:
+        return median(one / own for one, own in zip(other, gpuaria, strict=True))
+    return median(other) / median(gpuaria)
 
 
 def whole(tiny: float, part: float, share: float) -> float:
